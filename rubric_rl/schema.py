@@ -1,0 +1,154 @@
+"""The row format, the only place that knows it: messages, rubric, tags (stage 1, prompt)."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROLES = ("system", "user", "assistant")
+
+
+class UserError(ValueError):
+    """Anything a user can mend: one line that says what is wrong, where, and the next step."""
+
+
+class DataError(UserError):
+    """A row that cannot be used; the message names file, line and prompt_id."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One rubric item. `points` is never 0: positive for what an answer should do, negative for what it must not."""
+
+    text: str
+    points: float
+    tags: tuple[str, ...] = ()
+
+    def tag(self, kind: str) -> str:
+        """The value of the first tag `kind:value` (HealthBench kinds: level, axis, cluster), or "" when there is none."""
+        return next((tag.split(":", 1)[1] for tag in self.tags if tag.startswith(kind + ":")), "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt with its rubric. `messages` ends with the user's turn that the policy answers."""
+
+    prompt_id: str
+    messages: tuple[dict, ...]
+    rubric: tuple[Criterion, ...]
+    theme: str = ""
+    example_tags: tuple[str, ...] = ()
+    extra: dict = field(default_factory=dict)  # canary and whatever else the source carried
+
+    def to_json(self) -> dict:
+        """The JSONL row that slime and the CPU trainer read: `prompt` is templated, `metadata` reaches the reward hook."""
+        rubrics = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.rubric]
+        metadata = {"prompt_id": self.prompt_id, "messages": list(self.messages), "rubrics": rubrics, "theme": self.theme}
+        return {"prompt": list(self.messages), "metadata": metadata | {"example_tags": list(self.example_tags)} | self.extra}
+
+
+def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
+    """Builds a Row from a row's `metadata` object.
+
+    Raises:
+        DataError: naming `where`, the prompt_id and the field, for anything that could not be scored:
+            no user turn at the end, an empty criterion, points that are zero or not finite, no positive points.
+    """
+    if not isinstance(metadata, dict):
+        raise DataError(f"{where}: metadata is {type(metadata).__name__}, not an object; make the rows with data_preprocess.py")
+    prompt_id = metadata.get("prompt_id")
+    if not isinstance(prompt_id, str) or not prompt_id:
+        raise DataError(f"{where}: prompt_id is missing; make the rows with data_preprocess.py")
+    where = f"{where}, prompt_id {prompt_id}"
+    known = ("prompt_id", "messages", "rubrics", "theme", "example_tags")
+    return Row(
+        prompt_id=prompt_id,
+        messages=_messages(metadata.get("messages"), where),
+        rubric=_rubric(metadata.get("rubrics"), where),
+        theme=str(metadata.get("theme") or ""),
+        example_tags=tuple(metadata.get("example_tags") or ()),
+        extra={key: value for key, value in metadata.items() if key not in known},
+    )
+
+
+def _messages(messages, where: str) -> tuple[dict, ...]:
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise DataError(f"{where}: messages is not a list of chat messages")
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+            raise DataError(f"{where}: each message needs a role of {', '.join(ROLES)} and a text content")
+    if messages[-1]["role"] != "user":
+        raise DataError(f"{where}: the last message is from the {messages[-1]['role']}; it must be the user's")
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
+
+
+def _rubric(items, where: str) -> tuple[Criterion, ...]:
+    if not isinstance(items, (list, tuple)) or not items:
+        raise DataError(f"{where}: rubrics is not a list of criteria")
+    rubric = tuple(_criterion(item, f"{where}, criterion {number}") for number, item in enumerate(items, 1))
+    if not any(criterion.points > 0 for criterion in rubric):
+        raise DataError(f"{where}: no criterion has positive points, so no score is defined; leave the row out")
+    return rubric
+
+
+def _criterion(item, where: str) -> Criterion:
+    if not isinstance(item, dict) or not isinstance(item.get("criterion"), str) or not item["criterion"].strip():
+        raise DataError(f"{where}: its text is empty or missing")
+    points = item.get("points")
+    if isinstance(points, bool) or not isinstance(points, (int, float)) or not math.isfinite(points) or points == 0:
+        raise DataError(f"{where}: points must be a finite number other than 0, not {points!r}")
+    tags = item.get("tags") or ()
+    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
+        raise DataError(f"{where}: tags must be a list of strings")
+    return Criterion(item["criterion"], points, tuple(tags))
+
+
+def read_jsonl(path: str | os.PathLike) -> Iterable[tuple[int, dict]]:
+    """Yields (line number, object). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make the rows with data_preprocess.py")
+    with path.open(encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: broken JSON ({error.msg} at column {error.colno}); make the file again") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); make the file again") from None
+
+
+def read_rows(path: str | os.PathLike) -> list[Row]:
+    """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
+    rows = []
+    for number, item in read_jsonl(path):
+        if not isinstance(item, dict):
+            raise DataError(f"{path}:{number}: not a JSON object; make the rows with data_preprocess.py")
+        rows.append(row_from_metadata(item.get("metadata"), f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
+    return rows
+
+
+def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
+    """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    count = 0
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            for item in items:
+                file.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return count
