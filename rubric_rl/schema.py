@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,20 +106,23 @@ def _criterion(item, where: str) -> Criterion:
     return Criterion(item["criterion"], points, tuple(tags))
 
 
-def read_jsonl(path: str | os.PathLike) -> Iterable[tuple[int, dict]]:
-    """Yields (line number, object). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
+def read_jsonl(path: str | os.PathLike, cut_end: bool = False) -> Iterator[tuple[int, dict]]:
+    """Yields (line number, value). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them.
+
+    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. Raises DataError with file and line.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; make the rows with data_preprocess.py")
     with path.open(encoding="utf-8", newline="\n") as file:
         try:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                if line.strip() and not (cut_end and not line.endswith("\n")):
                     yield number, json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: broken JSON ({error.msg} at column {error.colno}); make the file again") from None
+            raise DataError(f"{path}:{number}: broken JSON ({error.msg}, column {error.colno}); make the file again") from None
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); make the file again") from None
+            raise DataError(f"{path}: not UTF-8 text ({error.reason}, byte {error.start}); make the file again") from None
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:

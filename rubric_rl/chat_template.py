@@ -1,0 +1,53 @@
+"""Renders the grader's turn with a model's own chat template, for engines that take plain text (stage 3, rubric grading)."""
+
+import json
+from pathlib import Path
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from rubric_rl.schema import UserError
+
+
+class ChatTemplate:
+    """The chat template and tokenizer of a Hugging Face model folder, read without importing transformers (which loads torch)."""
+
+    def __init__(self, folder: str | Path):
+        """Raises UserError when the folder holds no tokenizer.json or no chat template."""
+        folder = Path(folder)
+        try:
+            self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: no usable tokenizer ({error}); set grader_tokenizer to a local model folder") from None
+        file = folder / "chat_template.jinja"
+        source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
+        if not isinstance(source, str):
+            raise UserError(f"{folder}: no chat template; set grader_tokenizer to a chat model's folder")
+        # The environment in which transformers renders chat templates.
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment.globals["raise_exception"] = _raise
+        self._template = environment.from_string(source)
+
+    def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
+        """The text up to where the model goes on: the messages, the assistant's header, and `opening`."""
+        text = self._template.render(messages=messages, add_generation_prompt=True, enable_thinking=thinking, **self._special())
+        return text + opening
+
+    def token_id(self, text: str) -> int:
+        """The id of `text` as one token; raises UserError when it is not one."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) != 1:
+            raise UserError(f"grader_mode direct needs {text!r} as one token, but this tokenizer makes {len(ids)}; use mode explain")
+        return ids[0]
+
+    def _special(self) -> dict[str, str]:
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        tokens = {name: self._config.get(name) for name in names}
+        return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items() if token}
+
+
+def _raise(message: str):
+    raise jinja2.exceptions.TemplateError(message)

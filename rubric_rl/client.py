@@ -1,0 +1,91 @@
+"""Sends one grading request and gets one reply, or says which kind of failure it was (stage 3, rubric grading)."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import aiohttp
+
+from rubric_rl.endpoints import OpenAI, Reply, Retryable, SGLang, Unavailable, authorization
+from rubric_rl.schema import UserError
+from rubric_rl.settings import GraderSettings
+
+RETRIED_STATUS = {408, 425, 429}  # and every 5xx; any other 4xx fails at once
+LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
+
+
+class Aborted(Exception):
+    """The rollout is being aborted, and its grading with it: there is no verdict."""
+
+
+class GraderClient:
+    """A pool of connections to one grader endpoint, with a limit on requests in flight. Use it in one event loop only."""
+
+    def __init__(
+        self, settings: GraderSettings, url: str = "", tokenizer: str = "", stopped: Callable[[], bool] = lambda: False
+    ):
+        """`url` and `tokenizer` stand in where the settings leave theirs empty; `stopped` tells that the rollout is aborted.
+
+        Raises UserError when no endpoint is named, the tokenizer is unusable, or the key's variable is unset.
+        """
+        self.settings = settings
+        self._url = (settings.url or url).rstrip("/").removesuffix("/v1")
+        if not self._url:
+            raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
+        self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
+        self._headers = authorization(settings.api_key_env)
+        self._stopped = stopped
+        self._limit = asyncio.Semaphore(settings.concurrency)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "GraderClient":
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def ask(self, content: str, schema: dict, seed: int, routing_key: str = "") -> Reply:
+        """Asks for the reply to the user message `content`; requests with one `routing_key` reach the same engine.
+
+        Raises:
+            Aborted: the rollout is being aborted.
+            Unavailable: refused (4xx), or still failing after `settings.retries` repetitions.
+        """
+        body = self._endpoint.body(content, schema, seed)
+        headers = self._headers | ({"X-SMG-Routing-Key": routing_key} if routing_key else {})
+        attempts = self.settings.retries + 1
+        for attempt in range(attempts):
+            if self._stopped():
+                raise Aborted
+            try:
+                async with self._limit:
+                    return await self._post(body, headers)
+            except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                failure = error
+            if attempt + 1 < attempts:
+                await asyncio.sleep(_pause(attempt, failure))
+        if self._stopped():
+            raise Aborted
+        raise Unavailable(f"{self._url}: {type(failure).__name__} {failure} ({attempts} attempts)")
+
+    async def _post(self, body: dict, headers: dict) -> Reply:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self.settings.timeout)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        path = self._endpoint.path
+        async with self._session.post(self._url + path, json=body, headers=headers) as response:
+            if response.status >= 500 or response.status in RETRIED_STATUS:
+                raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
+            if response.status >= 400:
+                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {(await response.text())[:300]}")
+            try:
+                return self._endpoint.reply(await response.json(content_type=None))
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                raise Retryable(f"a reply of unexpected form ({type(error).__name__} {error})") from None
+
+
+def _pause(attempt: int, failure: Exception) -> float:
+    """Seconds before the next attempt: what the server asked for, else 0.5, 1, 2, ... with jitter."""
+    asked = getattr(failure, "retry_after", None)
+    return min(asked if asked is not None else 0.5 * 2**attempt * random.uniform(0.75, 1.25), LONGEST_PAUSE)

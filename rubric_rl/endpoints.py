@@ -1,0 +1,147 @@
+"""The two kinds of grader endpoint: what is sent and how the answer reads (stage 3, rubric grading)."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+
+from rubric_rl.chat_template import ChatTemplate
+from rubric_rl.prompt import verdict_opening
+from rubric_rl.schema import UserError
+from rubric_rl.settings import GraderSettings
+
+CHOICES = (" true", " false")  # the two tokens of `direct` mode
+MIN_MASS = 0.1  # below this probability of the two choices together, the grader was saying something else
+
+
+class Unavailable(Exception):
+    """No reply after all retries, or a refusal (4xx) that no retry can mend: the answer stays ungraded."""
+
+
+class Retryable(Exception):
+    """A failure that may pass: the engine aborted, was overloaded, or sent something that is no reply."""
+
+    def __init__(self, message: str, retry_after: str | None = None):
+        super().__init__(message)
+        self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply. Tokens are counts; `probability` is that of true against false, in `direct` mode only."""
+
+    text: str
+    complete: bool  # ended by itself, not at the length limit
+    probability: float | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    weight_version: str
+
+
+class SGLang:
+    """SGLang's own route: text rendered here, exact token probabilities, weight version and cached tokens in the reply."""
+
+    path = "/generate"
+
+    def __init__(self, settings: GraderSettings, tokenizer: str):
+        self._settings = settings
+        self._template = ChatTemplate(settings.tokenizer or tokenizer)
+        self._choice_ids = [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
+
+    def body(self, content: str, schema: dict, seed: int) -> dict:
+        """The request that asks for the reply to the user message `content`."""
+        settings, messages = self._settings, [{"role": "user", "content": content}]
+        if settings.mode == "direct":  # read at temperature 1: what is sampled does not matter
+            text = self._template.render(messages, settings.thinking, verdict_opening())
+            sampling = {"max_new_tokens": 1, "temperature": 1.0}
+            return {"text": text, "return_logprob": True, "token_ids_logprob": self._choice_ids, "sampling_params": sampling}
+        sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k")}
+        sampling |= {"max_new_tokens": settings.max_tokens, "sampling_seed": seed}
+        if not settings.thinking:  # a schema would forbid the thoughts
+            sampling["json_schema"] = json.dumps(schema)
+        return {"text": self._template.render(messages, settings.thinking), "sampling_params": sampling}
+
+    def reply(self, answer: dict) -> Reply:
+        """Reads the answer; raises Retryable when the engine aborted the request."""
+        meta, probability = answer["meta_info"], None
+        reason = meta["finish_reason"]["type"]
+        if reason == "abort":
+            raise Retryable("aborted by the engine")
+        if self._settings.mode == "direct":
+            true, false = (math.exp(entry[0]) for entry in meta["output_token_ids_logprobs"][0])
+            probability = _share(true, false)
+        return Reply(
+            text=answer["text"],
+            complete=reason == "stop",
+            probability=probability,
+            prompt_tokens=meta["prompt_tokens"],
+            cached_tokens=meta["cached_tokens"],
+            completion_tokens=meta["completion_tokens"],
+            weight_version=str(meta.get("weight_version", "")),
+        )
+
+
+class OpenAI:
+    """Any OpenAI-compatible chat endpoint. `direct` mode needs one that continues the last message and returns logprobs."""
+
+    path = "/v1/chat/completions"
+
+    def __init__(self, settings: GraderSettings):
+        if not settings.model:
+            raise UserError("grader_api openai needs grader_model, the name under which the endpoint serves the model")
+        self._settings = settings
+
+    def body(self, content: str, schema: dict, seed: int) -> dict:
+        """The request that asks for the reply to the user message `content`; `extra_body` goes on top."""
+        settings = self._settings
+        body: dict = {"model": settings.model, "messages": [{"role": "user", "content": content}], "seed": seed}
+        if settings.mode == "direct":
+            body["messages"].append({"role": "assistant", "content": verdict_opening()})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+            body |= {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": 20}
+        else:
+            body |= {"max_tokens": settings.max_tokens, "temperature": settings.temperature, "top_p": settings.top_p}
+            if not settings.thinking:
+                form = {"name": "verdict", "schema": schema, "strict": True}
+                body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body | settings.extra_body
+
+    def reply(self, answer: dict) -> Reply:
+        """Reads the answer; raises Retryable when the engine aborted, Unavailable when it gives no logprobs in `direct` mode."""
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        reason = choice["finish_reason"]
+        if reason == "abort":
+            raise Retryable("aborted by the engine")
+        return Reply(
+            text=choice["message"]["content"] or "",
+            complete=reason == "stop",
+            probability=self._probability(choice) if self._settings.mode == "direct" else None,
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens", 0),
+            weight_version=str((answer.get("metadata") or {}).get("weight_version", "")),
+        )
+
+    def _probability(self, choice: dict) -> float | None:
+        if not choice.get("logprobs"):
+            raise Unavailable("grader_mode direct: the endpoint returns no logprobs; use mode explain")
+        mass = dict.fromkeys(("true", "false"), 0.0)
+        for token in choice["logprobs"]["content"][0]["top_logprobs"]:
+            if token["token"].strip() in mass:
+                mass[token["token"].strip()] += math.exp(token["logprob"])
+        return _share(mass["true"], mass["false"])
+
+
+def authorization(variable: str) -> dict:
+    """The header with the key that the environment variable holds; raises UserError when it is unset. The key is never logged."""
+    if not variable:
+        return {}
+    key = os.environ.get(variable)
+    if not key:
+        raise UserError(f"grader_api_key_env names {variable}, but that environment variable is not set")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _share(true: float, false: float) -> float | None:
+    return true / (true + false) if true + false >= MIN_MASS else None

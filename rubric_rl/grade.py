@@ -1,0 +1,186 @@
+"""Grades one answer against its rubric and leaves one record of it (stage 3, rubric grading, and stage 4, reward)."""
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass, field
+
+from rubric_rl.client import GraderClient
+from rubric_rl.endpoints import Reply, Unavailable
+from rubric_rl.prompt import graded_text, grader_prompt
+from rubric_rl.schema import Criterion, Row
+from rubric_rl.score import Verdict, score
+from rubric_rl.verdict import Reading, read_checklist, read_verdict
+
+_VERDICT = {
+    "type": "object",
+    "properties": {"explanation": {"type": "string"}, "criteria_met": {"type": "boolean"}},
+    "required": ["explanation", "criteria_met"],
+    "additionalProperties": False,
+}
+
+
+@dataclass
+class Tokens:
+    """Tokens of grading requests: in the prompt, of these found in the engine's cache, and generated."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def add(self, reply: Reply) -> None:
+        self.prompt += reply.prompt_tokens
+        self.cached += reply.cached_tokens
+        self.completion += reply.completion_tokens
+
+
+@dataclass
+class Grading:
+    """What became of one answer. `score` is NaN when it is ungraded; verdicts stand in the rubric's order."""
+
+    row: Row
+    status: str  # graded, no_answer, truncated (both score 0 without a call) or ungraded
+    answer: str | None
+    score: float = math.nan
+    verdicts: list[Verdict] = field(default_factory=list)
+    probabilities: list[float | None] = field(default_factory=list)
+    explanations: list[str] = field(default_factory=list)
+    first_tokens: Tokens = field(default_factory=Tokens)  # of the request that warms the cache
+    rest_tokens: Tokens = field(default_factory=Tokens)  # of all others
+    calls: int = 0
+    seconds: float = 0.0
+    weight_versions: list[str] = field(default_factory=list)
+    error: str = ""
+
+    def record(self) -> dict:
+        """The verdict record as JSON: rewards can be computed again from it without the model."""
+        rubric = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.row.rubric]
+        return {
+            "prompt_id": self.row.prompt_id,
+            "theme": self.row.theme,
+            "example_tags": list(self.row.example_tags),
+            "status": self.status,
+            "score": None if math.isnan(self.score) else self.score,
+            "answer": self.answer,
+            "rubrics": rubric,
+            "verdicts": self.verdicts,
+            "unreadable": self.verdicts.count(None),
+            "probabilities": self.probabilities,
+            "explanations": self.explanations,
+            "first_tokens": vars(self.first_tokens),
+            "rest_tokens": vars(self.rest_tokens),
+            "calls": self.calls,
+            "seconds": round(self.seconds, 4),
+            "weight_versions": self.weight_versions,
+            "error": self.error,
+        }
+
+
+async def grade(
+    client: GraderClient, row: Row, response: str, prompt: str = "", truncated: bool = False, routing_key: str = ""
+) -> Grading:
+    """Grades `response` (raw, thoughts and special tokens included) by every criterion of the row's rubric.
+
+    `prompt` is the templated prompt that led to it, `truncated` tells that it was cut at the length limit, `routing_key`
+    sends all its requests to the same engine. An endpoint that stays unavailable leaves the answer ungraded (NaN), never 0.
+    Raises Aborted when the rollout is being aborted.
+    """
+    grading = Grading(row, "graded", graded_text(response, prompt))
+    if grading.answer is None:
+        grading.status, grading.score = "no_answer", 0.0
+    elif truncated and client.settings.truncated == "zero":
+        grading.status, grading.score = "truncated", 0.0
+    else:
+        start = time.monotonic()
+        try:
+            readings = await _Asker(client, grading, routing_key).readings()
+            grading.verdicts = [reading.met for reading in readings]
+            grading.probabilities = [reading.probability for reading in readings]
+            grading.explanations = [reading.explanation for reading in readings]
+            grading.score = score(row.rubric, grading.verdicts)
+        except Unavailable as error:
+            grading.status, grading.error = "ungraded", str(error)
+        grading.seconds = time.monotonic() - start
+    return grading
+
+
+class _Asker:
+    """Asks everything about one answer and books tokens and weight versions on its grading."""
+
+    def __init__(self, client: GraderClient, grading: Grading, routing_key: str):
+        self.client, self.settings = client, client.settings
+        self.grading, self.routing_key = grading, routing_key
+
+    async def readings(self) -> list[Reading]:
+        """One reading per criterion, in the rubric's order."""
+        rubric = list(self.grading.row.rubric)
+        if self.settings.mode == "checklist":
+            ballots = [await self._checklist(rubric, vote) for vote in range(self.settings.votes)]
+            return [majority(votes) for votes in zip(*ballots, strict=True)]
+        # The first request computes the prefix of the answer; sent together, all of them would miss the cache together.
+        warm = 1 if self.settings.warm_prefix else 0
+        first = [await self._criterion(criterion) for criterion in rubric[:warm]]
+        rest = await _all_or_none(self._criterion(criterion) for criterion in rubric[warm:])
+        return first + rest
+
+    async def _criterion(self, criterion: Criterion) -> Reading:
+        return majority([await self._vote(criterion, vote) for vote in range(self.settings.votes)])
+
+    async def _vote(self, criterion: Criterion, vote: int) -> Reading:
+        def read(reply: Reply) -> list[Reading]:
+            if self.settings.mode == "direct":
+                p = reply.probability
+                return [Reading(None if p is None else p > 0.5, probability=p)]
+            return [read_verdict(reply.text) if reply.complete else Reading(None)]
+
+        return (await self._read([criterion], _VERDICT, read, vote))[0]
+
+    async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Reading]:
+        count = len(rubric)
+        verdicts = {"type": "array", "items": _VERDICT, "minItems": count, "maxItems": count}
+        schema = {"type": "object", "properties": {"verdicts": verdicts}, "required": ["verdicts"]}
+
+        def read(reply: Reply) -> list[Reading]:
+            return read_checklist(reply.text, count) if reply.complete else [Reading(None)] * count
+
+        return await self._read(rubric, schema | {"additionalProperties": False}, read, vote)
+
+    async def _read(self, criteria: list[Criterion], schema: dict, read, vote: int) -> list[Reading]:
+        """Asks until every verdict can be read, each time with another seed, at most `rereads` times again."""
+        row, settings = self.grading.row, self.settings
+        content = grader_prompt(settings.mode, row.messages, self.grading.answer, criteria)
+        # The same question at temperature 0, or for a probability, has the same answer.
+        rereads = 0 if settings.mode == "direct" or settings.temperature == 0 else settings.rereads
+        for attempt in range(rereads + 1):
+            seed = settings.seed + vote * (settings.rereads + 1) + attempt
+            reply = await self.client.ask(content, schema, seed, self.routing_key)
+            self._book(reply)
+            readings = read(reply)
+            if all(reading.met is not None for reading in readings):
+                break
+        return readings
+
+    def _book(self, reply: Reply) -> None:
+        grading = self.grading
+        (grading.rest_tokens if grading.calls else grading.first_tokens).add(reply)
+        grading.calls += 1
+        if reply.weight_version and reply.weight_version not in grading.weight_versions:
+            grading.weight_versions.append(reply.weight_version)
+
+
+def majority(votes: list[Reading]) -> Reading:
+    """The reading that most readable votes share; a tie, or no readable vote, is unreadable."""
+    met = sum(vote.met is True for vote in votes)
+    not_met = sum(vote.met is False for vote in votes)
+    verdict = None if met == not_met else met > not_met
+    return next((vote for vote in votes if vote.met is verdict), Reading(None))
+
+
+async def _all_or_none(coroutines) -> list:
+    """Results in order; the first failure cancels the others, so that no request outlives its answer."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

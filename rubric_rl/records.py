@@ -1,0 +1,92 @@
+"""Verdict records on disk, what they add up to, and rewards from them without a model (stages 3 and 4, grading and reward)."""
+
+import json
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rubric_rl.schema import Criterion, DataError, read_jsonl
+from rubric_rl.score import is_met, score, score_by
+
+ANSWER = ("split", "index", "weight_version", "prompt_id")  # what tells answers of a run apart
+STATUSES = ("graded", "no_answer", "truncated", "ungraded")
+
+
+def append_record(folder: str | os.PathLike, record: Mapping) -> None:
+    """Adds one record to the folder's file of its weight version, in one write, so that a kill cannot mix two records."""
+    path = Path(folder) / f"weights_{record['weight_version']}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def read_records(folder: str | os.PathLike) -> list[dict]:
+    """All records of a folder (or one file), the last one where an answer was graded again after a restart.
+
+    A last line that a kill cut short is left out; any other broken line raises DataError with file and line.
+    """
+    folder, latest = Path(folder), {}
+    paths = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    if not paths:
+        raise DataError(f"{folder}: holds no verdict records; set grader_records for the run")
+    for path in paths:
+        for number, record in read_jsonl(path, cut_end=True):
+            if not isinstance(record, dict) or record.get("status") not in STATUSES:
+                raise DataError(f"{path}:{number}: not a verdict record")
+            latest[tuple(record[key] for key in ANSWER)] = record
+    return list(latest.values())
+
+
+def rubric_of(record: Mapping) -> tuple[Criterion, ...]:
+    """The rubric that a record was graded by."""
+    return tuple(Criterion(item["criterion"], item["points"], tuple(item["tags"])) for item in record["rubrics"])
+
+
+def reward_of(record: Mapping) -> float:
+    """The reward from the stored verdicts: NaN for an ungraded answer, 0 for one that gave no final answer."""
+    if record["status"] == "ungraded":
+        return float("nan")
+    return score(rubric_of(record), record["verdicts"]) if record["status"] == "graded" else 0.0
+
+
+def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
+    """Means over answers (scores by axis and theme) and over criteria (negative criteria hit, unreadable), token sums."""
+    records = list(records)
+    if not records:
+        return {}
+    parts, negatives, verdicts = defaultdict(list), [], []
+    for record in records:
+        if record["status"] == "ungraded":
+            continue
+        parts[f"theme/{record['theme'] or 'none'}"].append(record["score"])
+        if record["status"] == "graded":
+            rubric = rubric_of(record)
+            for axis, value in score_by(lambda c: c.tag("axis"), rubric, record["verdicts"]).items():
+                parts[f"axis/{axis}"].append(value)
+            negatives += [is_met(c, v) for c, v in zip(rubric, record["verdicts"], strict=True) if c.points < 0]
+            verdicts += record["verdicts"]
+    metrics = {name: statistics.fmean(values) for name, values in sorted(parts.items())}
+    metrics |= {status: sum(r["status"] == status for r in records) / len(records) for status in STATUSES[1:]}
+    metrics["negative_hit"] = statistics.fmean(negatives) if negatives else 0.0
+    metrics["unreadable"] = verdicts.count(None) / len(verdicts) if verdicts else 0.0
+    metrics["seconds_per_answer"] = statistics.fmean(r["seconds"] for r in records)
+    return metrics | _token_metrics(records)
+
+
+def _token_metrics(records: list[Mapping]) -> dict[str, float]:
+    total = {name: {key: sum(r[name][key] for r in records) for key in ("prompt", "cached", "completion")}
+             for name in ("first_tokens", "rest_tokens")}  # fmt: skip
+    prompt, cached, completion = (sum(part[key] for part in total.values()) for key in ("prompt", "cached", "completion"))
+    rest = total["rest_tokens"]
+    return {
+        "tokens_prefilled": prompt - cached,
+        "tokens_cached": cached,
+        "tokens_decoded": completion,
+        "cached_share_after_first": rest["cached"] / rest["prompt"] if rest["prompt"] else 0.0,
+    }

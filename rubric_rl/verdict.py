@@ -1,0 +1,69 @@
+"""Reads verdicts from a grader's reply and says no to everything else (stage 3, rubric grading)."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from rubric_rl.prompt import THINK_END
+
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs))
+_BROKEN_OBJECT = re.compile(r'\{\s*"')
+
+
+class _DuplicateKey(ValueError):
+    pass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one verdict of a reply says; `met` is None when it cannot be read."""
+
+    met: bool | None
+    explanation: str = ""
+    probability: float | None = None  # of true against false, in `direct` mode
+
+
+def read_verdict(reply: str) -> Reading:
+    """The verdict of an `explain` or `direct` reply: the last well-formed object with a boolean `criteria_met`."""
+    return _reading(_last_object(reply, "criteria_met"))
+
+
+def read_checklist(reply: str, count: int) -> list[Reading]:
+    """The verdicts of a `checklist` reply, in the order of the criteria; all unreadable unless there are exactly `count`."""
+    found = _last_object(reply, "verdicts").get("verdicts")
+    if not isinstance(found, list) or len(found) != count:
+        return [Reading(None)] * count
+    return [_reading(item if isinstance(item, dict) else {}) for item in found]
+
+
+def _reading(item: dict) -> Reading:
+    met, explanation = item.get("criteria_met"), item.get("explanation")
+    return Reading(met if isinstance(met, bool) else None, explanation if isinstance(explanation, str) else "")
+
+
+def _last_object(reply: str, key: str) -> dict:
+    """The last top-level JSON object that has `key`, after the last `</think>`; {} when there is none.
+
+    Thoughts that never end hold no verdict. A reply with an object that breaks off or does not parse holds none either:
+    what follows the break may be a quotation from the graded answer.
+    """
+    if "<think>" in reply and THINK_END not in reply:
+        return {}
+    text, found, start = reply.rpartition(THINK_END)[2], {}, 0
+    while (start := text.find("{", start)) >= 0:
+        try:
+            item, start = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            if _BROKEN_OBJECT.match(text, start):
+                return {}
+            start += 1
+            continue
+        if key in item:
+            found = item
+    return found
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    if len(dict(pairs)) != len(pairs):
+        raise _DuplicateKey("a key stands twice")
+    return dict(pairs)

@@ -1,0 +1,124 @@
+"""The hooks that slime and the CPU trainer call by name: self-graded reward, advantages, logs (stages 3 and 4).
+
+The only file that knows slime's objects; configs/recipe.sh names each hook.
+"""
+
+import asyncio
+import math
+import statistics
+import sys
+import weakref
+from dataclasses import replace
+
+from rubric_rl.client import Aborted, GraderClient
+from rubric_rl.grade import grade
+from rubric_rl.records import append_record, grading_metrics
+from rubric_rl.schema import UserError, row_from_metadata
+from rubric_rl.score import batch_advantages, flat_share, is_flat
+from rubric_rl.settings import load_settings
+
+_clients: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # event loop -> its client
+
+
+async def reward(args, sample, **kwargs):
+    """The reward of one sample, or a list of them for a list: points met / points possible, NaN when it stays ungraded.
+
+    Leaves the verdict record in `sample.metadata["grading"]` and, with grader_records, on disk. With --reward-key the reward
+    is a dict under that key. Raises UserError for settings that cannot work; a failing grader never raises.
+    """
+    if isinstance(sample, list):
+        return await asyncio.gather(*(reward(args, one, **kwargs) for one in sample))
+    value = await _grade(args, sample) if sample.metadata else math.nan  # no rubric, no reward
+    key = getattr(args, "reward_key", None)
+    return {key: value} if key else value
+
+
+async def _grade(args, sample) -> float:
+    client = _client(args)
+    row = row_from_metadata(sample.metadata, f"sample {sample.index}")
+    key = sample.session_id or f"{row.prompt_id}-{sample.index}"  # all criteria of an answer go to the same engine
+    try:
+        grading = await grade(client, row, sample.response, sample.prompt, sample.status.value == "truncated", key)
+    except Aborted:
+        sample.status = type(sample.status).ABORTED  # so that nobody trains on it
+        return math.nan
+    split = "train" if sample.group_index is not None else "eval"  # slime groups training samples only
+    version = (sample.weight_versions or grading.weight_versions or ["none"])[-1]
+    record = grading.record() | {"split": split, "index": sample.index, "weight_version": version}
+    sample.metadata["grading"] = record
+    if client.settings.records:
+        append_record(client.settings.records, record)
+    return grading.score
+
+
+def _client(args) -> GraderClient:
+    """One client per event loop: the policy itself behind the run's router, unless grader_url names another grader."""
+    loop = asyncio.get_running_loop()
+    if loop not in _clients:
+        if getattr(args, "partial_rollout", False):
+            raise UserError("--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out")
+        settings = load_settings(vars(args))
+        if not settings.records and getattr(args, "save", None):
+            settings = replace(settings, records=f"{args.save}/verdicts")
+        url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
+        _clients[loop] = GraderClient(settings, url, args.hf_checkpoint, lambda: _aborting(args))
+    return _clients[loop]
+
+
+def _aborting(args) -> bool:
+    """Whether slime is aborting the rollout: it then aborts every request, again and again, until none comes."""
+    module = sys.modules.get("slime.rollout.sglang_rollout")
+    return module is not None and module.GenerateState(args).aborted
+
+
+def post_process(args, samples) -> tuple[list[float], list[float]]:
+    """(raw rewards, advantages): each group is normalised over its graded members, the rest leave the loss.
+
+    A raw reward is only logged; an ungraded one shows the mean of the graded, so that the logged mean is theirs.
+    Raises UserError when no sample of the rollout could be graded.
+    """
+    rewards = _rewards(args, samples)
+    graded = [value for value in rewards if not math.isnan(value)]
+    if not graded:
+        reasons = [s.metadata.get("grading", {}).get("error", "") for s in samples]
+        raise UserError(f"no answer of this rollout could be graded: {next(filter(None, reasons), 'rows carry no rubrics')}")
+    for sample, value in zip(samples, rewards, strict=True):
+        sample.remove_sample = sample.remove_sample or math.isnan(value)
+    mean, normalise = statistics.fmean(graded), getattr(args, "grpo_std_normalization", True)
+    advantages = batch_advantages(rewards, [sample.group_index for sample in samples], normalise)
+    return [mean if math.isnan(value) else value for value in rewards], advantages
+
+
+def keep_informative(args, samples, **kwargs) -> bool:
+    """Dynamic sampling filter: keeps a group whose graded rewards differ; any other group has no gradient."""
+    return not is_flat(_rewards(args, samples))
+
+
+def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
+    """Adds the reward's parts and the grading's cost to the metrics as `grading/...`; False keeps the default log."""
+    metrics = grading_metrics(_gradings(samples))
+    metrics["zero_variance_groups"] = flat_share(_rewards(args, samples), [s.group_index for s in samples])
+    extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
+    return False
+
+
+def log_eval(rollout_id, args, data, extra_metrics) -> bool:
+    """The same for each evaluation set; ungraded answers leave its mean. slime passes no metrics here, so they go in as sets."""
+    for name, result in list(data.items()):
+        metrics = grading_metrics(_gradings(result.get("samples") or []))
+        result["rewards"] = [value for value in result["rewards"] if not math.isnan(value)]
+        for key, value in metrics.items():
+            if extra_metrics is None:
+                data[f"{name}/grading/{key}"] = {"rewards": [value]}
+            else:
+                extra_metrics[f"eval/{name}/grading/{key}"] = value
+    return False
+
+
+def _rewards(args, samples) -> list[float]:
+    values = (sample.get_reward_value(args) for sample in samples)
+    return [math.nan if value is None else value for value in values]
+
+
+def _gradings(samples) -> list[dict]:
+    return [sample.metadata["grading"] for sample in samples if sample.metadata.get("grading")]
