@@ -1,0 +1,190 @@
+"""SGLang engines on the CPU, the router before them, and new weights into them (stage 2, rollout; stage 3 asks the same engines)."""
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+from rubric_rl.cpu.process import Child, ServerDied
+from rubric_rl.schema import UserError
+
+HOST = "127.0.0.1"
+COMPAT = Path(__file__).parent / "compat"
+ENGINE_GB = 2.0  # one engine is three processes of half a gigabyte (nearly all imports) and its KV cache
+ROUTER_MAIN = """
+import json, sys
+from sglang_router.router import Router
+from sglang_router.router_args import RouterArgs
+Router.from_args(RouterArgs(**json.loads(sys.argv[1]))).start()
+"""  # `python -m sglang_router.launch_router` would import all of SGLang first (20 s)
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def require_port(port: int, what: str) -> None:
+    """Raises UserError when `port` is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
+        try:
+            probe.bind((HOST, port))
+        except OSError as problem:
+            raise UserError(f"port {port} for the {what} cannot be used ({problem.strerror}): "
+                            "end the process that holds it or choose another port") from None
+
+
+def available_gb() -> float:
+    """Memory a new process may take, in GB: what the machine has free, or less where a control group limits us."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    return free / 1e9
+
+
+def require_memory(gigabytes: float, what: str) -> None:
+    """Raises UserError when less than `gigabytes` is available."""
+    if (free := available_gb()) < gigabytes:
+        raise UserError(f"too little memory for {what}: about {gigabytes:.1f} GB needed, {free:.1f} GB available; end other programs")
+
+
+def request(url: str, payload: dict | None = None, timeout: float = 60.0):
+    """GET, or POST of JSON where there is a payload; the decoded answer. Raises UserError with the server's own words."""
+    data = None if payload is None else json.dumps(payload).encode()
+    try:
+        with _OPENER.open(urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=timeout) as answer:
+            body = answer.read().decode()
+    except urllib.error.HTTPError as problem:
+        raise UserError(f"{url} answered {problem.code}: {problem.read().decode('utf-8', 'replace')[:500]}") from None
+    except OSError as problem:
+        raise UserError(f"{url} cannot be reached: {getattr(problem, 'reason', problem)}") from None
+    return json.loads(body) if body[:1] in ("{", "[") else body
+
+
+def _environment(**extra: str) -> dict:
+    local = {"NO_PROXY": f"{HOST},localhost", "no_proxy": f"{HOST},localhost", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **local, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore", **extra}
+
+
+def start_engine(model_dir: str | Path, port: int, log_dir: str | Path, *, dtype: str = "float32", max_total_tokens: int = 60_000,
+                 max_running_requests: int = 64, log_level: str = "warning", extra: Iterable[str] = ()) -> Child:
+    """Start one SGLang server on `port`; returns at once (see `wait_healthy`).
+
+    dtype: float32 gives the trainer's own log-probabilities; "auto" would mean float16 on a CPU.
+    max_total_tokens: size of the KV cache, in tokens. extra: further SGLang flags.
+    Raises UserError when the port is in use, memory is short or `model_dir` holds no model.
+    """
+    if not (Path(model_dir) / "config.json").is_file():
+        raise UserError(f"{model_dir} holds no Hugging Face checkpoint (no config.json)")
+    require_port(port, "engine")
+    require_memory(ENGINE_GB, "an SGLang engine")
+    command = [
+        sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), "--host", HOST, "--port", str(port),
+        "--device", "cpu", "--attention-backend", "torch_native", "--dtype", dtype, "--served-model-name", "policy",
+        "--max-total-tokens", str(max_total_tokens), "--max-running-requests", str(max_running_requests),
+        # A share of what is free when the engine starts, of which max-total-tokens takes less: roomy, because
+        # the trainer's processes start at the same time and must not make the engine believe memory is gone.
+        "--mem-fraction-static", "0.6", "--weight-version", "0", "--enable-cache-report", "--enable-metrics",
+        "--constrained-json-disable-any-whitespace", "--log-level", log_level, *extra,
+    ]  # fmt: skip
+    path = os.pathsep.join(filter(None, [str(COMPAT), os.environ.get("PYTHONPATH", "")]))
+    env = _environment(PYTHONPATH=path, SGLANG_USE_CPU_ENGINE="1", SGLANG_EXTERNAL_MODEL_PACKAGE="engine_models")
+    return Child.start(command, Path(log_dir) / f"engine-{port}.log", env, name=f"the SGLang engine on port {port}",
+                       grace=1.0)  # it has nothing to save, and its own orderly end takes 8 s
+
+
+def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual") -> Child:
+    """Start the router on `port`, wait until it is up and has taken in all (healthy) `worker_urls`.
+
+    policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine. Raises UserError (port in use) and ServerDied.
+    """
+    require_port(port, "router")
+    knobs = dict(
+        host=HOST, port=port, policy=policy, assignment_mode="min_group", prometheus_host=HOST, prometheus_port=free_port(),
+        worker_startup_check_interval=1, health_check_interval_secs=5, health_success_threshold=1, log_level="error",
+        disable_retries=True,  # the client retries, where attempts are counted
+        disable_circuit_breaker=True,  # it counts answers 400: ten bad requests would shut out a good engine for a minute
+    )  # fmt: skip
+    child = Child.start([sys.executable, "-c", ROUTER_MAIN, json.dumps(knobs)], Path(log_dir) / f"router-{port}.log",
+                        _environment(), name=f"the router on port {port}", grace=3.0)  # fmt: skip
+    url = f"http://{HOST}:{port}"
+    try:
+        wait_healthy(url, child, 60)
+        add_workers(url, list(worker_urls), child)
+    except BaseException:
+        child.stop()
+        raise
+    return child
+
+
+def wait_healthy(url: str, child: Child, timeout: float = 300.0, progress: Callable[[float], None] | None = None) -> float:
+    """Wait until GET `url`/health answers 200; returns the seconds waited, which `progress` is told about once a half second.
+
+    Raises ServerDied with the end of its log when the process ends first, UserError after `timeout` seconds.
+    """
+    start = time.monotonic()
+    while (waited := time.monotonic() - start) < timeout:
+        child.check()
+        try:
+            request(url + "/health", timeout=20)
+            return waited
+        except UserError:  # refused or 503 while it loads; `child.check` and `timeout` bound the wait
+            pass
+        if progress:
+            progress(waited)
+        time.sleep(0.5)
+    raise UserError(f"{child.name} is not up after {timeout:.0f} s; the end of {child.log}:\n{child.tail()}")
+
+
+def add_workers(router_url: str, worker_urls: list[str], child: Child, timeout: float = 60.0) -> None:
+    """Tell the router about engines and wait until it reports every one as healthy."""
+    for url in worker_urls:
+        request(router_url + "/workers", {"url": url})  # answers 202: the router looks at the engine later
+    start = time.monotonic()
+    while missing := set(worker_urls) - healthy_workers(router_url):
+        child.check()
+        if time.monotonic() - start > timeout:
+            raise UserError(f"the router has not taken in {', '.join(sorted(missing))} within {timeout:.0f} s; see {child.log}")
+        time.sleep(0.1)
+
+
+def healthy_workers(router_url: str) -> set[str]:
+    """URLs of the engines the router would send requests to."""
+    return {worker["url"] for worker in request(router_url + "/workers")["workers"] if worker["is_healthy"]}
+
+
+def update_weights(urls: Iterable[str], hf_dir: str | Path, version: str) -> None:
+    """Load the Hugging Face weights of `hf_dir` into every engine (not the router) as weight version `version`.
+
+    Requests still running are aborted, so that no answer mixes two policies; each engine's prefix cache is emptied.
+    Raises UserError when an engine refuses or does not report the new version afterwards.
+    """
+    urls = list(urls)
+    for url in urls:
+        request(url + "/pause_generation", {"mode": "abort"})
+        try:
+            load = {"model_path": str(hf_dir), "weight_version": version, "flush_cache": True}
+            answer = request(url + "/update_weights_from_disk", load, timeout=300)
+        finally:
+            request(url + "/continue_generation", {})
+        if not answer["success"]:
+            raise UserError(f"{url} refused the weights of {hf_dir}: {answer['message']}")
+    for url in urls:
+        if (found := request(url + "/model_info")["weight_version"]) != version:
+            raise UserError(f"{url} serves weight version {found}, not {version}")
+
+
+__all__ = ["Child", "ServerDied", "add_workers", "available_gb", "free_port", "healthy_workers", "request", "require_memory",
+           "require_port", "start_engine", "start_router", "update_weights", "wait_healthy"]  # fmt: skip
