@@ -1,0 +1,194 @@
+"""The training actor: one rank of a Megatron-core policy that takes GRPO steps on CPU (stage 5, GRPO update)."""
+
+import math
+import os
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from rubric_rl.cpu.batch import MicroBatch, plan
+from rubric_rl.cpu.convert import gather_hf, load_hf, write_hf
+from rubric_rl.cpu.grpo import Tokens, grpo_loss, token_log_probs
+from rubric_rl.cpu.megatron import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    cpu_device,
+    finalize_model_grads,
+    init_parallel,
+    mpu,
+    shutdown_parallel,
+)
+from rubric_rl.cpu.model import build_model, read_shape, response_logits
+from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
+from rubric_rl.schema import UserError
+
+
+class TrainingError(UserError):
+    """The update cannot go on; the weights are those before the step."""
+
+
+class Actor:
+    """One rank of the trained policy. All ranks make the same calls in the same order; `args` carry slime's names.
+
+    Ranks r with equal r // tensor_model_parallel_size hold one copy of the weights together (TP); the copies share the
+    batch (DP). A collective call that a failed rank never joins raises after `distributed_timeout_minutes`.
+    """
+
+    def __init__(self, args: Namespace, rank: int, world_size: int, master_addr: str, master_port: int):
+        self.args, self.rank = args, rank
+        timeout = getattr(args, "distributed_timeout_minutes", 10)
+        tp = args.tensor_model_parallel_size
+        init_parallel(rank, world_size, master_addr, master_port, tp, args.seed, timeout)
+        self.reference = None
+
+    def load(self, hf_dir: str, checkpoint_dir: str | None = None) -> None:
+        """Builds the model from a Hugging Face directory; with a checkpoint, goes on exactly where it was saved.
+
+        Raises:
+            UserError: for a checkpoint that is not Qwen3, is incomplete, or was saved with another TP size.
+        """
+        self.hf_dir, self.shape = hf_dir, read_shape(hf_dir)
+        self.model = build_model(self.shape)
+        self.dtypes = load_hf(self.model, hf_dir, self.shape)
+        if self.args.use_kl_loss:
+            self.reference = self._load_reference()
+        with cpu_device():
+            self.ddp = DistributedDataParallel(self.model.config, DistributedDataParallelConfig(), self.model)
+        self.optimizer = build_optimizer(self.args, self.model)
+        self.scheduler = build_scheduler(self.args, self.optimizer)
+        if checkpoint_dir is not None:
+            self._resume(self._state_file(checkpoint_dir))
+
+    def _load_reference(self) -> torch.nn.Module:
+        source = self.args.ref_load
+        if not source:
+            raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
+        if read_shape(source) != self.shape:
+            raise UserError(f"{source}: config.json differs from {self.hf_dir}; the reference must be the same network")
+        reference = build_model(self.shape).requires_grad_(False)
+        load_hf(reference, source, self.shape)
+        return reference
+
+    def train(self, rollout_id: int, train_data: dict) -> dict[str, float]:
+        """Takes the optimizer steps of one rollout; every rank gets the whole batch and works on its share.
+
+        Returns slime's metrics under slime's names (`train/pg_loss`, `train/grad_norm`, ...), the same on every rank:
+        the mean over the rollout's steps; `train/lr-pg_0` is the rate of the last step, `train/step` its number.
+
+        Raises:
+            TrainingError: when the loss or a gradient is not finite; that step changes nothing.
+        """
+        if self.args.use_rollout_logprobs and not train_data.get("rollout_log_probs"):
+            raise UserError("use_rollout_logprobs: the rollout brought no log-probabilities; leave the flag out")
+        rank, size = mpu.get_data_parallel_rank(), mpu.get_data_parallel_world_size()
+        steps = plan(self.args, train_data, rank, size)
+        for batch in (batch for step in steps for batch in step):
+            if self.reference is not None:
+                batch.ref_log_probs = self._log_probs(self.reference, batch)
+            if len(steps) > 1 and not self.args.use_rollout_logprobs:  # after one step the policy has moved on
+                batch.old_log_probs = self._log_probs(self.model, batch)
+        totals: Counter = Counter()
+        for number, step in enumerate(steps):
+            rate = self.optimizer.param_groups[0]["lr"]
+            totals.update(self._step(step, f"rollout {rollout_id}, step {number}"))
+        metrics = {f"train/{name}": total / len(steps) for name, total in totals.items()}
+        counters = {"lr-pg_0": rate, "step": (rollout_id + 1) * len(steps) - 1}
+        counters["global_batch_size"] = self.args.global_batch_size
+        return metrics | {f"train/{name}": value for name, value in counters.items()}
+
+    @torch.no_grad()
+    def _log_probs(self, model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+        logits = response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
+        return token_log_probs(logits, batch.targets, self.args.rollout_temperature)[0]
+
+    def _step(self, batches: list[MicroBatch], where: str) -> dict[str, float]:
+        self.ddp.zero_grad_buffer()
+        sums: Counter = Counter()
+        for batch in batches:
+            logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
+            values = token_log_probs(logits, batch.targets, self.args.rollout_temperature, self.args.entropy_coef != 0)
+            tokens = Tokens(
+                batch.advantages, batch.weights, batch.old_log_probs, batch.ref_log_probs, batch.rollout_log_probs
+            )
+            loss, metrics = grpo_loss(self.args, tokens, *values)
+            with cpu_device():
+                loss.backward()
+            sums.update({name: value.item() for name, value in metrics.items()})
+        with cpu_device():
+            finalize_model_grads([self.ddp])
+        grad_norm = clip_gradients(self.model, self.args.clip_grad)
+        sums = self._sum_over_dp(sums)
+        if not math.isfinite(grad_norm) or not math.isfinite(sums["loss"]):
+            found = f"loss {sums['loss']}, gradient norm {grad_norm}"
+            raise TrainingError(f"{where}: {found}; go on from the last checkpoint with a lower lr")
+        for parameter in self.model.parameters():
+            parameter.grad = parameter.main_grad
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step(increment=self.args.global_batch_size)
+        return sums | {"grad_norm": grad_norm}
+
+    def _sum_over_dp(self, sums: dict[str, float]) -> dict[str, float]:
+        """Adds up the ranks' shares; by name, because a rank without an unmasked token has none."""
+        shares: list = [None] * mpu.get_data_parallel_world_size()
+        dist.all_gather_object(shares, dict(sums), group=mpu.get_data_parallel_group())
+        total: Counter = Counter(loss=0.0)
+        for share in shares:
+            total.update(share)
+        return dict(total)
+
+    def export_hf(self, target_dir: str) -> None:
+        """Writes the weights as a complete Hugging Face directory; returns on every rank when it is there."""
+        if mpu.get_data_parallel_rank() == 0:
+            tensors = gather_hf(self.model, self.shape, self.dtypes)
+            if mpu.get_tensor_model_parallel_rank() == 0:
+                write_hf(tensors, self.hf_dir, target_dir)
+        dist.barrier()
+
+    def save(self, checkpoint_dir: str) -> None:
+        """Writes all that `load` needs to go on bit-exactly, and the weights for people in `checkpoint_dir`/hf.
+
+        The first DP copy writes; a run may go on with another number of copies, but not with another TP size.
+        """
+        file = self._state_file(checkpoint_dir)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if mpu.get_data_parallel_rank() == 0:
+            state = {
+                "tensor_model_parallel_size": self.args.tensor_model_parallel_size,
+                "model": {name: parameter.detach() for name, parameter in self.model.named_parameters()},
+                "optimizer": self.optimizer.state_dict()["state"],
+                "scheduler": self.scheduler.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
+            temporary = file.with_suffix(".tmp")
+            with temporary.open("wb") as handle:
+                torch.save(state, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(file)
+        self.export_hf(os.path.join(checkpoint_dir, "hf"))
+
+    def _state_file(self, checkpoint_dir: str) -> Path:
+        return Path(checkpoint_dir) / f"actor_tp{mpu.get_tensor_model_parallel_rank()}.pt"
+
+    @torch.no_grad()
+    def _resume(self, file: Path) -> None:
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; name the directory of a complete checkpoint")
+        state = torch.load(file, weights_only=True)
+        saved, wanted = state["tensor_model_parallel_size"], self.args.tensor_model_parallel_size
+        if saved != wanted:
+            raise UserError(f"{file}: was saved with tensor_model_parallel_size {saved}, not {wanted}; use {saved}")
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(state["model"][name])
+        groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["rng"])
+
+    def close(self) -> None:
+        """Leaves the process group, so that another Actor can be made in this process."""
+        shutdown_parallel()

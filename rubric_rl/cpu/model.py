@@ -1,0 +1,150 @@
+"""The policy as a Megatron-core GPTModel that runs on CPU over gloo (stage 5, GRPO update)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rubric_rl.cpu.megatron import GPTModel, TransformerConfig, cpu_device, get_gpt_layer_local_spec, mpu
+from rubric_rl.schema import UserError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a Qwen3 config.json says of the network, in Megatron's words."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    groups: int  # key/value heads
+    head_dim: int
+    vocab: int
+    eps: float
+    rope_theta: float
+    tied: bool
+    max_positions: int
+    init_std: float
+
+    def padded_vocab(self, tp: int) -> int:
+        """The vocabulary rounded up so that every tensor-parallel rank holds equally many rows."""
+        return -(-self.vocab // tp) * tp
+
+
+def read_shape(hf_dir: str | Path) -> Shape:
+    """Reads config.json of a Qwen3 checkpoint.
+
+    Raises:
+        UserError: naming the field, for another architecture or a feature that this trainer does not compute.
+    """
+    path = Path(hf_dir) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the directory of a Qwen3 checkpoint (Hugging Face)") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error}); copy the checkpoint again") from None
+    if config.get("model_type") != "qwen3" or config.get("architectures") != ["Qwen3ForCausalLM"]:
+        found = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')!r}"
+        raise UserError(f"{path}: not a Qwen3ForCausalLM checkpoint ({found}); the CPU trainer takes dense Qwen3 only")
+    rope = config.get("rope_parameters") or {}
+    _refuse_unsupported(config, rope, path)
+    try:
+        return Shape(
+            layers=config["num_hidden_layers"], hidden=config["hidden_size"], ffn=config["intermediate_size"],
+            heads=config["num_attention_heads"], groups=config["num_key_value_heads"], head_dim=config["head_dim"],
+            vocab=config["vocab_size"], eps=config["rms_norm_eps"],
+            rope_theta=rope["rope_theta"] if "rope_theta" in rope else config["rope_theta"],
+            tied=config["tie_word_embeddings"], max_positions=config["max_position_embeddings"],
+            init_std=config.get("initializer_range", 0.02),
+        )  # fmt: skip
+    except KeyError as error:
+        raise UserError(f"{path}: the field {error} is missing; copy the checkpoint's config.json again") from None
+
+
+def _refuse_unsupported(config: dict, rope: dict, path: Path) -> None:
+    unsupported = {
+        "rope_scaling": config.get("rope_scaling") is not None,
+        "rope_parameters.rope_type": rope.get("rope_type", "default") != "default",
+        "rope_parameters.partial_rotary_factor": rope.get("partial_rotary_factor", 1.0) != 1.0,
+        "use_sliding_window": bool(config.get("use_sliding_window")),
+        "layer_types": any(kind != "full_attention" for kind in config.get("layer_types") or ()),
+        "attention_bias": bool(config.get("attention_bias")),
+        "attention_dropout": bool(config.get("attention_dropout")),
+        "hidden_act": config.get("hidden_act", "silu") != "silu",
+        "quantization_config": config.get("quantization_config") is not None,
+    }
+    named = [name for name, present in unsupported.items() if present]
+    if named:
+        raise UserError(f"{path}: the CPU trainer does not support {', '.join(named)}; use a plain Qwen3 checkpoint")
+
+
+def build_model(shape: Shape) -> GPTModel:
+    """A randomly initialised fp32 GPTModel; call after `init_parallel`, then load weights with `convert.load_hf`."""
+    tp = mpu.get_tensor_model_parallel_world_size()
+    if shape.groups % tp or shape.ffn % tp:
+        raise UserError(
+            f"tensor_model_parallel_size {tp} does not divide num_key_value_heads {shape.groups} and "
+            f"intermediate_size {shape.ffn}; use 1"
+        )
+    with cpu_device():
+        model = GPTModel(
+            transformer_config(shape, tp),
+            get_gpt_layer_local_spec(qk_layernorm=True, normalization="RMSNorm"),
+            vocab_size=shape.padded_vocab(tp),
+            max_sequence_length=shape.max_positions,
+            parallel_output=False,  # logits are gathered over TP: the loss is plain torch on the whole vocabulary
+            share_embeddings_and_output_weights=shape.tied,
+            position_embedding_type="rope",
+            rotary_base=shape.rope_theta,
+        )
+    model.post_process = False  # forward() stops after the final norm; response_logits applies the output layer itself
+    return model
+
+
+def transformer_config(shape: Shape, tp: int) -> TransformerConfig:
+    """Megatron's configuration of the network: fp32, no dropout, every fused kernel off (they are CUDA)."""
+    return TransformerConfig(
+        num_layers=shape.layers,
+        hidden_size=shape.hidden,
+        ffn_hidden_size=shape.ffn,
+        num_attention_heads=shape.heads,
+        num_query_groups=shape.groups,
+        kv_channels=shape.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=shape.eps,
+        qk_layernorm=True,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        init_method_std=shape.init_std,
+        tensor_model_parallel_size=tp,
+        calculate_per_token_loss=True,  # gradients are summed over DP: grpo.token_weights holds every denominator
+        use_cpu_initialization=True,
+        gradient_accumulation_fusion=False,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=False,
+        persist_layer_norm=False,
+        cuda_graph_scope=[],
+    )
+
+
+def response_logits(model: GPTModel, shape: Shape, inputs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor):
+    """Logits [n, vocab] at the n positions (rows[i], columns[i]) of `inputs` [batch, length], padded on the right.
+
+    Only these positions pass through the output layer: prompt and padding logits are never made. Columns that pad
+    the vocabulary for tensor parallelism are cut off, so that the softmax is the checkpoint's.
+    """
+    length = inputs.size(1)
+    causal = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]  # True = hidden
+    positions = torch.arange(length).expand_as(inputs)
+    with cpu_device():
+        hidden = model(inputs, positions, causal)  # [length, batch, hidden]
+        weight = model.shared_embedding_or_output_weight() if shape.tied else None
+        logits, _ = model.output_layer(hidden[columns, rows].unsqueeze(1), weight=weight)
+    return logits.squeeze(1)[:, : shape.vocab]
