@@ -1,0 +1,131 @@
+"""Training sequences of the warm start: many branches behind one shared prefix, so that a prompt is read once (stages 2-3).
+
+An answer's criteria, or a patient's answers, are branches: each sees the prefix and itself, and its positions go on from
+the prefix. Token for token and position for position this is what the served model sees.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rubric_rl.prompt import grader_prompt
+from rubric_rl.schema import Criterion
+from rubric_rl.tiny.answers import asked_statements, explanation, graded_answer, mediocre_answer
+from rubric_rl.tiny.knowledge import Statement, criteria
+from rubric_rl.tiny.oracle import statements
+from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
+
+TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
+EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
+QUOTE_WEIGHT, VERDICT_WEIGHT, CLOSING_WEIGHT = 0.4, 1.0, 0.1  # the verdict is one token of up to twenty
+
+
+@dataclass
+class Sequence:
+    """One prefix and its branches: token ids, the loss weight of each token, and its branch (0 = prefix)."""
+
+    tokens: list[int]
+    weights: list[float]
+    branches: list[int]
+
+
+def user_turn(content: str) -> str:
+    """A user's turn and the opening of the assistant's, as the chat template writes them with thinking off."""
+    return f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n{EMPTY_THOUGHTS}"
+
+
+def verdict_text(mode: str, answer: str, statement: Statement) -> list[tuple[str, float]]:
+    """The right reply in pieces, each with its loss weight."""
+    verdict = (" true" if statement in statements(answer) else " false", VERDICT_WEIGHT)
+    closing = ("}<|im_end|>", CLOSING_WEIGHT)
+    if mode == "direct":
+        return [('{"criteria_met":', CLOSING_WEIGHT), verdict, closing]
+    quote = json.dumps(explanation(answer, statement), ensure_ascii=False)
+    return [('{"explanation":', CLOSING_WEIGHT), (f" {quote},", QUOTE_WEIGHT), (' "criteria_met":', CLOSING_WEIGHT), verdict, closing]
+
+
+class Writer:
+    """Writes training sequences of about `length` tokens; every draw comes from `rng`."""
+
+    def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int):
+        self.encode, self.rng, self.length = encode, rng, length
+        self.own_answers: list[tuple[Pair, str]] = []  # the policy's own samples, once there are any
+
+    def _patient(self) -> tuple[Pair, list[dict]]:
+        pair = self.rng.choice(TRAINING_PAIRS)
+        return pair, messages(pair, self.rng.randrange(len(PATIENTS)))
+
+    def grading(self, full: bool) -> Sequence:
+        """An answer under many criteria. `full` is the product's prompt; else instructions and conversation are left out."""
+        mode = self.rng.choice(("explain", "direct"))
+        pair, conversation = self._patient()
+        answer = graded_answer(self.rng, pair)
+        if self.own_answers and self.rng.random() < 0.35:
+            pair, answer = self.rng.choice(self.own_answers)
+            conversation = messages(pair, self.rng.randrange(len(PATIENTS)))
+        sequence, number = None, 0
+        for statement in asked_statements(self.rng, pair, answer, 40):
+            points = self.rng.randint(1, 10) * self.rng.choice((1, 1, -1))
+            criterion = Criterion(self.rng.choice(criteria(statement)), points)
+            prompt = user_turn(grader_prompt(mode, conversation, answer, [criterion]))
+            cut = prompt.rindex("Criterion: [")
+            if sequence is None:
+                head = prompt[:cut] if full else "<|im_start|>user\n" + prompt[prompt.rindex("<answer ") : cut]
+                sequence = self._sequence(head)
+            number += 1
+            if not self._branch(sequence, number, [(prompt[cut:], 0.0)] + verdict_text(mode, answer, statement)):
+                break
+        return sequence
+
+    def answering(self) -> Sequence:
+        """A patient's prompt and many mediocre answers to it; a few are preceded by a short thought."""
+        pair, conversation = self._patient()
+        turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation)
+        sequence, number, fits = self._sequence(turns + "<|im_start|>assistant\n"), 0, True
+        while fits:
+            number += 1
+            opening = [("<think>\n", 0.2), (f"It may be {pair[0]}.\n", 1.0), ("</think>\n\n", 1.0)]
+            if self.rng.random() < 0.9:
+                opening = [(EMPTY_THOUGHTS, 0.0)]
+            answer = mediocre_answer(self.rng, pair)
+            fits = self._branch(sequence, number, opening + [(answer + "<|im_end|>", 1.0)])
+        return sequence
+
+    def _sequence(self, head: str) -> Sequence:
+        tokens = self.encode(head)
+        return Sequence(list(tokens), [0.0] * len(tokens), [0] * len(tokens))
+
+    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]]) -> bool:
+        """Appends a branch if it fits (the first one always does); says whether it did."""
+        encoded = [(self.encode(text), weight) for text, weight in pieces]
+        size = sum(len(tokens) for tokens, _ in encoded)
+        if number > 1 and len(sequence.tokens) + size > self.length:
+            return False
+        for tokens, weight in encoded:
+            sequence.tokens += tokens
+            sequence.weights += [weight] * len(tokens)
+        sequence.branches += [number] * size
+        return True
+
+
+def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
+    """Pads to the longest: input_ids, position_ids, weights [batch, length]; attention_mask [batch, 1, length, length] bool."""
+    longest = max(len(s.tokens) for s in sequences)
+
+    def padded(values: list, fill) -> list:
+        return values + [fill] * (longest - len(values))
+
+    branches = torch.tensor([padded(s.branches, -1) for s in sequences])
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    query, key = branches[:, :, None], branches[:, None, :]
+    mask = causal & ((key == query) | (key == 0))
+    # A branch's positions go on from the prefix: a token's position is the number of earlier tokens that it sees.
+    return {
+        "input_ids": torch.tensor([padded(s.tokens, 0) for s in sequences]),
+        "weights": torch.tensor([padded(s.weights, 0.0) for s in sequences]),
+        "position_ids": mask.sum(-1) - 1,
+        "attention_mask": mask[:, None],
+    }

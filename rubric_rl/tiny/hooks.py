@@ -1,0 +1,56 @@
+"""The log hooks of the tiny run: self_reward_rm's, and what the oracle says of rewards and verdicts (stages 4 and 6).
+
+The oracle's figures are shown, never trained on. `tiny/...`: true_score, self_score (of the same answers), grader_accuracy,
+false_positive_rate (of the criteria not met), false_negative_rate (of those met).
+"""
+
+import self_reward_rm
+from rubric_rl.prompt import graded_text
+from rubric_rl.schema import row_from_metadata
+from rubric_rl.score import score
+from rubric_rl.tiny.oracle import truth
+
+
+def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
+    """Adds `tiny/...` to what self_reward_rm.log_rollout adds; False keeps the default log."""
+    extra_metrics.update({f"tiny/{name}": value for name, value in oracle_metrics(samples).items()})
+    return self_reward_rm.log_rollout(rollout_id, args, samples, extra_metrics, rollout_time)
+
+
+def log_eval(rollout_id, args, data, extra_metrics) -> bool:
+    """The same for each evaluation set, as `eval/<set>/tiny/...`; slime passes no metrics here, so they go in as sets."""
+    for name, result in list(data.items()):
+        for key, value in oracle_metrics(result.get("samples") or []).items():
+            if extra_metrics is None:
+                data[f"{name}/tiny/{key}"] = {"rewards": [value]}
+            else:
+                extra_metrics[f"eval/{name}/tiny/{key}"] = value
+    return self_reward_rm.log_eval(rollout_id, args, data, extra_metrics)
+
+
+def oracle_metrics(samples) -> dict[str, float]:
+    """The figures over all samples that were graded; a figure without a single case is left out.
+
+    An answer that the reward rule scores 0 without a call (none, or cut off) has a true score of 0 and no verdicts. An
+    unreadable verdict counts as wrong.
+    """
+    true_scores, self_scores, pairs = [], [], []
+    for sample in samples:
+        grading = sample.metadata.get("grading") or {"status": "ungraded"}
+        if grading["status"] == "ungraded":
+            continue
+        row, true = row_from_metadata(sample.metadata), []
+        if grading["status"] == "graded":
+            true = truth(row, graded_text(sample.response, sample.prompt) or "")
+            pairs += zip(grading["verdicts"], true, strict=True)
+        true_scores.append(score(row.rubric, true) if true else 0.0)
+        self_scores.append(grading["score"])
+    met, unmet = [said for said, t in pairs if t], [said for said, t in pairs if not t]
+    cases = {
+        "true_score": true_scores,
+        "self_score": self_scores,
+        "grader_accuracy": [said is t for said, t in pairs],
+        "false_positive_rate": [said is True for said in unmet],
+        "false_negative_rate": [said is not True for said in met],
+    }
+    return {name: sum(values) / len(values) for name, values in cases.items() if values}

@@ -1,0 +1,47 @@
+"""The rule oracle of the tiny world: the truth of every criterion for any answer text (stage 6, evaluation; never a reward).
+
+An answer states something only by a whole well-formed sentence of the world. Key words alone, spliced or cut sentences,
+quotations and criteria copied into the answer state nothing.
+"""
+
+import re
+
+from rubric_rl.schema import DataError, Row, row_from_metadata
+from rubric_rl.tiny.knowledge import STATEMENTS, Statement, criteria, sentences
+
+_QUOTED = re.compile(r'"[^"]*(?:"|$)|“[^”]*(?:”|$)|«[^»]*(?:»|$)')
+_SENTENCE = re.compile(r"([^.!?]*)([.!?]+|$)")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+_STATED = {_plain(text).rstrip("."): statement for statement in STATEMENTS for text in sentences(statement)}
+_ASKED = {_plain(text): statement for statement in STATEMENTS for text in criteria(statement)}
+
+
+def statements(answer: str) -> list[Statement]:
+    """What the answer states, in its order; a sentence without its full stop was cut off and states nothing."""
+    text = _QUOTED.sub(" quotation ", answer)
+    found = (_STATED.get(_plain(body)) for body, end in _SENTENCE.findall(text) if end and "?" not in end)
+    return [statement for statement in found if statement]
+
+
+def asked(criterion: str) -> Statement:
+    """The statement that a criterion asks for.
+
+    Raises:
+        DataError: for a criterion that is not of this world.
+    """
+    statement = _ASKED.get(_plain(criterion).rstrip("."))
+    if statement is None:
+        raise DataError(f"criterion {criterion!r} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world")
+    return statement
+
+
+def truth(row: Row | dict, answer: str) -> list[bool]:
+    """Whether each criterion of the row (or of a row's `metadata`) is met by the answer, in the rubric's order."""
+    row = row if isinstance(row, Row) else row_from_metadata(row)
+    stated = set(statements(answer))
+    return [asked(criterion.text) in stated for criterion in row.rubric]
