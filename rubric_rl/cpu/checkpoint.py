@@ -1,0 +1,176 @@
+"""What a run leaves on disk so that it can be killed at any moment and go on: checkpoints, rows, the experiment (stage 5).
+
+A step counts once its checkpoint directory has been renamed into place; everything else that step wrote (rows of metrics and
+evaluations) is written before that and cut back to the last checkpoint on resume. So no step is lost and none counted twice.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rubric_rl.schema import UserError, write_jsonl
+
+KEEP = 3  # checkpoints
+TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
+
+# Flags that may differ when a run goes on: length, cadence, speed, logging. Everything else is the experiment.
+FREE = frozenset(
+    """
+    num_rollout num_epoch save load save_interval eval_interval eval_config eval_datasets eval_prompt_data skip_eval_before_train
+    eval_temperature eval_top_p eval_top_k eval_max_response_len eval_max_prompt_len eval_min_new_tokens eval_input_key
+    n_samples_per_eval_prompt eval_reward_key custom_rollout_log_function_path custom_eval_rollout_log_function_path
+    custom_config_path sglang_server_concurrency sglang_router_port sglang_router_request_timeout_secs sglang_router_ip
+    router_policy rollout_num_gpus actor_num_nodes actor_num_gpus_per_node distributed_timeout_minutes colocate use_tensorboard micro_batch_size use_dynamic_batch_size max_tokens_per_gpu
+    accumulate_allreduce_grads_in_fp32 attention_softmax_in_fp32 grader_records grader_concurrency grader_timeout grader_retries
+    """.split()
+)
+
+
+class RunDirectory:
+    """The directory of one run (--save), held by one process at a time."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another run is at work here; wait for it, or give another SAVE_PATH") from None
+
+    def iteration(self, step: int) -> Path:
+        """The checkpoint directory of `step` (0-based rollout id), named as Megatron names it."""
+        return self.path / f"iter_{step:07d}"
+
+    def newest(self) -> int | None:
+        """The last step with a whole checkpoint, or None; whatever a kill left half done is removed."""
+        for leftover in self.path.glob(".*.tmp"):
+            shutil.rmtree(leftover)
+        steps = [int(path.name.removeprefix("iter_")) for path in self.path.glob("iter_*") if (path / "state.json").is_file()]
+        return max(steps, default=None)
+
+    def state(self, step: int) -> dict:
+        """What the driver stored with the checkpoint: the data source's place and the weight version."""
+        return json.loads((self.iteration(step) / "state.json").read_text())
+
+    def prepare(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
+        """Writes a checkpoint where nobody looks for one: `write(directory)` fills it, everything is flushed to disk."""
+        temporary = self.path / f".{self.iteration(step).name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write(temporary)
+        (temporary / "state.json").write_text(json.dumps(state))
+        for path in sorted(temporary.rglob("*"), reverse=True):
+            _fsync(path)
+        _fsync(temporary)
+        return temporary
+
+    def commit(self, step: int, temporary: Path) -> None:
+        """Makes the prepared checkpoint the newest one, in one rename; older ones beyond KEEP are removed."""
+        final = self.iteration(step)
+        os.rename(temporary, final)
+        _fsync(self.path)
+        write_text(self.path / TRACKER, f"{step}\n")
+        for old in sorted(self.path.glob("iter_*"))[:-KEEP]:
+            trash = self.path / f".{old.name}.old.tmp"
+            os.rename(old, trash)  # first out of sight, so that a kill in between leaves no half checkpoint
+            shutil.rmtree(trash)
+
+    def check_experiment(self, args, resuming: bool) -> None:
+        """Refuses to go on with another experiment; without a checkpoint there is nothing to protect and it is written anew."""
+        path, now = self.path / "experiment.json", experiment(args)
+        if resuming and path.is_file():
+            before = json.loads(path.read_text())
+            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if changed:
+                differences = ", ".join(f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed)
+                raise UserError(f"{self.path} holds another experiment ({differences}); give another SAVE_PATH or the old values")
+        write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
+
+    def rows(self, name: str) -> list[dict]:
+        """The rows of a JSONL file of this directory; a last line that a kill cut short is left out."""
+        return read_rows(self.path / name)
+
+    def cut_back(self, start: int) -> None:
+        """Drops every row of steps from `start` on, of the evaluations after them, and of the verdicts they gave.
+
+        The weights numbered `start` wrote the last evaluation that counts, and the rollout that is to be made again.
+        """
+        self._filter("metrics.jsonl", lambda row: row["step"] < start)
+        self._filter("eval.jsonl", lambda row: row["step"] <= start and start > 0)
+        for path in self.path.glob("verdicts/weights_*.jsonl"):
+            version = path.stem.removeprefix("weights_")
+            if not version.isdigit() or int(version) < start:
+                continue
+            if start > 0 and int(version) == start:
+                self._filter(f"verdicts/{path.name}", lambda row: row["split"] == "eval")
+            else:
+                path.unlink()
+
+    def _filter(self, name: str, keep: Callable[[dict], bool]) -> None:
+        if (self.path / name).is_file():
+            write_jsonl(self.path / name, [row for row in self.rows(name) if keep(row)])
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a JSONL file that is appended to; without the last line when a kill cut it short, [] without the file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Adds one row and waits until it is on disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a small file in one step."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def experiment(args) -> dict:
+    """What makes two runs the same experiment: flags that matter, and the content of model, data and reference model."""
+    values = {name: value for name, value in vars(args).items() if name not in FREE and not name.startswith("rollout_engine")}
+    for name in ("hf_checkpoint", "ref_load"):
+        if values.get(name):
+            values[name] = f"{Path(values[name]).name} ({_digest(Path(values[name]))})"
+    data = values["prompt_data"]
+    values["prompt_data"] = f"{Path(data).name} ({_digest(Path(data.split('@[')[0]))})"
+    return json.loads(json.dumps(values))
+
+
+def _digest(path: Path) -> str:
+    """Twelve hex digits of the content; of a model directory, its config, weights and tokenizer."""
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() if path.is_dir() else b"")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _flag(name: str) -> str:
+    return name if name.startswith("grader_") else "--" + name.replace("_", "-")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

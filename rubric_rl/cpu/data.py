@@ -1,0 +1,158 @@
+"""Prompts in slime's order: rows, chat template, epochs, groups of samples, and a state that resumes exactly (stage 1, prompt)."""
+
+import copy
+import random
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rubric_rl.schema import DataError, read_jsonl, row_from_metadata
+
+
+@dataclass
+class Sample:
+    """One answer to one prompt; the field names are those of slime.utils.types.Sample, which the hooks read."""
+
+    class Status(Enum):
+        PENDING = "pending"
+        COMPLETED = "completed"
+        TRUNCATED = "truncated"
+        ABORTED = "aborted"
+        FAILED = "failed"
+
+    group_index: int | None = None
+    index: int | None = None
+    rollout_id: int | None = None
+    prompt: str = ""
+    tokens: list[int] = field(default_factory=list)
+    response: str = ""
+    response_length: int = 0
+    label: str | None = None
+    reward: float | dict | None = None
+    loss_mask: list[int] | None = None
+    weight_versions: list[str] = field(default_factory=list)
+    rollout_log_probs: list[float] | None = None
+    remove_sample: bool = False
+    status: Status = Status.PENDING
+    metadata: dict = field(default_factory=dict)
+    custom_rm_path: str | None = None
+    session_id: str | None = None
+
+    def get_reward_value(self, args) -> float:
+        """The reward as a number, also when the hook returned a dict."""
+        return self.reward[args.reward_key] if args.reward_key else self.reward
+
+    @property
+    def effective_response_length(self) -> int:
+        """Answer tokens that count in the loss."""
+        return self.response_length if self.loss_mask is None else sum(self.loss_mask)
+
+
+def load_prompts(
+    path: str,
+    tokenizer,
+    *,
+    input_key: str,
+    metadata_key: str,
+    apply_chat_template: bool,
+    template_kwargs: dict | None = None,
+    max_length: int | None = None,
+) -> list[Sample]:
+    """One Sample per row of a JSONL file; `path@[a:b]` takes a slice, as in slime.
+
+    Raises:
+        DataError: naming file, line and prompt_id, for a row that could not be templated or graded, or when no row is left
+            below `max_length` prompt tokens.
+    """
+    real_path, rows = _slice(path)
+    samples = []
+    for number, row in list(read_jsonl(real_path))[rows]:
+        where = f"{real_path}:{number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not a JSON object; make the rows with data_preprocess.py")
+        metadata = row.get(metadata_key)
+        prompt_id = row_from_metadata(metadata, where).prompt_id
+        prompt = row.get(input_key)
+        if apply_chat_template:
+            if not isinstance(prompt, list) or not prompt:
+                raise DataError(f"{where}, prompt_id {prompt_id}: {input_key!r} is not a list of chat messages (--input-key)")
+            prompt = tokenizer.apply_chat_template(
+                prompt, tokenize=False, add_generation_prompt=True, **(template_kwargs or {})
+            )
+        elif not isinstance(prompt, str):
+            raise DataError(f"{where}, prompt_id {prompt_id}: {input_key!r} is not text; give --apply-chat-template")
+        samples.append(Sample(prompt=prompt, metadata=metadata))
+    if not samples:
+        raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
+    return _short_enough(samples, tokenizer, max_length, path)
+
+
+def _slice(path: str) -> tuple[str, slice]:
+    match = re.fullmatch(r"(.*)@\[(-?\d*):(-?\d*)\]", path)
+    if match is None:
+        return path, slice(None)
+    start, end = (int(number) if number else None for number in match.groups()[1:])
+    return match.group(1), slice(start, end)
+
+
+def _short_enough(samples: list[Sample], tokenizer, max_length: int | None, path: str) -> list[Sample]:
+    if max_length is None:
+        return samples
+    kept = [s for s in samples if len(tokenizer.encode(s.prompt, add_special_tokens=False)) <= max_length]
+    if not kept:
+        raise DataError(f"{path}: every prompt is longer than {max_length} tokens; raise --rollout-max-prompt-len")
+    return kept
+
+
+class DataSource:
+    """Groups of samples, epoch after epoch; the shuffle of an epoch is slime's: Random(rollout_seed + epoch)."""
+
+    def __init__(self, args, prompts: list[Sample]):
+        self.args = args
+        self.prompts = prompts
+        self.epoch_id = 0
+        self.sample_offset = 0
+        self.sample_group_index = 0
+        self.sample_index = 0
+        self._order = self._epoch()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def _epoch(self) -> list[int]:
+        order = list(range(len(self.prompts)))
+        if self.args.rollout_shuffle:
+            random.Random(self.args.rollout_seed + self.epoch_id).shuffle(order)
+        return order
+
+    def get_samples(self, groups: int) -> list[list[Sample]]:
+        """The next `groups` groups of n_samples_per_prompt fresh samples each."""
+        return [self._group(self._next()) for _ in range(groups)]
+
+    def _next(self) -> Sample:
+        if self.sample_offset == len(self.prompts):
+            self.epoch_id += 1
+            self.sample_offset = 0
+            self._order = self._epoch()
+        self.sample_offset += 1
+        return self.prompts[self._order[self.sample_offset - 1]]
+
+    def _group(self, prompt: Sample) -> list[Sample]:
+        group = []
+        for _ in range(self.args.n_samples_per_prompt):
+            sample = copy.deepcopy(prompt)
+            sample.group_index, sample.index = self.sample_group_index, self.sample_index
+            self.sample_index += 1
+            group.append(sample)
+        self.sample_group_index += 1
+        return group
+
+    def state(self) -> dict:
+        """Where the next group comes from, as JSON."""
+        return {name: getattr(self, name) for name in ("epoch_id", "sample_offset", "sample_group_index", "sample_index")}
+
+    def restore(self, state: dict) -> None:
+        """Goes on exactly where `state()` was taken."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._order = self._epoch()

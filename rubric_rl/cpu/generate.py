@@ -1,0 +1,105 @@
+"""Asks the engines for answers through the router's /generate, with time limits and bounded retries (stage 2, rollout)."""
+
+import asyncio
+
+import aiohttp
+
+from rubric_rl.cpu.data import Sample
+from rubric_rl.schema import UserError
+
+ATTEMPTS = 4
+FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled each time
+
+
+class GenerationFailed(UserError):
+    """No answer after all attempts, or a request that the engine refuses; the message names the address and the reason."""
+
+
+class Generator:
+    """Fills samples with answers. One per event loop; close it with `await close()`."""
+
+    def __init__(self, args, tokenizer):
+        self.args = args
+        self.tokenizer = tokenizer
+        self.url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
+        self._slots = asyncio.Semaphore(args.sglang_server_concurrency * args.rollout_num_gpus)
+        timeout = aiohttp.ClientTimeout(total=args.sglang_router_request_timeout_secs, sock_connect=10)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    async def abort(self) -> None:
+        """Empties the engines of requests that nobody waits for any more; one that cannot be reached has none."""
+        for url in self.args.rollout_engine_urls:
+            try:
+                await (await self._session.post(f"{url}/abort_request", json={"rid": "", "abort_all": True})).release()
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                continue
+
+    def sampling_params(self) -> dict:
+        """The rollout's parameters, as slime sends them."""
+        return {
+            "temperature": self.args.rollout_temperature,
+            "top_p": self.args.rollout_top_p,
+            "top_k": self.args.rollout_top_k,
+            "max_new_tokens": self.args.rollout_max_response_len,
+            "stop": self.args.rollout_stop,
+            "stop_token_ids": self.args.rollout_stop_token_ids,
+            "skip_special_tokens": self.args.rollout_skip_special_tokens,
+            "no_stop_trim": True,
+            "spaces_between_special_tokens": False,
+        }
+
+    async def generate(self, sample: Sample, params: dict) -> None:
+        """Appends one answer to `sample`: tokens, log-probabilities, text, status and the weight version that wrote it.
+
+        Raises:
+            GenerationFailed: after ATTEMPTS transport failures (or aborts from outside), or at once for a refused request.
+        """
+        prompt_ids = self.tokenizer.encode(sample.prompt, add_special_tokens=False)
+        body = {"input_ids": prompt_ids, "sampling_params": params, "return_logprob": True}
+        headers = {"X-SMG-Routing-Key": sample.session_id} if sample.session_id else {}
+        async with self._slots:
+            reply = await self._ask(body, headers)
+        _append(sample, prompt_ids, reply)
+
+    async def _ask(self, body: dict, headers: dict) -> dict:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+            try:
+                async with self._session.post(f"{self.url}/generate", json=body, headers=headers) as response:
+                    if 400 <= response.status < 500 and response.status not in (408, 429):
+                        text = " ".join((await response.text()).split())[:300]
+                        raise GenerationFailed(f"{self.url}/generate refused a request: HTTP {response.status} {text}")
+                    response.raise_for_status()
+                    reply = await response.json(content_type=None)
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                failure = f"{type(error).__name__} {error}".strip()
+                continue
+            failure = _unusable(reply)
+            if not failure:
+                return reply
+        raise GenerationFailed(f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}")
+
+
+def _unusable(reply) -> str:
+    """Why a reply cannot be a sample, or "" when it can."""
+    meta = reply.get("meta_info") if isinstance(reply, dict) else None
+    if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
+        return "a reply without meta_info.finish_reason or output_token_logprobs"
+    return "the request was aborted" if meta["finish_reason"]["type"] == "abort" else ""
+
+
+def _append(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
+    meta = reply["meta_info"]
+    tokens = [entry[1] for entry in meta["output_token_logprobs"]]
+    sample.tokens = prompt_ids + tokens
+    sample.rollout_log_probs = [entry[0] for entry in meta["output_token_logprobs"]]
+    sample.response = reply["text"]
+    sample.response_length = len(tokens)
+    sample.loss_mask = [1] * len(tokens)
+    sample.weight_versions.append(str(meta.get("weight_version", "")))
+    sample.status = Sample.Status.TRUNCATED if meta["finish_reason"]["type"] == "length" else Sample.Status.COMPLETED

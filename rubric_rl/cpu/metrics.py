@@ -1,0 +1,155 @@
+"""What a person sees of a run while it goes on: rows on disk, TensorBoard events, one line per step, bars, the stage (all stages)."""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rubric_rl.cpu.checkpoint import append_row, read_rows, write_text
+
+# The line per step: heading, metric (the last part of a key's path will do), format. Absent ones are left out.
+COLUMNS = [
+    ("self-graded", "rollout/raw_reward", "{:.3f}"),
+    ("true", "true_score", "{:.3f}"),
+    ("grader acc", "grader_accuracy", "{:.3f}"),
+    ("length", "rollout/response_len/mean", "{:.1f}"),
+    ("truncated", "rollout/truncated_ratio", "{:.2f}"),
+]
+SECONDS = [
+    ("rollout", "perf/generation_time"),
+    ("grading", "perf/grading_time"),
+    ("update", "perf/update_time"),
+    ("sync", "perf/sync_time"),
+]
+
+
+class Recorder:
+    """Writes metrics.jsonl (one row per step), eval.jsonl (one row per evaluation), TensorBoard events and the console."""
+
+    def __init__(self, directory: Path, start: int, total: int, tensorboard: bool = True):
+        self.directory = directory
+        self.total = total
+        self._stage = ""
+        self._writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # here: importing torch takes seconds
+
+            # purge_step: events of steps that a kill cut off are hidden, the steps are made again
+            self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=start)
+
+    def step(self, step: int, metrics: dict) -> None:
+        """Records one training step and prints its line."""
+        self._record("metrics.jsonl", {"step": step, **metrics}, step)
+        self.say(step_line(step, self.total, metrics))
+
+    def evaluation(self, updates: int, metrics: dict) -> None:
+        """Records one evaluation made after `updates` rollouts were trained on."""
+        self._record("eval.jsonl", {"step": updates, **metrics}, updates)
+        self.say(eval_line(updates, metrics))
+
+    def stage(self, step: int, name: str) -> None:
+        """Writes `<step> <stage>` to the file `stage`, for whoever watches from outside."""
+        if (text := f"{step} {name}\n") != self._stage:
+            self._stage = text
+            write_text(self.directory / "stage", text)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bars and adds it to train.log."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Adds a line to train.log alone."""
+        with (self.directory / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def close(self) -> None:
+        """Flushes the events."""
+        if self._writer:
+            self._writer.close()
+
+    def _record(self, name: str, row: dict, step: int) -> None:
+        append_row(self.directory / name, {key: _finite(value) for key, value in row.items()})
+        if self._writer:
+            for key, value in row.items():
+                if key != "step" and _finite(value) is not None:
+                    self._writer.add_scalar(key, value, step)
+            self._writer.flush()
+
+
+def _finite(value):
+    """JSON knows no NaN: a mean over nothing becomes null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def pick(row: dict, name: str):
+    """The value of `name`, or of the one key that ends in `/name`; None when it is absent or null."""
+    if name in row:
+        return row[name]
+    return next((value for key, value in row.items() if key.endswith("/" + name)), None)
+
+
+def step_line(step: int, total: int, metrics: dict) -> str:
+    """The line of one step; columns that no hook filled are left out."""
+    parts = [(heading, pick(metrics, name), form) for heading, name, form in COLUMNS]
+    shown = [f"{heading} {form.format(value)}" for heading, value, form in parts if _finite(value) is not None]
+    times = [(heading, pick(metrics, name)) for heading, name in SECONDS]
+    shown.append("seconds " + ", ".join(f"{heading} {value:.1f}" for heading, value in times if value is not None))
+    return f"step {step + 1}/{total} | " + " | ".join(shown)
+
+
+def eval_sets(row: dict) -> list[str]:
+    """Names of the data sets in an evaluation row."""
+    return [key.split("/")[1] for key in row if key.startswith("eval/") and key.count("/") == 1]
+
+
+def eval_value(row: dict, dataset: str, name: str):
+    """A metric of one data set: `eval/<dataset>/.../<name>`, or `.../<name>` without a data set when there is only one."""
+    own = {key: value for key, value in row.items() if key.startswith(f"eval/{dataset}/")}
+    value = pick(own, name)
+    if value is None and len(eval_sets(row)) == 1:
+        value = pick({key: v for key, v in row.items() if not key.startswith("rollout/")}, name)
+    return value
+
+
+def eval_line(updates: int, metrics: dict) -> str:
+    """The line of one evaluation."""
+    shown = []
+    for name in eval_sets(metrics):
+        parts = [
+            ("self-graded", metrics[f"eval/{name}"], "{:.3f}"),
+            ("true", eval_value(metrics, name, "true_score"), "{:.3f}"),
+            ("grader acc", eval_value(metrics, name, "grader_accuracy"), "{:.3f}"),
+            ("length", metrics.get(f"eval/{name}/response_len/mean"), "{:.1f}"),
+        ]
+        shown.append(" ".join([name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]))
+    return f"evaluation after {updates} steps | " + " | ".join(shown) + f" | seconds {metrics.get('perf/eval_time', 0):.1f}"
+
+
+class Bar:
+    """A progress bar of one long stage, fed with a count."""
+
+    def __init__(self, what: str, total: int, unit: str):
+        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, mininterval=0.5)
+
+    def at(self, count: int, total: int | None = None, note: str = "") -> None:
+        """Moves the bar to `count`."""
+        if total and total != self._bar.total:
+            self._bar.total = total
+        self._bar.update(count - self._bar.n)
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+
+def load(directory: Path) -> tuple[list[dict], list[dict]]:
+    """Rows of steps and of evaluations of a run directory."""
+    return read_rows(directory / "metrics.jsonl"), read_rows(directory / "eval.jsonl")

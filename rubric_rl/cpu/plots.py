@@ -1,0 +1,155 @@
+"""The figures and the table at the end of a run (stage 6, evaluation).
+
+    python -m rubric_rl.cpu.plots RUN_DIR      draws them again from metrics.jsonl and eval.jsonl
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+from rubric_rl.cpu.checkpoint import write_text
+from rubric_rl.cpu.metrics import eval_sets, eval_value, load, pick
+from rubric_rl.schema import UserError
+
+ENDS = 5  # steps at each end of the run whose mean the table shows
+APART = 0.05  # growth of the gap between self-graded reward and true score that the summary calls parting company
+
+# heading, metric of a training row, metric of an evaluation row ("" is the mean reward itself)
+TABLE = [
+    ("self-graded reward", "rollout/raw_reward", ""),
+    ("true score", "true_score", "true_score"),
+    ("grader accuracy", "grader_accuracy", "grader_accuracy"),
+    ("false positive rate", "false_positive_rate", "false_positive_rate"),
+    ("response length", "rollout/response_len/mean", "response_len/mean"),
+    ("truncated share", "rollout/truncated_ratio", "truncated_ratio"),
+]
+STAGES = [
+    ("generation", "perf/generation_time"),
+    ("grading after it", "perf/grading_time"),
+    ("update", "perf/update_time"),
+    ("weight sync", "perf/sync_time"),
+    ("saving", "perf/save_time"),
+]
+
+
+def draw(directory: Path) -> str:
+    """Writes the PNG figures and summary.md into a run directory; returns the summary.
+
+    Raises:
+        UserError: when the directory holds no finished step.
+    """
+    steps, evaluations = load(Path(directory))
+    if not steps:
+        raise UserError(f"{directory}: no finished step in metrics.jsonl, nothing to draw")
+    _curves(directory / "reward.png", steps, evaluations, [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")], "score")
+    _curves(directory / "grader_accuracy.png", steps, evaluations, [("agreement", "grader_accuracy", "grader_accuracy")], "grader accuracy")
+    _curves(directory / "response_length.png", steps, evaluations, [("mean", "rollout/response_len/mean", "response_len/mean")], "response tokens")
+    _seconds(directory / "seconds.png", steps)
+    text = summary(steps, evaluations)
+    write_text(directory / "summary.md", text + "\n")
+    return text
+
+
+def summary(steps: list[dict], evaluations: list[dict]) -> str:
+    """The table of first against last, where the time went, and whether reward and true score part company."""
+    count = min(ENDS, max(1, len(steps) // 2))
+    lines = [f"first {count} steps against the last {count} of {len(steps)} (train), first evaluation against the last (held out)", ""]
+    names = eval_sets(evaluations[0]) if evaluations else []
+    headings = ["", "train first", "train last"] + [f"{name} {end}" for name in names for end in ("first", "last")]
+    rows = [headings, ["---"] * len(headings)]
+    for heading, train, held in TABLE:
+        cells = [_mean(steps[:count], train), _mean(steps[-count:], train)]
+        for name in names:
+            cells += [_held_out(evaluations[0], name, held), _held_out(evaluations[-1], name, held)]
+        if any(cell is not None for cell in cells):
+            rows.append([heading] + ["-" if cell is None else f"{cell:.3f}" for cell in cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
+    lines += ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    means = [(heading, _mean(steps, name)) for heading, name in STAGES]
+    lines += ["", "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None)]
+    memory = [row["perf/memory_gb"] for row in steps if row.get("perf/memory_gb")]
+    lines += [f"memory of all processes: at most {max(memory):.1f} GB"] if memory else []
+    return "\n".join(lines + company(steps, count))
+
+
+def company(steps: list[dict], count: int) -> list[str]:
+    """One sentence on the gap between the self-graded reward and the true score, [] without a true score."""
+    ends = [(_mean(part, "rollout/raw_reward"), _mean(part, "true_score")) for part in (steps[:count], steps[-count:])]
+    if any(value is None for end in ends for value in end):
+        return []
+    (self_first, true_first), (self_last, true_last) = ends
+    before, after = self_first - true_first, self_last - true_last
+    moved = f"the self-graded reward moved by {self_last - self_first:+.3f}, the true score by {true_last - true_first:+.3f}"
+    gap = f"the gap went from {before:+.3f} to {after:+.3f}"
+    if after - before > APART:
+        return [f"The self-graded reward and the true score part company: {moved}; {gap}."]
+    return [f"The self-graded reward and the true score keep company: {moved}; {gap}."]
+
+
+def _mean(rows: list[dict], name: str) -> float | None:
+    values = [value for value in (pick(row, name) for row in rows) if value is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _held_out(row: dict, dataset: str, name: str) -> float | None:
+    return eval_value(row, dataset, name) if name else row.get(f"eval/{dataset}")
+
+
+def _axes(title: str):
+    import matplotlib  # here: half a second that a run's start does not need
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
+    axes.set_xlabel("step")
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+    return pyplot, figure, axes
+
+
+def _curves(path: Path, steps: list[dict], evaluations: list[dict], lines: list[tuple], title: str) -> None:
+    """One line per training metric, with the held-out evaluations of the same metric as points; nothing to draw, no file."""
+    pyplot, figure, axes = _axes(title)
+    for color, (label, train, held) in zip(("C0", "C1"), lines):
+        points = [(row["step"], value) for row in steps if (value := pick(row, train)) is not None]
+        if points:
+            axes.plot(*zip(*points), color=color, label=f"{label}, train")
+        for name, marker in zip(eval_sets(evaluations[0]) if evaluations else [], "os^Dv"):
+            points = [(row["step"], value) for row in evaluations if (value := _held_out(row, name, held)) is not None]
+            if points:
+                axes.plot(*zip(*points), marker, color=color, label=f"{label}, {name}")
+    if axes.has_data():
+        axes.legend()
+        figure.tight_layout()
+        figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _seconds(path: Path, steps: list[dict]) -> None:
+    pyplot, figure, axes = _axes("seconds")
+    numbers = [row["step"] for row in steps]
+    stages = [[pick(row, name) or 0.0 for row in steps] for _, name in STAGES]
+    axes.stackplot(numbers, stages, labels=[heading for heading, _ in STAGES])
+    axes.legend(loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draws a run directory again."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m rubric_rl.cpu.plots RUN_DIR", file=sys.stderr)
+        return 2
+    try:
+        print(draw(Path(arguments[0])))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

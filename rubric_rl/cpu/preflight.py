@@ -1,0 +1,47 @@
+"""Everything that can be known before a process starts: model, rows, memory, ports; each problem is one line (all stages)."""
+
+import json
+from pathlib import Path
+
+from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
+from rubric_rl.schema import UserError, read_rows
+
+ACTOR_GB = 0.8  # a training process: torch, Megatron-core, weights, gradients and optimizer of a tiny model
+BASE_GB = 1.5  # this process, Ray's head and the rollout actor
+
+
+def check(args) -> None:
+    """Raises UserError at the first thing that would stop the run."""
+    for flag in ("hf_checkpoint", "ref_load"):
+        if path := getattr(args, flag):
+            check_model(Path(path), "--" + flag.replace("_", "-"))
+    hard = {}
+    for dataset in args.eval_datasets:
+        hard |= {row.prompt_id: dataset for row in read_rows(dataset.path.split("@[")[0])}
+    for row in read_rows(args.prompt_data.split("@[")[0]):
+        if row.prompt_id in hard:
+            where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {hard[row.prompt_id].path}"
+            raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")
+    world = args.actor_num_nodes * args.actor_num_gpus_per_node
+    require_memory(BASE_GB + ENGINE_GB * args.rollout_num_gpus + ACTOR_GB * world, "this run")
+    if args.sglang_router_port is not None:
+        require_port(args.sglang_router_port, "router (--sglang-router-port)")
+
+
+def check_model(path: Path, flag: str) -> None:
+    """A Hugging Face directory of a Qwen3 model with its tokenizer, or a UserError that says what is missing."""
+    if not path.is_dir():
+        raise UserError(f"{flag} {path}: no such directory; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)")
+    config = path / "config.json"
+    if not config.is_file():
+        raise UserError(f"{flag} {path}: holds no config.json; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)")
+    try:
+        kind = json.loads(config.read_text()).get("model_type")
+    except (json.JSONDecodeError, AttributeError):
+        raise UserError(f"{config}: not a JSON object; get the checkpoint again") from None
+    if kind != "qwen3":
+        raise UserError(f"{flag} {path}: model_type is {kind!r}, not 'qwen3'; the actor without a GPU builds Qwen3 alone")
+    if not any(path.glob("*.safetensors")):
+        raise UserError(f"{flag} {path}: holds no *.safetensors weights; get the checkpoint again")
+    if not (path / "tokenizer.json").is_file():
+        raise UserError(f"{flag} {path}: holds no tokenizer.json; get the checkpoint again")

@@ -1,0 +1,210 @@
+"""One rollout: answers, self-grading as soon as each answer is there, groups kept or dropped, training data (stages 2 to 4).
+
+It does what slime's rollout loop does (slime/rollout/sglang_rollout.py, slime/ray/rollout.py), hooks included, so that the same
+hooks and flags mean the same here.
+"""
+
+import asyncio
+import importlib
+import inspect
+import math
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rubric_rl.cpu.data import DataSource, Sample
+from rubric_rl.cpu.generate import Generator
+from rubric_rl.cpu.rollout_metrics import eval_metrics, rollout_metrics
+from rubric_rl.schema import UserError
+from rubric_rl.score import batch_advantages
+
+
+def load_function(path: str):
+    """The function at a dotted path such as `self_reward_rm.reward`; UserError when it cannot be imported."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"hook {path} cannot be imported: {error}") from None
+
+
+@dataclass
+class Clock:
+    """Where the seconds of a rollout went. Grading starts as soon as an answer is done, so it overlaps generation."""
+
+    start: float = field(default_factory=time.monotonic)
+    last_answer: float = 0.0
+    grading_sum: float = 0.0
+
+    def seconds(self) -> dict:
+        """Wall seconds of all, of generation (to the last answer), of grading after that; and grading summed over answers."""
+        now = time.monotonic()
+        last = self.last_answer or now
+        return {
+            "perf/rollout_time": now - self.start,
+            "perf/generation_time": last - self.start,
+            "perf/grading_time": now - last,
+            "perf/grading_time_sum_over_answers": self.grading_sum,
+        }
+
+
+class Rollout:
+    """Runs rollouts and evaluations in one event loop. `progress` counts answers done and graded for the bar."""
+
+    def __init__(self, args, tokenizer):
+        self.args = args
+        self.generator = Generator(args, tokenizer)
+        self.progress = {"total": 0, "generated": 0, "graded": 0}
+        self._running: set[asyncio.Task] = set()
+        self._filter = load_function(args.dynamic_sampling_filter_path) if args.dynamic_sampling_filter_path else None
+        self._sample_filter = load_function(args.rollout_sample_filter_path) if args.rollout_sample_filter_path else None
+        self._reward = load_function(args.custom_rm_path)
+
+    async def close(self) -> None:
+        """Cancels what runs and closes the connections."""
+        await self._cancel()
+        await self.generator.close()
+
+    async def rollout(self, source: DataSource) -> tuple[list[Sample], dict]:
+        """rollout_batch_size graded groups in order of their index, flattened, and the metrics of making them."""
+        target = self.args.rollout_batch_size
+        clock, dropped, groups, pending = Clock(), Counter(), [], set()
+        self.progress.update(total=target * self.args.n_samples_per_prompt, generated=0, graded=0)
+        remaining = 0  # groups that are kept or may still be kept
+        try:
+            while len(groups) < target:
+                while remaining < target:
+                    pending |= {self._spawn(self._group(g, clock)) for g in source.get_samples(self.args.over_sampling_batch_size)}
+                    remaining += self.args.over_sampling_batch_size
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    group = task.result()
+                    reason = self._rejected(group, remaining, target)
+                    if reason is not None:
+                        dropped[reason] += 1
+                        remaining -= 1
+                    elif len(groups) < target:
+                        groups.append(group)
+        finally:
+            await self._cancel()
+        groups.sort(key=lambda group: group[0].index)
+        if self._sample_filter:
+            self._sample_filter(self.args, groups)
+        samples = [sample for group in groups for sample in group]
+        metrics = {f"rollout/dynamic_filter/drop_{reason}": count for reason, count in dropped.items()}
+        return samples, metrics | clock.seconds() | rollout_metrics(self.args, samples)
+
+    async def evaluate(self, datasets: list, prompts: dict[str, list[Sample]]) -> tuple[dict, dict]:
+        """Answers and grades every data set; returns slime's {name: {rewards, truncated, samples}} and the metrics."""
+        clock, data = Clock(), {}
+        counts = {d.name: len(prompts[d.name]) * d.n_samples_per_eval_prompt for d in datasets}
+        self.progress.update(total=sum(counts.values()), generated=0, graded=0)
+        try:
+            tasks = {d.name: self._spawn(self._dataset(d, prompts[d.name], clock)) for d in datasets}
+            for dataset in datasets:
+                samples = await tasks[dataset.name]
+                key = self.args.eval_reward_key
+                data[dataset.name] = {
+                    "rewards": [s.reward[key] if key else s.reward for s in samples],
+                    "truncated": [s.status == Sample.Status.TRUNCATED for s in samples],
+                    "samples": samples,
+                }
+        finally:
+            await self._cancel()
+        return data, eval_metrics(self.args, data) | {"perf/eval_time": clock.seconds()["perf/rollout_time"]}
+
+    async def _dataset(self, dataset, prompts: list[Sample], clock: Clock) -> list[Sample]:
+        samples = []
+        for prompt in prompts:
+            for _ in range(dataset.n_samples_per_eval_prompt):
+                metadata = {**prompt.metadata, **dataset.metadata_overrides}
+                samples.append(
+                    Sample(index=len(samples), prompt=prompt.prompt, metadata=metadata, custom_rm_path=dataset.custom_rm_path)
+                )
+        params = dataset.sampling_params(self.args)
+        await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in samples])
+        return samples
+
+    async def _group(self, group: list[Sample], clock: Clock) -> list[Sample]:
+        for sample in group:
+            sample.session_id = sample.session_id or str(uuid.uuid4())
+        params = self.generator.sampling_params()
+        await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in group])
+        return group
+
+    async def _sample(self, sample: Sample, params: dict, clock: Clock) -> None:
+        await self.generator.generate(sample, params)
+        clock.last_answer = time.monotonic()
+        self.progress["generated"] += 1
+        start = time.monotonic()
+        reward = load_function(sample.custom_rm_path) if sample.custom_rm_path else self._reward
+        sample.reward = await reward(self.args, sample)
+        clock.grading_sum += time.monotonic() - start
+        self.progress["graded"] += 1
+        key = self.args.reward_key
+        if not isinstance(sample.reward[key] if key and isinstance(sample.reward, dict) else sample.reward, (int, float)):
+            hook = sample.custom_rm_path or self.args.custom_rm_path
+            raise UserError(f"the reward hook {hook} returned {sample.reward!r}: a number is needed (for a dict, --reward-key)")
+
+    def _rejected(self, group: list[Sample], remaining: int, target: int) -> str | None:
+        """Why the dynamic sampling filter drops the group, or None to keep it (slime's rule, its fallback included)."""
+        if self._filter is None:
+            return None
+        output = self._filter(self.args, group)
+        keep = getattr(output, "keep", output)
+        if keep or (getattr(output, "keep_when_insufficient", False) and remaining <= target):
+            return None
+        return getattr(output, "reason", None) or "unnamed"
+
+    def _spawn(self, work) -> asyncio.Task:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _cancel(self) -> None:
+        """Ends surplus work: closing a request makes the engine abort it, and a cancelled grading cannot ask again."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await self.generator.abort()
+
+
+def run_log_hook(path: str | None, *arguments) -> bool:
+    """Calls a log hook as slime does; True means that the hook logged and the default metrics are not wanted."""
+    if not path:
+        return False
+    hook = load_function(path)
+    if inspect.iscoroutinefunction(hook):
+        raise UserError(f"the log hook {path} is async; slime calls it as a plain function")
+    return bool(hook(*arguments))
+
+
+def train_data(args, samples: list[Sample]) -> dict:
+    """What the actors train on: one list per field, in sample order. `rewards` are the advantages of the post-process hook.
+
+    Raises:
+        UserError: when the hook returns another number of rewards than there are samples.
+    """
+    if args.custom_reward_post_process_path:
+        raw, rewards = load_function(args.custom_reward_post_process_path)(args, samples)
+    else:
+        raw = [sample.get_reward_value(args) for sample in samples]
+        rewards = batch_advantages(raw, [sample.group_index for sample in samples], args.grpo_std_normalization)
+        for sample, reward in zip(samples, raw):
+            sample.remove_sample |= math.isnan(reward)
+    if not len(raw) == len(rewards) == len(samples):
+        raise UserError(f"the reward post-process hook returned {len(raw)} and {len(rewards)} rewards for {len(samples)} samples")
+    return {
+        "tokens": [sample.tokens for sample in samples],
+        "response_lengths": [sample.response_length for sample in samples],
+        "rewards": [float(reward) for reward in rewards],
+        "raw_reward": [float(reward) for reward in raw],
+        "truncated": [int(sample.status == Sample.Status.TRUNCATED) for sample in samples],
+        "sample_indices": [sample.index for sample in samples],
+        "loss_masks": [[0] * sample.response_length if sample.remove_sample else sample.loss_mask for sample in samples],
+        "rollout_log_probs": [sample.rollout_log_probs for sample in samples],
+    }

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The whole recipe on a machine without a GPU: a tiny Qwen3 answers, grades itself and learns, in about ten minutes on 2 cores.
+#
+#   bash run_qwen3_tiny.sh [FLAGS]             FLAGS are slime's and come last, so they win
+#   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
+#
+# Killed or stopped at any moment, the same command goes on after the last finished step.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+
+export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
+export SAVE_PATH="${SAVE_PATH:-runs/tiny}"
+export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
+export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
+GRADER_CONFIG="${GRADER_CONFIG:-configs/grader_tiny.yaml}"
+EVAL_CONFIG="${EVAL_CONFIG:-configs/eval_tiny.yaml}"
+PYTHON=".venv/bin/python"
+
+source configs/recipe.sh
+
+# What a tiny model and two cores change; the rest is the recipe's.
+TINY_ARGS=(
+   --apply-chat-template-kwargs '{"enable_thinking": false}'
+   --num-rollout 30
+   --rollout-batch-size 16
+   --n-samples-per-prompt 8
+   --global-batch-size 128
+   --rollout-max-response-len 64
+   --lr 5e-4
+   --lr-warmup-iters 2
+   --weight-decay 0.0
+   --eval-interval 10
+   --save-interval 1
+   --custom-rollout-log-function-path rubric_rl.tiny.hooks.log_rollout        # the oracle's figures beside the reward
+   --custom-eval-rollout-log-function-path rubric_rl.tiny.hooks.log_eval
+)
+
+# A "GPU" is one CPU process here: two training processes that share the batch, one engine that idles while they work.
+PARALLEL_ARGS=(
+   --actor-num-nodes 1
+   --actor-num-gpus-per-node 2
+   --rollout-num-gpus 1
+   --rollout-num-gpus-per-engine 1
+   --router-policy manual
+   --sglang-router-request-timeout-secs 120
+)
+
+COMMAND=("${PYTHON}" -m rubric_rl.cpu.train "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
+
+if [[ "${DRY_RUN:-0}" == 1 ]]; then
+   printf '%q\n' "${COMMAND[@]}"
+   exit 0
+fi
+
+bash configs/cpu/setup.sh
+
+if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last, so both are there
+   "${PYTHON}" -m rubric_rl.tiny.world --out runs/tiny/data
+   "${PYTHON}" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
+      --out runs/tiny/data --allow-subset
+fi
+
+exec "${COMMAND[@]}"
