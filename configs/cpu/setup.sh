@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes the virtual environment of the stack without a GPU: .venv in the repository root, or $VENV. A second call returns at once.
+# pip's own settings count: PIP_INDEX_URL or PIP_EXTRA_INDEX_URL can name an index with CPU builds of torch (the default one brings
+# several GB of CUDA along, which works as well).
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+venv="${VENV:-$(cd "$here/../.." && pwd)/.venv}"
+sglang="sglang==0.5.23"
+stamp="$venv/.rubric-rl-installed" # hash of what is installed, written last
+begun="$venv/.rubric-rl-begun"     # there while an install is at work: one that was killed leaves it
+log="$venv/install.log"
+wanted="$(cat "$here/requirements.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d ' ' -f 1)"
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2 && exit 2; }
+installed() { [[ ! -e "$begun" && -x "$venv/bin/python" && "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]; }
+
+# Runs pip with these arguments; a line every 20 seconds says that it lives. pip's noise goes to the log.
+run_pip() {
+  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" >>"$log" 2>&1 9<&- &
+  local pip=$! seconds=0
+  trap 'kill "$pip" 2>/dev/null; exit 130' INT TERM
+  while kill -0 "$pip" 2>/dev/null; do
+    sleep 1
+    ((++seconds % 20)) || say "$(grep -c '^Collecting' "$log" || true) packages found, $seconds s ..."
+  done
+  wait "$pip" || die "pip failed; the end of $log:"$'\n'"$(grep -v '^WARNING: Location' "$log" | tail -n 12)"
+  trap - INT TERM
+}
+
+main() {
+  installed && exit 0
+  local python="${PYTHON:-python3}" free
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    die "Python 3.11 or newer is needed, $python is $("$python" --version 2>&1 || true); install it or set PYTHON=/path/to/python3.11"
+  exec 9<"${BASH_SOURCE[0]}" # the lock is on this file: one install per clone at a time
+  flock -n 9 || { say "another install is at work, waiting" && flock 9; }
+  installed && exit 0
+
+  if [[ -e "$begun" ]]; then
+    say "an earlier install did not finish: beginning again"
+    rm -rf "$venv"
+  elif [[ -e "$venv" && ! -e "$venv/pyvenv.cfg" ]]; then
+    die "$venv is there and is not a virtual environment; remove it or set VENV=/another/path"
+  fi
+  mkdir -p "$venv" || die "$venv cannot be made; set VENV=/another/path"
+  : >"$begun"
+  rm -f "$stamp"
+  free="$(df -Pk "$venv" | awk 'NR == 2 { print int($4 / 1048576) }')"
+  ((free >= 5)) || [[ -e "$venv/pyvenv.cfg" ]] || die "$venv: $free GB of disk are free, 5 are needed"
+  say "making $venv and installing what configs/cpu/requirements.txt names (2-4 minutes)"
+  "$python" -m venv "$venv" >"$log" 2>&1 || die "$python cannot make a virtual environment: $(tail -n 3 "$log")"
+  run_pip -r "$here/requirements.txt"
+  run_pip --no-deps "$sglang"
+  printf '%s\n' "$wanted" >"$stamp.new"
+  mv "$stamp.new" "$stamp"
+  rm -f "$begun"
+  say "done in $SECONDS s"
+}
+
+main
