@@ -5,7 +5,6 @@ The only file that knows slime's objects; configs/recipe.sh names each hook.
 
 import asyncio
 import math
-import statistics
 import sys
 import weakref
 from dataclasses import replace
@@ -14,7 +13,7 @@ from rubric_rl.client import Aborted, GraderClient
 from rubric_rl.grade import grade
 from rubric_rl.records import append_record, grading_metrics
 from rubric_rl.schema import UserError, row_from_metadata
-from rubric_rl.score import batch_advantages, flat_share, is_flat
+from rubric_rl.score import batch_advantages, flat_share, graded, is_flat
 from rubric_rl.settings import load_settings
 
 _clients: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # event loop -> its client
@@ -57,9 +56,8 @@ def _client(args) -> GraderClient:
     if loop not in _clients:
         if getattr(args, "partial_rollout", False):
             raise UserError("--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out")
-        settings = load_settings(vars(args))
-        if not settings.records and getattr(args, "save", None):
-            settings = replace(settings, records=f"{args.save}/verdicts")
+        settings, run = load_settings(vars(args)), getattr(args, "save", None)
+        settings = replace(settings, records=settings.records or (f"{run}/verdicts" if run else ""))
         url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
         _clients[loop] = GraderClient(settings, url, args.hf_checkpoint, lambda: _aborting(args))
     return _clients[loop]
@@ -78,13 +76,12 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
     Raises UserError when no sample of the rollout could be graded.
     """
     rewards = _rewards(args, samples)
-    graded = [value for value in rewards if not math.isnan(value)]
-    if not graded:
-        reasons = [s.metadata.get("grading", {}).get("error", "") for s in samples]
-        raise UserError(f"no answer of this rollout could be graded: {next(filter(None, reasons), 'rows carry no rubrics')}")
+    if not (known := graded(rewards)):
+        reason = next((record["error"] for record in _gradings(samples) if record["error"]), "rows carry no rubrics")
+        raise UserError(f"no answer of this rollout could be graded: {reason}")
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
-    mean, normalise = statistics.fmean(graded), getattr(args, "grpo_std_normalization", True)
+    mean, normalise = sum(known) / len(known), getattr(args, "grpo_std_normalization", True)
     advantages = batch_advantages(rewards, [sample.group_index for sample in samples], normalise)
     return [mean if math.isnan(value) else value for value in rewards], advantages
 
@@ -105,9 +102,8 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     """The same for each evaluation set; ungraded answers leave its mean. slime passes no metrics here, so they go in as sets."""
     for name, result in list(data.items()):
-        metrics = grading_metrics(_gradings(result.get("samples") or []))
-        result["rewards"] = [value for value in result["rewards"] if not math.isnan(value)]
-        for key, value in metrics.items():
+        result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
+        for key, value in grading_metrics(_gradings(result.get("samples") or [])).items():
             if extra_metrics is None:
                 data[f"{name}/grading/{key}"] = {"rewards": [value]}
             else:

@@ -19,7 +19,7 @@ class ChatTemplate:
         try:
             self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
             self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # tokenizers raises nothing more special
             raise UserError(f"{folder}: no usable tokenizer ({error}); set grader_tokenizer to a local model folder") from None
         file = folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
@@ -29,7 +29,10 @@ class ChatTemplate:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
         environment.globals["raise_exception"] = _raise
-        self._template = environment.from_string(source)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise UserError(f"{folder}: broken chat template: {error}") from None
 
     def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
         """The text up to where the model goes on: the messages, the assistant's header, and `opening`."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 import aiohttp
 
@@ -32,6 +34,8 @@ class GraderClient:
         self._url = (settings.url or url).rstrip("/").removesuffix("/v1")
         if not self._url:
             raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
+        if not self._url.startswith(("http://", "https://")) or "@" in self._url:  # not shown: it may hold a password
+            raise UserError("grader_url must begin with http:// or https:// and hold no user name; name the key in grader_api_key_env")
         self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
         self._headers = authorization(settings.api_key_env)
         self._stopped = stopped
@@ -53,18 +57,18 @@ class GraderClient:
             Unavailable: refused (4xx), or still failing after `settings.retries` repetitions.
         """
         body = self._endpoint.body(content, schema, seed)
-        headers = self._headers | ({"X-SMG-Routing-Key": routing_key} if routing_key else {})
+        headers = self._headers | ({"X-SMG-Routing-Key": quote(routing_key)} if routing_key else {})
         attempts = self.settings.retries + 1
         for attempt in range(attempts):
-            if self._stopped():
-                raise Aborted
             try:
                 async with self._limit:
+                    if self._stopped():
+                        raise Aborted
                     return await self._post(body, headers)
             except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 failure = error
             if attempt + 1 < attempts:
-                await asyncio.sleep(_pause(attempt, failure))
+                await self._pause(_seconds(attempt, failure))
         if self._stopped():
             raise Aborted
         raise Unavailable(f"{self._url}: {type(failure).__name__} {failure} ({attempts} attempts)")
@@ -78,14 +82,26 @@ class GraderClient:
             if response.status >= 500 or response.status in RETRIED_STATUS:
                 raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
             if response.status >= 400:
-                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {(await response.text())[:300]}")
+                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {self._excerpt(await response.text(errors='replace'))}")
             try:
                 return self._endpoint.reply(await response.json(content_type=None))
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 raise Retryable(f"a reply of unexpected form ({type(error).__name__} {error})") from None
 
+    def _excerpt(self, text: str) -> str:
+        """The beginning of an error page on one line, without the key, should the server repeat it."""
+        for value in self._headers.values():
+            text = text.replace(value.removeprefix("Bearer "), "***")
+        return " ".join(text[:300].split())
 
-def _pause(attempt: int, failure: Exception) -> float:
+    async def _pause(self, seconds: float) -> None:
+        """Waits in short steps, so that an abort ends it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stopped():
+            await asyncio.sleep(min(left, 1.0))
+
+
+def _seconds(attempt: int, failure: Exception) -> float:
     """Seconds before the next attempt: what the server asked for, else 0.5, 1, 2, ... with jitter."""
     asked = getattr(failure, "retry_after", None)
     return min(asked if asked is not None else 0.5 * 2**attempt * random.uniform(0.75, 1.25), LONGEST_PAUSE)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from rubric_rl.chat_template import ChatTemplate
-from rubric_rl.prompt import verdict_opening
+from rubric_rl.prompt import THINK, verdict_opening
 from rubric_rl.schema import UserError
 from rubric_rl.settings import GraderSettings
 
@@ -23,12 +23,15 @@ class Retryable(Exception):
 
     def __init__(self, message: str, retry_after: str | None = None):
         super().__init__(message)
-        self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else None
+        self.retry_after = float(retry_after) if retry_after and retry_after.isdecimal() else None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. Tokens are counts; `probability` is that of true against false, in `direct` mode only."""
+    """One reply. Tokens are counts; `probability` is that of true against false, in `direct` mode only.
+
+    Raises TypeError when the endpoint put something else in their place.
+    """
 
     text: str
     complete: bool  # ended by itself, not at the length limit
@@ -37,6 +40,12 @@ class Reply:
     cached_tokens: int
     completion_tokens: int
     weight_version: str
+
+    def __post_init__(self):
+        kinds = {"text": str, "prompt_tokens": int, "cached_tokens": int, "completion_tokens": int}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is {getattr(self, name)!r}")
 
 
 class SGLang:
@@ -47,6 +56,8 @@ class SGLang:
     def __init__(self, settings: GraderSettings, tokenizer: str):
         self._settings = settings
         self._template = ChatTemplate(settings.tokenizer or tokenizer)
+        opens_thought = self._template.render([{"role": "user", "content": ""}], settings.thinking).rstrip().endswith(THINK)
+        self._thought = THINK if opens_thought else ""  # what the reply goes on from belongs to it
         self._choice_ids = [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
 
     def body(self, content: str, schema: dict, seed: int) -> dict:
@@ -65,15 +76,13 @@ class SGLang:
     def reply(self, answer: dict) -> Reply:
         """Reads the answer; raises Retryable when the engine aborted the request."""
         meta, probability = answer["meta_info"], None
-        reason = meta["finish_reason"]["type"]
-        if reason == "abort":
-            raise Retryable("aborted by the engine")
+        complete = _complete(meta["finish_reason"]["type"])
         if self._settings.mode == "direct":
             true, false = (math.exp(entry[0]) for entry in meta["output_token_ids_logprobs"][0])
             probability = _share(true, false)
         return Reply(
-            text=answer["text"],
-            complete=reason == "stop",
+            text=self._thought + answer["text"],
+            complete=complete,
             probability=probability,
             prompt_tokens=meta["prompt_tokens"],
             cached_tokens=meta["cached_tokens"],
@@ -110,16 +119,13 @@ class OpenAI:
     def reply(self, answer: dict) -> Reply:
         """Reads the answer; raises Retryable when the engine aborted, Unavailable when it gives no logprobs in `direct` mode."""
         choice, usage = answer["choices"][0], answer.get("usage") or {}
-        reason = choice["finish_reason"]
-        if reason == "abort":
-            raise Retryable("aborted by the engine")
         return Reply(
             text=choice["message"]["content"] or "",
-            complete=reason == "stop",
+            complete=_complete(choice["finish_reason"]),
             probability=self._probability(choice) if self._settings.mode == "direct" else None,
-            prompt_tokens=usage.get("prompt_tokens", 0),
+            prompt_tokens=usage.get("prompt_tokens") or 0,
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-            completion_tokens=usage.get("completion_tokens", 0),
+            completion_tokens=usage.get("completion_tokens") or 0,
             weight_version=str((answer.get("metadata") or {}).get("weight_version", "")),
         )
 
@@ -137,10 +143,17 @@ def authorization(variable: str) -> dict:
     """The header with the key that the environment variable holds; raises UserError when it is unset. The key is never logged."""
     if not variable:
         return {}
-    key = os.environ.get(variable)
-    if not key:
-        raise UserError(f"grader_api_key_env names {variable}, but that environment variable is not set")
+    key = os.environ.get(variable, "").strip()
+    if not key:  # the message leaves the name out: someone may have put the key itself there
+        raise UserError("grader_api_key_env must name an environment variable that holds the key; it is not set")
     return {"Authorization": f"Bearer {key}"}
+
+
+def _complete(finish_reason: str) -> bool:
+    """Whether the reply ended by itself, not at the length limit; any other end is the engine's and makes no verdict."""
+    if finish_reason not in ("stop", "length"):
+        raise Retryable(f"ended by the engine ({finish_reason})")
+    return finish_reason == "stop"
 
 
 def _share(true: float, false: float) -> float | None:

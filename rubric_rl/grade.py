@@ -130,7 +130,7 @@ class _Asker:
         def read(reply: Reply) -> list[Reading]:
             if self.settings.mode == "direct":
                 p = reply.probability
-                return [Reading(None if p is None else p > 0.5, probability=p)]
+                return [Reading(None if p in (None, 0.5) else p > 0.5, probability=p)]
             return [read_verdict(reply.text) if reply.complete else Reading(None)]
 
         return (await self._read([criterion], _VERDICT, read, vote))[0]
@@ -169,11 +169,12 @@ class _Asker:
 
 
 def majority(votes: list[Reading]) -> Reading:
-    """The reading that most readable votes share; a tie, or no readable vote, is unreadable."""
-    met = sum(vote.met is True for vote in votes)
-    not_met = sum(vote.met is False for vote in votes)
-    verdict = None if met == not_met else met > not_met
-    return next((vote for vote in votes if vote.met is verdict), Reading(None))
+    """The reading that more than half of all votes share, else an unreadable one: an unreadable vote must not help either."""
+    for verdict in (True, False):
+        agreeing = [vote for vote in votes if vote.met is verdict]
+        if 2 * len(agreeing) > len(votes):
+            return agreeing[0]
+    return Reading(None)
 
 
 async def _all_or_none(coroutines) -> list:

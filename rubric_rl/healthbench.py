@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rubric_rl.schema import DataError, Row, read_jsonl, row_from_metadata
@@ -59,11 +59,10 @@ def split(source: str | Path, hard: str | Path, allow_subset: bool = False) -> S
 
 def to_row(item: dict, where: str) -> Row:
     """One raw row (prompt_id, prompt, rubrics, example_tags, canary) as a Row; raises DataError when it cannot be scored."""
-    tags = item.get("example_tags") or []
-    theme = next((tag.removeprefix("theme:") for tag in tags if tag.startswith("theme:")), "")
-    kept = {"messages": item.get("prompt"), "theme": theme} | {key: item.get(key) for key in ("rubrics", "prompt_id")}
-    extra = {key: item[key] for key in ("canary",) if key in item}
-    return row_from_metadata(kept | {"example_tags": tags} | extra, where)
+    kept = {key: item[key] for key in ("prompt_id", "rubrics", "example_tags", "canary") if key in item}
+    row = row_from_metadata(kept | {"messages": item.get("prompt")}, where)
+    theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), "")
+    return replace(row, theme=theme)
 
 
 def _prompt_id(item, where: str) -> str:

@@ -67,7 +67,7 @@ def main() -> int:
         row = choose(read_rows(args.rows), args.prompt_id)
         response = sys.stdin.read() if args.answer == "-" else args.answer
         grading = asyncio.run(_peek(settings, row, response))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(show(row, grading))

@@ -9,7 +9,7 @@ import re
 
 from rubric_rl.schema import Criterion
 
-THINK_END = "</think>"
+THINK, THINK_END = "<think>", "</think>"
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")  # Qwen's control tokens, e.g. <|im_end|>
 _MARKUP = re.compile(r"<(?=\||/?(?:think|tool_call|tool_response)>)")  # whatever a Qwen tokenizer reads as one control token
 
@@ -39,11 +39,10 @@ def graded_text(response: str, prompt: str = "") -> str | None:
     `prompt` is the templated prompt; it tells whether the thoughts were opened there. Returns None when there is no final
     answer (thoughts never closed, or nothing after them): such a response scores 0 without a call.
     """
-    opened = "<think>" in response or prompt.rstrip().endswith("<think>")
-    if opened and THINK_END not in response:
-        return None
-    text = _SPECIAL.sub("", response.rpartition(THINK_END)[2]).strip()
-    return text or None
+    if prompt.rstrip().endswith(THINK):
+        response = THINK + response
+    final = response.rpartition(THINK_END)[2]
+    return None if THINK in final else _SPECIAL.sub("", final).strip() or None
 
 
 def grader_prompt(mode: str, messages: list[dict], answer: str, criteria: list[Criterion]) -> str:
@@ -80,5 +79,8 @@ def _item(criterion: Criterion) -> str:
 
 
 def neutral(text: str) -> str:
-    """`text` with every control token of the chat format broken up by a space, so that it cannot forge a turn or a thought."""
-    return _MARKUP.sub("< ", text)
+    """`text` with every control token of the chat format broken up by a space, so that it cannot forge a turn or a thought.
+
+    Half a surrogate pair, which no engine takes, becomes a question mark.
+    """
+    return _MARKUP.sub("< ", text.encode(errors="replace").decode())

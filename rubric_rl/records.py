@@ -1,13 +1,13 @@
 """Verdict records on disk, what they add up to, and rewards from them without a model (stages 3 and 4, grading and reward)."""
 
-import json
 import os
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
-from rubric_rl.schema import Criterion, DataError, read_jsonl
+from rubric_rl.schema import Criterion, DataError, json_line, read_jsonl
 from rubric_rl.score import is_met, score, score_by
 
 ANSWER = ("split", "index", "weight_version", "prompt_id")  # what tells answers of a run apart
@@ -15,15 +15,17 @@ STATUSES = ("graded", "no_answer", "truncated", "ungraded")
 
 
 def append_record(folder: str | os.PathLike, record: Mapping) -> None:
-    """Adds one record to the folder's file of its weight version, in one write, so that a kill cannot mix two records."""
-    path = Path(folder) / f"weights_{record['weight_version']}.jsonl"
+    """Adds one record to the folder's file of its weight version, in one write, so that a kill cannot mix two records.
+
+    A last line that a kill cut short is dropped first.
+    """
+    path = Path(folder) / f"weights_{quote(str(record['weight_version']), safe='')}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line)
-    finally:
-        os.close(handle)
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write(json_line(record))
 
 
 def read_records(folder: str | os.PathLike) -> list[dict]:
@@ -37,10 +39,19 @@ def read_records(folder: str | os.PathLike) -> list[dict]:
         raise DataError(f"{folder}: holds no verdict records; set grader_records for the run")
     for path in paths:
         for number, record in read_jsonl(path, cut_end=True):
-            if not isinstance(record, dict) or record.get("status") not in STATUSES:
-                raise DataError(f"{path}:{number}: not a verdict record")
+            if not _is_record(record):
+                raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
             latest[tuple(record[key] for key in ANSWER)] = record
     return list(latest.values())
+
+
+def _is_record(record) -> bool:
+    """Whether rewards can be computed from it."""
+    if not isinstance(record, dict) or not {*ANSWER, "score", "rubrics", "verdicts"} <= record.keys():
+        return False
+    if record.get("status") == "graded":
+        return isinstance(record["score"], (int, float)) and len(record["rubrics"]) == len(record["verdicts"])
+    return record.get("status") in STATUSES
 
 
 def rubric_of(record: Mapping) -> tuple[Criterion, ...]:

@@ -1,10 +1,9 @@
 """The row format, the only place that knows it: messages, rubric, tags (stage 1, prompt)."""
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
         messages=_messages(metadata.get("messages"), where),
         rubric=_rubric(metadata.get("rubrics"), where),
         theme=str(metadata.get("theme") or ""),
-        example_tags=tuple(metadata.get("example_tags") or ()),
+        example_tags=_tags(metadata.get("example_tags"), where),
         extra={key: value for key, value in metadata.items() if key not in known},
     )
 
@@ -98,12 +97,17 @@ def _criterion(item, where: str) -> Criterion:
     if not isinstance(item, dict) or not isinstance(item.get("criterion"), str) or not item["criterion"].strip():
         raise DataError(f"{where}: its text is empty or missing")
     points = item.get("points")
-    if isinstance(points, bool) or not isinstance(points, (int, float)) or not math.isfinite(points) or points == 0:
-        raise DataError(f"{where}: points must be a finite number other than 0, not {points!r}")
-    tags = item.get("tags") or ()
+    # The bounds keep every score finite; neither 0 nor NaN nor infinity lies within them.
+    if isinstance(points, bool) or not isinstance(points, (int, float)) or not 1e-6 <= abs(points) <= 1e6:
+        raise DataError(f"{where}: points must be a number of size 1e-6 to 1e6, not {str(points)[:40]}")
+    return Criterion(item["criterion"], points, _tags(item.get("tags"), where))
+
+
+def _tags(tags, where: str) -> tuple[str, ...]:
+    tags = [] if tags is None else tags
     if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
         raise DataError(f"{where}: tags must be a list of strings")
-    return Criterion(item["criterion"], points, tuple(tags))
+    return tuple(tags)
 
 
 def read_jsonl(path: str | os.PathLike, cut_end: bool = False) -> Iterator[tuple[int, dict]]:
@@ -114,15 +118,15 @@ def read_jsonl(path: str | os.PathLike, cut_end: bool = False) -> Iterator[tuple
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; make the rows with data_preprocess.py")
-    with path.open(encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip() and not (cut_end and not line.endswith("\n")):
-                    yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: broken JSON ({error.msg}, column {error.colno}); make the file again") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text ({error.reason}, byte {error.start}); make the file again") from None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip() or (cut_end and not line.endswith(b"\n")):
+                continue
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
+                raise DataError(f"{path}:{number}: broken JSON ({error}); make the file again") from None
+            yield number, value
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
@@ -137,6 +141,11 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
     return rows
 
 
+def json_line(item: Mapping) -> bytes:
+    """The item as one line of JSONL. Half a surrogate pair, which a model can write but UTF-8 cannot, stays a JSON escape."""
+    return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+
+
 def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
     """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
     path = Path(path)
@@ -144,9 +153,9 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     count = 0
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(handle, "wb") as file:
             for item in items:
-                file.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(json_line(item))
                 count += 1
             file.flush()
             os.fsync(file.fileno())

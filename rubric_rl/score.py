@@ -45,11 +45,11 @@ def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> li
     NaN marks an ungraded answer: it takes no part in mean and std and gets 0. With fewer than two graded answers there is
     nothing to compare, so all get 0.
     """
-    graded = _graded(rewards)
-    if len(graded) < 2:
+    values = graded(rewards)
+    if len(values) < 2:
         return [0.0] * len(rewards)
-    mean = statistics.fmean(graded)
-    scale = statistics.stdev(graded, mean) + 1e-6 if normalise_std else 1.0
+    mean = statistics.fmean(values)
+    scale = statistics.stdev(values, mean) + 1e-6 if normalise_std else 1.0
     return [0.0 if math.isnan(reward) else (reward - mean) / scale for reward in rewards]
 
 
@@ -65,8 +65,8 @@ def batch_advantages(rewards: Sequence[float], groups: Sequence, normalise_std: 
 
 def is_flat(rewards: Sequence[float]) -> bool:
     """Whether a group teaches nothing: fewer than two graded answers, or all with the same reward."""
-    graded = _graded(rewards)
-    return len(graded) < 2 or max(graded) - min(graded) <= 1e-6
+    values = graded(rewards)
+    return len(values) < 2 or max(values) - min(values) <= 1e-6
 
 
 def flat_share(rewards: Sequence[float], groups: Sequence) -> float:
@@ -75,7 +75,8 @@ def flat_share(rewards: Sequence[float], groups: Sequence) -> float:
     return sum(is_flat([rewards[i] for i in group]) for group in members) / len(members)
 
 
-def _graded(rewards: Sequence[float]) -> list[float]:
+def graded(rewards: Sequence[float]) -> list[float]:
+    """The rewards without the NaN of ungraded answers."""
     return [reward for reward in rewards if not math.isnan(reward)]
 
 

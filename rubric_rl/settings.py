@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,8 @@ class GraderSettings:
             _check_type(field, getattr(self, field.name))
         if self.votes < 1 or self.concurrency < 1 or self.max_tokens < 1 or min(self.rereads, self.retries) < 0:
             raise UserError("grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads and _retries at least 0")
-        if self.timeout <= 0 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise UserError("grader_timeout must be positive, grader_temperature 0 or more, grader_top_p in (0, 1]")
+        if self.timeout <= 0 or self.temperature < 0 or not 0 < self.top_p <= 1 or (self.top_k < 1 and self.top_k != -1):
+            raise UserError("grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all")
         if self.votes > 1 and (self.mode == "direct" or self.temperature == 0):
             raise UserError("grader_votes above 1 needs sampled replies: set grader_mode to explain or checklist and a temperature")
         if self.mode == "direct" and self.thinking:
@@ -74,7 +75,7 @@ def _read_yaml(path: Path) -> dict:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); pass --custom-config-path a YAML file of grader_* keys") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `key: value` lines")
@@ -90,7 +91,7 @@ def _check_type(field: dataclasses.Field, value) -> None:
         if value not in choices:
             raise UserError(f"grader_{field.name} must be one of {', '.join(choices)}, not {value!r}")
     elif field.type is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"grader_{field.name} must be a number, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"grader_{field.name} must be a finite number, not {value!r}")
     elif type(value) is not field.type:
         raise UserError(f"grader_{field.name} must be of type {field.type.__name__}, not {value!r}")

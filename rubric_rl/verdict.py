@@ -1,13 +1,11 @@
 """Reads verdicts from a grader's reply and says no to everything else (stage 3, rubric grading)."""
 
 import json
-import re
 from dataclasses import dataclass
 
-from rubric_rl.prompt import THINK_END
+from rubric_rl.prompt import THINK, THINK_END
 
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs))
-_BROKEN_OBJECT = re.compile(r'\{\s*"')
 
 
 class _DuplicateKey(ValueError):
@@ -44,20 +42,17 @@ def _reading(item: dict) -> Reading:
 def _last_object(reply: str, key: str) -> dict:
     """The last top-level JSON object that has `key`, after the last `</think>`; {} when there is none.
 
-    Thoughts that never end hold no verdict. A reply with an object that breaks off or does not parse holds none either:
-    what follows the break may be a quotation from the graded answer.
+    Thoughts that never end hold no verdict. A reply with a brace that opens no well-formed object holds none either: what
+    follows may be a quotation from the graded answer inside a broken verdict.
     """
-    if "<think>" in reply and THINK_END not in reply:
-        return {}
     text, found, start = reply.rpartition(THINK_END)[2], {}, 0
+    if THINK in text:
+        return {}
     while (start := text.find("{", start)) >= 0:
         try:
             item, start = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            if _BROKEN_OBJECT.match(text, start):
-                return {}
-            start += 1
-            continue
+            return {}
         if key in item:
             found = item
     return found
