@@ -8,7 +8,7 @@ import torch
 from rubric_rl.cpu.grpo import broadcast_advantages, token_weights
 from rubric_rl.schema import UserError
 
-DEFAULT_TOKENS = 4096  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
+DEFAULT_TOKENS = 1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
 
 
 @dataclass

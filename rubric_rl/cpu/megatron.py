@@ -21,8 +21,8 @@ with warnings.catch_warnings():  # they tell of Apex and Transformer Engine, whi
     from megatron.core.transformer import TransformerConfig
 
 __all__ = [
-    "DistributedDataParallel", "DistributedDataParallelConfig", "GPTModel", "OptimizerParamScheduler", "TransformerConfig",
-    "cpu_device", "finalize_model_grads", "get_gpt_layer_local_spec", "init_parallel", "mpu",
+    "DistributedDataParallel", "DistributedDataParallelConfig", "GPTModel", "OptimizerParamScheduler",
+    "TransformerConfig", "cpu_device", "finalize_model_grads", "get_gpt_layer_local_spec", "init_parallel", "mpu",
     "param_is_not_tensor_parallel_duplicate", "shutdown_parallel",
 ]  # fmt: skip
 

@@ -1,0 +1,95 @@
+"""Tiny random Qwen3 checkpoints, a made-up rollout and a runner of training ranks, for the tests of the actor."""
+
+import json
+import multiprocessing
+import random
+import socket
+import traceback
+from argparse import Namespace
+from pathlib import Path
+
+SIZES = dict(
+    vocab_size=101, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+    intermediate_size=48, max_position_embeddings=256,
+)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def make_checkpoint(path: Path, tied: bool = True, dtype: str = "float32", seed: int = 0) -> str:
+    """Writes a random Qwen3 checkpoint whose weights, norms included, are all different from their initial values."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(Qwen3Config(tie_word_embeddings=tied, **SIZES))
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.to(getattr(torch, dtype)).save_pretrained(path)
+    (path / "tokenizer.json").write_text(json.dumps({"made": "up"}))
+    return str(path)
+
+
+def actor_args(**changes) -> Namespace:
+    values = dict(
+        tensor_model_parallel_size=1, seed=1, global_batch_size=8, num_rollout=10, rollout_batch_size=4,
+        n_samples_per_prompt=2, lr=1e-3, lr_warmup_iters=0, lr_decay_style="constant", weight_decay=0.1, adam_beta1=0.9,
+        adam_beta2=0.98, adam_eps=1e-8, clip_grad=1.0, eps_clip=0.2, eps_clip_high=0.28, entropy_coef=0.01,
+        use_kl_loss=False, kl_loss_coef=0.05, kl_loss_type="low_var_kl", calculate_per_token_loss=False, ref_load=None,
+        rollout_temperature=0.7, use_rollout_logprobs=False, max_tokens_per_gpu=64, distributed_timeout_minutes=1,
+    )  # fmt: skip
+    return Namespace(**(values | changes))
+
+
+def make_rollout(seed: int = 0, count: int = 8) -> dict:
+    """Answers of mixed lengths; sample 2 has masked tokens inside, sample 5 is removed (its reward is NaN)."""
+    rng = random.Random(seed)
+    prompts, responses = [rng.randint(2, 9) for _ in range(count)], [rng.randint(3, 14) for _ in range(count)]
+    masks = [[1] * response for response in responses]
+    masks[2][1] = 0
+    masks[5] = [0] * responses[5]
+    rewards = [rng.gauss(0, 1) for _ in range(count)]
+    rewards[5] = float("nan")
+    return {
+        "tokens": [[rng.randrange(101) for _ in range(p + r)] for p, r in zip(prompts, responses, strict=True)],
+        "response_lengths": responses, "rewards": rewards, "raw_reward": rewards, "loss_masks": masks,
+        "rollout_log_probs": [[-rng.random() - 4 for _ in range(response)] for response in responses],
+        "truncated": [0] * count, "sample_indices": list(range(count)),
+    }  # fmt: skip
+
+
+def _rank(function, rank: int, world: int, port: int, arguments: tuple, pipe) -> None:
+    try:
+        pipe.send(("ok", function(rank, world, port, *arguments)))
+    except Exception:  # the parent raises it again
+        pipe.send(("failed", traceback.format_exc()))
+
+
+def run_ranks(world: int, function, *arguments, timeout: float = 120) -> list:
+    """Calls function(rank, world, port, *arguments) in `world` processes; returns the results in rank order.
+
+    A rank that failed gives a RuntimeError with its traceback in place of a result, one that died gives None.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rubric_rl.cpu.actor"])
+    port, ranks = free_port(), []
+    for rank in range(world):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_rank, args=(function, rank, world, port, arguments, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        ranks.append((process, ours))
+    results = []
+    for process, pipe in ranks:
+        try:
+            state, value = pipe.recv() if pipe.poll(timeout) else ("failed", f"no answer within {timeout} s")
+            results.append(value if state == "ok" else RuntimeError(value))
+        except EOFError:
+            results.append(None)
+        process.join(timeout=10)
+        process.kill()
+    return results
