@@ -1,30 +1,66 @@
 """Raw HealthBench rows -> healthbench_easy.jsonl (training) and healthbench_hard.jsonl (evaluation) (stage 1, prompt)."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from rubric_rl.healthbench import split
+from rubric_rl.chat_template import ChatTemplate
+from rubric_rl.healthbench import load_converter, locate
 from rubric_rl.schema import UserError, write_jsonl
+from rubric_rl.splits import Options, report, split
+
+EPILOG = """Training rows: of equal conversations, and of equal criteria of a prompt, the first counts; a conversation that is held
+out is left out. Evaluation rows keep prompts and criteria as published, so that scores compare. See docs/data.md."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--source", required=True, type=Path, help="all raw rows, JSONL")
-    parser.add_argument("--hard", required=True, type=Path, help="raw rows of the hard part, JSONL: held out for evaluation")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the two files")
-    parser.add_argument("--allow-subset", action="store_true", help="accept other counts than 5,000 prompts and 1,000 hard ones")
-    args = parser.parse_args()
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, allow_abbrev=False)
+    add = parser.add_argument
+    add("--source", default="official", help="official (download, the default), hf, hf:OWNER/NAME[@SPLIT], a folder or a JSONL file")
+    add("--hard", type=Path, help="raw rows held out for evaluation; default: the published hard file, there or beside the source")
+    add("--hold-out", type=int, default=0, metavar="N", help="where there is no hard file: draw N prompts for evaluation")
+    add("--out", type=Path, default=Path("data"), help="folder for what is written (default: data)")
+    add("--name", default="healthbench", help="files are NAME_easy.jsonl, NAME_hard.jsonl, ... (default: healthbench)")
+    add("--cache", type=Path, default=Path.home() / ".cache" / "healthbench", help="folder that keeps the download")
+    add("--allow-subset", action="store_true", help="accept other counts than 4,000 training and 1,000 hard prompts")
+    add("--converter", metavar="MODULE.FUNCTION", help="makes raw rows of other data, e.g. rubric_rl.converters.plain")
+    add("--tokenizer", default=os.environ.get("HF_CKPT_PATH"), help="model folder that counts tokens (default: HF_CKPT_PATH)")
+    add("--max-prompt-tokens", type=int, metavar="N", help="leave out longer training prompts (needs --tokenizer)")
+    add("--consensus", action="store_true", help="only criteria that physicians agreed on (level:cluster)")
+    add("--fix-signs", action="store_true", help="turn the two criteria whose published sign contradicts their text")
+    add("--sample", type=int, metavar="N", help="draw N training and N hard prompts")
+    add("--eval-sample", type=int, default=128, metavar="N", help="hard prompts in NAME_hard_sample.jsonl (default: 128)")
+    add("--seed", type=int, default=0, help="of every draw")
+    args = parser.parse_args(argv)
+    if args.max_prompt_tokens is not None and not args.tokenizer:
+        parser.error("--max-prompt-tokens needs --tokenizer FOLDER, or HF_CKPT_PATH")
+    counts = (args.sample, args.eval_sample, args.max_prompt_tokens)
+    if args.hold_out < 0 or any(count is not None and count < 1 for count in counts):
+        parser.error("--hold-out, --sample, --eval-sample and --max-prompt-tokens take positive numbers")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes the three files and the report; returns the exit status."""
+    args = parse(argv)
     try:
-        rows = split(args.source, args.hard, args.allow_subset)
-        write_jsonl(args.out / "healthbench_easy.jsonl", (row.to_json() for row in rows.easy))
-        write_jsonl(args.out / "healthbench_hard.jsonl", (row.to_json() for row in rows.hard))
+        options = Options(
+            converter=load_converter(args.converter) if args.converter else None,
+            template=ChatTemplate(args.tokenizer) if args.tokenizer else None,
+            **{name: getattr(args, name) for name in vars(Options()) if name not in ("converter", "template")},
+        )
+        rows = split(locate(args.source, args.hard, args.cache), options)
+        for part in ("easy", "hard_sample", "hard"):
+            write_jsonl(args.out / f"{args.name}_{part}.jsonl", (row.to_json() for row in getattr(rows, part)))
+        (args.out / f"{args.name}_report.txt").write_text(text := report(rows, options), encoding="utf-8")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for line in rows.refused:
         print(f"refused: {line}", file=sys.stderr)
-    print(rows.report() + ("\n(a subset, as --allow-subset permits)" if args.allow_subset else ""))
+    print(text, end="")
     return 0
 
 

@@ -46,6 +46,10 @@ class ChatTemplate:
             raise UserError(f"grader_mode direct needs {text!r} as one token, but this tokenizer makes {len(ids)}; use mode explain")
         return ids[0]
 
+    def count(self, text: str) -> int:
+        """The number of tokens of `text`."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def _special(self) -> dict[str, str]:
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {name: self._config.get(name) for name in names}

@@ -1,85 +1,120 @@
-"""HealthBench's raw rows, checked and split into training and evaluation prompts (stage 1, prompt)."""
+"""HealthBench as published: its files, where they are found, and one raw row as a Row (stage 1, prompt)."""
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rubric_rl.schema import DataError, Row, read_jsonl, row_from_metadata
+from rubric_rl.download import Published, download
+from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, row_from_metadata
 
-FULL, HARD = 5000, 1000  # prompts of the complete set, and of its hard part
+URL = "https://openaipublic.blob.core.windows.net/simple-evals/healthbench"
+HF_DATASET = "openai/healthbench"
+FULL = Published("2025-05-07-06-14-12_oss_eval.jsonl", 60_258_154, "e99dd3c6372c10d6fcc5e385c5fae69d0dd40392dae56836ef9493ae324ecd2f")
+HARD = Published("hard_2025-05-08-21-00-10.jsonl", 12_581_564, "b0320430e5cd974e746585594c1dd10b5a3fc2aff9c72b26106c2c4a069d74e9")
+FULL_ROWS, HARD_ROWS = 5000, 1000
 
-
-@dataclass
-class Split:
-    """Training (`easy`) and evaluation (`hard`) rows, and what was refused on the way: reason -> number."""
-
-    easy: list[Row] = field(default_factory=list)
-    hard: list[Row] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-    def report(self) -> str:
-        """A few lines: rows, criteria, share of negative ones, themes and axes."""
-        lines = [f"refused  {len(self.refused)} rows"] if self.refused else []
-        for name, rows in (("easy", self.easy), ("hard", self.hard)):
-            criteria = [criterion for row in rows for criterion in row.rubric]
-            negative = sum(criterion.points < 0 for criterion in criteria) / max(len(criteria), 1)
-            lines.append(f"{name}  {len(rows)} prompts, {len(criteria)} criteria, {negative:.0%} negative")
-            lines.append(f"      themes: {_counts(row.theme for row in rows)}")
-            lines.append(f"      axes: {_counts(criterion.tag('axis') for criterion in criteria)}")
-        return "\n".join(lines)
+# (prompt_id, published points, words of the criterion): the sign contradicts the text (simple-evals issue 77)
+WRONG_SIGNS = (
+    ("a7014ba7-dff8-41f8-9f51-8c39be0cdfd4", 10, "any herbal teas"),
+    ("287d7b73-d8d5-4727-a094-fd7d778fc019", -9, "seek emergency help immediately"),
+)
 
 
-def split(source: str | Path, hard: str | Path, allow_subset: bool = False) -> Split:
-    """Reads raw rows and puts those whose prompt_id stands in the file `hard` there, all others into `easy`.
+@dataclass(frozen=True)
+class Source:
+    """Where raw rows come from: all of them, and those held out. Either is a JSONL file or the name of a Hugging Face data set."""
 
-    A row that cannot be scored is refused and named. Of rows with one prompt_id the first counts.
+    full: Path | str
+    hard: Path | None
 
-    Raises:
-        DataError: broken JSON, a hard id that the source lacks, or (without `allow_subset`) other counts than 5,000 and 1,000.
+
+def locate(source: str, hard: Path | None, cache: Path) -> Source:
+    """Finds the files that `--source` means: `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file.
+
+    Raises DataError for what is not there, and for a download that fails.
     """
-    result, seen = Split(), set()
-    hard_ids = {_prompt_id(item, f"{hard}:{number}") for number, item in read_jsonl(hard)}
-    for number, item in read_jsonl(source):
-        where = f"{source}:{number}"
-        prompt_id = _prompt_id(item, where)
-        if prompt_id in seen:
-            result.refused.append(f"{where}, prompt_id {prompt_id}: stands above already")
-            continue
-        seen.add(prompt_id)
-        try:
-            row = to_row(item, where)
-        except DataError as error:
-            result.refused.append(str(error))
-            continue
-        (result.hard if prompt_id in hard_ids else result.easy).append(row)
-    _check(result, seen, hard_ids, source, hard, allow_subset)
-    return result
+    if source == "official":
+        return Source(download(URL, FULL, cache), hard or download(URL, HARD, cache))
+    if source == "hf":
+        return Source(_from_hub(FULL), hard or _from_hub(HARD))
+    if source.startswith("hf:"):
+        return Source(source, hard)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        beside, path = path / HARD.name, path / FULL.name
+        if not path.is_file():
+            raise DataError(f"{path.parent}: holds no {FULL.name}; name the file itself with --source, and --hard")
+    else:
+        beside = path.parent / HARD.name
+    return Source(path, hard or (beside if beside.is_file() else None))
+
+
+def _from_hub(file: Published) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError("--source hf needs the package datasets: pip install datasets") from None
+    try:
+        return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
+    except Exception as error:  # its errors share no base class of their own
+        raise DataError(f"{HF_DATASET}: {' '.join(str(error).split())[:200]}; use --source official or a local copy") from None
+
+
+def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, dict]]:
+    """Yields (where, raw row). A broken line is refused: its description goes to `refused`. Raises DataError for no file."""
+    if isinstance(source, str) and source.startswith("hf:"):
+        yield from ((f"{source}:{number}", dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1))
+    else:
+        yield from ((f"{source}:{number}", item) for number, item in read_jsonl(source, refused=refused))
+
+
+def _hf_rows(name: str):
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UserError(f"--source hf:{name} needs the package datasets: pip install datasets") from None
+    name, _, part = name.partition("@")
+    try:
+        return load_dataset(name, split=part or "train")
+    except Exception as error:  # its errors share no base class of their own
+        raise DataError(f"hf:{name}: {' '.join(str(error).split())[:200]}; pass a JSONL file with --source") from None
+
+
+def load_converter(path: str) -> Callable[[dict], dict]:
+    """The function `module.function` that turns a foreign row into {prompt_id, prompt, rubrics}; raises UserError."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--converter {path}: {error}; give module.function, importable from here") from None
 
 
 def to_row(item: dict, where: str) -> Row:
     """One raw row (prompt_id, prompt, rubrics, example_tags, canary) as a Row; raises DataError when it cannot be scored."""
-    kept = {key: item[key] for key in ("prompt_id", "rubrics", "example_tags", "canary") if key in item}
+    if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
+        raise DataError(f"{where}: no prompt_id; is it a HealthBench row? other data needs --converter")
+    kept = {key: item[key] for key in ("prompt_id", "rubrics", "example_tags", "theme", "canary") if key in item}
     row = row_from_metadata(kept | {"messages": item.get("prompt")}, where)
-    theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), "")
+    try:
+        json.dumps(row.to_json(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}, prompt_id {row.prompt_id}: half a surrogate pair, which no tokenizer reads") from None
+    theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), row.theme)
     return replace(row, theme=theme)
 
 
-def _prompt_id(item, where: str) -> str:
-    if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
-        raise DataError(f"{where}: not a HealthBench row with a prompt_id; check that the file is the right one")
-    return item["prompt_id"]
+def fix_signs(row: Row) -> Row:
+    """The row with the sign of its criterion turned where WRONG_SIGNS names it."""
+
+    def wrong(criterion: Criterion) -> bool:
+        known = (entry for entry in WRONG_SIGNS if entry[0] == row.prompt_id and entry[1] == criterion.points)
+        return any(words in criterion.text for _, _, words in known)
+
+    return replace(row, rubric=tuple(replace(c, points=-c.points) if wrong(c) else c for c in row.rubric))
 
 
-def _check(result: Split, seen: set, hard_ids: set, source, hard, allow_subset: bool) -> None:
-    if missing := hard_ids - seen:
-        raise DataError(f"{source}: lacks {len(missing)} prompts of {hard}, e.g. {min(missing)}; take both files of one release")
-    counts = (len(seen), len(hard_ids))
-    if counts != (FULL, HARD) and not allow_subset:
-        raise DataError(f"{source}: {counts[0]} prompts, {counts[1]} of them hard, not {FULL} and {HARD}; add --allow-subset if you mean it")
-    if not result.easy or not result.hard:
-        raise DataError(f"{source}: nothing is left for {'training' if not result.easy else 'evaluation'}")
-
-
-def _counts(values: Iterable[str]) -> str:
-    return ", ".join(f"{value or 'none'} {count}" for value, count in Counter(values).most_common())
+def consensus(row: Row) -> Row:
+    """The row with only the criteria that physicians agreed on (`level:cluster`); the rubric may end up empty."""
+    return replace(row, rubric=tuple(criterion for criterion in row.rubric if criterion.tag("level") == "cluster"))

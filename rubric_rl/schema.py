@@ -110,10 +110,11 @@ def _tags(tags, where: str) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def read_jsonl(path: str | os.PathLike, cut_end: bool = False) -> Iterator[tuple[int, dict]]:
+def read_jsonl(path: str | os.PathLike, cut_end: bool = False, refused: list[str] | None = None) -> Iterator[tuple[int, dict]]:
     """Yields (line number, value). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them.
 
-    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. Raises DataError with file and line.
+    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. A broken line raises DataError with file
+    and line; where a list `refused` is given, that message is added to it and the line left out.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,7 +126,11 @@ def read_jsonl(path: str | os.PathLike, cut_end: bool = False) -> Iterator[tuple
             try:
                 value = json.loads(line.decode())
             except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
-                raise DataError(f"{path}:{number}: broken JSON ({error}); make the file again") from None
+                message = f"{path}:{number}: broken JSON ({error}); make the file again"
+                if refused is None:
+                    raise DataError(message) from None
+                refused.append(message)
+                continue
             yield number, value
 
 

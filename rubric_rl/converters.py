@@ -1,0 +1,25 @@
+"""Rubric data in other forms as raw rows, one function per form, for `data_preprocess.py --converter` (stage 1, prompt)."""
+
+import hashlib
+import json
+
+_TEXT = ("criterion", "description", "text", "title")
+_POINTS = ("points", "weight", "score")
+
+
+def plain(item: dict) -> dict:
+    """A row with `prompt` (a text, or chat messages) and `rubrics` or `rubric` as a raw row.
+
+    Each criterion is an object whose text stands under criterion, description, text or title and its points under points,
+    weight or score. A missing prompt_id becomes a hash of the prompt. Whatever cannot be scored is refused later, by name.
+    """
+    prompt = item["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    digest = hashlib.sha256(json.dumps(messages, sort_keys=True, ensure_ascii=False).encode(errors="replace")).hexdigest()
+    rubric = item.get("rubrics") or item.get("rubric") or []
+    rubric = [{"criterion": _first(c, _TEXT), "points": _first(c, _POINTS), "tags": c.get("tags")} for c in rubric]
+    return item | {"prompt_id": str(item.get("prompt_id") or digest[:16]), "prompt": messages, "rubrics": rubric}
+
+
+def _first(criterion: dict, keys: tuple[str, ...]):
+    return next((criterion[key] for key in keys if criterion.get(key) is not None), None)

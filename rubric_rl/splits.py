@@ -1,0 +1,214 @@
+"""Raw rows -> training and evaluation prompts: what is refused, left out, drawn, and the report of it (stage 1, prompt)."""
+
+import hashlib
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from rubric_rl.chat_template import ChatTemplate
+from rubric_rl.healthbench import FULL_ROWS, HARD_ROWS, Source, consensus, fix_signs, raw_rows, to_row
+from rubric_rl.schema import Criterion, DataError, Row
+
+
+@dataclass(frozen=True)
+class Options:
+    """How rows are chosen; each field is the flag of data_preprocess.py of that name."""
+
+    allow_subset: bool = False
+    converter: Callable[[dict], dict] | None = None
+    hold_out: int = 0  # prompts drawn for evaluation where no file of hard rows is given
+    fix_signs: bool = False
+    consensus: bool = False
+    max_prompt_tokens: int | None = None
+    template: ChatTemplate | None = None  # counts tokens
+    sample: int | None = None
+    eval_sample: int = 128
+    seed: int = 0
+
+
+@dataclass
+class Split:
+    """Training (`easy`) and evaluation (`hard`) rows, the fixed sample of the latter, and what was left out on the way."""
+
+    easy: list[Row] = field(default_factory=list)
+    hard: list[Row] = field(default_factory=list)
+    hard_sample: list[Row] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # "file:line, prompt_id ...: reason"
+    left_out: Counter = field(default_factory=Counter)  # rule -> rows or criteria
+    seen: set[str] = field(default_factory=set)  # every prompt_id of the source, of refused rows too
+    subset: bool = False
+
+
+def split(source: Source, options: Options = Options()) -> Split:
+    """Reads raw rows and puts those whose prompt_id stands among the hard ones there, all others into `easy`.
+
+    Raises:
+        DataError: a hard id that the source lacks, nothing left, or (without `allow_subset`) other than 4,000 and 1,000
+            usable rows with ids of their own.
+    """
+    result = Split()
+    rows = _read(source, options, result)
+    hard_ids = _hard_ids(source, options, rows)
+    for row in rows:
+        (result.hard if row.prompt_id in hard_ids else result.easy).append(row)
+    _check_counts(source, hard_ids, options, result)
+    _choose(options, result)
+    if not result.easy or not result.hard:
+        raise DataError(f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {result.refused[:1]}")
+    return result
+
+
+def _read(source: Source, options: Options, result: Split) -> list[Row]:
+    """All rows that can be scored, in the source's order; of rows with one prompt_id the first counts."""
+    rows: dict[str, Row] = {}
+    for where, item in raw_rows(source.full, result.refused):
+        try:
+            item = _convert(item, options, where)
+            result.seen |= {item["prompt_id"]} if isinstance(item, dict) and isinstance(item.get("prompt_id"), str) else set()
+            row = to_row(item, where)
+        except DataError as error:
+            result.refused.append(str(error))
+            continue
+        if row.prompt_id in rows:
+            result.refused.append(f"{where}, prompt_id {row.prompt_id}: the same prompt_id stands above already")
+        else:
+            rows[row.prompt_id] = row
+    return list(rows.values())
+
+
+def _convert(item: dict, options: Options, where: str) -> dict:
+    if options.converter is None:
+        return item
+    try:
+        return options.converter(item)
+    except Exception as error:  # it is the user's code: whatever it raises is about this row
+        raise DataError(f"{where}: the converter raised {type(error).__name__}: {error}") from None
+
+
+def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
+    if source.hard is None:
+        if not options.hold_out:
+            raise DataError(f"{source.full}: which prompts are held out for evaluation? pass --hard FILE, or --hold-out N to draw N")
+        return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
+    broken: list[str] = []
+    ids = set()
+    for where, item in raw_rows(source.hard, broken):
+        item = _convert(item, options, where)
+        if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
+            broken.append(f"{where}: no prompt_id")
+        else:
+            ids.add(item["prompt_id"])
+    if broken:  # a hard prompt that cannot be read would be trained on
+        raise DataError(f"{broken[0]}; every hard row must be readable, else it would land in the training file")
+    return ids
+
+
+def _check_counts(source: Source, hard_ids: set[str], options: Options, result: Split) -> None:
+    if missing := hard_ids - result.seen:
+        raise DataError(f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; take both files of one release")
+    counts = (len(result.easy), len(result.hard))
+    result.subset = counts != (FULL_ROWS - HARD_ROWS, HARD_ROWS)
+    if result.subset and not options.allow_subset:
+        why = f", {len(result.refused)} refused, the first: {result.refused[0]}" if result.refused else ""
+        raise DataError(f"{source.full}: {counts[0]} training and {counts[1]} hard prompts, not {FULL_ROWS - HARD_ROWS} and {HARD_ROWS}"
+                        f"{why}; add --allow-subset if you mean it")  # fmt: skip
+
+
+def _choose(options: Options, result: Split) -> None:
+    """Applies the rules in their documented order; evaluation rows keep prompts and criteria as published."""
+    if options.fix_signs:
+        result.easy, result.hard = [fix_signs(row) for row in result.easy], [fix_signs(row) for row in result.hard]
+    if options.consensus:
+        result.easy, result.hard = _consensus(result.easy, result), _consensus(result.hard, result)
+    result.easy = _without_repeats(result.easy, result.hard, result)
+    if options.max_prompt_tokens is not None:
+        fitting = [row for row in result.easy if _tokens(row, options) <= options.max_prompt_tokens]
+        result.left_out[f"training prompts over {options.max_prompt_tokens} tokens"] += len(result.easy) - len(fitting)
+        result.easy = fitting
+    if options.sample is not None:
+        result.easy, result.hard = (_draw(rows, options.sample, options.seed) for rows in (result.easy, result.hard))
+    result.hard_sample = _draw(result.hard, options.eval_sample, options.seed)
+
+
+def _consensus(rows: list[Row], result: Split) -> list[Row]:
+    rows = [consensus(row) for row in rows]
+    kept = [row for row in rows if any(criterion.points > 0 for criterion in row.rubric)]
+    result.left_out["prompts without a positive consensus criterion"] += len(rows) - len(kept)
+    return kept
+
+
+def _without_repeats(easy: list[Row], hard: list[Row], result: Split) -> list[Row]:
+    """Training rows, each conversation and each criterion of a row once (the first); none of an evaluation conversation."""
+    held_out, seen, kept = {_conversation(row) for row in hard}, set(), []
+    for row in easy:
+        conversation = _conversation(row)
+        if conversation in held_out:
+            result.left_out["training prompts whose conversation is held out"] += 1
+        elif conversation in seen:
+            result.left_out["repeated training conversations"] += 1
+        else:
+            seen.add(conversation)
+            kept.append(_without_repeated_criteria(row, result))
+    return kept
+
+
+def _without_repeated_criteria(row: Row, result: Split) -> Row:
+    rubric: dict[str, Criterion] = {}
+    for criterion in row.rubric:
+        rubric.setdefault(" ".join(criterion.text.split()), criterion)
+    if not any(criterion.points > 0 for criterion in rubric.values()):
+        return row  # contradictory points: the row as it is can still be scored
+    result.left_out["repeated criteria of training prompts"] += len(row.rubric) - len(rubric)
+    return replace(row, rubric=tuple(rubric.values()))
+
+
+def _conversation(row: Row) -> tuple:
+    return tuple((message["role"], " ".join(message["content"].split())) for message in row.messages)
+
+
+def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
+    """`number` rows in their order, drawn by hash of seed and prompt_id: the same ones whatever the file's order."""
+
+    def rank(row: Row) -> bytes:
+        return hashlib.sha256(f"{seed}:{row.prompt_id}".encode()).digest()
+
+    drawn = {row.prompt_id for row in sorted(rows, key=rank)[:number]}
+    return [row for row in rows if row.prompt_id in drawn]
+
+
+def _tokens(row: Row, options: Options) -> int:
+    """Tokens of the prompt as the policy gets it."""
+    return options.template.count(options.template.render(list(row.messages), thinking=True))
+
+
+def report(result: Split, options: Options) -> str:
+    """What was written and what was not, in a few lines; the same text for the same input."""
+    lines = ["a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release"] if result.subset else []
+    lines += [f"refused {number} rows: {reason}" for reason, number in _counted(_reason(line) for line in result.refused)]
+    lines += [f"left out {number} {rule}" for rule, number in result.left_out.items() if number]
+    for name, rows in (("training", result.easy), ("evaluation", result.hard), ("evaluation sample", result.hard_sample)):
+        criteria = [criterion for row in rows for criterion in row.rubric]
+        negative = sum(criterion.points < 0 for criterion in criteria) / max(len(criteria), 1)
+        lines.append(f"{name}: {len(rows)} prompts, {len(criteria)} criteria, {negative:.1%} negative")
+        lines.append(f"  {_lengths(rows, options)}")
+        lines.append("  themes: " + ", ".join(f"{theme or 'none'} {number}" for theme, number in _counted(row.theme for row in rows)))
+        lines.append("  axes: " + ", ".join(f"{axis or 'none'} {number}" for axis, number in _counted(c.tag("axis") for c in criteria)))
+    return "\n".join(lines) + "\n"
+
+
+def _lengths(rows: list[Row], options: Options) -> str:
+    if options.template is None:
+        sizes, unit = [sum(len(m["content"]) for m in row.messages) for row in rows], "characters (tokens: --tokenizer FOLDER)"
+    else:
+        sizes, unit = [_tokens(row, options) for row in rows], "tokens"
+    return f"prompt: median {statistics.median(sizes):g}, longest {max(sizes)}, in all {sum(sizes)} {unit}" if sizes else "empty"
+
+
+def _reason(line: str) -> str:
+    """The part of a refusal that others share: without place, value and next step."""
+    return line.split(": ", 1)[-1].split(";")[0].split(", not")[0].split(" (")[0]
+
+
+def _counted(values: Iterable[str]) -> list[tuple[str, int]]:
+    return sorted(Counter(values).items(), key=lambda entry: (-entry[1], entry[0]))
