@@ -187,3 +187,13 @@ def test_impossible_flags_are_refused(flags, capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
         data_preprocess.main(flags)
     assert end.value.code == 2
+
+
+def test_swapped_files_and_missing_ones_are_one_line(source, tmp_path, capsys):
+    swapped = Source(source.hard, source.full)
+    assert run(swapped, tmp_path / "out", "--allow-subset") == 2
+    assert "lacks 6 prompts of" in capsys.readouterr().err
+    assert run(Source(source.full, tmp_path / "nowhere"), tmp_path / "out", "--allow-subset") == 2
+    assert "nowhere: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert run(Source(source.full, source.full), tmp_path / "out", "--allow-subset") == 2
+    assert "nothing is left for training" in capsys.readouterr().err

@@ -1,133 +1,174 @@
-"""Raw HealthBench rows -> training and evaluation rows: the hard ids are held out, bad rows named (stage 1)."""
+"""The published files: download with breaks, where files are found, raw rows, known wrong signs."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rubric_rl.schema import read_rows
+from rubric_rl import healthbench
+from rubric_rl.converters import plain
+from rubric_rl.download import Published, digest, download
+from rubric_rl.healthbench import consensus, fix_signs, load_converter, locate, raw_rows, to_row
+from rubric_rl.schema import DataError, UserError
 
-ROOT = Path(__file__).parents[1]
-
-
-def raw(number: int, **changes) -> dict:
-    """One raw row as HealthBench publishes it."""
-    return {
-        "prompt_id": f"id-{number}",
-        "prompt": [{"role": "user", "content": f"question {number}\u2028 second line"}],
-        "rubrics": [
-            {"criterion": "Answers.\nClearly.", "points": 5, "tags": ["level:example", "axis:accuracy"]},
-            {"criterion": "Rambles.", "points": -3, "tags": ["axis:communication_quality"]},
-        ],
-        "example_tags": ["physician_agreed_category:x", "theme:hedging"],
-        "ideal_completions_data": None,
-        "canary": "canary:1",
-    } | changes
+BODY = bytes(range(256)) * 4000
+FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())
 
 
-ROWS = [raw(n) for n in range(5)]
-HARD = [ROWS[1], ROWS[3]]
+class Flaky(BaseHTTPRequestHandler):
+    """Serves BODY; `server.cut` bytes an answer, then the connection drops; `server.ranges` says whether Range is known."""
+
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = int(asked.split("=")[1].rstrip("-")) if asked and server.ranges else 0
+        body = server.body[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.cut])
+        self.close_connection = True
+
+    def log_message(self, *args):
+        """Silent."""
 
 
 @pytest.fixture
-def preprocess(tmp_path):
-    """Writes the two raw files, runs the command, returns it with the folder it wrote to as `.out`."""
-
-    def run(rows=ROWS, hard=HARD, options=("--allow-subset",)):
-        for name, items in (("all", rows), ("hard", hard)):
-            lines = (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in items)
-            (tmp_path / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
-        out = tmp_path / "out"
-        command = [sys.executable, ROOT / "data_preprocess.py", "--source", tmp_path / "all.jsonl"]
-        command += ["--hard", tmp_path / "hard.jsonl", "--out", out, *options]
-        done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
-        done.out = out
-        return done
-
-    return run
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
+    server.body, server.cut, server.ranges, server.status, server.asked = BODY, None, True, 200, []
+    server.url = f"http://127.0.0.1:{server.server_port}/files"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
-def ids(path: Path) -> list[str]:
-    return [row.prompt_id for row in read_rows(path)]
+def test_download_is_checked_and_kept(server, tmp_path):
+    path = download(server.url, FILE, tmp_path / "new")
+    assert path.read_bytes() == BODY and [p.name for p in path.parent.iterdir()] == ["rows.jsonl"]
+    assert download(server.url, FILE, tmp_path / "new") == path and len(server.asked) == 1
 
 
-def test_the_hard_prompts_are_held_out_and_all_others_train(preprocess):
-    done = preprocess()
-    assert done.returncode == 0, done.stderr
-    assert ids(done.out / "healthbench_hard.jsonl") == ["id-1", "id-3"]
-    assert ids(done.out / "healthbench_easy.jsonl") == ["id-0", "id-2", "id-4"]
+def test_dropped_connection_is_taken_up_where_it_ended(server, tmp_path):
+    server.cut = 300_000
+    assert digest(download(server.url, FILE, tmp_path)) == FILE.sha256
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
 
 
-def test_a_row_keeps_its_text_tags_theme_and_canary(preprocess):
-    row = read_rows(preprocess().out / "healthbench_hard.jsonl")[0]
-    assert row.messages[0]["content"] == ROWS[1]["prompt"][0]["content"]
-    assert [c.text for c in row.rubric] == ["Answers.\nClearly.", "Rambles."]
-    assert row.rubric[0].tag("axis") == "accuracy" and row.theme == "hedging"
-    assert row.extra == {"canary": "canary:1"} and row.example_tags == tuple(ROWS[1]["example_tags"])
+def test_next_run_goes_on_with_a_partial_file(server, tmp_path):
+    (tmp_path / "rows.jsonl.part").write_bytes(BODY[:1000])
+    assert download(server.url, FILE, tmp_path).read_bytes() == BODY
+    assert server.asked == ["bytes=1000-"]
 
 
-def test_the_written_rows_have_exactly_slimes_keys(preprocess):
-    line = (preprocess().out / "healthbench_easy.jsonl").read_text().split("\n")[0]
-    row = json.loads(line)
-    assert row.keys() == {"prompt", "metadata"} and row["prompt"] == row["metadata"]["messages"]
+def test_server_without_ranges_begins_anew(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "rows.jsonl.part").write_bytes(b"x" * 1000)
+    assert download(server.url, FILE, tmp_path).read_bytes() == BODY
 
 
-def test_the_report_counts_prompts_criteria_themes_and_axes(preprocess):
-    report = preprocess().stdout
-    assert "easy  3 prompts, 6 criteria, 50% negative" in report and "themes: hedging 3" in report
-    assert "accuracy 3, communication_quality 3" in report and "subset" in report
+def test_other_bytes_are_refused_and_removed(server, tmp_path):
+    server.body = b"y" * len(BODY)
+    with pytest.raises(DataError, match="sha256"):
+        download(server.url, FILE, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
-def test_another_number_of_rows_than_the_full_set_needs_a_word(preprocess):
-    done = preprocess(options=())
-    assert done.returncode == 2 and "5 prompts, 2 of them hard, not 5000 and 1000; add --allow-subset" in done.stderr
-    assert not done.out.exists()
+def test_a_kept_file_with_other_bytes_is_fetched_again(server, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"damaged")
+    assert download(server.url, FILE, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize(
-    "changes, complaint",
-    [
-        ({"rubrics": [{"criterion": "Bad.", "points": -1, "tags": []}]}, "no criterion has positive points"),
-        ({"rubrics": [{"criterion": " ", "points": 1, "tags": []}]}, "criterion 1: its text is empty"),
-        ({"rubrics": None}, "rubrics is not a list"),
-        ({"prompt": [{"role": "assistant", "content": "x"}]}, "last message"),
-        ({"prompt": None}, "messages is not a list"),
-        ({"example_tags": [1]}, "tags must be a list of strings"),
-        ({"example_tags": "theme:x"}, "tags must be a list of strings"),
-        ({"prompt_id": "id-1"}, "stands above already"),
-    ],
-)
-def test_a_bad_row_is_left_out_and_named(preprocess, changes, complaint):
-    done = preprocess(ROWS + [raw(9, **changes)])
-    prompt_id = changes.get("prompt_id", "id-9")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("refused: ") and f"all.jsonl:6, prompt_id {prompt_id}: " in line and complaint in line
-    assert "refused  1 rows" in done.stdout and len(ids(done.out / "healthbench_easy.jsonl")) == 3
+def test_refusal_names_url_and_next_step(server, tmp_path):
+    server.status = 404
+    with pytest.raises(DataError, match="rows.jsonl: HTTP 404; pass a local copy with --source"):
+        download(server.url, FILE, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "rows, hard, complaint",
-    [
-        (ROWS + ['{"prompt_id": '], HARD, "all.jsonl:6: broken JSON"),
-        (ROWS + ["[]"], HARD, "all.jsonl:6: not a HealthBench row"),
-        (ROWS + [{"prompt": []}], HARD, "all.jsonl:6: not a HealthBench row"),
-        (HARD, ROWS, "lacks 3 prompts of .*hard.jsonl, e.g. id-0"),
-        (HARD, HARD, "nothing is left for training"),
-        (ROWS, [], "nothing is left for evaluation"),
-    ],
-    ids=["cut", "list", "no prompt_id", "swapped", "all hard", "none hard"],
-)
-def test_files_that_cannot_be_right_are_refused_in_one_line(preprocess, rows, hard, complaint):
-    done = preprocess(rows, hard)
-    assert done.returncode == 2 and not done.out.exists()
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    pytest.importorskip("re").search(complaint, line) or pytest.fail(line)
+def test_a_server_that_sends_nothing_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("rubric_rl.download.time.sleep", lambda seconds: None)
+    server.cut = 0
+    with pytest.raises(DataError, match="8 times"):
+        download(server.url, FILE, tmp_path)
 
 
-def test_a_missing_file_is_one_line(preprocess, tmp_path):
-    done = preprocess(options=("--allow-subset", "--hard", "nowhere.jsonl"))
-    assert done.returncode == 2 and done.stderr.startswith("error: nowhere.jsonl: no such file")
+def raw(prompt_id="p", points=(5, -3), **more) -> dict:
+    rubrics = [{"criterion": f"criterion {i}", "points": p, "tags": []} for i, p in enumerate(points)]
+    return {"prompt_id": prompt_id, "prompt": [{"role": "user", "content": "ask"}], "rubrics": rubrics} | more
+
+
+def test_row_keeps_theme_tags_and_canary_and_drops_reference_answers():
+    tags = ["theme:hedging", "physician_agreed_category:x"]
+    row = to_row(raw(example_tags=tags, canary="c", ideal_completions_data={"ideal": "secret"}), "f:1")
+    assert (row.theme, row.example_tags, row.extra) == ("hedging", tuple(tags), {"canary": "c"})
+    assert "secret" not in str(row.to_json())
+
+
+@pytest.mark.parametrize("item", [[], "text", None, {"prompt": []}, {"prompt_id": 5}])
+def test_other_things_are_no_rows(item):
+    with pytest.raises(DataError, match="f:3: no prompt_id"):
+        to_row(item, "f:3")
+
+
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(DataError, match="surrogate"):
+        to_row(raw(prompt=[{"role": "user", "content": "\ud800"}]), "f:1")
+
+
+def test_folder_and_file_find_the_published_hard_file(tmp_path):
+    for file in (healthbench.FULL, healthbench.HARD):
+        (tmp_path / file.name).write_text("{}\n")
+    full, hard = tmp_path / healthbench.FULL.name, tmp_path / healthbench.HARD.name
+    for source in (tmp_path, full):
+        found = locate(str(source), None, tmp_path)
+        assert (found.full, found.hard) == (full, hard)
+    assert locate(str(full), tmp_path / "mine", tmp_path).hard == tmp_path / "mine"
+
+
+def test_folder_without_the_files_says_which(tmp_path):
+    with pytest.raises(DataError, match="holds no 2025-05-07"):
+        locate(str(tmp_path), None, tmp_path)
+
+
+def test_hub_names_are_read_with_datasets(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"prompt": "ask", "rubrics": []}\n')
+    assert list(raw_rows(f"hf:{tmp_path}", [])) == [(f"hf:{tmp_path}:1", {"prompt": "ask", "rubrics": []})]
+
+
+def test_signs_are_turned_only_where_known():
+    prompt_id, points, words = healthbench.WRONG_SIGNS[0]
+    item = raw(prompt_id, points=(points, points, 3))
+    item["rubrics"][0]["criterion"] = f"Advises {words}."
+    assert [c.points for c in fix_signs(to_row(item, "f:1")).rubric] == [-points, points, 3]
+    other = to_row(item | {"prompt_id": "other"}, "f:1")
+    assert fix_signs(other) == other
+
+
+def test_consensus_keeps_agreed_criteria():
+    item = raw(points=(1, 2, 3))
+    item["rubrics"][1]["tags"] = ["level:cluster"]
+    item["rubrics"][2]["tags"] = ["level:example"]
+    assert [c.points for c in consensus(to_row(item, "f:1")).rubric] == [2]
+
+
+def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
+    item = {"prompt": "ask", "rubrics": [{"description": "says so", "weight": 2}, {"criterion": "lies", "points": -1, "tags": ["axis:a"]}]}
+    row = to_row(plain(item), "f:1")
+    assert [(c.text, c.points, c.tags) for c in row.rubric] == [("says so", 2, ()), ("lies", -1, ("axis:a",))]
+    assert row.messages == ({"role": "user", "content": "ask"},) and row.prompt_id == to_row(plain(item), "f:9").prompt_id
+
+
+@pytest.mark.parametrize("path", ["nothing", "rubric_rl.converters.absent", "no_such_module.f"])
+def test_unknown_converter_is_a_clear_error(path):
+    with pytest.raises(UserError, match="--converter"):
+        load_converter(path)
