@@ -215,6 +215,7 @@ def train_ranks(rank, world, port, hf_dir, out, changes, rollouts):
     return metrics
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("tp", [1, 2])
 def test_two_ranks_are_one_process(untied_dir, hf_dir, make_actor, tmp_path, tp):
     source = untied_dir if tp == 2 else hf_dir
@@ -246,6 +247,7 @@ def fail_on_second(rank, world, port, hf_dir, how):
     actor.train(1, make_rollout(1))
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("how", ["dies", "raises"])
 def test_a_rank_that_fails_does_not_leave_the_others_hanging(hf_dir, how):
     first, second = run_ranks(2, fail_on_second, hf_dir, how, timeout=60)
