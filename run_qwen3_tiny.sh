@@ -14,7 +14,7 @@ export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jso
 export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader_tiny.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval_tiny.yaml}"
-PYTHON=".venv/bin/python"
+VENV_PYTHON="${VENV:-.venv}/bin/python"
 
 source configs/recipe.sh
 
@@ -45,7 +45,7 @@ PARALLEL_ARGS=(
    --sglang-router-request-timeout-secs 120
 )
 
-COMMAND=("${PYTHON}" -m rubric_rl.cpu.train "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
+COMMAND=("${VENV_PYTHON}" -m rubric_rl.cpu.train "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
 
 if [[ "${DRY_RUN:-0}" == 1 ]]; then
    printf '%q\n' "${COMMAND[@]}"
@@ -55,8 +55,8 @@ fi
 bash configs/cpu/setup.sh
 
 if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last, so both are there
-   "${PYTHON}" -m rubric_rl.tiny.world --out runs/tiny/data
-   "${PYTHON}" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
+   "${VENV_PYTHON}" -m rubric_rl.tiny.world --out runs/tiny/data
+   "${VENV_PYTHON}" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
       --out runs/tiny/data --allow-subset
 fi
 

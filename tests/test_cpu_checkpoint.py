@@ -105,7 +105,7 @@ def assert_complete(directory: Path, rollouts: int) -> None:
 @pytest.mark.parametrize("stage", ["0 eval", "0 rollout", "1 rollout", "1 grading", "2 update", "1 saving", "2 saving", "1 sync", "3 eval"])
 def test_killed_at_any_stage_no_step_is_lost_or_counted_twice(tmp_path, stage):
     """The real loop on doubles in a process of its own; it is killed as soon as its stage file says so."""
-    command = [sys.executable, str(ROOT / "tests" / "cpu_doubles.py"), str(tmp_path), "0.05", "4"]
+    command = [sys.executable, str(ROOT / "tests" / "cpu_doubles.py"), str(tmp_path), "0.02", "4"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60

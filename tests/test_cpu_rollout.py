@@ -1,6 +1,7 @@
 """The rollout loop against an engine with faults: retries, groups, filters, aborts, training data."""
 
 import asyncio
+import gc
 import math
 
 import pytest
@@ -82,6 +83,13 @@ def test_retries_are_bounded(tmp_path):
     with pytest.raises(GenerationFailed, match="no answer in 4 attempts"):
         run_rollout(tmp_path, engine)
     assert len(engine.requests) <= 8 * generate.ATTEMPTS
+
+
+def test_echoes_of_a_failure_make_no_noise(tmp_path, caplog):
+    with pytest.raises(GenerationFailed):
+        run_rollout(tmp_path, Engine(faults=[400] * 8))
+    gc.collect()  # asyncio complains of a failed task that nobody looked at when it is collected
+    assert "never retrieved" not in caplog.text
 
 
 def test_truncated_answers_are_marked(tmp_path):

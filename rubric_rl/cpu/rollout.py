@@ -160,8 +160,13 @@ class Rollout:
     def _spawn(self, work) -> asyncio.Task:
         task = asyncio.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: the first failure is raised, its echoes in other tasks need no report of their own
 
     async def _cancel(self) -> None:
         """Ends surplus work: closing a request makes the engine abort it, and a cancelled grading cannot ask again."""
