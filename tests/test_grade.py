@@ -1,4 +1,4 @@
-"""Grading one answer: order of the calls, rereads, votes, what an answer of each kind costs and gets (stages 3 and 4)."""
+"""Grading one answer: order of the calls, rereads, votes, what each kind of answer costs and gets (stages 3 and 4)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Verdict records: one line per graded answer, and the same rewards from them again without a model (stages 3 and 4)."""
+"""Verdict records: one line per graded answer, and the same rewards from them without a model (stages 3 and 4)."""
 
 import json
 import math
@@ -80,9 +80,16 @@ def test_no_weight_version_leads_out_of_the_folder(tmp_path, version):
 
 @pytest.mark.parametrize(
     "line",
-    ["{}", "[]", '{"status": "graded"}', '{"broken', json.dumps(record(verdicts=[True, True, True]) | {"verdicts": [True]}),
-     json.dumps(record() | {"score": None}), json.dumps(record() | {"status": "fine"})],
-)  # fmt: skip
+    [
+        "{}",
+        "[]",
+        '{"status": "graded"}',
+        '{"broken',
+        json.dumps(record() | {"verdicts": [True]}),
+        json.dumps(record() | {"score": None}),
+        json.dumps(record() | {"status": "fine"}),
+    ],
+)
 def test_what_is_no_record_is_named_by_file_and_line(tmp_path, line):
     append_record(tmp_path, record())
     file = tmp_path / "weights_1.jsonl"

@@ -1,0 +1,136 @@
+"""The rules of this repository's design that a machine can check: imports, sizes, openings, shells (all stages)."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "rubric_rl"
+# A module may import those to its left. A new module gets its place here.
+ORDER = (
+    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints client "
+    "grade records rules runs summary table store work flags answers evaluate meta_eval report rescore peek"
+).split()
+HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade
+HOOKS = ROOT / "self_reward_rm.py"
+THIN = [HOOKS, ROOT / "data_preprocess.py"]
+TOP = sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.stem != "__init__") + THIN
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SHELLS = sorted([*ROOT.glob("*.sh"), *(ROOT / "configs").rglob("*.sh"), *(ROOT / "tests").rglob("*.sh")])
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def each(paths: list[Path]):
+    return pytest.mark.parametrize("path", paths, ids=name)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of everything a file imports, inside functions too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> set[str]:
+    """The modules of rubric_rl, or its folders, that a file imports."""
+    return {parts[1] for parts in (dotted.split(".") for dotted in imports(path)) if parts[0] == "rubric_rl"}
+
+
+def code(path: Path) -> str:
+    """The program text without comments and docstrings."""
+    module = tree(path)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+    return ast.unparse(module)
+
+
+class TestImports:
+    @each(TOP)
+    def test_point_to_the_left(self, path):
+        assert path.stem in ORDER, f"give {path.stem} its place in ORDER"
+        assert own_imports(path) <= set(ORDER[: ORDER.index(path.stem)])
+
+    @each(sorted((LIBRARY / "cpu").rglob("*.py")))
+    def test_of_the_stack_without_a_gpu_know_nothing_of_the_tiny_world(self, path):
+        assert "tiny" not in own_imports(path)
+
+    @each(TOP + THIN)
+    def test_of_the_library_and_the_hooks_name_no_heavy_package(self, path):
+        assert not HEAVY & {dotted.split(".")[0] for dotted in imports(path)}
+
+    def test_of_the_library_and_the_hooks_load_no_heavy_package(self):
+        modules = [f"rubric_rl.{path.stem}" for path in TOP] + [path.stem for path in THIN]
+        program = (
+            "import importlib, sys\n"
+            f"for name in {modules!r}:\n"
+            "    importlib.import_module(name)\n"
+            f"    assert not {HEAVY!r} & sys.modules.keys(), name\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+class TestSizes:
+    @each(MODULES)
+    def test_no_file_is_long(self, path):
+        assert len(path.read_text().splitlines()) <= (120 if path == HOOKS else 250)
+
+    @each(MODULES)
+    def test_no_function_is_long(self, path):
+        functions = [n for n in ast.walk(tree(path)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        assert [f.name for f in functions if f.end_lineno - f.lineno >= 40] == []
+
+    @each(TESTS)
+    def test_no_test_file_is_long(self, path):
+        assert len(path.read_text().splitlines()) <= 400
+
+    @each(sorted(ROOT.glob("run_*.sh")))
+    def test_no_run_script_is_long(self, path):
+        assert len(path.read_text().splitlines()) <= 80
+
+
+class TestOpenings:
+    @each(MODULES)
+    def test_a_module_says_in_one_sentence_what_it_is_and_its_stage(self, path):
+        first = (ast.get_docstring(tree(path)) or "").split("\n")[0]
+        assert re.search(r"\((all )?stages?\b.*\)", first), first
+
+    @each(SHELLS)
+    def test_a_shell_script_stops_at_its_first_failure(self, path):
+        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        sourced = not path.read_text().startswith("#!")  # by a script that has set it
+        assert sourced or lines[0] == "set -euo pipefail"
+
+
+class TestHouse:
+    @each(MODULES + TESTS)
+    def test_no_exception_is_swallowed(self, path):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ExceptHandler):
+                where = f"{name(path)}:{node.lineno}"
+                assert node.type is not None, f"{where}: bare except"
+                broad = ast.unparse(node.type) in ("Exception", "BaseException")
+                silent = all(isinstance(child, (ast.Pass, ast.Continue)) for child in node.body)
+                assert not (broad and silent), f"{where}: every error is swallowed"
+
+    @each([path for path in MODULES + TESTS + SHELLS if path != Path(__file__)])
+    def test_only_own_processes_are_ended(self, path):
+        text = code(path) if path.suffix == ".py" else re.sub(r"(?m)(^|\s)#.*$", "", path.read_text())
+        assert not re.search(r"\b(pkill|killall)\b|\bray\W+stop\b", text)
