@@ -195,6 +195,8 @@ def test_a_resumed_run_is_bit_exact(make_actor, tmp_path, dtype):
     assert {str(tensor.dtype) for tensor in exported.values()} == {f"torch.{dtype}"}
     with pytest.raises(UserError, match="actor_tp0.pt: no such file"):
         make_actor(source, str(tmp_path), **changes)
+    with pytest.raises(UserError, match="was saved for another network"):
+        make_actor(make_checkpoint(tmp_path / "untied", tied=False), str(tmp_path / "checkpoint"), **changes)
 
 
 def test_what_is_not_finite_stops_the_run_and_changes_nothing(hf_dir, make_actor):

@@ -182,7 +182,10 @@ class Actor:
         saved, wanted = state["tensor_model_parallel_size"], self.args.tensor_model_parallel_size
         if saved != wanted:
             raise UserError(f"{file}: was saved with tensor_model_parallel_size {saved}, not {wanted}; use {saved}")
-        for name, parameter in self.model.named_parameters():
+        parameters = dict(self.model.named_parameters())
+        if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state["model"].items()}:
+            raise UserError(f"{file}: was saved for another network than {self.hf_dir}; start a new run directory")
+        for name, parameter in parameters.items():
             parameter.copy_(state["model"][name])
         groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
