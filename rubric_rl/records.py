@@ -39,13 +39,13 @@ def read_records(folder: str | os.PathLike) -> list[dict]:
         raise DataError(f"{folder}: holds no verdict records; set grader_records for the run")
     for path in paths:
         for number, record in read_jsonl(path, cut_end=True):
-            if not _is_record(record):
+            if not is_record(record):
                 raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
             latest[tuple(record[key] for key in ANSWER)] = record
     return list(latest.values())
 
 
-def _is_record(record) -> bool:
+def is_record(record) -> bool:
     """Whether rewards can be computed from it."""
     if not isinstance(record, dict) or not {*ANSWER, "score", "rubrics", "verdicts"} <= record.keys():
         return False

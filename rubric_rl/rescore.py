@@ -1,54 +1,76 @@
-"""Computes rewards again from stored verdicts, without a model, and holds them against the stored ones (stage 4, reward)."""
+"""Computes scores again from stored verdicts, under the same or another rule, without a model (stage 4, reward)."""
 
 import argparse
 import math
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
-from rubric_rl.records import ANSWER, read_records, reward_of
+from rubric_rl.records import ANSWER
+from rubric_rl.rules import Rule, add_rule_flags, penalty_from, rule_from
+from rubric_rl.runs import Run
 from rubric_rl.schema import UserError, write_jsonl
+from rubric_rl.summary import Summary
+from rubric_rl.table import summary_lines
 
 
-def rescore(records: list[dict]) -> list[dict]:
-    """Per record: what tells the answer apart, its status, the stored score and the one from the verdicts (None: ungraded)."""
-    rows = []
+def rescore(records: Iterable[Mapping], rule: Rule = Rule()) -> Iterator[dict]:
+    """Per record: what tells the answer apart, its status, the stored score and the one by the rule (None: it has none)."""
     for record in records:
-        value = reward_of(record)
+        value = rule.score(record)
         kept = {key: record[key] for key in (*ANSWER, "status", "score")}
-        rows.append(kept | {"rescored": None if math.isnan(value) else value})
-    return rows
+        yield kept | {"rescored": None if math.isnan(value) else value}
 
 
-def table(rows: list[dict]) -> str:
-    """One line per split and weight version: answers, ungraded ones, mean of the stored and of the recomputed scores."""
-    parts = defaultdict(list)
-    for row in rows:
-        parts[row["split"], row["weight_version"]].append(row)
-    lines = [f"{'split':>6} {'weights':>8} {'answers':>8} {'ungraded':>9} {'stored':>8} {'rescored':>9}"]
-    for (split, version), part in sorted(parts.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])):
-        graded = [row for row in part if row["rescored"] is not None]
-        means = [statistics.fmean(row[key] for row in graded) if graded else math.nan for key in ("score", "rescored")]
-        lines.append(f"{split:>6} {version:>8} {len(part):>8} {len(part) - len(graded):>9} {means[0]:>8.4f} {means[1]:>9.4f}")
-    return "\n".join(lines)
+class Table:
+    """One line per split and weight version: answers, those without a score, mean of the stored and of the new scores."""
+
+    def __init__(self):
+        self.parts, self.differ = defaultdict(list), 0
+
+    def add(self, row: Mapping) -> None:
+        self.differ += row["rescored"] != row["score"]
+        self.parts[row["split"], row["weight_version"]].append((row["score"], row["rescored"]))
+
+    def __str__(self) -> str:
+        width = max(8, *(len(version) for _, version in self.parts))
+        lines = [f"{'split':>6} {'weights':>{width}} {'answers':>8} {'no score':>9} {'stored':>8} {'rescored':>9}"]
+        for (split, version), part in sorted(self.parts.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])):
+            scored = [pair for pair in part if pair[1] is not None]
+            means = [statistics.fmean(values) for values in zip(*scored)] or [math.nan] * 2
+            counts = f"{len(part):>8} {len(part) - len(scored):>9}"
+            lines.append(f"{split:>6} {version:>{width}} {counts} {means[0]:>8.4f} {means[1]:>9.4f}")
+        return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rubric_rl.rescore", description=__doc__, allow_abbrev=False)
-    parser.add_argument("records", help="a folder of verdict records, e.g. runs/tiny/verdicts, or one file")
+    parser.add_argument("records", help="an evaluation's --out, a folder of verdict records, e.g. runs/tiny/verdicts, or one file")
     parser.add_argument("--out", help="also write one JSON line per answer to this file")
+    parser.add_argument("--summary", action="store_true", help="also the full evaluation table of the last weight version by this rule")
+    parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
+    add_rule_flags(parser)
     args = parser.parse_args()
+    table = Table()
     try:
-        rows = rescore(read_records(args.records))
-        if args.out:
-            write_jsonl(args.out, rows)
+        rule = rule_from(args)
+        rows = _counted(rescore(Run(args.records, args.split, every=True), rule), table)
+        count = write_jsonl(args.out, rows) if args.out else sum(1 for _ in rows)
+        penalty = rule.penalty or penalty_from("hard")
+        lines = summary_lines(Summary(Run(args.records, args.split), rule, penalty).result()) if args.summary else []
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    differ = sum(row["rescored"] != row["score"] for row in rows)
-    print(table(rows))
-    print(f"{len(rows)} answers, {differ} of them with another score than stored")
+    print(f"rule: {rule}\n{table}")
+    print("\n".join([f"{count} answers, {table.differ} of them with another score than stored", *lines]))
     return 0
+
+
+def _counted(rows: Iterable[dict], table: Table) -> Iterator[dict]:
+    for row in rows:
+        table.add(row)
+        yield row
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""What an evaluation asks about: rows, and answers from a file or from the policy behind any endpoint (stages 1 and 2)."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rubric_rl.endpoints import OpenAI, SGLang
+from rubric_rl.healthbench import to_row
+from rubric_rl.runs import read_places
+from rubric_rl.schema import DataError, Row, read_jsonl, row_from_metadata
+from rubric_rl.settings import GraderSettings
+from rubric_rl.store import Storing
+
+
+class RowFile:
+    """A rubric file, raw HealthBench rows or those of data_preprocess.py, read row by row and checked before the first call."""
+
+    def __init__(self, path: str, limit: int = 0):
+        """`limit` rows are drawn as simple-evals draws them. Raises DataError for a broken row or a prompt_id that comes twice."""
+        self.path, self.rubrics = path, {}  # prompt_id -> number of criteria
+        for number, row in self._rows():
+            if row.prompt_id in self.rubrics:
+                raise DataError(f"{path}:{number}, prompt_id {row.prompt_id}: stands above already; leave one of them out")
+            self.rubrics[row.prompt_id] = len(row.rubric)
+        if not self.rubrics:
+            raise DataError(f"{path}: holds no rows")
+        if 0 < limit < len(self.rubrics):
+            self.choose(set(random.Random(0).sample(list(self.rubrics), limit)))
+
+    def choose(self, prompt_ids) -> None:
+        """Keeps only the rows with one of these ids."""
+        self.rubrics = {key: count for key, count in self.rubrics.items() if key in prompt_ids}
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _, row in self._rows() if row.prompt_id in self.rubrics)
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        for number, item in read_jsonl(self.path):
+            where = f"{self.path}:{number}"
+            if not isinstance(item, dict):
+                raise DataError(f"{where}: not a JSON object; give --rows a file of HealthBench rows")
+            yield number, row_from_metadata(item["metadata"], where) if "metadata" in item else to_row(item, where)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A raw response, thoughts and special tokens included; `truncated` tells that it was cut at the length limit."""
+
+    response: str
+    truncated: bool = False
+    tokens: dict = field(default_factory=lambda: {"prompt": 0, "cached": 0, "completion": 0})
+
+
+class AnswerFile:
+    """JSONL of {"prompt_id", "answer"} and optionally "truncated"; several lines of one prompt are its repeats, in order.
+
+    An evaluation's or a training run's verdict records are such a file too. Only places in the file are kept in memory.
+    """
+
+    def __init__(self, path: str | Path):
+        """Raises DataError naming file and line for a line without prompt_id and answer."""
+        self.path = Path(path)
+        self._places: dict[str, dict[int, int]] = {}  # prompt_id -> the answer's number or index -> offset
+        if not self.path.is_file():
+            raise DataError(f"{path}: no such file; give --answers a JSONL file of prompt_id and answer")
+        for number, offset, item in read_places(self.path):
+            if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str) or not _has_answer(item):
+                raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; mend the line')
+            if item["answer"] is not None or item["status"] != "ungraded":  # the policy failed: there is no answer
+                places = self._places.setdefault(item["prompt_id"], {})
+                places[item["index"] if "verdicts" in item else len(places)] = offset
+
+    @property
+    def counts(self) -> Counter:
+        """How many answers each prompt_id has."""
+        return Counter({prompt_id: len(places) for prompt_id, places in self._places.items()})
+
+    async def get(self, row: Row, repeat: int, key: str) -> Answer:
+        """Answer number `repeat` to this row."""
+        with self.path.open("rb") as file:
+            file.seek(list(self._places[row.prompt_id].values())[repeat])
+            item = json.loads(file.readline())
+        return Answer(item["answer"] or "", item.get("truncated") is True or item.get("status") == "truncated")
+
+
+def _has_answer(item: dict) -> bool:
+    answer = item.get("answer", 0)
+    return isinstance(answer, str) or (answer is None and item.get("status") in ("no_answer", "ungraded"))
+
+
+class _Generate(SGLang):
+    """SGLang's own route, asked for an answer to messages."""
+
+    def body(self, content: list[dict], schema: dict, seed: int) -> dict:
+        body = super().body("", schema, seed)
+        body["sampling_params"].pop("json_schema", None)
+        return body | {"text": self._template.render(content, self._settings.thinking)}
+
+
+class _Chat(OpenAI):
+    """A chat endpoint, asked for an answer to messages."""
+
+    def body(self, content: list[dict], schema: dict, seed: int) -> dict:
+        body = super().body("", schema, seed) | {"messages": content}
+        body.pop("response_format", None)
+        return body | self._settings.extra_body
+
+
+class Policy(Storing):
+    """Answers prompts; retries, limits and the store are the grader client's."""
+
+    speaker = "policy"
+
+    def __init__(self, settings: GraderSettings):
+        super().__init__(settings)
+        self._endpoint = _Generate(settings, "") if settings.api == "sglang" else _Chat(settings)
+
+    async def get(self, row: Row, repeat: int, key: str) -> Answer:
+        """Answer number `repeat` to this row; raises Unavailable as GraderClient.ask does."""
+        reply = await self.ask(list(row.messages), {}, self.settings.seed + repeat, key)
+        tokens = {"prompt": reply.prompt_tokens, "cached": reply.cached_tokens, "completion": reply.completion_tokens}
+        return Answer(reply.text, not reply.complete, tokens)

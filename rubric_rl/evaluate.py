@@ -1,0 +1,201 @@
+"""Grades answers to a rubric file with any grader and prints the HealthBench score (stage 6, evaluation).
+
+    python -m rubric_rl.evaluate --rows data/healthbench_hard.jsonl --out runs/eval --policy-url http://127.0.0.1:30000 \\
+        --policy-tokenizer MODEL                                       (the model answers and grades itself)
+    python -m rubric_rl.evaluate --rows ROWS.jsonl --out runs/eval --answers ANSWERS.jsonl --grader-config configs/grader.yaml \\
+        --grader-api openai --grader-url URL --grader-model NAME --grader-api-key-env VARIABLE
+
+Run the same command again after any end: it goes on, and asks nothing twice.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rubric_rl.answers import AnswerFile, Policy, RowFile
+from rubric_rl.endpoints import Unavailable
+from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings, prices
+from rubric_rl.grade import Grading, grade
+from rubric_rl.prompt import grader_prompt
+from rubric_rl.rules import penalty_from
+from rubric_rl.runs import Run
+from rubric_rl.schema import Criterion, DataError, Row, UserError
+from rubric_rl.settings import GraderSettings
+from rubric_rl.store import Store, Storing, file_digest, settings_of
+from rubric_rl.summary import Summary
+from rubric_rl.table import comparison_lines, summary_lines
+from rubric_rl.work import GaveUp, Progress, work_through
+
+OF_GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix", "records")
+
+
+@dataclass
+class Evaluation:
+    """What is graded, by whom and how often."""
+
+    rows: RowFile
+    answers: AnswerFile | Policy
+    grader: Storing
+    store: Store
+    name: str
+    repeats: dict[str, int]  # prompt_id -> answers
+
+    async def run(self, give_up_after: int) -> None:
+        """Grades every answer that has no result yet."""
+        total = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.rubrics.items())
+        self.progress = Progress(total, "criteria", give_up_after)
+        try:
+            await work_through(self._jobs(), self._one, self.grader.settings.concurrency)
+        finally:
+            self.progress.bar.close()
+
+    def _jobs(self) -> Iterator[tuple[Row, int, str]]:
+        for row in self.rows:
+            for repeat in range(self.repeats[row.prompt_id]):
+                key = f"{row.prompt_id}#{repeat}"
+                if key in self.store.finished:
+                    self.progress.skip(len(row.rubric))
+                else:
+                    yield row, repeat, key
+
+    async def _one(self, job: tuple[Row, int, str]) -> None:
+        row, repeat, key = job
+        try:
+            answer = await self.answers.get(row, repeat, key)
+        except Unavailable as error:
+            grading, tokens = Grading(row, "ungraded", None, error=f"policy: {error}"), None
+        else:
+            grading = await grade(self.grader, row, answer.response, truncated=answer.truncated, routing_key=key)
+            tokens = answer.tokens
+        origin = {"split": "eval", "index": repeat, "weight_version": self.name, "messages": list(row.messages)}
+        self.store.finish(key, grading.record() | origin | {"policy_tokens": tokens})
+        self.progress.done(len(row.rubric), grading.error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rubric_rl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--rows", required=True, help="rubric file: raw HealthBench rows, or those of data_preprocess.py")
+    parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished one there goes on")
+    parser.add_argument("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
+    parser.add_argument("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")
+    parser.add_argument("--limit", type=int, default=0, help="only so many prompts, drawn as simple-evals draws them")
+    parser.add_argument("--name", default="", help="name of the run in tables (default: the policy's model or the answers file)")
+    parser.add_argument("--moved", action="store_true", help="go on although an endpoint has another URL now")
+    parser.add_argument("--against", metavar="RUN", help="also the paired difference to this earlier run, RUN -> this one")
+    parser.add_argument("--length-penalty", default="hard", help="of the length-adjusted figure: full, hard, consensus or a number (default: %(default)s)")
+    parser.add_argument("--give-up-after", type=int, default=50, help="ungraded answers in a row that end the run (default: %(default)s; 0: never)")
+    parser.add_argument("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
+    parser.add_argument("--grader-price", help="price per million tokens: prompt,cached,completion")
+    parser.add_argument("--policy-price", help="the same for the policy")
+    add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)", ("records",))
+    add_endpoint_flags(parser, "policy", "policy", OF_GRADER_ONLY)
+    return parser
+
+
+def _settings(args: argparse.Namespace) -> tuple[GraderSettings | None, GraderSettings]:
+    """The policy's settings (None with an answers file) and the grader's."""
+    policy = None
+    if not args.answers:
+        policy = endpoint_settings(args, "policy", {"retries": RETRIES, "max_tokens": 6144})
+        if not policy.url:
+            raise UserError("nothing to grade: give --answers FILE, or --policy-url for a model that answers")
+    own = {"retries": RETRIES}
+    if policy and not args.grader_url:
+        own |= {name: getattr(policy, name) for name in ("url", "api", "model", "tokenizer", "api_key_env")}
+    return policy, endpoint_settings(args, "grader", own, args.grader_config)
+
+
+def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
+    if answers is None:
+        return dict.fromkeys(rows.rubrics, max(args.repeats, 1))
+    counts = answers.counts
+    missing = [prompt_id for prompt_id in rows.rubrics if not counts[prompt_id]]
+    if len(missing) == len(rows.rubrics) or (missing and not args.allow_missing):
+        raise DataError(f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; add --allow-missing to leave them out")
+    rows.choose(counts)
+    return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.rubrics}
+
+
+class Plan:
+    """Everything that the flags describe, checked before the first call."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.policy, self.grader = _settings(args)
+        self.rows, self.answers = RowFile(args.rows, args.limit), AnswerFile(args.answers) if args.answers else None
+        self.repeats = _repeats(args, self.rows, self.answers)
+        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.rubrics.items())
+        self.prices = {who: prices(getattr(args, f"{who}_price")) for who in ("grader", "policy")}
+        self.penalty = penalty_from(args.length_penalty)
+        self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
+        default = Path(args.answers).stem if args.answers else Path(args.policy_model or args.policy_tokenizer or "policy").name
+        self.name = args.name or default
+
+    def identity(self) -> dict:
+        """All that a result depends on."""
+        answers = {"sha256": file_digest(self.args.answers)} if self.answers else {"policy": settings_of(self.policy, OF_GRADER_ONLY)}
+        return {
+            "kind": "evaluate",
+            "name": self.name,
+            "rows": {"sha256": file_digest(self.args.rows), "limit": self.args.limit},
+            "answers": answers,
+            "repeats": self.args.repeats,
+            "grader": settings_of(self.grader),
+            "grader_prompt": grader_prompt(self.grader.mode, [{"role": "user", "content": ""}], "", [Criterion("", 1.0)]),
+        }
+
+    async def run(self) -> None:
+        """Asks and grades; the folder --out then holds one record per answer."""
+        async with AsyncExitStack() as stack:
+            grader = await stack.enter_async_context(Storing(self.grader))
+            answers = self.answers or await stack.enter_async_context(Policy(self.policy))
+            store = stack.enter_context(Store(self.args.out, self.identity(), moved=self.args.moved))
+            grader.store = store
+            if not self.answers:
+                answers.store = store
+            await Evaluation(self.rows, answers, grader, store, self.name, self.repeats).run(self.args.give_up_after)
+
+    def report(self) -> dict:
+        """Writes result.json, prints it, and returns it; every criterion that was to be asked is accounted for in it."""
+        summary = Summary(Run(self.args.out), penalty=self.penalty)
+        result = summary.result({who: value for who, value in self.prices.items() if value})
+        result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
+        (self.args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print("\n".join(summary_lines(result)))
+        if self.before:
+            print("\n".join(comparison_lines(self.before, summary)))
+        return result
+
+
+def main() -> int:
+    args, stopped = _parser().parse_args(), ""
+    try:
+        plan = Plan(args)
+        try:
+            asyncio.run(plan.run())
+        except GaveUp as error:
+            stopped = str(error)
+        except KeyboardInterrupt:
+            stopped = "interrupted; run the same command again to go on"
+        result = plan.report()
+    except (UserError, OSError) as error:
+        print(f"error: {stopped or error}", file=sys.stderr)
+        return 2
+    if stopped:
+        print(f"error: {stopped}", file=sys.stderr)
+        return 2
+    if ungraded := result["answers"]["ungraded"]:
+        print(f"error: {ungraded} answers stayed ungraded and are left out; run the same command again to ask for them", file=sys.stderr)
+    return 1 if ungraded else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

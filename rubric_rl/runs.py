@@ -1,0 +1,94 @@
+"""Stored verdict records, read one at a time: an evaluation's, or those that training left behind (stage 6, evaluation)."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rubric_rl.records import ANSWER, is_record
+from rubric_rl.schema import DataError
+
+
+class Run:
+    """The latest record of every answer of a run. Only places in the files are kept in memory, never the records."""
+
+    def __init__(self, folder: str | Path, split: str = "", weights: str = "", every: bool = False):
+        """`folder` is an evaluation's --out, a folder of verdict records or one such file. Of a training run `split` and
+        `weights` choose; without `weights` the last weight version counts, with `every` all of them do.
+
+        Raises DataError when there are no such records, or one that is none.
+        """
+        self.folder = Path(folder)
+        place = self.folder / "verdicts" if (self.folder / "verdicts").is_dir() else self.folder
+        if not place.exists():
+            raise DataError(f"{self.folder}: no such folder or file; name an evaluation's --out or a folder of verdict records")
+        self._paths = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+        self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER -> (number of the file, offset)
+        for number, path in enumerate(self._paths):
+            for offset, record in _records(path):
+                self._places[tuple(record[key] for key in ANSWER)] = (number, offset)
+        if split:
+            self._keep(lambda key: key[0] == split)
+        versions = sorted({key[2] for key in self._places}, key=lambda version: (len(version), version))
+        self.weights = weights or (versions[-1] if versions else "")
+        self.name = f"{self.folder.name} ({self.weights})" if self.weights else self.folder.name
+        if not every:
+            self._keep(lambda key: key[2] == self.weights)
+        if not self._places:
+            named = "".join(f" of {kind} {name}" for kind, name in (("split", split), ("weights", weights)) if name)
+            raise DataError(f"{self.folder}: holds no verdict records{named}; check the folder")
+
+    def _keep(self, wanted: Callable[[tuple], bool]) -> None:
+        self._places = {key: place for key, place in self._places.items() if wanted(key)}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[dict]:
+        yield from self._read(self._places.values())
+
+    @property
+    def prompt_ids(self) -> dict[str, int]:
+        """Each prompt_id with its number of answers, in the files' order."""
+        counts: dict[str, int] = {}
+        for key, _ in sorted(self._places.items(), key=lambda item: item[1]):
+            counts[key[3]] = counts.get(key[3], 0) + 1
+        return counts
+
+    def by_prompt(self) -> Callable[[str], list[dict]]:
+        """A function that reads one prompt's records."""
+        places: dict[str, list] = {}
+        for key, place in self._places.items():
+            places.setdefault(key[3], []).append(place)
+        return lambda prompt_id: list(self._read(places.get(prompt_id, [])))
+
+    def _read(self, places) -> Iterator[dict]:
+        files = {}
+        try:
+            for number, offset in sorted(places):
+                if number not in files:
+                    files[number] = self._paths[number].open("rb")
+                files[number].seek(offset)
+                yield json.loads(files[number].readline())
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def read_places(path: str | Path, cut_end: bool = False) -> Iterator[tuple[int, int, object]]:
+    """Yields (line number, offset, value) of a JSONL file, as `read_jsonl` does without the offset."""
+    offset = 0
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and not (cut_end and not line.endswith(b"\n")):
+                try:
+                    yield number, offset, json.loads(line.decode())
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}:{number}: broken JSON ({error}); make the file again") from None
+            offset += len(line)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict]]:
+    for number, offset, record in read_places(path, cut_end=True):
+        if not is_record(record):
+            raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
+        yield offset, record

@@ -1,0 +1,167 @@
+"""What a run's records add up to: the reference's figures and, beside them and apart, everything else (stage 6, evaluation)."""
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from rubric_rl.rules import Rule, tag_scores
+from rubric_rl.stats import PENALTIES, bootstrap_std, clipped_mean, interval, length_adjusted, ratio, worst_at_k
+
+OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
+NO_CALL = ("no_answer", "truncated")  # score 0 without a call
+TOKENS = ("prompt", "cached", "completion")
+
+
+class Values:
+    """One metric: a value per answer, with the number of the answer's prompt."""
+
+    def __init__(self):
+        self.prompts, self.values = array("l"), array("d")
+
+    def add(self, prompt: int, value: float) -> None:
+        self.prompts.append(prompt)
+        self.values.append(value)
+
+    def parts(self) -> np.ndarray:
+        """One row per prompt: (sum of its values, their number)."""
+        prompts = np.unique(self.prompts, return_inverse=True)[1]
+        return np.stack([np.bincount(prompts, self.values), np.bincount(prompts)], axis=1)
+
+    def means(self) -> dict[int, float]:
+        """The mean over each prompt's answers."""
+        return dict(zip(np.unique(self.prompts).tolist(), ratio(self.parts()).tolist(), strict=True))
+
+
+class Summary:
+    """Adds up records one by one; keeps a few numbers per answer and no text."""
+
+    def __init__(self, records: Iterable[Mapping] = (), rule: Rule = Rule(), penalty: float = PENALTIES["hard"]):
+        """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure beside the headline."""
+        self.rule, self.penalty = rule, penalty
+        self.metrics: dict[str, Values] = defaultdict(Values)
+        self.prompts: dict[str, int] = {}  # prompt_id -> number
+        self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
+        self.characters, self.seconds, self.calls = array("l"), 0.0, 0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Mapping) -> None:
+        """Counts one record."""
+        status = record["status"]
+        self.answers[status] += 1
+        self._count_criteria(record)
+        self.seconds += record["seconds"]
+        self.calls += record["calls"]
+        for who, parts in (("grader", ("first_tokens", "rest_tokens")), ("policy", ("policy_tokens",))):
+            for kind in TOKENS:
+                self.tokens[f"{who}_{kind}"] += sum((record.get(part) or {}).get(kind, 0) for part in parts)
+        if math.isnan(value := self.rule.score(record)):
+            self.answers["without_score"] += status != "ungraded"  # the rule leaves no positive points
+            return
+        prompt = self.prompts.setdefault(record["prompt_id"], len(self.prompts))
+        characters = len(record["answer"]) if status == "graded" else None
+        self.characters.append(characters or 0)
+        adjusted = value if characters is None else length_adjusted(value, characters, self.penalty)
+        scores = dict.fromkeys(record["example_tags"], value) | tag_scores(self.rule.judged(record))
+        for name, one in (scores | {OVERALL: value, ADJUSTED: adjusted}).items():
+            self.metrics[name].add(prompt, one)
+
+    def _count_criteria(self, record: Mapping) -> None:
+        count = len(record["rubrics"])
+        self.criteria["all"] += count
+        if record["status"] != "graded":
+            self.criteria[record["status"]] += count
+            return
+        for verdict in record["verdicts"]:
+            self.criteria["unreadable" if verdict is None else "met" if verdict else "not_met"] += 1
+
+    def reference(self) -> dict[str, float]:
+        """The figures that simple-evals prints, under its names: clipped mean, bootstrap std and number of every metric."""
+        figures = {}
+        for name, metric in self.metrics.items():
+            if name != ADJUSTED:
+                figures[name] = clipped_mean(metric.values)
+                figures[f"{name}:n_samples"] = len(metric.values)
+                figures[f"{name}:bootstrap_std"] = bootstrap_std(metric.values)
+        return figures
+
+    def worst(self) -> dict[str, float]:
+        """worst-at-k for every k that some prompt has answers for."""
+        groups = defaultdict(list)
+        metric = self.metrics[OVERALL]
+        for prompt, value in zip(metric.prompts, metric.values, strict=True):
+            groups[prompt].append(value)
+        most = max(map(len, groups.values()), default=0)
+        return {str(k): worst_at_k(list(groups.values()), k) for k in range(1, most + 1)}
+
+    def mean(self, name: str) -> tuple[float, tuple[float, float] | None]:
+        """The unclipped mean of a metric and its 95% interval by prompt."""
+        metric = self.metrics[name]
+        return float(np.mean(metric.values)), interval(metric.parts(), ratio)
+
+    def shown(self, kind: str) -> list[str]:
+        """The tags of one kind (theme, axis, level) that have a score, in order."""
+        return sorted(name for name in self.metrics if name.startswith(kind + ":"))
+
+    def result(self, prices: Mapping[str, tuple[float, float, float]] | None = None) -> dict:
+        """Everything as JSON: `reference` is comparable with simple-evals; nothing else is mixed into it."""
+        if OVERALL not in self.metrics:
+            return {"reference": {}, "worst_at_k": {}, "beside": {}} | self._counts(prices or {})
+        mean, by_prompt = self.mean(OVERALL)
+        adjusted, adjusted_by_prompt = self.mean(ADJUSTED)
+        beside = {
+            "prompts": len(self.prompts),
+            "mean_unclipped": mean,
+            "interval_by_prompt": by_prompt,
+            "length_adjusted": {
+                "penalty_per_500_characters": self.penalty,
+                "mean_unclipped": adjusted,
+                "mean_clipped": clipped_mean(self.metrics[ADJUSTED].values),
+                "interval_by_prompt": adjusted_by_prompt,
+            },
+            "characters_per_answer": float(np.mean(self.characters)),
+            "rule": str(self.rule),
+        }
+        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | self._counts(prices or {})
+
+    def _counts(self, prices: Mapping) -> dict:
+        cost = {who: round(sum(p * n for p, n in zip(price, self._billed(who))) / 1e6, 4) for who, price in prices.items()}
+        names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
+        statuses = ("graded", *NO_CALL, "ungraded", "without_score")
+        return {
+            "answers": {"all": sum(self.answers.values()) - self.answers["without_score"]} | {n: self.answers[n] for n in statuses},
+            "criteria": {name: self.criteria[name] for name in names},
+            "tokens": dict(self.tokens),
+            "calls": self.calls,
+            "grading_seconds": round(self.seconds, 2),
+            "cost": cost,
+        }
+
+    def _billed(self, who: str) -> tuple[int, int, int]:
+        prompt, cached, completion = (self.tokens[f"{who}_{kind}"] for kind in TOKENS)
+        return prompt - cached, cached, completion
+
+
+def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
+    """after - before on the prompts that both have a value for, each prompt's answers averaged first; None without such."""
+    if name not in before.metrics or name not in after.metrics:
+        return None
+    one, other = before.metrics[name].means(), after.metrics[name].means()
+    common = [(one[before.prompts[p]], other[after.prompts[p]]) for p in before.prompts.keys() & after.prompts.keys()
+              if before.prompts[p] in one and after.prompts[p] in other]  # fmt: skip
+    if not common:
+        return None
+    gains = np.array(sorted(b - a for a, b in common))  # sorted: the interval must not depend on the order of a set
+    return {
+        "prompts": len(common),
+        "before": float(np.mean([a for a, _ in common])),
+        "after": float(np.mean([b for _, b in common])),
+        "difference": float(gains.mean()),
+        "interval_by_prompt": interval(np.stack([gains, np.ones(len(gains))], axis=1), ratio),
+        "better": int((gains > 1e-9).sum()),
+        "equal": int((abs(gains) <= 1e-9).sum()),
+        "worse": int((gains < -1e-9).sum()),
+    }
