@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from rubric_rl.cpu.batch import MicroBatch, plan
 from rubric_rl.cpu.convert import gather_hf, load_hf, write_hf
-from rubric_rl.cpu.grpo import Tokens, grpo_loss, token_log_probs
+from rubric_rl.cpu.grpo import grpo_loss, token_log_probs
 from rubric_rl.cpu.megatron import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
@@ -110,10 +110,7 @@ class Actor:
         for batch in batches:
             logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
             values = token_log_probs(logits, batch.targets, self.args.rollout_temperature, self.args.entropy_coef != 0)
-            tokens = Tokens(
-                batch.advantages, batch.weights, batch.old_log_probs, batch.ref_log_probs, batch.rollout_log_probs
-            )
-            loss, metrics = grpo_loss(self.args, tokens, *values)
+            loss, metrics = grpo_loss(self.args, batch, *values)
             with cpu_device():
                 loss.backward()
             sums.update({name: value.item() for name, value in metrics.items()})

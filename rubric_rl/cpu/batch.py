@@ -5,29 +5,24 @@ from dataclasses import dataclass
 
 import torch
 
-from rubric_rl.cpu.grpo import broadcast_advantages, token_weights
+from rubric_rl.cpu.grpo import Tokens, broadcast_advantages, token_weights
 from rubric_rl.schema import UserError
 
 DEFAULT_TOKENS = 1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
 
 
-@dataclass
-class MicroBatch:
-    """Samples of similar length. `n` counts their response tokens with loss mask 1; the other tensors are [n].
+@dataclass(kw_only=True)
+class MicroBatch(Tokens):
+    """Samples of similar length; the actor fills in `old_log_probs` and `ref_log_probs` when it needs them.
 
-    `inputs` is [samples, length], padded on the right with 0; the logits at (rows[i], columns[i]) predict targets[i].
-    `old_log_probs` and `ref_log_probs` are filled in by the actor when it needs them.
+    `inputs` is [samples, length], padded on the right with 0. Of the n response tokens with loss mask 1, targets[i] is
+    predicted by the logits at (rows[i], columns[i]).
     """
 
     inputs: torch.Tensor
     rows: torch.Tensor
     columns: torch.Tensor
     targets: torch.Tensor
-    advantages: torch.Tensor
-    weights: torch.Tensor
-    rollout_log_probs: torch.Tensor | None
-    old_log_probs: torch.Tensor | None = None
-    ref_log_probs: torch.Tensor | None = None
 
 
 def plan(args: Namespace, data: dict, dp_rank: int, dp_size: int) -> list[list[MicroBatch]]:

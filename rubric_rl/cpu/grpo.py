@@ -17,9 +17,9 @@ from rubric_rl.schema import UserError
 KL_TYPES = ("k1", "k2", "k3", "low_var_kl")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tokens:
-    """What the loss needs to know of a micro-batch; every tensor is fp32 [n].
+    """What the loss needs to know of the tokens of a micro-batch; every tensor is fp32 [n].
 
     `old_log_probs` None: the policy that answers is the one that is trained, so the old values are the current ones.
     """
