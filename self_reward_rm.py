@@ -6,7 +6,6 @@ The only file that knows slime's objects; configs/recipe.sh names each hook.
 import asyncio
 import math
 import sys
-import weakref
 from dataclasses import replace
 
 from rubric_rl.client import Aborted, GraderClient
@@ -16,7 +15,7 @@ from rubric_rl.schema import UserError, row_from_metadata
 from rubric_rl.score import batch_advantages, flat_share, graded, is_flat
 from rubric_rl.settings import load_settings
 
-_clients: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # event loop -> its client
+_clients: dict = {}  # the running event loop -> its client
 
 
 async def reward(args, sample, **kwargs):
@@ -59,6 +58,7 @@ def _client(args) -> GraderClient:
         settings, run = load_settings(vars(args)), getattr(args, "save", None)
         settings = replace(settings, records=settings.records or (f"{run}/verdicts" if run else ""))
         url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
+        _clients.clear()  # a client of a loop that has ended would keep its connections open
         _clients[loop] = GraderClient(settings, url, args.hf_checkpoint, lambda: _aborting(args))
     return _clients[loop]
 

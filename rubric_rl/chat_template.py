@@ -36,8 +36,11 @@ class ChatTemplate:
 
     def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
         """The text up to where the model goes on: the messages, the assistant's header, and `opening`."""
-        text = self._template.render(messages=messages, add_generation_prompt=True, enable_thinking=thinking, **self._special())
-        return text + opening
+        options = {"add_generation_prompt": True, "enable_thinking": thinking, **self._special()}
+        try:
+            return self._template.render(messages=messages, **options) + opening
+        except jinja2.TemplateError as error:
+            raise UserError(f"the chat template refuses the grader's turn: {error}; set grader_tokenizer to a chat model") from None
 
     def token_id(self, text: str) -> int:
         """The id of `text` as one token; raises UserError when it is not one."""

@@ -45,7 +45,7 @@ class Reply:
         kinds = {"text": str, "prompt_tokens": int, "cached_tokens": int, "completion_tokens": int}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name} is {getattr(self, name)!r}")
+                raise TypeError(f"{name} is of type {type(getattr(self, name)).__name__}")
 
 
 class SGLang:

@@ -99,7 +99,7 @@ def _criterion(item, where: str) -> Criterion:
     points = item.get("points")
     # The bounds keep every score finite; neither 0 nor NaN nor infinity lies within them.
     if isinstance(points, bool) or not isinstance(points, (int, float)) or not 1e-6 <= abs(points) <= 1e6:
-        raise DataError(f"{where}: points must be a number of size 1e-6 to 1e6, not {str(points)[:40]}")
+        raise DataError(f"{where}: points must be a number of size 1e-6 to 1e6, not {points!r:.40}")
     return Criterion(item["criterion"], points, _tags(item.get("tags"), where))
 
 
@@ -126,7 +126,7 @@ def read_jsonl(path: str | os.PathLike, cut_end: bool = False, refused: list[str
             try:
                 value = json.loads(line.decode())
             except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
-                message = f"{path}:{number}: broken JSON ({error}); make the file again"
+                message = f"{path}:{number}: broken JSON ({getattr(error, 'msg', error)}); make the file again"
                 if refused is None:
                     raise DataError(message) from None
                 refused.append(message)

@@ -260,7 +260,14 @@ class TestModelFolder:
             with pytest.raises(UserError, match="no usable tokenizer.*grader_tokenizer"):
                 GraderClient(GraderSettings(), "http://127.0.0.1:9", str(tmp_path))
 
-    @pytest.mark.parametrize("template, complaint", [(None, "no chat template"), ("{% if %}", "broken chat template")])
+    @pytest.mark.parametrize(
+        "template, complaint",
+        [
+            (None, "no chat template"),
+            ("{% if %}", "broken"),
+            ("{{ raise_exception('no') }}", "refuses the grader's turn: no"),
+        ],
+    )
     def test_without_a_chat_template_too(self, tmp_path, template, complaint):
         folder = chat_model(tmp_path / "m", template)
         with pytest.raises(UserError, match=complaint):

@@ -107,6 +107,11 @@ class TestReward:
         args.reward_key = "score"
         assert reward(FakeEngine(by_answer), args, sample()) == {"score": 6 / 8}
 
+    def test_keeps_no_client_of_an_event_loop_that_has_ended(self, args):
+        for _ in range(3):
+            reward(FakeEngine(by_answer), args, sample())
+        assert len(hooks._clients) == 1
+
     @pytest.mark.parametrize("reward_key", [None, "score"])
     def test_without_metadata_or_router_is_a_number(self, reward_key):
         bare = Namespace(reward_key=reward_key) if reward_key else Namespace()
