@@ -1,4 +1,4 @@
-"""What all tests share: a tiny Qwen3 checkpoint, other weights for it, and one real SGLang engine behind the real router."""
+"""What all tests share: a tiny Qwen3 checkpoint, other weights for it, one real SGLang engine behind the router."""
 
 import os
 from pathlib import Path
@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on few cores, threads only get in each other's way
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: on few cores, threads only get in each other's way
 SHIPPED = Path(__file__).parents[1] / "rubric_rl" / "tiny" / "model"
 
 
 def pytest_collection_modifyitems(items):
     """Fast tests first, so that a slip shows before the servers start."""
-    items.sort(key=lambda item: sum(4 // n for n, mark in ((1, "stack"), (2, "slow")) if item.get_closest_marker(mark)))
+    items.sort(key=lambda item: (bool(item.get_closest_marker("stack")), bool(item.get_closest_marker("slow"))))
 
 
 def make_random_qwen3(path: Path, seed: int = 0) -> Path:
-    """A random Qwen3 of 0.6M parameters with a byte-level tokenizer that knows ` true` and ` false`, saved at `path`."""
+    """A random Qwen3 of 0.6M parameters at `path`; its byte-level tokenizer knows ` true` and ` false`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -27,7 +29,9 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     words = ["the patient has a fever and should rest , drink water and see a doctor", *[" true", " false"] * 9]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
+    bpe.train_from_iterator(
+        words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -35,9 +39,19 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
     )
     tokenizer.save_pretrained(path)
     torch.manual_seed(seed)
-    shape = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2)
-    config = Qwen3Config(vocab_size=len(tokenizer), head_dim=32, max_position_embeddings=2048, tie_word_embeddings=True,
-                         eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id, **shape)  # fmt: skip
+    shape = dict(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2
+    )
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+    )
     model = Qwen3ForCausalLM(config).float()
     for weight in model.parameters():
         if weight.dim() > 1:
@@ -57,8 +71,10 @@ def make_other_weights(model_dir: Path, path: Path, noise: float = 0.5) -> Path:
     torch.manual_seed(1)
     for file in path.glob("*.safetensors"):
         weights = load_file(file)
-        changed = {k: w + noise * w.float().std().to(w.dtype) * torch.randn_like(w) if w.dim() > 1 else w for k, w in weights.items()}
-        save_file(changed, file, metadata={"format": "pt"})
+        for name, weight in weights.items():
+            if weight.dim() > 1:
+                weights[name] = weight + noise * weight.float().std().to(weight.dtype) * torch.randn_like(weight)
+        save_file(weights, file, metadata={"format": "pt"})
     return path
 
 
@@ -77,13 +93,17 @@ def other_weights():
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """The shipped tiny checkpoint, or a random one as long as there is none."""
-    return SHIPPED if (SHIPPED / "config.json").is_file() else make_random_qwen3(tmp_path_factory.mktemp("random-qwen3"))
+    return (
+        SHIPPED if (SHIPPED / "config.json").is_file() else make_random_qwen3(tmp_path_factory.mktemp("random-qwen3"))
+    )
 
 
 @pytest.fixture(scope="session")
 def engine(tiny_model, tmp_path_factory):
-    """A real SGLang engine and router: .url, .urls, .router_url, .router_port, .model_dir, .logs, .child. Weights changed by a test
-    must be changed back by it."""
+    """A real SGLang engine and router: .url, .urls, .router_url, .router_host, .router_port, .model_dir, .logs, .child.
+
+    Weights changed by a test must be changed back by it.
+    """
     from rubric_rl.cpu import engine as cpu
 
     logs = tmp_path_factory.mktemp("engine-logs")
@@ -92,5 +112,13 @@ def engine(tiny_model, tmp_path_factory):
     with cpu.start_engine(tiny_model, port, logs) as child:
         cpu.wait_healthy(url, child, 300)
         with cpu.start_router([url], router_port, logs):
-            yield SimpleNamespace(url=url, urls=[url], router_url=router_url, router_port=router_port, router_host=cpu.HOST,
-                                  model_dir=tiny_model, logs=logs, child=child)  # fmt: skip
+            yield SimpleNamespace(
+                url=url,
+                urls=[url],
+                router_url=router_url,
+                router_port=router_port,
+                router_host=cpu.HOST,
+                model_dir=tiny_model,
+                logs=logs,
+                child=child,
+            )

@@ -17,7 +17,7 @@ from rubric_rl.cpu.process import Child, ServerDied
 from rubric_rl.schema import UserError
 
 ROOT = Path(__file__).parents[1]
-# Writes its own pid and that of a grandchild, which left for a session of its own, whose parent is gone and who ignores SIGTERM.
+# Writes its pid and that of a grandchild in a session of its own, whose parent is gone and who ignores SIGTERM.
 FAMILY = """
 import os, pathlib, signal, sys, time
 if os.fork() == 0:
@@ -97,7 +97,7 @@ def test_server_dies_with_its_guard(tmp_path):
 
 
 def test_grandchildren_of_a_server_that_ended_by_itself_die(tmp_path):
-    code = FAMILY.replace('write_text(str(os.getpid()))\ntime.sleep(600)\n', 'write_text("1"); sys.exit(3)')
+    code = FAMILY.replace("write_text(str(os.getpid()))\ntime.sleep(600)\n", 'write_text("1"); sys.exit(3)')
     assert code != FAMILY
     with Child.start(python(code, str(tmp_path)), tmp_path / "log") as child:
         wait_for(lambda: not child.alive())
@@ -127,7 +127,9 @@ def test_wait_healthy_tells_of_death_at_once_and_of_time_running_out(tmp_path):
         with pytest.raises(ServerDied, match="broken"):
             engine.wait_healthy(url, child, 60)
     waited = []
-    with Child.start(python("import time; print('still loading', flush=True); time.sleep(600)"), tmp_path / "log2", grace=1) as child:
+    with Child.start(
+        python("import time; print('still loading', flush=True); time.sleep(600)"), tmp_path / "log2", grace=1
+    ) as child:
         wait_for(lambda: "loading" in child.tail())
         with pytest.raises(UserError, match="(?s)not up after 1 s.*still loading"):
             engine.wait_healthy(url, child, 1.0, waited.append)
@@ -146,7 +148,10 @@ def test_port_in_use_is_one_line(tmp_path):
         holder.bind((engine.HOST, 0))
         holder.listen()
         port = holder.getsockname()[1]
-        for start in (lambda: engine.start_engine(tmp_path, port, tmp_path), lambda: engine.start_router([], port, tmp_path)):
+        for start in (
+            lambda: engine.start_engine(tmp_path, port, tmp_path),
+            lambda: engine.start_router([], port, tmp_path),
+        ):
             with pytest.raises(UserError, match=f"port {port} for the (engine|router) cannot be used") as error:
                 start()
             assert "\n" not in str(error.value)
@@ -158,7 +163,9 @@ def test_too_little_memory_and_a_missing_model_are_one_line(tmp_path, monkeypatc
         engine.start_engine(tmp_path / "nowhere", engine.free_port(), tmp_path)
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(engine, "available_gb", lambda: 0.7)
-    with pytest.raises(UserError, match=r"too little memory for an SGLang engine: about 2.0 GB needed, 0.7 GB available"):
+    with pytest.raises(
+        UserError, match=r"too little memory for an SGLang engine: about 2.0 GB needed, 0.7 GB available"
+    ):
         engine.start_engine(tmp_path, engine.free_port(), tmp_path)
 
 

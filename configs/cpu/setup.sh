@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of the stack without a GPU: .venv in the repository root, or $VENV. A second call returns at once.
-# pip's own settings count: PIP_INDEX_URL or PIP_EXTRA_INDEX_URL can name an index with CPU builds of torch (the default one brings
-# several GB of CUDA along, which works as well).
+# Makes the virtual environment of the stack without a GPU: .venv in the repository root, or $VENV. A second call ends
+# at once. PIP_INDEX_URL or PIP_EXTRA_INDEX_URL, which pip reads, can name an index with CPU builds of torch (the usual
+# one brings several GB of CUDA along, which works as well).
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -16,9 +16,10 @@ say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2 && exit 2; }
 installed() { [[ ! -e "$begun" && -x "$venv/bin/python" && "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]; }
 
-# Runs pip with these arguments; a line every 20 seconds says that it lives. pip's noise goes to the log.
+# Runs pip with these arguments, its noise in the log; a line every 20 seconds says that it lives. It keeps the lock
+# should this script be killed.
 run_pip() {
-  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" >>"$log" 2>&1 9<&- &
+  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" >>"$log" 2>&1 &
   local pip=$! seconds=0
   trap 'kill "$pip" 2>/dev/null; exit 130' INT TERM
   while kill -0 "$pip" 2>/dev/null; do
@@ -33,7 +34,7 @@ main() {
   installed && exit 0
   local python="${PYTHON:-python3}" free
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    die "Python 3.11 or newer is needed, $python is $("$python" --version 2>&1 || true); install it or set PYTHON=/path/to/python3.11"
+    die "Python 3.11 or newer is needed ($python: $("$python" --version 2>&1 || true)); set PYTHON=/path/to/python3.11"
   exec 9<"${BASH_SOURCE[0]}" # the lock is on this file: one install per clone at a time
   flock -n 9 || { say "another install is at work, waiting" && flock 9; }
   installed && exit 0

@@ -1,4 +1,4 @@
-"""SGLang engines on the CPU, the router before them, and new weights into them (stage 2, rollout; stage 3 asks the same engines)."""
+"""SGLang engines on the CPU, the router before them, and new weights into them (stages 2 rollout and 3 grading)."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from rubric_rl.cpu.process import Child, ServerDied
+from rubric_rl.cpu.process import Child
 from rubric_rl.schema import UserError
 
 HOST = "127.0.0.1"
@@ -24,6 +24,15 @@ from sglang_router.router import Router
 from sglang_router.router_args import RouterArgs
 Router.from_args(RouterArgs(**json.loads(sys.argv[1]))).start()
 """  # `python -m sglang_router.launch_router` would import all of SGLang first (20 s)
+ROUTER_KNOBS = {
+    "assignment_mode": "min_group",  # a new routing key goes to the engine with the fewest keys
+    "worker_startup_check_interval": 1,
+    "health_check_interval_secs": 5,
+    "health_success_threshold": 1,
+    "log_level": "error",
+    "disable_retries": True,  # the client retries, where attempts are counted
+    "disable_circuit_breaker": True,  # it counts answers 400: ten bad requests would shut out a good engine
+}
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
 
 
@@ -41,8 +50,10 @@ def require_port(port: int, what: str) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as problem:
-            raise UserError(f"port {port} for the {what} cannot be used ({problem.strerror}): "
-                            "end the process that holds it or choose another port") from None
+            raise UserError(
+                f"port {port} for the {what} cannot be used ({problem.strerror}): "
+                "end the process that holds it or choose another port"
+            ) from None
 
 
 def available_gb() -> float:
@@ -50,21 +61,30 @@ def available_gb() -> float:
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        free = min(free, int(limit) - int((group / "memory.current").read_text()))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])  # file cache gives way
+        free = min(free, int(limit) - used)
     return free / 1e9
 
 
 def require_memory(gigabytes: float, what: str) -> None:
     """Raises UserError when less than `gigabytes` is available."""
     if (free := available_gb()) < gigabytes:
-        raise UserError(f"too little memory for {what}: about {gigabytes:.1f} GB needed, {free:.1f} GB available; end other programs")
+        raise UserError(
+            f"too little memory for {what}: about {gigabytes:.1f} GB needed, {free:.1f} GB available; "
+            "end other programs"
+        )
 
 
 def request(url: str, payload: dict | None = None, timeout: float = 60.0):
-    """GET, or POST of JSON where there is a payload; the decoded answer. Raises UserError with the server's own words."""
+    """GET, or POST of JSON where there is a payload; the decoded answer.
+
+    Raises UserError with the server's own words.
+    """
     data = None if payload is None else json.dumps(payload).encode()
+    call = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with _OPENER.open(urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=timeout) as answer:
+        with _OPENER.open(call, timeout=timeout) as answer:
             body = answer.read().decode()
     except urllib.error.HTTPError as problem:
         raise UserError(f"{url} answered {problem.code}: {problem.read().decode('utf-8', 'replace')[:500]}") from None
@@ -74,12 +94,22 @@ def request(url: str, payload: dict | None = None, timeout: float = 60.0):
 
 
 def _environment(**extra: str) -> dict:
-    local = {"NO_PROXY": f"{HOST},localhost", "no_proxy": f"{HOST},localhost", "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **local, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore", **extra}
+    local = {"NO_PROXY": f"{HOST},localhost", "no_proxy": f"{HOST},localhost", "HF_HUB_OFFLINE": "1"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **local, **quiet, "OMP_NUM_THREADS": "1", **extra}
 
 
-def start_engine(model_dir: str | Path, port: int, log_dir: str | Path, *, dtype: str = "float32", max_total_tokens: int = 60_000,
-                 max_running_requests: int = 64, log_level: str = "warning", extra: Iterable[str] = ()) -> Child:
+def start_engine(
+    model_dir: str | Path,
+    port: int,
+    log_dir: str | Path,
+    *,
+    dtype: str = "float32",
+    max_total_tokens: int = 60_000,
+    max_running_requests: int = 64,
+    log_level: str = "warning",
+    extra: Iterable[str] = (),
+) -> Child:
     """Start one SGLang server on `port`; returns at once (see `wait_healthy`).
 
     dtype: float32 gives the trainer's own log-probabilities; "auto" would mean float16 on a CPU.
@@ -90,35 +120,44 @@ def start_engine(model_dir: str | Path, port: int, log_dir: str | Path, *, dtype
         raise UserError(f"{model_dir} holds no Hugging Face checkpoint (no config.json)")
     require_port(port, "engine")
     require_memory(ENGINE_GB, "an SGLang engine")
-    command = [
-        sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), "--host", HOST, "--port", str(port),
-        "--device", "cpu", "--attention-backend", "torch_native", "--dtype", dtype, "--served-model-name", "policy",
-        "--max-total-tokens", str(max_total_tokens), "--max-running-requests", str(max_running_requests),
-        # A share of what is free when the engine starts, of which max-total-tokens takes less: roomy, because
-        # the trainer's processes start at the same time and must not make the engine believe memory is gone.
-        "--mem-fraction-static", "0.6", "--weight-version", "0", "--enable-cache-report", "--enable-metrics",
-        "--constrained-json-disable-any-whitespace", "--log-level", log_level, *extra,
-    ]  # fmt: skip
-    path = os.pathsep.join(filter(None, [str(COMPAT), os.environ.get("PYTHONPATH", "")]))
-    env = _environment(PYTHONPATH=path, SGLANG_USE_CPU_ENGINE="1", SGLANG_EXTERNAL_MODEL_PACKAGE="engine_models")
-    return Child.start(command, Path(log_dir) / f"engine-{port}.log", env, name=f"the SGLang engine on port {port}",
-                       grace=1.0)  # it has nothing to save, and its own orderly end takes 8 s
+    # mem-fraction-static is a share of what is free when the engine starts, of which max-total-tokens takes less:
+    # roomy, because the trainer starts at the same time and must not make the engine believe that memory is gone.
+    flags = (
+        f"--host {HOST} --port {port} --device cpu --attention-backend torch_native --dtype {dtype} "
+        f"--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
+        f"--max-total-tokens {max_total_tokens} --max-running-requests {max_running_requests} --enable-cache-report "
+        f"--enable-metrics --constrained-json-disable-any-whitespace --log-level {log_level}"
+    )
+    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split(), *extra]
+    log = Path(log_dir) / f"engine-{port}.log"
+    # Without grace: it has nothing to save, and its own orderly end takes 8 s.
+    return Child.start(command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0)
+
+
+def _engine_environment(log: Path) -> dict:
+    # torch would keep the rendezvous of its (one) rank on a port that is open to the network; a file does as well.
+    store = log.absolute().with_suffix(".store")
+    store.unlink(missing_ok=True)
+    return _environment(
+        PYTHONPATH=os.pathsep.join(filter(None, [str(COMPAT), os.environ.get("PYTHONPATH", "")])),
+        SGLANG_USE_CPU_ENGINE="1",
+        SGLANG_EXTERNAL_MODEL_PACKAGE="engine_models",
+        SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE=f"file://{store}",
+        GLOO_SOCKET_IFNAME="lo",
+    )
 
 
 def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual") -> Child:
     """Start the router on `port`, wait until it is up and has taken in all (healthy) `worker_urls`.
 
-    policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine. Raises UserError (port in use) and ServerDied.
+    policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine.
+    Raises UserError (port in use) and ServerDied.
     """
     require_port(port, "router")
-    knobs = dict(
-        host=HOST, port=port, policy=policy, assignment_mode="min_group", prometheus_host=HOST, prometheus_port=free_port(),
-        worker_startup_check_interval=1, health_check_interval_secs=5, health_success_threshold=1, log_level="error",
-        disable_retries=True,  # the client retries, where attempts are counted
-        disable_circuit_breaker=True,  # it counts answers 400: ten bad requests would shut out a good engine for a minute
-    )  # fmt: skip
-    child = Child.start([sys.executable, "-c", ROUTER_MAIN, json.dumps(knobs)], Path(log_dir) / f"router-{port}.log",
-                        _environment(), name=f"the router on port {port}", grace=3.0)  # fmt: skip
+    own = {"host": HOST, "port": port, "policy": policy, "prometheus_host": HOST, "prometheus_port": free_port()}
+    command = [sys.executable, "-c", ROUTER_MAIN, json.dumps(ROUTER_KNOBS | own)]
+    log = Path(log_dir) / f"router-{port}.log"
+    child = Child.start(command, log, _environment(), name=f"the router on port {port}", grace=3.0)
     url = f"http://{HOST}:{port}"
     try:
         wait_healthy(url, child, 60)
@@ -129,8 +168,10 @@ def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, pol
     return child
 
 
-def wait_healthy(url: str, child: Child, timeout: float = 300.0, progress: Callable[[float], None] | None = None) -> float:
-    """Wait until GET `url`/health answers 200; returns the seconds waited, which `progress` is told about once a half second.
+def wait_healthy(
+    url: str, child: Child, timeout: float = 300.0, progress: Callable[[float], None] | None = None
+) -> float:
+    """Wait until GET `url`/health answers 200; returns the seconds waited, which `progress` hears of every half second.
 
     Raises ServerDied with the end of its log when the process ends first, UserError after `timeout` seconds.
     """
@@ -156,7 +197,8 @@ def add_workers(router_url: str, worker_urls: list[str], child: Child, timeout: 
     while missing := set(worker_urls) - healthy_workers(router_url):
         child.check()
         if time.monotonic() - start > timeout:
-            raise UserError(f"the router has not taken in {', '.join(sorted(missing))} within {timeout:.0f} s; see {child.log}")
+            names = ", ".join(sorted(missing))
+            raise UserError(f"the router has not taken in {names} within {timeout:.0f} s; see {child.log}")
         time.sleep(0.1)
 
 
@@ -184,7 +226,3 @@ def update_weights(urls: Iterable[str], hf_dir: str | Path, version: str) -> Non
     for url in urls:
         if (found := request(url + "/model_info")["weight_version"]) != version:
             raise UserError(f"{url} serves weight version {found}, not {version}")
-
-
-__all__ = ["Child", "ServerDied", "add_workers", "available_gb", "free_port", "healthy_workers", "request", "require_memory",
-           "require_port", "start_engine", "start_router", "update_weights", "wait_healthy"]  # fmt: skip

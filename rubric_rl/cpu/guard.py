@@ -1,4 +1,4 @@
-"""The parent of one server process: it ends the server's whole family when asked to, or when its own parent dies (stage 2, rollout).
+"""The parent of one server process: ends the whole family when told to or when its own parent dies (stage 2, rollout).
 
 Run as a script by `process.Child`, standard library only so that it stays small:
 `python -I -S guard.py PARENT_PID GRACE_SECONDS COMMAND...`. As a "child subreaper" it inherits every descendant whose
@@ -70,7 +70,7 @@ def kill_rest(server: int) -> None:
 
 
 def main(parent: int, grace: float, command: list[str]) -> int:
-    """Run `command` until it ends, the parent is gone or a signal says stop; returns its exit status (128 + n for signal n)."""
+    """Run `command` until it ends, the parent is gone or a signal says stop; its exit status (128 + n for signal n)."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare_server).pid

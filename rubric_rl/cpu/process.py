@@ -1,10 +1,11 @@
-"""Child processes (engines, router, Ray) that never outlive the process that started them, even if that is killed by `kill -9` (stage 2, rollout)."""
+"""Child processes (engines, router, Ray) that never outlive the process that started them (stage 2, rollout)."""
 
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from rubric_rl.schema import UserError
 
@@ -22,17 +23,24 @@ class Child:
         self._process, self.log, self.name, self._grace = process, log, name, grace
 
     @classmethod
-    def start(cls, cmd: list[str], log: Path, env: dict | None = None, *, name: str = "", grace: float = 10.0) -> "Child":
+    def start(cls, cmd: list[str], log: Path, env: dict | None = None, *, name: str = "", grace: float = 10.0) -> Self:
         """Start `cmd` in a session of its own, so Ctrl-C reaches only us, who then stop it in order.
 
-        log: appended to (folder made). env: the whole environment, None for ours. grace: seconds between SIGTERM and SIGKILL.
+        log: appended to (folder made). env: the whole environment, None for ours.
+        grace: seconds between SIGTERM and SIGKILL.
         """
         log = Path(log)
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace), *map(str, cmd)]
         with open(log, "ab") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                       env=env, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=True,
+            )
         return cls(process, log, name or Path(str(cmd[0])).name, grace)
 
     @property
@@ -61,7 +69,7 @@ class Child:
             raise ServerDied(f"{self.name} ended with status {self.returncode}; the end of {self.log}:\n{self.tail()}")
 
     def stop(self) -> None:
-        """SIGTERM to the server, SIGKILL to what is left of its family after the grace period; calling it again does nothing."""
+        """SIGTERM to the server, SIGKILL to its family after the grace period; calling it again does nothing."""
         if not self.alive():
             return
         self._process.send_signal(signal.SIGTERM)
@@ -71,7 +79,7 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -51,20 +51,21 @@ class RayHead(Child):
 def start(log_dir: str | Path, num_cpus: int = 4, timeout: float = 120.0) -> tuple[RayHead, str]:
     """Start a Ray head and wait until it is up; returns it and the address for `ray.init(address=...)` in this process.
 
-    num_cpus: what Ray may hand out (a count for scheduling, not the machine's cores). The token that Ray asks for is put
-    into this process's environment. Raises UserError (memory, time) and ServerDied (with the end of its log).
+    num_cpus: what Ray may hand out (a count for scheduling, not the machine's cores). The token that Ray asks for
+    is put into this process's environment. Raises UserError (memory, time) and ServerDied (with the end of its log).
     """
     require_memory(RAY_GB, "Ray")
     _remove_leftovers()
     temp = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=TEMP))
     _trust_loopback(temp / "token")
     port = free_port()
-    command = [
-        sys.executable, "-c", HEAD_MAIN, "start", "--head", "--block", "--node-ip-address", HOST, "--port", str(port),
-        "--num-cpus", str(num_cpus), "--num-gpus", "0", "--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(temp),
-        "--include-dashboard", "false", "--dashboard-agent-listen-port", str(free_port()), "--disable-usage-stats",
-        "--include-log-monitor", "false", "--no-monitor", "--log-style", "record",
-    ]  # fmt: skip
+    flags = (
+        f"start --head --block --node-ip-address {HOST} --port {port} --num-cpus {num_cpus} --num-gpus 0 "
+        f"--object-store-memory {OBJECT_STORE_BYTES} --temp-dir {temp} --include-dashboard false "
+        f"--dashboard-agent-listen-port {free_port()} --disable-usage-stats --include-log-monitor false --no-monitor "
+        f"--log-style record"
+    )
+    command = [sys.executable, "-c", HEAD_MAIN, *flags.split()]
     log = Path(log_dir) / "ray.log"
     log.unlink(missing_ok=True)  # it is searched for STARTED, which an earlier run wrote as well
     env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_enable_metrics_collection": "0", "PYTHONWARNINGS": "ignore"}

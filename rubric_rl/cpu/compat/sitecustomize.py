@@ -1,4 +1,4 @@
-"""Stand-ins for two packages that SGLang imports but never calls on a CPU: on the PYTHONPATH of engine processes only (stage 2, rollout).
+"""Stand-ins for two packages that SGLang imports but never calls on a CPU; engine processes only (stage 2, rollout).
 
 `sgl_kernel` exists only as CUDA binaries, and the PyPI build of `torchvision` needs CUDA too; SGLang's text path names
 them at import time. Python imports a module called `sitecustomize` at start, so SGLang's spawned children get this too.

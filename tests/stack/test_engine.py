@@ -1,0 +1,294 @@
+"""The real SGLang engine, router and Ray on the CPU do what the recipe relies on (stages 2 and 3)."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rubric_rl.cpu import engine as cpu
+from rubric_rl.cpu.process import Child, ServerDied
+from rubric_rl.schema import UserError
+
+pytestmark = pytest.mark.stack
+ROOT = Path(__file__).parents[2]
+WORDS = "the patient has a fever and should rest , drink water and see a doctor "
+VERDICT = {
+    "type": "object",
+    "properties": {"explanation": {"type": "string", "maxLength": 20}, "criteria_met": {"type": "boolean"}},
+    "required": ["explanation", "criteria_met"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(engine):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(engine.model_dir)
+
+
+@pytest.fixture
+def generate(engine):
+    """Function(prompt (text or ids), extras of the body, **sampling parameters) -> answer of the router's /generate."""
+
+    def call(prompt, extras=None, **sampling):
+        key = "text" if isinstance(prompt, str) else "input_ids"
+        return cpu.request(
+            engine.router_url + "/generate", {key: prompt, "sampling_params": sampling, **(extras or {})}
+        )
+
+    return call
+
+
+def transformers_logprobs(model_dir, ids):
+    """[len(ids) - 1, vocabulary] log-probabilities of the next token by transformers in float32."""
+    import torch
+    from transformers import Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return value
+
+
+def listeners():
+    """(name, address, port) of all sockets our descendants listen on."""
+    found = [(p.name(), c) for p in psutil.Process().children(recursive=True) for c in p.net_connections("tcp")]
+    return {(name, c.laddr.ip, c.laddr.port) for name, c in found if c.status == psutil.CONN_LISTEN}
+
+
+def test_sampled_logprobs_are_those_of_transformers(engine, tokenizer, generate):
+    prompt = tokenizer.encode(WORDS)
+    reply = generate(prompt, {"return_logprob": True}, max_new_tokens=24, temperature=1.0, ignore_eos=True)
+    meta, ids = reply["meta_info"], reply["output_ids"]
+    assert meta["prompt_tokens"] == len(prompt) and meta["completion_tokens"] == len(ids) == 24
+    assert meta["finish_reason"] == {"type": "length", "length": 24}
+    expected = transformers_logprobs(engine.model_dir, prompt + ids)[len(prompt) - 1 : -1]
+    assert [token for _, token, _ in meta["output_token_logprobs"]] == ids
+    for row, (logprob, token, _) in zip(expected, meta["output_token_logprobs"], strict=True):
+        assert logprob == pytest.approx(row[token].item(), abs=2e-4)
+
+
+def test_logprobs_of_asked_tokens_keep_their_order(engine, tokenizer, generate):
+    prompt = tokenizer.encode(WORDS)
+    pair = [tokenizer.encode(word)[0] for word in (" true", " false")]
+    row = transformers_logprobs(engine.model_dir, prompt)[-1]
+    for asked in (pair, pair[::-1]):
+        extras = {"return_logprob": True, "token_ids_logprob": asked}
+        (found,) = generate(prompt, extras, max_new_tokens=1, temperature=0)["meta_info"]["output_token_ids_logprobs"]
+        assert [token for _, token, _ in found] == asked
+        assert [logprob for logprob, _, _ in found] == pytest.approx([row[t].item() for t in asked], abs=2e-4)
+
+
+def test_shared_prefix_is_cached_to_the_token(tokenizer, generate):
+    shared = tokenizer.encode("never seen before : " + WORDS * 3)
+    (a,), (b,) = (tokenizer.encode(letter) for letter in "ab")
+    cached = [generate(shared + [t] * 5, max_new_tokens=1)["meta_info"]["cached_tokens"] for t in (a, b, b)]
+    assert cached[1:] == [len(shared), len(shared) + 4]  # page size 1; the last prompt token is always computed
+
+
+def test_text_prompt_is_tokenized_as_transformers_does(tokenizer, generate):
+    text = "<|im_start|>user\nis it so ?<|im_end|>\n"
+    ids = tokenizer.encode(text)
+    one, other = (generate(prompt, max_new_tokens=8, temperature=0) for prompt in (text, ids))
+    assert one["meta_info"]["prompt_tokens"] == len(ids) and one["output_ids"] == other["output_ids"]
+
+
+def test_schema_and_regex_are_enforced(generate):
+    reply = generate(WORDS, max_new_tokens=400, temperature=1.0, json_schema=json.dumps(VERDICT))
+    if reply["meta_info"]["finish_reason"]["type"] == "stop":
+        assert isinstance(json.loads(reply["text"])["criteria_met"], bool)
+    assert reply["text"].startswith('{"explanation": "')  # Python's own spacing, no other whitespace
+    for _ in range(5):
+        assert generate(WORDS, max_new_tokens=30, temperature=1.0, regex="( true| false)")["text"] in (
+            " true",
+            " false",
+        )
+
+
+def test_stop_token_is_kept_when_asked_for(tokenizer, generate):
+    keep = dict(skip_special_tokens=False, no_stop_trim=True, spaces_between_special_tokens=False)
+    reply = generate(WORDS, max_new_tokens=60, temperature=1.0, regex=" true", **keep)
+    assert reply["text"] == " true" + tokenizer.decode(reply["output_ids"][-1:])
+    assert reply["output_ids"][-1] == tokenizer.eos_token_id == reply["meta_info"]["finish_reason"]["matched"]
+
+
+def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
+    messages = [{"role": "user", "content": "is it so ?"}, {"role": "assistant", "content": '{"criteria_met":'}]
+    body = {"model": "policy", "messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+    body |= {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5}
+    cpu.request(engine.router_url + "/v1/chat/completions", body)
+    reply = cpu.request(engine.router_url + "/v1/chat/completions", body)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+    same = generate(text, {"return_logprob": True, "top_logprobs_num": 5}, max_new_tokens=1, temperature=0)["meta_info"]
+    top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    assert [t["logprob"] for t in top] == pytest.approx([row[0] for row in same["output_top_logprobs"][0]], abs=2e-4)
+    assert reply["usage"]["prompt_tokens"] == same["prompt_tokens"]
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == same["prompt_tokens"] - 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input_ids": [3] * 100_000},
+        {"text": "x", "sampling_params": {"temperature": -1}},
+        {"text": "x", "sampling_params": {"json_schema": "{nope"}},
+        {"text": "x", "sampling_params": {"regex": "((("}},
+        {},
+    ],
+)
+def test_bad_requests_are_400_and_do_not_shut_out_the_engine(engine, generate, body):
+    for _ in range(15):
+        with pytest.raises(UserError, match="answered 400"):
+            cpu.request(engine.router_url + "/generate", body)
+    assert generate(WORDS, max_new_tokens=1)["output_ids"]
+
+
+def in_flight(generate, results):
+    thread = threading.Thread(target=lambda: results.append(generate(WORDS, max_new_tokens=700, ignore_eos=True)))
+    thread.start()
+    time.sleep(0.5)
+    return thread
+
+
+def test_aborted_request_says_so(engine, generate):
+    results = []
+    thread = in_flight(generate, results)
+    cpu.request(engine.url + "/abort_request", {"abort_all": True})
+    thread.join()
+    assert results[0]["meta_info"]["finish_reason"]["type"] == "abort"
+    assert len(results[0]["output_ids"]) < 700
+
+
+def test_new_weights_change_answers_version_and_empty_the_cache(engine, other_weights, generate, tmp_path):
+    def ask():
+        reply = generate(WORDS, {"return_logprob": True}, max_new_tokens=12, temperature=0)
+        meta = reply["meta_info"]
+        return [row[0] for row in meta["output_token_logprobs"]], meta["weight_version"], meta["cached_tokens"]
+
+    before = cpu.request(engine.url + "/model_info")["weight_version"]
+    ask()
+    old, version, cached = ask()
+    assert version == before and cached > 0
+    try:
+        results = []
+        thread = in_flight(generate, results)
+        cpu.update_weights(engine.urls, other_weights(engine.model_dir, tmp_path / "new"), "41")
+        thread.join()
+        assert results[0]["meta_info"]["finish_reason"]["type"] == "abort"  # no answer mixes two policies
+        new, version, cached = ask()
+        assert (version, cached) == ("41", 0) and new != pytest.approx(old, abs=1e-3)
+        with pytest.raises(UserError, match="nowhere"):
+            cpu.update_weights(engine.urls, tmp_path / "nowhere", "42")
+        assert ask()[1] == "41"  # goes on serving what it had
+    finally:
+        cpu.update_weights(engine.urls, engine.model_dir, before)
+    again, version, cached = ask()
+    assert (version, cached) == (before, 0) and again == pytest.approx(old, abs=2e-4)
+
+
+def test_everything_listens_on_loopback_only(engine):
+    assert listeners() and engine.router_port in {port for _, _, port in listeners()}
+    assert {ip for _, ip, _ in listeners()} == {cpu.HOST}
+
+
+def test_server_that_dies_at_start_shows_the_end_of_its_log(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
+    port = cpu.free_port()
+    with cpu.start_engine(tmp_path, port, tmp_path) as child, pytest.raises(ServerDied, match="no-such-model") as error:
+        cpu.wait_healthy(f"http://{cpu.HOST}:{port}", child, 120)
+    assert f"SGLang engine on port {port} ended with status 1" in str(error.value)
+
+
+FAKE_WORKER = """
+import http.server, json, sys
+class Worker(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *args): pass
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        name = {"model_path": "policy", "served_model_name": "policy"}
+        body = json.dumps({"port": self.server.server_port, "text": "", **name}).encode()
+        self.send_response(200); self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    do_GET = do_POST = answer
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Worker).serve_forever()
+"""
+
+
+def test_routing_key_sticks_to_one_engine_and_moves_when_it_dies(tmp_path):
+    """Real router, two stand-ins for engines that answer with their own port."""
+    ports = [cpu.free_port(), cpu.free_port()]
+    workers = {p: Child.start([sys.executable, "-c", FAKE_WORKER, str(p)], tmp_path / str(p), grace=0) for p in ports}
+    urls = [f"http://{cpu.HOST}:{p}" for p in ports]
+    router_port = cpu.free_port()
+    try:
+        for url, worker in zip(urls, workers.values(), strict=True):
+            cpu.wait_healthy(url, worker, 30)
+        with cpu.start_router(urls, router_port, tmp_path):
+            router = f"http://{cpu.HOST}:{router_port}"
+            assert cpu.healthy_workers(router) == set(urls)
+
+            def worker_of(key):
+                import urllib.request
+
+                headers = {"Content-Type": "application/json", "X-SMG-Routing-Key": key}
+                call = urllib.request.Request(router + "/generate", b'{"text": "x"}', headers)
+                return json.load(cpu._OPENER.open(call, timeout=30))["port"]
+
+            chosen = {f"answer-{i}": worker_of(f"answer-{i}") for i in range(20)}
+            assert set(chosen.values()) == set(ports)  # both are used
+            for _ in range(3):
+                assert {key: worker_of(key) for key in chosen} == chosen
+            workers[ports[0]].stop()
+            wait_for(lambda: cpu.healthy_workers(router) == {urls[1]}, 60)
+            assert {worker_of(key) for key in chosen} == {ports[1]}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+SUPERVISOR = """
+import sys, time
+from rubric_rl.cpu import engine, ray_head
+model, logs = sys.argv[1:]
+port = engine.free_port()
+child = engine.start_engine(model, port, logs)
+engine.start_router([], engine.free_port(), logs)
+_, address = ray_head.start(logs)
+import ray
+ray.init(address=address, log_to_driver=False, configure_logging=False)
+@ray.remote
+class Actor:
+    def wait(self): time.sleep(600)
+actors = [Actor.remote() for _ in range(2)]
+calls = [actor.wait.remote() for actor in actors]
+engine.wait_healthy(f"http://127.0.0.1:{port}", child)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_supervisor_killed_by_sigkill(tiny_model, tmp_path):
+    command = [sys.executable, "-c", SUPERVISOR, str(tiny_model), str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        try:
+            assert supervisor.stdout.readline() == "ready\n"
+            family = psutil.Process(supervisor.pid).children(recursive=True)
+        finally:
+            supervisor.kill()
+    names = " ".join(process.name() for process in family if process.is_running())
+    assert len(family) > 12 and all(name in names for name in ("sglang", "raylet", "gcs_server"))
+    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 20)
