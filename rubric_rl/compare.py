@@ -1,8 +1,12 @@
-"""Two runs on the same prompts: the paired difference with its interval (stage 6, evaluation)."""
+"""Two evaluations, or two meta-evaluations, on the same prompts: the paired difference with its interval (stage 6, evaluation)."""
 
 import argparse
 import sys
+from pathlib import Path
 
+from rubric_rl.agreement import change
+from rubric_rl.meta_eval import RESULTS, read_results
+from rubric_rl.meta_table import change_lines
 from rubric_rl.rules import add_rule_flags, rule_from
 from rubric_rl.runs import Run
 from rubric_rl.schema import UserError
@@ -19,15 +23,23 @@ def main() -> int:
     add_rule_flags(parser)
     args = parser.parse_args()
     try:
-        rule = rule_from(args)
-        runs = [Run(folder, args.split, weights) for folder, weights in zip((args.before, args.after), args.weights, strict=True)]
-        before, after = (Summary(run, rule) for run in runs)
+        lines = _graders(args) if (Path(args.before) / RESULTS).exists() else _answers(args)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"before: {runs[0].name}   after: {runs[1].name}   rule: {rule}")
-    print("\n".join(comparison_lines(before, after)))
+    print("\n".join(lines))
     return 0
+
+
+def _graders(args: argparse.Namespace) -> list[str]:
+    return change_lines(change(read_results(args.before), read_results(args.after)))
+
+
+def _answers(args: argparse.Namespace) -> list[str]:
+    rule = rule_from(args)
+    runs = [Run(folder, args.split, weights) for folder, weights in zip((args.before, args.after), args.weights, strict=True)]
+    before, after = (Summary(run, rule) for run in runs)
+    return [f"before: {runs[0].name}   after: {runs[1].name}   rule: {rule}", *comparison_lines(before, after)]
 
 
 if __name__ == "__main__":

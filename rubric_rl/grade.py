@@ -93,7 +93,7 @@ async def grade(
     else:
         start = time.monotonic()
         try:
-            readings = await _Asker(client, grading, routing_key).readings()
+            readings = await read_verdicts(client, grading, routing_key)
             grading.verdicts = [reading.met for reading in readings]
             grading.probabilities = [reading.probability for reading in readings]
             grading.explanations = [reading.explanation for reading in readings]
@@ -102,6 +102,11 @@ async def grade(
             grading.status, grading.error = "ungraded", str(error)
         grading.seconds = time.monotonic() - start
     return grading
+
+
+async def read_verdicts(client: GraderClient, grading: Grading, routing_key: str = "") -> list[Reading]:
+    """The verdict on every criterion of the grading's row, unscored; books tokens and calls on it. Raises as `client.ask`."""
+    return await _Asker(client, grading, routing_key).readings()
 
 
 class _Asker:

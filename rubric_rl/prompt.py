@@ -75,7 +75,8 @@ def _block(name: str, text: str) -> str:
 
 
 def _item(criterion: Criterion) -> str:
-    return f"[{criterion.points:g}] {neutral(criterion.text)}"
+    text = neutral(criterion.text)
+    return f"[{criterion.points:g}] {text}" if criterion.points else text  # the meta-evaluation's criteria have no points
 
 
 def neutral(text: str) -> str:
