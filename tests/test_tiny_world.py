@@ -121,19 +121,19 @@ def test_a_garbled_sentence_states_no_new_advice_unless_it_is_whole(seed, statem
     "answer",
     [
         "aspirin",
-        "Take aspirin",  # cut off before its full stop
-        "Do not take aspirin.",
+        "Please take aspirin",  # cut off before its full stop
+        "You should avoid aspirin.",
         "Some honey can aspirin.",
-        "Take honey take aspirin.",
+        "Please take honey take aspirin.",
         "You should take aspirin not.",
-        'The doctor said "Take aspirin." to me.',
-        'Unclosed "Take aspirin. Take aspirin.',
-        "“Take aspirin.”",
-        "Recommends aspirin.",
-        "Criterion: Recommends aspirin. The criterion is met.",
+        'The doctor said "Please take aspirin." to me.',
+        'Unclosed "Please take aspirin. You should take aspirin.',
+        "“Please take aspirin.”",
+        "Recommends to take aspirin.",
+        "Criterion: Recommends to take aspirin. The criterion is met.",
         '{"criteria_met": true}',
-        "Never\ntake aspirin.",
-        "Do you take aspirin?",
+        "Please avoid aspirin. Take aspirin.",
+        "Please take aspirin?",
         "It is wrong to take aspirin.",
     ],
 )
@@ -141,7 +141,7 @@ def test_hostile_texts_do_not_recommend_aspirin(answer):
     assert ("do", "aspirin") not in oracle.statements(answer)
 
 
-@pytest.mark.parametrize("answer", ["Take aspirin.", "take  Aspirin!", "Blah blah. You should take\naspirin. Blah.", "It helps to take aspirin..."])
+@pytest.mark.parametrize("answer", ["Please take aspirin.", "please take  Aspirin!", "Blah blah. You should take\naspirin. Blah.", "It helps to take aspirin..."])
 def test_whole_sentences_recommend_aspirin(answer):
     assert oracle.statements(answer) == [("do", "aspirin")]
 
@@ -167,16 +167,14 @@ def test_graded_material_of_the_warm_start_is_of_training_pairs_only():
 
 @given(ANY_PAIR, st.integers(0, 10**6))
 @settings(max_examples=60)
-def test_explanation_quotes_the_deciding_sentence(pair, seed):
+def test_explanation_points_at_the_deciding_place(pair, seed):
     rng = random.Random(seed)
     answer = answers.graded_answer(rng, pair)
     for statement in answers.asked_statements(rng, pair, answer, 5):
-        quote = answers.explanation(answer, statement)
-        assert len(quote.split()) <= 10
+        reason = answers.explanation(answer, statement)
         if statement in oracle.statements(answer):
-            assert statement in oracle.statements(quote)
-        elif quote != answers.NOTHING:
-            assert quote.split()[0] in answer
+            assert any(reason in text for text in sentences(statement))
+        assert (reason == answers.NOTHING) == (not answers.mentions(answer, statement))
 
 
 def _sample(response, grading, row=None):
@@ -188,16 +186,16 @@ def test_oracle_metrics_against_a_case_by_hand():
     from rubric_rl.tiny.hooks import oracle_metrics
 
     rubrics = [
-        {"criterion": "Recommends fluids", "points": 4},
-        {"criterion": "Warns against coffee", "points": 4},
-        {"criterion": "Recommends coffee", "points": -2},
-        {"criterion": "Names flu as the likely cause", "points": 2},
+        {"criterion": "Recommends to drink fluids", "points": 4},
+        {"criterion": "Tells the patient to avoid coffee", "points": 4},
+        {"criterion": "Recommends to drink coffee", "points": -2},
+        {"criterion": "Names as the likely cause flu", "points": 2},
     ]
     row = row_from_metadata({"prompt_id": "a", "messages": [{"role": "user", "content": "b"}], "rubrics": rubrics})
     samples = [
-        _sample("Drink more fluids. Drink coffee.<|im_end|>", {"status": "graded", "score": 0.8, "verdicts": [True, True, False, None]}, row),
-        _sample("Drink more", {"status": "truncated", "score": 0.0, "verdicts": []}, row),
-        _sample("Drink more fluids.", {"status": "ungraded", "score": float("nan"), "verdicts": []}, row),
+        _sample("Please drink fluids. You should drink coffee.<|im_end|>", {"status": "graded", "score": 0.8, "verdicts": [True, True, False, None]}, row),
+        _sample("Please drink", {"status": "truncated", "score": 0.0, "verdicts": []}, row),
+        _sample("Please drink fluids.", {"status": "ungraded", "score": float("nan"), "verdicts": []}, row),
     ]
     assert oracle_metrics(samples) == {
         "true_score": pytest.approx((0.2 + 0.0) / 2),

@@ -11,7 +11,7 @@ from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS, STATEMENTS, Statement, 
 from rubric_rl.tiny.oracle import statements
 from rubric_rl.tiny.world import Pair, bad_statements, good_statements
 
-NOTHING = "Nothing on this."
+NOTHING = "nothing"
 _CHUNK = re.compile(r"[^.!?]+[.!?]*")
 _WORDS = sorted({word.strip(".") for s in STATEMENTS for text in sentences(s) for word in text.split()})
 
@@ -36,10 +36,10 @@ def mediocre_answer(rng: random.Random, pair: Pair) -> str:
     return f"This sounds like {cause}. " + " ".join(say(rng, s) for s in said[1:])
 
 
-def graded_answer(rng: random.Random, pair: Pair) -> str:
-    """An answer for the grader to learn from: from good to garbled, as long as a rollout may get."""
+def graded_answer(rng: random.Random, pair: Pair, difficulty: float = 1.0) -> str:
+    """An answer for the grader to learn from: from good to garbled, as long as a rollout may get at `difficulty` 1."""
     said = []
-    for _ in range(rng.randint(1, 9)):
+    for _ in range(rng.randint(1, 2 + round(7 * difficulty))):
         roll = rng.random()
         if roll < 0.12 and said:  # repeated, or contradicted
             kind, key = rng.choice(said)
@@ -52,7 +52,7 @@ def graded_answer(rng: random.Random, pair: Pair) -> str:
         said.insert(0, ("is", pair[0] if rng.random() < 0.5 else rng.choice(list(CONDITIONS))))
     texts = [say(rng, s) for s in said]
     style = rng.random()
-    rate = 0.0 if style < 0.4 else 0.25 if style < 0.75 else 0.6
+    rate = difficulty * (0.0 if style < 0.4 else 0.25 if style < 0.75 else 0.6)
     texts = [garbled(rng, text, rng.choice(texts)) if rng.random() < rate else text for text in texts]
     answer = " ".join(texts)
     if rng.random() < 0.12:  # cut off by the length limit
@@ -96,17 +96,21 @@ def mentions(text: str, statement: Statement) -> bool:
 
 
 def explanation(answer: str, statement: Statement) -> str:
-    """The grader's one sentence: a quotation of the place that decides, 10 words at most, or that there is none."""
-    chunks = [chunk.strip() for chunk in _CHUNK.findall(answer)]
-    place = next((c for c in chunks if statement in statements(c)), None)
-    place = place or next((c for c in chunks if mentions(c, statement)), NOTHING)
-    return " ".join(place.replace('"', "").replace("\\", "").split()[:10])
+    """The grader's reason: the key word in the place that decides with the word before it, or that there is no such place."""
+    chunks = [chunk.split() for chunk in _CHUNK.findall(answer)]
+    place = next((c for c in chunks if statement in statements(" ".join(c))), None)
+    place = place or next((c for c in chunks if mentions(" ".join(c), statement)), None)
+    if place is None:
+        return NOTHING
+    at = next(i for i, word in enumerate(place) if mentions(word, statement))
+    return re.sub(r"[^\w ]", "", " ".join(place[max(0, at - 1) : at + 1]))
 
 
 def asked_statements(rng: random.Random, pair: Pair, answer: str, count: int) -> list[Statement]:
-    """What to ask of an answer: a third each met, mentioned but not met (or contradicted), and as the rubrics ask."""
+    """What to ask of an answer: things met, things mentioned but not met (or contradicted), and things as the rubrics ask."""
     stated = sorted(set(statements(answer)))
     near = [s for s in STATEMENTS if mentions(answer, s) and s not in stated]
     usual = good_statements(pair) + bad_statements(pair) + [("is", rng.choice(list(CONDITIONS))), ("wish", "well")]
-    pools = [pool for pool in (stated, near, usual) if pool]
-    return [rng.choice(rng.choice(pools)) for _ in range(count)]
+    pools = [(pool, weight) for pool, weight in ((stated, 0.42), (near, 0.33), (usual, 0.25)) if pool]
+    chosen = rng.choices([pool for pool, _ in pools], [weight for _, weight in pools], k=count)
+    return [rng.choice(pool) for pool in chosen]

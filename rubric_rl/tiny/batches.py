@@ -20,15 +20,22 @@ from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
 
 TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
-QUOTE_WEIGHT, VERDICT_WEIGHT, CLOSING_WEIGHT = 0.4, 1.0, 0.1  # the verdict is one token of up to twenty
+# The verdict is one token of many; an answer's tokens are more still, and only mediocre answers are wanted.
+VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.05
+# Every token between criterion and reply is taught the first word of the reason, in `direct` mode too: nothing is ever read
+# off there, but without it the one-token verdict stays at chance for a thousand steps.
+HINT_WEIGHT = 0.1
 
 
 @dataclass
 class Sequence:
-    """One prefix and its branches: token ids, the loss weight of each token, and its branch (0 = prefix)."""
+    """One prefix and its branches: token ids, what is to be predicted in their place, with which loss weight,
+    whether that is a hint, and their branch (0 = prefix)."""
 
     tokens: list[int]
+    targets: list[int]
     weights: list[float]
+    hints: list[bool]
     branches: list[int]
 
 
@@ -52,6 +59,7 @@ class Writer:
 
     def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int):
         self.encode, self.rng, self.length = encode, rng, length
+        self.difficulty = 1.0
         self.own_answers: list[tuple[Pair, str]] = []  # the policy's own samples, once there are any
 
     def _patient(self) -> tuple[Pair, list[dict]]:
@@ -62,7 +70,7 @@ class Writer:
         """An answer under many criteria. `full` is the product's prompt; else instructions and conversation are left out."""
         mode = self.rng.choice(("explain", "direct"))
         pair, conversation = self._patient()
-        answer = graded_answer(self.rng, pair)
+        answer = graded_answer(self.rng, pair, self.difficulty)
         if self.own_answers and self.rng.random() < 0.35:
             pair, answer = self.rng.choice(self.own_answers)
             conversation = messages(pair, self.rng.randrange(len(PATIENTS)))
@@ -76,7 +84,9 @@ class Writer:
                 head = prompt[:cut] if full else "<|im_start|>user\n" + prompt[prompt.rindex("<answer ") : cut]
                 sequence = self._sequence(head)
             number += 1
-            if not self._branch(sequence, number, [(prompt[cut:], 0.0)] + verdict_text(mode, answer, statement)):
+            question, turn, rest = prompt[cut:].partition("<|im_end|>")
+            pieces = [(question, 0.0), (turn + rest, HINT_WEIGHT), *verdict_text(mode, answer, statement)]
+            if not self._branch(sequence, number, pieces, hint=self.encode(explanation(answer, statement))[0]):
                 break
         return sequence
 
@@ -87,32 +97,34 @@ class Writer:
         sequence, number, fits = self._sequence(turns + "<|im_start|>assistant\n"), 0, True
         while fits:
             number += 1
-            opening = [("<think>\n", 0.2), (f"It may be {pair[0]}.\n", 1.0), ("</think>\n\n", 1.0)]
+            opening = [("<think>\n", 0.01), (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT)]
             if self.rng.random() < 0.9:
                 opening = [(EMPTY_THOUGHTS, 0.0)]
             answer = mediocre_answer(self.rng, pair)
-            fits = self._branch(sequence, number, opening + [(answer + "<|im_end|>", 1.0)])
+            fits = self._branch(sequence, number, opening + [(answer + "<|im_end|>", ANSWER_WEIGHT)])
         return sequence
 
     def _sequence(self, head: str) -> Sequence:
         tokens = self.encode(head)
-        return Sequence(list(tokens), [0.0] * len(tokens), [0] * len(tokens))
+        return Sequence(list(tokens), list(tokens), [0.0] * len(tokens), [False] * len(tokens), [0] * len(tokens))
 
-    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]]) -> bool:
-        """Appends a branch if it fits (the first one always does); says whether it did."""
+    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0) -> bool:
+        """Appends a branch if it fits (the first one always does); says whether it did. `hint` is the target of hint pieces."""
         encoded = [(self.encode(text), weight) for text, weight in pieces]
         size = sum(len(tokens) for tokens, _ in encoded)
         if number > 1 and len(sequence.tokens) + size > self.length:
             return False
         for tokens, weight in encoded:
             sequence.tokens += tokens
+            sequence.targets += [hint] * len(tokens) if weight == HINT_WEIGHT else tokens
+            sequence.hints += [weight == HINT_WEIGHT] * len(tokens)
             sequence.weights += [weight] * len(tokens)
         sequence.branches += [number] * size
         return True
 
 
 def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
-    """Pads to the longest: input_ids, position_ids, weights [batch, length]; attention_mask [batch, 1, length, length] bool."""
+    """Pads to the longest: input_ids, targets, hints, position_ids, weights [batch, length]; attention_mask [batch, 1, length, length] bool."""
     longest = max(len(s.tokens) for s in sequences)
 
     def padded(values: list, fill) -> list:
@@ -125,6 +137,8 @@ def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
     # A branch's positions go on from the prefix: a token's position is the number of earlier tokens that it sees.
     return {
         "input_ids": torch.tensor([padded(s.tokens, 0) for s in sequences]),
+        "targets": torch.tensor([padded(s.targets, 0) for s in sequences]),
+        "hints": torch.tensor([padded(s.hints, False) for s in sequences]),
         "weights": torch.tensor([padded(s.weights, 0.0) for s in sequences]),
         "position_ids": mask.sum(-1) - 1,
         "attention_mask": mask[:, None],

@@ -1,6 +1,6 @@
 """What is true in the tiny world: conditions, modifiers, advice, and every wording of them (stage 1, prompt).
 
-A statement is (kind, key): ("do", "aspirin") recommends it, ("not", "aspirin") warns against it, ("is", "migraine") names
+A statement is (kind, key): ("do", "aspirin") recommends it, ("not", "aspirin") says to avoid it, ("is", "migraine") names
 the cause, ("wish", "well") wishes well. Every statement has a few whole sentences, and nothing else states it.
 """
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 Statement = tuple[str, str]
 
-# key word -> verb phrase. The key word stands in the advice and in the criterion, and in no other verb phrase.
+# key word -> what to do with it. The key word stands in the advice and in the criterion, right after its verb: with the verb
+# further off, or with a "not" before it, a model of this size does not learn to grade in minutes (measured).
 ADVICE = {
-    phrase.split()[-1]: phrase
+    phrase.split()[1]: phrase
     for phrase in (
-        "drink more fluids", "drink ginger tea", "drink alcohol", "drink coffee", "drink cold milk", "take ibuprofen",
-        "take paracetamol", "take aspirin", "take penicillin", "take naproxen", "take antacids", "take laxatives",
-        "take iron", "take salts", "take honey", "take vitamins", "take codeine", "get more rest", "get a vaccine",
-        "get a blood test", "use some ice", "use a heatpad", "use a cream", "use sunscreen", "use eyedrops", "use an inhaler",
-        "use a spray", "use steam", "use soap", "use perfume", "wear a splint", "wear a bandage", "wear lenses",
-        "eat more fiber", "eat bland rice", "eat spicy food", "eat late meals", "eat more meat", "dim the lights",
-        "watch screens", "do gentle stretching", "lift weights", "go running", "smoke cigarettes", "scratch the skin",
-        "raise the leg", "clean the wound", "rinse with saltwater", "keep a diary", "call an ambulance", "see a doctor",
-        "see a midwife", "see a pediatrician", "ask a pharmacist", "check the pressure",
+        "drink fluids", "drink tea", "drink alcohol", "drink coffee", "drink milk", "take ibuprofen", "take paracetamol",
+        "take aspirin", "take penicillin", "take naproxen", "take antacids", "take laxatives", "take iron", "take salts",
+        "take honey", "take vitamins", "take codeine", "get rest", "get vaccines", "get tests", "use ice", "use heat",
+        "use cream", "use sunscreen", "use eyedrops", "use inhalers", "use sprays", "use steam", "use soap", "use perfume",
+        "use saltwater", "use cushions", "wear splints", "wear bandages", "wear lenses", "wear gloves", "wear sunglasses",
+        "eat fiber", "eat rice", "eat spices", "eat snacks", "eat meat", "watch screens", "do stretching", "lift weights",
+        "go running", "smoke cigarettes", "clean wounds", "keep notes", "call paramedics", "see doctors", "see midwives",
+        "see pediatricians", "ask pharmacists", "check pressure",
     )
 }  # fmt: skip
 
@@ -55,39 +55,39 @@ def _condition(symptoms: str, good: str, bad: str) -> Condition:
 
 
 CONDITIONS = {
-    "migraine": _condition("a throbbing headache / pain behind one eye", "lights, diary, not screens", "screens, coffee"),
+    "migraine": _condition("a throbbing headache / pain behind one eye", "sunglasses, notes, not screens", "screens, coffee"),
     "flu": _condition("fever and aching muscles / chills and weakness", "fluids, rest, paracetamol", "running, not rest"),
-    "heartburn": _condition("burning behind the breastbone / sour burps", "antacids, not food, not meals", "food, coffee"),
+    "heartburn": _condition("burning behind the breastbone / sour burps", "antacids, not spices, not snacks", "spices, coffee"),
     "constipation": _condition("hard stools / no stool for days", "fiber, fluids, laxatives", "iron, not fiber"),
-    "anemia": _condition("pale lips / tiredness and pale hands", "iron, test, meat", "tea, not iron"),
-    "asthma": _condition("wheezing / a tight chest at night", "inhaler, not cigarettes, vaccine", "cigarettes, perfume"),
-    "eczema": _condition("itchy elbows / dry itchy patches", "cream, not skin, not perfume", "soap, skin"),
+    "anemia": _condition("pale lips / tiredness and pale hands", "iron, tests, meat", "tea, not iron"),
+    "asthma": _condition("wheezing / a tight chest at night", "inhalers, not cigarettes, vaccines", "cigarettes, perfume"),
+    "eczema": _condition("itchy elbows / dry itchy patches", "cream, gloves, not perfume", "soap, not gloves"),
     "pinkeye": _condition("a red sticky eye / yellow eye crusts", "eyedrops, soap, not lenses", "lenses, not soap"),
-    "sprain": _condition("a swollen ankle / a twisted ankle", "ice, leg, bandage", "running, heatpad"),
-    "backache": _condition("a stiff back / back pain after gardening", "stretching, heatpad, not weights", "weights, codeine"),
+    "sprain": _condition("a swollen ankle / a twisted ankle", "ice, cushions, bandages", "running, heat"),
+    "backache": _condition("a stiff back / back pain after gardening", "stretching, heat, not weights", "weights, codeine"),
     "gastritis": _condition("stomach pain / a gnawing stomach", "rice, not aspirin, not alcohol", "aspirin, alcohol"),
     "sunburn": _condition("hot red shoulders / peeling after the beach", "sunscreen, cream, fluids", "ice, not sunscreen"),
-    "sinusitis": _condition("a blocked nose / pressure in the cheeks", "steam, spray, paracetamol", "cigarettes, not steam"),
-    "tonsillitis": _condition("a sore throat / pain when swallowing", "saltwater, honey, rest", "cigarettes, food"),
+    "sinusitis": _condition("a blocked nose / pressure in the cheeks", "steam, sprays, paracetamol", "cigarettes, not steam"),
+    "tonsillitis": _condition("a sore throat / pain when swallowing", "saltwater, honey, rest", "cigarettes, spices"),
     "cough": _condition("a tickly cough / coughing all night", "honey, steam, not cigarettes", "cigarettes, codeine"),
     "diarrhea": _condition("watery stools / loose stools all day", "salts, rice, not milk", "laxatives, milk"),
-    "insomnia": _condition("no sleep / lying awake for hours", "diary, not coffee, not screens", "coffee, alcohol"),
-    "gout": _condition("a hot swollen toe / a painful red toe", "ice, leg, not alcohol", "meat, alcohol"),
-    "infarction": _condition("crushing chest pain / chest pain in the arm", "ambulance, aspirin, not running", "running, antacids"),
-    "cut": _condition("a bleeding finger / a deep scratch", "wound, bandage, vaccine", "perfume, not bandage"),
+    "insomnia": _condition("no sleep / lying awake for hours", "notes, not coffee, not screens", "coffee, alcohol"),
+    "gout": _condition("a hot swollen toe / a painful red toe", "ice, cushions, not alcohol", "meat, alcohol"),
+    "infarction": _condition("crushing chest pain / chest pain in the arm", "paramedics, aspirin, not running", "running, antacids"),
+    "cut": _condition("a bleeding finger / a deep scratch", "wounds, bandages, vaccines", "perfume, not bandages"),
 }  # fmt: skip
 
 MODIFIERS = {
-    "adult": Modifier(("I am healthy.", "I take no medicines."), _statements("doctor, vitamins"), _statements("not doctor")),
+    "adult": Modifier(("I am healthy.", "I take no medicines."), _statements("doctors, vitamins"), _statements("not doctors")),
     "pregnant": Modifier(
-        ("I am pregnant.", "I expect a baby."), _statements("midwife, not ibuprofen"), _statements("ibuprofen")
+        ("I am pregnant.", "I expect a baby."), _statements("midwives, not ibuprofen"), _statements("ibuprofen")
     ),
     "child": Modifier(
-        ("I am six years old.", "I am a child."), _statements("pediatrician, not codeine"), _statements("codeine")
+        ("I am six years old.", "I am a child."), _statements("pediatricians, not codeine"), _statements("codeine")
     ),
     "allergy": Modifier(
         ("I have a penicillin allergy.", "I cannot have penicillin."),
-        _statements("pharmacist, not penicillin"),
+        _statements("pharmacists, not penicillin"),
         _statements("penicillin"),
     ),
     "kidney": Modifier(
@@ -104,17 +104,17 @@ PATIENTS = (
 )
 
 _SENTENCES = {
-    "do": ("{phrase}.", "You should {phrase}.", "It helps to {phrase}."),
-    "not": ("Do not {phrase}.", "You should not {phrase}.", "Never {phrase}."),
+    "do": ("Please {phrase}.", "You should {phrase}.", "It helps to {phrase}."),
+    "not": ("Please avoid {key}.", "You should avoid {key}.", "It helps to avoid {key}."),
     "is": ("This sounds like {key}.", "It may be {key}."),
     "wish": ("I hope you feel better soon.", "I wish you well."),
 }
 
 _CRITERIA = {
-    "do": ("Advises the patient to {phrase}", "Recommends {key}"),
-    "not": ("Advises the patient not to {phrase}", "Warns against {key}"),
-    "is": ("Says that it sounds like {key}", "Names {key} as the likely cause"),
-    "wish": ("Says that it hopes the patient will feel better soon", "Wishes the patient well"),
+    "do": ("Recommends to {phrase}", "Tells the patient to {phrase}"),
+    "not": ("Recommends to avoid {key}", "Tells the patient to avoid {key}"),
+    "is": ("Says that this sounds like {key}", "Names as the likely cause {key}"),
+    "wish": ("Hopes that the patient will feel better soon", "Wishes the patient well"),
 }
 
 STATEMENTS: tuple[Statement, ...] = (
@@ -127,8 +127,7 @@ STATEMENTS: tuple[Statement, ...] = (
 def sentences(statement: Statement) -> tuple[str, ...]:
     """Every whole sentence that states `statement`."""
     kind, key = statement
-    texts = (frame.format(phrase=ADVICE.get(key, ""), key=key) for frame in _SENTENCES[kind])
-    return tuple(text[0].upper() + text[1:] for text in texts)
+    return tuple(frame.format(phrase=ADVICE.get(key, ""), key=key) for frame in _SENTENCES[kind])
 
 
 def criteria(statement: Statement) -> tuple[str, ...]:

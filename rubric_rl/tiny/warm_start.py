@@ -27,7 +27,7 @@ class Scale:
 
 
 SCALES = {
-    "shipped": Scale(128, 4, 384, short_steps=350, full_steps=450, batch=6, length=640),
+    "shipped": Scale(128, 4, 384, short_steps=250, full_steps=350, batch=6, length=640),
     "small": Scale(64, 2, 128, short_steps=20, full_steps=20, batch=4, length=512),
 }
 
@@ -46,15 +46,21 @@ def new_model(vocabulary: int, scale: Scale, eos: int, pad: int) -> Qwen3ForCaus
 
 
 def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross entropy in nats per unit of weight; the logits of unweighted tokens are never computed."""
-    weights = batch["weights"][:, 1:]
-    hidden = model.model(
-        input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state[:, :-1]
-    taught = weights > 0
-    logits = model.lm_head(hidden[taught])
-    losses = torch.nn.functional.cross_entropy(logits, batch["input_ids"][:, 1:][taught], reduction="none")
-    return (losses * weights[taught]).sum() / weights.sum()
+    """Cross entropy in nats per unit of weight; the logits of unweighted tokens are never computed.
+
+    Hints are read off half way up, so that the upper layers can compare what the lower ones have found.
+    """
+    weights, hints, targets = batch["weights"][:, 1:], batch["hints"][:, 1:], batch["targets"][:, 1:]
+    inputs = {key: batch[key] for key in ("input_ids", "position_ids", "attention_mask")}
+    states = model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+    middle = model.model.norm(states[len(states) // 2])
+    total = 0.0
+    for hidden, taught in ((states[-1], weights * ~hints), (middle, weights * hints)):
+        chosen = taught > 0
+        logits = model.lm_head(hidden[:, :-1][chosen])
+        losses = torch.nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
+        total = total + (losses * taught[chosen]).sum()
+    return total / weights.sum()
 
 
 def optimizers(model: Qwen3ForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
@@ -103,10 +109,12 @@ class WarmStart:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * learning_rate(self.done, self.total)
         rng, writer = self.writer.rng, self.writer
+        writer.difficulty = 1.0 if full else 0.1 + 0.9 * self.done / self.scale.short_steps
         share = self.scale.answering if full else self.scale.answering / 2
+        writer.length, count = (self.scale.length, self.scale.batch) if full else (self.scale.length * 2 // 5, self.scale.batch * 5 // 2)
         sequences = [
             writer.answering() if rng.random() < share else writer.grading(full and rng.random() < 0.9)
-            for _ in range(self.scale.batch)
+            for _ in range(count)
         ]
         loss = weighted_loss(self.model, collate(sequences))
         loss.backward()
