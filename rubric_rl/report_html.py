@@ -1,0 +1,144 @@
+"""The report as one HTML page that needs nothing but a browser (stage 6, evaluation)."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from rubric_rl.sides import Side, Tally, example
+from rubric_rl.summary import OVERALL, paired
+from rubric_rl.svg import Bar, bars, histogram
+
+_HERE = Path(__file__).parent
+_EDGES = [i / 10 for i in range(-2, 11)]
+ROWS = 15  # of the tables of criteria
+
+
+def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> Iterator[str]:
+    """The page in pieces, so that the examples never stand in memory together."""
+    script = (_HERE / "report_page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    fields = {"title": escape(title), "script_digest": digest, "script": script, "body": _body(title, names, sides, results)}
+    template = (_HERE / "report_page.html").read_text(encoding="utf-8")
+    before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: fields[m[1]], part) for part in template.split("{{data}}"))
+    yield before
+    yield from _data(names, sides)
+    yield after
+
+
+def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
+    index, prompt_ids = [], list(dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed))
+    for number, prompt_id in enumerate(prompt_ids):
+        item = example(prompt_id, list(sides))
+        yield _json(f"e{number}", item)
+        question = " ".join(item["messages"][-1]["content"].split())[:160] if item["messages"] else ""
+        index.append([prompt_id, item["theme"], question, [side.score(prompt_id) for side in sides]])
+    yield _json("names", list(names))
+    yield _json("index", index)
+
+
+def _json(name: str, value) -> str:
+    """A data block that no text inside can end; everything outside ASCII is escaped, line separators too."""
+    text = json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f'<script type="application/json" id="{name}">{text}</script>\n'
+
+
+def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="sub">{_legend(names)} · rule: {escape(str(sides[0].rule))}</p>']
+    parts.append(_headline(names, sides, results))
+    parts.append('<h2>Where the score comes from</h2><div class="plots">')
+    for kind, heading in (("theme", "By theme"), ("axis", "By axis")):
+        if plot := _plot(kind, names, sides):
+            parts.append(f'<div class="card"><h3>{heading}</h3>{plot}</div>')
+    scores = [side.summary.metrics[OVERALL].values for side in sides]
+    parts.append(f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>' if any(scores) else "")
+    parts.append(f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>')
+    parts.append('<p class="note">Bars are unclipped means, whiskers 95% bootstrap intervals by prompt.</p>')
+    for name, side in zip(names, sides, strict=True):
+        parts.append(_criteria(f"Worst criteria{_of(name, names)}", side.worst(ROWS), side, "lost"))
+        parts.append(_criteria(f"Most often unreadable{_of(name, names)}", side.unreadable(ROWS), side, "unreadable"))
+    return "\n".join(parts)
+
+
+def _legend(names: Sequence[str]) -> str:
+    return " → ".join(f'<i class="key run{i}"></i>{escape(name)}' for i, name in enumerate(names))
+
+
+def _of(name: str, names: Sequence[str]) -> str:
+    return f": {name}" if len(names) > 1 else ""
+
+
+def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
+    cards = []
+    for i, (name, result) in enumerate(zip(names, results, strict=True)):
+        key = f'<i class="key run{i}"></i>' if len(names) > 1 else ""
+        reference, beside = result["reference"], result["beside"]
+        if not reference:
+            cards.append(_card("–", f"{key}no answer was graded", ""))
+            continue
+        std, low_high, adjusted = reference[f"{OVERALL}:bootstrap_std"], beside["interval_by_prompt"], beside["length_adjusted"]
+        cards.append(_card(f"{reference[OVERALL]:.4f}", f"{key}HealthBench score, clipped mean (bootstrap std)", f"± {std:.4f}"))
+        cards.append(_card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high)))
+        note = f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters; {beside['characters_per_answer']:.0f} per answer"
+        cards.append(_card(f"{adjusted['mean_clipped']:.4f}", note, ""))
+        if len(result["worst_at_k"]) > 1:
+            k, value = list(result["worst_at_k"].items())[-1]
+            cards.append(_card(f"{value:.4f}", f"{key}worst of {k} answers to a prompt", ""))
+    if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
+        counts = f"{pair['better']} better, {pair['equal']} equal, {pair['worse']} worse"
+        note = f"paired difference on {pair['prompts']} prompts: {counts}"
+        cards.append(_card(f"{pair['difference']:+.4f}", note, _range(pair["interval_by_prompt"])))
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _card(value: str, note: str, small: str) -> str:
+    return f'<div class="card"><b>{value} <small>{small}</small></b><span>{note}</span></div>'
+
+
+def _range(bounds) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+
+
+def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
+    tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
+    rows = []
+    for tag in tags:
+        row = []
+        for name, side in zip(names, sides, strict=True):
+            value = side.summary.mean(tag) if tag in side.summary.metrics else None
+            count = len(side.summary.metrics[tag].values) if value else 0
+            row.append(Bar(*value, f"{name}, {tag}: {value[0]:.4f} {_range(value[1])}, {count} answers") if value else None)
+        rows.append((tag.split(":", 1)[1].replace("_", " "), row))
+    return bars(rows) if rows else ""
+
+
+def _account(names: Sequence[str], results: Sequence[dict]) -> str:
+    heads = "".join(f'<th class="n">{escape(name)}</th>' for name in names)
+    rows = [f"<tr><th></th>{heads}</tr>"]
+    for part in ("answers", "criteria"):
+        for name in results[0][part]:
+            label = part if name == "all" else f"&emsp;{name.replace('_', ' ')}"
+            rows.append(f"<tr><td>{label}</td>" + "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results) + "</tr>")
+    for kind in ("prompt", "cached", "completion"):
+        cells = "".join(f'<td class="n">{r["tokens"].get(f"grader_{kind}", 0):,}</td>' for r in results)
+        rows.append(f"<tr><td>grader tokens, {kind}</td>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, kind: str) -> str:
+    if not found:
+        return f'<h2>{escape(heading)}</h2><p class="note">None.</p>'
+    answers = len(side.summary.metrics[OVERALL].values)
+    note = "Cost: by how much the run's mean score would rise if this criterion were never failed." if kind == "lost" else ""
+    head = '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th><th class="n">counted as met</th><th class="n">unreadable</th>'
+    rows = []
+    for item, tally in found:
+        jump = f'<a class="jump" data-jump="{escape(tally.prompt_id)}">show</a>'
+        cells = [f'<td class="n">{item["points"]:+g}</td><td class="text">{escape(item["criterion"])}</td><td class="n">{tally.answers}</td>']
+        cells.append(f'<td class="n">{tally.met / tally.answers:.0%}</td><td class="n">{tally.unreadable}</td>')
+        rows.append(f'<tr>{"".join(cells)}<td class="n">{tally.lost / max(answers, 1):.4f}</td><td>{jump}</td></tr>')
+    table = f'<table>{head}<th class="n">cost</th><th></th></tr>{"".join(rows)}</table>'
+    return f'<h2>{escape(heading)}</h2><div class="card">{table}</div><p class="note">{note}</p>'

@@ -1,0 +1,97 @@
+"""The report as Markdown (stage 6, evaluation)."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rubric_rl.sides import Side, Tally, example
+from rubric_rl.summary import OVERALL, paired
+from rubric_rl.table import account_lines, bounds
+
+ROWS = 15  # of the tables of criteria
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:-])")
+
+
+def plain(text: str) -> str:
+    """Text for a table cell or a line: on one line, every mark of Markdown and HTML escaped."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def block(text: str) -> str:
+    """A code block that the text cannot end: its fence is longer than any run of backticks inside."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n" + re.sub(r"[\r\x0b\x0c\x85\u2028\u2029]", "\n", text) + f"\n{fence}"
+
+
+def markdown(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict], shown: Sequence[str]) -> Iterator[str]:
+    """The report in pieces; `shown` are the prompt_ids whose answers stand in it."""
+    yield f"# {plain(title)}\n\nRule: {plain(str(sides[0].rule))}\n"
+    yield _headline(names, sides, results)
+    for kind in ("theme", "axis"):
+        yield _parts(kind, names, sides)
+    for name, side, result in zip(names, sides, results, strict=True):
+        suffix = f": {plain(name)}" if len(names) > 1 else ""
+        yield f"\n## Account{suffix}\n\n" + block("\n".join(account_lines(result))) + "\n"
+        yield _criteria(f"Worst criteria{suffix}", side.worst(ROWS), side)
+        yield _criteria(f"Most often unreadable{suffix}", side.unreadable(ROWS), side)
+    for prompt_id in shown:
+        yield _example(example(prompt_id, list(sides)), names)
+
+
+def _headline(names, sides, results) -> str:
+    lines = ["| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted | answers | ungraded | unreadable |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    for name, result in zip(names, results, strict=True):
+        reference, beside = result["reference"], result["beside"]
+        figures = ["–"] * 5
+        if reference:
+            figures = [f"{reference[OVERALL]:.4f}", f"{reference[f'{OVERALL}:bootstrap_std']:.4f}", f"{beside['mean_unclipped']:.4f}"]
+            figures += [bounds(beside["interval_by_prompt"]), f"{beside['length_adjusted']['mean_clipped']:.4f}"]
+        counts = [result["answers"]["all"], result["answers"]["ungraded"], result["criteria"]["unreadable"]]
+        lines.append("| " + " | ".join([plain(name), *figures, *map(str, counts)]) + " |")
+    if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
+        lines.append(
+            f"\nPaired difference on {pair['prompts']} prompts: **{pair['difference']:+.4f}** {bounds(pair['interval_by_prompt'])}"
+            f" (95% by prompt); {pair['better']} better, {pair['equal']} equal, {pair['worse']} worse."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _parts(kind: str, names, sides) -> str:
+    tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
+    if not tags:
+        return ""
+    lines = [f"\n## By {kind}\n", f"| {kind} | " + " | ".join(f"{plain(name)} | 95% by prompt |" for name in names)]
+    lines.append("|---" * (1 + 2 * len(names)) + "|")
+    for tag in tags:
+        cells = []
+        for side in sides:
+            value = side.summary.mean(tag) if tag in side.summary.metrics else None
+            cells += [f"{value[0]:.4f} {'█' * round(max(0, min(value[0], 1)) * 20)}", bounds(value[1])] if value else ["–", ""]
+        lines.append(f"| {plain(tag.split(':', 1)[1])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> str:
+    if not found:
+        return f"\n## {heading}\n\nNone.\n"
+    answers = max(len(side.summary.metrics[OVERALL].values), 1)
+    lines = [f"\n## {heading}\n", "| points | criterion | asked | met | unreadable | cost | prompt |", "|---|---|---|---|---|---|---|"]
+    for item, tally in found:
+        cells = [f"{item['points']:+g}", plain(item["criterion"]), tally.answers, f"{tally.met / tally.answers:.0%}", tally.unreadable]
+        lines.append("| " + " | ".join(map(str, [*cells, f"{tally.lost / answers:.4f}", plain(tally.prompt_id)])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _example(item: dict, names: Sequence[str]) -> str:
+    lines = [f"\n## Prompt {plain(item['id'])} ({plain(item['theme'] or 'no theme')})\n"]
+    lines += [f"{message['role']}:\n\n{block(message['content'])}\n" for message in item["messages"]]
+    for name, answers in zip(names, item["runs"], strict=True):
+        for answer in answers:
+            score = "none" if answer["score"] is None else f"{answer['score']:.4f}"
+            lines.append(f"**{plain(name)}**, {answer['status']}, score {score}:\n\n{block(answer['answer'] or '(no final answer)')}\n")
+            lines += ["| points | criterion | verdict | reason |", "|---|---|---|---|"]
+            for criterion, said in zip(item["rubric"], answer["verdicts"], strict=True):
+                word = {True: "met", False: "not met", None: "unreadable"}[said["verdict"]] if said else "not asked"
+                lines.append(f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} | {plain(said['explanation']) if said else ''} |")
+            lines.append("")
+    return "\n".join(lines) + "\n"
