@@ -135,7 +135,7 @@ class FakeCluster:
         self.manager = argparse.Namespace(
             generate=Call(self._generate), evaluate=Call(lambda step: {"eval/held": self.weights}), state=Call(lambda: self.offset)
         )
-        self.actors = [argparse.Namespace(train=Call(self._train), save=Call(self._save))]
+        self.actors = [argparse.Namespace(call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments)))]
 
     def load(self, checkpoint, state: dict | None) -> None:
         if checkpoint:

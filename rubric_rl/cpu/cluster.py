@@ -16,6 +16,19 @@ from rubric_rl.cpu.metrics import Bar
 ROOT = Path(__file__).parents[2]
 
 
+class TrainingActor:
+    """actor.Actor in a Ray actor of its own; imported there, because Megatron would cost this process seconds and memory."""
+
+    def __init__(self, *arguments):
+        from rubric_rl.cpu.actor import Actor
+
+        self.actor = Actor(*arguments)
+
+    def call(self, method: str, *arguments):
+        """Calls a method of the Actor."""
+        return getattr(self.actor, method)(*arguments)
+
+
 class Cluster:
     """Starts everything at once, waits for it together, stops it in order. Use it as a context manager."""
 
@@ -73,13 +86,11 @@ class Cluster:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rubric_rl")
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
-        from rubric_rl.cpu.actor import Actor  # here: importing Megatron takes seconds that the engines need too
-
         world = self.args.actor_num_nodes * self.args.actor_num_gpus_per_node
         port = free_port()
-        actor = ray.remote(Actor).options(num_cpus=0)
+        actor = ray.remote(TrainingActor).options(num_cpus=0)
         self.actors = [actor.remote(self.args, rank, world, HOST, port) for rank in range(world)]
-        return [actor.load.remote(initial, checkpoint and str(checkpoint)) for actor in self.actors]
+        return [actor.call.remote("load", initial, checkpoint and str(checkpoint)) for actor in self.actors]
 
     def wait(self, references: list, each: Callable[[], None] = lambda: None) -> list:
         """Results of Ray calls; meanwhile calls `each` four times a second and notices at once when a server has died."""
@@ -94,7 +105,7 @@ class Cluster:
 
     def sync(self, version: str) -> None:
         """The actors' weights into every engine, as `version`."""
-        self.wait([actor.export_hf.remote(str(self.sync_directory)) for actor in self.actors])
+        self.wait([actor.call.remote("export_hf", str(self.sync_directory)) for actor in self.actors])
         update_weights(self.engine_urls, self.sync_directory, version)
 
     def watch(self, reference, bar: Bar, note: Callable[[dict], None]) -> None:
@@ -102,7 +113,7 @@ class Cluster:
         asked = {"reference": self.manager.progress.remote(), "at": time.monotonic()}
 
         def look() -> None:
-            if time.monotonic() - asked["at"] < 0.5 or not ray.wait([asked["reference"]], timeout=0)[0]:
+            if time.monotonic() - asked["at"] < 0.2 or not ray.wait([asked["reference"]], timeout=0)[0]:
                 return
             progress = ray.get(asked["reference"])
             if progress.get("total"):

@@ -32,12 +32,7 @@ class Recorder:
         self.directory = directory
         self.total = total
         self._stage = ""
-        self._writer = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # here: importing torch takes seconds
-
-            # purge_step: events of steps that a kill cut off are hidden, the steps are made again
-            self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=start)
+        self._events = _Events(directory / "tensorboard", start) if tensorboard else None
 
     def step(self, step: int, metrics: dict) -> None:
         """Records one training step and prints its line."""
@@ -68,16 +63,36 @@ class Recorder:
 
     def close(self) -> None:
         """Flushes the events."""
-        if self._writer:
-            self._writer.close()
+        if self._events:
+            self._events.close()
 
     def _record(self, name: str, row: dict, step: int) -> None:
         append_row(self.directory / name, {key: _finite(value) for key, value in row.items()})
-        if self._writer:
-            for key, value in row.items():
-                if key != "step" and _finite(value) is not None:
-                    self._writer.add_scalar(key, value, step)
-            self._writer.flush()
+        if self._events:
+            self._events.add({key: value for key, value in row.items() if key != "step" and _finite(value) is not None}, step)
+
+
+class _Events:
+    """TensorBoard events, written without torch, whose import would cost this process seconds and memory."""
+
+    def __init__(self, directory: Path, start: int):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(directory))
+        # events of steps that a kill cut off are hidden: these steps are made again
+        restart = SessionLog(status=SessionLog.SessionStatus.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=start, session_log=restart))
+
+    def add(self, values: dict, step: int) -> None:
+        points = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=self._summary(value=points)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _finite(value):
@@ -132,8 +147,9 @@ def eval_line(updates: int, metrics: dict) -> str:
 class Bar:
     """A progress bar of one long stage, fed with a count."""
 
-    def __init__(self, what: str, total: int, unit: str):
-        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, mininterval=0.5)
+    def __init__(self, what: str, total: int | None, unit: str):
+        pause = 0.5 if sys.stderr.isatty() else 20.0  # seconds; a log file needs a sign of life, not a film
+        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, mininterval=pause)
 
     def at(self, count: int, total: int | None = None, note: str = "") -> None:
         """Moves the bar to `count`."""

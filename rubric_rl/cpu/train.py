@@ -64,7 +64,8 @@ class Trainer:
             if progress["generated"] == progress["total"]:
                 self.recorder.stage(step, "grading")
 
-        with Bar(f"step {step + 1}: rollout and grading", 1, "answer") as bar:
+        total = self.args.rollout_batch_size * self.args.n_samples_per_prompt
+        with Bar(f"step {step + 1}: rollout and grading", total, "answer") as bar:
             self.cluster.watch(call[1], bar, note)
         return call[0], self.cluster.wait([call[1]])[0]
 
@@ -72,7 +73,7 @@ class Trainer:
         self.recorder.stage(step, "update")
         begin = time.monotonic()
         with Bar(f"step {step + 1}: update", len(self.cluster.actors), "rank") as bar:
-            results = self.cluster.wait([actor.train.remote(step, data) for actor in self.cluster.actors])
+            results = self.cluster.wait([actor.call.remote("train", step, data) for actor in self.cluster.actors])
             bar.at(len(results))
         return results[0] | {"perf/update_time": time.monotonic() - begin}
 
@@ -82,7 +83,7 @@ class Trainer:
         (data,) = self.cluster.wait([self.cluster.manager.state.remote()])
 
         def write(directory: Path) -> None:
-            self.cluster.wait([actor.save.remote(str(directory)) for actor in self.cluster.actors])
+            self.cluster.wait([actor.call.remote("save", str(directory)) for actor in self.cluster.actors])
 
         temporary = self.run.prepare(step, {"step": step, "data": data}, write)
         return temporary, time.monotonic() - begin
@@ -96,7 +97,7 @@ class Trainer:
     def _evaluate(self, step: int, updates: int) -> None:
         self.recorder.stage(step, "eval")
         call = self.cluster.manager.evaluate.remote(step)
-        with Bar(f"evaluation after {updates} steps", 1, "answer") as bar:
+        with Bar(f"evaluation after {updates} steps", None, "answer") as bar:
             self.cluster.watch(call, bar, lambda progress: None)
         self.recorder.evaluation(updates, self.cluster.wait([call])[0])
 
