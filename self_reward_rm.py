@@ -6,16 +6,15 @@ The only file that knows slime's objects; configs/recipe.sh names each hook.
 import asyncio
 import math
 import sys
-from dataclasses import replace
 
-from rubric_rl.client import Aborted, GraderClient
+from rubric_rl.client import Aborted
 from rubric_rl.grade import grade
+from rubric_rl.placement import Graders
 from rubric_rl.records import append_record, grading_metrics
 from rubric_rl.schema import UserError, row_from_metadata
 from rubric_rl.score import batch_advantages, flat_share, graded, is_flat
-from rubric_rl.settings import load_settings
 
-_clients: dict = {}  # the running event loop -> its client
+_clients: dict = {}  # the running event loop -> its graders
 
 
 async def reward(args, sample, **kwargs):
@@ -32,34 +31,31 @@ async def reward(args, sample, **kwargs):
 
 
 async def _grade(args, sample) -> float:
-    client = _client(args)
     row = row_from_metadata(sample.metadata, f"sample {sample.index}")
+    split = "train" if sample.group_index is not None else "eval"  # slime groups training samples only
+    graders = _graders(args)
+    grader, client = graders.choose(row.prompt_id, split == "train")
     key = sample.session_id or f"{row.prompt_id}-{sample.index}"  # all criteria of an answer go to the same engine
     try:
         grading = await grade(client, row, sample.response, sample.prompt, sample.status.value == "truncated", key)
     except Aborted:
         sample.status = type(sample.status).ABORTED  # so that nobody trains on it
         return math.nan
-    split = "train" if sample.group_index is not None else "eval"  # slime groups training samples only
     version = (sample.weight_versions or grading.weight_versions or ["none"])[-1]
-    record = grading.record() | {"split": split, "index": sample.index, "weight_version": version}
+    record = grading.record() | {"split": split, "index": sample.index, "weight_version": version, "grader": grader}
     sample.metadata["grading"] = record
-    if client.settings.records:
-        append_record(client.settings.records, record)
+    if graders.records:
+        append_record(graders.records, record)
     return grading.score
 
 
-def _client(args) -> GraderClient:
-    """One client per event loop: the policy itself behind the run's router, unless grader_url names another grader."""
+def _graders(args) -> Graders:
+    """The graders' clients, one set per event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        if getattr(args, "partial_rollout", False):
-            raise UserError("--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out")
-        settings, run = load_settings(vars(args)), getattr(args, "save", None)
-        settings = replace(settings, records=settings.records or (f"{run}/verdicts" if run else ""))
-        url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
-        _clients.clear()  # a client of a loop that has ended would keep its connections open
-        _clients[loop] = GraderClient(settings, url, args.hf_checkpoint, lambda: _aborting(args))
+        graders = Graders(args, lambda: _aborting(args))
+        _clients.clear()  # clients of a loop that has ended would keep their connections open
+        _clients[loop] = graders
     return _clients[loop]
 
 

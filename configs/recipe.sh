@@ -39,6 +39,9 @@ GRPO_ARGS=(
    --eps-clip-high 0.28             # paper
    --entropy-coef 0                 # paper
 )
+if [[ "${LOSS_AGGREGATION:-sample}" == token ]]; then   # paper: mean over all tokens for 32B; else over each answer, then over answers
+   GRPO_ARGS+=(--calculate-per-token-loss)
+fi
 OPTIMIZER_ARGS=(
    --optimizer adam
    --lr 1e-6                        # paper

@@ -38,6 +38,9 @@ class GraderSettings:
     tokenizer: str = ""  # folder with tokenizer.json and the chat template, for api sglang; empty: the policy's
     extra_body: dict = dataclasses.field(default_factory=dict)  # further request fields for an OpenAI-compatible endpoint
     api_key_env: str = ""  # environment variable that holds the endpoint's key
+    engine: str = ""  # name of a model of --sglang-config that grades; empty: the policy, or `url`
+    teacher: str = ""  # YAML file of grader_* keys: another endpoint that grades a share of the training prompts
+    teacher_share: float = 0.0  # of the prompts, chosen by a hash of prompt_id
     records: str = ""  # folder for verdict records; empty: none are written
 
     def __post_init__(self):
@@ -49,6 +52,10 @@ class GraderSettings:
             raise UserError("grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all")
         if self.votes > 1 and (self.mode == "direct" or self.temperature == 0):
             raise UserError("grader_votes above 1 needs sampled replies: set grader_mode to explain or checklist and a temperature")
+        if not 0 <= self.teacher_share <= 1 or bool(self.teacher_share) != bool(self.teacher):
+            raise UserError("grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, the file that names the teacher")
+        if self.engine and (self.url or self.api != "sglang"):
+            raise UserError("grader_engine names a model of --sglang-config, so grader_url stays empty and grader_api is sglang")
         if self.mode == "direct" and self.thinking:
             raise UserError("grader_mode direct reads the first token of the reply, so grader_thinking must be false")
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "rubric_rl"
 # A module may import those to its left. A new module gets its place here.
 ORDER = (
-    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints client "
+    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints client placement "
     "grade records rules runs summary table store work flags answers evaluate meta_eval report rescore peek"
 ).split()
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade

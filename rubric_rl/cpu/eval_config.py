@@ -71,7 +71,7 @@ def resolve(args) -> list[EvalDataset]:
     Raises:
         UserError: an unreadable file or an unknown key, by name.
     """
-    entries, defaults = _entries(args)
+    entries, defaults = read_entries(args)
     known = {field.name for field in fields(EvalDataset)}
     datasets = []
     for entry in entries:
@@ -90,7 +90,8 @@ def resolve(args) -> list[EvalDataset]:
     return datasets
 
 
-def _entries(args) -> tuple[list[dict], dict]:
+def read_entries(args) -> tuple[list[dict], dict]:
+    """The entries of the data sets and their defaults, as they are written; reads args.eval_config and args.eval_prompt_data."""
     if not args.eval_config:
         words = args.eval_prompt_data or []
         if len(words) % 2:

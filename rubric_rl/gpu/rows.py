@@ -1,0 +1,76 @@
+"""Are the rows fit to train on: rubrics, lengths, and no evaluation prompt among them? (stage 1, prompt)"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+from rubric_rl.chat_template import ChatTemplate
+from rubric_rl.cpu.eval_config import read_entries
+from rubric_rl.gpu.words import Words
+from rubric_rl.schema import Row, UserError, read_rows
+from rubric_rl.settings import load_settings
+
+INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
+
+
+@cache
+def read(path: str) -> list[Row]:
+    """Rows of a file, `file@[a:b]` slices as slime writes them."""
+    name, start, stop = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path).groups()
+    return read_rows(name)[slice(int(start) if start else None, int(stop) if stop else None)]
+
+
+def count(words: Words) -> int:
+    """Number of training prompts."""
+    return len(read(words.text("prompt-data")))
+
+
+def problems(words: Words, options) -> Iterator[str]:
+    """One line for each thing wrong with the rows."""
+    training = words.text("prompt-data")
+    held_out: dict[str, str] = {}
+    for path in evaluation_files(words):
+        held_out |= {row.prompt_id: path for row in read(path)}
+    shared = [row.prompt_id for row in read(training) if row.prompt_id in held_out]
+    if shared:
+        yield (f"{len(shared)} prompts of {training} are held out for evaluation in {held_out[shared[0]]}, e.g. {shared[0]}: "
+               "that is training on the test set; make the rows again with data_preprocess.py")  # fmt: skip
+    yield from lengths(words)
+
+
+def evaluation_files(words: Words) -> list[str]:
+    """The files of --eval-config, and every hard file beside them and beside the training rows."""
+    named = SimpleNamespace(eval_config=words.text("eval-config"), eval_prompt_data=words.values.get("eval-prompt-data"))
+    files = [entry["path"] for entry in read_entries(named)[0]]
+    training = Path(words.text("prompt-data").partition("@[")[0])
+    folders = {training.parent, *(Path(path.partition("@[")[0]).parent for path in files)}
+    beside = {str(path) for folder in folders for path in folder.glob("*_hard.jsonl") if path != training}
+    return sorted({*files, *beside})
+
+
+def lengths(words: Words) -> Iterator[str]:
+    """Context length against prompt, answer and grader limits, in the policy's tokens."""
+    folder = Path(words.text("hf-checkpoint"))
+    template, settings = ChatTemplate(folder), load_settings(words.text("custom-config-path"))
+    longest = max(template.count(template.render(list(row.messages), thinking=True)) for row in read(words.text("prompt-data")))
+    criterion = max(template.count(c.text) for row in read(words.text("prompt-data")) for c in row.rubric)
+    answer = int(words.number("rollout-max-response-len"))
+    limit = int(words.number("sglang-context-length")) or _context(folder)
+    if longest + answer > limit:
+        yield f"a prompt of {longest} tokens and --rollout-max-response-len {answer} exceed the context of {limit}; lower it, or use --max-prompt-tokens"
+    elif settings.api == "sglang" and not settings.engine and longest + answer + criterion + INSTRUCTIONS + settings.max_tokens > limit:
+        yield (f"grading may take {longest} + {answer} + {criterion} + {INSTRUCTIONS} + {settings.max_tokens} tokens, the context is {limit}; "
+               "lower grader_max_tokens")  # fmt: skip
+    most = int(words.number("max-tokens-per-gpu")) * int(words.number("context-parallel-size", 1))
+    if "use-dynamic-batch-size" in words and longest + answer > most:
+        yield f"--max-tokens-per-gpu {most} is below the longest sample, {longest} + {answer} tokens; raise it or context parallel"
+
+
+def _context(folder: Path) -> int:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}/config.json: no max_position_embeddings ({error}); get the checkpoint again") from None

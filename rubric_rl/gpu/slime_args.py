@@ -1,0 +1,82 @@
+"""Runs slime's own argument parser on a command line and says what it thinks of it, as one JSON line (all stages).
+
+A program of its own, run with slime and Megatron on PYTHONPATH: slime drops unknown flags without a word and takes
+abbreviations of some, so every flag is held against the options that its parsers really define.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+
+# Known to the parsers of 0.3.1 no more, with what stands in their place.
+REMOVED = {
+    "--use-slime-router": "the router is SGLang's: --router-policy",
+    "--megatron-to-hf-mode": "leave it out",
+    "--qkv-format": "leave it out",
+    "--train-memory-margin-bytes": "leave it out",
+    "--rollout-external": "use --rollout-external-engine-addrs",
+    "--use-hf-config-for-megatron": "source the model's flags from SLIME_DIR/scripts/models",
+    "--true-on-policy-mode": "leave it out",
+    "--use-dynamic-global-batch-size": "use --global-batch-size",
+    "--disable-rollout-trim-samples": "leave it out",
+}
+
+
+def problems(words: list[str], known: set[str]) -> list[str]:
+    """One line for each flag among `words` that no parser defines by exactly this name."""
+    found = []
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or flag in known:
+            continue
+        longer = sorted(option for option in known if option.startswith(flag))
+        near = difflib.get_close_matches(flag, known, n=1)
+        if flag in REMOVED or flag.startswith("--slime-router-"):
+            found.append(f"{flag} was removed from slime and is ignored; {REMOVED.get(flag, 'the router is SGLang: --router-*')}")
+        elif longer:
+            found.append(f"{flag} is an abbreviation; write {' or '.join(longer[:3])}")
+        else:
+            found.append(f"{flag} is unknown to this slime, which would ignore it" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
+
+
+def pretend_gpu() -> None:
+    """Lets the parsers run where there is no GPU (a login node, a test): they only ask for its generation."""
+    import types
+
+    import torch
+
+    if not torch.cuda.is_available():
+        properties = types.SimpleNamespace(major=9, minor=0, total_memory=80 << 30, name="none")
+        torch.cuda.get_device_properties = lambda *args, **kwargs: properties
+        torch.cuda.get_device_capability = lambda *args, **kwargs: (9, 0)
+
+
+def main() -> int:
+    """Parses sys.argv as slime's train.py would; prints {"unknown": [...], "error": "..."} as the last line."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    words, known, error = sys.argv[1:], set(), ""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def record(parser, *args, **kwargs):
+        known.update(parser._option_string_actions)
+        return parse(parser, *args, **kwargs)
+
+    argparse.ArgumentParser.parse_known_args = record
+    try:
+        pretend_gpu()
+        from slime.utils.arguments import parse_args
+
+        parse_args()
+    except SystemExit:  # argparse wrote its reason to stderr
+        error = "the parser refuses a value; see above"
+    except Exception as problem:  # slime checks with assertions, Megatron with all kinds
+        error = f"{type(problem).__name__}: {problem}"
+    print("\n" + json.dumps({"unknown": problems(words, known) if known else [], "error": " ".join(error.split())}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

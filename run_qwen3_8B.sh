@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Qwen3-8B on one node of 8 GPUs of 80 GB. Paths, parallelism and memory; the experiment is configs/recipe.sh.
+#
+#   export HF_CKPT_PATH=...      Qwen3-8B as Hugging Face publishes it
+#   export PROMPT_DATA_PATH=...  healthbench_easy.jsonl, made by data_preprocess.py (its hard files beside it)
+#   export SAVE_PATH=...         the run: checkpoints, logs, verdicts; the same command goes on from there
+#   export SLIME_DIR=... MEGATRON_DIR=...
+#   bash run_qwen3_8B.sh [FLAGS]             FLAGS are slime's and come last, so they win
+#
+#   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
+#   PLACEMENT       split (default, the paper's): 4 GPUs train while 4 serve; colocate: all 8 take turns
+#   DRY_RUN=1       prints the command, one argument per line, and ends
+#   NNODES, NODES, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, TENSORBOARD_DIR, RAY_ADDRESS ...: see configs/launch.sh
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+
+MODEL="qwen3-8B"                        # its shape: SLIME_DIR/scripts/models/qwen3-8B.sh
+export LOSS_AGGREGATION="sample"        # paper: 8B averages over answers, 32B over tokens
+PLACEMENT="${PLACEMENT:-split}"
+NNODES="${NNODES:-1}"
+GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
+
+source configs/launch.sh
+
+PARALLEL_ARGS=(
+   --tensor-model-parallel-size 2       # paper
+   --sequence-parallel
+   --pipeline-model-parallel-size 1
+   --context-parallel-size 1
+   --rollout-num-gpus-per-engine 1      # 16 GB of weights fit one GPU; more engines answer more at once
+)
+
+MEMORY_ARGS=(
+   --recompute-granularity full         # keep each layer's input only
+   --recompute-method uniform
+   --recompute-num-layers 1
+   --use-dynamic-batch-size
+   --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
+   --save-interval 100                  # 115 GB each, 13 of them (python -m rubric_rl.gpu.memory)
+)
+
+if [[ "${PLACEMENT}" == colocate ]]; then
+   PLACEMENT_ARGS=(
+      --colocate
+      --actor-num-nodes "${NNODES}"
+      --actor-num-gpus-per-node "${GPUS_PER_NODE}"
+      --sglang-mem-fraction-static 0.7  # the rest: what training leaves behind while it sleeps
+   )
+else
+   PLACEMENT_ARGS=(
+      --actor-num-nodes "${NNODES}"
+      --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
+      --rollout-num-gpus "$((NNODES * GPUS_PER_NODE / 2))"
+      --sglang-mem-fraction-static 0.85
+   )
+fi
+
+launch "$@"
