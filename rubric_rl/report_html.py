@@ -90,12 +90,12 @@ def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dic
     if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
         counts = f"{pair['better']} better, {pair['equal']} equal, {pair['worse']} worse"
         note = f"paired difference on {pair['prompts']} prompts: {counts}"
-        cards.append(_card(f"{pair['difference']:+.4f}", note, _range(pair["interval_by_prompt"])))
+        cards.append(_card(f"{pair['difference']:+.4f}", note, _range(pair["interval_by_prompt"]), " change"))
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(value: str, note: str, small: str) -> str:
-    return f'<div class="card"><b>{value} <small>{small}</small></b><span>{note}</span></div>'
+def _card(value: str, note: str, small: str, kind: str = "") -> str:
+    return f'<div class="card{kind}"><b>{value} <small>{small}</small></b><span>{note}</span></div>'
 
 
 def _range(bounds) -> str:
@@ -137,7 +137,7 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, kin
     rows = []
     for item, tally in found:
         jump = f'<a class="jump" data-jump="{escape(tally.prompt_id)}">show</a>'
-        cells = [f'<td class="n">{item["points"]:+g}</td><td class="text">{escape(item["criterion"])}</td><td class="n">{tally.answers}</td>']
+        cells = [f'<td class="n">{item["points"]:+g}</td><td class="text"><div class="clamp">{escape(item["criterion"])}</div></td><td class="n">{tally.answers}</td>']
         cells.append(f'<td class="n">{tally.met / tally.answers:.0%}</td><td class="n">{tally.unreadable}</td>')
         rows.append(f'<tr>{"".join(cells)}<td class="n">{tally.lost / max(answers, 1):.4f}</td><td>{jump}</td></tr>')
     table = f'<table>{head}<th class="n">cost</th><th></th></tr>{"".join(rows)}</table>'

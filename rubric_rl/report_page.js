@@ -96,7 +96,10 @@ function jumpTo(id) {
 fillSelect($("theme"), [["", "all themes"], ...[...new Set(index.map(entry => entry[1]))].filter(Boolean).sort().map(name => [name, name])]);
 fillSelect($("order"), orders());
 for (const id of ["search", "theme", "order"]) $(id).addEventListener("input", list);
-document.addEventListener("click", event => { if (event.target.dataset && event.target.dataset.jump) jumpTo(event.target.dataset.jump); });
+document.addEventListener("click", event => {
+  if (event.target.dataset && event.target.dataset.jump) jumpTo(event.target.dataset.jump);
+  if (event.target.classList && event.target.classList.contains("clamp")) event.target.classList.toggle("open");
+});
 document.addEventListener("keydown", event => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || event.target.tagName === "SELECT" || !$("side").contains(document.activeElement)) return;

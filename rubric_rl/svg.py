@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-LABEL, PLOT, RIGHT = 230, 420, 70  # widths: label, plot, the value at the right
+LABEL, PLOT, RIGHT = 160, 330, 50  # widths: label, plot, the value at the right
 BAR, GAP = 13, 9
 
 
