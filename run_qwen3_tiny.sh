@@ -3,6 +3,7 @@
 #
 #   bash run_qwen3_tiny.sh [FLAGS]             FLAGS are slime's and come last, so they win
 #   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
+#   BACKEND=slime bash run_qwen3_tiny.sh       the same on one GPU through slime: SLIME_DIR, MEGATRON_DIR as in run_qwen3_8B.sh
 #
 # Killed or stopped at any moment, the same command goes on after the last finished step.
 set -euo pipefail
@@ -45,6 +46,25 @@ PARALLEL_ARGS=(
    --sglang-router-request-timeout-secs 120
 )
 
+make_rows() {
+   if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last, so both are there
+      "$1" -m rubric_rl.tiny.world --out runs/tiny/data
+      "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
+         --out runs/tiny/data --allow-subset
+   fi
+}
+
+if [[ "${BACKEND:-cpu}" == slime ]]; then
+   MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
+   [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
+   PARALLEL_ARGS=("${TINY_ARGS[@]}" --colocate --actor-num-nodes 1 --actor-num-gpus-per-node 1 --rollout-num-gpus-per-engine 1)
+   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3)
+   PLACEMENT_ARGS=()
+   source configs/launch.sh
+   launch "$@"
+   exit
+fi
+
 COMMAND=("${VENV_PYTHON}" -m rubric_rl.cpu.train "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
 
 if [[ "${DRY_RUN:-0}" == 1 ]]; then
@@ -53,11 +73,6 @@ if [[ "${DRY_RUN:-0}" == 1 ]]; then
 fi
 
 bash configs/cpu/setup.sh
-
-if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last, so both are there
-   "${VENV_PYTHON}" -m rubric_rl.tiny.world --out runs/tiny/data
-   "${VENV_PYTHON}" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
-      --out runs/tiny/data --allow-subset
-fi
+make_rows "${VENV_PYTHON}"
 
 exec "${COMMAND[@]}"

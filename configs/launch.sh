@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# How the GPU run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh and run_qwen3_32B.sh, which set MODEL,
-# LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE and the *_ARGS. Ends only what it started itself, by pid.
+# How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh, run_qwen3_32B.sh and, with BACKEND=slime,
+# run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE and the *_ARGS. Ends only what it started itself, by pid.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml          EVAL_CONFIG       configs/eval.yaml
@@ -35,7 +35,9 @@ export TENSORBOARD_DIR="${TENSORBOARD_DIR:-${SAVE_PATH}/tensorboard}"
 source configs/recipe.sh
 
 MODEL_ARGS=()
-if [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
+if [[ -z "${MODEL}" ]]; then   # a shape that slime has no file for
+   mapfile -t MODEL_ARGS < <("${PYTHON}" -m rubric_rl.gpu.model_args "${HF_CKPT_PATH}")
+elif [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
    # shellcheck source=/dev/null
    source "${SLIME_DIR}/scripts/models/${MODEL}.sh"
 elif [[ "${DRY_RUN}" == 1 ]]; then
@@ -140,7 +142,7 @@ launch() {
    trap 'exit 143' TERM
    trap 'exit 130' INT
    [[ -n "${RAY_ADDRESS:-}" ]] || start_ray
-   JOB="${MODEL}-$(date +%Y%m%d-%H%M%S)-$$"
+   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
    ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" --runtime-env-json "${RUNTIME_ENV}" \
       -- bash "${SAVE_PATH}/command.sh" > >(tee -a "${SAVE_PATH}/train.log") 2>&1 &
    wait "$!" # in the background, so that a signal ends the run at once
