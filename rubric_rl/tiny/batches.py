@@ -22,20 +22,20 @@ TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
 # The verdict is one token of many; an answer's tokens are more still, and only mediocre answers are wanted.
 VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.05
-# Every token between criterion and reply is taught the first word of the reason, in `direct` mode too: nothing is ever read
-# off there, but without it the one-token verdict stays at chance for a thousand steps.
+# Every token between criterion and reply is taught the verdict, and at a middle layer the first word of the reason (the
+# hint). Nothing is ever read off there, but without it the one-token verdict stays at chance for a thousand steps.
 HINT_WEIGHT = 0.1
 
 
 @dataclass
 class Sequence:
-    """One prefix and its branches: token ids, what is to be predicted in their place, with which loss weight,
-    whether that is a hint, and their branch (0 = prefix)."""
+    """One prefix and its branches: token ids, what is to be predicted in their place by the last layer (with which
+    loss weight) and by a middle one (0 = nothing), and their branch (0 = prefix)."""
 
     tokens: list[int]
     targets: list[int]
     weights: list[float]
-    hints: list[bool]
+    hints: list[int]
     branches: list[int]
 
 
@@ -86,7 +86,8 @@ class Writer:
             number += 1
             question, turn, rest = prompt[cut:].partition("<|im_end|>")
             pieces = [(question, 0.0), (turn + rest, HINT_WEIGHT), *verdict_text(mode, answer, statement)]
-            if not self._branch(sequence, number, pieces, hint=self.encode(explanation(answer, statement))[0]):
+            reason, verdict = self.encode(explanation(answer, statement))[0], self.encode(pieces[-2][0])[0]
+            if not self._branch(sequence, number, pieces, reason, verdict):
                 break
         return sequence
 
@@ -106,18 +107,19 @@ class Writer:
 
     def _sequence(self, head: str) -> Sequence:
         tokens = self.encode(head)
-        return Sequence(list(tokens), list(tokens), [0.0] * len(tokens), [False] * len(tokens), [0] * len(tokens))
+        return Sequence(list(tokens), list(tokens), [0.0] * len(tokens), [0] * len(tokens), [0] * len(tokens))
 
-    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0) -> bool:
-        """Appends a branch if it fits (the first one always does); says whether it did. `hint` is the target of hint pieces."""
+    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0, verdict: int = 0) -> bool:
+        """Appends a branch if it fits (the first one always does); says whether it did. `hint` and `verdict` are the targets of hint pieces."""
         encoded = [(self.encode(text), weight) for text, weight in pieces]
         size = sum(len(tokens) for tokens, _ in encoded)
         if number > 1 and len(sequence.tokens) + size > self.length:
             return False
         for tokens, weight in encoded:
             sequence.tokens += tokens
-            sequence.targets += [hint] * len(tokens) if weight == HINT_WEIGHT else tokens
-            sequence.hints += [weight == HINT_WEIGHT] * len(tokens)
+            hinted = weight == HINT_WEIGHT
+            sequence.targets += [verdict] * len(tokens) if hinted else tokens
+            sequence.hints += [hint if hinted else 0] * len(tokens)
             sequence.weights += [weight] * len(tokens)
         sequence.branches += [number] * size
         return True
@@ -138,7 +140,7 @@ def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.tensor([padded(s.tokens, 0) for s in sequences]),
         "targets": torch.tensor([padded(s.targets, 0) for s in sequences]),
-        "hints": torch.tensor([padded(s.hints, False) for s in sequences]),
+        "hints": torch.tensor([padded(s.hints, 0) for s in sequences]),
         "weights": torch.tensor([padded(s.weights, 0.0) for s in sequences]),
         "position_ids": mask.sum(-1) - 1,
         "attention_mask": mask[:, None],

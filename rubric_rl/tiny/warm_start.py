@@ -27,7 +27,7 @@ class Scale:
 
 
 SCALES = {
-    "shipped": Scale(128, 4, 384, short_steps=250, full_steps=350, batch=6, length=640),
+    "shipped": Scale(128, 5, 384, short_steps=240, full_steps=320, batch=6, length=640),
     "small": Scale(64, 2, 128, short_steps=20, full_steps=20, batch=4, length=512),
 }
 
@@ -48,14 +48,14 @@ def new_model(vocabulary: int, scale: Scale, eos: int, pad: int) -> Qwen3ForCaus
 def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross entropy in nats per unit of weight; the logits of unweighted tokens are never computed.
 
-    Hints are read off half way up, so that the upper layers can compare what the lower ones have found.
+    Hints are read off at a middle layer, so that the layers above can compare what those below have found.
     """
-    weights, hints, targets = batch["weights"][:, 1:], batch["hints"][:, 1:], batch["targets"][:, 1:]
     inputs = {key: batch[key] for key in ("input_ids", "position_ids", "attention_mask")}
     states = model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
-    middle = model.model.norm(states[len(states) // 2])
+    weights, hints = batch["weights"][:, 1:], batch["hints"][:, 1:]
+    middle = model.model.norm(states[(len(states) + 1) // 2])
     total = 0.0
-    for hidden, taught in ((states[-1], weights * ~hints), (middle, weights * hints)):
+    for hidden, targets, taught in ((states[-1], batch["targets"][:, 1:], weights), (middle, hints, weights * (hints > 0))):
         chosen = taught > 0
         logits = model.lm_head(hidden[:, :-1][chosen])
         losses = torch.nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
