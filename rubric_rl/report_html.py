@@ -15,6 +15,7 @@ from rubric_rl.svg import Bar, bars, histogram
 _HERE = Path(__file__).parent
 _EDGES = [i / 10 for i in range(-2, 11)]
 ROWS = 15  # of the tables of criteria
+_ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> Iterator[str]:
@@ -41,8 +42,8 @@ def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _json(name: str, value) -> str:
-    """A data block that no text inside can end; everything outside ASCII is escaped, line separators too."""
-    text = json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """A data block that no text inside can end. Half a surrogate pair, which no page can hold, becomes a question mark."""
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode().translate(_ESCAPES)
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
 
