@@ -1,0 +1,87 @@
+"""slime's own rollout loop with this repository's hooks, as its rollout manager runs it; prints one JSON line (contract).
+
+A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT ROLLOUTS FLAGS... Neither Ray nor a GPU is used.
+"""
+
+import itertools
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+from rubric_rl.gpu.slime_args import pretend_gpu
+
+pretend_gpu()
+
+from slime.observability import rollout_metrics
+from slime.ray.rollout import RolloutManager
+from slime.rollout.base_types import call_rollout_fn
+from slime.rollout.data_source import RolloutDataSourceWithBuffer
+from slime.rollout.sglang_rollout import generate_rollout
+from slime.utils.arguments import parse_args
+from slime.utils.http_utils import init_http_client
+from slime.utils.misc import load_function
+
+
+LOGGED: list[dict] = []  # what slime would send to TensorBoard and W&B
+
+
+def start(host: str, port: int):
+    """slime's arguments as its manager has them once engines and router are up."""
+    rollout_metrics.logging_utils.log = lambda args, metrics, **kwargs: LOGGED.append(metrics)
+    args = parse_args()
+    args.sglang_router_ip, args.sglang_router_port = host, port
+    init_http_client(args)
+    return args
+
+
+def train(args, source, rollout_id: int) -> dict:
+    """One rollout as RolloutManager.generate makes it: samples, metrics, training data."""
+    manager = SimpleNamespace(args=args, custom_convert_samples_to_train_data_func=None)
+    manager.custom_reward_post_process_func = load_function(args.custom_reward_post_process_path)
+    methods = RolloutManager.__ray_metadata__.modified_class
+    manager._post_process_rewards = lambda samples: methods._post_process_rewards(manager, samples)
+    output = call_rollout_fn(generate_rollout, args, rollout_id, source, evaluation=False)
+    samples = list(itertools.chain.from_iterable(output.samples))
+    rollout_metrics.log_rollout_data(rollout_id, args, samples, output.metrics, 1.0)
+    data = methods._convert_samples_to_train_data(manager, samples)
+    return {
+        "groups": [[sample.index for sample in group] for group in output.samples],
+        "statuses": [sample.status.value for sample in samples],
+        "rewards": [None if math.isnan(sample.reward) else sample.reward for sample in samples],
+        "removed": [sample.remove_sample for sample in samples],
+        "graders": [(sample.metadata["prompt_id"], sample.metadata.get("grading", {}).get("grader")) for sample in samples],
+        "advantages": data["rewards"],
+        "raw_reward": data["raw_reward"],
+        "mask_sums": [sum(mask) for mask in data["loss_masks"]],
+        "metrics": numbers(LOGGED[-1]),
+    }
+
+
+def evaluate(args, source) -> dict:
+    """The evaluation as RolloutManager.eval makes it."""
+    result = call_rollout_fn(generate_rollout, args, 0, source, evaluation=True)
+    rollout_metrics.log_eval_rollout_data(0, args, result.data, result.metrics)
+    return numbers(LOGGED[-1])
+
+
+def numbers(metrics: dict) -> dict:
+    """The metrics that JSON can hold; NaN becomes None."""
+    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
+    return {key: None if math.isnan(value) else value for key, value in plain.items()}
+
+
+def main() -> None:
+    """Runs the loop."""
+    host, port, rollouts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    del sys.argv[1:4]
+    args = start(host, port)
+    source = RolloutDataSourceWithBuffer(args)
+    result = {"rollouts": [train(args, source, number) for number in range(rollouts)]}
+    if args.eval_datasets:
+        result["eval"] = evaluate(args, source)
+    print("\n" + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

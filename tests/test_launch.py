@@ -1,0 +1,258 @@
+"""The GPU run scripts without slime or a GPU: the printed command, preflight's findings, the arithmetic (all stages)."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rubric_rl import placement
+from rubric_rl.gpu import preflight, rows
+from rubric_rl.gpu.memory import plan_of, shape_of, training_parts
+from rubric_rl.gpu.model_args import model_args
+from rubric_rl.gpu.slime_args import problems
+from rubric_rl.gpu.words import Words
+from rubric_rl.schema import UserError, write_jsonl
+from rubric_rl.settings import load_settings
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
+SHAPE = "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 --kv-channels 128 " \
+        "--vocab-size 151936 --untie-embeddings-and-output-weights"  # fmt: skip
+
+
+def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    return subprocess.run(["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_dry_run_prints_the_command_word_by_word_without_slime(name):
+    done = script(name, "--lr", "2e-6", "--note", "two words", DRY_RUN="1", HF_CKPT_PATH="/models/a b")
+    assert done.returncode == 0 and "note: without SLIME_DIR" in done.stderr
+    words = [shlex.split(line)[0] if line else "" for line in done.stdout.splitlines()]
+    assert words[1] == "<SLIME_DIR>/train.py" and words[-4:] == ["--lr", "2e-6", "--note", "two words"]
+    assert words[words.index("--hf-checkpoint") + 1] == "/models/a b" == words[words.index("--ref-load") + 1]
+    assert words[words.index("--custom-config-path") + 1] == str(ROOT / "configs/grader.yaml")  # the job runs elsewhere
+
+
+@pytest.mark.parametrize("name, split, per_token", [("run_qwen3_8B.sh", True, False), ("run_qwen3_32B.sh", False, True)])
+def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
+    default = Words(shlex.split(script(name, DRY_RUN="1").stdout)[2:])
+    assert ("colocate" in default, "calculate-per-token-loss" in default) == (not split, per_token)
+    other = Words(shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[2:])
+    assert ("colocate" in other) == split
+    experiment = ("rollout-batch-size", "n-samples-per-prompt", "global-batch-size", "lr", "rollout-max-response-len", "num-epoch")
+    assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
+
+
+def test_model_flags_come_from_slimes_own_file(tmp_path):
+    models = tmp_path / "scripts" / "models"
+    models.mkdir(parents=True)
+    (models / "qwen3-8B.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
+    assert "--num-layers\n36\n" in script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path)).stdout
+
+
+def test_wandb_is_an_environment_variable_and_no_key_is_printed():
+    done = script("run_qwen3_8B.sh", DRY_RUN="1", WANDB_PROJECT="rubrics", WANDB_API_KEY="secret", SAVE_PATH="/runs/first")
+    assert "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout and "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("env, message", [({}, "HF_CKPT_PATH is not set"), ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate")])
+def test_what_is_missing_is_one_line(env, message):
+    done = script("run_qwen3_8B.sh", **env)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_nodes_must_be_named(tmp_path):
+    models = tmp_path / "scripts" / "models"
+    models.mkdir(parents=True)
+    (models / "qwen3-32B.sh").write_text("MODEL_ARGS=()\n")
+    paths = dict.fromkeys(("HF_CKPT_PATH", "PROMPT_DATA_PATH", "SAVE_PATH", "SLIME_DIR", "MEGATRON_DIR"), str(tmp_path))
+    done = script("run_qwen3_32B.sh", **paths)
+    assert done.returncode == 2 and "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr
+
+
+# ---- preflight
+
+
+def row(number: int) -> dict:
+    messages = [{"role": "user", "content": "ask"}]
+    metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
+    return {"prompt": messages, "metadata": metadata}
+
+
+@pytest.fixture
+def good(tmp_path, monkeypatch):
+    """(flags, options) of a run that nothing is wrong with, on a machine with eight free GPUs of 80 GB."""
+    for folder in ("hf", "slime", "mega/megatron"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({"max_position_embeddings": 40960}))
+    (tmp_path / "hf" / "tokenizer.json").write_text("{}")
+    (tmp_path / "slime" / "train.py").write_text("")
+    (tmp_path / "slime" / "setup.py").write_text('setup(version="0.3.1",)')
+    write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(32)))
+    write_jsonl(tmp_path / "healthbench_hard.jsonl", map(row, range(100, 104)))
+    (tmp_path / "grader.yaml").write_text("grader_max_tokens: 1024\n")
+    flags = f"""{SHAPE} --hf-checkpoint {tmp_path}/hf --ref-load {tmp_path}/hf --load {tmp_path}/run --save {tmp_path}/run --save-interval 10
+        --prompt-data {tmp_path}/healthbench_easy.jsonl --eval-prompt-data hard {tmp_path}/healthbench_hard.jsonl
+        --custom-config-path {tmp_path}/grader.yaml --rollout-batch-size 32 --n-samples-per-prompt 4 --global-batch-size 32 --num-rollout 10
+        --rollout-max-response-len 6144 --tensor-model-parallel-size 2 --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
+        --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel --custom-rm-path self_reward_rm.reward""".split()
+    options = Namespace(slime_dir=tmp_path / "slime", megatron_dir=tmp_path / "mega", nnodes=1, gpus_per_node=8, ports=[], running_ray=False)
+    smi = SimpleNamespace(lines=["81559, 1"] * 8)
+    run = subprocess.run
+    smi_output = lambda *a, **k: SimpleNamespace(stdout="\n".join(smi.lines)) if a[0][0] == "nvidia-smi" else run(*a, **k)  # noqa: E731
+    monkeypatch.setattr(preflight.subprocess, "run", smi_output)
+    monkeypatch.setattr(preflight, "flags", lambda words, options: iter(()))  # tests/contracts runs slime's parser
+    monkeypatch.setattr(preflight, "hook", lambda words, options: iter(()))  # a process per hook; has its own test
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
+    monkeypatch.setattr(rows, "ChatTemplate", lambda folder: SimpleNamespace(render=lambda messages, thinking: "x", count=lambda text: 100))
+    rows.read.cache_clear()
+    return SimpleNamespace(flags=flags, options=options, smi=smi, path=tmp_path)
+
+
+def found(run, *more: str) -> list[str]:
+    run.options.words = [*run.flags, *more]
+    return list(preflight.check(Words(run.options.words), run.options))
+
+
+def test_nothing_is_found_where_nothing_is_wrong(good):
+    assert found(good) == []
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--hf-checkpoint", "/nowhere"], "set HF_CKPT_PATH"),
+        (["--ref-load", "/nowhere"], "set DIST_CKPT_PATH"),
+        (["--save", "/proc/run"], "set SAVE_PATH"),
+        (["--global-batch-size", "48"], "--global-batch-size 48 does not divide 128 answers"),
+        (["--global-batch-size", "1"], "no multiple of 2, the data parallel size"),
+        (["--n-samples-per-prompt", "1"], "a group of one has no advantage"),
+        (["--num-steps-per-rollout", "3"], "does not divide"),
+        (["--over-sampling-batch-size", "16"], "below --rollout-batch-size"),
+        (["--tensor-model-parallel-size", "3"], "4 training GPUs are no multiple of tensor 3"),
+        (["--rollout-num-gpus", "8"], "12 GPUs are asked for, but 1 node(s) of 8 have 8"),
+        (["--actor-num-gpus-per-node", "16", "--tensor-model-parallel-size", "16"], "8 key-value heads cannot be shared by 16 GPUs"),
+        (["--pipeline-model-parallel-size", "8", "--tensor-model-parallel-size", "1", "--actor-num-gpus-per-node", "8"], "36 layers cannot be shared by 8"),
+        (["--rollout-max-response-len", "40900"], "exceed the context of 40960"),
+        (["--max-tokens-per-gpu", "5000", "--use-dynamic-batch-size"], "below the longest sample, 100 + 6144"),
+        (["--max-tokens-per-gpu", "65536"], "lower --max-tokens-per-gpu"),
+        (["--partial-rollout"], "--partial-rollout"),
+        (["--group-rm"], "--group-rm"),
+        (["--rollout-temperature", "0"], "must be above 0"),
+        (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+        (["--load", "/elsewhere"], "would not go on with the run"),
+        (["--num-rollout", "0"], "give --num-rollout or --num-epoch"),
+    ],
+)  # fmt: skip
+def test_each_failure_is_one_line(good, flags, message):
+    lines = found(good, *flags)
+    assert any(message in line for line in lines), lines
+    assert not any("\n" in line for line in lines)
+
+
+def test_hooks_are_imported_as_the_job_will(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = Words(["--custom-rm-path", "self_reward_rm.reward", "--dynamic-sampling-filter-path", "self_reward_rm.keep"])
+    (line,) = preflight.hook(words, None)
+    assert line.startswith("self_reward_rm.keep cannot be imported inside the job (AttributeError")
+
+
+def test_hard_prompts_in_the_training_file_are_refused(good):
+    write_jsonl(good.path / "healthbench_easy.jsonl", map(row, [1, 2, 101]))
+    assert any("1 prompts of" in line and "training on the test set" in line for line in found(good))
+
+
+def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
+    write_jsonl(good.path / "healthbench_easy.jsonl", map(row, [1, 2, 101]))
+    write_jsonl(good.path / "sample.jsonl", [row(100)])
+    assert any("training on the test set" in line for line in found(good, "--eval-prompt-data", "hard", str(good.path / "sample.jsonl")))
+
+
+def test_rows_without_rubrics_are_refused(good):
+    write_jsonl(good.path / "healthbench_easy.jsonl", [{"prompt": "x", "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]}}])
+    assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in found(good))
+
+
+def test_machine_and_checkouts(good, monkeypatch):
+    good.smi.lines = ["81559, 1"] * 3 + ["40000, 1", "81559, 9000"]
+    lines = found(good)
+    assert any("5 GPUs here, not 8" in line for line in lines) and any("GPU 3 has 42 GB" in line for line in lines)
+    assert any("GPU 4 is in use" in line for line in lines)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
+    (good.path / "slime" / "setup.py").write_text('version="0.2.9"')
+    good.options.megatron_dir = good.path
+    lines = found(good)
+    assert any("1 checkpoints of 115 GB are to come, 100 GB are free" in line for line in lines)
+    assert any("version 0.2.9, but 0.3.1 or later" in line for line in lines) and any("MEGATRON_DIR" in line for line in lines)
+
+
+def test_a_grader_that_needs_more_context_than_there_is(good):
+    (good.path / "grader.yaml").write_text("grader_max_tokens: 40000\n")
+    assert any("lower grader_max_tokens" in line for line in found(good))
+
+
+def test_unknown_abbreviated_and_removed_flags_are_named():
+    known = {"--lr", "--global-batch-size", "--global-batch-tokens"}
+    lines = problems(["--lr", "-1", "--global-batch", "3", "--slime-router-port=1", "--lrr", "--use-slime-router"], known)
+    assert [line.split()[0] for line in lines] == ["--global-batch", "--slime-router-port", "--lrr", "--use-slime-router"]
+    assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
+
+
+# ---- arithmetic, placement of the grader
+
+
+def test_parameters_and_memory_by_arithmetic():
+    shape = shape_of(Words(SHAPE.split()))
+    assert shape.parameters == 8_190_735_360 and shape.kv_bytes == 147_456  # Qwen3-8B's own count
+    words = Words([*SHAPE.split(), *"--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4".split()])
+    parts = training_parts(plan_of(words))
+    assert [round(parts[name][0] / 1e9, 1) for name in ("weights", "gradients", "optimizer")] == [8.2, 16.4, 24.6]
+
+
+def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
+    config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
+    shape = shape_of(Words(model_args(config)))
+    assert (shape.layers, shape.hidden, shape.vocab, shape.tied) == (config["num_hidden_layers"], config["hidden_size"], config["vocab_size"], True)
+
+
+def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():
+    shares = [placement.share_of(f"prompt-{number}") for number in range(2000)]
+    assert 0.27 < sum(share < 0.3 for share in shares) / 2000 < 0.33 and shares[7] == placement.share_of("prompt-7")
+
+
+def test_evaluation_is_named_after_its_grader(tmp_path):
+    assert placement.grader_name(load_settings({})) == "policy"
+    assert placement.grader_name(load_settings({"grader_engine": "frozen"})) == "frozen"
+    url = {"grader_url": "http://host:1/v1", "grader_api": "openai", "grader_model": "org/judge"}
+    assert placement.grader_name(load_settings(url)) == "org-judge"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"grader_engine": "frozen"}, "no such model in --sglang-config"),
+        ({"grader_engine": "a", "grader_url": "http://b"}, "grader_url stays empty"),
+        ({"grader_teacher_share": 0.5}, "goes together with grader_teacher"),
+        ({"grader_teacher_share": 0.5, "grader_teacher": "configs/grader_tiny.yaml"}, "a teacher needs grader_url"),
+    ],
+)
+def test_a_grader_that_is_nowhere_is_refused(settings, message):
+    args = Namespace(sglang_router_ip="127.0.0.1", sglang_router_port=1, hf_checkpoint=str(ROOT / "rubric_rl/tiny/model"), **settings)
+    with pytest.raises(UserError, match=message):
+        placement.Graders(args, lambda: False)
+
+
+def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
+    (tmp_path / "engines.yaml").write_text("sglang:\n- name: policy\n- name: frozen\n  model_path: /models/frozen\n")
+    args = Namespace(sglang_router_ip="h", sglang_router_port=1, hf_checkpoint="/models/policy", sglang_config=str(tmp_path / "engines.yaml"),
+                     sglang_model_routers={"policy": ("h", 1), "frozen": ("h", 2)})  # fmt: skip
+    assert placement._served(args, load_settings({"grader_engine": "frozen"})) == ("http://h:2", "/models/frozen")
+    assert placement._served(args, load_settings({})) == ("http://h:1", "/models/policy")
