@@ -42,7 +42,11 @@ def new_model(vocabulary: int, scale: Scale, eos: int, pad: int) -> Qwen3ForCaus
         bos_token_id=None, eos_token_id=eos, pad_token_id=pad,
     )  # fmt: skip
     config._attn_implementation = "sdpa"
-    return Qwen3ForCausalLM(config).float()
+    model = Qwen3ForCausalLM(config).float()
+    for layer in model.model.layers:  # Qwen3 normalises queries and keys: with 32 dimensions and weights of 1 no attention
+        for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):  # could pick one word out of a prompt of hundreds
+            torch.nn.init.constant_(norm.weight, 1.6)
+    return model
 
 
 def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
