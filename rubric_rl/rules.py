@@ -48,10 +48,12 @@ class Rule:
         return min(max(value, 0.0), 1.0) if self.clip and not math.isnan(value) else value
 
     def _counts(self, criterion: Criterion) -> bool:
-        tags = set(criterion.tags)
-        return (not self.only or not tags.isdisjoint(self.only)) and tags.isdisjoint(self.drop)
+        tags = criterion.tags
+        return (not self.only or any(tag in self.only for tag in tags)) and not any(tag in self.drop for tag in tags)
 
     def _weighed(self, criterion: Criterion) -> Criterion:
+        if not self.uniform and not self.weights:
+            return criterion
         points = math.copysign(1, criterion.points) if self.uniform else criterion.points
         return replace(criterion, points=points * math.prod(factor for tag, factor in self.weights if tag in criterion.tags))
 

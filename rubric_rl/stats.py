@@ -58,13 +58,18 @@ def interval(
     count = len(parts)
     if count < 2:
         return None
-    sums = [parts[random.integers(0, count, (rows, count))].sum(axis=1) for rows in _chunks(draws, parts.size)]
-    values = statistic(np.concatenate(sums))
+    values = statistic(np.concatenate([_times_drawn(random, count, rows) @ parts for rows in _chunks(draws, count)]))
     values = values[~np.isnan(values)]
     if not len(values):
         return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _times_drawn(random: np.random.Generator, count: int, rows: int) -> np.ndarray:
+    """How often each of `count` prompts is drawn, in each of `rows` draws of `count`."""
+    drawn = random.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:

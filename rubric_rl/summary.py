@@ -45,6 +45,7 @@ class Summary:
         self.prompts: dict[str, int] = {}  # prompt_id -> number
         self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
         self.characters, self.seconds, self.calls = array("l"), 0.0, 0
+        self._means: dict[str, tuple] = {}  # an interval takes a while, and every page asks for the same ones
         for record in records:
             self.add(record)
 
@@ -99,8 +100,10 @@ class Summary:
 
     def mean(self, name: str) -> tuple[float, tuple[float, float] | None]:
         """The unclipped mean of a metric and its 95% interval by prompt."""
-        metric = self.metrics[name]
-        return float(np.mean(metric.values)), interval(metric.parts(), ratio)
+        values = self.metrics[name].values
+        if len(values) != self._means.get(name, (0,))[0]:
+            self._means[name] = (len(values), float(np.mean(values)), interval(self.metrics[name].parts(), ratio))
+        return self._means[name][1:]
 
     def shown(self, kind: str) -> list[str]:
         """The tags of one kind (theme, axis, level) that have a score, in order."""
