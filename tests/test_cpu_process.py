@@ -106,6 +106,29 @@ def test_grandchildren_of_a_server_that_ended_by_itself_die(tmp_path):
         assert not grandchild.exists() or not grandchild.read_text() or not running(int(grandchild.read_text()))
 
 
+FOREST = """
+import os, pathlib, sys, time
+def grow(depth):
+    for _ in range(2):
+        if os.fork() == 0:
+            os.setsid()
+            if depth:
+                grow(depth - 1)
+            pathlib.Path(sys.argv[1], f"pid{os.getpid()}").touch()
+            time.sleep(600 if depth % 2 else 0.5)  # every second generation leaves orphans behind
+            os._exit(0)
+grow(3)
+time.sleep(600)
+"""
+
+
+def test_a_forest_of_orphans_ends(tmp_path):
+    with Child.start(python(FOREST, str(tmp_path)), tmp_path / "log", grace=0.0) as child:
+        wait_for(lambda: len(list(tmp_path.glob("pid*"))) == 30)
+        child.stop()
+    assert not [path for path in tmp_path.glob("pid*") if running(int(path.name[3:]))]
+
+
 def test_interrupt_of_the_terminal_does_not_reach_it(tmp_path):
     with Child.start(python(FAMILY, str(tmp_path)), tmp_path / "log", grace=0.5) as child:
         assert os.getsid(child.pid) == child.pid != os.getsid(0)

@@ -6,6 +6,7 @@ parent ends, whatever session it moved to, so nothing the server started can out
 """
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -19,23 +20,24 @@ ORPHAN_GRACE = 2.0  # seconds: when nobody waits any more, be quick
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def prepare_server() -> None:
+def prepare_server(guard: int) -> None:
     """In the server, before it execs: die with the guard, and take signals as usual."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:  # it died before it could be asked to tell us
+        os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
 
 def descendants() -> list[int]:
-    """Process ids of all living descendants of this process (zombies are left to `reap`)."""
+    """Process ids of all descendants of this process, zombies included (their threads may still have children)."""
     children: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
-                state, parent = stat.read().rpartition(")")[2].split()[:2]
+                parent = stat.read().rpartition(")")[2].split()[1]
         except OSError:  # ended meanwhile
             continue
-        if state != "Z":
-            children.setdefault(int(parent), []).append(int(entry))
+        children.setdefault(int(parent), []).append(int(entry))
     found, todo = [], [os.getpid()]
     while todo:
         todo += (new := children.get(todo.pop(), []))
@@ -43,37 +45,42 @@ def descendants() -> list[int]:
     return found
 
 
-def reap(server: int) -> int | None:
-    """Collect every ended child; the server's exit status if it is among them."""
-    status = None
+def reap() -> dict[int, int]:
+    """Collect every ended child: exit status by process id. Raises ChildProcessError when there is no child at all."""
+    ended = {}
     while True:
         try:
-            pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return status
+            if ended:
+                return ended
+            raise
         if pid == 0:
-            return status
-        if pid == server:
-            status = os.waitstatus_to_exitcode(wait_status)
+            return ended
+        ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def kill_rest(server: int) -> None:
-    """SIGKILL all descendants until none is left (a dying one may just have started another)."""
-    while pids := descendants():
-        for pid in pids:
+def kill_rest() -> None:
+    """SIGKILL all descendants until the kernel says that none is left: whoever loses its parent becomes our child."""
+    while True:
+        for pid in descendants():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        try:
+            reap()
+        except ChildProcessError:
+            return
         time.sleep(0.02)
-        reap(server)
 
 
 def main(parent: int, grace: float, command: list[str]) -> int:
     """Run `command` until it ends, the parent is gone or a signal says stop; its exit status (128 + n for signal n)."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare_server).pid
+    prepare = functools.partial(prepare_server, os.getpid())
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare).pid
     deadline, status = None, None
     while status is None and (deadline is None or time.monotonic() < deadline):
         # The parent is asked for twice a second instead of by PR_SET_PDEATHSIG, which fires already
@@ -81,11 +88,11 @@ def main(parent: int, grace: float, command: list[str]) -> int:
         info = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
         told = info is not None and info.si_signo != signal.SIGCHLD
         orphaned = os.getppid() != parent
-        status = reap(server)
+        status = reap().get(server)
         if status is None and deadline is None and (told or orphaned):
             deadline = time.monotonic() + (min(grace, ORPHAN_GRACE) if orphaned else grace)
             os.kill(server, signal.SIGTERM)
-    kill_rest(server)
+    kill_rest()
     if status is None:
         status = -signal.SIGKILL
     return status if status >= 0 else 128 - status
