@@ -111,6 +111,6 @@ def asked_statements(rng: random.Random, pair: Pair, answer: str, count: int) ->
     stated = sorted(set(statements(answer)))
     near = [s for s in STATEMENTS if mentions(answer, s) and s not in stated]
     usual = good_statements(pair) + bad_statements(pair) + [("is", rng.choice(list(CONDITIONS))), ("wish", "well")]
-    pools = [(pool, weight) for pool, weight in ((stated, 0.42), (near, 0.33), (usual, 0.25)) if pool]
+    pools = [(pool, weight) for pool, weight in ((stated, 0.4), (near, 0.27), (usual, 0.33)) if pool]
     chosen = rng.choices([pool for pool, _ in pools], [weight for _, weight in pools], k=count)
     return [rng.choice(pool) for pool in chosen]

@@ -21,10 +21,10 @@ from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
 TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
 # The verdict is one token of many; an answer's tokens are more still, and only mediocre answers are wanted.
-VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.05
+VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.1
 # Every token between criterion and reply is taught the verdict, and at a middle layer the first word of the reason (the
 # hint). Nothing is ever read off there, but without it the one-token verdict stays at chance for a thousand steps.
-HINT_WEIGHT = 0.1
+HINT_WEIGHT = 0.06
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Writer:
             sequence.tokens += tokens
             hinted = weight == HINT_WEIGHT
             sequence.targets += [verdict] * len(tokens) if hinted else tokens
-            sequence.hints += [hint if hinted else 0] * len(tokens)
+            sequence.hints += [hint if hinted else 0] + [0] * (len(tokens) - 1)
             sequence.weights += [weight] * len(tokens)
         sequence.branches += [number] * size
         return True

@@ -51,21 +51,30 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus(seed))
     model = new_model(len(tokenizer), scale, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    writer = Writer(lambda text: tokenizer.encode(text, add_special_tokens=False), random.Random(seed), scale.length)
-    warm = WarmStart(model, writer, scale)
-    warm.run(scale.short_steps, full=False, title="1 grading, short prompts")
+    def cycle(number: int, steps: int) -> WarmStart:
+        writer = Writer(lambda text: tokenizer.encode(text, add_special_tokens=False), random.Random(seed + number), scale.length)
+        return WarmStart(model, writer, scale, steps, scale.lr / (1 + number))
+
+    def own_answers() -> list:  # the grader meets its own policy's sentences, good and broken, before GRPO does
+        return sampled_answers(model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed)
+
+    first = cycle(0, scale.short_steps + scale.full_steps)
     half = scale.full_steps // 2
-    warm.run(half, full=True, title="2 grading and answering")
-    # The grader meets its own policy's sentences, good and broken, before GRPO does.
-    writer.own_answers = sampled_answers(model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed)
-    warm.run(scale.full_steps - half, full=True, title="3 and its own answers")
+    first.run(scale.short_steps, full=False, title="1 grading, short prompts")
+    first.run(half, full=True, title="2 grading and answering")
+    first.writer.own_answers = own_answers()
+    first.run(scale.full_steps - half, full=True, title="3 and its own answers")
+    second = cycle(1, scale.second_steps)
+    second.writer.own_answers = own_answers()
+    second.run(scale.second_steps, full=True, title="4 once more")
+    losses = first.losses + second.losses
     figures = {
         "command": f"python -m rubric_rl.tiny.checkpoint --out DIR --seed {seed} --scale {scale_name}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "scale": asdict(scale),
-        "steps": warm.done,
-        "training_seconds": round(warm.seconds),
-        "loss": {step: round(sum(warm.losses[step - 20 : step]) / 20, 4) for step in range(20, warm.done + 1, max(20, warm.done // 10))},
+        "steps": len(losses),
+        "training_seconds": round(first.seconds + second.seconds),
+        "loss": {step: round(sum(losses[step - 20 : step]) / 20, 4) for step in range(20, len(losses) + 1, max(20, len(losses) // 10))},
         "seconds": round(time.perf_counter() - start),
     }
     return model, tokenizer, figures
@@ -103,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.out.exists() and not (args.out / "making.json").is_file():
             raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")
         model, tokenizer, figures = make(args.seed, args.scale)
-        figures["measured"] = {"command": "python -m rubric_rl.tiny.measure --model DIR"} | measure(model, tokenizer)
+        figures["measured"] = {"command": "python -m rubric_rl.tiny.measure --model DIR"} | measure(model, tokenizer, sample=40)
         save(args.out, model, tokenizer, figures)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
