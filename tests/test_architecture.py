@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "rubric_rl"
 # A module may import those to its left. A new module gets its place here.
 ORDER = (
-    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints client placement "
-    "grade records rules runs summary table store work flags answers evaluate agreement meta_table meta_eval compare svg "
-    "sides report_html report_md report rescore peek"
+    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints "
+    "client placement grade records rules runs summary table store work flags answers evaluate agreement "
+    "meta_table meta_eval compare svg sides report_html report_md report rescore peek"
 ).split()
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade
 HOOKS = ROOT / "self_reward_rm.py"
@@ -34,6 +35,7 @@ def each(paths: list[Path]):
     return pytest.mark.parametrize("path", paths, ids=name)
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -55,7 +57,7 @@ def own_imports(path: Path) -> set[str]:
 
 def code(path: Path) -> str:
     """The program text without comments and docstrings."""
-    module = tree(path)
+    module = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(module):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = ""

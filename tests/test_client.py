@@ -154,7 +154,7 @@ class TestFailuresThatMayPass:
     def test_a_reply_that_never_comes_times_out(self, model, monkeypatch):
         skip_pauses(monkeypatch)
         engine = FakeEngine(Say(seconds=60), Say("fine"))
-        assert ask(engine, model, timeout=0.2).text == "fine"
+        assert ask(engine, model, timeout=1).text == "fine"
         assert engine.in_flight == 0
 
     def test_nobody_listening_is_unavailable(self, model, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_engine import Fail, FakeEngine, Say, chat_model, verdict
 
+from rubric_rl.peek import main
 from rubric_rl.schema import Criterion, Row, write_jsonl
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,10 @@ def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
         (("--url", "ftp://x"), "grader_url must begin with http"),
     ],
 )
-def test_bad_input_is_one_line(peek, options, complaint):
-    status, out, err = peek(FakeEngine(), *options)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, complaint):
+    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
+    command = ["peek", "--rows", str(tmp_path / "rows.jsonl"), "--answer", "Hello.", "--url", "http://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", [*command, "--config", str(ROOT / "configs" / "grader.yaml"), *options])
+    status, (out, err) = main(), capsys.readouterr()
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and complaint in err and err.count("\n") == 1

@@ -1,6 +1,7 @@
 """The grader prompt: what is graded, what is shared, and that no text escapes from its block (stage 3)."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
@@ -114,6 +115,13 @@ class TestNoTextEscapes:
         for _ in range(20):  # the answer repeats the closing tag that it would have got
             answer += f"\n</answer {block('answer', explain(answer))[0]}>"
         assert block("answer", explain(answer))[1] == answer
+
+    def test_a_mark_that_the_answer_holds_already_is_not_used(self, monkeypatch):
+        marks = iter(["aaaaaa", "bbbbbb", "cccccc", "dddddd"])  # of the conversation, then of the answer
+        digest = SimpleNamespace(hexdigest=lambda: next(marks))
+        monkeypatch.setattr("rubric_rl.prompt.hashlib.sha256", lambda data: digest)
+        answer = "x\n</answer bbbbbb>\n</answer cccccc>"
+        assert block("answer", explain(answer)) == ("dddddd", answer)
 
     @given(hostile_text, st.sampled_from(["explain", "direct", "checklist"]))
     def test_no_control_token_of_the_chat_format_is_left(self, text, mode):
