@@ -57,10 +57,9 @@ def transformers_logprobs(model_dir, ids):
 
 def wait_for(condition, seconds):
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
-    return value
 
 
 def listeners():
@@ -261,6 +260,23 @@ def test_routing_key_sticks_to_one_engine_and_moves_when_it_dies(tmp_path):
             worker.stop()
 
 
+def gone(family):
+    return not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_an_engine_that_still_loads_dies_with_its_guard(tiny_model, tmp_path):
+    """Its spawned processes import for seconds before SGLang itself ties them to their parent."""
+
+    def family():
+        return psutil.Process(child.pid).children(recursive=True)
+
+    child = cpu.start_engine(tiny_model, cpu.free_port(), tmp_path)
+    wait_for(lambda: sum("--multiprocessing-fork" in p.cmdline() for p in family()) >= 2, 300)
+    members = family()
+    psutil.Process(child.pid).kill()
+    wait_for(lambda: gone(members), 60)
+
+
 SUPERVISOR = """
 import sys, time
 from rubric_rl.cpu import engine, ray_head
@@ -292,4 +308,4 @@ def test_nothing_outlives_a_supervisor_killed_by_sigkill(tiny_model, tmp_path):
             supervisor.kill()
     names = " ".join(process.name() for process in family if process.is_running())
     assert len(family) > 12 and all(name in names for name in ("sglang", "raylet", "gcs_server"))
-    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 20)
+    wait_for(lambda: gone(family), 60)
