@@ -16,7 +16,8 @@ from rubric_rl.cpu.data import Sample
 FLAGS = """
     --rollout-batch-size 4 --n-samples-per-prompt 2 --global-batch-size 8 --num-rollout 3 --rollout-num-gpus 1
     --actor-num-gpus-per-node 1 --attention-dropout 0 --hidden-dropout 0 --hf-checkpoint model --prompt-data rows.jsonl
-    --save run --custom-rm-path cpu_doubles.reward --rollout-max-response-len 16 --input-key prompt --apply-chat-template
+    --save run --custom-rm-path cpu_doubles.reward --rollout-max-response-len 16 --input-key prompt
+    --apply-chat-template
 """.split()
 
 
@@ -30,7 +31,14 @@ def make_args(*more: str):
 def row(number: int) -> dict:
     messages = [{"role": "user", "content": f"patient {number}"}]
     rubrics = [{"criterion": "says rest", "points": 5, "tags": []}]
-    metadata = {"prompt_id": f"p{number}", "messages": messages, "rubrics": rubrics, "theme": "t", "example_tags": [], "canary": "c"}
+    metadata = {
+        "prompt_id": f"p{number}",
+        "messages": messages,
+        "rubrics": rubrics,
+        "theme": "t",
+        "example_tags": [],
+        "canary": "c",
+    }
     return {"prompt": messages, "metadata": metadata}
 
 
@@ -46,7 +54,11 @@ class Words:
         return [len(word) for word in text.split()]
 
     def apply_chat_template(self, messages, tokenize, add_generation_prompt, **kwargs) -> str:
-        return " ".join(f"<{m['role']}> {m['content']}" for m in messages) + " <assistant>" + "".join(f" {k}={v}" for k, v in kwargs.items())
+        return (
+            " ".join(f"<{m['role']}> {m['content']}" for m in messages)
+            + " <assistant>"
+            + "".join(f" {k}={v}" for k, v in kwargs.items())
+        )
 
 
 async def reward(args, sample, **kwargs) -> float:
@@ -133,9 +145,13 @@ class FakeCluster:
     def __init__(self, delay: float):
         self.delay, self.weights, self.offset, self.served = delay, 0, 0, ""
         self.manager = argparse.Namespace(
-            generate=Call(self._generate), evaluate=Call(lambda step: {"eval/held": self.weights}), state=Call(lambda: self.offset)
+            generate=Call(self._generate),
+            evaluate=Call(lambda step: {"eval/held": self.weights}),
+            state=Call(lambda: self.offset),
         )
-        self.actors = [argparse.Namespace(call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments)))]
+        self.actors = [
+            argparse.Namespace(call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments)))
+        ]
 
     def load(self, checkpoint, state: dict | None) -> None:
         if checkpoint:
@@ -144,7 +160,12 @@ class FakeCluster:
     def _generate(self, step: int, version: str):
         assert self.served == version == str(step)
         self.offset += 1
-        return "data", {"rollout/raw_reward": 0.5, "offset": self.offset, "weights": self.weights, "perf/grading_time": 0.1}
+        return "data", {
+            "rollout/raw_reward": 0.5,
+            "offset": self.offset,
+            "weights": self.weights,
+            "perf/generation_time": 0.1,
+        }
 
     def _train(self, step: int, data) -> dict:
         self.weights += 1

@@ -92,7 +92,9 @@ def test_another_experiment_is_refused_by_flag(tmp_path):
 def assert_complete(directory: Path, rollouts: int) -> None:
     rows = read_rows(directory / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(rollouts))
-    assert [row["weights"] for row in rows] == list(range(rollouts))  # each step began with the weights of the one before
+    assert [row["weights"] for row in rows] == list(
+        range(rollouts)
+    )  # each step began with the weights of the one before
     assert [row["offset"] for row in rows] == list(range(1, rollouts + 1))  # and with the prompts after its prompts
     evaluations = read_rows(directory / "eval.jsonl")
     expected = [0, *range(2, rollouts, 2), rollouts]
@@ -102,7 +104,9 @@ def assert_complete(directory: Path, rollouts: int) -> None:
     assert not list(directory.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("stage", ["0 eval", "0 rollout", "1 rollout", "1 grading", "2 update", "1 saving", "2 saving", "1 sync", "3 eval"])
+@pytest.mark.parametrize(
+    "stage", ["0 eval", "0 rollout", "1 rollout", "1 grading", "2 update", "1 saving", "2 saving", "1 sync", "3 eval"]
+)
 def test_killed_at_any_stage_no_step_is_lost_or_counted_twice(tmp_path, stage):
     """The real loop on doubles in a process of its own; it is killed as soon as its stage file says so."""
     command = [sys.executable, str(ROOT / "tests" / "cpu_doubles.py"), str(tmp_path), "0.02", "4"]

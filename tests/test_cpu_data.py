@@ -77,7 +77,11 @@ def test_long_prompts_are_left_out(tmp_path):
 def test_groups_hold_own_copies(tmp_path):
     (group,) = source(tmp_path).get_samples(1)
     group[0].metadata["grading"] = 1
-    assert "grading" not in group[1].metadata and [s.index for s in group] == [0, 1] and {s.group_index for s in group} == {0}
+    assert (
+        "grading" not in group[1].metadata
+        and [s.index for s in group] == [0, 1]
+        and {s.group_index for s in group} == {0}
+    )
 
 
 def test_each_epoch_has_slimes_shuffle(tmp_path):

@@ -56,7 +56,10 @@ def test_refused_by_name(words, said):
     [
         (["--global-batch-size", "3"], "--global-batch-size 3 must divide 8"),
         (["--actor-num-gpus-per-node", "3", "--global-batch-size", "8"], "multiple of 3"),
-        (["--tensor-model-parallel-size", "2"], "--tensor-model-parallel-size 2 does not divide the 1 training processes"),
+        (
+            ["--tensor-model-parallel-size", "2"],
+            "--tensor-model-parallel-size 2 does not divide the 1 training processes",
+        ),
         (["--n-samples-per-prompt", "1"], "a group of one has no advantage"),
         (["--rollout-temperature", "0"], "--rollout-temperature 0"),
         (["--over-sampling-batch-size", "2"], "--over-sampling-batch-size 2 is below"),
@@ -75,7 +78,9 @@ def test_flags_at_odds(words, said):
     assert said in refusal(*words)
 
 
-@pytest.mark.parametrize("flag", ["--num-rollout", "--save", "--hf-checkpoint", "--custom-rm-path", "--rollout-num-gpus"])
+@pytest.mark.parametrize(
+    "flag", ["--num-rollout", "--save", "--hf-checkpoint", "--custom-rm-path", "--rollout-num-gpus"]
+)
 def test_missing(flag):
     position = FLAGS.index(flag)
     with pytest.raises(FlagError, match=flag):
@@ -95,7 +100,8 @@ def test_grader_settings_reach_the_hooks(tmp_path):
 
 def test_eval_config_follows_slimes_schema(tmp_path, monkeypatch):
     path = tmp_path / "eval.yaml"
-    text = "eval:\n  defaults:\n    temperature: 0.5\n  datasets:\n    - name: a\n      path: ${oc.env:EVAL_DATA_PATH,rows.jsonl}\n"
+    text = "eval:\n  defaults:\n    temperature: 0.5\n  datasets:\n"
+    text += "    - name: a\n      path: ${oc.env:EVAL_DATA_PATH,rows.jsonl}\n"
     path.write_text(text)
     (dataset,) = make_args("--eval-config", str(path), "--eval-interval", "2").eval_datasets
     assert (dataset.name, dataset.path, dataset.temperature, dataset.max_response_len) == ("a", "rows.jsonl", 0.5, 16)
@@ -108,8 +114,15 @@ def test_eval_config_follows_slimes_schema(tmp_path, monkeypatch):
 def test_the_tiny_run_gives_every_flag_of_the_recipe(tmp_path):
     """DRY_RUN prints the command argument by argument; the parser takes all of them, and the last word wins."""
     script = 'DRY_RUN=1 SAVE_PATH="$1" bash run_qwen3_tiny.sh --lr 1e-3'
-    shell = subprocess.run(["bash", "-c", script, "x", str(tmp_path / "a b")], cwd=ROOT, capture_output=True, text=True, check=True)
-    words = subprocess.run(["bash", "-c", f'printf "%s\\0" {shell.stdout.replace(chr(10), " ")}'], capture_output=True, text=True, check=True)
+    shell = subprocess.run(
+        ["bash", "-c", script, "x", str(tmp_path / "a b")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    words = subprocess.run(
+        ["bash", "-c", f'printf "%s\\0" {shell.stdout.replace(chr(10), " ")}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     command = words.stdout.split("\0")[:-1]
     assert command[1:3] == ["-m", "rubric_rl.cpu.train"] and str(tmp_path / "a b") in command
     args = flags.parse(command[3:])

@@ -17,7 +17,8 @@ STEP = {
     "rollout/response_len/mean": 30.0,
     "rollout/truncated_ratio": 0.25,
     "perf/generation_time": 4.0,
-    "perf/grading_time": 2.0,
+    "perf/grading_time": 3.0,
+    "perf/grading_tail_time": 1.0,
     "perf/update_time": 3.0,
     "perf/sync_time": 0.5,
 }
@@ -26,11 +27,18 @@ PLAIN = {key: value for key, value in STEP.items() if not key.startswith("tiny/"
 
 def write_run(directory, drift: float, oracle: bool = True, steps: int = 12):
     for step in range(steps):
-        row = {**(STEP if oracle else PLAIN), "step": step, "rollout/raw_reward": 0.3 + drift * step / steps, "perf/memory_gb": 5.0}
+        row = {
+            **(STEP if oracle else PLAIN),
+            "step": step,
+            "rollout/raw_reward": 0.3 + drift * step / steps,
+            "perf/memory_gb": 5.0,
+        }
         append_row(directory / "metrics.jsonl", row)
     for step in (0, 10):
         row = {"step": step, "eval/held_out": 0.2 + step / 100, "eval/held_out/response_len/mean": 20.0}
-        append_row(directory / "eval.jsonl", row | ({"eval/held_out/tiny/true_score": 0.2 + step / 50} if oracle else {}))
+        append_row(
+            directory / "eval.jsonl", row | ({"eval/held_out/tiny/true_score": 0.2 + step / 50} if oracle else {})
+        )
     return directory
 
 
@@ -46,14 +54,22 @@ def test_a_row_is_on_disk_when_the_call_returns(tmp_path, capsys):
 def test_the_line_of_a_step():
     assert step_line(4, 30, STEP) == (
         "step 5/30 | self-graded 0.500 | true 0.400 | grader acc 0.950 | length 30.0 | truncated 0.25 | "
-        "seconds rollout 4.0, grading 2.0, update 3.0, sync 0.5"
+        "seconds rollout 4.0, grading 3.0, of it after the rollout 1.0, update 3.0, sync 0.5"
     )
     assert "true" not in step_line(4, 30, PLAIN) and "grader acc" not in step_line(4, 30, PLAIN)
 
 
 def test_the_line_of_an_evaluation():
-    row = {"eval/held_out": 0.2, "eval/held_out/tiny/true_score": 0.3, "eval/held_out/response_len/mean": 9.0, "perf/eval_time": 2.0}
-    assert eval_line(10, row) == "evaluation after 10 steps | held_out self-graded 0.200 true 0.300 length 9.0 | seconds 2.0"
+    row = {
+        "eval/held_out": 0.2,
+        "eval/held_out/tiny/true_score": 0.3,
+        "eval/held_out/response_len/mean": 9.0,
+        "perf/eval_time": 2.0,
+    }
+    assert (
+        eval_line(10, row)
+        == "evaluation after 10 steps | held_out self-graded 0.200 true 0.300 length 9.0 | seconds 2.0"
+    )
 
 
 def test_pick_finds_a_hooks_key_whatever_its_prefix():
@@ -80,7 +96,12 @@ def test_tensorboard_events_of_a_resumed_run_hide_the_old_ones(tmp_path):
 def test_summary_and_figures(tmp_path):
     text = plots.draw(write_run(tmp_path, drift=0.6))
     assert "part company" in text and "| true score" in text and "held_out first" in text and "at most 5.0 GB" in text
-    assert {p.name for p in tmp_path.glob("*.png")} == {"reward.png", "grader_accuracy.png", "response_length.png", "seconds.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {
+        "reward.png",
+        "grader_accuracy.png",
+        "response_length.png",
+        "seconds.png",
+    }
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.glob("*.png"))
     assert (tmp_path / "summary.md").read_text().strip() == text.strip()
 

@@ -5,13 +5,13 @@ import gc
 import math
 
 import pytest
+from cpu_doubles import Engine, Words, make_args, write_rows
 
 from rubric_rl.cpu import generate
 from rubric_rl.cpu.data import DataSource, Sample, load_prompts
 from rubric_rl.cpu.generate import GenerationFailed
 from rubric_rl.cpu.rollout import Rollout, load_function, run_log_hook, train_data
 from rubric_rl.schema import UserError
-from cpu_doubles import Engine, Words, make_args, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,10 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
     assert engine.requests[0]["sampling_params"]["no_stop_trim"] and engine.requests[0]["return_logprob"]
     assert metrics["rollout/raw_reward"] == pytest.approx(sum(s.response_length for s in samples) / 8)
     assert metrics["rollout/response_len/max"] == max(s.response_length for s in samples)
-    assert metrics["perf/rollout_time"] == pytest.approx(metrics["perf/generation_time"] + metrics["perf/grading_time"])
+    assert metrics["perf/rollout_time"] == pytest.approx(
+        metrics["perf/generation_time"] + metrics["perf/grading_tail_time"]
+    )
+    assert metrics["perf/grading_tail_time"] < metrics["perf/grading_time"] < metrics["perf/rollout_time"]
 
 
 @pytest.mark.parametrize("fault", [500, 503, 429, "drop", "empty", "abort"])
@@ -99,7 +102,9 @@ def test_truncated_answers_are_marked(tmp_path):
 
 
 def test_filter_drops_groups_and_draws_more(tmp_path):
-    _, samples, metrics, source = run_rollout(tmp_path, Engine(), "--dynamic-sampling-filter-path", "cpu_doubles.keep_even")
+    _, samples, metrics, source = run_rollout(
+        tmp_path, Engine(), "--dynamic-sampling-filter-path", "cpu_doubles.keep_even"
+    )
     assert [s.group_index for s in samples][::2] == [0, 2, 4, 6]
     assert metrics["rollout/dynamic_filter/drop_unnamed"] >= 3
     assert source.sample_group_index % 4 == 0  # drawn in units of --over-sampling-batch-size
@@ -128,7 +133,9 @@ def test_training_data_and_group_advantages(tmp_path):
     args, samples, _, _ = run_rollout(tmp_path, Engine())
     samples[0].reward, samples[1].reward = 1.0, 3.0
     data = train_data(args, samples)
-    assert data["rewards"][:2] == pytest.approx([-1 / math.sqrt(2), 1 / math.sqrt(2)], abs=1e-5)  # std of {1, 3} is sqrt 2
+    assert data["rewards"][:2] == pytest.approx(
+        [-1 / math.sqrt(2), 1 / math.sqrt(2)], abs=1e-5
+    )  # std of {1, 3} is sqrt 2
     assert data["raw_reward"][:2] == [1.0, 3.0]
     assert data["response_lengths"] == [s.response_length for s in samples]
     assert {len(values) for values in data.values()} == {8}
@@ -138,7 +145,9 @@ def test_ungraded_answers_leave_loss_and_mean(tmp_path):
     args, samples, metrics, _ = run_rollout(tmp_path, Engine(), "--custom-rm-path", "cpu_doubles.ungraded")
     data = train_data(args, samples)
     assert metrics["rollout/ungraded"] == 4 and metrics["rollout/raw_reward"] == 1.0
-    assert all(sum(mask) == 0 for mask in data["loss_masks"][1::2]) and all(sum(mask) for mask in data["loss_masks"][::2])
+    assert all(sum(mask) == 0 for mask in data["loss_masks"][1::2]) and all(
+        sum(mask) for mask in data["loss_masks"][::2]
+    )
     assert data["rewards"] == [0.0] * 8
 
 
@@ -148,7 +157,15 @@ def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
 
     async def go():
         async with engine:
-            more = ["--eval-prompt-data", "held", str(rows), "--n-samples-per-eval-prompt", "2", "--eval-temperature", "0.5"]
+            more = [
+                "--eval-prompt-data",
+                "held",
+                str(rows),
+                "--n-samples-per-eval-prompt",
+                "2",
+                "--eval-temperature",
+                "0.5",
+            ]
             args = make_args("--sglang-router-port", str(engine.port), *more)
             rollout = Rollout(args, Words())
             try:

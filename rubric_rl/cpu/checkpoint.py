@@ -1,7 +1,8 @@
-"""What a run leaves on disk so that it can be killed at any moment and go on: checkpoints, rows, the experiment (stage 5).
+"""What a run leaves on disk so that it can be killed at any moment and go on (stage 5, GRPO update).
 
-A step counts once its checkpoint directory has been renamed into place; everything else that step wrote (rows of metrics and
-evaluations) is written before that and cut back to the last checkpoint on resume. So no step is lost and none counted twice.
+A step counts once its checkpoint directory has been renamed into place; everything else that it wrote (rows of metrics
+and evaluations, verdicts) was written before and is cut back to the last checkpoint on resume. So no step is lost and
+none counted twice.
 """
 
 import fcntl
@@ -20,12 +21,14 @@ TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
 # Flags that may differ when a run goes on: length, cadence, speed, logging. Everything else is the experiment.
 FREE = frozenset(
     """
-    num_rollout num_epoch save load save_interval eval_interval eval_config eval_datasets eval_prompt_data skip_eval_before_train
-    eval_temperature eval_top_p eval_top_k eval_max_response_len eval_max_prompt_len eval_min_new_tokens eval_input_key
-    n_samples_per_eval_prompt eval_reward_key custom_rollout_log_function_path custom_eval_rollout_log_function_path
-    custom_config_path sglang_server_concurrency sglang_router_port sglang_router_request_timeout_secs sglang_router_ip
-    router_policy rollout_num_gpus actor_num_nodes actor_num_gpus_per_node distributed_timeout_minutes colocate use_tensorboard micro_batch_size use_dynamic_batch_size max_tokens_per_gpu
-    accumulate_allreduce_grads_in_fp32 attention_softmax_in_fp32 grader_records grader_concurrency grader_timeout grader_retries
+    num_rollout num_epoch save load save_interval eval_interval eval_config eval_datasets eval_prompt_data
+    skip_eval_before_train eval_temperature eval_top_p eval_top_k eval_max_response_len eval_max_prompt_len
+    eval_min_new_tokens eval_input_key n_samples_per_eval_prompt eval_reward_key custom_rollout_log_function_path
+    custom_eval_rollout_log_function_path custom_config_path sglang_server_concurrency sglang_router_port
+    sglang_router_request_timeout_secs sglang_router_ip router_policy rollout_num_gpus actor_num_nodes
+    actor_num_gpus_per_node distributed_timeout_minutes colocate use_tensorboard micro_batch_size
+    use_dynamic_batch_size max_tokens_per_gpu accumulate_allreduce_grads_in_fp32 attention_softmax_in_fp32
+    grader_records grader_concurrency grader_timeout grader_retries
     """.split()
 )
 
@@ -40,7 +43,9 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{self.path}: another run is at work here; wait for it, or give another SAVE_PATH") from None
+            raise UserError(
+                f"{self.path}: another run is at work here; wait for it, or give another SAVE_PATH"
+            ) from None
 
     def iteration(self, step: int) -> Path:
         """The checkpoint directory of `step` (0-based rollout id), named as Megatron names it."""
@@ -50,7 +55,9 @@ class RunDirectory:
         """The last step with a whole checkpoint, or None; whatever a kill left half done is removed."""
         for leftover in self.path.glob(".*.tmp"):
             shutil.rmtree(leftover)
-        steps = [int(path.name.removeprefix("iter_")) for path in self.path.glob("iter_*") if (path / "state.json").is_file()]
+        steps = [
+            int(path.name.removeprefix("iter_")) for path in self.path.glob("iter_*") if (path / "state.json").is_file()
+        ]
         return max(steps, default=None)
 
     def state(self, step: int) -> dict:
@@ -58,7 +65,7 @@ class RunDirectory:
         return json.loads((self.iteration(step) / "state.json").read_text())
 
     def prepare(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
-        """Writes a checkpoint where nobody looks for one: `write(directory)` fills it, everything is flushed to disk."""
+        """Writes a checkpoint where nobody looks for one: `write(directory)` fills it, all is flushed to disk."""
         temporary = self.path / f".{self.iteration(step).name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -81,14 +88,16 @@ class RunDirectory:
             shutil.rmtree(trash)
 
     def check_experiment(self, args, resuming: bool) -> None:
-        """Refuses to go on with another experiment; without a checkpoint there is nothing to protect and it is written anew."""
+        """Refuses to go on with another experiment; without a checkpoint there is nothing to protect."""
         path, now = self.path / "experiment.json", experiment(args)
         if resuming and path.is_file():
             before = json.loads(path.read_text())
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 differences = ", ".join(f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed)
-                raise UserError(f"{self.path} holds another experiment ({differences}); give another SAVE_PATH or the old values")
+                raise UserError(
+                    f"{self.path} holds another experiment ({differences}); give another SAVE_PATH or the old values"
+                )
         write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
 
     def rows(self, name: str) -> list[dict]:
@@ -117,7 +126,7 @@ class RunDirectory:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL file that is appended to; without the last line when a kill cut it short, [] without the file."""
+    """The rows of a JSONL file that is appended to; without a last line that a kill cut short, [] without the file."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -143,8 +152,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def experiment(args) -> dict:
-    """What makes two runs the same experiment: flags that matter, and the content of model, data and reference model."""
-    values = {name: value for name, value in vars(args).items() if name not in FREE and not name.startswith("rollout_engine")}
+    """What makes two runs the same experiment: flags that matter, content of model, data and reference model."""
+    values = {
+        name: value for name, value in vars(args).items() if name not in FREE and not name.startswith("rollout_engine")
+    }
     for name in ("hf_checkpoint", "ref_load"):
         if values.get(name):
             values[name] = f"{Path(values[name]).name} ({_digest(Path(values[name]))})"

@@ -1,6 +1,7 @@
-"""The parts of one run: Ray's head, engines, router, the rollout actor and the training actors; all end with this process (stage 2)."""
+"""The processes of one run: Ray's head, engines, router, rollout actor, training actors (stage 2, rollout)."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class TrainingActor:
-    """actor.Actor in a Ray actor of its own; imported there, because Megatron would cost this process seconds and memory."""
+    """actor.Actor in a Ray actor; imported there, because Megatron would cost this process seconds and memory."""
 
     def __init__(self, *arguments):
         from rubric_rl.cpu.actor import Actor
@@ -55,7 +56,9 @@ class Cluster:
 
         Engines need longest and are started first; Ray and the actors come up meanwhile.
         """
-        os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="passive")
+        os.environ.update(
+            OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="passive"
+        )
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with Bar("starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part") as bar:
             ports = [free_port() for _ in range(self.args.rollout_num_gpus)]
@@ -73,7 +76,7 @@ class Cluster:
             self.wait(loading)
             bar.at(3)
             self.engine_urls = [f"http://{HOST}:{port}" for port in ports]
-            for number, (url, engine) in enumerate(zip(self.engine_urls, engines), 4):
+            for number, (url, engine) in enumerate(zip(self.engine_urls, engines, strict=True), 4):
                 wait_healthy(url, engine)
                 bar.at(number)
             port = self.args.sglang_router_port or free_port()
@@ -83,7 +86,11 @@ class Cluster:
     def _start_ray(self) -> None:
         head, address = ray_head.start(self.logs)
         self.children.insert(0, head)
+        # Ray puts a handler of its own on SIGTERM, which aborts: hold the signal back meanwhile, then take it again.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rubric_rl")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
         world = self.args.actor_num_nodes * self.args.actor_num_gpus_per_node
@@ -93,7 +100,7 @@ class Cluster:
         return [actor.call.remote("load", initial, checkpoint and str(checkpoint)) for actor in self.actors]
 
     def wait(self, references: list, each: Callable[[], None] = lambda: None) -> list:
-        """Results of Ray calls; meanwhile calls `each` four times a second and notices at once when a server has died."""
+        """Results of Ray calls; meanwhile calls `each` four times a second and notices when a server has died."""
         pending = list(references)
         while pending:
             done, pending = ray.wait(pending, num_returns=1, timeout=0.25)

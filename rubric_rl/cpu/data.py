@@ -1,4 +1,4 @@
-"""Prompts in slime's order: rows, chat template, epochs, groups of samples, and a state that resumes exactly (stage 1, prompt)."""
+"""Prompts in slime's order: rows, chat template, epochs, groups of samples, exact resume (stage 1, prompt)."""
 
 import copy
 import random
@@ -61,8 +61,8 @@ def load_prompts(
     """One Sample per row of a JSONL file; `path@[a:b]` takes a slice, as in slime.
 
     Raises:
-        DataError: naming file, line and prompt_id, for a row that could not be templated or graded, or when no row is left
-            below `max_length` prompt tokens.
+        DataError: naming file, line and prompt_id, for a row that could not be templated or graded, or when no row is
+            left below `max_length` prompt tokens.
     """
     real_path, rows = _slice(path)
     samples = []
@@ -75,7 +75,9 @@ def load_prompts(
         prompt = row.get(input_key)
         if apply_chat_template:
             if not isinstance(prompt, list) or not prompt:
-                raise DataError(f"{where}, prompt_id {prompt_id}: {input_key!r} is not a list of chat messages (--input-key)")
+                raise DataError(
+                    f"{where}, prompt_id {prompt_id}: {input_key!r} is not a list of chat messages (--input-key)"
+                )
             prompt = tokenizer.apply_chat_template(
                 prompt, tokenize=False, add_generation_prompt=True, **(template_kwargs or {})
             )
@@ -149,7 +151,9 @@ class DataSource:
 
     def state(self) -> dict:
         """Where the next group comes from, as JSON."""
-        return {name: getattr(self, name) for name in ("epoch_id", "sample_offset", "sample_group_index", "sample_index")}
+        return {
+            name: getattr(self, name) for name in ("epoch_id", "sample_offset", "sample_group_index", "sample_index")
+        }
 
     def restore(self, state: dict) -> None:
         """Goes on exactly where `state()` was taken."""

@@ -77,7 +77,9 @@ def resolve(args) -> list[EvalDataset]:
     for entry in entries:
         unknown = sorted((set(entry) | set(defaults)) - known)
         if unknown:
-            raise UserError(f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {', '.join(sorted(known))}")
+            raise UserError(
+                f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {', '.join(sorted(known))}"
+            )
         if not entry.get("name") or not entry.get("path"):
             raise UserError("--eval-config: each data set needs a name and a path")
         merged = defaults | entry
@@ -91,12 +93,12 @@ def resolve(args) -> list[EvalDataset]:
 
 
 def read_entries(args) -> tuple[list[dict], dict]:
-    """The entries of the data sets and their defaults, as they are written; reads args.eval_config and args.eval_prompt_data."""
+    """The entries of the data sets and their defaults, as written in args.eval_config or args.eval_prompt_data."""
     if not args.eval_config:
         words = args.eval_prompt_data or []
         if len(words) % 2:
             raise UserError("--eval-prompt-data takes pairs of a name and a path")
-        return [{"name": name, "path": path} for name, path in zip(words[::2], words[1::2])], {}
+        return [{"name": name, "path": path} for name, path in zip(words[::2], words[1::2], strict=True)], {}
     path = Path(args.eval_config)
     if not path.is_file():
         raise UserError(f"--eval-config {path}: no such file")

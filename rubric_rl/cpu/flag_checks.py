@@ -17,16 +17,20 @@ def problems(args):
     """Yields one line for each flag that cannot be honoured or is at odds with another; the first one is reported."""
     for name, (value, why) in _ONLY.items():
         if getattr(args, name) != value:
-            yield f"--{name.replace('_', '-')} {getattr(args, name)}: the trainer without a GPU takes {value} alone ({why})"
+            flag = f"--{name.replace('_', '-')} {getattr(args, name)}"
+            yield f"{flag}: the trainer without a GPU takes {value} alone ({why})"
     for name in ("hf_checkpoint", "prompt_data", "save", "custom_rm_path", "rollout_max_response_len"):
         if getattr(args, name) is None:
             yield f"--{name.replace('_', '-')} is missing"
+    yield from _batches(args)
+    yield from _combinations(args)
+
+
+def _batches(args):
     batch = args.rollout_batch_size * args.n_samples_per_prompt
     world, tensor = args.actor_num_nodes * args.actor_num_gpus_per_node, args.tensor_model_parallel_size
     if args.n_samples_per_prompt < 2:
         yield f"--n-samples-per-prompt {args.n_samples_per_prompt}: a group of one has no advantage; give 2 or more"
-    if args.rollout_temperature <= 0:
-        yield f"--rollout-temperature {args.rollout_temperature:g}: greedy answers of a group are all equal; give a value above 0"
     if world < 1 or tensor < 1 or world % tensor:
         yield f"--tensor-model-parallel-size {tensor} does not divide the {world} training processes"
     steps = args.num_steps_per_rollout
@@ -34,14 +38,20 @@ def problems(args):
         yield f"--global-batch-size is missing; {batch} makes one optimizer step per rollout"
     size = args.global_batch_size or batch // steps
     if steps and size * steps != batch:
-        yield f"--num-steps-per-rollout {steps} x --global-batch-size {size} is not {batch} (rollout batch x samples per prompt)"
+        yield f"--num-steps-per-rollout {steps} x --global-batch-size {size} is not {batch} (rollout x samples)"
     if size < 1 or batch % size or size % (world // tensor):
         yield (
             f"--global-batch-size {size} must divide {batch} (rollout batch x samples per prompt) "
             f"and be a multiple of {world // tensor} (data parallel size)"
         )
-    if args.over_sampling_batch_size is not None and args.over_sampling_batch_size < args.rollout_batch_size:
-        yield f"--over-sampling-batch-size {args.over_sampling_batch_size} is below --rollout-batch-size {args.rollout_batch_size}"
+    drawn = args.over_sampling_batch_size
+    if drawn is not None and drawn < args.rollout_batch_size:
+        yield f"--over-sampling-batch-size {drawn} is below --rollout-batch-size {args.rollout_batch_size}"
+
+
+def _combinations(args):
+    if args.rollout_temperature <= 0:
+        yield f"--rollout-temperature {args.rollout_temperature:g}: greedy answers are all equal; give a value above 0"
     if args.num_rollout is None and args.num_epoch is None:
         yield "give --num-rollout or --num-epoch"
     if args.use_tis and args.use_rollout_logprobs:

@@ -1,7 +1,7 @@
 """The command line: slime's flags, by slime's names and defaults, that the trainer without a GPU honours (all stages).
 
-One recipe, two trainers: whatever `configs/recipe.sh` says must reach both, so an unknown flag is an error here (slime drops
-it silently), and a flag that only slime can follow is refused as such. A "GPU" is one CPU process.
+One recipe, two trainers: whatever `configs/recipe.sh` says must reach both, so an unknown flag is an error here (slime
+drops it silently), and a flag that only slime can follow is refused as such. A "GPU" is one CPU process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every honoured flag; names, destinations and defaults are slime's (Megatron's for the optimizer)."""
+    """The parser of every honoured flag; names, destinations and defaults are slime's (the optimizer's Megatron's)."""
     parser = _Parser(prog="python -m rubric_rl.cpu.train", description=__doc__.splitlines()[0], allow_abbrev=False)
     for add in (_cluster, _data, _rollout, _reward, _evaluation, _objective, _optimizer, _saving):
         add(parser)
@@ -38,7 +38,12 @@ def _cluster(parser):
     add = parser.add_argument
     add("--actor-num-nodes", type=int, default=1)
     add("--actor-num-gpus-per-node", type=int, default=8, help="training processes")
-    add("--rollout-num-gpus", type=int, default=None, help="rollout engines; default with --colocate: as many as training processes")
+    add(
+        "--rollout-num-gpus",
+        type=int,
+        default=None,
+        help="rollout engines; default with --colocate: as many as training processes",
+    )
     add("--rollout-num-gpus-per-engine", type=int, default=1)
     add("--colocate", action="store_true")
     add("--tensor-model-parallel-size", type=int, default=1)
@@ -168,8 +173,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Reads and checks a command line.
 
     Raises:
-        FlagError: one line that names the flag: unknown (with the nearest known one), slime's but not possible without a GPU,
-            or at odds with another flag.
+        FlagError: one line that names the flag: unknown (with the nearest known one), slime's but not possible without
+            a GPU, or at odds with another flag.
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
@@ -193,7 +198,9 @@ def _refuse(parser, rest: list[str]) -> None:
         if name in REMOVED or name.startswith("slime-router-"):
             raise FlagError(f"{flag} was removed from slime and does nothing any more; leave it out")
         if name in MODEL_SHAPE:
-            raise FlagError(f"{flag} is a model shape; without a GPU it is read from the checkpoint's config.json; leave it out")
+            raise FlagError(
+                f"{flag} is a model shape; without a GPU it is read from the checkpoint's config.json; leave it out"
+            )
         if name in NOT_ON_CPU or name.startswith(("sglang-", "router-", "megatron-deepgemm-")):
             reason = REASONS.get(name, "leave it out, or run on GPUs with run_qwen3_8B.sh")
             raise FlagError(f"{flag} is slime's, but the trainer without a GPU cannot honour it: {reason}")

@@ -1,4 +1,4 @@
-"""Asks the engines for answers through the router's /generate, with time limits and bounded retries (stage 2, rollout)."""
+"""Asks the engines for answers through the router, with time limits and bounded retries (stage 2, rollout)."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled each time
 
 
 class GenerationFailed(UserError):
-    """No answer after all attempts, or a request that the engine refuses; the message names the address and the reason."""
+    """No answer after all attempts, or a request that the engine refuses; the message says where and why."""
 
 
 class Generator:
@@ -56,7 +56,7 @@ class Generator:
         """Appends one answer to `sample`: tokens, log-probabilities, text, status and the weight version that wrote it.
 
         Raises:
-            GenerationFailed: after ATTEMPTS transport failures (or aborts from outside), or at once for a refused request.
+            GenerationFailed: after ATTEMPTS transport failures (or foreign aborts), or at once for a refused request.
         """
         prompt_ids = self.tokenizer.encode(sample.prompt, add_special_tokens=False)
         body = {"input_ids": prompt_ids, "sampling_params": params, "return_logprob": True}

@@ -1,7 +1,9 @@
 """The Ray actor that makes rollouts and evaluations: data, engines, hooks, training data (stages 1 to 4 and 6)."""
 
 import asyncio
+import json
 import threading
+from pathlib import Path
 
 from rubric_rl.cpu.data import DataSource, load_prompts
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
@@ -10,15 +12,18 @@ from rubric_rl.schema import UserError
 
 
 class RolloutManager:
-    """Plain class; train.py makes a Ray actor of it. One event loop lives as long as the actor, because hooks keep connections."""
+    """Plain class; cluster.py makes a Ray actor of it. One event loop for its whole life: hooks keep connections."""
 
     def __init__(self, args):
-        from transformers import AutoTokenizer  # here, so that a machine without transformers can still read the flags' help
+        from transformers import (
+            AutoTokenizer,
+        )  # here, so that a machine without transformers can still read the flags' help
 
         self.args = args
         self.tokenizer = AutoTokenizer.from_pretrained(args.hf_checkpoint)
         self.source = DataSource(args, self._prompts(args.prompt_data, args, args.rollout_max_prompt_len))
         self.eval_prompts = {d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets}
+        self._check_context()
         self.rollouts: Rollout | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="rollout").start()
@@ -33,6 +38,21 @@ class RolloutManager:
             template_kwargs=keys.apply_chat_template_kwargs,
             max_length=max_length,
         )
+
+    def _check_context(self) -> None:
+        """The longest prompt and an answer at its limit must fit into the model's positions."""
+        limit = json.loads((Path(self.args.hf_checkpoint) / "config.json").read_text())["max_position_embeddings"]
+        wanted = [("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)]
+        wanted += [
+            (f"max_response_len of {d.name}", self.eval_prompts[d.name], d.max_response_len)
+            for d in self.args.eval_datasets
+        ]
+        for name, prompts, answer in wanted:
+            longest = max(len(self.tokenizer.encode(sample.prompt, add_special_tokens=False)) for sample in prompts)
+            if longest + answer > limit:
+                raise UserError(
+                    f"{name} {answer} and a prompt of {longest} tokens exceed the model's {limit} positions; lower it"
+                )
 
     def prompts(self) -> int:
         """How many training prompts there are; answers once the rows are read."""
@@ -53,7 +73,9 @@ class RolloutManager:
         samples, metrics = self._run(self.rollouts.rollout(self.source))
         if versions(samples) != {version}:
             found = ", ".join(sorted(versions(samples)))
-            raise UserError(f"rollout {rollout_id}: answers come from weight version {found}, not {version}: an engine missed an update")
+            raise UserError(
+                f"rollout {rollout_id}: answers of weight version {found}, not {version}: an engine missed an update"
+            )
         time = metrics["perf/rollout_time"]
         run_log_hook(self.args.custom_rollout_log_function_path, rollout_id, self.args, samples, metrics, time)
         return train_data(self.args, samples), metrics

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes on: rows on disk, TensorBoard events, one line per step, bars, the stage (all stages)."""
+"""What a person sees of a run: rows on disk, TensorBoard events, a line per step, bars, the stage (all stages)."""
 
 import math
 import sys
@@ -20,13 +20,14 @@ COLUMNS = [
 SECONDS = [
     ("rollout", "perf/generation_time"),
     ("grading", "perf/grading_time"),
+    ("of it after the rollout", "perf/grading_tail_time"),  # before that both go on, on the same engine
     ("update", "perf/update_time"),
     ("sync", "perf/sync_time"),
 ]
 
 
 class Recorder:
-    """Writes metrics.jsonl (one row per step), eval.jsonl (one row per evaluation), TensorBoard events and the console."""
+    """Writes metrics.jsonl (a row per step), eval.jsonl (a row per evaluation), TensorBoard events and the console."""
 
     def __init__(self, directory: Path, start: int, total: int, tensorboard: bool = True):
         self.directory = directory
@@ -69,7 +70,9 @@ class Recorder:
     def _record(self, name: str, row: dict, step: int) -> None:
         append_row(self.directory / name, {key: _finite(value) for key, value in row.items()})
         if self._events:
-            self._events.add({key: value for key, value in row.items() if key != "step" and _finite(value) is not None}, step)
+            self._events.add(
+                {key: value for key, value in row.items() if key != "step" and _finite(value) is not None}, step
+            )
 
 
 class _Events:
@@ -111,7 +114,7 @@ def step_line(step: int, total: int, metrics: dict) -> str:
     """The line of one step; columns that no hook filled are left out."""
     parts = [(heading, pick(metrics, name), form) for heading, name, form in COLUMNS]
     shown = [f"{heading} {form.format(value)}" for heading, value, form in parts if _finite(value) is not None]
-    times = [(heading, pick(metrics, name)) for heading, name in SECONDS]
+    times = [(heading, metrics.get(name)) for heading, name in SECONDS]
     shown.append("seconds " + ", ".join(f"{heading} {value:.1f}" for heading, value in times if value is not None))
     return f"step {step + 1}/{total} | " + " | ".join(shown)
 
@@ -122,7 +125,7 @@ def eval_sets(row: dict) -> list[str]:
 
 
 def eval_value(row: dict, dataset: str, name: str):
-    """A metric of one data set: `eval/<dataset>/.../<name>`, or `.../<name>` without a data set when there is only one."""
+    """A metric of one data set: `eval/<dataset>/.../<name>`, or `.../<name>` when there is only one data set."""
     own = {key: value for key, value in row.items() if key.startswith(f"eval/{dataset}/")}
     value = pick(own, name)
     if value is None and len(eval_sets(row)) == 1:
@@ -141,7 +144,11 @@ def eval_line(updates: int, metrics: dict) -> str:
             ("length", metrics.get(f"eval/{name}/response_len/mean"), "{:.1f}"),
         ]
         shown.append(" ".join([name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]))
-    return f"evaluation after {updates} steps | " + " | ".join(shown) + f" | seconds {metrics.get('perf/eval_time', 0):.1f}"
+    return (
+        f"evaluation after {updates} steps | "
+        + " | ".join(shown)
+        + f" | seconds {metrics.get('perf/eval_time', 0):.1f}"
+    )
 
 
 class Bar:

@@ -1,6 +1,6 @@
 """The figures and the table at the end of a run (stage 6, evaluation).
 
-    python -m rubric_rl.cpu.plots RUN_DIR      draws them again from metrics.jsonl and eval.jsonl
+python -m rubric_rl.cpu.plots RUN_DIR      draws them again from metrics.jsonl and eval.jsonl
 """
 
 import statistics
@@ -24,8 +24,8 @@ TABLE = [
     ("truncated share", "rollout/truncated_ratio", "truncated_ratio"),
 ]
 STAGES = [
-    ("generation", "perf/generation_time"),
-    ("grading after it", "perf/grading_time"),
+    ("rollout, grading meanwhile", "perf/generation_time"),
+    ("grading after it", "perf/grading_tail_time"),
     ("update", "perf/update_time"),
     ("weight sync", "perf/sync_time"),
     ("saving", "perf/save_time"),
@@ -41,9 +41,27 @@ def draw(directory: Path) -> str:
     steps, evaluations = load(Path(directory))
     if not steps:
         raise UserError(f"{directory}: no finished step in metrics.jsonl, nothing to draw")
-    _curves(directory / "reward.png", steps, evaluations, [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")], "score")
-    _curves(directory / "grader_accuracy.png", steps, evaluations, [("agreement", "grader_accuracy", "grader_accuracy")], "grader accuracy")
-    _curves(directory / "response_length.png", steps, evaluations, [("mean", "rollout/response_len/mean", "response_len/mean")], "response tokens")
+    _curves(
+        directory / "reward.png",
+        steps,
+        evaluations,
+        [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")],
+        "score",
+    )
+    _curves(
+        directory / "grader_accuracy.png",
+        steps,
+        evaluations,
+        [("agreement", "grader_accuracy", "grader_accuracy")],
+        "grader accuracy",
+    )
+    _curves(
+        directory / "response_length.png",
+        steps,
+        evaluations,
+        [("mean", "rollout/response_len/mean", "response_len/mean")],
+        "response tokens",
+    )
     _seconds(directory / "seconds.png", steps)
     text = summary(steps, evaluations)
     write_text(directory / "summary.md", text + "\n")
@@ -53,7 +71,10 @@ def draw(directory: Path) -> str:
 def summary(steps: list[dict], evaluations: list[dict]) -> str:
     """The table of first against last, where the time went, and whether reward and true score part company."""
     count = min(ENDS, max(1, len(steps) // 2))
-    lines = [f"first {count} steps against the last {count} of {len(steps)} (train), first evaluation against the last (held out)", ""]
+    lines = [
+        f"train: first {count} of {len(steps)} steps against the last {count}; held out: first and last evaluation",
+        "",
+    ]
     names = eval_sets(evaluations[0]) if evaluations else []
     headings = ["", "train first", "train last"] + [f"{name} {end}" for name in names for end in ("first", "last")]
     rows = [headings, ["---"] * len(headings)]
@@ -64,7 +85,9 @@ def summary(steps: list[dict], evaluations: list[dict]) -> str:
         if any(cell is not None for cell in cells):
             rows.append([heading] + ["-" if cell is None else f"{cell:.3f}" for cell in cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
-    lines += ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     means = [(heading, _mean(steps, name)) for heading, name in STAGES]
     lines += ["", "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None)]
     memory = [row["perf/memory_gb"] for row in steps if row.get("perf/memory_gb")]
@@ -79,7 +102,7 @@ def company(steps: list[dict], count: int) -> list[str]:
         return []
     (self_first, true_first), (self_last, true_last) = ends
     before, after = self_first - true_first, self_last - true_last
-    moved = f"the self-graded reward moved by {self_last - self_first:+.3f}, the true score by {true_last - true_first:+.3f}"
+    moved = f"the reward moved by {self_last - self_first:+.3f}, the true score by {true_last - true_first:+.3f}"
     gap = f"the gap went from {before:+.3f} to {after:+.3f}"
     if after - before > APART:
         return [f"The self-graded reward and the true score part company: {moved}; {gap}."]
@@ -109,16 +132,16 @@ def _axes(title: str):
 
 
 def _curves(path: Path, steps: list[dict], evaluations: list[dict], lines: list[tuple], title: str) -> None:
-    """One line per training metric, with the held-out evaluations of the same metric as points; nothing to draw, no file."""
+    """One line per training metric, points for the held-out evaluations of the same metric; no file without data."""
     pyplot, figure, axes = _axes(title)
-    for color, (label, train, held) in zip(("C0", "C1"), lines):
+    for color, (label, train, held) in zip(("C0", "C1"), lines, strict=False):
         points = [(row["step"], value) for row in steps if (value := pick(row, train)) is not None]
         if points:
-            axes.plot(*zip(*points), color=color, label=f"{label}, train")
-        for name, marker in zip(eval_sets(evaluations[0]) if evaluations else [], "os^Dv"):
+            axes.plot(*zip(*points, strict=True), color=color, label=f"{label}, train")
+        for name, marker in zip(eval_sets(evaluations[0]) if evaluations else [], "os^Dv", strict=False):
             points = [(row["step"], value) for row in evaluations if (value := _held_out(row, name, held)) is not None]
             if points:
-                axes.plot(*zip(*points), marker, color=color, label=f"{label}, {name}")
+                axes.plot(*zip(*points, strict=True), marker, color=color, label=f"{label}, {name}")
     if axes.has_data():
         axes.legend()
         figure.tight_layout()

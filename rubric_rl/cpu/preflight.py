@@ -1,4 +1,4 @@
-"""Everything that can be known before a process starts: model, rows, memory, ports; each problem is one line (all stages)."""
+"""What can be known before a process starts: model, rows, memory, ports; each problem is one line (all stages)."""
 
 import json
 from pathlib import Path
@@ -31,16 +31,22 @@ def check(args) -> None:
 def check_model(path: Path, flag: str) -> None:
     """A Hugging Face directory of a Qwen3 model with its tokenizer, or a UserError that says what is missing."""
     if not path.is_dir():
-        raise UserError(f"{flag} {path}: no such directory; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)")
+        raise UserError(
+            f"{flag} {path}: no such directory; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
+        )
     config = path / "config.json"
     if not config.is_file():
-        raise UserError(f"{flag} {path}: holds no config.json; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)")
+        raise UserError(
+            f"{flag} {path}: holds no config.json; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
+        )
     try:
         kind = json.loads(config.read_text()).get("model_type")
     except (json.JSONDecodeError, AttributeError):
         raise UserError(f"{config}: not a JSON object; get the checkpoint again") from None
     if kind != "qwen3":
-        raise UserError(f"{flag} {path}: model_type is {kind!r}, not 'qwen3'; the actor without a GPU builds Qwen3 alone")
+        raise UserError(
+            f"{flag} {path}: model_type is {kind!r}, not 'qwen3'; the actor without a GPU builds Qwen3 alone"
+        )
     if not any(path.glob("*.safetensors")):
         raise UserError(f"{flag} {path}: holds no *.safetensors weights; get the checkpoint again")
     if not (path / "tokenizer.json").is_file():

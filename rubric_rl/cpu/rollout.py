@@ -1,7 +1,7 @@
-"""One rollout: answers, self-grading as soon as each answer is there, groups kept or dropped, training data (stages 2 to 4).
+"""One rollout: answers, self-grading of each as soon as it is there, groups, training data (stages 2 to 4).
 
-It does what slime's rollout loop does (slime/rollout/sglang_rollout.py, slime/ray/rollout.py), hooks included, so that the same
-hooks and flags mean the same here.
+It does what slime's rollout loop does (slime/rollout/sglang_rollout.py, slime/ray/rollout.py), hooks included, so that
+the same hooks and flags mean the same here.
 """
 
 import asyncio
@@ -34,17 +34,25 @@ class Clock:
     """Where the seconds of a rollout went. Grading starts as soon as an answer is done, so it overlaps generation."""
 
     start: float = field(default_factory=time.monotonic)
+    first_answer: float = 0.0
     last_answer: float = 0.0
     grading_sum: float = 0.0
 
+    def answered(self) -> None:
+        """Notes that an answer is there, and its grading begins."""
+        self.last_answer = time.monotonic()
+        self.first_answer = self.first_answer or self.last_answer
+
     def seconds(self) -> dict:
-        """Wall seconds of all, of generation (to the last answer), of grading after that; and grading summed over answers."""
+        """Wall seconds of all; of generation (to the last answer); of grading (from the first answer on), of which the
+        tail comes after generation; and the seconds that answers waited for their grade, summed.
+        """
         now = time.monotonic()
-        last = self.last_answer or now
         return {
             "perf/rollout_time": now - self.start,
-            "perf/generation_time": last - self.start,
-            "perf/grading_time": now - last,
+            "perf/generation_time": self.last_answer - self.start,
+            "perf/grading_time": now - self.first_answer,
+            "perf/grading_tail_time": now - self.last_answer,
             "perf/grading_time_sum_over_answers": self.grading_sum,
         }
 
@@ -58,7 +66,9 @@ class Rollout:
         self.progress = {"total": 0, "generated": 0, "graded": 0}
         self._running: set[asyncio.Task] = set()
         self._filter = load_function(args.dynamic_sampling_filter_path) if args.dynamic_sampling_filter_path else None
-        self._sample_filter = load_function(args.rollout_sample_filter_path) if args.rollout_sample_filter_path else None
+        self._sample_filter = (
+            load_function(args.rollout_sample_filter_path) if args.rollout_sample_filter_path else None
+        )
         self._reward = load_function(args.custom_rm_path)
 
     async def close(self) -> None:
@@ -75,7 +85,10 @@ class Rollout:
         try:
             while len(groups) < target:
                 while remaining < target:
-                    pending |= {self._spawn(self._group(g, clock)) for g in source.get_samples(self.args.over_sampling_batch_size)}
+                    pending |= {
+                        self._spawn(self._group(g, clock))
+                        for g in source.get_samples(self.args.over_sampling_batch_size)
+                    }
                     remaining += self.args.over_sampling_batch_size
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -120,7 +133,12 @@ class Rollout:
             for _ in range(dataset.n_samples_per_eval_prompt):
                 metadata = {**prompt.metadata, **dataset.metadata_overrides}
                 samples.append(
-                    Sample(index=len(samples), prompt=prompt.prompt, metadata=metadata, custom_rm_path=dataset.custom_rm_path)
+                    Sample(
+                        index=len(samples),
+                        prompt=prompt.prompt,
+                        metadata=metadata,
+                        custom_rm_path=dataset.custom_rm_path,
+                    )
                 )
         params = dataset.sampling_params(self.args)
         await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in samples])
@@ -135,7 +153,7 @@ class Rollout:
 
     async def _sample(self, sample: Sample, params: dict, clock: Clock) -> None:
         await self.generator.generate(sample, params)
-        clock.last_answer = time.monotonic()
+        clock.answered()
         self.progress["generated"] += 1
         start = time.monotonic()
         reward = load_function(sample.custom_rm_path) if sample.custom_rm_path else self._reward
@@ -143,9 +161,13 @@ class Rollout:
         clock.grading_sum += time.monotonic() - start
         self.progress["graded"] += 1
         key = self.args.reward_key
-        if not isinstance(sample.reward[key] if key and isinstance(sample.reward, dict) else sample.reward, (int, float)):
+        if not isinstance(
+            sample.reward[key] if key and isinstance(sample.reward, dict) else sample.reward, (int, float)
+        ):
             hook = sample.custom_rm_path or self.args.custom_rm_path
-            raise UserError(f"the reward hook {hook} returned {sample.reward!r}: a number is needed (for a dict, --reward-key)")
+            raise UserError(
+                f"the reward hook {hook} returned {sample.reward!r}: a number is needed (for a dict, --reward-key)"
+            )
 
     def _rejected(self, group: list[Sample], remaining: int, target: int) -> str | None:
         """Why the dynamic sampling filter drops the group, or None to keep it (slime's rule, its fallback included)."""
@@ -166,7 +188,7 @@ class Rollout:
     def _ended(self, task: asyncio.Task) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at: the first failure is raised, its echoes in other tasks need no report of their own
+            task.exception()  # looked at: the first failure is raised, its echoes need no report of their own
 
     async def _cancel(self) -> None:
         """Ends surplus work: closing a request makes the engine abort it, and a cancelled grading cannot ask again."""
@@ -189,7 +211,7 @@ def run_log_hook(path: str | None, *arguments) -> bool:
 
 
 def train_data(args, samples: list[Sample]) -> dict:
-    """What the actors train on: one list per field, in sample order. `rewards` are the advantages of the post-process hook.
+    """What the actors train on: one list per field, in sample order; `rewards` are the advantages.
 
     Raises:
         UserError: when the hook returns another number of rewards than there are samples.
@@ -199,10 +221,12 @@ def train_data(args, samples: list[Sample]) -> dict:
     else:
         raw = [sample.get_reward_value(args) for sample in samples]
         rewards = batch_advantages(raw, [sample.group_index for sample in samples], args.grpo_std_normalization)
-        for sample, reward in zip(samples, raw):
+        for sample, reward in zip(samples, raw, strict=True):
             sample.remove_sample |= math.isnan(reward)
     if not len(raw) == len(rewards) == len(samples):
-        raise UserError(f"the reward post-process hook returned {len(raw)} and {len(rewards)} rewards for {len(samples)} samples")
+        raise UserError(
+            f"the reward post-process hook returned {len(raw)} and {len(rewards)} rewards for {len(samples)} samples"
+        )
     return {
         "tokens": [sample.tokens for sample in samples],
         "response_lengths": [sample.response_length for sample in samples],
@@ -210,6 +234,8 @@ def train_data(args, samples: list[Sample]) -> dict:
         "raw_reward": [float(reward) for reward in raw],
         "truncated": [int(sample.status == Sample.Status.TRUNCATED) for sample in samples],
         "sample_indices": [sample.index for sample in samples],
-        "loss_masks": [[0] * sample.response_length if sample.remove_sample else sample.loss_mask for sample in samples],
+        "loss_masks": [
+            [0] * sample.response_length if sample.remove_sample else sample.loss_mask for sample in samples
+        ],
         "rollout_log_probs": [sample.rollout_log_probs for sample in samples],
     }

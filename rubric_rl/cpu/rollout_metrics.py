@@ -8,7 +8,7 @@ from rubric_rl.cpu.data import Sample
 
 
 def rollout_metrics(args, samples: list[Sample]) -> dict:
-    """Mean reward (ungraded answers left out), lengths in tokens, share cut at the limit, groups whose rewards are all equal."""
+    """Mean reward without ungraded answers, lengths in tokens, share cut at the limit, groups of equal rewards."""
     rewards = [sample.get_reward_value(args) for sample in samples]
     metrics = {
         "rollout/raw_reward": mean_graded(rewards),

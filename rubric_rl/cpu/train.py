@@ -1,4 +1,4 @@
-"""The trainer without a GPU: rollout, self-grading, GRPO update, new weights into the engines, evaluation (stages 2 to 6).
+"""The trainer without a GPU: rollout, self-grading, GRPO update, weight sync, evaluation (stages 2 to 6).
 
     python -m rubric_rl.cpu.train FLAGS      slime's flags; `bash run_qwen3_tiny.sh` gives them
 
@@ -16,10 +16,6 @@ from rubric_rl.cpu import flags, plots, preflight
 from rubric_rl.cpu.checkpoint import RunDirectory, write_text
 from rubric_rl.cpu.metrics import Bar, Recorder
 from rubric_rl.schema import UserError
-
-
-class Terminated(BaseException):
-    """SIGTERM: stop everything, like Ctrl-C."""
 
 
 class Trainer:
@@ -103,7 +99,7 @@ class Trainer:
 
 
 def initial_weights(args) -> str:
-    """Where training starts, by slime's rule: --load if it is a Hugging Face directory, else --ref-load, else --hf-checkpoint."""
+    """Where training starts, by slime's rule: --load if a Hugging Face directory, else --ref-load, --hf-checkpoint."""
     if args.load and (Path(args.load) / "config.json").is_file():
         return args.load
     return args.ref_load or args.hf_checkpoint
@@ -130,7 +126,7 @@ def train(args, run: RunDirectory) -> None:
             recorder.say(f"{run.path}: " + (f"going on after step {start}" if start else "a new run"))
             _run(args, run, recorder, start)
         recorder.say(plots.draw(run.path))
-    except (Exception, KeyboardInterrupt, Terminated):
+    except (Exception, KeyboardInterrupt):
         recorder.log(traceback.format_exc())
         raise
     finally:
@@ -147,7 +143,6 @@ def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
             checkpoint = run.iteration(start - 1) if start else None
             cluster.start(initial_weights(args), checkpoint, run.state(start - 1)["data"] if start else None)
             recorder.total = args.num_rollout
-            signal.signal(signal.SIGTERM, _terminate)  # again: ray.init has set its own
             recorder.say(f"everything is up after {time.monotonic() - began:.0f} s")
             Trainer(args, run, cluster, recorder).go(start)
             recorder.stage(args.num_rollout, "finished")
@@ -156,30 +151,32 @@ def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _terminate(*_) -> None:
-    raise Terminated
-
-
 def _line(error: BaseException) -> str:
     """What went wrong, for the console: the cause without Ray's wrapping."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, UserError):
         return str(cause)
-    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"
+    first = (str(cause).strip().splitlines() or [""])[0]
+    if type(cause).__name__ == "ActorDiedError":
+        return f"a process of the trainer was killed or crashed, perhaps for want of memory ({first})"
+    return f"{type(cause).__name__}: {first}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 finished, 2 something to mend (one line says what), 1 a defect, 130 and 143 stopped by a signal."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Exit status: 0 finished, 2 something to mend (a line says what), 1 a defect, 130 Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's calls survive this exception and no other
     run = None
     try:
         args = flags.parse(sys.argv[1:] if argv is None else argv)
         preflight.check(args)
         run = RunDirectory(args.save)
         train(args, run)
-    except (KeyboardInterrupt, Terminated) as stop:
-        print(f"stopped; the same command goes on after the last checkpoint in {run.path if run else 'SAVE_PATH'}", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+    except KeyboardInterrupt:
+        print(
+            f"stopped; the same command goes on after the last checkpoint in {run.path if run else 'SAVE_PATH'}",
+            file=sys.stderr,
+        )
+        return 130
     except Exception as error:  # the last stop of every error: one line here, the traceback in train.log
         print(f"error: {_line(error)}", file=sys.stderr)
         if run is None and not isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""The real thing: `bash run_qwen3_tiny.sh`, killed at each stage, gone on with the same command, nothing lost, nothing left."""
+"""The real thing: `bash run_qwen3_tiny.sh`, killed at each stage and started again; nothing lost, nothing left."""
 
 import json
 import os
@@ -18,7 +18,13 @@ FLAGS = f"""
     --num-rollout {ROLLOUTS} --rollout-batch-size 4 --n-samples-per-prompt 4 --global-batch-size 16
     --rollout-max-response-len 32 --eval-interval {ROLLOUTS}
 """.split()
-KILLS = [("0 grading", signal.SIGKILL), ("1 update", signal.SIGKILL), ("1 saving", signal.SIGKILL), ("2 rollout", signal.SIGINT)]
+KILLS = [
+    ("0 starting", signal.SIGTERM),
+    ("0 rollout", signal.SIGKILL),
+    ("0 grading", signal.SIGKILL),
+    ("1 update", signal.SIGKILL),
+    ("2 saving", signal.SIGKILL),
+]
 
 pytestmark = pytest.mark.stack
 
@@ -27,11 +33,15 @@ def start(directory: Path) -> subprocess.Popen:
     """The run as a user starts it; the script execs the supervisor, so the pid is the supervisor's."""
     data = ROOT / "runs/tiny/data/healthbench_hard.jsonl@[0:4]"
     grader = directory.with_name("grader.yaml")
-    grader.write_text("grader_mode: explain\ngrader_max_tokens: 48\ngrader_truncated: grade\n")  # long replies: grading goes on after the last answer
+    grader.write_text(
+        "grader_mode: explain\ngrader_max_tokens: 48\ngrader_truncated: grade\n"
+    )  # long replies: grading goes on after the last answer
     environment = {**os.environ, "SAVE_PATH": str(directory), "EVAL_DATA_PATH": str(data), "GRADER_CONFIG": str(grader)}
     with open(directory.with_name("console.txt"), "ab") as console:
         command = ["bash", "run_qwen3_tiny.sh", *FLAGS]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=console, stderr=console, start_new_session=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=console, stderr=console, start_new_session=True
+        )
 
 
 def wait_for(stage: str, directory: Path, process: subprocess.Popen) -> None:
@@ -51,7 +61,7 @@ def stop_at(stage: str, how: signal.Signals, directory: Path) -> None:
     process = start(directory)
     wait_for(stage, directory, process)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) > 5  # Ray, engine, router and their parts
+    assert family  # engines, Ray, router and their parts
     process.send_signal(how)
     status = process.wait(60)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 130)
