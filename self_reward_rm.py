@@ -91,7 +91,8 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """Adds the reward's parts and the grading's cost to the metrics as `grading/...`; False keeps the default log."""
     metrics = grading_metrics(_gradings(samples))
     metrics["zero_variance_groups"] = flat_share(_rewards(args, samples), [s.group_index for s in samples])
-    extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
+    if extra_metrics is not None:  # slime has none when it replays a stored rollout, and then logs nothing
+        extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
     return False
 
 
