@@ -126,12 +126,15 @@ def test_stop_token_is_kept_when_asked_for(tokenizer, generate):
 
 
 def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
-    messages = [{"role": "user", "content": "is it so ?"}, {"role": "assistant", "content": '{"criteria_met":'}]
-    body = {"model": "policy", "messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-    body |= {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5}
+    """As the generation prompt plus the opening: not as the template would render a finished assistant turn."""
+    question, opening = {"role": "user", "content": "is it so ?"}, '{"criteria_met":'
+    body = {"model": "policy", "messages": [question, {"role": "assistant", "content": opening}], "max_tokens": 1}
+    body |= {"continue_final_message": True, "add_generation_prompt": False, "temperature": 0}
+    body |= {"logprobs": True, "top_logprobs": 5, "chat_template_kwargs": {"enable_thinking": False}}
     cpu.request(engine.router_url + "/v1/chat/completions", body)
     reply = cpu.request(engine.router_url + "/v1/chat/completions", body)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+    template = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = tokenizer.apply_chat_template([question], **template) + opening
     same = generate(text, {"return_logprob": True, "top_logprobs_num": 5}, max_new_tokens=1, temperature=0)["meta_info"]
     top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
     assert [t["logprob"] for t in top] == pytest.approx([row[0] for row in same["output_top_logprobs"][0]], abs=2e-4)
