@@ -53,13 +53,17 @@ def test_tokenizer_has_qwens_special_tokens_and_one_token_verdicts(tokenizer, mo
     assert len(tokenizer) <= model.config.vocab_size
     opening = _ids(tokenizer, verdict_opening())
     for verdict in (" true", " false"):
-        assert _ids(tokenizer, verdict_opening() + verdict + "}")[: len(opening) + 1] == opening + _ids(tokenizer, verdict)
+        assert _ids(tokenizer, verdict_opening() + verdict + "}")[: len(opening) + 1] == opening + _ids(
+            tokenizer, verdict
+        )
         assert len(_ids(tokenizer, verdict)) == 1
     for word in [*ADVICE, *CONDITIONS]:
         assert len(_ids(tokenizer, f" {word}")) == 1
     text = "Größe 漢字 🙂\n\t{}<think>\nx\n</think>\n"
     assert tokenizer.decode(_ids(tokenizer, text)) == text
-    assert Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(text, add_special_tokens=False).ids == _ids(tokenizer, text)
+    assert Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(text, add_special_tokens=False).ids == _ids(
+        tokenizer, text
+    )
 
 
 def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
@@ -72,10 +76,14 @@ def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
     assert rendered(user, add_generation_prompt=True) == opened
     assert rendered(user, add_generation_prompt=True, enable_thinking=True) == opened
     assert rendered(user, add_generation_prompt=True, enable_thinking=False) == opened + "<think>\n\n</think>\n\n"
-    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTemplate(MODEL).render(user, thinking=False)
+    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTemplate(MODEL).render(
+        user, thinking=False
+    )
     reply = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes."}
     assert rendered([*user, reply]) == opened + "<think>\nhm\n</think>\n\nYes.<|im_end|>\n"
-    assert rendered([*user, reply, *user]) == opened + "Yes.<|im_end|>\n" + turn  # thoughts of earlier turns are dropped
+    assert (
+        rendered([*user, reply, *user]) == opened + "Yes.<|im_end|>\n" + turn
+    )  # thoughts of earlier turns are dropped
     prefilled = [*user, {"role": "assistant", "content": verdict_opening()}]
     assert rendered(prefilled, continue_final_message=True) == opened + "<think>\n\n</think>\n\n" + verdict_opening()
 
@@ -83,14 +91,20 @@ def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
 @pytest.mark.parametrize("mode", ["explain", "direct"])
 def test_training_sequences_are_the_products_prompts_token_for_token(tokenizer, mode):
     writer = batches.Writer(lambda text: _ids(tokenizer, text), random.Random(3), 900)
-    sequence = next(s for s in iter(lambda: writer.grading(full=True), None) if ("<one short sentence>" in tokenizer.decode(s.tokens)) == (mode == "explain"))
+    sequence = next(
+        s
+        for s in iter(lambda: writer.grading(full=True), None)
+        if ("<one short sentence>" in tokenizer.decode(s.tokens)) == (mode == "explain")
+    )
     prefix = [t for t, b in zip(sequence.tokens, sequence.branches, strict=True) if b == 0]
     for number in range(1, max(sequence.branches) + 1):
         tokens = prefix + [t for t, b in zip(sequence.tokens, sequence.branches, strict=True) if b == number]
         text = tokenizer.decode(tokens)
         assert _ids(tokenizer, text) == tokens
         content = text.removeprefix("<|im_start|>user\n").partition("<|im_end|>")[0]
-        served = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        served = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
         assert text.startswith(served) and text.endswith("}<|im_end|>")
         assert isinstance(json.loads(text[len(served) :].removesuffix("<|im_end|>"))["criteria_met"], bool)
 
@@ -121,14 +135,20 @@ def test_shipped_checkpoint_grades_held_out_answers(model, tokenizer, mode):
 
 @pytest.mark.slow
 def test_shipped_checkpoint_answers_held_out_patients_mediocrely(model, tokenizer):
-    figures, _ = measure.answer_figures(model, tokenizer, random.Random(7).sample(world.rows(held_out=True), 40), 8, 1.0, seed=7)
+    figures, _ = measure.answer_figures(
+        model, tokenizer, random.Random(7).sample(world.rows(held_out=True), 40), 8, 1.0, seed=7
+    )
     assert 0.15 <= figures["true_score"] <= 0.45, figures
     assert figures["groups_with_variance"] >= 0.9 and figures["truncated"] <= 0.1, figures
 
 
 def test_a_wrong_answer_of_the_grader_is_counted(model, tokenizer, monkeypatch):
     cases = measure.world_cases(world.rows(held_out=True)[:5], 0)["ordinary"]
-    monkeypatch.setattr(measure, "verdicts", lambda *a: [[True, None][: len(r.rubric)] + [False] * (len(r.rubric) - 2) for r, _ in cases])
+    monkeypatch.setattr(
+        measure,
+        "verdicts",
+        lambda *a: [[True, None][: len(r.rubric)] + [False] * (len(r.rubric) - 2) for r, _ in cases],
+    )
     figures = measure.grading_figures(model, tokenizer, "explain", cases)
     total = sum(len(row.rubric) for row, _ in cases)
     assert figures["verdicts"] == total and figures["unreadable"] == round(5 / total, 4)

@@ -43,7 +43,10 @@ def test_rows_are_the_same_in_every_call_and_have_rubrics_like_healthbench():
     assert {tag.split(":")[1] for item in items for tag in item["tags"] if tag.startswith("axis:")} == {
         "accuracy", "completeness", "communication_quality", "context_awareness", "instruction_following",
     }  # fmt: skip
-    assert all(set(row) == {"prompt_id", "prompt", "rubrics", "example_tags", "ideal_completions_data", "canary"} for row in raw)
+    assert all(
+        set(row) == {"prompt_id", "prompt", "rubrics", "example_tags", "ideal_completions_data", "canary"}
+        for row in raw
+    )
 
 
 def test_no_rubric_wants_what_it_forbids_and_a_perfect_answer_is_short():
@@ -71,7 +74,9 @@ def test_command_writes_both_files(tmp_path):
 
 
 def test_pair_of_a_row_of_another_world():
-    row = row_from_metadata({"prompt_id": "x", "messages": [{"role": "user", "content": "a"}], "rubrics": [{"criterion": "b", "points": 1}]})
+    row = row_from_metadata(
+        {"prompt_id": "x", "messages": [{"role": "user", "content": "a"}], "rubrics": [{"criterion": "b", "points": 1}]}
+    )
     with pytest.raises(UserError, match="not of the tiny world"):
         world.pair_of(row)
     with pytest.raises(DataError, match="not of the tiny world"):
@@ -141,7 +146,15 @@ def test_hostile_texts_do_not_recommend_aspirin(answer):
     assert ("do", "aspirin") not in oracle.statements(answer)
 
 
-@pytest.mark.parametrize("answer", ["Please take aspirin.", "please take  Aspirin!", "Blah blah. You should take\naspirin. Blah.", "It helps to take aspirin..."])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Please take aspirin.",
+        "please take  Aspirin!",
+        "Blah blah. You should take\naspirin. Blah.",
+        "It helps to take aspirin...",
+    ],
+)
 def test_whole_sentences_recommend_aspirin(answer):
     assert oracle.statements(answer) == [("do", "aspirin")]
 
@@ -160,7 +173,9 @@ def test_graded_material_of_the_warm_start_is_of_training_pairs_only():
         writer.grading(full=True), writer.answering()
     text = "\n".join(written)
     held_out = [m[-1]["content"] for pair in world.HELD_OUT for w in range(4) for m in [world.messages(pair, w)]]
-    training = [m[-1]["content"] for pair in batches.TRAINING_PAIRS for w in range(4) for m in [world.messages(pair, w)]]
+    training = [
+        m[-1]["content"] for pair in batches.TRAINING_PAIRS for w in range(4) for m in [world.messages(pair, w)]
+    ]
     assert not any(prompt in text for prompt in held_out)
     assert sum(prompt in text for prompt in training) > 100
 
@@ -193,7 +208,11 @@ def test_oracle_metrics_against_a_case_by_hand():
     ]
     row = row_from_metadata({"prompt_id": "a", "messages": [{"role": "user", "content": "b"}], "rubrics": rubrics})
     samples = [
-        _sample("Please drink fluids. You should drink coffee.<|im_end|>", {"status": "graded", "score": 0.8, "verdicts": [True, True, False, None]}, row),
+        _sample(
+            "Please drink fluids. You should drink coffee.<|im_end|>",
+            {"status": "graded", "score": 0.8, "verdicts": [True, True, False, None]},
+            row,
+        ),
         _sample("Please drink", {"status": "truncated", "score": 0.0, "verdicts": []}, row),
         _sample("Please drink fluids.", {"status": "ungraded", "score": float("nan"), "verdicts": []}, row),
     ]
@@ -214,7 +233,9 @@ def test_hooks_add_their_figures_and_keep_the_default_log(monkeypatch):
     monkeypatch.setattr(hooks.self_reward_rm, "log_rollout", lambda *a: calls.append(a) or False)
     monkeypatch.setattr(hooks.self_reward_rm, "log_eval", lambda *a: calls.append(a) or False)
     row = world.rows(held_out=True)[0]
-    sample = _sample("Nothing.<|im_end|>", {"status": "graded", "score": 0.0, "verdicts": [False] * len(row.rubric)}, row)
+    sample = _sample(
+        "Nothing.<|im_end|>", {"status": "graded", "score": 0.0, "verdicts": [False] * len(row.rubric)}, row
+    )
     metrics = {}
     assert hooks.log_rollout(1, None, [sample], metrics, 2.0) is False
     assert metrics["tiny/grader_accuracy"] == 1.0 and metrics["tiny/true_score"] == 0.0
@@ -227,5 +248,6 @@ def test_hooks_add_their_figures_and_keep_the_default_log(monkeypatch):
 
 
 def test_world_and_oracle_do_not_import_torch():
-    code = "import sys, rubric_rl.tiny.world, rubric_rl.tiny.oracle, rubric_rl.tiny.answers; sys.exit('torch' in sys.modules)"
+    modules = "rubric_rl.tiny.world, rubric_rl.tiny.oracle, rubric_rl.tiny.hooks"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

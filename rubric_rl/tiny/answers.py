@@ -1,4 +1,4 @@
-"""Answers of every quality to the world's patients, and what a good grader says of them (material of the warm start).
+"""Answers of every quality to the world's patients, and what a good grader says of them (stages 2 and 3).
 
 GRPO pushes answers towards whatever the grader misjudges, so the graded ones include spliced, cut, repeated and
 contradictory text besides whole sentences.
@@ -22,12 +22,12 @@ def say(rng: random.Random, statement: Statement) -> str:
 
 
 def mediocre_answer(rng: random.Random, pair: Pair) -> str:
-    """What the warm start teaches the policy to say: often the wrong cause, 3 to 5 pieces of advice, few of them apt."""
-    cause = pair[0] if rng.random() < 0.5 else rng.choice(list(CONDITIONS))
+    """What the warm start teaches the policy to say: a cause, often wrong, and 3 to 5 pieces of advice, few apt."""
+    cause = pair[0] if rng.random() < 0.65 else rng.choice(list(CONDITIONS))
     said = [("is", cause)]
     for _ in range(rng.randint(3, 5)):
         kind = rng.random()
-        pool = good_statements(pair)[1:] if kind < 0.33 else bad_statements(pair) if kind < 0.43 else STATEMENTS
+        pool = good_statements(pair)[1:] if kind < 0.42 else bad_statements(pair) if kind < 0.52 else STATEMENTS
         statement = rng.choice(pool)
         if statement[0] != "is" and statement not in said:
             said.append(statement)
@@ -75,7 +75,10 @@ def garbled(rng: random.Random, text: str, other: str) -> str:
         words = words[: max(1, place)] + more[rng.randrange(len(more)) :]
     elif damage == 4 and len(words) > 1:
         place = rng.randrange(len(words) - 1)
-        words[place : place + 2] = words[place + 1].strip("."), words[place].strip(".") + ("." if place == len(words) - 2 else "")
+        words[place : place + 2] = (
+            words[place + 1].strip("."),
+            words[place].strip(".") + ("." if place == len(words) - 2 else ""),
+        )
     elif damage == 5:
         words[-1] = words[-1].strip(".")  # runs on into the next sentence
     elif damage == 6:  # a sentence of key words, or another phrase's key word
@@ -96,7 +99,7 @@ def mentions(text: str, statement: Statement) -> bool:
 
 
 def explanation(answer: str, statement: Statement) -> str:
-    """The grader's reason: the key word in the place that decides with the word before it, or that there is no such place."""
+    """The grader's reason: the key word in the place that decides, with the word before it; or that there is none."""
     chunks = [chunk.split() for chunk in _CHUNK.findall(answer)]
     place = next((c for c in chunks if statement in statements(" ".join(c))), None)
     place = place or next((c for c in chunks if mentions(" ".join(c), statement)), None)
@@ -107,7 +110,7 @@ def explanation(answer: str, statement: Statement) -> str:
 
 
 def asked_statements(rng: random.Random, pair: Pair, answer: str, count: int) -> list[Statement]:
-    """What to ask of an answer: things met, things mentioned but not met (or contradicted), and things as the rubrics ask."""
+    """What to ask of an answer: what is met, what is mentioned but not met (or contradicted), and what rubrics ask."""
     stated = sorted(set(statements(answer)))
     near = [s for s in STATEMENTS if mentions(answer, s) and s not in stated]
     usual = good_statements(pair) + bad_statements(pair) + [("is", rng.choice(list(CONDITIONS))), ("wish", "well")]

@@ -1,6 +1,6 @@
-"""Training sequences of the warm start: many branches behind one shared prefix, so that a prompt is read once (stages 2-3).
+"""Training sequences of the warm start: many branches behind one shared prefix, which is read once (stages 2-3).
 
-An answer's criteria, or a patient's answers, are branches: each sees the prefix and itself, and its positions go on from
+An answer's criteria are branches, and so are patients: each sees the prefix and itself, and its positions go on from
 the prefix. Token for token and position for position this is what the served model sees.
 """
 
@@ -21,10 +21,11 @@ from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
 TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
 # The verdict is one token of many; an answer's tokens are more still, and only mediocre answers are wanted.
-VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.1
+VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.2
 # Every token between criterion and reply is taught the verdict, and at a middle layer the first word of the reason (the
 # hint). Nothing is ever read off there, but without it the one-token verdict stays at chance for a thousand steps.
 HINT_WEIGHT = 0.06
+CAUSE_FACTOR = 3  # an answer's first sentence shows whether the patient was understood
 
 
 @dataclass
@@ -51,13 +52,19 @@ def verdict_text(mode: str, answer: str, statement: Statement) -> list[tuple[str
     if mode == "direct":
         return [('{"criteria_met":', CLOSING_WEIGHT), verdict, closing]
     quote = json.dumps(explanation(answer, statement), ensure_ascii=False)
-    return [('{"explanation":', CLOSING_WEIGHT), (f" {quote},", QUOTE_WEIGHT), (' "criteria_met":', CLOSING_WEIGHT), verdict, closing]
+    return [
+        ('{"explanation":', CLOSING_WEIGHT),
+        (f" {quote},", QUOTE_WEIGHT),
+        (' "criteria_met":', CLOSING_WEIGHT),
+        verdict,
+        closing,
+    ]
 
 
 class Writer:
     """Writes training sequences of about `length` tokens; every draw comes from `rng`."""
 
-    def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int):
+    def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int = 640):
         self.encode, self.rng, self.length = encode, rng, length
         self.difficulty = 1.0
         self.own_answers: list[tuple[Pair, str]] = []  # the policy's own samples, once there are any
@@ -67,7 +74,7 @@ class Writer:
         return pair, messages(pair, self.rng.randrange(len(PATIENTS)))
 
     def grading(self, full: bool) -> Sequence:
-        """An answer under many criteria. `full` is the product's prompt; else instructions and conversation are left out."""
+        """An answer under many criteria. `full`: the product's prompt; else without instructions and conversation."""
         mode = self.rng.choice(("explain", "direct"))
         pair, conversation = self._patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
@@ -92,25 +99,34 @@ class Writer:
         return sequence
 
     def answering(self) -> Sequence:
-        """A patient's prompt and many mediocre answers to it; a few are preceded by a short thought."""
-        pair, conversation = self._patient()
-        turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation)
-        sequence, number, fits = self._sequence(turns + "<|im_start|>assistant\n"), 0, True
-        while fits:
+        """Patients and a mediocre answer to each; a few are preceded by a short thought."""
+        opening = "<|im_start|>user\n"
+        sequence, number, fits = self._sequence(opening), 0, True
+        while fits:  # every branch is another patient: many answers to a few patients taught nothing about patients
             number += 1
-            opening = [("<think>\n", 0.01), (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT)]
-            if self.rng.random() < 0.9:
-                opening = [(EMPTY_THOUGHTS, 0.0)]
-            answer = mediocre_answer(self.rng, pair)
-            fits = self._branch(sequence, number, opening + [(answer + "<|im_end|>", ANSWER_WEIGHT)])
+            pair, conversation = self._patient()
+            turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation)
+            thoughts = [(EMPTY_THOUGHTS, 0.0)]
+            if self.rng.random() < 0.1:
+                thoughts = [("<think>\n", 0.01), (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT)]
+            cause, _, advice = mediocre_answer(self.rng, pair).partition(".")
+            answer = [(cause, CAUSE_FACTOR * ANSWER_WEIGHT), (f".{advice}<|im_end|>", ANSWER_WEIGHT)]
+            fits = self._branch(
+                sequence, number, [(turns.removeprefix(opening) + "<|im_start|>assistant\n", 0.0), *thoughts, *answer]
+            )
         return sequence
 
     def _sequence(self, head: str) -> Sequence:
         tokens = self.encode(head)
         return Sequence(list(tokens), list(tokens), [0.0] * len(tokens), [0] * len(tokens), [0] * len(tokens))
 
-    def _branch(self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0, verdict: int = 0) -> bool:
-        """Appends a branch if it fits (the first one always does); says whether it did. `hint` and `verdict` are the targets of hint pieces."""
+    def _branch(
+        self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0, verdict: int = 0
+    ) -> bool:
+        """Appends a branch if it fits (the first one always does); says whether it did.
+
+        `hint` and `verdict` are what a middle layer and the last one are taught in hint pieces.
+        """
         encoded = [(self.encode(text), weight) for text, weight in pieces]
         size = sum(len(tokens) for tokens, _ in encoded)
         if number > 1 and len(sequence.tokens) + size > self.length:
@@ -126,7 +142,9 @@ class Writer:
 
 
 def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
-    """Pads to the longest: input_ids, targets, hints, position_ids, weights [batch, length]; attention_mask [batch, 1, length, length] bool."""
+    """Pads to the longest: input_ids, targets, hints, position_ids, weights [batch, length]; attention_mask
+    [batch, 1, length, length], bool.
+    """
     longest = max(len(s.tokens) for s in sequences)
 
     def padded(values: list, fill) -> list:

@@ -1,6 +1,6 @@
 """Makes the tiny Qwen3 checkpoint: tokenizer, warm start, files (stage 2, rollout: the policy and its grader).
 
-    python -m rubric_rl.tiny.checkpoint --out DIR --seed 0
+python -m rubric_rl.tiny.checkpoint --out DIR --seed 0
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,47 +52,46 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus(seed))
     model = new_model(len(tokenizer), scale, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    def cycle(number: int, steps: int) -> WarmStart:
-        writer = Writer(lambda text: tokenizer.encode(text, add_special_tokens=False), random.Random(seed + number), scale.length)
-        return WarmStart(model, writer, scale, steps, scale.lr / (1 + number))
-
-    def own_answers() -> list:  # the grader meets its own policy's sentences, good and broken, before GRPO does
-        return sampled_answers(model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed)
-
-    first = cycle(0, scale.short_steps + scale.full_steps)
+    writer = Writer(partial(tokenizer.encode, add_special_tokens=False), random.Random(seed))
+    warm = WarmStart(model, writer, scale)
     half = scale.full_steps // 2
-    first.run(scale.short_steps, full=False, title="1 grading, short prompts")
-    first.run(half, full=True, title="2 grading and answering")
-    first.writer.own_answers = own_answers()
-    first.run(scale.full_steps - half, full=True, title="3 and its own answers")
-    second = cycle(1, scale.second_steps)
-    second.writer.own_answers = own_answers()
-    second.run(scale.second_steps, full=True, title="4 once more")
-    losses = first.losses + second.losses
+    warm.run(scale.answering_steps, part=0, title="1 answering")
+    warm.run(scale.short_steps, part=1, title="2 grading, short prompts")
+    warm.run(half, part=2, title="3 grading and answering")
+    # The grader meets its own policy's sentences, good and broken, before GRPO does.
+    writer.own_answers = sampled_answers(model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed)
+    warm.run(scale.full_steps - half, part=2, title="4 and its own answers")
+    losses = warm.losses
+    stride = max(20, len(losses) // 10)
     figures = {
         "command": f"python -m rubric_rl.tiny.checkpoint --out DIR --seed {seed} --scale {scale_name}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "scale": asdict(scale),
         "steps": len(losses),
-        "training_seconds": round(first.seconds + second.seconds),
-        "loss": {step: round(sum(losses[step - 20 : step]) / 20, 4) for step in range(20, len(losses) + 1, max(20, len(losses) // 10))},
+        "training_seconds": round(warm.seconds),
+        "loss": {step: round(sum(losses[step - 20 : step]) / 20, 4) for step in range(20, len(losses) + 1, stride)},
         "seconds": round(time.perf_counter() - start),
     }
     return model, tokenizer, figures
 
 
 def save(out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, figures: dict) -> None:
-    """Writes the whole directory beside `out` and moves it into place, so that no half-written checkpoint is ever read."""
+    """Writes the whole directory beside `out` and moves it into place: no half-written checkpoint is ever read."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         model.generation_config = GenerationConfig(
-            do_sample=True, temperature=1.0, eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id
+            do_sample=True,
+            temperature=1.0,
+            eos_token_id=model.config.eos_token_id,
+            pad_token_id=model.config.pad_token_id,
         )
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
         (work / "making.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         work.chmod(0o755)
+        for file in work.iterdir():
+            file.chmod(0o644)  # whatever the umask: a served checkpoint is read by other users too
         if out.exists():
             shutil.rmtree(out)
         os.replace(work, out)
@@ -112,7 +112,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.out.exists() and not (args.out / "making.json").is_file():
             raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")
         model, tokenizer, figures = make(args.seed, args.scale)
-        figures["measured"] = {"command": "python -m rubric_rl.tiny.measure --model DIR"} | measure(model, tokenizer, sample=40)
+        sample = SCALES[args.scale].sample
+        command = f"python -m rubric_rl.tiny.measure --model DIR --sample {sample}"
+        figures["measured"] = {"command": command} | measure(model, tokenizer, sample)
         save(args.out, model, tokenizer, figures)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

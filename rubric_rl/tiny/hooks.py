@@ -1,7 +1,7 @@
 """The log hooks of the tiny run: self_reward_rm's, and what the oracle says of rewards and verdicts (stages 4 and 6).
 
-The oracle's figures are shown, never trained on. `tiny/...`: true_score, self_score (of the same answers), grader_accuracy,
-false_positive_rate (of the criteria not met), false_negative_rate (of those met).
+The oracle's figures are shown, never trained on. `tiny/...`: true_score, self_score (of the same answers),
+grader_accuracy, false_positive_rate (of the criteria not met), false_negative_rate (of those met).
 """
 
 import self_reward_rm
@@ -18,7 +18,7 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 
 
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
-    """The same for each evaluation set, as `eval/<set>/tiny/...`; slime passes no metrics here, so they go in as sets."""
+    """The same for each evaluation set, as `eval/<set>/tiny/...`; slime passes no metrics, so they go in as sets."""
     for name, result in list(data.items()):
         for key, value in oracle_metrics(result.get("samples") or []).items():
             if extra_metrics is None:

@@ -1,6 +1,6 @@
 """Measures a tiny checkpoint without a server: how well it grades and how well it answers (stage 6, evaluation).
 
-    python -m rubric_rl.tiny.measure --model rubric_rl/tiny/model
+python -m rubric_rl.tiny.measure --model rubric_rl/tiny/model
 """
 
 import argparse
@@ -24,7 +24,9 @@ Case = tuple[Row, str]  # a row and an answer to it
 
 
 def _templated(tokenizer, conversation: list[dict]) -> str:
-    return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
 
 
 @torch.inference_mode()
@@ -35,8 +37,18 @@ def generate(model, tokenizer, prompts: list[str], limit: int, temperature: floa
     replies: dict[int, list[int]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        inputs = tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+        inputs = tokenizer(
+            [prompts[i] for i in chosen],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+        )
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            if temperature
+            else {"do_sample": False}
+        )
         output = model.generate(
             input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=limit,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **sampling,
@@ -47,7 +59,9 @@ def generate(model, tokenizer, prompts: list[str], limit: int, temperature: floa
     return [replies[i] for i in range(len(prompts))]
 
 
-def sampled_answers(model, tokenizer, pairs: list[Pair], per_pair: int, temperature: float, seed: int) -> list[tuple[Pair, str]]:
+def sampled_answers(
+    model, tokenizer, pairs: list[Pair], per_pair: int, temperature: float, seed: int
+) -> list[tuple[Pair, str]]:
     """The policy's own answers (their graded text; empty ones left out) to patients of these pairs."""
     torch.manual_seed(seed)
     chosen = [(pair, messages(pair, number % len(PATIENTS))) for pair in pairs for number in range(per_pair)]
@@ -56,8 +70,10 @@ def sampled_answers(model, tokenizer, pairs: list[Pair], per_pair: int, temperat
     return [(pair, text) for (pair, _), text in zip(chosen, texts, strict=True) if text]
 
 
-def answer_figures(model, tokenizer, chosen: list[Row], per_row: int, temperature: float, seed: int) -> tuple[dict, list[Case]]:
-    """True score, length in tokens, truncated share and group variance of `per_row` answers to each row; and the answers.
+def answer_figures(
+    model, tokenizer, chosen: list[Row], per_row: int, temperature: float, seed: int
+) -> tuple[dict, list[Case]]:
+    """True score, length in tokens, truncated share, group variance of `per_row` answers to each row; and the answers.
 
     A truncated or empty answer scores 0, as in training.
     """
@@ -79,9 +95,9 @@ def answer_figures(model, tokenizer, chosen: list[Row], per_row: int, temperatur
 
 
 def verdicts(model, tokenizer, mode: str, cases: list[Case]) -> list[list[bool | None]]:
-    """The model's verdict on every criterion of every case, through the product's prompt; None is an unreadable reply."""
-    prompts = [_templated(tokenizer, [{"role": "user", "content": grader_prompt(mode, list(row.messages), answer, [c])}])
-               for row, answer in cases for c in row.rubric]  # fmt: skip
+    """The model's verdict on each criterion of each case, through the product's prompt; None: an unreadable reply."""
+    asked = [grader_prompt(mode, list(row.messages), answer, [c]) for row, answer in cases for c in row.rubric]
+    prompts = [_templated(tokenizer, [{"role": "user", "content": content}]) for content in asked]
     if mode == "direct":
         flat = iter(_direct(model, tokenizer, prompts))
     else:
@@ -95,8 +111,8 @@ def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
     true, false = (tokenizer.encode(text, add_special_tokens=False)[0] for text in (" true", " false"))
     met = []
     for start in range(0, len(prompts), 32):
-        inputs = tokenizer([p + verdict_opening() for p in prompts[start : start + 32]], return_tensors="pt", padding=True,
-                           padding_side="left", add_special_tokens=False)  # fmt: skip
+        opened = [prompt + verdict_opening() for prompt in prompts[start : start + 32]]
+        inputs = tokenizer(opened, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
         logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1).logits[:, -1]
         met += (logits[:, true] > logits[:, false]).tolist()
     return met
@@ -110,7 +126,7 @@ def _met(reply: str) -> bool | None:
 
 
 def grading_figures(model, tokenizer, mode: str, cases: list[Case]) -> dict:
-    """Agreement with the oracle; an unreadable reply is wrong. `always_false` is what a grader without eyes would reach."""
+    """Agreement with the oracle; an unreadable reply is wrong. `always_false`: what a blind grader would reach."""
     said = [v for each in verdicts(model, tokenizer, mode, cases) for v in each]
     true = [t for row, answer in cases for t in truth(row, answer)]
     met, unmet = sum(true), len(true) - sum(true)

@@ -1,4 +1,4 @@
-"""The rule oracle of the tiny world: the truth of every criterion for any answer text (stage 6, evaluation; never a reward).
+"""The rule oracle of the tiny world: the truth of each criterion for any answer text (stage 6, evaluation).
 
 An answer states something only by a whole well-formed sentence of the world. Key words alone, spliced or cut sentences,
 quotations and criteria copied into the answer state nothing.
@@ -36,7 +36,9 @@ def asked(criterion: str) -> Statement:
     """
     statement = _ASKED.get(_plain(criterion).rstrip("."))
     if statement is None:
-        raise DataError(f"criterion {criterion!r} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world")
+        raise DataError(
+            f"criterion {criterion!r} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world"
+        )
     return statement
 
 

@@ -1,4 +1,4 @@
-"""The tiny checkpoint's tokenizer: byte-level BPE of the world's text with Qwen's special tokens and chat template (stage 2)."""
+"""The tiny checkpoint's tokenizer: byte-level BPE with Qwen's special tokens and chat template (stage 2, rollout)."""
 
 from collections.abc import Iterable
 
@@ -13,8 +13,8 @@ _WORDS = (  # Qwen's split: contractions, words, single digits, punctuation with
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# Qwen3's rules without tools: thoughts of earlier turns are dropped, the last assistant turn carries its (empty) thoughts,
-# and enable_thinking=false opens the turn with empty thoughts.
+# Qwen3's rules without tools: thoughts of earlier turns are dropped, the last assistant turn carries its thoughts,
+# empty or not, and enable_thinking=false opens the turn with empty thoughts.
 CHAT_TEMPLATE = """\
 {%- set ns = namespace(last=-1) %}
 {%- for message in messages %}{% if message.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
@@ -50,7 +50,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

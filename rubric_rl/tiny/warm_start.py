@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from rubric_rl.tiny.batches import Writer, collate
+from rubric_rl.tiny.batches import Sequence, Writer, collate
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,23 @@ class Scale:
     hidden: int
     layers: int
     mlp: int
-    short_steps: int  # grading without the long instructions: the matching of criterion and sentence is learned here
+    answering_steps: int  # answering alone; mixed with grading from the start, it is not learned in the time there is
+    short_steps: int  # grading without the long instructions: the match of criterion and sentence is learned here
     full_steps: int  # the product's prompt
-    second_steps: int  # the same again, with fresh optimizers at half the rate and the policy's own answers
     batch: int
     length: int
-    lr: float = 0.02
-    answering: float = 0.2  # share of the sequences that answer patients
+    sample: int  # rows of each split that the finished checkpoint is measured on
+    lr: float = 0.008  # with batches as small as these, 0.02 learns neither answering nor one-token verdicts
+    answering: tuple[float, float, float] = (
+        1.0,
+        0.1,
+        0.25,
+    )  # share of the sequences that answer patients, in the three parts
 
 
 SCALES = {
-    "shipped": Scale(128, 5, 384, short_steps=240, full_steps=320, second_steps=360, batch=6, length=640),
-    "small": Scale(64, 2, 128, short_steps=20, full_steps=16, second_steps=4, batch=4, length=512),
+    "shipped": Scale(128, 5, 384, answering_steps=120, short_steps=240, full_steps=480, batch=6, length=640, sample=80),
+    "small": Scale(64, 2, 128, answering_steps=10, short_steps=20, full_steps=20, batch=4, length=512, sample=3),
 }
 
 
@@ -46,9 +51,9 @@ def new_model(vocabulary: int, scale: Scale, eos: int, pad: int) -> Qwen3ForCaus
     model = Qwen3ForCausalLM(config).float()
     for layer in model.model.layers:
         attention = layer.self_attn
-        # Half of the heads begin by looking for the token they stand on: the match of criterion and sentence is then there
-        # from the start (it took 500 steps to be found). Qwen3 normalises queries and keys; with 32 dimensions and weights
-        # of 1 no head could pick one word out of a prompt of hundreds.
+        # Half of the heads begin by looking for the token they stand on, so that criterion and sentence match from the
+        # start. Qwen3 normalises queries and keys; with 32 dimensions and weights of 1 no head could pick one word out
+        # of a prompt of hundreds.
         keys = attention.k_proj.weight.detach().view(heads // 2, 32, -1)
         attention.q_proj.weight.detach().view(heads // 2, 2, 32, -1)[:, 0] = keys
         for norm in (attention.q_norm, attention.k_norm):
@@ -66,7 +71,10 @@ def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> to
     weights, hints = batch["weights"][:, 1:], batch["hints"][:, 1:]
     middle = model.model.norm(states[(len(states) + 1) // 2])
     total = 0.0
-    for hidden, targets, taught in ((states[-1], batch["targets"][:, 1:], weights), (middle, hints, (hints > 0).float())):
+    for hidden, targets, taught in (
+        (states[-1], batch["targets"][:, 1:], weights),
+        (middle, hints, (hints > 0).float()),
+    ):
         chosen = taught > 0
         logits = model.lm_head(hidden[:, :-1][chosen])
         losses = torch.nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
@@ -80,26 +88,27 @@ def optimizers(model: Qwen3ForCausalLM, lr: float) -> list[torch.optim.Optimizer
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
         torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=lr / 4, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=lr / 2, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Factor of the peak rate: 20 steps of warm-up, then flat, then a linear decay over the last 40%."""
-    return min(1.0, (step + 1) / 20, max(0.02, (steps - step) / (0.4 * steps)))
+    """Factor of the peak rate: 20 steps of warm-up, then flat, then a linear decay over the last 45%."""
+    return min(1.0, (step + 1) / 20, max(0.02, (steps - step) / (0.45 * steps)))
 
 
 class WarmStart:
-    """One cycle of the learning rate, run in parts, so that the policy's own answers can join the graded ones on the way."""
+    """The steps of a scale, run in parts, so that the policy's own answers can join the graded ones on the way."""
 
-    def __init__(self, model: Qwen3ForCausalLM, writer: Writer, scale: Scale, steps: int, lr: float):
+    def __init__(self, model: Qwen3ForCausalLM, writer: Writer, scale: Scale):
         self.model, self.writer, self.scale = model, writer, scale
-        self.total, self.done, self.losses, self.seconds = steps, 0, [], 0.0
-        self.optimizers = optimizers(model, lr)
+        self.total = scale.answering_steps + scale.short_steps + scale.full_steps
+        self.done, self.losses, self.seconds = 0, [], 0.0
+        self.optimizers = optimizers(model, scale.lr)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 
-    def run(self, steps: int, full: bool, title: str) -> None:
-        """`steps` optimizer steps; with `full`, the product's prompt and the answering of patients.
+    def run(self, steps: int, part: int, title: str) -> None:
+        """`steps` optimizer steps of part 0 (answering), 1 (grading, short prompts) or 2 (both, the product's prompts).
 
         Raises:
             FloatingPointError: when the loss is not finite.
@@ -107,27 +116,20 @@ class WarmStart:
         self.model.train()
         start = time.perf_counter()
         bar = tqdm(range(steps), desc=title, mininterval=1)
-        for _ in bar:
-            loss = self._step(full)
+        for step in bar:
+            self.writer.difficulty = 0.1 + 0.9 * step / steps if part == 1 else 1.0
+            loss = self._step(part)
             if not math.isfinite(loss):
                 raise FloatingPointError(f"warm start: the loss is {loss} at step {self.done}; try another --seed")
             self.losses.append(loss)
             bar.set_postfix(loss=f"{sum(self.losses[-20:]) / len(self.losses[-20:]):.3f}")
         self.seconds += time.perf_counter() - start
 
-    def _step(self, full: bool) -> float:
+    def _step(self, part: int) -> float:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * learning_rate(self.done, self.total)
-        rng, writer = self.writer.rng, self.writer
-        writer.difficulty = 1.0 if full else 0.1 + 0.9 * self.done / self.scale.short_steps
-        share = self.scale.answering if full else self.scale.answering / 2
-        writer.length, count = (self.scale.length, self.scale.batch) if full else (self.scale.length * 2 // 5, self.scale.batch * 5 // 2)
-        sequences = [
-            writer.answering() if rng.random() < share else writer.grading(full and rng.random() < 0.9)
-            for _ in range(count)
-        ]
-        loss = weighted_loss(self.model, collate(sequences))
+        loss = weighted_loss(self.model, collate(self._sequences(part)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -135,3 +137,14 @@ class WarmStart:
             optimizer.zero_grad(set_to_none=True)
         self.done += 1
         return loss.item()
+
+    def _sequences(self, part: int) -> list[Sequence]:
+        writer, rng, count = self.writer, self.writer.rng, self.scale.batch
+        writer.length = self.scale.length
+        if part < 2:  # short sequences, and part 1 as many tokens in them as part 2
+            writer.length, count = self.scale.length * 2 // 5, count * (2 if part else 1)
+        share = self.scale.answering[part]
+        return [
+            writer.answering() if rng.random() < share else writer.grading(full=part == 2 and rng.random() < 0.9)
+            for _ in range(count)
+        ]

@@ -1,6 +1,6 @@
 """Patients of the tiny world and their rubrics, as raw rows in HealthBench's schema (stage 1, prompt).
 
-    python -m rubric_rl.tiny.world --out DIR     writes DIR/tiny_all.jsonl and DIR/tiny_hard.jsonl (the held-out patients)
+python -m rubric_rl.tiny.world --out DIR    writes DIR/tiny_all.jsonl and DIR/tiny_hard.jsonl (held-out patients)
 """
 
 import argparse
@@ -52,7 +52,10 @@ def _item(rng: random.Random, statement: Statement, points: int, axis: str) -> d
 def _rubric(rng: random.Random, pair: Pair, wording: int) -> list[dict]:
     """2 to 6 items, about a third of them negative; points are larger where more hangs on it, as in HealthBench."""
     condition, modifier = pair
-    items = [_item(rng, s, rng.randint(3, 8), "completeness") for s in rng.sample(CONDITIONS[condition].good, rng.randint(1, 2))]
+    items = [
+        _item(rng, s, rng.randint(3, 8), "completeness")
+        for s in rng.sample(CONDITIONS[condition].good, rng.randint(1, 2))
+    ]
     if rng.random() < 0.5:
         items.append(_item(rng, ("is", condition), rng.randint(4, 8), "accuracy"))
     if rng.random() < 0.6:
@@ -113,7 +116,9 @@ def pair_of(row: Row) -> Pair:
     """
     parts = row.prompt_id.split("-")
     if len(parts) != 4 or (parts[1], parts[2]) not in PAIRS:
-        raise UserError(f"prompt_id {row.prompt_id} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world")
+        raise UserError(
+            f"prompt_id {row.prompt_id} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world"
+        )
     return parts[1], parts[2]
 
 
