@@ -109,7 +109,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
 
 def _rewards(args, samples) -> list[float]:
-    values = (sample.get_reward_value(args) for sample in samples)
+    key = getattr(args, "reward_key", None)
+    values = (sample.reward[key] if key and sample.reward is not None else sample.reward for sample in samples)
     return [math.nan if value is None else value for value in values]
 
 
