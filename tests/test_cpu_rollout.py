@@ -83,7 +83,7 @@ def test_a_refused_request_fails_at_once_with_the_engines_words(tmp_path):
 
 def test_retries_are_bounded(tmp_path):
     engine = Engine(faults=[500] * 1000)
-    with pytest.raises(GenerationFailed, match="no answer in 4 attempts"):
+    with pytest.raises(GenerationFailed, match=f"no answer in {generate.ATTEMPTS} attempts"):
         run_rollout(tmp_path, engine)
     assert len(engine.requests) <= 8 * generate.ATTEMPTS
 

@@ -7,8 +7,8 @@ import aiohttp
 from rubric_rl.cpu.data import Sample
 from rubric_rl.schema import UserError
 
-ATTEMPTS = 4
-FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled each time
+ATTEMPTS = 9  # a minute in all: a router calls an engine of an overloaded machine sick, and well again later
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds before the second attempt, doubled each time
 
 
 class GenerationFailed(UserError):
@@ -68,7 +68,7 @@ class Generator:
     async def _ask(self, body: dict, headers: dict) -> dict:
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+                await asyncio.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
             try:
                 async with self._session.post(f"{self.url}/generate", json=body, headers=headers) as response:
                     if 400 <= response.status < 500 and response.status not in (408, 429):

@@ -1,0 +1,147 @@
+"""Before and around the loop: preflight, one line per error, exit status, what it starts from, dead servers."""
+
+import argparse
+import json
+import socket
+
+import pytest
+from cpu_doubles import FLAGS, make_args, row, write_rows
+
+from rubric_rl.cpu import preflight, train
+from rubric_rl.cpu.checkpoint import RunDirectory
+from rubric_rl.schema import UserError
+
+
+def model(path, kind="qwen3", weights=True, tokenizer=True):
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": kind}))
+    if weights:
+        (path / "model.safetensors").write_bytes(b"x")
+    if tokenizer:
+        (path / "tokenizer.json").write_text("{}")
+    return path
+
+
+def args_of(tmp_path, *more):
+    rows = write_rows(tmp_path / "rows.jsonl", 3)
+    checkpoint = tmp_path / "model"
+    if not checkpoint.exists():
+        model(checkpoint)
+    save = ["--save", str(tmp_path / "run"), "--load", str(tmp_path / "run")]
+    return make_args("--prompt-data", str(rows), "--hf-checkpoint", str(checkpoint), *save, *more)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"kind": "llama"}, "model_type is 'llama', not 'qwen3'"),
+        ({"weights": False}, "no \\*.safetensors"),
+        ({"tokenizer": False}, "no tokenizer.json"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used(tmp_path, change, said):
+    with pytest.raises(UserError, match=said):
+        preflight.check_model(model(tmp_path / "m", **change), "--hf-checkpoint")
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        preflight.check_model(tmp_path / "absent", "--hf-checkpoint")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no config.json"):
+        preflight.check_model(tmp_path / "empty", "--hf-checkpoint")
+    (tmp_path / "empty" / "config.json").write_text("[")
+    with pytest.raises(UserError, match="not a JSON object"):
+        preflight.check_model(tmp_path / "empty", "--hf-checkpoint")
+
+
+def test_preflight_passes_what_is_right(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(preflight, "require_memory", lambda gigabytes, what: asked.append(gigabytes))
+    preflight.check(args_of(tmp_path))
+    preflight.check(args_of(tmp_path, "--rollout-num-gpus", "3"))
+    assert asked[1] - asked[0] == pytest.approx(2 * preflight.ENGINE_GB)
+
+
+def test_training_on_the_evaluation_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "require_memory", lambda gigabytes, what: None)
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps(row(9)) + "\n" + json.dumps(row(2)) + "\n")
+    with pytest.raises(UserError, match="prompt_id p2 is in .*rows.jsonl and in .*held.jsonl"):
+        preflight.check(args_of(tmp_path, "--eval-prompt-data", "held", str(held)))
+
+
+def test_too_little_memory_is_said_with_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 1.0)
+    with pytest.raises(UserError, match="too little memory for this run: about .* needed, 1.0 GB available"):
+        preflight.check(args_of(tmp_path))
+
+
+def test_a_port_in_use_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "require_memory", lambda gigabytes, what: None)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} for the router"):
+            preflight.check(args_of(tmp_path, "--sglang-router-port", port))
+
+
+@pytest.mark.parametrize("words, said", [(["--nonsense"], "--nonsense"), (["--hf-checkpoint", "absent"], "absent")])
+def test_main_says_one_line_and_exits_2(tmp_path, capsys, words, said):
+    assert train.main([*FLAGS, "--save", str(tmp_path / "run"), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and said in captured.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(tmp_path, capsys, monkeypatch):
+    class Wrapped(RuntimeError):  # as Ray raises what an actor raised
+        cause = UserError("the engine on port 1 ended")
+
+    def broken(*arguments):
+        raise Wrapped("a page of traceback")
+
+    monkeypatch.setattr(train.preflight, "check", lambda args: None)
+    monkeypatch.setattr(train, "_run", broken)
+    args_of(tmp_path)
+    words = ["--prompt-data", str(tmp_path / "rows.jsonl"), "--hf-checkpoint", str(tmp_path / "model")]
+    assert train.main([*FLAGS, *words, "--save", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0] == "error: the engine on port 1 ended" and "train.log" in error[1]
+    assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_going_on_needs_load(tmp_path):
+    args, run = args_of(tmp_path), RunDirectory(tmp_path / "run")
+    assert train.begin(args, run) == 0
+    run.commit(4, run.prepare(4, {"step": 4}, lambda directory: None))
+    assert train.begin(args, run) == 5
+    args.load = None
+    with pytest.raises(UserError, match="give --load"):
+        train.begin(args, run)
+
+
+def test_where_training_starts(tmp_path):
+    model(tmp_path / "m")
+    args = argparse.Namespace(load=str(tmp_path / "m"), ref_load="ref", hf_checkpoint="hf")
+    assert train.initial_weights(args) == str(tmp_path / "m")
+    args.load = str(tmp_path)  # a run directory, not weights
+    assert train.initial_weights(args) == "ref"
+    args.ref_load = None
+    assert train.initial_weights(args) == "hf"
+
+
+def test_a_dead_server_ends_the_waiting(monkeypatch, tmp_path):
+    from rubric_rl.cpu import cluster
+    from rubric_rl.cpu.process import ServerDied
+
+    class Dead:
+        def check(self):
+            raise ServerDied("the engine ended")
+
+    monkeypatch.setattr(cluster.ray, "wait", lambda pending, num_returns, timeout: ([], pending))
+    waiting = cluster.Cluster(make_args(), tmp_path)
+    waiting.children.append(Dead())
+    with pytest.raises(ServerDied):
+        waiting.wait(["never"])
