@@ -59,10 +59,12 @@ def assert_gone(family: list[psutil.Process]) -> None:
 
 def stop_at(stage: str, how: signal.Signals, directory: Path) -> None:
     process = start(directory)
-    wait_for(stage, directory, process)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert family  # engines, Ray, router and their parts
-    process.send_signal(how)
+    try:
+        wait_for(stage, directory, process)
+        while not (family := psutil.Process(process.pid).children(recursive=True)):  # engines, Ray, router, their parts
+            time.sleep(0.05)
+    finally:
+        process.send_signal(how)
     status = process.wait(60)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 130)
     assert_gone(family)
