@@ -22,7 +22,7 @@ source configs/recipe.sh
 # What a tiny model and two cores change; the rest is the recipe's.
 TINY_ARGS=(
    --apply-chat-template-kwargs '{"enable_thinking": false}'
-   --num-rollout 30
+   --num-rollout 40
    --rollout-batch-size 16
    --n-samples-per-prompt 8
    --global-batch-size 128
