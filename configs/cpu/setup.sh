@@ -10,7 +10,7 @@ sglang="sglang==0.5.23"
 stamp="$venv/.rubric-rl-installed" # hash of what is installed, written last
 begun="$venv/.rubric-rl-begun"     # there while an install is at work: one that was killed leaves it
 log="$venv/install.log"
-wanted="$(cat "$here/requirements.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d ' ' -f 1)"
+wanted="$(cat "$here/requirements.txt" "$here/constraints.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d ' ' -f 1)"
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2 && exit 2; }
@@ -52,7 +52,7 @@ main() {
   ((free >= 5)) || [[ -e "$venv/pyvenv.cfg" ]] || die "$venv: $free GB of disk are free, 5 are needed"
   say "making $venv and installing what configs/cpu/requirements.txt names (2-4 minutes)"
   "$python" -m venv "$venv" >"$log" 2>&1 || die "$python cannot make a virtual environment: $(tail -n 3 "$log")"
-  run_pip -r "$here/requirements.txt"
+  run_pip -r "$here/requirements.txt" -c "$here/constraints.txt"
   run_pip --no-deps "$sglang"
   printf '%s\n' "$wanted" >"$stamp.new"
   mv "$stamp.new" "$stamp"
