@@ -1,13 +1,15 @@
 # shellcheck shell=bash
-# How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh, run_qwen3_32B.sh and, with BACKEND=slime,
-# run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE and the *_ARGS. Ends only what it started itself, by pid.
+# How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh, run_qwen3_32B.sh and, with
+# BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE and the *_ARGS.
+# Ends only what it started itself, by pid.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml          EVAL_CONFIG       configs/eval.yaml
 #   EVAL_DATA_PATH    healthbench_hard_sample.jsonl beside the training rows
-#   NODES             "host1 host2 ...": this node first, the others over ssh (same paths there); in a Slurm job: found out
+#   NODES             "host1 host2 ...": this node first, the others over ssh (same paths there); a Slurm job knows them
 #   RAY_ADDRESS       dashboard of a running cluster (http://host:8265): no Ray is started then
 #   RAY_PORT, RAY_DASHBOARD_PORT   6379 and 8265
+#   MASTER_ADDR       this node's address, as the others reach it: for a node with several networks
 #   WANDB_PROJECT     logs to W&B too (key: WANDB_API_KEY or wandb login; WANDB_MODE=offline without one)
 #   TENSORBOARD_DIR   SAVE_PATH/tensorboard
 
@@ -25,7 +27,8 @@ DIST_CKPT_PATH="${DIST_CKPT_PATH:-${HF_CKPT_PATH}}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval.yaml}"
 EVAL_DATA_PATH="${EVAL_DATA_PATH:-$(dirname -- "${PROMPT_DATA_PATH}")/healthbench_hard_sample.jsonl}"
-for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR GRADER_CONFIG EVAL_CONFIG; do
+for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR \
+   GRADER_CONFIG EVAL_CONFIG; do
    case "${!name}" in /* | "<"*) ;; *) declare "${name}=${ROOT}/${!name}" ;; esac   # the job runs elsewhere
 done
 export EVAL_DATA_PATH
@@ -36,7 +39,8 @@ source configs/recipe.sh
 
 MODEL_ARGS=()
 if [[ -z "${MODEL}" ]]; then   # a shape that slime has no file for
-   mapfile -t MODEL_ARGS < <("${PYTHON}" -m rubric_rl.gpu.model_args "${HF_CKPT_PATH}")
+   words="$("${PYTHON}" -m rubric_rl.gpu.model_args "${HF_CKPT_PATH}")"   # ends here when there is no such checkpoint
+   mapfile -t MODEL_ARGS <<<"${words}"
 elif [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
    # shellcheck source=/dev/null
    source "${SLIME_DIR}/scripts/models/${MODEL}.sh"
@@ -58,66 +62,119 @@ ENGINE_ARGS=(
 
 LOG_ARGS=()
 if [[ -n "${WANDB_PROJECT:-}" ]]; then
-   LOG_ARGS=(--use-wandb --wandb-project "${WANDB_PROJECT}" --wandb-group "${WANDB_GROUP:-$(basename -- "${SAVE_PATH}")}")
+   LOG_ARGS=(--use-wandb --wandb-project "${WANDB_PROJECT}"
+      --wandb-group "${WANDB_GROUP:-$(basename -- "${SAVE_PATH}")}")
 fi
 
-# What the processes of the job need; keys are not among them: they come from the environment of Ray, never from a command line.
+# What the processes of the job need; keys are not among them: they come from the environment of Ray, never from a
+# command line.
 runtime_env() {
-   local nvlink=0
-   if nvidia-smi topo -m 2>/dev/null | grep -q 'NV[0-9]'; then nvlink=1; fi
+   local nvlink=0 hosts
+   if [[ "$(nvidia-smi topo -m 2>/dev/null)" =~ NV[0-9] ]]; then nvlink=1; fi
+   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}")"
    export PYTHONPATH="${ROOT}:${SLIME_DIR}:${MEGATRON_DIR}${PYTHONPATH:+:${PYTHONPATH}}"
    export CUDA_DEVICE_MAX_CONNECTIONS=1 NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}" PYTHONUNBUFFERED=1
-   export no_proxy="localhost,127.0.0.1,${MASTER_ADDR}${no_proxy:+,${no_proxy}}"
+   export no_proxy="localhost,127.0.0.1,${hosts}${no_proxy:+,${no_proxy}}"
    RUNTIME_ENV="$("${PYTHON}" -c 'import json, os, sys
 print(json.dumps({"env_vars": {name: os.environ[name] for name in sys.argv[1:] if name in os.environ}}))' \
-      PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy MASTER_ADDR \
+      PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy \
       TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME)"
 }
 
 # The nodes: NODES, or those of the Slurm job, or this one.
 find_nodes() {
+   local words
    read -ra HOSTS <<<"${NODES:-}"
    if ((${#HOSTS[@]} == 0)) && [[ -n "${SLURM_JOB_NODELIST:-}" ]]; then
       mapfile -t HOSTS < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
    fi
    if ((${#HOSTS[@]} == 0)); then HOSTS=(127.0.0.1); fi
    ((${#HOSTS[@]} == NNODES)) || [[ -n "${RAY_ADDRESS:-}" ]] ||
-      die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known; name them in NODES, or start inside a Slurm job of that size"
-   export MASTER_ADDR="${MASTER_ADDR:-${HOSTS[0]}}"
+      die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known; name them in NODES, or start in a Slurm job of that size"
+   words="$("${PYTHON}" -m rubric_rl.gpu.addresses "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
+   read -ra ADDRESSES <<<"${words}"
 }
 
-CHILDREN=()
+# Runs a command and waits for it in the background, so that a signal ends this script at once; its status is returned.
+CLIENT=""
+attend() {
+   local status=0
+   "$@" &
+   CLIENT="$!"
+   wait "${CLIENT}" || status="$?"
+   CLIENT=""
+   return "${status}"
+}
+
+CHILDREN=()   # Ray's processes, and per process "--process PID LOG"
+WATCHED=()
 JOB=""
 stop() {
+   trap '' HUP INT TERM   # a second signal does not leave Ray behind
    local pid
-   [[ -z "${JOB}" ]] || ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
+   [[ -z "${CLIENT}" ]] || kill -KILL "${CLIENT}" 2>/dev/null || true
+   [[ -z "${JOB}" ]] || timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
    for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
    for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
 }
 
-# A Ray of our own: the head here, one worker per other node. They end with this script; workers also when their head is gone.
+# Turns this process into a command on another node. Over ssh the environment goes through the pipe, so that no key
+# stands in a process list.
+become() {
+   local host="$1"
+   shift
+   if [[ -n "${SLURM_JOB_ID:-}" ]]; then exec srun --nodes 1 --ntasks 1 --overlap --nodelist "${host}" "$@"; fi
+   exec ssh -o BatchMode=yes "${host}" bash -s \
+      < <(export -p; printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "$@"; echo)
+}
+
+# A Ray of our own: the head here, one worker per other node. They end with this script; workers also when their head
+# is gone.
 start_ray() {
-   local host command
-   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${SAVE_PATH}/ray.token"   # older versions of Ray know no tokens and ignore this
+   local node log="${SAVE_PATH}/ray.log"
+   local more=(--num-gpus "${GPUS_PER_NODE}" --disable-usage-stats)
+   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${SAVE_PATH}/ray.token"   # older versions of Ray ignore both
    (umask 077 && "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}")
-   ray start --head --block --node-ip-address "${MASTER_ADDR}" --port "${RAY_PORT}" --num-gpus "${GPUS_PER_NODE}" \
-      --disable-usage-stats --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT}" >>"${SAVE_PATH}/ray.log" 2>&1 &
-   CHILDREN+=("$!")
-   for host in "${HOSTS[@]:1}"; do
-      command=(ray start --block --address "${MASTER_ADDR}:${RAY_PORT}" --num-gpus "${GPUS_PER_NODE}" --disable-usage-stats)
-      if [[ -n "${SLURM_JOB_ID:-}" ]]; then
-         srun --nodes 1 --ntasks 1 --overlap --nodelist "${host}" "${command[@]}" >>"${SAVE_PATH}/ray.${host}.log" 2>&1 &
-      else # the environment goes through the pipe, so that no key stands in a process list
-         { export -p; printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "${command[@]}" --node-ip-address "${host}"; echo; } |
-            ssh -o BatchMode=yes "${host}" bash -s >>"${SAVE_PATH}/ray.${host}.log" 2>&1 &
-      fi
-      CHILDREN+=("$!")
+   ray start --head --block --node-ip-address "${ADDRESSES[0]}" --port "${RAY_PORT}" "${more[@]}" \
+      --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT}" >>"${log}" 2>&1 &
+   CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
+   for ((node = 1; node < ${#HOSTS[@]}; node++)); do
+      log="${SAVE_PATH}/ray.${HOSTS[node]}.log"
+      become "${HOSTS[node]}" ray start --block --address "${ADDRESSES[0]}:${RAY_PORT}" "${more[@]}" \
+         --node-ip-address "${ADDRESSES[node]}" >>"${log}" 2>&1 &
+      CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
    done
-   "${PYTHON}" -m rubric_rl.gpu.cluster --address "${MASTER_ADDR}:${RAY_PORT}" --gpus "$((NNODES * GPUS_PER_NODE))" --log "${SAVE_PATH}/ray.log"
+   attend "${PYTHON}" -m rubric_rl.gpu.cluster --address "${ADDRESSES[0]}:${RAY_PORT}" \
+      --gpus "$((NNODES * GPUS_PER_NODE))" "${WATCHED[@]}"
    RAY_ADDRESS="http://127.0.0.1:${RAY_DASHBOARD_PORT}"
 }
 
-# Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the user's flags: the last word.
+# Runs the job and shows its output. `ray job submit` returns 0 also when somebody stopped the job, or when only the
+# connection to its log broke: Ray's own word counts.
+run_job() {
+   local status=0 told="" state tee log="${SAVE_PATH}/train.log"
+   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
+   exec 8> >(exec tee -ai "${log}")
+   tee="$!"
+   attend ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" --runtime-env-json "${RUNTIME_ENV}" \
+      -- bash "${SAVE_PATH}/command.sh" >&8 2>&1 || status="$?"
+   exec 8>&-
+   wait "${tee}" || true
+   ((status == 0)) || exit "${status}"
+   until state="$(ray job status --address "${RAY_ADDRESS}" "${JOB}" 2>&1)" && [[ "${state}" == *succeeded* ]]; do
+      if [[ "${state}" != *RUNNING* && "${state}" != *PENDING* ]]; then
+         echo "error: the job did not succeed: ${state##*$'\n'}" >&2
+         exit 1
+      fi
+      [[ -n "${told}" ]] || echo "note: the job goes on, but Ray shows its output no longer: ray job logs ${JOB}" >&2
+      told=1
+      attend sleep 30
+   done
+   JOB=""
+}
+
+# Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the user's flags: the
+# last word.
 launch() {
    local args=("${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PARALLEL_ARGS[@]}" "${MEMORY_ARGS[@]}" "${PLACEMENT_ARGS[@]}"
       "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@")
@@ -128,23 +185,22 @@ launch() {
    fi
    RAY_PORT="${RAY_PORT:-6379}" RAY_DASHBOARD_PORT="${RAY_DASHBOARD_PORT:-8265}"
    find_nodes
+   command -v ray >/dev/null || die "there is no command ray on PATH; start inside slime's image or environment"
+   mkdir -p -- "${SAVE_PATH}" 2>/dev/null || die "SAVE_PATH ${SAVE_PATH} cannot be made; set it to a folder of your own"
+   exec 9>"${SAVE_PATH}/lock"
+   flock -n 9 || die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
    EVAL_NAME="$("${PYTHON}" -m rubric_rl.placement "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
-   "${PYTHON}" -m rubric_rl.gpu.preflight --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" --nnodes "${NNODES}" \
-      --gpus-per-node "${GPUS_PER_NODE}" ${RAY_ADDRESS:+--running-ray} --ports "${RAY_PORT}" "${RAY_DASHBOARD_PORT}" -- "${args[@]}"
+   "${PYTHON}" -m rubric_rl.gpu.preflight --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \
+      --nnodes "${NNODES}" --gpus-per-node "${GPUS_PER_NODE}" ${RAY_ADDRESS:+--running-ray} \
+      --ports "${RAY_PORT}" "${RAY_DASHBOARD_PORT}" -- "${args[@]}"
 
-   mkdir -p -- "${SAVE_PATH}"
-   exec 9>"${SAVE_PATH}/lock"
-   flock -n 9 || die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
    { printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "${command[@]}"; echo; } >"${SAVE_PATH}/command.sh"
    trap stop EXIT
-   trap 'exit 143' TERM
+   trap 'exit 129' HUP
    trap 'exit 130' INT
+   trap 'exit 143' TERM
    [[ -n "${RAY_ADDRESS:-}" ]] || start_ray
-   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
-   ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" --runtime-env-json "${RUNTIME_ENV}" \
-      -- bash "${SAVE_PATH}/command.sh" > >(tee -a "${SAVE_PATH}/train.log") 2>&1 &
-   wait "$!" # in the background, so that a signal ends the run at once
-   JOB=""
+   run_job
 }

@@ -143,7 +143,7 @@ def ports(words: Words, options) -> Iterator[str]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind(("", port))  # Ray listens at this node's outer address
             except OSError as error:
                 yield f"port {port} cannot be used ({error.strerror}); set RAY_PORT and RAY_DASHBOARD_PORT to free ones"
 
