@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.prompt import THINK, verdict_opening
@@ -23,7 +25,7 @@ class Retryable(Exception):
 
     def __init__(self, message: str, retry_after: str | None = None):
         super().__init__(message)
-        self.retry_after = float(retry_after) if retry_after and retry_after.isdecimal() else None
+        self.retry_after = _seconds(retry_after.strip()) if retry_after else None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,17 @@ def authorization(variable: str) -> dict:
     if not key:  # the message leaves the name out: someone may have put the key itself there
         raise UserError("grader_api_key_env must name an environment variable that holds the key; it is not set")
     return {"Authorization": f"Bearer {key}"}
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What a Retry-After header asks for, given as seconds or as a date; None for anything else, and for a date gone by."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        left = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return left if left > 0 else None
 
 
 def _complete(finish_reason: str) -> bool:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from email.utils import formatdate
 
 import pytest
 from fake_engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
@@ -150,6 +152,13 @@ class TestFailuresThatMayPass:
         ask(FakeEngine(Fail(500), Fail(500), *asked, Say()), model, retries=6)
         assert pauses[0] < pauses[1] < 2 and pauses[2:4] == [7, 120]
         assert len(pauses) == 6 and max(pauses) <= 120
+
+    def test_a_date_to_come_is_waited_for(self, model, monkeypatch):
+        pauses = skip_pauses(monkeypatch)
+        dates = (formatdate(time.time() + 30, usegmt=True), formatdate(time.time() - 30, usegmt=True),
+                 "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2026")  # fmt: skip
+        ask(FakeEngine(*[Fail(503, headers={"Retry-After": date}) for date in dates], Say()), model, retries=4)
+        assert 25 < pauses[0] <= 30 and max(pauses[1:]) < 6  # gone by, or no date: the ordinary pause
 
     def test_a_reply_that_never_comes_times_out(self, model, monkeypatch):
         skip_pauses(monkeypatch)
