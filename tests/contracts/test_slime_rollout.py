@@ -102,7 +102,10 @@ def test_a_grader_that_is_down_ends_the_run_with_its_reason(loop, tokens):
 
 
 def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(loop, tokens):
-    """Twice as many groups as needed, half of them graded slowly: slime aborts them while they are being graded."""
+    """Twice as many groups as needed, half of them graded slowly: slime aborts them while they are being graded.
+
+    The first 16 prompts are two rollouts' worth: the second has the second half of them, and nothing of the first.
+    """
     slow = [f"question {number}<" for number in range(0, 16, 2)]
 
     def fault(text, number):
@@ -110,11 +113,13 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
 
     flags = ("--over-sampling-batch-size", "8", "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")
     with FaultyEngine(tokens, fault=fault) as engine:
-        result = loop(engine.port, *flags, rollouts=1)
+        result = loop(engine.port, *flags, rollouts=2)
         assert engine.aborts > 0
-    (rollout,) = result["rollouts"]
-    assert [len(group) for group in rollout["groups"]] == [GROUP] * PROMPTS and None not in rollout["rewards"]
-    assert set(rollout["statuses"]) == {"completed"} and result["eval"]["eval/held_out"] is not None
+    for rollout in result["rollouts"]:
+        assert [len(group) for group in rollout["groups"]] == [GROUP] * PROMPTS and None not in rollout["rewards"]
+        assert set(rollout["statuses"]) == {"completed"} and not any(rollout["removed"])
+    first, second = ({index for group in rollout["groups"] for index in group} for rollout in result["rollouts"])
+    assert not first & second and result["eval"]["eval/held_out"] is not None
 
 
 def test_flat_groups_are_dropped_and_replaced(loop, tokens):
