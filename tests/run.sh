@@ -17,7 +17,7 @@ part() {
   shift
   out="$(mktemp)"
   echo "== $name tests"
-  "$python" -m pytest -q -p no:cacheprovider "$@" 2>&1 | tee "$out" || code=$?
+  "$python" -m pytest -q -rs -p no:cacheprovider "$@" 2>&1 | tee "$out" || code=$?
   printf '%-6s %s\n' "$name" "$(tail -n 1 "$out")" >>"$summaries"
   rm -f "$out"
   ((code == 0 || code == 5)) || status=1

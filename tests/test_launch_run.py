@@ -295,6 +295,19 @@ def test_a_running_cluster_gets_the_job_and_is_left_alone(world):
     assert not world.calls("ray start") and world.nothing_left()
 
 
+def test_the_tiny_run_goes_through_slime_on_one_gpu(world):
+    done = world.run("run_qwen3_tiny.sh", "--num-rollout", "2", BACKEND="slime", HF_CKPT_PATH="rubric_rl/tiny/model")
+    words = world.job()["words"]
+    assert done.status == 0 and words[-2:] == ["--num-rollout", "2"] and "--colocate" in words
+    assert words[words.index("--hidden-size") + 1] == "128"  # from the checkpoint's own config.json
+    assert " --num-gpus 1 " in " ".join(world.calls("ray start")[0]["words"])
+
+
+def test_a_checkpoint_without_a_shape_is_one_line(world):
+    done = world.run("run_qwen3_tiny.sh", BACKEND="slime")
+    assert done.status == 2 and "no Qwen3 configuration" in done.err and done.err.count("\n") == 1
+
+
 def test_without_ray_or_a_place_to_write_there_is_one_line(world, tmp_path):
     done = world.run("run_qwen3_8B.sh", SAVE_PATH="/proc/run")
     assert done.status == 2 and done.err == "error: SAVE_PATH /proc/run cannot be made; set it to a folder of your own\n"
