@@ -25,7 +25,8 @@ def _number(host: str) -> str:
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        raise UserError(f"{host}: no such host ({error.strerror}); name nodes in NODES by host name or address") from None
+        raise UserError(f"{host}: no such host ({error.strerror}); "
+                        "name nodes in NODES by host name or address") from None  # fmt: skip
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Embedding and output matrix, and per layer: query and output projection, key and value, three of the MLP, norms."""
+        """Embedding and output matrix; per layer query, output, key and value projection, three of the MLP, norms."""
         attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
         layer = attention + 3 * self.hidden * self.ffn + 2 * self.hidden + 2 * self.head_dim
         return self.vocab * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
@@ -44,17 +44,21 @@ class Shape:
 
 
 def shape_of(words: Words) -> Shape:
-    """The shape from slime's model flags, else from config.json of --hf-checkpoint; raises UserError when neither is there."""
+    """The shape from slime's model flags, else from config.json of --hf-checkpoint; raises UserError without either."""
     if "num-layers" in words:
-        names = ("num-layers", "hidden-size", "ffn-hidden-size", "num-attention-heads", "num-query-groups", "kv-channels", "vocab-size")
-        return Shape(*(int(words.number(name)) for name in names), tied="untie-embeddings-and-output-weights" not in words)
+        names = ("num-layers", "hidden-size", "ffn-hidden-size", "num-attention-heads", "num-query-groups",
+                 "kv-channels", "vocab-size")  # fmt: skip
+        tied = "untie-embeddings-and-output-weights" not in words
+        return Shape(*(int(words.number(name)) for name in names), tied=tied)
     path = Path(words.text("hf-checkpoint")) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+                 "head_dim", "vocab_size")  # fmt: skip
         return Shape(*(config[name] for name in names), tied=config.get("tie_word_embeddings", False))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: no model shape ({error}); set SLIME_DIR, or HF_CKPT_PATH to a Qwen3 checkpoint") from None
+        raise UserError(f"{path}: no model shape ({error}); "
+                        "set SLIME_DIR, or HF_CKPT_PATH to a Qwen3 checkpoint") from None  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,47 +78,54 @@ class Plan:
 
 def plan_of(words: Words) -> Plan:
     """Reads the parallel sizes; raises UserError when they do not divide the GPUs."""
-    tensor, pipeline = int(words.number("tensor-model-parallel-size", 1)), int(words.number("pipeline-model-parallel-size", 1))
-    context = int(words.number("context-parallel-size", 1))
+    names = ("tensor-model-parallel-size", "pipeline-model-parallel-size", "context-parallel-size")
+    tensor, pipeline, context = (int(words.number(name, 1)) for name in names)
     train = int(words.number("actor-num-nodes", 1) * words.number("actor-num-gpus-per-node", 8))
     serve = train if "colocate" in words and "rollout-num-gpus" not in words else int(words.number("rollout-num-gpus"))
     per_engine = int(words.number("rollout-num-gpus-per-engine", 1))
     one = tensor * pipeline * context
     if one < 1 or train < 1 or train % one:
-        raise UserError(f"{train} training GPUs are no multiple of tensor {tensor} x pipeline {pipeline} x context {context} parallel; "
-                        "change the sizes or --actor-num-gpus-per-node")  # fmt: skip
+        raise UserError(f"{train} training GPUs are no multiple of tensor {tensor} x pipeline {pipeline} x "
+                        f"context {context} parallel; change the sizes or --actor-num-gpus-per-node")  # fmt: skip
     if per_engine < 1 or serve < per_engine or serve % per_engine:
-        raise UserError(f"{serve} rollout GPUs are no multiple of {per_engine} per engine; change --rollout-num-gpus or -per-engine")
-    return Plan(shape_of(words), tensor, pipeline, train // one, train, per_engine, serve // per_engine, "colocate" in words, words)
+        raise UserError(f"{serve} rollout GPUs are no multiple of {per_engine} per engine; "
+                        "change --rollout-num-gpus or -per-engine")  # fmt: skip
+    return Plan(shape_of(words), tensor, pipeline, data=train // one, train_gpus=train, engine_gpus=per_engine,
+                engines=serve // per_engine, colocate="colocate" in words, words=words)  # fmt: skip
 
 
 def training_parts(plan: Plan) -> dict[str, tuple[float, str]]:
     """Part -> (bytes, derivation) on one training GPU, at the moment of the backward pass."""
     shape, words = plan.shape, plan.words
-    own = shape.parameters / (plan.tensor * plan.pipeline)
+    tensor, own = plan.tensor, shape.parameters / (plan.tensor * plan.pipeline)
     tokens = int(words.number("max-tokens-per-gpu", 4096))
     layers = shape.layers / plan.pipeline
-    shard = plan.tensor if "sequence-parallel" in words else 1
+    shard = tensor if "sequence-parallel" in words else 1
     full = words.text("recompute-granularity") == "full"
     kept = 2 * tokens * shape.hidden * layers / shard * (1 if full else 17) * plan.pipeline
-    working = 2 * tokens * (17 * shape.hidden / shard + 3 * shape.ffn / plan.tensor)
+    working = 2 * tokens * (17 * shape.hidden / shard + 3 * shape.ffn / tensor)
     optimizer = 0 if "optimizer-cpu-offload" in words else 12 * own / plan.data
     return {
-        "weights": (2 * own, f"2 bytes x {shape.parameters / GB:.2f}e9 / (tensor {plan.tensor} x pipeline {plan.pipeline})"),
+        "weights": (2 * own, f"2 bytes x {shape.parameters / GB:.2f}e9 / (tensor {tensor} x pipeline {plan.pipeline})"),
         "gradients": (4 * own, "4 bytes (summed in fp32) x the same"),
-        "optimizer": (optimizer, f"(4 fp32 weights + 4 + 4 Adam) x the same / data {plan.data}" + ("" if optimizer else ": on the host")),
-        "layer inputs": (kept, f"2 bytes x {tokens} tokens x {shape.hidden} x {layers:g} layers x {plan.pipeline} stages / {shard}"),
-        "one layer": (working, f"2 bytes x {tokens} tokens x (17 x {shape.hidden} / {shard} + 3 x {shape.ffn} / {plan.tensor})"),
-        "logits": (10 * tokens * shape.vocab / plan.tensor, f"(2 bf16 + 4 fp32 + 4 gradient) x {tokens} tokens x {shape.vocab} / {plan.tensor}"),
+        "optimizer": (optimizer, f"(4 fp32 weights + 4 + 4 Adam) x the same / data {plan.data}"
+                                 + ("" if optimizer else ": on the host")),
+        "layer inputs": (kept, f"2 bytes x {tokens} tokens x {shape.hidden} x {layers:g} layers"
+                               f" x {plan.pipeline} stages / {shard}"),
+        "one layer": (working, f"2 bytes x {tokens} tokens x (17 x {shape.hidden} / {shard}"
+                               f" + 3 x {shape.ffn} / {tensor})"),
+        "logits": (10 * tokens * shape.vocab / tensor,
+                   f"(2 bf16 + 4 fp32 + 4 gradient) x {tokens} tokens x {shape.vocab} / {tensor}"),
         "runtime": (4 * GB, "CUDA context, NCCL buffers, fragments: an allowance"),
-    }
+    }  # fmt: skip
 
 
 def host_bytes(plan: Plan) -> float:
-    """Host memory of one node for what training parks there: offloaded optimizer states, and with --colocate all of it asleep."""
+    """Host memory of one node for what training parks there: an offloaded optimizer; with --colocate all of it."""
     own = plan.shape.parameters / (plan.tensor * plan.pipeline)
-    per_gpu = (12 * own / plan.data if plan.colocate or "optimizer-cpu-offload" in plan.words else 0) + (2 * own if plan.colocate else 0)
-    return per_gpu * plan.words.number("actor-num-gpus-per-node", 8)
+    optimizer = 12 * own / plan.data if plan.colocate or "optimizer-cpu-offload" in plan.words else 0
+    weights = 2 * own if plan.colocate else 0
+    return (optimizer + weights) * plan.words.number("actor-num-gpus-per-node", 8)
 
 
 def checkpoint_bytes(shape: Shape) -> int:
@@ -132,19 +143,22 @@ def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> l
     """The report, one line a figure."""
     plan = plan_of(words)
     parts, engine = training_parts(plan), int(words.number("rollout-num-gpus-per-engine", 1))
-    text = [f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.train_gpus} GPUs train (tensor {plan.tensor}, pipeline {plan.pipeline}, "
-            f"data {plan.data}), {plan.engines} engines of {engine}" + (", in turn on the same GPUs" if plan.colocate else "")]  # fmt: skip
+    text = [f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.train_gpus} GPUs train (tensor {plan.tensor}, "
+            f"pipeline {plan.pipeline}, data {plan.data}), {plan.engines} engines of {engine}"
+            + (", in turn on the same GPUs" if plan.colocate else "")]  # fmt: skip
     text += [f"  training GPU  {name:13}{size / GB:7.1f} GB  = {how}" for name, (size, how) in parts.items()]
     text.append(f"  training GPU  sum          {sum(size for size, _ in parts.values()) / GB:7.1f} GB of {gpu_gb:g}")
     fraction, weights = words.number("sglang-mem-fraction-static", 0.85), 2 * plan.shape.parameters / engine
     cache = fraction * gpu_gb * GB - weights
     text.append(f"  engine GPU    weights      {weights / GB:7.1f} GB  = 2 bytes x parameters / {engine}")
     text.append(f"  engine GPU    cache        {cache / GB:7.1f} GB  = {fraction:g} x {gpu_gb:g} GB - weights: "
-                f"{max(cache, 0) * engine / plan.shape.kv_bytes:,.0f} tokens an engine at {plan.shape.kv_bytes:,} bytes")  # fmt: skip
+                f"{max(cache, 0) * engine / plan.shape.kv_bytes:,.0f} tokens an engine "
+                f"at {plan.shape.kv_bytes:,} bytes")  # fmt: skip
     text.append(f"  node          host memory  {host_bytes(plan) / GB:7.1f} GB  = what sleeps or is offloaded there")
     count, size = rollouts(words, rows), checkpoint_bytes(plan.shape)
     saves = math.ceil(count / words.number("save-interval", count))
-    text.append(f"  disk          checkpoints  {saves * size / GB:7.0f} GB  = {saves} x {size / GB:.0f} GB (14 bytes a parameter), none is removed")
+    text.append(f"  disk          checkpoints  {saves * size / GB:7.0f} GB  = {saves} x {size / GB:.0f} GB "
+                "(14 bytes a parameter), none is removed")  # fmt: skip
     return text + _hours(plan, count, load)
 
 
@@ -153,13 +167,18 @@ def _hours(plan: Plan, count: int, load: argparse.Namespace) -> list[str]:
     written, judged = answers * load.answer_tokens, answers * load.criteria * load.verdict_tokens
     gpus = plan.engines * plan.engine_gpus
     decode = (written + judged) / (load.decode_rate * (8e9 / plan.shape.parameters) * gpus)
-    flops = (8 if plan.words.text("recompute-granularity") == "full" else 6) + 2  # forward, backward, recompute; old log-probabilities
-    train = flops * plan.shape.parameters * answers * (load.answer_tokens + load.prompt_tokens) / (load.flops * load.mfu * plan.train_gpus)
+    # forward, backward and recompute; then the old log-probabilities
+    flops = (8 if plan.words.text("recompute-granularity") == "full" else 6) + 2
+    tokens = answers * (load.answer_tokens + load.prompt_tokens)
+    train = flops * plan.shape.parameters * tokens / (load.flops * load.mfu * plan.train_gpus)
     return [
-        f"  rollout       {decode:7.0f} s = {answers:g} answers x ({load.answer_tokens} + {load.criteria:g} criteria x {load.verdict_tokens}) tokens"
+        f"  rollout       {decode:7.0f} s = {answers:g} answers x ({load.answer_tokens} + {load.criteria:g} criteria"
+        f" x {load.verdict_tokens}) tokens"
         f" / ({load.decode_rate:g} tokens/s of an 8e9 model, by size, x {gpus} GPUs)",
-        f"  update        {train:7.0f} s = {flops} FLOP x parameters x tokens / ({load.flops:.3g} x {load.mfu:g} x {plan.train_gpus} GPUs)",
-        f"  run           {count * (decode + train) / 3600:7.0f} h = {count} rollouts, without evaluation, start and weight transfer",
+        f"  update        {train:7.0f} s = {flops} FLOP x parameters x tokens"
+        f" / ({load.flops:.3g} x {load.mfu:g} x {plan.train_gpus} GPUs)",
+        f"  run           {count * (decode + train) / 3600:7.0f} h = {count} rollouts,"
+        " without evaluation, start and weight transfer",
     ]
 
 
@@ -171,9 +190,9 @@ def main() -> int:
     add("--rows", type=int, default=4000, help="training prompts")
     add("--criteria", type=float, default=11.5, help="criteria per prompt (HealthBench's mean)")
     add("--prompt-tokens", type=int, default=300, help="of a prompt, on average")
-    add("--answer-tokens", type=int, default=3000, help="of an answer, on average: the paper's 8B run goes from 1,400 to 5,400")
-    add("--verdict-tokens", type=int, default=600, help="of a verdict with its thoughts: an assumption; 1 in direct mode")
-    add("--decode-rate", type=float, default=3000, help="tokens per second of one GPU serving 8e9 parameters, batched: an assumption")
+    add("--answer-tokens", type=int, default=3000, help="of an answer, on average; the paper's 8B: 1,400 to 5,400")
+    add("--verdict-tokens", type=int, default=600, help="of a verdict with its thoughts, assumed; direct mode: 1")
+    add("--decode-rate", type=float, default=3000, help="tokens/s of one GPU serving 8e9 parameters, assumed")
     add("--flops", type=float, default=989e12, help="peak bf16 FLOP/s of a GPU (H100 SXM data sheet)")
     add("--mfu", type=float, default=0.3, help="share of the peak that training reaches: an assumption")
     load = parser.parse_args()

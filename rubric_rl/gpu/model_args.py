@@ -17,8 +17,8 @@ VALUES = {
     "--norm-epsilon": "rms_norm_eps",
     "--vocab-size": "vocab_size",
 }
-ALWAYS = ("--swiglu", "--group-query-attention", "--use-rotary-position-embeddings", "--disable-bias-linear", "--qk-layernorm",
-          "--normalization", "RMSNorm")  # fmt: skip
+ALWAYS = ("--swiglu", "--group-query-attention", "--use-rotary-position-embeddings", "--disable-bias-linear",
+          "--qk-layernorm", "--normalization", "RMSNorm")  # fmt: skip
 
 
 def model_args(config: dict) -> list[str]:

@@ -33,31 +33,39 @@ def paths(words: Words, options) -> Iterator[str]:
     for flag, needed in (("hf-checkpoint", ("config.json", "tokenizer.json")), ("ref-load", ())):
         folder = Path(words.text(flag))
         if not words.text(flag) or not folder.is_dir():
-            yield f"--{flag} {folder}: no such folder; set {'HF_CKPT_PATH' if needed else 'DIST_CKPT_PATH'} to a checkpoint"
-        yield from (f"--{flag} {folder}: holds no {name}; get the checkpoint again" for name in needed if folder.is_dir() and not (folder / name).is_file())
+            yield (f"--{flag} {folder}: no such folder; "
+                   f"set {'HF_CKPT_PATH' if needed else 'DIST_CKPT_PATH'} to a checkpoint")  # fmt: skip
+        missing = [name for name in needed if folder.is_dir() and not (folder / name).is_file()]
+        yield from (f"--{flag} {folder}: holds no {name}; get the checkpoint again" for name in missing)
     reference = Path(words.text("ref-load"))
-    if reference.is_dir() and not any((reference / name).is_file() for name in ("latest_checkpointed_iteration.txt", "config.json")):
-        yield f"--ref-load {reference}: neither Megatron's format nor Hugging Face's; convert it with SLIME_DIR/tools/convert_hf_to_torch_dist.py"
+    signs = ("latest_checkpointed_iteration.txt", "config.json")
+    if reference.is_dir() and not any((reference / name).is_file() for name in signs):
+        yield (f"--ref-load {reference}: neither Megatron's format nor Hugging Face's; "
+               "convert it with SLIME_DIR/tools/convert_hf_to_torch_dist.py")  # fmt: skip
     save = Path(words.text("save", "."))
     parent = next(folder for folder in (save, *save.absolute().parents) if folder.exists())
     if not os.access(parent, os.W_OK):
         yield f"--save {save}: {parent} is not writable; set SAVE_PATH to a folder of your own"
     if words.text("load") != words.text("save"):
-        yield f"--load {words.text('load')} is not --save {save}, so the same command would not go on with the run; set SAVE_PATH alone"
+        yield (f"--load {words.text('load')} is not --save {save}, so the same command would not go on with the run; "
+               "set SAVE_PATH alone")  # fmt: skip
 
 
 def slime_checkout(words: Words, options) -> Iterator[str]:
     """SLIME_DIR and its version, MEGATRON_DIR."""
     setup = options.slime_dir / "setup.py"
     if not (options.slime_dir / "train.py").is_file() or not setup.is_file():
-        yield f"SLIME_DIR {options.slime_dir}: holds no train.py; clone github.com/THUDM/slime, or use the folder in its image"
+        yield (f"SLIME_DIR {options.slime_dir}: holds no train.py; "
+               "clone github.com/THUDM/slime, or use the folder in its image")  # fmt: skip
     else:
         found = re.search(r"version=\"(\d+)\.(\d+)\.(\d+)", setup.read_text(encoding="utf-8"))
         if not found or tuple(map(int, found.groups())) < SLIME:
             version = ".".join(found.groups()) if found else "unknown"
-            yield f"SLIME_DIR {options.slime_dir}: version {version}, but {'.'.join(map(str, SLIME))} or later is needed; update it"
+            yield (f"SLIME_DIR {options.slime_dir}: version {version}, but {'.'.join(map(str, SLIME))} or later is "
+                   "needed; update it")  # fmt: skip
     if not (options.megatron_dir / "megatron").is_dir():
-        yield f"MEGATRON_DIR {options.megatron_dir}: holds no folder megatron; name the Megatron-LM of slime's image (/root/Megatron-LM)"
+        yield (f"MEGATRON_DIR {options.megatron_dir}: holds no folder megatron; "
+               "name the Megatron-LM of slime's image (/root/Megatron-LM)")  # fmt: skip
 
 
 def batches(words: Words, options) -> Iterator[str]:
@@ -68,9 +76,11 @@ def batches(words: Words, options) -> Iterator[str]:
     if answers < 2:
         yield f"--n-samples-per-prompt {answers}: a group of one has no advantage; give 2 or more"
     if size < 1 or total % size or (steps and size * steps != total):
-        yield f"--global-batch-size {size} does not divide {total} answers ({prompts} prompts x {answers}); change one of them"
+        yield (f"--global-batch-size {size} does not divide {total} answers ({prompts} prompts x {answers}); "
+               "change one of them")  # fmt: skip
     elif size % (data := plan_of(words).data):
-        yield f"--global-batch-size {size} is no multiple of {data}, the data parallel size; change it or the parallel sizes"
+        yield (f"--global-batch-size {size} is no multiple of {data}, the data parallel size; "
+               "change it or the parallel sizes")  # fmt: skip
     if words.number("over-sampling-batch-size", prompts) < prompts:
         yield f"--over-sampling-batch-size is below --rollout-batch-size {prompts}; raise it"
     if not words.number("num-rollout") and not words.number("num-epoch"):
@@ -91,14 +101,18 @@ def parallel(words: Words, options) -> Iterator[str]:
     """Parallel sizes that fit the GPUs and the model."""
     plan = plan_of(words)
     shape, per_node = plan.shape, options.gpus_per_node
-    for name, number, sizes in (("attention heads", shape.heads, (plan.tensor, plan.engine_gpus)), ("key-value heads", shape.kv_heads, (plan.tensor,)),
-                                ("layers", shape.layers, (plan.pipeline,))):  # fmt: skip
-        yield from (f"{number} {name} cannot be shared by {size} GPUs; change the parallel sizes" for size in sizes if number % size)
+    shares = (("attention heads", shape.heads, plan.tensor), ("attention heads", shape.heads, plan.engine_gpus),
+              ("key-value heads", shape.kv_heads, plan.tensor), ("layers", shape.layers, plan.pipeline))  # fmt: skip
+    for name, number, size in shares:
+        if number % size:
+            yield f"{number} {name} cannot be shared by {size} GPUs; change the parallel sizes"
     wanted = plan.train_gpus + (0 if plan.colocate else plan.engines * plan.engine_gpus)
     if wanted > options.nnodes * per_node:
-        yield f"{wanted} GPUs are asked for, but {options.nnodes} node(s) of {per_node} have {options.nnodes * per_node}; change NNODES or the sizes"
+        yield (f"{wanted} GPUs are asked for, but {options.nnodes} node(s) of {per_node} have "
+               f"{options.nnodes * per_node}; change NNODES or the sizes")  # fmt: skip
     if plan.tensor > per_node or plan.engine_gpus > per_node:
-        yield f"tensor parallel {plan.tensor} and {plan.engine_gpus} GPUs an engine must each fit one node of {per_node}"
+        yield (f"tensor parallel {plan.tensor} and {plan.engine_gpus} GPUs an engine must each fit one node of "
+               f"{per_node}")  # fmt: skip
 
 
 def gpus(words: Words, options) -> Iterator[str]:
@@ -109,7 +123,8 @@ def gpus(words: Words, options) -> Iterator[str]:
     except (OSError, subprocess.CalledProcessError) as error:
         yield f"no GPU was found here (nvidia-smi: {error}); start on a node with GPUs, or look with DRY_RUN=1"
         return
-    memory = [tuple(float(number) * 2**20 / GB for number in line.split(",")) for line in output.splitlines() if line.strip()]
+    lines = [line.split(",") for line in output.splitlines() if line.strip()]
+    memory = [tuple(float(number) * 2**20 / GB for number in line) for line in lines]
     if len(memory) < options.gpus_per_node:
         yield f"{len(memory)} GPUs here, not {options.gpus_per_node}; set GPUS_PER_NODE, or take another node"
     need = sum(size for size, _ in training_parts(plan_of(words)).values()) / GB
@@ -117,7 +132,8 @@ def gpus(words: Words, options) -> Iterator[str]:
         if used > 2:
             yield f"GPU {number} is in use ({used:.0f} GB); end what runs there, or take another node"
         elif total < need:
-            yield f"GPU {number} has {total:.0f} GB, training needs about {need:.0f}; lower --max-tokens-per-gpu or add --optimizer-cpu-offload"
+            yield (f"GPU {number} has {total:.0f} GB, training needs about {need:.0f}; "
+                   "lower --max-tokens-per-gpu or add --optimizer-cpu-offload")  # fmt: skip
 
 
 def disk(words: Words, options) -> Iterator[str]:
@@ -150,26 +166,30 @@ def ports(words: Words, options) -> Iterator[str]:
 
 def hook(words: Words, options) -> Iterator[str]:
     """The functions that the flags name, imported as the job will."""
-    names = sorted({word for name, values in words.values.items() if name.endswith("-path") for word in values if re.fullmatch(r"[\w.]+\.\w+", word)})
-    for name in names:
+    named = {word for name, values in words.values.items() if name.endswith("-path") for word in values}
+    for name in sorted(word for word in named if re.fullmatch(r"[\w.]+\.\w+", word)):
         module, _, function = name.rpartition(".")
-        done = subprocess.run([sys.executable, "-c", f"import {module} as m; m.{function}"], capture_output=True, text=True)
+        program = f"import {module} as m; m.{function}"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            yield f"{name} cannot be imported inside the job ({reason[0]}); install this repository's packages there: pip install -e ."
+            yield (f"{name} cannot be imported inside the job ({reason[0]}); install this repository's packages there: "
+                   "pip install -e .")  # fmt: skip
 
 
 def flags(words: Words, options) -> Iterator[str]:
     """Every flag held against slime's own parsers, and its own checks."""
     if not (options.slime_dir / "train.py").is_file():
         return
-    path = os.pathsep.join(filter(None, [str(options.slime_dir), str(options.megatron_dir), os.environ.get("PYTHONPATH", "")]))
+    folders = [str(options.slime_dir), str(options.megatron_dir), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, folders))
     command = [sys.executable, "-m", "rubric_rl.gpu.slime_args", *options.words]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     try:
         verdict = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        yield f"slime's parser does not run here: {(done.stderr.strip().splitlines() or ['no output'])[-1]}; use slime's image"
+        yield (f"slime's parser does not run here: {(done.stderr.strip().splitlines() or ['no output'])[-1]}; "
+               "use slime's image")  # fmt: skip
         return
     yield from verdict["unknown"]
     if verdict["error"]:

@@ -36,14 +36,16 @@ def problems(words: Words, options) -> Iterator[str]:
         held_out |= {row.prompt_id: path for row in read(path)}
     shared = [row.prompt_id for row in read(training) if row.prompt_id in held_out]
     if shared:
-        yield (f"{len(shared)} prompts of {training} are held out for evaluation in {held_out[shared[0]]}, e.g. {shared[0]}: "
-               "that is training on the test set; make the rows again with data_preprocess.py")  # fmt: skip
+        yield (f"{len(shared)} prompts of {training} are held out for evaluation in {held_out[shared[0]]}, "
+               f"e.g. {shared[0]}: that is training on the test set; "
+               "make the rows again with data_preprocess.py")  # fmt: skip
     yield from lengths(words)
 
 
 def evaluation_files(words: Words) -> list[str]:
     """The files of --eval-config, and every hard file beside them and beside the training rows."""
-    named = SimpleNamespace(eval_config=words.text("eval-config"), eval_prompt_data=words.values.get("eval-prompt-data"))
+    sets = words.values.get("eval-prompt-data")
+    named = SimpleNamespace(eval_config=words.text("eval-config"), eval_prompt_data=sets)
     files = [entry["path"] for entry in read_entries(named)[0]]
     training = Path(words.text("prompt-data").partition("@[")[0])
     folders = {training.parent, *(Path(path.partition("@[")[0]).parent for path in files)}
@@ -55,22 +57,27 @@ def lengths(words: Words) -> Iterator[str]:
     """Context length against prompt, answer and grader limits, in the policy's tokens."""
     folder = Path(words.text("hf-checkpoint"))
     template, settings = ChatTemplate(folder), load_settings(words.text("custom-config-path"))
-    longest = max(template.count(template.render(list(row.messages), thinking=True)) for row in read(words.text("prompt-data")))
-    criterion = max(template.count(c.text) for row in read(words.text("prompt-data")) for c in row.rubric)
+    training = read(words.text("prompt-data"))
+    longest = max(template.count(template.render(list(row.messages), thinking=True)) for row in training)
+    criterion = max(template.count(c.text) for row in training for c in row.rubric)
     answer = int(words.number("rollout-max-response-len"))
     limit = int(words.number("sglang-context-length")) or _context(folder)
+    judged = longest + answer + criterion + INSTRUCTIONS + settings.max_tokens
     if longest + answer > limit:
-        yield f"a prompt of {longest} tokens and --rollout-max-response-len {answer} exceed the context of {limit}; lower it, or use --max-prompt-tokens"
-    elif settings.api == "sglang" and not settings.engine and longest + answer + criterion + INSTRUCTIONS + settings.max_tokens > limit:
-        yield (f"grading may take {longest} + {answer} + {criterion} + {INSTRUCTIONS} + {settings.max_tokens} tokens, the context is {limit}; "
-               "lower grader_max_tokens")  # fmt: skip
+        yield (f"a prompt of {longest} tokens and --rollout-max-response-len {answer} exceed the context of {limit}; "
+               "lower it, or use --max-prompt-tokens")  # fmt: skip
+    elif settings.api == "sglang" and not settings.engine and judged > limit:
+        yield (f"grading may take {longest} + {answer} + {criterion} + {INSTRUCTIONS} + {settings.max_tokens} tokens, "
+               f"the context is {limit}; lower grader_max_tokens")  # fmt: skip
     most = int(words.number("max-tokens-per-gpu")) * int(words.number("context-parallel-size", 1))
     if "use-dynamic-batch-size" in words and longest + answer > most:
-        yield f"--max-tokens-per-gpu {most} is below the longest sample, {longest} + {answer} tokens; raise it or context parallel"
+        yield (f"--max-tokens-per-gpu {most} is below the longest sample, {longest} + {answer} tokens; "
+               "raise it or context parallel")  # fmt: skip
 
 
 def _context(folder: Path) -> int:
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}/config.json: no max_position_embeddings ({error}); get the checkpoint again") from None
+        raise UserError(f"{folder}/config.json: no max_position_embeddings ({error}); "
+                        "get the checkpoint again") from None  # fmt: skip

@@ -34,11 +34,13 @@ def problems(words: list[str], known: set[str]) -> list[str]:
         longer = sorted(option for option in known if option.startswith(flag))
         near = difflib.get_close_matches(flag, known, n=1)
         if flag in REMOVED or flag.startswith("--slime-router-"):
-            found.append(f"{flag} was removed from slime and is ignored; {REMOVED.get(flag, 'the router is SGLang: --router-*')}")
+            instead = REMOVED.get(flag, "the router is SGLang: --router-*")
+            found.append(f"{flag} was removed from slime and is ignored; {instead}")
         elif longer:
             found.append(f"{flag} is an abbreviation; write {' or '.join(longer[:3])}")
         else:
-            found.append(f"{flag} is unknown to this slime, which would ignore it" + (f"; did you mean {near[0]}?" if near else ""))
+            hint = f"; did you mean {near[0]}?" if near else ""
+            found.append(f"{flag} is unknown to this slime, which would ignore it{hint}")
     return found
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from test_launch_run import KEY, World, program
 
 pytestmark = pytest.mark.stack
