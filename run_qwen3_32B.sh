@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Qwen3-32B on four nodes of 8 GPUs of 80 GB. Paths, parallelism and memory; the experiment is configs/recipe.sh.
 #
-#   export HF_CKPT_PATH=...      Qwen3-32B as Hugging Face publishes it        (all paths: on storage that every node sees)
+#   export HF_CKPT_PATH=...      Qwen3-32B as Hugging Face publishes it        (all paths: seen by every node)
 #   export PROMPT_DATA_PATH=...  healthbench_easy.jsonl, made by data_preprocess.py (its hard files beside it)
 #   export SAVE_PATH=...         the run: checkpoints, logs, verdicts; the same command goes on from there
 #   export SLIME_DIR=... MEGATRON_DIR=...
@@ -9,9 +9,9 @@
 #   bash run_qwen3_32B.sh [FLAGS]            FLAGS are slime's and come last, so they win
 #
 #   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
-#   PLACEMENT       colocate (default, the paper's): all GPUs take turns; split: half of each node trains while half serves
+#   PLACEMENT       colocate (default, the paper's): all GPUs take turns; split: half of each node trains, half serves
 #   DRY_RUN=1       prints the command, one argument per line, and ends
-#   NNODES, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, TENSORBOARD_DIR, RAY_ADDRESS ...: see configs/launch.sh
+#   NNODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see configs/launch.sh
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -39,21 +39,5 @@ MEMORY_ARGS=(
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
    --save-interval 200                  # 459 GB each, 7 of them (python -m rubric_rl.gpu.memory)
 )
-
-if [[ "${PLACEMENT}" == colocate ]]; then
-   PLACEMENT_ARGS=(
-      --colocate
-      --actor-num-nodes "${NNODES}"
-      --actor-num-gpus-per-node "${GPUS_PER_NODE}"
-      --sglang-mem-fraction-static 0.7  # the rest: what training leaves behind while it sleeps
-   )
-else
-   PLACEMENT_ARGS=(
-      --actor-num-nodes "${NNODES}"
-      --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
-      --rollout-num-gpus "$((NNODES * GPUS_PER_NODE / 2))"
-      --sglang-mem-fraction-static 0.85
-   )
-fi
 
 launch "$@"

@@ -10,7 +10,7 @@
 #   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
 #   PLACEMENT       split (default, the paper's): 4 GPUs train while 4 serve; colocate: all 8 take turns
 #   DRY_RUN=1       prints the command, one argument per line, and ends
-#   NNODES, NODES, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, TENSORBOARD_DIR, RAY_ADDRESS ...: see configs/launch.sh
+#   NNODES, NODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see configs/launch.sh
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -38,21 +38,5 @@ MEMORY_ARGS=(
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
    --save-interval 100                  # 115 GB each, 13 of them (python -m rubric_rl.gpu.memory)
 )
-
-if [[ "${PLACEMENT}" == colocate ]]; then
-   PLACEMENT_ARGS=(
-      --colocate
-      --actor-num-nodes "${NNODES}"
-      --actor-num-gpus-per-node "${GPUS_PER_NODE}"
-      --sglang-mem-fraction-static 0.7  # the rest: what training leaves behind while it sleeps
-   )
-else
-   PLACEMENT_ARGS=(
-      --actor-num-nodes "${NNODES}"
-      --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
-      --rollout-num-gpus "$((NNODES * GPUS_PER_NODE / 2))"
-      --sglang-mem-fraction-static 0.85
-   )
-fi
 
 launch "$@"

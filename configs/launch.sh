@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh, run_qwen3_32B.sh and, with
-# BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE and the *_ARGS.
-# Ends only what it started itself, by pid.
+# BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS
+# and MEMORY_ARGS. Ends only what it started itself, by pid.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml          EVAL_CONFIG       configs/eval.yaml
@@ -48,6 +48,22 @@ elif [[ "${DRY_RUN}" == 1 ]]; then
    echo "note: without SLIME_DIR the model's shape is missing below (SLIME_DIR/scripts/models/${MODEL}.sh)" >&2
 else
    die "${SLIME_DIR}/scripts/models/${MODEL}.sh does not exist; set SLIME_DIR to a checkout of slime"
+fi
+
+if [[ "${PLACEMENT}" == colocate ]]; then   # all GPUs train and serve in turn
+   PLACEMENT_ARGS=(
+      --colocate
+      --actor-num-nodes "${NNODES}"
+      --actor-num-gpus-per-node "${GPUS_PER_NODE}"
+      --sglang-mem-fraction-static 0.7      # the rest: what training leaves behind while it sleeps
+   )
+else   # half of each node trains while the other half serves
+   PLACEMENT_ARGS=(
+      --actor-num-nodes "${NNODES}"
+      --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
+      --rollout-num-gpus "$((NNODES * GPUS_PER_NODE / 2))"
+      --sglang-mem-fraction-static 0.85
+   )
 fi
 
 ENGINE_ARGS=(
@@ -176,7 +192,7 @@ run_job() {
 # Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the user's flags: the
 # last word.
 launch() {
-   local args=("${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PARALLEL_ARGS[@]}" "${MEMORY_ARGS[@]}" "${PLACEMENT_ARGS[@]}"
+   local args=("${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PLACEMENT_ARGS[@]}" "${PARALLEL_ARGS[@]}" "${MEMORY_ARGS[@]}"
       "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@")
    local command=("${PYTHON}" "${SLIME_DIR}/train.py" "${args[@]}")
    if [[ "${DRY_RUN}" == 1 ]]; then

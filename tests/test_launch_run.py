@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from test_launch import row
 
 from rubric_rl.gpu import addresses, cluster
-from rubric_rl.schema import UserError
+from rubric_rl.schema import UserError, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 KEY = "a-key-nobody-may-see"
@@ -32,6 +33,14 @@ RAY_MODULE = """
 import os, pathlib
 is_initialized = lambda: True
 cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in pathlib.Path(os.environ["FAKE"]).glob("gpus.*"))}
+"""
+PARSER = """
+import argparse, sys
+def parse_args():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for flag in {word for word in sys.argv if word.startswith("--") and word != "--qqqqq"}:
+        parser.add_argument(flag, nargs="*")
+    parser.parse_known_args()
 """
 PYTHON = """#!/bin/bash
 if [[ "$*" == *rubric_rl.gpu.preflight* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
@@ -301,6 +310,26 @@ def test_the_tiny_run_goes_through_slime_on_one_gpu(world):
     assert done.status == 0 and words[-2:] == ["--num-rollout", "2"] and "--colocate" in words
     assert words[words.index("--hidden-size") + 1] == "128"  # from the checkpoint's own config.json
     assert " --num-gpus 1 " in " ".join(world.calls("ray start")[0]["words"])
+
+
+@pytest.mark.slow
+def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_path):
+    """The real one, against a slime whose parser knows every flag but one."""
+    package = tmp_path / "sl ime" / "slime" / "utils"
+    package.mkdir(parents=True)
+    (package / "arguments.py").write_text(PARSER)
+    (tmp_path / "sl ime" / "setup.py").write_text('setup(version="0.3.1",)')
+    (tmp_path / "the lib" / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: True)\n")
+    (tmp_path / "mega tron" / "megatron").mkdir()
+    write_jsonl(tmp_path / "the rows.jsonl", map(row, range(32)))
+    write_jsonl(tmp_path / "held out.jsonl", map(row, range(100, 104)))
+    env = {"BACKEND": "slime", "HF_CKPT_PATH": "rubric_rl/tiny/model", "EVAL_DATA_PATH": str(tmp_path / "held out.jsonl"), "PYTHON": sys.executable}
+    slip = world.run("run_qwen3_tiny.sh", "--qqqqq", "1", **env)
+    assert slip.status == 2 and slip.err == "error: --qqqqq is unknown to this slime, which would ignore it\n"
+    assert not world.calls("ray start")
+    good = world.run("run_qwen3_tiny.sh", **env)
+    assert good.status == 0, good.err
+    assert good.out.startswith("preflight: nothing found that would stop the run\n")
 
 
 def test_a_checkpoint_without_a_shape_is_one_line(world):
