@@ -226,6 +226,7 @@ class TestPostProcess:
 )
 def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
     assert hooks.keep_informative(args, rewarded(*rewards)) is kept
+    assert hooks.keep_informative(args, [[sample, sample] for sample in rewarded(*rewards)]) is kept  # fanned out
 
 
 def test_the_names_of_the_arguments_are_slimes():

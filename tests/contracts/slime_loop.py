@@ -35,6 +35,12 @@ def start(host: str, port: int):
     return args
 
 
+def flatten(group: list):
+    """The samples of a group, also of one whose answers have fanned out into several."""
+    for sample in group:
+        yield from sample if isinstance(sample, list) else [sample]
+
+
 def train(args, source, rollout_id: int) -> dict:
     """One rollout as RolloutManager.generate makes it: samples, metrics, training data."""
     manager = SimpleNamespace(args=args, custom_convert_samples_to_train_data_func=None)
@@ -42,11 +48,12 @@ def train(args, source, rollout_id: int) -> dict:
     methods = RolloutManager.__ray_metadata__.modified_class
     manager._post_process_rewards = lambda samples: methods._post_process_rewards(manager, samples)
     output = call_rollout_fn(generate_rollout, args, rollout_id, source, evaluation=False)
-    samples = list(itertools.chain.from_iterable(output.samples))
+    groups = [list(flatten(group)) for group in output.samples]
+    samples = list(itertools.chain.from_iterable(groups))
     rollout_metrics.log_rollout_data(rollout_id, args, samples, output.metrics, 1.0)
     data = methods._convert_samples_to_train_data(manager, samples)
     return {
-        "groups": [[sample.index for sample in group] for group in output.samples],
+        "groups": [[sample.index for sample in group] for group in groups],
         "statuses": [sample.status.value for sample in samples],
         "rewards": [None if math.isnan(sample.reward) else sample.reward for sample in samples],
         "removed": [sample.remove_sample for sample in samples],

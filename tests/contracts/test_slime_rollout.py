@@ -134,6 +134,17 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
         assert len(set(rollout["rewards"][start : start + GROUP])) > 1
 
 
+def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tokens):
+    flags = ("--custom-generate-function-path", "fan_out.generate", "--over-sampling-batch-size", "4",
+             "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")  # fmt: skip
+    with FaultyEngine(tokens) as engine:
+        (rollout,) = loop(engine.port, *flags)["rollouts"]
+    assert [len(group) for group in rollout["groups"]] == [2 * GROUP] * PROMPTS and None not in rollout["rewards"]
+    for start in range(0, 2 * PROMPTS * GROUP, 2 * GROUP):
+        assert len(set(rollout["rewards"][start : start + 2 * GROUP])) > 1
+        assert abs(sum(rollout["advantages"][start : start + 2 * GROUP])) < 1e-4
+
+
 def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, tokens, rows, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", "k")
     with FaultyEngine(tokens) as engine, FaultyEngine(tokens) as teacher:

@@ -1,0 +1,11 @@
+"""A custom generate function that makes two training samples of one answer, as an agent's turns do (contract)."""
+
+import copy
+
+from slime.rollout import sglang_rollout
+
+
+async def generate(args, sample, sampling_params):
+    """slime's own answer, twice."""
+    answer = await sglang_rollout.generate(args, sample, sampling_params)
+    return [answer, copy.deepcopy(answer)]
