@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import threading
+from collections import Counter
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ class FaultyEngine:
     def __init__(self, tokens: list[int], fault=lambda text, number: None, p=lambda text, number: 0.9 if number % 3 else 0.1):
         self.tokens, self.fault, self.p = tokens, fault, p
         self.generated = self.graded = self.aborts = 0
+        self.keys: Counter[str] = Counter()  # grading requests per routing key
         self._running: set[asyncio.Event] = set()
 
     def __enter__(self):
@@ -38,7 +40,8 @@ class FaultyEngine:
         self._end = asyncio.Event()
         app = web.Application(client_max_size=2**26)
         app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort), web.get("/workers", self._workers),
-                        web.get("/v1/loads", self._loads), web.post("/v1/chat/completions", self._chat)])  # fmt: skip
+                        web.get("/v1/loads", self._loads), web.post("/v1/chat/completions", self._chat),
+                        web.get("/{path:.*}", self._info)])  # fmt: skip
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -51,6 +54,10 @@ class FaultyEngine:
 
     async def _workers(self, request):
         return web.json_response({"workers": [{"url": self.url, "is_healthy": True}]})
+
+    async def _info(self, request):
+        """What a router asks before it takes an engine in."""
+        return web.json_response({"model_path": "policy", "served_model_name": "policy"})
 
     async def _loads(self, request):
         return web.json_response({"loads": [{"num_running_reqs": len(self._running), "num_waiting_reqs": 0}]})
@@ -66,6 +73,7 @@ class FaultyEngine:
         if "input_ids" in body:
             self.generated += 1
             return web.json_response(self._answer(ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]}))
+        self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
         number, self.graded = self.graded, self.graded + 1
         fault = self.fault(body["text"], number)
         if fault == "reset":

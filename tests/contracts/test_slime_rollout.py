@@ -7,6 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from faulty_engine import ANSWER, FaultyEngine
+from rubric_rl.cpu import engine as cpu
 from rubric_rl.placement import share_of
 from rubric_rl.schema import write_jsonl
 from test_slime_args import command
@@ -132,6 +133,18 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
         assert engine.generated >= PROMPTS * GROUP
     for start in range(0, PROMPTS * GROUP, GROUP):
         assert len(set(rollout["rewards"][start : start + GROUP])) > 1
+
+
+@pytest.mark.stack
+def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criteria_of_one(loop, tokens, tmp_path):
+    """Router policy `manual`: an answer's criteria stay together, whichever engine wrote it."""
+    port = cpu.free_port()
+    with FaultyEngine(tokens) as one, FaultyEngine(tokens) as two, cpu.start_router([one.url, two.url], port, tmp_path):
+        result = loop(port, "--over-sampling-batch-size", "4", rollouts=1)
+    assert None not in result["rollouts"][0]["rewards"] and result["eval"]["eval/held_out"] is not None
+    assert one.generated and two.generated and one.keys and two.keys
+    assert not set(one.keys) & set(two.keys) and "" not in one.keys + two.keys
+    assert set((one.keys + two.keys).values()) == {3}
 
 
 def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tokens):
