@@ -27,12 +27,12 @@ DIST_CKPT_PATH="${DIST_CKPT_PATH:-${HF_CKPT_PATH}}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval.yaml}"
 EVAL_DATA_PATH="${EVAL_DATA_PATH:-$(dirname -- "${PROMPT_DATA_PATH}")/healthbench_hard_sample.jsonl}"
+TENSORBOARD_DIR="${TENSORBOARD_DIR:-${SAVE_PATH}/tensorboard}"
 for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR \
-   GRADER_CONFIG EVAL_CONFIG; do
+   GRADER_CONFIG EVAL_CONFIG TENSORBOARD_DIR; do
    case "${!name}" in /* | "<"*) ;; *) declare "${name}=${ROOT}/${!name}" ;; esac   # the job runs elsewhere
 done
-export EVAL_DATA_PATH
-export TENSORBOARD_DIR="${TENSORBOARD_DIR:-${SAVE_PATH}/tensorboard}"
+export EVAL_DATA_PATH TENSORBOARD_DIR
 [[ "${PLACEMENT}" == split || "${PLACEMENT}" == colocate ]] || die "PLACEMENT is split or colocate, not ${PLACEMENT}"
 
 source configs/recipe.sh
@@ -106,7 +106,8 @@ find_nodes() {
    fi
    if ((${#HOSTS[@]} == 0)); then HOSTS=(127.0.0.1); fi
    ((${#HOSTS[@]} == NNODES)) || [[ -n "${RAY_ADDRESS:-}" ]] ||
-      die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known; name them in NODES, or start in a Slurm job of that size"
+      die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known;" \
+         "name them in NODES, or start in a Slurm job of that size"
    words="$("${PYTHON}" -m rubric_rl.gpu.addresses "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
    read -ra ADDRESSES <<<"${words}"
 }

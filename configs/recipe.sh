@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# The experiment, once, in the order of a prompt's way; flag names are slime's. Sourced by every run_*.sh, which adds paths,
-# parallelism and memory, then its own overrides, then "$@": the last word wins.
+# The experiment, once, in the order of a prompt's way; flag names are slime's. Sourced by every run_*.sh, which adds
+# paths, parallelism and memory, then its own overrides, then "$@": the last word wins.
 # "paper": arXiv 2509.25534 and its authors' published settings.
 
 # 1 prompt: rows of data_preprocess.py
@@ -39,7 +39,8 @@ GRPO_ARGS=(
    --eps-clip-high 0.28             # paper
    --entropy-coef 0                 # paper
 )
-if [[ "${LOSS_AGGREGATION:-sample}" == token ]]; then   # paper: mean over all tokens for 32B; else over each answer, then over answers
+# paper: the loss is a mean over all tokens for 32B; else over each answer, then over answers
+if [[ "${LOSS_AGGREGATION:-sample}" == token ]]; then
    GRPO_ARGS+=(--calculate-per-token-loss)
 fi
 OPTIMIZER_ARGS=(

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -192,6 +193,14 @@ def test_machine_and_checkouts(good, monkeypatch):
     lines = found(good)
     assert any("1 checkpoints of 115 GB are to come, 100 GB are free" in line for line in lines)
     assert any("version 0.2.9, but 0.3.1 or later" in line for line in lines) and any("MEGATRON_DIR" in line for line in lines)
+
+
+def test_a_port_in_use_is_named_where_a_ray_is_to_be_started():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (line,) = preflight.ports(None, Namespace(ports=[port], running_ray=False))
+        assert f"port {port} cannot be used (Address already in use); set RAY_PORT" in line
+        assert not list(preflight.ports(None, Namespace(ports=[port], running_ray=True)))
 
 
 def test_a_grader_that_needs_more_context_than_there_is(good):

@@ -171,6 +171,11 @@ class TestAWholeRun:
         files = [path.read_text() for path in whole.world.save.rglob("*") if path.is_file()]
         assert KEY not in json.dumps([words, files, whole.done.out, whole.done.err])
 
+    def test_figures_and_evaluation_rows_are_found_from_anywhere(self, whole):
+        env, save = whole.world.job()["env"], str(whole.world.save)
+        assert env["TENSORBOARD_DIR"] == f"{save}/tensorboard"
+        assert env["EVAL_DATA_PATH"] == str(Path(save).with_name("healthbench_hard_sample.jsonl"))
+
     def test_rays_token_is_the_users_alone(self, whole):
         token = whole.world.save / "ray.token"
         assert token.stat().st_mode & 0o777 == 0o600
