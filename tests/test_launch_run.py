@@ -264,7 +264,7 @@ HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 
 def assert_joined(world: World) -> None:
     """Three workers were started with the head's address and their own, with the key in their environment, and ended."""
-    head, *workers = world.calls("ray start")
+    head, *workers = sorted(world.calls("ray start"), key=lambda call: "--head" not in call["words"])
     assert [call["words"][call["words"].index("--address") + 1] for call in workers] == [f"127.0.0.1:{world.port}"] * 3
     assert sorted(call["words"][call["words"].index("--node-ip-address") + 1] for call in workers) == HOSTS
     assert {call["key"] for call in (head, *workers)} == {KEY} and {call["cwd"] for call in workers} == {str(ROOT)}
