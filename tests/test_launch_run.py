@@ -106,21 +106,32 @@ class World:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def nothing_left(self) -> bool:
-        """Whether every process of this cluster ends."""
+    def processes(self) -> list[psutil.Process]:
+        """Those of this cluster and of what was started in it."""
         def mine(process) -> bool:
             try:
                 return process.status() != psutil.STATUS_ZOMBIE and process.environ().get("FAKE") == str(self.state)
             except (psutil.Error, OSError):
                 return False
 
-        self.until(lambda: not any(map(mine, psutil.process_iter())))
+        return list(filter(mine, psutil.process_iter()))
+
+    def nothing_left(self) -> bool:
+        """Whether every process of this cluster ends."""
+        self.until(lambda: not self.processes())
         return True
+
+    def clean(self) -> None:
+        """After a failed test."""
+        for process in self.processes():
+            process.kill()
 
 
 @pytest.fixture
 def world(tmp_path):
-    return World(tmp_path)
+    world = World(tmp_path)
+    yield world
+    world.clean()
 
 
 @pytest.fixture(scope="module")

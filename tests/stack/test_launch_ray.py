@@ -36,7 +36,8 @@ def world(tmp_path):
     (tmp_path / "sl ime" / "train.py").write_text(TRAIN)
     low = [port for port in range(6380, 6480) if not listens(port)]  # Ray's workers have 10002 and above
     world.env |= {"RAY_PORT": str(low[0]), "RAY_DASHBOARD_PORT": str(low[1]), "GPUS_PER_NODE": "2", "RAY_enable_metrics_collection": "0"}
-    return world
+    yield world
+    world.clean()
 
 
 def listens(port: int) -> bool:
