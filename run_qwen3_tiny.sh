@@ -10,7 +10,9 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
-export SAVE_PATH="${SAVE_PATH:-runs/tiny}"
+BACKEND="${BACKEND:-cpu}"
+[[ "${BACKEND}" == cpu ]] && runs=runs/tiny || runs="runs/tiny_${BACKEND}"   # neither backend reads the other's checkpoints
+export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
 export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader_tiny.yaml}"
@@ -54,12 +56,11 @@ make_rows() {
    fi
 }
 
-if [[ "${BACKEND:-cpu}" == slime ]]; then
+if [[ "${BACKEND}" == slime ]]; then
    MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
-   PARALLEL_ARGS=("${TINY_ARGS[@]}" --colocate --actor-num-nodes 1 --actor-num-gpus-per-node 1 --rollout-num-gpus-per-engine 1)
+   PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
    MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3)
-   PLACEMENT_ARGS=()
    source configs/launch.sh
    launch "$@"
    exit
