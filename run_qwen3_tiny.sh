@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole recipe on a machine without a GPU: a tiny Qwen3 answers, grades itself and learns, in about ten minutes on 2 cores.
+# The whole recipe without a GPU: a tiny Qwen3 answers, grades itself and learns, in about ten minutes on 2 cores.
 #
 #   bash run_qwen3_tiny.sh [FLAGS]             FLAGS are slime's and come last, so they win
 #   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
-#   BACKEND=slime bash run_qwen3_tiny.sh       the same on one GPU through slime: SLIME_DIR, MEGATRON_DIR as in run_qwen3_8B.sh
+#   BACKEND=slime bash run_qwen3_tiny.sh       on one GPU through slime: SLIME_DIR, MEGATRON_DIR as in run_qwen3_8B.sh
 #
 # Killed or stopped at any moment, the same command goes on after the last finished step.
 set -euo pipefail
@@ -11,7 +11,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"
-[[ "${BACKEND}" == cpu ]] && runs=runs/tiny || runs="runs/tiny_${BACKEND}"   # neither backend reads the other's checkpoints
+[[ "${BACKEND}" == cpu ]] && runs=runs/tiny || runs="runs/tiny_${BACKEND}"   # neither reads the other's checkpoints
 export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
 export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
@@ -24,32 +24,32 @@ source configs/recipe.sh
 # What a tiny model and two cores change; the rest is the recipe's.
 TINY_ARGS=(
    --apply-chat-template-kwargs '{"enable_thinking": false}'
-   --num-rollout 40
-   --rollout-batch-size 16
-   --n-samples-per-prompt 8
-   --global-batch-size 128
+   --num-rollout 36
+   --rollout-batch-size 12
+   --n-samples-per-prompt 16
+   --global-batch-size 192
    --rollout-max-response-len 64
-   --lr 5e-4
-   --lr-warmup-iters 2
+   --lr 7e-4
+   --lr-warmup-iters 0              # Megatron's warm-up begins with a step at lr 0
    --weight-decay 0.0
-   --eval-interval 10
+   --eval-interval 12
    --save-interval 1
    --custom-rollout-log-function-path rubric_rl.tiny.hooks.log_rollout        # the oracle's figures beside the reward
    --custom-eval-rollout-log-function-path rubric_rl.tiny.hooks.log_eval
 )
 
-# A "GPU" is one CPU process here: two training processes that share the batch, one engine that idles while they work.
+# A "GPU" is one CPU process here: two engines that share the answers, two training processes that share the batch.
 PARALLEL_ARGS=(
    --actor-num-nodes 1
    --actor-num-gpus-per-node 2
-   --rollout-num-gpus 1
+   --rollout-num-gpus 2
    --rollout-num-gpus-per-engine 1
    --router-policy manual
    --sglang-router-request-timeout-secs 120
 )
 
 make_rows() {
-   if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last, so both are there
+   if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last
       "$1" -m rubric_rl.tiny.world --out runs/tiny/data
       "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
          --out runs/tiny/data --allow-subset
