@@ -110,7 +110,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
 def _rewards(args, samples) -> list[float]:
     key = getattr(args, "reward_key", None)
-    flat = (one for each in samples for one in (each if isinstance(each, list) else [each]))  # answers may have fanned out
+    # answers may have fanned out
+    flat = (one for each in samples for one in (each if isinstance(each, list) else [each]))
     values = (sample.reward[key] if key and sample.reward is not None else sample.reward for sample in flat)
     return [math.nan if value is None else value for value in values]
 

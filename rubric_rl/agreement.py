@@ -102,7 +102,8 @@ class Agreement:
         parts = self.counts()
         peers = np.array([self.peers_by_prompt[prompt] for prompt in sorted(self.peers_by_prompt)]).reshape(-1, 6)
         return {
-            "rows": {"all": sum(self.rows.values())} | {name: self.rows[name] for name in ("graded", "unreadable", "ungraded")},
+            "rows": {"all": sum(self.rows.values())}
+            | {name: self.rows[name] for name in ("graded", "unreadable", "ungraded")},
             "labels": {"met": self.labels[True], "not_met": self.labels[False]},
             "prompts": len(parts),
             "grader": figures(parts.sum(axis=0), parts),
@@ -119,7 +120,12 @@ class Agreement:
             return {"each": None}
         own = _number(balanced_f1(self.counts().sum(axis=0)))
         below = sum(value < own for value in values) / len(values) if own is not None else None
-        spread = {"number": len(values), "lowest": values[0], "median": statistics.median(values), "highest": values[-1]}
+        spread = {
+            "number": len(values),
+            "lowest": values[0],
+            "median": statistics.median(values),
+            "highest": values[-1],
+        }
         return {"each": spread | {"share_below_the_grader": below}}
 
     def _calibration(self) -> dict | None:

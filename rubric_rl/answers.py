@@ -23,7 +23,9 @@ class RowFile:
         self.path, self.rubrics = path, {}  # prompt_id -> number of criteria
         for number, row in self._rows():
             if row.prompt_id in self.rubrics:
-                raise DataError(f"{path}:{number}, prompt_id {row.prompt_id}: stands above already; leave one of them out")
+                raise DataError(
+                    f"{path}:{number}, prompt_id {row.prompt_id}: stands above already; leave one of them out"
+                )
             self.rubrics[row.prompt_id] = len(row.rubric)
         if not self.rubrics:
             raise DataError(f"{path}: holds no rows")

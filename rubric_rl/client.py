@@ -35,7 +35,9 @@ class GraderClient:
         if not self._url:
             raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
         if not self._url.startswith(("http://", "https://")) or "@" in self._url:  # not shown: it may hold a password
-            raise UserError("grader_url must begin with http:// or https:// and hold no user name; name the key in grader_api_key_env")
+            raise UserError(
+                "grader_url must begin with http:// or https:// and hold no user name; name the key in grader_api_key_env"
+            )
         self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
         self._headers = authorization(settings.api_key_env)
         self._stopped = stopped
@@ -82,7 +84,9 @@ class GraderClient:
             if response.status >= 500 or response.status in RETRIED_STATUS:
                 raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
             if response.status >= 400:
-                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {self._excerpt(await response.text(errors='replace'))}")
+                raise Unavailable(
+                    f"{self._url}{path}: HTTP {response.status}: {self._excerpt(await response.text(errors='replace'))}"
+                )
             try:
                 return self._endpoint.reply(await response.json(content_type=None))
             except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

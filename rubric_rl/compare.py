@@ -19,7 +19,13 @@ def main() -> int:
     parser.add_argument("before", help="an evaluation's --out, or a folder of verdict records")
     parser.add_argument("after", help="the other one; differences are after - before")
     parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
-    parser.add_argument("--weights", nargs=2, default=("", ""), metavar=("BEFORE", "AFTER"), help="weight versions of training runs (default: the last)")
+    parser.add_argument(
+        "--weights",
+        nargs=2,
+        default=("", ""),
+        metavar=("BEFORE", "AFTER"),
+        help="weight versions of training runs (default: the last)",
+    )
     add_rule_flags(parser)
     args = parser.parse_args()
     try:
@@ -37,7 +43,10 @@ def _graders(args: argparse.Namespace) -> list[str]:
 
 def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
-    runs = [Run(folder, args.split, weights) for folder, weights in zip((args.before, args.after), args.weights, strict=True)]
+    runs = [
+        Run(folder, args.split, weights)
+        for folder, weights in zip((args.before, args.after), args.weights, strict=True)
+    ]
     before, after = (Summary(run, rule) for run in runs)
     return [f"before: {runs[0].name}   after: {runs[1].name}   rule: {rule}", *comparison_lines(before, after)]
 

@@ -40,7 +40,9 @@ def download(base_url: str, file: Published, folder: str | os.PathLike, timeout:
     _receive(f"{base_url.rstrip('/')}/{file.name}", part, file, timeout)
     if (found := digest(part)) != file.sha256:
         part.unlink()
-        raise DataError(f"{file.name}: sha256 {found[:12]}... is not the published {file.sha256[:12]}...; run it again, or pass --source")
+        raise DataError(
+            f"{file.name}: sha256 {found[:12]}... is not the published {file.sha256[:12]}...; run it again, or pass --source"
+        )
     os.replace(part, path)
     return path
 
@@ -64,7 +66,9 @@ def _receive(url: str, part: Path, file: Published, timeout: float) -> None:
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
             failures = 0 if part.is_file() and part.stat().st_size > have else failures + 1
             if failures >= ATTEMPTS:
-                raise DataError(f"{url}: {problem}, {ATTEMPTS} times; run it again to go on, or pass a local copy with --source")
+                raise DataError(
+                    f"{url}: {problem}, {ATTEMPTS} times; run it again to go on, or pass a local copy with --source"
+                )
             time.sleep(min(0.1 * 2**failures, 5.0) if failures else 0)
 
 

@@ -58,7 +58,9 @@ class SGLang:
     def __init__(self, settings: GraderSettings, tokenizer: str):
         self._settings = settings
         self._template = ChatTemplate(settings.tokenizer or tokenizer)
-        opens_thought = self._template.render([{"role": "user", "content": ""}], settings.thinking).rstrip().endswith(THINK)
+        opens_thought = (
+            self._template.render([{"role": "user", "content": ""}], settings.thinking).rstrip().endswith(THINK)
+        )
         self._thought = THINK if opens_thought else ""  # what the reply goes on from belongs to it
         self._choice_ids = [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
 
@@ -68,7 +70,12 @@ class SGLang:
         if settings.mode == "direct":  # read at temperature 1: what is sampled does not matter
             text = self._template.render(messages, settings.thinking, verdict_opening())
             sampling = {"max_new_tokens": 1, "temperature": 1.0}
-            return {"text": text, "return_logprob": True, "token_ids_logprob": self._choice_ids, "sampling_params": sampling}
+            return {
+                "text": text,
+                "return_logprob": True,
+                "token_ids_logprob": self._choice_ids,
+                "sampling_params": sampling,
+            }
         sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k")}
         sampling |= {"max_new_tokens": settings.max_tokens, "sampling_seed": seed}
         if not settings.thinking:  # a schema would forbid the thoughts

@@ -79,22 +79,35 @@ class Evaluation:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m rubric_rl.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--rows", required=True, help="rubric file: raw HealthBench rows, or those of data_preprocess.py")
-    parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished one there goes on")
-    parser.add_argument("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
-    parser.add_argument("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")
-    parser.add_argument("--limit", type=int, default=0, help="only so many prompts, drawn as simple-evals draws them")
-    parser.add_argument("--name", default="", help="name of the run in tables (default: the policy's model or the answers file)")
-    parser.add_argument("--moved", action="store_true", help="go on although an endpoint has another URL now")
-    parser.add_argument("--against", metavar="RUN", help="also the paired difference to this earlier run, RUN -> this one")
-    parser.add_argument("--length-penalty", default="hard", help="of the length-adjusted figure: full, hard, consensus or a number (default: %(default)s)")
-    parser.add_argument("--give-up-after", type=int, default=50, help="ungraded answers in a row that end the run (default: %(default)s; 0: never)")
-    parser.add_argument("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
-    parser.add_argument("--grader-price", help="price per million tokens: prompt,cached,completion")
-    parser.add_argument("--policy-price", help="the same for the policy")
+    add = parser.add_argument
+    add("--rows", required=True, help="rubric file: raw HealthBench rows, or those of data_preprocess.py")
+    add("--out", required=True, type=Path, help="folder of this run; an unfinished one there goes on")
+    add("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
+    add("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
+    add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")
+    add("--limit", type=int, default=0, help="only so many prompts, drawn as simple-evals draws them")
+    add("--name", default="", help="name of the run in tables (default: the policy's model or the answers file)")
+    add("--moved", action="store_true", help="go on although an endpoint has another URL now")
+    add("--against", metavar="RUN", help="also the paired difference to this earlier run, RUN -> this one")
+    add(
+        "--length-penalty",
+        default="hard",
+        help="of the length-adjusted figure: full, hard, consensus or a number (default: %(default)s)",
+    )
+    add(
+        "--give-up-after",
+        type=int,
+        default=50,
+        help="ungraded answers in a row that end the run (default: %(default)s; 0: never)",
+    )
+    add("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
+    add("--grader-price", help="price per million tokens: prompt,cached,completion")
+    add("--policy-price", help="the same for the policy")
     add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)", ("records",))
     add_endpoint_flags(parser, "policy", "policy", OF_GRADER_ONLY)
     return parser
@@ -119,7 +132,9 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
     counts = answers.counts
     missing = [prompt_id for prompt_id in rows.rubrics if not counts[prompt_id]]
     if len(missing) == len(rows.rubrics) or (missing and not args.allow_missing):
-        raise DataError(f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; add --allow-missing to leave them out")
+        raise DataError(
+            f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; add --allow-missing to leave them out"
+        )
     rows.choose(counts)
     return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.rubrics}
 
@@ -136,12 +151,20 @@ class Plan:
         self.prices = {who: prices(getattr(args, f"{who}_price")) for who in ("grader", "policy")}
         self.penalty = penalty_from(args.length_penalty)
         self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
-        default = Path(args.answers).stem if args.answers else Path(args.policy_model or args.policy_tokenizer or "policy").name
+        default = (
+            Path(args.answers).stem
+            if args.answers
+            else Path(args.policy_model or args.policy_tokenizer or "policy").name
+        )
         self.name = args.name or default
 
     def identity(self) -> dict:
         """All that a result depends on."""
-        answers = {"sha256": file_digest(self.args.answers)} if self.answers else {"policy": settings_of(self.policy, OF_GRADER_ONLY)}
+        answers = (
+            {"sha256": file_digest(self.args.answers)}
+            if self.answers
+            else {"policy": settings_of(self.policy, OF_GRADER_ONLY)}
+        )
         return {
             "kind": "evaluate",
             "name": self.name,
@@ -149,7 +172,9 @@ class Plan:
             "answers": answers,
             "repeats": self.args.repeats,
             "grader": settings_of(self.grader),
-            "grader_prompt": grader_prompt(self.grader.mode, [{"role": "user", "content": ""}], "", [Criterion("", 1.0)]),
+            "grader_prompt": grader_prompt(
+                self.grader.mode, [{"role": "user", "content": ""}], "", [Criterion("", 1.0)]
+            ),
         }
 
     async def run(self) -> None:
@@ -193,7 +218,10 @@ def main() -> int:
         print(f"error: {stopped}", file=sys.stderr)
         return 2
     if ungraded := result["answers"]["ungraded"]:
-        print(f"error: {ungraded} answers stayed ungraded and are left out; run the same command again to ask for them", file=sys.stderr)
+        print(
+            f"error: {ungraded} answers stayed ungraded and are left out; run the same command again to ask for them",
+            file=sys.stderr,
+        )
     return 1 if ungraded else 0
 
 

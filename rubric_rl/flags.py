@@ -59,5 +59,7 @@ def prices(text: str | None) -> tuple[float, float, float] | None:
     try:
         prompt, cached, completion = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"price {text}: give three numbers per million tokens, prompt,cached,completion, e.g. 2,0.5,8") from None
+        raise UserError(
+            f"price {text}: give three numbers per million tokens, prompt,cached,completion, e.g. 2,0.5,8"
+        ) from None
     return prompt, cached, completion

@@ -11,8 +11,12 @@ from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, r
 
 URL = "https://openaipublic.blob.core.windows.net/simple-evals/healthbench"
 HF_DATASET = "openai/healthbench"
-FULL = Published("2025-05-07-06-14-12_oss_eval.jsonl", 60_258_154, "e99dd3c6372c10d6fcc5e385c5fae69d0dd40392dae56836ef9493ae324ecd2f")
-HARD = Published("hard_2025-05-08-21-00-10.jsonl", 12_581_564, "b0320430e5cd974e746585594c1dd10b5a3fc2aff9c72b26106c2c4a069d74e9")
+FULL = Published(
+    "2025-05-07-06-14-12_oss_eval.jsonl", 60_258_154, "e99dd3c6372c10d6fcc5e385c5fae69d0dd40392dae56836ef9493ae324ecd2f"
+)
+HARD = Published(
+    "hard_2025-05-08-21-00-10.jsonl", 12_581_564, "b0320430e5cd974e746585594c1dd10b5a3fc2aff9c72b26106c2c4a069d74e9"
+)
 FULL_ROWS, HARD_ROWS = 5000, 1000
 
 # (prompt_id, published points, words of the criterion): the sign contradicts the text (simple-evals issue 77)
@@ -59,13 +63,17 @@ def _from_hub(file: Published) -> Path:
     try:
         return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
     except Exception as error:  # its errors share no base class of their own
-        raise DataError(f"{HF_DATASET}: {' '.join(str(error).split())[:200]}; use --source official or a local copy") from None
+        raise DataError(
+            f"{HF_DATASET}: {' '.join(str(error).split())[:200]}; use --source official or a local copy"
+        ) from None
 
 
 def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, dict]]:
     """Yields (where, raw row). A broken line is refused: its description goes to `refused`. Raises DataError for no file."""
     if isinstance(source, str) and source.startswith("hf:"):
-        yield from ((f"{source}:{number}", dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1))
+        yield from (
+            (f"{source}:{number}", dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1)
+        )
     else:
         yield from ((f"{source}:{number}", item) for number, item in read_jsonl(source, refused=refused))
 
@@ -100,7 +108,9 @@ def to_row(item: dict, where: str) -> Row:
     try:
         json.dumps(row.to_json(), ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}, prompt_id {row.prompt_id}: half a surrogate pair, which no tokenizer reads") from None
+        raise DataError(
+            f"{where}, prompt_id {row.prompt_id}: half a surrogate pair, which no tokenizer reads"
+        ) from None
     theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), row.theme)
     return replace(row, theme=theme)
 

@@ -86,10 +86,14 @@ class MetaFile:
 
 def _meta_row(item, path: str, number: int) -> MetaRow:
     where = f"{path}:{number}"
-    texts = isinstance(item, dict) and all(isinstance(item.get(name), str) for name in ("completion", "rubric", "category"))
+    texts = isinstance(item, dict) and all(
+        isinstance(item.get(name), str) for name in ("completion", "rubric", "category")
+    )
     messages = item.get("prompt") if texts else None
     if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
-        raise DataError(f"{where}: not a meta-evaluation row with prompt, completion, rubric and category; check the file")
+        raise DataError(
+            f"{where}: not a meta-evaluation row with prompt, completion, rubric and category; check the file"
+        )
     labels, physicians = item["binary_labels"], item.get("anonymized_physician_ids") or []
     if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
         raise DataError(f"{where}: binary_labels must be a list of true and false")
@@ -147,14 +151,24 @@ def read_results(folder: str | Path) -> Agreement:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.meta_eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m rubric_rl.meta_eval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta")
+    parser.add_argument(
+        "--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta"
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished one there goes on")
     parser.add_argument("--limit", type=int, default=0, help="only so many rows, drawn as simple-evals draws them")
     parser.add_argument("--moved", action="store_true", help="go on although the endpoint has another URL now")
     parser.add_argument("--against", metavar="RUN", help="also the change from this earlier run to this one")
-    parser.add_argument("--give-up-after", type=int, default=50, help="ungraded rows in a row that end the run (default: %(default)s; 0: never)")
+    parser.add_argument(
+        "--give-up-after",
+        type=int,
+        default=50,
+        help="ungraded rows in a row that end the run (default: %(default)s; 0: never)",
+    )
     parser.add_argument("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add_endpoint_flags(parser, "grader", "grader", ("records", "truncated"))
     return parser

@@ -20,10 +20,14 @@ class _LoudClient(GraderClient):
 
     async def ask(self, content: str, schema: dict, seed: int, routing_key: str = "") -> Reply:
         reply = await super().ask(content, schema, seed, routing_key)
-        print(f"{_LINE}\nPROMPT (seed {seed})\n{content}\n\nREPLY ({'complete' if reply.complete else 'cut or forced'})\n{reply.text}")
+        print(
+            f"{_LINE}\nPROMPT (seed {seed})\n{content}\n\nREPLY ({'complete' if reply.complete else 'cut or forced'})\n{reply.text}"
+        )
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
-        print(f"tokens: {reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached, {reply.completion_tokens} decoded")
+        print(
+            f"tokens: {reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached, {reply.completion_tokens} decoded"
+        )
         return reply
 
 
@@ -35,7 +39,10 @@ def show(row: Row, grading: Grading) -> str:
         points = criterion.points if is_met(criterion, verdict) else 0
         lines.append(f"{word:>10} {points:+6g} of {criterion.points:+g}  {' '.join(criterion.text.split())}")
     possible = sum(criterion.points for criterion in row.rubric if criterion.points > 0)
-    lines.append(f"score {grading.score:.4f} = {grading.score * possible:g} of {possible:g} points" + (f"  ({grading.error})" if grading.error else ""))
+    lines.append(
+        f"score {grading.score:.4f} = {grading.score * possible:g} of {possible:g} points"
+        + (f"  ({grading.error})" if grading.error else "")
+    )
     return "\n".join(lines)
 
 

@@ -22,7 +22,9 @@ class Graders:
         Raises UserError for settings that cannot work.
         """
         if getattr(args, "partial_rollout", False):
-            raise UserError("--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out")
+            raise UserError(
+                "--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out"
+            )
         self.settings, run = load_settings(vars(args)), getattr(args, "save", None)
         self.records = self.settings.records or (f"{run}/verdicts" if run else "")
         self._main = GraderClient(self.settings, *_served(args, self.settings), stopped)
@@ -71,7 +73,9 @@ def _served(args, settings: GraderSettings) -> tuple[str, str]:
         return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
     routers = getattr(args, "sglang_model_routers", None) or {}
     if settings.engine not in routers:  # slime's own look-up would fall back to the policy without a word
-        raise UserError(f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {', '.join(routers) or 'none'}")
+        raise UserError(
+            f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {', '.join(routers) or 'none'}"
+        )
     host, port = routers[settings.engine]
     return f"http://{host}:{port}", _model_path(args.sglang_config, settings.engine) or args.hf_checkpoint
 

@@ -11,7 +11,8 @@ from rubric_rl.schema import Criterion
 
 THINK, THINK_END = "<think>", "</think>"
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")  # Qwen's control tokens, e.g. <|im_end|>
-_MARKUP = re.compile(r"<(?=\||/?(?:think|tool_call|tool_response)>)")  # whatever a Qwen tokenizer reads as one control token
+# whatever a Qwen tokenizer reads as one control token
+_MARKUP = re.compile(r"<(?=\||/?(?:think|tool_call|tool_response)>)")
 
 _REPLY = {
     "explain": 'Reply with one JSON object: {"explanation": "<one short sentence>", "criteria_met": true or false}',
@@ -76,7 +77,8 @@ def _block(name: str, text: str) -> str:
 
 def _item(criterion: Criterion) -> str:
     text = neutral(criterion.text)
-    return f"[{criterion.points:g}] {text}" if criterion.points else text  # the meta-evaluation's criteria have no points
+    # the meta-evaluation's criteria have no points
+    return f"[{criterion.points:g}] {text}" if criterion.points else text
 
 
 def neutral(text: str) -> str:

@@ -93,7 +93,9 @@ def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
 def _token_metrics(records: list[Mapping]) -> dict[str, float]:
     total = {name: {key: sum(r[name][key] for r in records) for key in ("prompt", "cached", "completion")}
              for name in ("first_tokens", "rest_tokens")}  # fmt: skip
-    prompt, cached, completion = (sum(part[key] for part in total.values()) for key in ("prompt", "cached", "completion"))
+    prompt, cached, completion = (
+        sum(part[key] for part in total.values()) for key in ("prompt", "cached", "completion")
+    )
     rest = total["rest_tokens"]
     return {
         "tokens_prefilled": prompt - cached,

@@ -1,5 +1,6 @@
 """Turns one run, or two side by side, into an HTML page and the same as Markdown (stage 6, evaluation).
 
+For example:
     python -m rubric_rl.report runs/eval                                 writes runs/eval/report.html and report.md
     python -m rubric_rl.report runs/after --against runs/before --out report
     python -m rubric_rl.report runs/tiny/verdicts --split eval --out report     verdict records of a training run
@@ -18,7 +19,9 @@ from rubric_rl.sides import Side
 from rubric_rl.stats import PENALTIES
 
 
-def write_report(runs: list[Run], rule, out: Path, title: str = "", shown: list[str] = (), examples: int = 5) -> list[Path]:
+def write_report(
+    runs: list[Run], rule, out: Path, title: str = "", shown: list[str] = (), examples: int = 5
+) -> list[Path]:
     """Writes out.html and out.md for one run, or for two (before, after); returns the two paths.
 
     The Markdown shows the prompts `shown`, or else the `examples` with the lowest score. Raises UserError for an id that no
@@ -48,14 +51,21 @@ def write_report(runs: list[Run], rule, out: Path, title: str = "", shown: list[
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m rubric_rl.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", help="an evaluation's --out, or a folder of verdict records")
     parser.add_argument("--against", help="an earlier run, shown beside it")
     parser.add_argument("--out", type=Path, help="path of the two files without their ending (default: RUN/report)")
     parser.add_argument("--title", default="")
-    parser.add_argument("--prompt-id", action="append", default=[], help="show this prompt in the Markdown; may be repeated")
-    parser.add_argument("--examples", type=int, default=5, help="prompts with the lowest score in the Markdown (default: %(default)s)")
+    parser.add_argument(
+        "--prompt-id", action="append", default=[], help="show this prompt in the Markdown; may be repeated"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=5, help="prompts with the lowest score in the Markdown (default: %(default)s)"
+    )
     parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
     parser.add_argument("--weights", default="", help="weight version of a training run (default: the last)")
     parser.add_argument("--against-weights", default="", help="the same for --against")
@@ -65,7 +75,9 @@ def main() -> int:
         runs = [Run(args.against, args.split, args.against_weights)] if args.against else []
         runs.append(Run(args.run, args.split, args.weights))
         folder = Path(args.run) if Path(args.run).is_dir() else Path(args.run).parent
-        paths = write_report(runs, rule_from(args), args.out or folder / "report", args.title, args.prompt_id, args.examples)
+        paths = write_report(
+            runs, rule_from(args), args.out or folder / "report", args.title, args.prompt_id, args.examples
+        )
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,7 +22,12 @@ def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Seque
     """The page in pieces, so that the examples never stand in memory together."""
     script = (_HERE / "report_page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    fields = {"title": escape(title), "script_digest": digest, "script": script, "body": _body(title, names, sides, results)}
+    fields = {
+        "title": escape(title),
+        "script_digest": digest,
+        "script": script,
+        "body": _body(title, names, sides, results),
+    }
     template = (_HERE / "report_page.html").read_text(encoding="utf-8")
     before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: fields[m[1]], part) for part in template.split("{{data}}"))
     yield before
@@ -55,7 +60,9 @@ def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequ
         if plot := _plot(kind, names, sides):
             parts.append(f'<div class="card"><h3>{heading}</h3>{plot}</div>')
     scores = [side.summary.metrics[OVERALL].values for side in sides]
-    parts.append(f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>' if any(scores) else "")
+    parts.append(
+        f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>' if any(scores) else ""
+    )
     parts.append(f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>')
     parts.append('<p class="note">Bars are unclipped means, whiskers 95% bootstrap intervals by prompt.</p>')
     for name, side in zip(names, sides, strict=True):
@@ -80,9 +87,17 @@ def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dic
         if not reference:
             cards.append(_card("–", f"{key}no answer was graded", ""))
             continue
-        std, low_high, adjusted = reference[f"{OVERALL}:bootstrap_std"], beside["interval_by_prompt"], beside["length_adjusted"]
-        cards.append(_card(f"{reference[OVERALL]:.4f}", f"{key}HealthBench score, clipped mean (bootstrap std)", f"± {std:.4f}"))
-        cards.append(_card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high)))
+        std, low_high, adjusted = (
+            reference[f"{OVERALL}:bootstrap_std"],
+            beside["interval_by_prompt"],
+            beside["length_adjusted"],
+        )
+        cards.append(
+            _card(f"{reference[OVERALL]:.4f}", f"{key}HealthBench score, clipped mean (bootstrap std)", f"± {std:.4f}")
+        )
+        cards.append(
+            _card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high))
+        )
         note = f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters; {beside['characters_per_answer']:.0f} per answer"
         cards.append(_card(f"{adjusted['mean_clipped']:.4f}", note, ""))
         if len(result["worst_at_k"]) > 1:
@@ -111,7 +126,9 @@ def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
         for name, side in zip(names, sides, strict=True):
             value = side.summary.mean(tag) if tag in side.summary.metrics else None
             count = len(side.summary.metrics[tag].values) if value else 0
-            row.append(Bar(*value, f"{name}, {tag}: {value[0]:.4f} {_range(value[1])}, {count} answers") if value else None)
+            row.append(
+                Bar(*value, f"{name}, {tag}: {value[0]:.4f} {_range(value[1])}, {count} answers") if value else None
+            )
         rows.append((tag.split(":", 1)[1].replace("_", " "), row))
     return bars(rows) if rows else ""
 
@@ -122,7 +139,11 @@ def _account(names: Sequence[str], results: Sequence[dict]) -> str:
     for part in ("answers", "criteria"):
         for name in results[0][part]:
             label = part if name == "all" else f"&emsp;{name.replace('_', ' ')}"
-            rows.append(f"<tr><td>{label}</td>" + "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results) + "</tr>")
+            rows.append(
+                f"<tr><td>{label}</td>"
+                + "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results)
+                + "</tr>"
+            )
     for kind in ("prompt", "cached", "completion"):
         cells = "".join(f'<td class="n">{r["tokens"].get(f"grader_{kind}", 0):,}</td>' for r in results)
         rows.append(f"<tr><td>grader tokens, {kind}</td>{cells}</tr>")
@@ -133,12 +154,18 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, kin
     if not found:
         return f'<h2>{escape(heading)}</h2><p class="note">None.</p>'
     answers = len(side.summary.metrics[OVERALL].values)
-    note = "Cost: by how much the run's mean score would rise if this criterion were never failed." if kind == "lost" else ""
+    note = (
+        "Cost: by how much the run's mean score would rise if this criterion were never failed."
+        if kind == "lost"
+        else ""
+    )
     head = '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th><th class="n">counted as met</th><th class="n">unreadable</th>'
     rows = []
     for item, tally in found:
         jump = f'<a class="jump" data-jump="{escape(tally.prompt_id)}">show</a>'
-        cells = [f'<td class="n">{item["points"]:+g}</td><td class="text"><div class="clamp">{escape(item["criterion"])}</div></td><td class="n">{tally.answers}</td>']
+        cells = [
+            f'<td class="n">{item["points"]:+g}</td><td class="text"><div class="clamp">{escape(item["criterion"])}</div></td><td class="n">{tally.answers}</td>'
+        ]
         cells.append(f'<td class="n">{tally.met / tally.answers:.0%}</td><td class="n">{tally.unreadable}</td>')
         rows.append(f'<tr>{"".join(cells)}<td class="n">{tally.lost / max(answers, 1):.4f}</td><td>{jump}</td></tr>')
     table = f'<table>{head}<th class="n">cost</th><th></th></tr>{"".join(rows)}</table>'

@@ -22,7 +22,9 @@ def block(text: str) -> str:
     return f"{fence}text\n" + re.sub(r"[\r\x0b\x0c\x85\u2028\u2029]", "\n", text) + f"\n{fence}"
 
 
-def markdown(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict], shown: Sequence[str]) -> Iterator[str]:
+def markdown(
+    title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict], shown: Sequence[str]
+) -> Iterator[str]:
     """The report in pieces; `shown` are the prompt_ids whose answers stand in it."""
     yield f"# {plain(title)}\n\nRule: {plain(str(sides[0].rule))}\n"
     yield _headline(names, sides, results)
@@ -38,13 +40,19 @@ def markdown(title: str, names: Sequence[str], sides: Sequence[Side], results: S
 
 
 def _headline(names, sides, results) -> str:
-    lines = ["| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted | answers | ungraded | unreadable |"]
+    lines = [
+        "| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted | answers | ungraded | unreadable |"
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for name, result in zip(names, results, strict=True):
         reference, beside = result["reference"], result["beside"]
         figures = ["–"] * 5
         if reference:
-            figures = [f"{reference[OVERALL]:.4f}", f"{reference[f'{OVERALL}:bootstrap_std']:.4f}", f"{beside['mean_unclipped']:.4f}"]
+            figures = [
+                f"{reference[OVERALL]:.4f}",
+                f"{reference[f'{OVERALL}:bootstrap_std']:.4f}",
+                f"{beside['mean_unclipped']:.4f}",
+            ]
             figures += [bounds(beside["interval_by_prompt"]), f"{beside['length_adjusted']['mean_clipped']:.4f}"]
         counts = [result["answers"]["all"], result["answers"]["ungraded"], result["criteria"]["unreadable"]]
         lines.append("| " + " | ".join([plain(name), *figures, *map(str, counts)]) + " |")
@@ -66,7 +74,11 @@ def _parts(kind: str, names, sides) -> str:
         cells = []
         for side in sides:
             value = side.summary.mean(tag) if tag in side.summary.metrics else None
-            cells += [f"{value[0]:.4f} {'█' * round(max(0, min(value[0], 1)) * 20)}", bounds(value[1])] if value else ["–", ""]
+            cells += (
+                [f"{value[0]:.4f} {'█' * round(max(0, min(value[0], 1)) * 20)}", bounds(value[1])]
+                if value
+                else ["–", ""]
+            )
         lines.append(f"| {plain(tag.split(':', 1)[1])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -75,10 +87,22 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> 
     if not found:
         return f"\n## {heading}\n\nNone.\n"
     answers = max(len(side.summary.metrics[OVERALL].values), 1)
-    lines = [f"\n## {heading}\n", "| points | criterion | asked | met | unreadable | cost | prompt |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"\n## {heading}\n",
+        "| points | criterion | asked | met | unreadable | cost | prompt |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for item, tally in found:
-        cells = [f"{item['points']:+g}", plain(item["criterion"]), tally.answers, f"{tally.met / tally.answers:.0%}", tally.unreadable]
-        lines.append("| " + " | ".join(map(str, [*cells, f"{tally.lost / answers:.4f}", plain(tally.prompt_id)])) + " |")
+        cells = [
+            f"{item['points']:+g}",
+            plain(item["criterion"]),
+            tally.answers,
+            f"{tally.met / tally.answers:.0%}",
+            tally.unreadable,
+        ]
+        lines.append(
+            "| " + " | ".join(map(str, [*cells, f"{tally.lost / answers:.4f}", plain(tally.prompt_id)])) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -88,10 +112,14 @@ def _example(item: dict, names: Sequence[str]) -> str:
     for name, answers in zip(names, item["runs"], strict=True):
         for answer in answers:
             score = "none" if answer["score"] is None else f"{answer['score']:.4f}"
-            lines.append(f"**{plain(name)}**, {answer['status']}, score {score}:\n\n{block(answer['answer'] or '(no final answer)')}\n")
+            lines.append(
+                f"**{plain(name)}**, {answer['status']}, score {score}:\n\n{block(answer['answer'] or '(no final answer)')}\n"
+            )
             lines += ["| points | criterion | verdict | reason |", "|---|---|---|---|"]
             for criterion, said in zip(item["rubric"], answer["verdicts"], strict=True):
                 word = {True: "met", False: "not met", None: "unreadable"}[said["verdict"]] if said else "not asked"
-                lines.append(f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} | {plain(said['explanation']) if said else ''} |")
+                lines.append(
+                    f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} | {plain(said['explanation']) if said else ''} |"
+                )
             lines.append("")
     return "\n".join(lines) + "\n"

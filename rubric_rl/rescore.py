@@ -36,7 +36,9 @@ class Table:
     def __str__(self) -> str:
         width = max(8, *(len(version) for _, version in self.parts))
         lines = [f"{'split':>6} {'weights':>{width}} {'answers':>8} {'no score':>9} {'stored':>8} {'rescored':>9}"]
-        for (split, version), part in sorted(self.parts.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])):
+        for (split, version), part in sorted(
+            self.parts.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])
+        ):
             scored = [pair for pair in part if pair[1] is not None]
             means = [statistics.fmean(values) for values in zip(*scored)] or [math.nan] * 2
             counts = f"{len(part):>8} {len(part) - len(scored):>9}"
@@ -46,9 +48,13 @@ class Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rubric_rl.rescore", description=__doc__, allow_abbrev=False)
-    parser.add_argument("records", help="an evaluation's --out, a folder of verdict records, e.g. runs/tiny/verdicts, or one file")
+    parser.add_argument(
+        "records", help="an evaluation's --out, a folder of verdict records, e.g. runs/tiny/verdicts, or one file"
+    )
     parser.add_argument("--out", help="also write one JSON line per answer to this file")
-    parser.add_argument("--summary", action="store_true", help="also the full evaluation table of the last weight version by this rule")
+    parser.add_argument(
+        "--summary", action="store_true", help="also the full evaluation table of the last weight version by this rule"
+    )
     parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
     add_rule_flags(parser)
     args = parser.parse_args()

@@ -55,7 +55,9 @@ class Rule:
         if not self.uniform and not self.weights:
             return criterion
         points = math.copysign(1, criterion.points) if self.uniform else criterion.points
-        return replace(criterion, points=points * math.prod(factor for tag, factor in self.weights if tag in criterion.tags))
+        return replace(
+            criterion, points=points * math.prod(factor for tag, factor in self.weights if tag in criterion.tags)
+        )
 
 
 def score_of(judged: Judged) -> float:
@@ -76,19 +78,50 @@ def tag_scores(judged: Judged) -> dict[str, float]:
 def add_rule_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `rule_from` reads."""
     group = parser.add_argument_group("scoring rule (default: the training reward's)")
-    group.add_argument("--unreadable", choices=UNREADABLE, default="against", help="how an unreadable verdict counts (default: %(default)s the policy)")
+    group.add_argument(
+        "--unreadable",
+        choices=UNREADABLE,
+        default="against",
+        help="how an unreadable verdict counts (default: %(default)s the policy)",
+    )
     group.add_argument("--clip", action="store_true", help="clip each answer's score to [0, 1]")
     group.add_argument("--uniform", action="store_true", help="every criterion weighs 1, a negative one -1")
-    group.add_argument("--weight", action="append", default=[], metavar="TAG=FACTOR", help="multiply the points of criteria with a tag, e.g. axis:accuracy=2")
-    group.add_argument("--only", action="append", default=[], metavar="TAG", help="only criteria with this tag, e.g. level:example; may be repeated")
-    group.add_argument("--drop", action="append", default=[], metavar="TAG", help="no criteria with this tag; may be repeated")
-    group.add_argument("--length-penalty", default="0", help=f"subtract P x (characters - 2000) / 500: a number, or {', '.join(PENALTIES)}")
+    group.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="TAG=FACTOR",
+        help="multiply the points of criteria with a tag, e.g. axis:accuracy=2",
+    )
+    group.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TAG",
+        help="only criteria with this tag, e.g. level:example; may be repeated",
+    )
+    group.add_argument(
+        "--drop", action="append", default=[], metavar="TAG", help="no criteria with this tag; may be repeated"
+    )
+    group.add_argument(
+        "--length-penalty",
+        default="0",
+        help=f"subtract P x (characters - 2000) / 500: a number, or {', '.join(PENALTIES)}",
+    )
 
 
 def rule_from(args: argparse.Namespace) -> Rule:
     """The rule that the flags of `add_rule_flags` describe; raises UserError for a weight or penalty that is none."""
     weights = tuple(_weight(text) for text in args.weight)
-    return Rule(args.unreadable, args.clip, args.uniform, weights, tuple(args.only), tuple(args.drop), penalty_from(args.length_penalty))
+    return Rule(
+        args.unreadable,
+        args.clip,
+        args.uniform,
+        weights,
+        tuple(args.only),
+        tuple(args.drop),
+        penalty_from(args.length_penalty),
+    )
 
 
 def penalty_from(text: str) -> float:

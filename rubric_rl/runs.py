@@ -20,7 +20,9 @@ class Run:
         self.folder = Path(folder)
         place = self.folder / "verdicts" if (self.folder / "verdicts").is_dir() else self.folder
         if not place.exists():
-            raise DataError(f"{self.folder}: no such folder or file; name an evaluation's --out or a folder of verdict records")
+            raise DataError(
+                f"{self.folder}: no such folder or file; name an evaluation's --out or a folder of verdict records"
+            )
         self._paths = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
         self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER -> (number of the file, offset)
         for number, path in enumerate(self._paths):

@@ -45,8 +45,16 @@ class Row:
     def to_json(self) -> dict:
         """The JSONL row that slime and the CPU trainer read: `prompt` is templated, `metadata` reaches the reward hook."""
         rubrics = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.rubric]
-        metadata = {"prompt_id": self.prompt_id, "messages": list(self.messages), "rubrics": rubrics, "theme": self.theme}
-        return {"prompt": list(self.messages), "metadata": metadata | {"example_tags": list(self.example_tags)} | self.extra}
+        metadata = {
+            "prompt_id": self.prompt_id,
+            "messages": list(self.messages),
+            "rubrics": rubrics,
+            "theme": self.theme,
+        }
+        return {
+            "prompt": list(self.messages),
+            "metadata": metadata | {"example_tags": list(self.example_tags)} | self.extra,
+        }
 
 
 def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
@@ -57,7 +65,9 @@ def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
             no user turn at the end, an empty criterion, points that are zero or not finite, no positive points.
     """
     if not isinstance(metadata, dict):
-        raise DataError(f"{where}: metadata is {type(metadata).__name__}, not an object; make the rows with data_preprocess.py")
+        raise DataError(
+            f"{where}: metadata is {type(metadata).__name__}, not an object; make the rows with data_preprocess.py"
+        )
     prompt_id = metadata.get("prompt_id")
     if not isinstance(prompt_id, str) or not prompt_id:
         raise DataError(f"{where}: prompt_id is missing; make the rows with data_preprocess.py")
@@ -77,7 +87,11 @@ def _messages(messages, where: str) -> tuple[dict, ...]:
     if not isinstance(messages, (list, tuple)) or not messages:
         raise DataError(f"{where}: messages is not a list of chat messages")
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ROLES
+            or not isinstance(message.get("content"), str)
+        ):
             raise DataError(f"{where}: each message needs a role of {', '.join(ROLES)} and a text content")
     if messages[-1]["role"] != "user":
         raise DataError(f"{where}: the last message is from the {messages[-1]['role']}; it must be the user's")
@@ -110,7 +124,9 @@ def _tags(tags, where: str) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def read_jsonl(path: str | os.PathLike, cut_end: bool = False, refused: list[str] | None = None) -> Iterator[tuple[int, dict]]:
+def read_jsonl(
+    path: str | os.PathLike, cut_end: bool = False, refused: list[str] | None = None
+) -> Iterator[tuple[int, dict]]:
     """Yields (line number, value). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them.
 
     With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. A broken line raises DataError with file

@@ -21,7 +21,9 @@ class GraderSettings:
     mode: typing.Literal["explain", "direct", "checklist"] = "explain"
     thinking: bool = False
     votes: int = 1  # verdicts asked per criterion; the majority counts, a tie never helps the policy
-    truncated: typing.Literal["zero", "grade"] = "zero"  # an answer cut at the length limit: score 0, or graded as it stands
+    truncated: typing.Literal["zero", "grade"] = (
+        "zero"  # an answer cut at the length limit: score 0, or graded as it stands
+    )
     temperature: float = 0.6
     top_p: float = 0.95
     top_k: int = 20
@@ -36,7 +38,8 @@ class GraderSettings:
     url: str = ""  # base URL of the grader; empty: the router of the run (the policy grades itself)
     model: str = ""  # model name for an OpenAI-compatible endpoint
     tokenizer: str = ""  # folder with tokenizer.json and the chat template, for api sglang; empty: the policy's
-    extra_body: dict = dataclasses.field(default_factory=dict)  # further request fields for an OpenAI-compatible endpoint
+    # further request fields for an OpenAI-compatible endpoint
+    extra_body: dict = dataclasses.field(default_factory=dict)
     api_key_env: str = ""  # environment variable that holds the endpoint's key
     engine: str = ""  # name of a model of --sglang-config that grades; empty: the policy, or `url`
     teacher: str = ""  # YAML file of grader_* keys: another endpoint that grades a share of the training prompts
@@ -47,15 +50,30 @@ class GraderSettings:
         for field in dataclasses.fields(self):
             _check_type(field, getattr(self, field.name))
         if self.votes < 1 or self.concurrency < 1 or self.max_tokens < 1 or min(self.rereads, self.retries) < 0:
-            raise UserError("grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads and _retries at least 0")
-        if self.timeout <= 0 or self.temperature < 0 or not 0 < self.top_p <= 1 or (self.top_k < 1 and self.top_k != -1):
-            raise UserError("grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all")
+            raise UserError(
+                "grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads and _retries at least 0"
+            )
+        if (
+            self.timeout <= 0
+            or self.temperature < 0
+            or not 0 < self.top_p <= 1
+            or (self.top_k < 1 and self.top_k != -1)
+        ):
+            raise UserError(
+                "grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all"
+            )
         if self.votes > 1 and (self.mode == "direct" or self.temperature == 0):
-            raise UserError("grader_votes above 1 needs sampled replies: set grader_mode to explain or checklist and a temperature")
+            raise UserError(
+                "grader_votes above 1 needs sampled replies: set grader_mode to explain or checklist and a temperature"
+            )
         if not 0 <= self.teacher_share <= 1 or bool(self.teacher_share) != bool(self.teacher):
-            raise UserError("grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, the file that names the teacher")
+            raise UserError(
+                "grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, the file that names the teacher"
+            )
         if self.engine and (self.url or self.api != "sglang"):
-            raise UserError("grader_engine names a model of --sglang-config, so grader_url stays empty and grader_api is sglang")
+            raise UserError(
+                "grader_engine names a model of --sglang-config, so grader_url stays empty and grader_api is sglang"
+            )
         if self.mode == "direct" and self.thinking:
             raise UserError("grader_mode direct reads the first token of the reply, so grader_thinking must be false")
 
@@ -73,7 +91,10 @@ def load_settings(source: typing.Mapping | str | Path, **overrides) -> GraderSet
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            raise UserError(f"unknown grader setting {key}" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"))
+            raise UserError(
+                f"unknown grader setting {key}"
+                + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
+            )
     return GraderSettings(**{key.removeprefix(PREFIX): value for key, value in values.items()} | overrides)
 
 
@@ -81,7 +102,9 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); pass --custom-config-path a YAML file of grader_* keys") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); pass --custom-config-path a YAML file of grader_* keys"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -29,7 +29,9 @@ class Side:
         self.run, self.rule = run, rule
         self.summary = Summary(rule=rule, penalty=penalty)
         self.criteria: dict[int, Tally] = {}  # hash of the text -> tally: no text is kept
-        self.listed: dict[str, list] = {}  # prompt_id -> [theme, number of the prompt's answers with a score, their sum]
+        self.listed: dict[
+            str, list
+        ] = {}  # prompt_id -> [theme, number of the prompt's answers with a score, their sum]
         for record in run:
             self._add(record)
         self.records = run.by_prompt()
@@ -87,8 +89,14 @@ def example(prompt_id: str, sides: list[Side]) -> dict:
         "id": prompt_id,
         "theme": first["theme"],
         "messages": first.get("messages", []),
-        "rubric": [{"criterion": text, "points": points, "tags": item["tags"]} for (text, points), item in zip(items, first["rubrics"])],
-        "runs": [[_answer(record, items, side.rule) for record in records] for side, records in zip(sides, found, strict=True)],
+        "rubric": [
+            {"criterion": text, "points": points, "tags": item["tags"]}
+            for (text, points), item in zip(items, first["rubrics"])
+        ],
+        "runs": [
+            [_answer(record, items, side.rule) for record in records]
+            for side, records in zip(sides, found, strict=True)
+        ],
     }
 
 

@@ -55,7 +55,9 @@ def split(source: Source, options: Options = Options()) -> Split:
     _check_counts(source, hard_ids, options, result)
     _choose(options, result)
     if not result.easy or not result.hard:
-        raise DataError(f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {result.refused[:1]}")
+        raise DataError(
+            f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {result.refused[:1]}"
+        )
     return result
 
 
@@ -65,7 +67,9 @@ def _read(source: Source, options: Options, result: Split) -> list[Row]:
     for where, item in raw_rows(source.full, result.refused):
         try:
             item = _convert(item, options, where)
-            result.seen |= {item["prompt_id"]} if isinstance(item, dict) and isinstance(item.get("prompt_id"), str) else set()
+            result.seen |= (
+                {item["prompt_id"]} if isinstance(item, dict) and isinstance(item.get("prompt_id"), str) else set()
+            )
             row = to_row(item, where)
         except DataError as error:
             result.refused.append(str(error))
@@ -89,7 +93,9 @@ def _convert(item: dict, options: Options, where: str) -> dict:
 def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
     if source.hard is None:
         if not options.hold_out:
-            raise DataError(f"{source.full}: which prompts are held out for evaluation? pass --hard FILE, or --hold-out N to draw N")
+            raise DataError(
+                f"{source.full}: which prompts are held out for evaluation? pass --hard FILE, or --hold-out N to draw N"
+            )
         return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
     broken: list[str] = []
     ids = set()
@@ -106,7 +112,9 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
 
 def _check_counts(source: Source, hard_ids: set[str], options: Options, result: Split) -> None:
     if missing := hard_ids - result.seen:
-        raise DataError(f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; take both files of one release")
+        raise DataError(
+            f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; take both files of one release"
+        )
     counts = (len(result.easy), len(result.hard))
     result.subset = counts != (FULL_ROWS - HARD_ROWS, HARD_ROWS)
     if result.subset and not options.allow_subset:
@@ -184,25 +192,46 @@ def _tokens(row: Row, options: Options) -> int:
 
 def report(result: Split, options: Options) -> str:
     """What was written and what was not, in a few lines; the same text for the same input."""
-    lines = ["a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release"] if result.subset else []
-    lines += [f"refused {number} rows: {reason}" for reason, number in _counted(_reason(line) for line in result.refused)]
+    lines = (
+        ["a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release"] if result.subset else []
+    )
+    lines += [
+        f"refused {number} rows: {reason}" for reason, number in _counted(_reason(line) for line in result.refused)
+    ]
     lines += [f"left out {number} {rule}" for rule, number in result.left_out.items() if number]
-    for name, rows in (("training", result.easy), ("evaluation", result.hard), ("evaluation sample", result.hard_sample)):
+    for name, rows in (
+        ("training", result.easy),
+        ("evaluation", result.hard),
+        ("evaluation sample", result.hard_sample),
+    ):
         criteria = [criterion for row in rows for criterion in row.rubric]
         negative = sum(criterion.points < 0 for criterion in criteria) / max(len(criteria), 1)
         lines.append(f"{name}: {len(rows)} prompts, {len(criteria)} criteria, {negative:.1%} negative")
         lines.append(f"  {_lengths(rows, options)}")
-        lines.append("  themes: " + ", ".join(f"{theme or 'none'} {number}" for theme, number in _counted(row.theme for row in rows)))
-        lines.append("  axes: " + ", ".join(f"{axis or 'none'} {number}" for axis, number in _counted(c.tag("axis") for c in criteria)))
+        lines.append(
+            "  themes: "
+            + ", ".join(f"{theme or 'none'} {number}" for theme, number in _counted(row.theme for row in rows))
+        )
+        lines.append(
+            "  axes: "
+            + ", ".join(f"{axis or 'none'} {number}" for axis, number in _counted(c.tag("axis") for c in criteria))
+        )
     return "\n".join(lines) + "\n"
 
 
 def _lengths(rows: list[Row], options: Options) -> str:
     if options.template is None:
-        sizes, unit = [sum(len(m["content"]) for m in row.messages) for row in rows], "characters (tokens: --tokenizer FOLDER)"
+        sizes, unit = (
+            [sum(len(m["content"]) for m in row.messages) for row in rows],
+            "characters (tokens: --tokenizer FOLDER)",
+        )
     else:
         sizes, unit = [_tokens(row, options) for row in rows], "tokens"
-    return f"prompt: median {statistics.median(sizes):g}, longest {max(sizes)}, in all {sum(sizes)} {unit}" if sizes else "empty"
+    return (
+        f"prompt: median {statistics.median(sizes):g}, longest {max(sizes)}, in all {sum(sizes)} {unit}"
+        if sizes
+        else "empty"
+    )
 
 
 def _reason(line: str) -> str:

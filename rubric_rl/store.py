@@ -24,7 +24,9 @@ class Store:
     in memory. Use it as a context manager: it locks the folder.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping, results: str = "verdicts/verdicts.jsonl", moved: bool = False):
+    def __init__(
+        self, folder: str | Path, settings: Mapping, results: str = "verdicts/verdicts.jsonl", moved: bool = False
+    ):
         """`settings` are all that a result depends on; `moved` accepts other endpoint URLs than before.
 
         Raises UserError when the folder belongs to a run with other settings, naming them, or is in use.
@@ -47,7 +49,9 @@ class Store:
             self._results = self.results.open("ab", buffering=0)
         except OSError as error:
             self._lock.close()
-            raise UserError(f"{self.folder}: in use by another run, or not writable ({error.strerror}); choose another --out") from None
+            raise UserError(
+                f"{self.folder}: in use by another run, or not writable ({error.strerror}); choose another --out"
+            ) from None
         except BaseException:
             self._lock.close()
             raise
@@ -68,10 +72,14 @@ class Store:
             if moved:
                 differing = [key for key in differing if key.rpartition(".")[2] not in _MAY_MOVE]
             if differing:
-                shown = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing)
+                shown = "; ".join(
+                    f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing
+                )
                 only_url = all(key.rpartition(".")[2] in _MAY_MOVE for key in differing)
                 hint = " (the same model at another place: add --moved)" if only_url else ""
-                raise UserError(f"{self.folder}: holds a run with other settings: {shown}; choose another --out or the old settings{hint}")
+                raise UserError(
+                    f"{self.folder}: holds a run with other settings: {shown}; choose another --out or the old settings{hint}"
+                )
         write_jsonl(path, [settings])
 
     def recall(self, question: str) -> Reply | None:
@@ -147,7 +155,11 @@ def _cut_torn_end(path: Path) -> None:
 def _flat(value, prefix: str = "") -> dict:
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    return {key: one for name, item in value.items() for key, one in _flat(item, f"{prefix}.{name}" if prefix else name).items()}
+    return {
+        key: one
+        for name, item in value.items()
+        for key, one in _flat(item, f"{prefix}.{name}" if prefix else name).items()
+    }
 
 
 def _short(value) -> str:

@@ -128,14 +128,19 @@ class Summary:
             "characters_per_answer": float(np.mean(self.characters)),
             "rule": str(self.rule),
         }
-        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | self._counts(prices or {})
+        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | self._counts(
+            prices or {}
+        )
 
     def _counts(self, prices: Mapping) -> dict:
-        cost = {who: round(sum(p * n for p, n in zip(price, self._billed(who))) / 1e6, 4) for who, price in prices.items()}
+        cost = {
+            who: round(sum(p * n for p, n in zip(price, self._billed(who))) / 1e6, 4) for who, price in prices.items()
+        }
         names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
         statuses = ("graded", *NO_CALL, "ungraded", "without_score")
         return {
-            "answers": {"all": sum(self.answers.values()) - self.answers["without_score"]} | {n: self.answers[n] for n in statuses},
+            "answers": {"all": sum(self.answers.values()) - self.answers["without_score"]}
+            | {n: self.answers[n] for n in statuses},
             "criteria": {name: self.criteria[name] for name in names},
             "tokens": dict(self.tokens),
             "calls": self.calls,

@@ -32,7 +32,9 @@ def bars(rows: Sequence[tuple[str, Sequence[Bar | None]]]) -> str:
     parts, top = [], 4.0
     for label, row in rows:
         height = len(row) * (BAR + 2)
-        parts.append(f'<text class="label" x="{LABEL - 10}" y="{top + height / 2 + 3:.1f}" text-anchor="end">{escape(label)}</text>')
+        parts.append(
+            f'<text class="label" x="{LABEL - 10}" y="{top + height / 2 + 3:.1f}" text-anchor="end">{escape(label)}</text>'
+        )
         for number, bar in enumerate(row):
             if bar:
                 parts.append(_bar(bar, number, top + number * (BAR + 2), x))
@@ -71,7 +73,9 @@ def histogram(runs: Sequence[Sequence[float]], edges: Sequence[float]) -> str:
                 f'y="{10 + height - tall:.1f}" width="{thick:.1f}" height="{tall:.1f}" rx="2"/></g>'
             )
     for i, edge in enumerate(edges):
-        parts.append(f'<text class="tick" x="{10 + i * slot:.1f}" y="{height + 26}" text-anchor="middle">{edge:.1f}</text>')
+        parts.append(
+            f'<text class="tick" x="{10 + i * slot:.1f}" y="{height + 26}" text-anchor="middle">{edge:.1f}</text>'
+        )
     parts.append(f'<path class="axis" d="M10 {height + 10}H{10 + width}"/>')
     return _frame(height + 34, "".join(parts))
 
@@ -90,7 +94,9 @@ def _axis(ticks: Sequence[float], x, bottom: float, step: float) -> str:
     for tick in ticks:
         kind = "axis" if abs(tick) < step / 1e3 else "grid"
         parts.append(f'<path class="{kind}" d="M{x(tick):.1f} 0V{bottom:.1f}"/>')
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick + 0:.{digits}f}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick + 0:.{digits}f}</text>'
+        )
     return "".join(parts)
 
 

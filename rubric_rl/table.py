@@ -11,13 +11,20 @@ def summary_lines(result: Mapping) -> list[str]:
 
 
 def _reference_lines(result: Mapping) -> list[str]:
-    reference, lines = result["reference"], ["HealthBench score, arithmetic of simple-evals (clipped mean, bootstrap std, n)"]
+    reference, lines = (
+        result["reference"],
+        ["HealthBench score, arithmetic of simple-evals (clipped mean, bootstrap std, n)"],
+    )
     if not reference:
         return lines + ["  none: no answer was graded"]
     rank = {"theme": 0, "axis": 1, "level": 2}
-    names = [name for name in reference if ":n_samples" not in name and ":bootstrap_std" not in name and name != OVERALL]
+    names = [
+        name for name in reference if ":n_samples" not in name and ":bootstrap_std" not in name and name != OVERALL
+    ]
     for name in [OVERALL, *sorted(names, key=lambda name: (rank.get(name.split(":")[0], 3), name))]:
-        lines.append(f"  {name:<58} {reference[name]:7.4f} ± {reference[f'{name}:bootstrap_std']:.4f}  {reference[f'{name}:n_samples']:6}")
+        lines.append(
+            f"  {name:<58} {reference[name]:7.4f} ± {reference[f'{name}:bootstrap_std']:.4f}  {reference[f'{name}:n_samples']:6}"
+        )
     if len(result["worst_at_k"]) > 1:
         lines.append("  worst-at-k  " + "  ".join(f"{k}: {value:.4f}" for k, value in result["worst_at_k"].items()))
     return lines
@@ -42,7 +49,8 @@ def account_lines(result: Mapping) -> list[str]:
     lines = [
         "Account",
         f"  answers  {answers['all']}: " + _counts(answers),
-        f"  criteria {result['criteria']['all'] + result['criteria'].get('not_asked', 0)}: " + _counts(result["criteria"]),
+        f"  criteria {result['criteria']['all'] + result['criteria'].get('not_asked', 0)}: "
+        + _counts(result["criteria"]),
         f"  grader   {result['calls']} calls, tokens: {_tokens(tokens, 'grader')}",
     ]
     if any(value for name, value in tokens.items() if name.startswith("policy_")):
@@ -68,7 +76,9 @@ def bounds(pair: tuple[float, float] | None) -> str:
 def comparison_lines(before: Summary, after: Summary) -> list[str]:
     """Paired differences after - before, overall and by theme and axis, on the prompts that both runs have."""
     lines = ["Paired difference on the same prompts (unclipped means over prompts, 95% by prompt)"]
-    lines.append(f"  {'':<40} {'prompts':>8} {'before':>8} {'after':>8} {'diff':>8}  {'interval':<20} better/equal/worse")
+    lines.append(
+        f"  {'':<40} {'prompts':>8} {'before':>8} {'after':>8} {'diff':>8}  {'interval':<20} better/equal/worse"
+    )
     for name in [OVERALL, *after.shown("theme"), *after.shown("axis")]:
         if pair := paired(before, after, name):
             lines.append(

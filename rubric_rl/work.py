@@ -31,7 +31,9 @@ class Progress:
         if error:
             self.bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
         if self.in_a_row >= self.give_up_after > 0:
-            raise GaveUp(f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; mend that and run the same command again")
+            raise GaveUp(
+                f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; mend that and run the same command again"
+            )
 
 
 async def work_through(jobs: Iterable, work: Callable[..., Awaitable[None]], workers: int) -> None:

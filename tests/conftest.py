@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported: on few cores, threads only get in each other's way
+# before torch is imported: on few cores, threads only get in each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine makes a law slow, not wrong.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

@@ -16,7 +16,13 @@ STATE = Path(os.environ["FAKE"])
 
 def record(name: str, words: list[str]) -> None:
     """One line in calls.jsonl; `key` shows whether the secret came along in the environment."""
-    call = {"name": name, "words": words, "pid": os.getpid(), "cwd": os.getcwd(), "key": os.environ.get("WANDB_API_KEY")}
+    call = {
+        "name": name,
+        "words": words,
+        "pid": os.getpid(),
+        "cwd": os.getcwd(),
+        "key": os.environ.get("WANDB_API_KEY"),
+    }
     with open(STATE / "calls.jsonl", "a") as calls:
         calls.write(json.dumps(call) + "\n")
 
@@ -56,7 +62,9 @@ def job_submit(words: list[str]) -> int:
     status.unlink(missing_ok=True)
     script = 'trap "exit 1" TERM; "$@" & wait $!; echo $? >"$0.new" && mv "$0.new" "$0"'
     shown = subprocess.DEVNULL if "LOG_BREAKS" in env else None
-    job = subprocess.Popen(["bash", "-c", script, str(status), *entrypoint], env=env, start_new_session=True, stdout=shown, stderr=shown)
+    job = subprocess.Popen(
+        ["bash", "-c", script, str(status), *entrypoint], env=env, start_new_session=True, stdout=shown, stderr=shown
+    )
     (STATE / "job.pid").write_text(str(job.pid))
     if "LOG_BREAKS" in os.environ:
         return 0

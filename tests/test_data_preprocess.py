@@ -20,7 +20,10 @@ def raw(number: int, **more) -> dict:
 
 
 def write(path, rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -43,7 +46,11 @@ def test_hard_ids_are_evaluation_and_all_others_training(source, tmp_path, capsy
     assert ids(tmp_path / "out" / "healthbench_easy.jsonl") == [f"id{n}" for n in range(6)]
     assert ids(tmp_path / "out" / "healthbench_hard.jsonl") == [f"id{n}" for n in range(6, 10)]
     row = json.loads((tmp_path / "out" / "healthbench_easy.jsonl").read_text().split("\n")[0])
-    assert row["prompt"] == row["metadata"]["messages"] and row["metadata"]["theme"] == "t0" and row["metadata"]["canary"] == "c"
+    assert (
+        row["prompt"] == row["metadata"]["messages"]
+        and row["metadata"]["theme"] == "t0"
+        and row["metadata"]["canary"] == "c"
+    )
     text = capsys.readouterr().out
     assert text == (tmp_path / "out" / "healthbench_report.txt").read_text()
     assert text.startswith("a subset") and "training: 6 prompts, 12 criteria, 50.0% negative" in text
@@ -53,7 +60,12 @@ def test_output_is_byte_identical(source, tmp_path):
     for out in ("one", "two"):
         run(source, tmp_path / out, "--allow-subset", "--sample", "3", "--seed", "7")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["healthbench_easy.jsonl", "healthbench_hard.jsonl", "healthbench_hard_sample.jsonl", "healthbench_report.txt"]
+    assert names == [
+        "healthbench_easy.jsonl",
+        "healthbench_hard.jsonl",
+        "healthbench_hard_sample.jsonl",
+        "healthbench_report.txt",
+    ]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
 
 
@@ -103,7 +115,10 @@ def test_a_row_that_cannot_be_scored_is_refused_by_place_and_reason(reason, tmp_
 
 def test_line_separators_inside_strings_do_not_split_rows(tmp_path):
     rows = [raw(0, prompt=[{"role": "user", "content": "a\u2028b\u0085c"}]), raw(1)]
-    result = split(Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[1:])), Options(allow_subset=True))
+    result = split(
+        Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[1:])),
+        Options(allow_subset=True),
+    )
     assert result.easy[0].messages[0]["content"] == "a\u2028b\u0085c" and not result.refused
 
 
@@ -121,7 +136,11 @@ def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_pat
     source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[3:]))
     result = split(source, Options(allow_subset=True))
     assert [row.prompt_id for row in result.easy] == ["id0"]
-    assert [c.points for c in result.easy[0].rubric] == [5, 1] and [c.points for c in result.hard[0].rubric] == [5, 1, 3]
+    assert [c.points for c in result.easy[0].rubric] == [5, 1] and [c.points for c in result.hard[0].rubric] == [
+        5,
+        1,
+        3,
+    ]
     assert sorted(result.left_out.values()) == [1, 1, 1]
 
 
@@ -133,7 +152,9 @@ def test_samples_do_not_depend_on_the_order_of_rows(source, tmp_path):
     for part in ("easy", "hard", "hard_sample"):
         assert {r.prompt_id for r in getattr(first, part)} == {r.prompt_id for r in getattr(second, part)}
     assert [len(first.easy), len(first.hard), len(first.hard_sample)] == [2, 2, 1]
-    assert any(split(source, Options(allow_subset=True, sample=2, seed=seed)).easy != second.easy for seed in range(4, 9))
+    assert any(
+        split(source, Options(allow_subset=True, sample=2, seed=seed)).easy != second.easy for seed in range(4, 9)
+    )
 
 
 class Words:
@@ -147,7 +168,11 @@ class Words:
 
 
 def test_long_training_prompts_are_left_out(tmp_path):
-    rows = [raw(0), raw(1, prompt=[{"role": "user", "content": "a b c"}]), raw(2, prompt=[{"role": "user", "content": "a b c d"}])]
+    rows = [
+        raw(0),
+        raw(1, prompt=[{"role": "user", "content": "a b c"}]),
+        raw(2, prompt=[{"role": "user", "content": "a b c d"}]),
+    ]
     source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[2:]))
     options = Options(allow_subset=True, max_prompt_tokens=2, template=Words())
     result = split(source, options)
@@ -175,13 +200,28 @@ def test_other_data_with_a_converter_and_a_drawn_hold_out(tmp_path, capsys):
 
 
 def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
-    path = write(tmp_path / "other.jsonl", [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)] + [{"x": 1}])
-    flags = ["--source", str(path), "--out", str(tmp_path), "--allow-subset", "--hold-out", "1", "--converter", "rubric_rl.converters.plain"]
+    path = write(
+        tmp_path / "other.jsonl",
+        [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)] + [{"x": 1}],
+    )
+    flags = [
+        "--source",
+        str(path),
+        "--out",
+        str(tmp_path),
+        "--allow-subset",
+        "--hold-out",
+        "1",
+        "--converter",
+        "rubric_rl.converters.plain",
+    ]
     assert data_preprocess.main(flags) == 0
     assert "other.jsonl:5: the converter raised KeyError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]])
+@pytest.mark.parametrize(
+    "flags", [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]]
+)
 def test_impossible_flags_are_refused(flags, capsys, monkeypatch):
     monkeypatch.delenv("HF_CKPT_PATH", raising=False)
     with pytest.raises(SystemExit) as end:

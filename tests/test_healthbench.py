@@ -162,10 +162,15 @@ def test_consensus_keeps_agreed_criteria():
 
 
 def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
-    item = {"prompt": "ask", "rubrics": [{"description": "says so", "weight": 2}, {"criterion": "lies", "points": -1, "tags": ["axis:a"]}]}
+    item = {
+        "prompt": "ask",
+        "rubrics": [{"description": "says so", "weight": 2}, {"criterion": "lies", "points": -1, "tags": ["axis:a"]}],
+    }
     row = to_row(plain(item), "f:1")
     assert [(c.text, c.points, c.tags) for c in row.rubric] == [("says so", 2, ()), ("lies", -1, ("axis:a",))]
-    assert row.messages == ({"role": "user", "content": "ask"},) and row.prompt_id == to_row(plain(item), "f:9").prompt_id
+    assert (
+        row.messages == ({"role": "user", "content": "ask"},) and row.prompt_id == to_row(plain(item), "f:9").prompt_id
+    )
 
 
 @pytest.mark.parametrize("path", ["nothing", "rubric_rl.converters.absent", "no_such_module.f"])

@@ -29,7 +29,9 @@ SHAPE = "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attent
 
 def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
     keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
-    return subprocess.run(["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -42,13 +44,22 @@ def test_dry_run_prints_the_command_word_by_word_without_slime(name):
     assert words[words.index("--custom-config-path") + 1] == str(ROOT / "configs/grader.yaml")  # the job runs elsewhere
 
 
-@pytest.mark.parametrize("name, split, per_token", [("run_qwen3_8B.sh", True, False), ("run_qwen3_32B.sh", False, True)])
+@pytest.mark.parametrize(
+    "name, split, per_token", [("run_qwen3_8B.sh", True, False), ("run_qwen3_32B.sh", False, True)]
+)
 def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
     default = Words(shlex.split(script(name, DRY_RUN="1").stdout)[2:])
     assert ("colocate" in default, "calculate-per-token-loss" in default) == (not split, per_token)
     other = Words(shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[2:])
     assert ("colocate" in other) == split
-    experiment = ("rollout-batch-size", "n-samples-per-prompt", "global-batch-size", "lr", "rollout-max-response-len", "num-epoch")
+    experiment = (
+        "rollout-batch-size",
+        "n-samples-per-prompt",
+        "global-batch-size",
+        "lr",
+        "rollout-max-response-len",
+        "num-epoch",
+    )
     assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
 
 
@@ -60,11 +71,16 @@ def test_model_flags_come_from_slimes_own_file(tmp_path):
 
 
 def test_wandb_is_an_environment_variable_and_no_key_is_printed():
-    done = script("run_qwen3_8B.sh", DRY_RUN="1", WANDB_PROJECT="rubrics", WANDB_API_KEY="secret", SAVE_PATH="/runs/first")
+    done = script(
+        "run_qwen3_8B.sh", DRY_RUN="1", WANDB_PROJECT="rubrics", WANDB_API_KEY="secret", SAVE_PATH="/runs/first"
+    )
     assert "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout and "secret" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("env, message", [({}, "HF_CKPT_PATH is not set"), ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate")])
+@pytest.mark.parametrize(
+    "env, message",
+    [({}, "HF_CKPT_PATH is not set"), ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate")],
+)
 def test_what_is_missing_is_one_line(env, message):
     done = script("run_qwen3_8B.sh", **env)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
@@ -105,15 +121,29 @@ def good(tmp_path, monkeypatch):
         --custom-config-path {tmp_path}/grader.yaml --rollout-batch-size 32 --n-samples-per-prompt 4 --global-batch-size 32 --num-rollout 10
         --rollout-max-response-len 6144 --tensor-model-parallel-size 2 --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
         --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel --custom-rm-path self_reward_rm.reward""".split()
-    options = Namespace(slime_dir=tmp_path / "slime", megatron_dir=tmp_path / "mega", nnodes=1, gpus_per_node=8, ports=[], running_ray=False)
+    options = Namespace(
+        slime_dir=tmp_path / "slime",
+        megatron_dir=tmp_path / "mega",
+        nnodes=1,
+        gpus_per_node=8,
+        ports=[],
+        running_ray=False,
+    )
     smi = SimpleNamespace(lines=["81559, 1"] * 8)
     run = subprocess.run
-    smi_output = lambda *a, **k: SimpleNamespace(stdout="\n".join(smi.lines)) if a[0][0] == "nvidia-smi" else run(*a, **k)  # noqa: E731
+
+    def smi_output(*a, **k):
+        return SimpleNamespace(stdout="\n".join(smi.lines)) if a[0][0] == "nvidia-smi" else run(*a, **k)
+
     monkeypatch.setattr(preflight.subprocess, "run", smi_output)
     monkeypatch.setattr(preflight, "flags", lambda words, options: iter(()))  # tests/contracts runs slime's parser
     monkeypatch.setattr(preflight, "hook", lambda words, options: iter(()))  # a process per hook; has its own test
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
-    monkeypatch.setattr(rows, "ChatTemplate", lambda folder: SimpleNamespace(render=lambda messages, thinking: "x", count=lambda text: 100))
+    monkeypatch.setattr(
+        rows,
+        "ChatTemplate",
+        lambda folder: SimpleNamespace(render=lambda messages, thinking: "x", count=lambda text: 100),
+    )
     rows.read.cache_clear()
     return SimpleNamespace(flags=flags, options=options, smi=smi, path=tmp_path)
 
@@ -161,7 +191,9 @@ def test_each_failure_is_one_line(good, flags, message):
 
 def test_hooks_are_imported_as_the_job_will(monkeypatch):
     monkeypatch.chdir(ROOT)
-    words = Words(["--custom-rm-path", "self_reward_rm.reward", "--dynamic-sampling-filter-path", "self_reward_rm.keep"])
+    words = Words(
+        ["--custom-rm-path", "self_reward_rm.reward", "--dynamic-sampling-filter-path", "self_reward_rm.keep"]
+    )
     (line,) = preflight.hook(words, None)
     assert line.startswith("self_reward_rm.keep cannot be imported inside the job (AttributeError")
 
@@ -174,11 +206,17 @@ def test_hard_prompts_in_the_training_file_are_refused(good):
 def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
     write_jsonl(good.path / "healthbench_easy.jsonl", map(row, [1, 2, 101]))
     write_jsonl(good.path / "sample.jsonl", [row(100)])
-    assert any("training on the test set" in line for line in found(good, "--eval-prompt-data", "hard", str(good.path / "sample.jsonl")))
+    assert any(
+        "training on the test set" in line
+        for line in found(good, "--eval-prompt-data", "hard", str(good.path / "sample.jsonl"))
+    )
 
 
 def test_rows_without_rubrics_are_refused(good):
-    write_jsonl(good.path / "healthbench_easy.jsonl", [{"prompt": "x", "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]}}])
+    write_jsonl(
+        good.path / "healthbench_easy.jsonl",
+        [{"prompt": "x", "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]}}],
+    )
     assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in found(good))
 
 
@@ -192,7 +230,9 @@ def test_machine_and_checkouts(good, monkeypatch):
     good.options.megatron_dir = good.path
     lines = found(good)
     assert any("1 checkpoints of 115 GB are to come, 100 GB are free" in line for line in lines)
-    assert any("version 0.2.9, but 0.3.1 or later" in line for line in lines) and any("MEGATRON_DIR" in line for line in lines)
+    assert any("version 0.2.9, but 0.3.1 or later" in line for line in lines) and any(
+        "MEGATRON_DIR" in line for line in lines
+    )
 
 
 def test_a_port_in_use_is_named_where_a_ray_is_to_be_started():
@@ -210,8 +250,15 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
 
 def test_unknown_abbreviated_and_removed_flags_are_named():
     known = {"--lr", "--global-batch-size", "--global-batch-tokens"}
-    lines = problems(["--lr", "-1", "--global-batch", "3", "--slime-router-port=1", "--lrr", "--use-slime-router"], known)
-    assert [line.split()[0] for line in lines] == ["--global-batch", "--slime-router-port", "--lrr", "--use-slime-router"]
+    lines = problems(
+        ["--lr", "-1", "--global-batch", "3", "--slime-router-port=1", "--lrr", "--use-slime-router"], known
+    )
+    assert [line.split()[0] for line in lines] == [
+        "--global-batch",
+        "--slime-router-port",
+        "--lrr",
+        "--use-slime-router",
+    ]
     assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
 
 
@@ -221,7 +268,9 @@ def test_unknown_abbreviated_and_removed_flags_are_named():
 def test_parameters_and_memory_by_arithmetic():
     shape = shape_of(Words(SHAPE.split()))
     assert shape.parameters == 8_190_735_360 and shape.kv_bytes == 147_456  # Qwen3-8B's own count
-    words = Words([*SHAPE.split(), *"--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4".split()])
+    words = Words(
+        [*SHAPE.split(), *"--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4".split()]
+    )
     parts = training_parts(plan_of(words))
     assert [round(parts[name][0] / 1e9, 1) for name in ("weights", "gradients", "optimizer")] == [8.2, 16.4, 24.6]
 
@@ -229,7 +278,12 @@ def test_parameters_and_memory_by_arithmetic():
 def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
     config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
     shape = shape_of(Words(model_args(config)))
-    assert (shape.layers, shape.hidden, shape.vocab, shape.tied) == (config["num_hidden_layers"], config["hidden_size"], config["vocab_size"], True)
+    assert (shape.layers, shape.hidden, shape.vocab, shape.tied) == (
+        config["num_hidden_layers"],
+        config["hidden_size"],
+        config["vocab_size"],
+        True,
+    )
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():
@@ -254,7 +308,9 @@ def test_evaluation_is_named_after_its_grader(tmp_path):
     ],
 )
 def test_a_grader_that_is_nowhere_is_refused(settings, message):
-    args = Namespace(sglang_router_ip="127.0.0.1", sglang_router_port=1, hf_checkpoint=str(ROOT / "rubric_rl/tiny/model"), **settings)
+    args = Namespace(
+        sglang_router_ip="127.0.0.1", sglang_router_port=1, hf_checkpoint=str(ROOT / "rubric_rl/tiny/model"), **settings
+    )
     with pytest.raises(UserError, match=message):
         placement.Graders(args, lambda: False)
 

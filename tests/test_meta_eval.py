@@ -22,7 +22,15 @@ from rubric_rl.tiny.world import rows as tiny_rows
 
 def judged(verdict, labels, prompt="p", category="c", physicians=None, probability=None, status="graded"):
     physicians = physicians if physicians is not None else [f"d{i}" for i in range(len(labels))]
-    return {"verdict": verdict, "labels": labels, "prompt": prompt, "category": category, "physicians": physicians, "probability": probability, "status": status}
+    return {
+        "verdict": verdict,
+        "labels": labels,
+        "prompt": prompt,
+        "category": category,
+        "physicians": physicians,
+        "probability": probability,
+        "status": status,
+    }
 
 
 ROWS = [
@@ -38,7 +46,11 @@ ROWS = [
 class TestCounting:
     @pytest.mark.parametrize(
         "said, labels, counts",
-        [(True, [True, True, False], [2, 1, 0, 0, 0, 0]), (False, [True, False], [0, 0, 1, 1, 0, 0]), (None, [True, False, False], [0, 0, 0, 0, 1, 2])],
+        [
+            (True, [True, True, False], [2, 1, 0, 0, 0, 0]),
+            (False, [True, False], [0, 0, 1, 1, 0, 0]),
+            (None, [True, False, False], [0, 0, 0, 0, 1, 2]),
+        ],
     )
     def test_each_pair_counts_once(self, said, labels, counts):
         assert pairs(said, labels) == counts
@@ -82,10 +94,19 @@ class TestCounting:
 
 class TestCalibration:
     def test_by_hand(self):
-        rows = [judged(True, [True, False], probability=0.9), judged(False, [False], probability=0.12), judged(False, [True], probability=0.18), judged(True, [True], probability=1.0)]
+        rows = [
+            judged(True, [True, False], probability=0.9),
+            judged(False, [False], probability=0.12),
+            judged(False, [True], probability=0.18),
+            judged(True, [True], probability=1.0),
+        ]
         result = Agreement(rows).result()["calibration"]
         table = {row["from"]: (row["labels"], row["probability"], row["met"]) for row in result["table"]}
-        assert table[0.1] == (2, pytest.approx(0.15), 0.5) and table[0.9] == (3, pytest.approx(2.8 / 3), pytest.approx(2 / 3))
+        assert table[0.1] == (2, pytest.approx(0.15), 0.5) and table[0.9] == (
+            3,
+            pytest.approx(2.8 / 3),
+            pytest.approx(2 / 3),
+        )
         assert result["ece"] == pytest.approx(2 / 5 * 0.35 + 3 / 5 * (2.8 / 3 - 2 / 3), abs=1e-12)
         assert result["brier"] == pytest.approx((0.01 + 0.81 + 0.0144 + 0.6724) / 5, abs=1e-12)
 
@@ -98,7 +119,11 @@ def test_before_against_after_on_the_prompts_of_both():
     before = Agreement([judged(False, [True], "p"), judged(True, [False], "q"), judged(True, [True], "old")])
     changed = change(before, after)
     assert changed["prompts"] == 2
-    assert (changed["balanced_f1"]["before"], changed["balanced_f1"]["after"], changed["balanced_f1"]["difference"]) == (0, 1, 1)
+    assert (
+        changed["balanced_f1"]["before"],
+        changed["balanced_f1"]["after"],
+        changed["balanced_f1"]["difference"],
+    ) == (0, 1, 1)
     assert changed["kappa"]["difference"] == 2
 
 
@@ -116,7 +141,20 @@ def meta(tmp_path):
 def run(engine, meta, out, *flags) -> dict:
     async def ask():
         async with engine:
-            flags_ = ["--rows", meta, "--out", out, "--grader-api", "openai", "--grader-url", engine.url, "--grader-model", "m", "--moved", *flags]
+            flags_ = [
+                "--rows",
+                meta,
+                "--out",
+                out,
+                "--grader-api",
+                "openai",
+                "--grader-url",
+                engine.url,
+                "--grader-model",
+                "m",
+                "--moved",
+                *flags,
+            ]
             args = _parser().parse_args([str(f) for f in flags_])
             rows = MetaFile(args.rows, args.limit)
             await _run(args, rows, endpoint_settings(args, "grader", {}))
@@ -128,9 +166,18 @@ def run(engine, meta, out, *flags) -> dict:
 class TestRun:
     def test_asks_each_row_once_without_points_and_resumes(self, meta, tmp_path, monkeypatch, capsys):
         skip_pauses(monkeypatch)
-        engine = FakeEngine(lambda prompt: Fail(500) if "rule 3" in prompt else verdict("rule 0" in prompt or "rule 2" in prompt))
+        engine = FakeEngine(
+            lambda prompt: Fail(500) if "rule 3" in prompt else verdict("rule 0" in prompt or "rule 2" in prompt)
+        )
         result = run(engine, meta, tmp_path / "run")
-        assert result["rows"] == {"all": 6, "graded": 5, "unreadable": 0, "ungraded": 1, "not_asked": 0, "unlabelled": 1}
+        assert result["rows"] == {
+            "all": 6,
+            "graded": 5,
+            "unreadable": 0,
+            "ungraded": 1,
+            "not_asked": 0,
+            "unlabelled": 1,
+        }
         assert all("Criterion: rule" in prompt for prompt in engine.prompts)  # no [points]
         again = FakeEngine(verdict(False))
         assert run(again, meta, tmp_path / "run")["rows"]["graded"] == 6
@@ -158,7 +205,19 @@ class TestRun:
     )  # fmt: skip
     def test_what_cannot_be_asked_is_one_line(self, tmp_path, monkeypatch, capsys, row, message):
         (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
-        monkeypatch.setattr(sys, "argv", ["meta_eval", "--rows", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "o"), "--grader-url", "http://x"])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "meta_eval",
+                "--rows",
+                str(tmp_path / "m.jsonl"),
+                "--out",
+                str(tmp_path / "o"),
+                "--grader-url",
+                "http://x",
+            ],
+        )
         assert main() == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ") and message in said and said.count("\n") == 1
@@ -177,7 +236,10 @@ class TestTinyWorld:
         for row in rows[:40]:
             source = world[row["prompt_id"]]
             place = [c.text for c in source.rubric].index(row["rubric"])
-            assert row["binary_labels"] == [truth(source, row["completion"])[place]] and row["points"] == source.rubric[place].points
+            assert (
+                row["binary_labels"] == [truth(source, row["completion"])[place]]
+                and row["points"] == source.rubric[place].points
+            )
         assert len(MetaFile(str(tmp_path / "meta.jsonl")).chosen) == len(rows)
 
     def test_answers_of_a_run_become_rows_too(self):

@@ -35,7 +35,10 @@ RECORDS = [
 def reports(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("report")
     before = write_run(folder / "before", RECORDS)
-    after = write_run(folder / "after", [made("p-low", (5, 3, -4), (True, True, True), index=i, answer=f"better {i}") for i in range(2)])
+    after = write_run(
+        folder / "after",
+        [made("p-low", (5, 3, -4), (True, True, True), index=i, answer=f"better {i}") for i in range(2)],
+    )
     one = write_report([Run(before)], Rule(), folder / "one")
     two = write_report([Run(before), Run(after)], Rule(), folder / "two")
     return {"one": one[0], "two": two[0], "md": one[1], "two_md": two[1]}
@@ -44,7 +47,10 @@ def reports(tmp_path_factory) -> dict[str, Path]:
 def data(page: Path) -> dict:
     """The data blocks of the page, found as a browser finds them: up to the next end of a script."""
     text = page.read_text(encoding="utf-8")
-    return {name: json.loads(value) for name, value in re.findall(r'<script type="application/json" id="(\w+)">(.*?)</script>', text, re.S)}
+    return {
+        name: json.loads(value)
+        for name, value in re.findall(r'<script type="application/json" id="(\w+)">(.*?)</script>', text, re.S)
+    }
 
 
 def test_the_page_needs_nothing_from_outside(reports):
@@ -99,7 +105,9 @@ def test_the_worst_criteria_are_those_that_cost_most(reports):
     text = reports["one"].read_text(encoding="utf-8")
     table = text[text.index("Worst criteria") : text.index("Most often unreadable")]
     costs = [float(value) for value in re.findall(r'class="n">(\d\.\d{4})</td>', table)]
-    assert costs == sorted(costs, reverse=True) and costs == [pytest.approx(points / 8 / 3, abs=1e-4) for points in (5, 4, 3)]
+    assert costs == sorted(costs, reverse=True) and costs == [
+        pytest.approx(points / 8 / 3, abs=1e-4) for points in (5, 4, 3)
+    ]
 
 
 class TestCommand:
@@ -144,8 +152,18 @@ class TestPlots:
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on this machine")
 class TestInABrowser:
     def dom(self, page: Path, fragment: str = "") -> str:
-        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=3000", "--dump-dom"]
-        done = subprocess.run([*command, page.as_uri() + fragment], capture_output=True, text=True, timeout=60, encoding="utf-8")
+        command = [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+        ]
+        done = subprocess.run(
+            [*command, page.as_uri() + fragment], capture_output=True, text=True, timeout=60, encoding="utf-8"
+        )
         assert done.returncode == 0, done.stderr[-500:]
         return done.stdout
 

@@ -52,7 +52,11 @@ def test_what_was_never_asked_stays_0_or_without_a_score(status, value, rule):
     assert rule.score(made("p", (5, -9), (), status=status)) == pytest.approx(value, nan_ok=True)
 
 
-@given(st.lists(st.tuples(st.integers(-10, 10).filter(bool), st.sampled_from([True, False, None])), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.integers(-10, 10).filter(bool), st.sampled_from([True, False, None])), min_size=1, max_size=12
+    )
+)
 def test_the_default_rule_is_the_training_reward(items):
     record = made("p", (7, *(p for p, _ in items)), (True, *(v for _, v in items)))
     assert Rule().score(record) == reward_of(record)
@@ -70,11 +74,25 @@ class TestFlags:
         return rule_from(parser.parse_args(flags))
 
     def test_are_the_rule(self):
-        rule = self.parse("--unreadable", "met", "--weight", "axis:a=b=2", "--only", "x", "--drop", "y", "--length-penalty", "full", "--clip")
+        rule = self.parse(
+            "--unreadable",
+            "met",
+            "--weight",
+            "axis:a=b=2",
+            "--only",
+            "x",
+            "--drop",
+            "y",
+            "--length-penalty",
+            "full",
+            "--clip",
+        )
         assert rule == Rule("met", True, False, (("axis:a=b", 2.0),), ("x",), ("y",), 0.0299)
         assert self.parse() == Rule() and str(Rule()) == "the training reward's"
 
-    @pytest.mark.parametrize("flags", [("--weight", "x"), ("--weight", "x=0"), ("--weight", "x=nan"), ("--length-penalty", "much")])
+    @pytest.mark.parametrize(
+        "flags", [("--weight", "x"), ("--weight", "x=0"), ("--weight", "x=nan"), ("--length-penalty", "much")]
+    )
     def test_that_mean_nothing_are_refused(self, flags):
         with pytest.raises(UserError, match=flags[0]):
             self.parse(*flags)
@@ -82,7 +100,17 @@ class TestFlags:
 
 def test_rescore_shows_another_rule_without_a_model(tmp_path):
     run = write_run(tmp_path / "run", [RECORD, made("q", (5,), (True,)), made("r", (5,), (), status="ungraded")])
-    command = [sys.executable, "-m", "rubric_rl.rescore", run, "--unreadable", "left_out", "--summary", "--out", tmp_path / "o.jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "rubric_rl.rescore",
+        run,
+        "--unreadable",
+        "left_out",
+        "--summary",
+        "--out",
+        tmp_path / "o.jsonl",
+    ]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "unreadable left_out" in done.stdout and "3 answers, 1 of them with another score" in done.stdout

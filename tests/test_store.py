@@ -72,7 +72,10 @@ def test_a_torn_end_of_any_length_is_cut(tmp_path, size):
 class TestSettings:
     def test_other_settings_are_refused_by_name(self, tmp_path):
         Store(tmp_path, SETTINGS_A).__exit__()
-        other = {"kind": "evaluate", "grader": {"temperature": 0.5, "url": "http://a", "extra_body": {}, "mode": "direct"}}
+        other = {
+            "kind": "evaluate",
+            "grader": {"temperature": 0.5, "url": "http://a", "extra_body": {}, "mode": "direct"},
+        }
         with pytest.raises(UserError) as caught:
             Store(tmp_path, other)
         message = str(caught.value)

@@ -57,13 +57,23 @@ def test_worst_at_k_by_hand(result):
 
 def test_length_adjustment_stands_beside(result):
     longer = 1 / 2 - 0.0392 * 2000 / 500
-    assert result["beside"]["length_adjusted"]["mean_unclipped"] == pytest.approx((1 / 8 - 1 / 8 + 4 / 6 + longer + 0) / 5, abs=1e-12)
+    assert result["beside"]["length_adjusted"]["mean_unclipped"] == pytest.approx(
+        (1 / 8 - 1 / 8 + 4 / 6 + longer + 0) / 5, abs=1e-12
+    )
     summary = Summary([made("t", (1,), (), status="no_answer", answer=None)])
-    assert list(summary.metrics[ADJUSTED].values) == [0.0]  # an answer that was never given earns nothing by being short
+    # an answer that was never given earns nothing by being short
+    assert list(summary.metrics[ADJUSTED].values) == [0.0]
 
 
 def test_every_answer_and_criterion_is_accounted_for(result):
-    assert result["answers"] == {"all": 6, "graded": 4, "no_answer": 1, "truncated": 0, "ungraded": 1, "without_score": 0}
+    assert result["answers"] == {
+        "all": 6,
+        "graded": 4,
+        "no_answer": 1,
+        "truncated": 0,
+        "ungraded": 1,
+        "without_score": 0,
+    }
     criteria = dict(result["criteria"])
     assert criteria.pop("all") == sum(criteria.values()) == 13
     assert criteria == {"met": 7, "not_met": 2, "unreadable": 1, "no_answer": 1, "truncated": 0, "ungraded": 2}
@@ -79,7 +89,9 @@ def test_nothing_graded_is_no_crash():
 
 class TestPairedDifference:
     BEFORE = Summary([made("p", (4,), (False,)), made("q", (4, 4), (True, False)), made("x", (1,), (True,))])
-    AFTER = Summary([made("p", (4,), (True,), index=0), made("p", (4,), (False,), index=1), made("q", (4, 4), (True, False))])
+    AFTER = Summary(
+        [made("p", (4,), (True,), index=0), made("p", (4,), (False,), index=1), made("q", (4, 4), (True, False))]
+    )
 
     def test_by_hand(self):
         pair = paired(self.BEFORE, self.AFTER)

@@ -50,7 +50,9 @@ def init_parallel(rank: int, world_size: int, addr: str, port: int, tp: int, see
         timeout=timedelta(minutes=timeout_minutes),
     )  # fmt: skip
     mpu.initialize_model_parallel(
-        tp, distributed_timeout_minutes=timeout_minutes, create_gloo_process_groups=False  # the groups are gloo already
+        tp,
+        distributed_timeout_minutes=timeout_minutes,
+        create_gloo_process_groups=False,  # the groups are gloo already
     )
     torch.manual_seed(seed)
     with cpu_device():

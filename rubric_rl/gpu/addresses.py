@@ -1,5 +1,6 @@
 """The addresses of a run's nodes as numbers: Ray finds no job agent on a node that is called by its name (all stages).
 
+For example:
     python -m rubric_rl.gpu.addresses host1 host2
 """
 

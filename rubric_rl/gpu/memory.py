@@ -1,5 +1,6 @@
 """Memory per GPU, disk and hours of a run, by arithmetic from its own flags (stages 2, 3 and 5).
 
+For example:
     DRY_RUN=1 bash run_qwen3_8B.sh | python -m rubric_rl.gpu.memory
 """
 

@@ -1,5 +1,6 @@
 """Measures what the evaluation itself costs: CPU per criterion of the client, seconds per stored verdict, memory per row (stage 6).
 
+For example:
     python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
     python tests/benchmarks/evaluation.py stored --verdicts 10000
 """
@@ -21,7 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from made_records import made, write_run  # noqa: E402
 
 VERDICT = '{"explanation": "The answer says so in its second sentence.", "criteria_met": true}'
-REPLY = {"choices": [{"message": {"role": "assistant", "content": VERDICT}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 2000, "completion_tokens": 20}}
+REPLY = {
+    "choices": [{"message": {"role": "assistant", "content": VERDICT}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 2000, "completion_tokens": 20},
+}
 
 
 class Instant(asyncio.Protocol):
@@ -58,12 +62,22 @@ def rows_file(path: Path, rows: int) -> None:
     rng = random.Random(0)
 
     def text(words):
-        return " ".join(rng.choice(("patient", "should", "take", "the", "dose", "daily", "with", "care")) for _ in range(words))
+        return " ".join(
+            rng.choice(("patient", "should", "take", "the", "dose", "daily", "with", "care")) for _ in range(words)
+        )
 
     with path.open("w") as file, path.with_suffix(".answers").open("w") as answers:
         for i in range(rows):
-            items = [{"criterion": text(25), "points": rng.choice((5, 7, -4)) if j else 5, "tags": ["axis:accuracy"]} for j in range(11)]
-            row = {"prompt_id": f"p{i}", "prompt": [{"role": "user", "content": text(150)}], "rubrics": items, "example_tags": ["theme:t"]}
+            items = [
+                {"criterion": text(25), "points": rng.choice((5, 7, -4)) if j else 5, "tags": ["axis:accuracy"]}
+                for j in range(11)
+            ]
+            row = {
+                "prompt_id": f"p{i}",
+                "prompt": [{"role": "user", "content": text(150)}],
+                "rubrics": items,
+                "example_tags": ["theme:t"],
+            }
             file.write(json.dumps(row) + "\n")
             answers.write(json.dumps({"prompt_id": f"p{i}", "answer": text(400)}) + "\n")
 
@@ -78,7 +92,18 @@ def client(criteria: int, concurrency: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows, out = Path(folder) / "rows.jsonl", Path(folder) / "run"
         rows_file(rows, criteria // 11)
-        flags = ["--rows", rows, "--answers", rows.with_suffix(".answers"), "--out", out, "--grader-api", "openai", "--grader-model", "m"]
+        flags = [
+            "--rows",
+            rows,
+            "--answers",
+            rows.with_suffix(".answers"),
+            "--out",
+            out,
+            "--grader-api",
+            "openai",
+            "--grader-model",
+            "m",
+        ]
         flags += ["--grader-url", f"http://127.0.0.1:{here.recv()}", "--grader-concurrency", concurrency]
         plan = Plan(_parser().parse_args([str(flag) for flag in flags]))
         start, cpu = time.perf_counter(), time.process_time()
@@ -86,7 +111,9 @@ def client(criteria: int, concurrency: int) -> None:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - start
     server.terminate()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{plan.criteria} criteria, {concurrency} in flight: {1000 * cpu / plan.criteria:.3f} ms of CPU each, {wall:.1f} s in all, peak memory {memory:.0f} MB")
+    print(
+        f"{plan.criteria} criteria, {concurrency} in flight: {1000 * cpu / plan.criteria:.3f} ms of CPU each, {wall:.1f} s in all, peak memory {memory:.0f} MB"
+    )
 
 
 def stored(verdicts: int) -> None:
@@ -100,7 +127,13 @@ def stored(verdicts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         points = [5, 3, -4, 7, 2, -8, 6, 1, 4, -3, 9]
         records = (
-            made(f"p{i}", points, rng.choices((True, False, None), (6, 4, 0.2), k=11), answer="An answer. " * 250, theme=f"t{i % 7}")
+            made(
+                f"p{i}",
+                points,
+                rng.choices((True, False, None), (6, 4, 0.2), k=11),
+                answer="An answer. " * 250,
+                theme=f"t{i % 7}",
+            )
             for i in range(verdicts // 11 + 1)
         )
         run = write_run(Path(folder) / "run", records)
@@ -110,7 +143,9 @@ def stored(verdicts: int) -> None:
         write_report([Run(run)], Rule(), Path(folder) / "report")
         end = time.perf_counter()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{count * 11} verdicts: re-scored in {rescored - start:.2f} s, reported in {end - rescored:.2f} s, peak memory {memory:.0f} MB")
+    print(
+        f"{count * 11} verdicts: re-scored in {rescored - start:.2f} s, reported in {end - rescored:.2f} s, peak memory {memory:.0f} MB"
+    )
 
 
 def main() -> None:

@@ -58,7 +58,9 @@ def report(seeds: list[str], out: Path) -> list[str]:
     for seed in seeds:
         steps, evals = load(out / f"seed-{seed}")
         minutes = int((out / f"seed-{seed}.seconds").read_text()) / 60
-        rows.append([seed, str(len(steps)), *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS), f"{minutes:.1f}"])
+        rows.append(
+            [seed, str(len(steps)), *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS), f"{minutes:.1f}"]
+        )
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
@@ -66,7 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the runs go")
     parser.add_argument("--seeds", nargs="+", default=["default", "1", "2"], help="--rollout-seed and --seed")
-    parser.add_argument("--fresh", action="store_true", help="each run in a clone of its own, with its own installation")
+    parser.add_argument(
+        "--fresh", action="store_true", help="each run in a clone of its own, with its own installation"
+    )
     parser.add_argument("flags", nargs="*", help="after --: flags of the run, which win")
     args = parser.parse_args()
     out = args.out.resolve()

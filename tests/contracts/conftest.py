@@ -24,9 +24,13 @@ def slime():
                         "EVAL_NAME": "hard_by_policy", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # fmt: skip
 
     def run(*words, cwd=ROOT, **more):
-        return subprocess.run([python, *map(str, words)], cwd=cwd, env=env | more, capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            [python, *map(str, words)], cwd=cwd, env=env | more, capture_output=True, text=True, timeout=600
+        )
 
     probe = run("-c", "import slime.utils.arguments, megatron.training")
     if probe.returncode:
-        pytest.skip(f"slime cannot be imported by {python}: {probe.stderr.strip().splitlines()[-1]}; see configs/contracts/requirements.txt")
+        pytest.skip(
+            f"slime cannot be imported by {python}: {probe.stderr.strip().splitlines()[-1]}; see configs/contracts/requirements.txt"
+        )
     return SimpleNamespace(dir=Path(folder), megatron=megatron, python=python, env=env, run=run)

@@ -15,7 +15,9 @@ class FaultyEngine:
     """Serves until the `with` block ends. `fault(text, number)` decides about each grading request: None, an HTTP status, "reset",
     "garbage" or seconds to wait; `p(text, number)` is the probability of true."""
 
-    def __init__(self, tokens: list[int], fault=lambda text, number: None, p=lambda text, number: 0.9 if number % 3 else 0.1):
+    def __init__(
+        self, tokens: list[int], fault=lambda text, number: None, p=lambda text, number: 0.9 if number % 3 else 0.1
+    ):
         self.tokens, self.fault, self.p = tokens, fault, p
         self.generated = self.graded = self.aborts = 0
         self.keys: Counter[str] = Counter()  # grading requests per routing key
@@ -72,7 +74,9 @@ class FaultyEngine:
         body = await request.json()
         if "input_ids" in body:
             self.generated += 1
-            return web.json_response(self._answer(ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]}))
+            return web.json_response(
+                self._answer(ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]})
+            )
         self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
         number, self.graded = self.graded, self.graded + 1
         fault = self.fault(body["text"], number)
@@ -85,7 +89,9 @@ class FaultyEngine:
         if await self._wait(fault or 0.0):
             return web.json_response(self._answer("", [], {"type": "abort", "message": "Aborted"}))
         p = self.p(body["text"], number)
-        answer = self._answer(json.dumps({"explanation": "x", "criteria_met": p > 0.5}), [], {"type": "stop", "matched": 1})
+        answer = self._answer(
+            json.dumps({"explanation": "x", "criteria_met": p > 0.5}), [], {"type": "stop", "matched": 1}
+        )
         answer["meta_info"]["output_token_ids_logprobs"] = [[[math.log(p), 1, None], [math.log(1 - p), 2, None]]]
         return web.json_response(answer)
 
@@ -109,6 +115,9 @@ class FaultyEngine:
 
     async def _chat(self, request):
         self.graded += 1
-        message = {"role": "assistant", "content": json.dumps({"explanation": "x", "criteria_met": self.graded % 2 == 0})}
+        message = {
+            "role": "assistant",
+            "content": json.dumps({"explanation": "x", "criteria_met": self.graded % 2 == 0}),
+        }
         choice = {"message": message, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})

@@ -27,7 +27,11 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 def command(slime, script: str, env: dict, *flags: str) -> list[str]:
     """The arguments that a run script gives to slime's train.py."""
-    env = slime.env | env | {"DRY_RUN": "1", "SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "PYTHON": slime.python}
+    env = (
+        slime.env
+        | env
+        | {"DRY_RUN": "1", "SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "PYTHON": slime.python}
+    )
     done = subprocess.run(["bash", script, *flags], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     words = shlex.split(done.stdout)
     return words[words.index(str(slime.dir / "train.py")) + 1 :]
@@ -39,26 +43,36 @@ def verdict(slime, words: list[str]) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("name, placement", [("8B", "split"), ("8B", "colocate"), ("32B", "split"), ("32B", "colocate"), ("tiny", "")])
+@pytest.mark.parametrize(
+    "name, placement", [("8B", "split"), ("8B", "colocate"), ("32B", "split"), ("32B", "colocate"), ("tiny", "")]
+)
 def test_slime_accepts_the_whole_command(slime, tmp_path, name, placement):
     env = {"PROMPT_DATA_PATH": str(tmp_path / "easy.jsonl"), "SAVE_PATH": str(tmp_path / "run")}
     if name == "tiny":
         env |= {"BACKEND": "slime"}
     else:
-        env |= {"PLACEMENT": placement, "HF_CKPT_PATH": str(checkpoint(tmp_path / "hf", name)), "WANDB_PROJECT": "rubrics"}
+        env |= {
+            "PLACEMENT": placement,
+            "HF_CKPT_PATH": str(checkpoint(tmp_path / "hf", name)),
+            "WANDB_PROJECT": "rubrics",
+        }
     assert verdict(slime, command(slime, f"run_qwen3_{name}.sh", env)) == {"unknown": [], "error": ""}
 
 
 def test_misspelt_removed_and_abbreviated_flags_are_named(slime, tmp_path):
     flags = ["--n-sample-per-prompt", "8", "--use-slime-router", "--sglang-mem-frac=0.5", "--qkv-format", "thd"]
-    found = verdict(slime, command(slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, *flags))["unknown"]
+    found = verdict(
+        slime, command(slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, *flags)
+    )["unknown"]
     assert [line.split(" ")[0] for line in found] == [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
     assert "did you mean --n-samples-per-prompt?" in found[0] and "removed" in found[1]
     assert "write --sglang-mem-fraction-static" in found[2] and "removed" in found[3]
 
 
 def test_slimes_own_checks_are_reported(slime, tmp_path):
-    words = command(slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, "--rollout-temperature", "0")
+    words = command(
+        slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, "--rollout-temperature", "0"
+    )
     assert "temperature" in verdict(slime, words)["error"]
 
 

@@ -8,7 +8,13 @@ pytestmark = pytest.mark.contract
 @pytest.mark.parametrize(
     "file, hooks",
     [
-        ("path_loading", {"CUSTOM_RM_PATH": "self_reward_rm.reward", "DYNAMIC_SAMPLING_FILTER_PATH": "self_reward_rm.keep_informative"}),
+        (
+            "path_loading",
+            {
+                "CUSTOM_RM_PATH": "self_reward_rm.reward",
+                "DYNAMIC_SAMPLING_FILTER_PATH": "self_reward_rm.keep_informative",
+            },
+        ),
         ("runtime_hook", {"CUSTOM_REWARD_POST_PROCESS_PATH": "self_reward_rm.post_process"}),
     ],
 )

@@ -19,10 +19,17 @@ pytestmark = pytest.mark.contract
 @pytest.fixture
 def rows(tmp_path):
     """Folder with 16 training and 4 evaluation rows of three criteria each."""
+
     def row(number):
         messages = [{"role": "user", "content": f"question {number}"}]
-        rubrics = [{"criterion": f"criterion {i}", "points": points, "tags": ["axis:accuracy"]} for i, points in enumerate((5, 3, -2))]
-        return {"prompt": messages, "metadata": {"prompt_id": f"id{number}", "messages": messages, "rubrics": rubrics, "theme": "t"}}
+        rubrics = [
+            {"criterion": f"criterion {i}", "points": points, "tags": ["axis:accuracy"]}
+            for i, points in enumerate((5, 3, -2))
+        ]
+        return {
+            "prompt": messages,
+            "metadata": {"prompt_id": f"id{number}", "messages": messages, "rubrics": rubrics, "theme": "t"},
+        }
 
     write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(16)))
     write_jsonl(tmp_path / "healthbench_hard.jsonl", map(row, range(16, 20)))
@@ -62,14 +69,20 @@ def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, tokens, rows):
         result = loop(engine.port, rollouts=2)
     first, second = result["rollouts"]
     assert [len(group) for group in first["groups"]] == [GROUP] * PROMPTS and set(first["statuses"]) == {"completed"}
-    assert not {index for group in first["groups"] for index in group} & {index for group in second["groups"] for index in group}
+    assert not {index for group in first["groups"] for index in group} & {
+        index for group in second["groups"] for index in group
+    }
     assert None not in first["rewards"] and not any(first["removed"]) and first["raw_reward"] == first["rewards"]
     for start in range(0, PROMPTS * GROUP, GROUP):
         assert abs(sum(first["advantages"][start : start + GROUP])) < 1e-4
     assert first["metrics"]["grading/ungraded"] == 0 and "grading/axis/accuracy" in first["metrics"]
     assert "rollout/response_len/mean" in first["metrics"]  # slime's own figures stay
     assert result["eval"]["eval/held_out"] is not None
-    records = [json.loads(line) for path in (rows / "run" / "verdicts").glob("*.jsonl") for line in path.read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for path in (rows / "run" / "verdicts").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert sum(record["split"] == "train" for record in records) == 2 * PROMPTS * GROUP
     assert {record["grader"] for record in records} == {"policy"}
 
@@ -78,7 +91,11 @@ FAULTS = (500, 429, "reset", "garbage", 503)
 
 
 def test_passing_faults_of_the_grader_change_no_reward(loop, tokens):
-    with FaultyEngine(tokens, fault=lambda text, number: FAULTS[number // 7 % 5] if number % 7 == 0 else None, p=lambda text, number: 0.9) as engine:
+    with FaultyEngine(
+        tokens,
+        fault=lambda text, number: FAULTS[number // 7 % 5] if number % 7 == 0 else None,
+        p=lambda text, number: 0.9,
+    ) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     assert rollout["rewards"] == [pytest.approx((5 + 3 - 2) / 8)] * PROMPTS * GROUP and not any(rollout["removed"])
 
@@ -126,7 +143,11 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
 def test_flat_groups_are_dropped_and_replaced(loop, tokens):
     """Prompts whose answers all get the same reward give way to others."""
     flat = [f"question {number}\n" for number in range(8)]
-    p = lambda text, number: 0.9 if any(question.strip() + "\n" in text or question.strip() + "<" in text for question in flat) else 0.05 + 0.9 * (number % 2)  # noqa: E731
+
+    def p(text: str, number: int) -> float:
+        same = any(question.strip() + "\n" in text or question.strip() + "<" in text for question in flat)
+        return 0.9 if same else 0.05 + 0.9 * (number % 2)
+
     flags = ("--over-sampling-batch-size", "4", "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")
     with FaultyEngine(tokens, p=p) as engine:
         (rollout,) = loop(engine.port, *flags)["rollouts"]
@@ -167,7 +188,11 @@ def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, toke
     graders = dict(pair for rollout in result["rollouts"] for pair in map(tuple, rollout["graders"]))
     assert all((share_of(prompt_id) < 0.5) == (name == "teacher") for prompt_id, name in graders.items())
     assert set(graders.values()) == {"teacher", "policy"}
-    assert all(dict(map(tuple, rollout["graders"]))[p] == name for rollout in result["rollouts"] for p, name in rollout["graders"])
+    assert all(
+        dict(map(tuple, rollout["graders"]))[p] == name
+        for rollout in result["rollouts"]
+        for p, name in rollout["graders"]
+    )
 
 
 @pytest.mark.stack

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_launch_run import KEY, World, program
+from launch_world import KEY, World, program
 
 pytestmark = pytest.mark.stack
 TRAIN = """
@@ -35,7 +35,12 @@ def world(tmp_path):
     (tmp_path / "the lib" / "ray.py").unlink()
     (tmp_path / "sl ime" / "train.py").write_text(TRAIN)
     low = [port for port in range(6380, 6480) if not listens(port)]  # Ray's workers have 10002 and above
-    world.env |= {"RAY_PORT": str(low[0]), "RAY_DASHBOARD_PORT": str(low[1]), "GPUS_PER_NODE": "2", "RAY_enable_metrics_collection": "0"}
+    world.env |= {
+        "RAY_PORT": str(low[0]),
+        "RAY_DASHBOARD_PORT": str(low[1]),
+        "GPUS_PER_NODE": "2",
+        "RAY_enable_metrics_collection": "0",
+    }
     yield world
     world.clean()
 
@@ -45,7 +50,8 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("nodes, last, status", [("", "end", 0), (socket.gethostname(), "fail", 1)])  # by address, by name
+# by address, by name
+@pytest.mark.parametrize("nodes, last, status", [("", "end", 0), (socket.gethostname(), "fail", 1)])
 def test_the_job_runs_with_its_words_and_ends_with_its_status(world, nodes, last, status):
     done = world.end(world.start("run_qwen3_8B.sh", "two  words", last, NODES=nodes), 240)
     log = (world.save / "train.log").read_text()
