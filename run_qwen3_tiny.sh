@@ -27,10 +27,9 @@ TINY_ARGS=(
    --num-rollout 36
    --rollout-batch-size 12
    --n-samples-per-prompt 16
-   --global-batch-size 192
+   --global-batch-size 48           # four optimizer steps per rollout, as in the recipe
    --rollout-max-response-len 64
-   --lr 7e-4
-   --lr-warmup-iters 0              # Megatron's warm-up begins with a step at lr 0
+   --lr 3e-4
    --weight-decay 0.0
    --eval-interval 12
    --save-interval 1
