@@ -1,4 +1,4 @@
-"""Raw HealthBench rows -> healthbench_easy.jsonl (training) and healthbench_hard.jsonl (evaluation) (stage 1, prompt)."""
+"""Raw HealthBench rows -> healthbench_easy.jsonl (training), healthbench_hard.jsonl (evaluation) (stage 1, prompt)."""
 
 import argparse
 import os
@@ -10,8 +10,9 @@ from rubric_rl.healthbench import load_converter, locate
 from rubric_rl.schema import UserError, write_jsonl
 from rubric_rl.splits import Options, report, split
 
-EPILOG = """Training rows: of equal conversations, and of equal criteria of a prompt, the first counts; a conversation that is held
-out is left out. Evaluation rows keep prompts and criteria as published, so that scores compare. See docs/data.md."""
+EPILOG = """Training rows: of equal conversations, and of equal criteria of a prompt, the first counts; a conversation
+that is held out is left out. Evaluation rows keep prompts and criteria as published, so that scores compare. See
+docs/data.md."""
 
 
 def _parser() -> argparse.ArgumentParser:

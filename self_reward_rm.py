@@ -20,8 +20,8 @@ _clients: dict = {}  # the running event loop -> its graders
 async def reward(args, sample, **kwargs):
     """The reward of one sample, or a list of them for a list: points met / points possible, NaN when it stays ungraded.
 
-    Leaves the verdict record in `sample.metadata["grading"]` and, with grader_records, on disk. With --reward-key the reward
-    is a dict under that key. Raises UserError for settings that cannot work; a failing grader never raises.
+    Leaves the verdict record in `sample.metadata["grading"]` and, with grader_records, on disk. With --reward-key the
+    reward is a dict under that key. Raises UserError for settings that cannot work; a failing grader never raises.
     """
     if isinstance(sample, list):
         return await asyncio.gather(*(reward(args, one, **kwargs) for one in sample))
@@ -97,7 +97,7 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 
 
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
-    """The same for each evaluation set; ungraded answers leave its mean. slime passes no metrics here, so they go in as sets."""
+    """The same per evaluation set; ungraded answers leave its mean. slime passes no metrics: they go in as sets."""
     for name, result in list(data.items()):
         result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
         for key, value in grading_metrics(_gradings(result.get("samples") or [])).items():

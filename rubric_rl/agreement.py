@@ -8,8 +8,8 @@ import numpy as np
 
 from rubric_rl.stats import balanced_f1, f1, interval, kappa
 
-# A row of counts: grader and label say met, only the grader, only the label, neither; then unreadable verdicts on labels
-# met and not met.
+# A row of counts: grader and label say met, only the grader, only the label, neither; then unreadable verdicts on
+# labels met and not met.
 BOTH, GRADER, LABEL, NEITHER, UNREAD_MET, UNREAD_NOT = range(6)
 BINS = 10  # of the reliability table
 
@@ -23,7 +23,7 @@ def pairs(verdict: bool | None, labels: Sequence[bool]) -> list[int]:
 
 
 def figures(counts: Sequence[float], parts: np.ndarray | None = None) -> dict:
-    """Precision, recall and F1 of met and of not met, balanced F1 and Cohen's kappa; None where the reference has no value.
+    """Precision, recall, F1 of met and of not met, balanced F1, Cohen's kappa; None where the reference has no value.
 
     With `parts`, counts per prompt, the last two also with their 95% interval by prompt.
     """
@@ -142,7 +142,7 @@ class Agreement:
 
 
 def change(before: Agreement, after: Agreement) -> dict:
-    """after - before of balanced F1 and kappa, on the prompts of both; whole prompts are drawn again for the interval."""
+    """after - before of balanced F1 and kappa on the prompts of both; whole prompts are redrawn for the interval."""
     common = sorted(before.by_prompt.keys() & after.by_prompt.keys())
     parts = np.array([[*before.by_prompt[p], *after.by_prompt[p]] for p in common]).reshape(-1, 12)
     total, values = parts.sum(axis=0), {"prompts": len(common)}

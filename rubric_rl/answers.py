@@ -1,4 +1,4 @@
-"""What an evaluation asks about: rows, and answers from a file or from the policy behind any endpoint (stages 1 and 2)."""
+"""What an evaluation asks about: rows, and answers from a file or the policy behind any endpoint (stages 1 and 2)."""
 
 import json
 import random
@@ -16,10 +16,16 @@ from rubric_rl.store import Storing
 
 
 class RowFile:
-    """A rubric file, raw HealthBench rows or those of data_preprocess.py, read row by row and checked before the first call."""
+    """A rubric file: raw HealthBench rows, or those of data_preprocess.py.
+
+    Checked before the first call, and read row by row.
+    """
 
     def __init__(self, path: str, limit: int = 0):
-        """`limit` rows are drawn as simple-evals draws them. Raises DataError for a broken row or a prompt_id that comes twice."""
+        """`limit` rows are drawn as simple-evals draws them.
+
+        Raises DataError for a broken row or a prompt_id that comes twice.
+        """
         self.path, self.rubrics = path, {}  # prompt_id -> number of criteria
         for number, row in self._rows():
             if row.prompt_id in self.rubrics:
@@ -57,7 +63,7 @@ class Answer:
 
 
 class AnswerFile:
-    """JSONL of {"prompt_id", "answer"} and optionally "truncated"; several lines of one prompt are its repeats, in order.
+    """JSONL of {"prompt_id", "answer"} and optionally "truncated"; lines of the same prompt are its repeats, in order.
 
     An evaluation's or a training run's verdict records are such a file too. Only places in the file are kept in memory.
     """

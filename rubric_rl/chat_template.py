@@ -1,4 +1,4 @@
-"""Renders the grader's turn with a model's own chat template, for engines that take plain text (stage 3, rubric grading)."""
+"""Renders the grader's turn with a model's chat template for engines that take plain text (stage 3, rubric grading)."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,10 @@ from rubric_rl.schema import UserError
 
 
 class ChatTemplate:
-    """The chat template and tokenizer of a Hugging Face model folder, read without importing transformers (which loads torch)."""
+    """The chat template and tokenizer of a Hugging Face model folder.
+
+    Read without importing transformers, which loads torch.
+    """
 
     def __init__(self, folder: str | Path):
         """Raises UserError when the folder holds no tokenizer.json or no chat template."""

@@ -21,12 +21,12 @@ class Aborted(Exception):
 
 
 class GraderClient:
-    """A pool of connections to one grader endpoint, with a limit on requests in flight. Use it in one event loop only."""
+    """A pool of connections to one grader endpoint, with a limit on requests in flight. For one event loop only."""
 
     def __init__(
         self, settings: GraderSettings, url: str = "", tokenizer: str = "", stopped: Callable[[], bool] = lambda: False
     ):
-        """`url` and `tokenizer` stand in where the settings leave theirs empty; `stopped` tells that the rollout is aborted.
+        """`url` and `tokenizer` stand in where the settings leave theirs empty; `stopped` says that the rollout aborts.
 
         Raises UserError when no endpoint is named, the tokenizer is unusable, or the key's variable is unset.
         """
@@ -36,7 +36,8 @@ class GraderClient:
             raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
         if not self._url.startswith(("http://", "https://")) or "@" in self._url:  # not shown: it may hold a password
             raise UserError(
-                "grader_url must begin with http:// or https:// and hold no user name; name the key in grader_api_key_env"
+                "grader_url must begin with http:// or https:// and hold no user name; "
+                "name the key in grader_api_key_env"
             )
         self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
         self._headers = authorization(settings.api_key_env)

@@ -1,4 +1,4 @@
-"""Two evaluations, or two meta-evaluations, on the same prompts: the paired difference with its interval (stage 6, evaluation)."""
+"""Two evaluations or meta-evaluations on the same prompts: paired difference and interval (stage 6, evaluation)."""
 
 import argparse
 import sys

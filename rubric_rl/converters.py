@@ -1,4 +1,4 @@
-"""Rubric data in other forms as raw rows, one function per form, for `data_preprocess.py --converter` (stage 1, prompt)."""
+"""Rubric data in other forms as raw rows, one function each, for data_preprocess.py --converter (stage 1, prompt)."""
 
 import hashlib
 import json
@@ -10,8 +10,9 @@ _POINTS = ("points", "weight", "score")
 def plain(item: dict) -> dict:
     """A row with `prompt` (a text, or chat messages) and `rubrics` or `rubric` as a raw row.
 
-    Each criterion is an object whose text stands under criterion, description, text or title and its points under points,
-    weight or score. A missing prompt_id becomes a hash of the prompt. Whatever cannot be scored is refused later, by name.
+    Each criterion is an object whose text stands under criterion, description, text or title and its points under
+    points, weight or score. A missing prompt_id becomes a hash of the prompt. Whatever cannot be scored is refused
+    later, by name.
     """
     prompt = item["prompt"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -29,8 +29,8 @@ class Published:
 def download(base_url: str, file: Published, folder: str | os.PathLike, timeout: float = 60.0) -> Path:
     """The checked file in `folder`, from there if it was fetched before, else from `base_url`.
 
-    A broken connection is taken up again where it ended, also by the next run. Raises DataError when the server refuses,
-    sends nothing new in 8 attempts, or sends other bytes than the published ones.
+    A broken connection is taken up again where it ended, also by the next run. Raises DataError when the server
+    refuses, sends nothing new in 8 attempts, or sends other bytes than the published ones.
     """
     folder = Path(folder)
     path, part = folder / file.name, folder / f"{file.name}.part"
@@ -41,7 +41,8 @@ def download(base_url: str, file: Published, folder: str | os.PathLike, timeout:
     if (found := digest(part)) != file.sha256:
         part.unlink()
         raise DataError(
-            f"{file.name}: sha256 {found[:12]}... is not the published {file.sha256[:12]}...; run it again, or pass --source"
+            f"{file.name}: sha256 {found[:12]}... is not the published {file.sha256[:12]}...; "
+            "run it again, or pass --source"
         )
     os.replace(part, path)
     return path

@@ -51,7 +51,7 @@ class Reply:
 
 
 class SGLang:
-    """SGLang's own route: text rendered here, exact token probabilities, weight version and cached tokens in the reply."""
+    """SGLang's own route: text rendered here; exact token probabilities, weight version, cached tokens in the reply."""
 
     path = "/generate"
 
@@ -101,7 +101,10 @@ class SGLang:
 
 
 class OpenAI:
-    """Any OpenAI-compatible chat endpoint. `direct` mode needs one that continues the last message and returns logprobs."""
+    """Any OpenAI-compatible chat endpoint.
+
+    `direct` mode needs one that continues the last message and returns logprobs.
+    """
 
     path = "/v1/chat/completions"
 
@@ -126,7 +129,10 @@ class OpenAI:
         return body | settings.extra_body
 
     def reply(self, answer: dict) -> Reply:
-        """Reads the answer; raises Retryable when the engine aborted, Unavailable when it gives no logprobs in `direct` mode."""
+        """Reads the answer.
+
+        Raises Retryable when the engine aborted, Unavailable when it gives no logprobs in `direct` mode.
+        """
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         return Reply(
             text=choice["message"]["content"] or "",
@@ -149,7 +155,10 @@ class OpenAI:
 
 
 def authorization(variable: str) -> dict:
-    """The header with the key that the environment variable holds; raises UserError when it is unset. The key is never logged."""
+    """The header with the key that the environment variable holds; raises UserError when it is unset.
+
+    The key is never logged.
+    """
     if not variable:
         return {}
     key = os.environ.get(variable, "").strip()
@@ -159,7 +168,7 @@ def authorization(variable: str) -> dict:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What a Retry-After header asks for, given as seconds or as a date; None for anything else, and for a date gone by."""
+    """What a Retry-After header asks for, as seconds or as a date; None for anything else, and for a date gone by."""
     if retry_after.isdecimal():
         return float(retry_after)
     try:
@@ -170,7 +179,7 @@ def _seconds(retry_after: str) -> float | None:
 
 
 def _complete(finish_reason: str) -> bool:
-    """Whether the reply ended by itself, not at the length limit; any other end is the engine's and makes no verdict."""
+    """Whether the reply ended by itself, not at the length limit; another end is the engine's and makes no verdict."""
     if finish_reason not in ("stop", "length"):
         raise Retryable(f"ended by the engine ({finish_reason})")
     return finish_reason == "stop"

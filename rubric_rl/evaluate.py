@@ -1,9 +1,10 @@
 """Grades answers to a rubric file with any grader and prints the HealthBench score (stage 6, evaluation).
 
-    python -m rubric_rl.evaluate --rows data/healthbench_hard.jsonl --out runs/eval --policy-url http://127.0.0.1:30000 \\
-        --policy-tokenizer MODEL                                       (the model answers and grades itself)
-    python -m rubric_rl.evaluate --rows ROWS.jsonl --out runs/eval --answers ANSWERS.jsonl --grader-config configs/grader.yaml \\
-        --grader-api openai --grader-url URL --grader-model NAME --grader-api-key-env VARIABLE
+    python -m rubric_rl.evaluate --rows data/healthbench_hard.jsonl --out runs/eval \\
+        --policy-url http://127.0.0.1:30000 --policy-tokenizer MODEL   (the model answers and grades itself)
+    python -m rubric_rl.evaluate --rows ROWS.jsonl --out runs/eval --answers ANSWERS.jsonl \\
+        --grader-config configs/grader.yaml --grader-api openai --grader-url URL --grader-model NAME \\
+        --grader-api-key-env VARIABLE
 
 Run the same command again after any end: it goes on, and asks nothing twice.
 """
@@ -25,7 +26,7 @@ from rubric_rl.prompt import grader_prompt
 from rubric_rl.rules import penalty_from
 from rubric_rl.runs import Run
 from rubric_rl.schema import Criterion, DataError, Row, UserError
-from rubric_rl.settings import GraderSettings
+from rubric_rl.settings import GraderSettings, written_settings
 from rubric_rl.store import Store, Storing, file_digest, settings_of
 from rubric_rl.summary import Summary
 from rubric_rl.table import comparison_lines, summary_lines
@@ -120,10 +121,11 @@ def _settings(args: argparse.Namespace) -> tuple[GraderSettings | None, GraderSe
         policy = endpoint_settings(args, "policy", {"retries": RETRIES, "max_tokens": 6144})
         if not policy.url:
             raise UserError("nothing to grade: give --answers FILE, or --policy-url for a model that answers")
+    written = written_settings(args.grader_config)
     own = {"retries": RETRIES}
-    if policy and not args.grader_url:
+    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
         own |= {name: getattr(policy, name) for name in ("url", "api", "model", "tokenizer", "api_key_env")}
-    return policy, endpoint_settings(args, "grader", own, args.grader_config)
+    return policy, endpoint_settings(args, "grader", own | written)
 
 
 def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
@@ -133,7 +135,8 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
     missing = [prompt_id for prompt_id in rows.rubrics if not counts[prompt_id]]
     if len(missing) == len(rows.rubrics) or (missing and not args.allow_missing):
         raise DataError(
-            f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; add --allow-missing to leave them out"
+            f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; "
+            "add --allow-missing to leave them out"
         )
     rows.choose(counts)
     return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.rubrics}
@@ -189,7 +192,7 @@ class Plan:
             await Evaluation(self.rows, answers, grader, store, self.name, self.repeats).run(self.args.give_up_after)
 
     def report(self) -> dict:
-        """Writes result.json, prints it, and returns it; every criterion that was to be asked is accounted for in it."""
+        """Writes result.json, prints it, and returns it; it accounts for every criterion that was to be asked."""
         summary = Summary(Run(self.args.out), penalty=self.penalty)
         result = summary.result({who: value for who, value in self.prices.items() if value})
         result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]

@@ -3,10 +3,9 @@
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 from rubric_rl.schema import UserError
-from rubric_rl.settings import GraderSettings, load_settings
+from rubric_rl.settings import GraderSettings
 
 RETRIES = 10  # of an evaluation: a rate limit is waited out for minutes before an answer is left ungraded
 _READ = {bool: {"true": True, "false": False}.__getitem__, dict: json.loads}
@@ -29,16 +28,15 @@ def add_endpoint_flags(parser: argparse.ArgumentParser, who: str, about: str, le
             group.add_argument(flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=_HELP.get(field.name))
 
 
-def endpoint_settings(args: argparse.Namespace, who: str, defaults: dict, config: str = "") -> GraderSettings:
-    """The settings from `defaults`, then the file `config`, then the flags; raises UserError naming the flag."""
-    from_file = dataclasses.asdict(load_settings(Path(config))) if config else {}
+def endpoint_settings(args: argparse.Namespace, who: str, below: dict) -> GraderSettings:
+    """The settings from the flags, which win over those `below`; raises UserError naming the flag."""
     chosen = {}
     for field in dataclasses.fields(GraderSettings):
         text = getattr(args, f"{who}_{field.name}", None)
         if text is not None:
             chosen[field.name] = _value(field, text, f"--{who}-{field.name.replace('_', '-')}")
     try:
-        return GraderSettings(**(from_file | defaults | chosen))
+        return GraderSettings(**(below | chosen))
     except UserError as error:
         raise UserError(str(error).replace("grader_", f"{who}_")) from None
 

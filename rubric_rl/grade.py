@@ -81,9 +81,9 @@ async def grade(
 ) -> Grading:
     """Grades `response` (raw, thoughts and special tokens included) by every criterion of the row's rubric.
 
-    `prompt` is the templated prompt that led to it, `truncated` tells that it was cut at the length limit, `routing_key`
-    sends all its requests to the same engine. An endpoint that stays unavailable leaves the answer ungraded (NaN), never 0.
-    Raises Aborted when the rollout is being aborted.
+    `prompt` is the templated prompt that led to it, `truncated` tells that it was cut at the length limit,
+    `routing_key` sends all its requests to the same engine. An endpoint that stays unavailable leaves the answer
+    ungraded (NaN), never 0. Raises Aborted when the rollout is being aborted.
     """
     grading = Grading(row, "graded", graded_text(response, prompt))
     if grading.answer is None:
@@ -105,7 +105,10 @@ async def grade(
 
 
 async def read_verdicts(client: GraderClient, grading: Grading, routing_key: str = "") -> list[Reading]:
-    """The verdict on every criterion of the grading's row, unscored; books tokens and calls on it. Raises as `client.ask`."""
+    """The verdict on every criterion of the grading's row, unscored; books tokens and calls on it.
+
+    Raises as `client.ask`.
+    """
     return await _Asker(client, grading, routing_key).readings()
 
 
@@ -174,7 +177,7 @@ class _Asker:
 
 
 def majority(votes: list[Reading]) -> Reading:
-    """The reading that more than half of all votes share, else an unreadable one: an unreadable vote must not help either."""
+    """The reading that more than half of all votes share, else an unreadable one: an unreadable vote must not help."""
     for verdict in (True, False):
         agreeing = [vote for vote in votes if vote.met is verdict]
         if 2 * len(agreeing) > len(votes):

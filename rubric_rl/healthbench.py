@@ -28,16 +28,20 @@ WRONG_SIGNS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where raw rows come from: all of them, and those held out. Either is a JSONL file or the name of a Hugging Face data set."""
+    """Where raw rows come from: all of them, and those held out.
+
+    Either is a JSONL file or the name of a Hugging Face data set.
+    """
 
     full: Path | str
     hard: Path | None
 
 
 def locate(source: str, hard: Path | None, cache: Path) -> Source:
-    """Finds the files that `--source` means: `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file.
+    """Finds the files that `--source` means.
 
-    Raises DataError for what is not there, and for a download that fails.
+    That is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file. Raises DataError for
+    what is not there, and for a download that fails.
     """
     if source == "official":
         return Source(download(URL, FULL, cache), hard or download(URL, HARD, cache))
@@ -69,7 +73,10 @@ def _from_hub(file: Published) -> Path:
 
 
 def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, dict]]:
-    """Yields (where, raw row). A broken line is refused: its description goes to `refused`. Raises DataError for no file."""
+    """Yields (where, raw row). Raises DataError for no file.
+
+    A broken line is refused: its description goes to `refused`.
+    """
     if isinstance(source, str) and source.startswith("hf:"):
         yield from (
             (f"{source}:{number}", dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1)
@@ -100,7 +107,10 @@ def load_converter(path: str) -> Callable[[dict], dict]:
 
 
 def to_row(item: dict, where: str) -> Row:
-    """One raw row (prompt_id, prompt, rubrics, example_tags, canary) as a Row; raises DataError when it cannot be scored."""
+    """One raw row (prompt_id, prompt, rubrics, example_tags, canary) as a Row.
+
+    Raises DataError when it cannot be scored.
+    """
     if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
         raise DataError(f"{where}: no prompt_id; is it a HealthBench row? other data needs --converter")
     kept = {key: item[key] for key in ("prompt_id", "rubrics", "example_tags", "theme", "canary") if key in item}

@@ -24,6 +24,7 @@ from rubric_rl.grade import Grading, read_verdicts
 from rubric_rl.meta_table import agreement_lines, change_lines
 from rubric_rl.prompt import graded_text, grader_prompt
 from rubric_rl.runs import read_places
+from rubric_rl.settings import written_settings
 from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl
 from rubric_rl.store import Store, Storing, file_digest, settings_of
 from rubric_rl.work import GaveUp, Progress, work_through
@@ -68,7 +69,10 @@ class MetaFile:
     """
 
     def __init__(self, path: str, limit: int = 0):
-        """Raises DataError for a row that cannot be asked. Rows without labels are counted in `unlabelled` and left out."""
+        """Rows without labels are counted in `unlabelled` and left out.
+
+        Raises DataError for a row that cannot be asked.
+        """
         self.path, numbers, self.unlabelled = path, [], 0
         for number, item in read_jsonl(path):
             if isinstance(item, dict) and not item.get("binary_labels"):
@@ -202,7 +206,7 @@ def _report(args: argparse.Namespace, rows: MetaFile) -> dict:
 def main() -> int:
     args, stopped = _parser().parse_args(), ""
     try:
-        settings = endpoint_settings(args, "grader", {"retries": RETRIES}, args.grader_config)
+        settings = endpoint_settings(args, "grader", {"retries": RETRIES} | written_settings(args.grader_config))
         if settings.mode == "checklist":
             raise UserError("--grader-mode checklist: each row has one criterion; use explain or direct")
         rows = MetaFile(args.rows, args.limit)

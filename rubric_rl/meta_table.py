@@ -18,7 +18,8 @@ def agreement_lines(result: Mapping) -> list[str]:
     for who in ("grader", "physicians"):
         one = result[who]
         lines.append(
-            f"  {who}: 95% by prompt: balanced F1 {bounds(one['balanced_f1_interval_by_prompt'])}, kappa {bounds(one['kappa_interval_by_prompt'])}"
+            f"  {who}: 95% by prompt: balanced F1 {bounds(one['balanced_f1_interval_by_prompt'])}, "
+            f"kappa {bounds(one['kappa_interval_by_prompt'])}"
         )
     if each := result["physicians"]["each"]:
         below = (
@@ -27,7 +28,8 @@ def agreement_lines(result: Mapping) -> list[str]:
             else f"; {each['share_below_the_grader']:.0%} of them below the grader"
         )
         lines.append(
-            f"  {each['number']} physicians, each against the others: balanced F1 {each['lowest']:.4f} to {each['highest']:.4f}, median {each['median']:.4f}{below}"
+            f"  {each['number']} physicians, each against the others: balanced F1 "
+            f"{each['lowest']:.4f} to {each['highest']:.4f}, median {each['median']:.4f}{below}"
         )
     lines.append("By cluster: the grader, and below it the physicians")
     for name, one in result["clusters"].items():
@@ -38,14 +40,18 @@ def agreement_lines(result: Mapping) -> list[str]:
 
 def _line(name: str, one: Mapping) -> str:
     parts = ["  ".join(number(one[side][key]) for key in ("precision", "recall", "f1")) for side in _COLUMNS]
-    return f"  {name:<58} {one['pairs']:>6}  {parts[0]:<23} {parts[1]:<23} {number(one['balanced_f1']):>11} {number(one['kappa']):>7}"
+    return (
+        f"  {name:<58} {one['pairs']:>6}  {parts[0]:<23} {parts[1]:<23} "
+        f"{number(one['balanced_f1']):>11} {number(one['kappa']):>7}"
+    )
 
 
 def _calibration_lines(calibration: Mapping | None) -> list[str]:
     if not calibration:
         return ["Calibration: none (only grader_mode direct gives probabilities)"]
     lines = [
-        f"Calibration of {calibration['labels']} labels: ECE {calibration['ece']:.4f}, Brier score {calibration['brier']:.4f}"
+        f"Calibration of {calibration['labels']} labels: "
+        f"ECE {calibration['ece']:.4f}, Brier score {calibration['brier']:.4f}"
     ]
     lines.append(f"  {'probability':<12} {'labels':>7} {'mean p':>8} {'met':>8}")
     for row in calibration["table"]:
@@ -63,7 +69,8 @@ def _account_lines(result: Mapping) -> list[str]:
     ]
     if grader["unreadable_pairs"]:
         lines.append(
-            f"  balanced F1 if every unreadable verdict were wrong: {number(grader['balanced_f1_if_unreadable_were_wrong'])}"
+            "  balanced F1 if every unreadable verdict were wrong: "
+            f"{number(grader['balanced_f1_if_unreadable_were_wrong'])}"
         )
     return lines
 
@@ -75,7 +82,8 @@ def change_lines(changed: Mapping) -> list[str]:
         one = changed[name]
         difference = "     -" if one["difference"] is None else f"{one['difference']:+.4f}"
         lines.append(
-            f"  {name:<12} {number(one['before'])} -> {number(one['after'])}  {difference}  {bounds(one['interval_by_prompt'])}"
+            f"  {name:<12} {number(one['before'])} -> {number(one['after'])}  {difference}  "
+            f"{bounds(one['interval_by_prompt'])}"
         )
     return lines
 

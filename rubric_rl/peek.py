@@ -1,4 +1,4 @@
-"""Grades one answer and prints every step: prompt, reply, verdict, points (stages 3 and 4, rubric grading and reward)."""
+"""Grades one answer and prints every step: prompt, reply, verdict, points (stages 3 and 4, grading and reward)."""
 
 import argparse
 import asyncio
@@ -21,12 +21,14 @@ class _LoudClient(GraderClient):
     async def ask(self, content: str, schema: dict, seed: int, routing_key: str = "") -> Reply:
         reply = await super().ask(content, schema, seed, routing_key)
         print(
-            f"{_LINE}\nPROMPT (seed {seed})\n{content}\n\nREPLY ({'complete' if reply.complete else 'cut or forced'})\n{reply.text}"
+            f"{_LINE}\nPROMPT (seed {seed})\n{content}\n\n"
+            f"REPLY ({'complete' if reply.complete else 'cut or forced'})\n{reply.text}"
         )
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
         print(
-            f"tokens: {reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached, {reply.completion_tokens} decoded"
+            f"tokens: {reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached, "
+            f"{reply.completion_tokens} decoded"
         )
         return reply
 

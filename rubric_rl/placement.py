@@ -1,4 +1,4 @@
-"""Who grades a prompt: the policy, another model beside it, or for a share of the prompts a teacher (stage 3, rubric grading)."""
+"""Who grades a prompt: the policy, a model beside it, or for a share of prompts a teacher (stage 3, rubric grading)."""
 
 import hashlib
 import sys
@@ -37,7 +37,10 @@ class Graders:
             await client.__aexit__()
 
     def choose(self, prompt_id: str, training: bool) -> tuple[str, GraderClient]:
-        """(name, client) of the grader of a prompt: all answers to it have the same one. Evaluation never goes to the teacher."""
+        """(name, client) of the grader of a prompt: all answers to it have the same one.
+
+        Evaluation never goes to the teacher.
+        """
         if self._teacher is not None and training and share_of(prompt_id) < self.settings.teacher_share:
             return "teacher", self._teacher
         return grader_name(self.settings), self._main
@@ -49,7 +52,7 @@ def share_of(prompt_id: str) -> float:
 
 
 def grader_name(settings: GraderSettings) -> str:
-    """The main grader's name, for records and for evaluation: policy, an engine's name, or model or host of an endpoint."""
+    """The main grader's name, for records and evaluation: policy, an engine's name, or model or host of an endpoint."""
     if settings.engine:
         return settings.engine
     if settings.url:
@@ -74,7 +77,8 @@ def _served(args, settings: GraderSettings) -> tuple[str, str]:
     routers = getattr(args, "sglang_model_routers", None) or {}
     if settings.engine not in routers:  # slime's own look-up would fall back to the policy without a word
         raise UserError(
-            f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {', '.join(routers) or 'none'}"
+            f"grader_engine {settings.engine}: no such model in --sglang-config; "
+            f"it serves {', '.join(routers) or 'none'}"
         )
     host, port = routers[settings.engine]
     return f"http://{host}:{port}", _model_path(args.sglang_config, settings.engine) or args.hf_checkpoint

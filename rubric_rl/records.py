@@ -1,4 +1,4 @@
-"""Verdict records on disk, what they add up to, and rewards from them without a model (stages 3 and 4, grading and reward)."""
+"""Verdict records on disk, what they add up to, rewards from them without a model (stages 3 and 4)."""
 
 import os
 import statistics
@@ -67,7 +67,7 @@ def reward_of(record: Mapping) -> float:
 
 
 def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
-    """Means over answers (scores by axis and theme) and over criteria (negative criteria hit, unreadable), token sums."""
+    """Means over answers (scores by axis and theme) and criteria (negative criteria hit, unreadable), token sums."""
     records = list(records)
     if not records:
         return {}

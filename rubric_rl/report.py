@@ -24,8 +24,8 @@ def write_report(
 ) -> list[Path]:
     """Writes out.html and out.md for one run, or for two (before, after); returns the two paths.
 
-    The Markdown shows the prompts `shown`, or else the `examples` with the lowest score. Raises UserError for an id that no
-    run has.
+    The Markdown shows the prompts `shown`, or else the `examples` with the lowest score. Raises UserError for an id
+    that no run has.
     """
     sides = [Side(run, rule, rule.penalty or PENALTIES["hard"]) for run in runs]
     results = [side.summary.result() for side in sides]

@@ -47,7 +47,10 @@ def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _json(name: str, value) -> str:
-    """A data block that no text inside can end. Half a surrogate pair, which no page can hold, becomes a question mark."""
+    """A data block that no text inside can end.
+
+    Half a surrogate pair, which no page can hold, becomes a question mark.
+    """
     text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode().translate(_ESCAPES)
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
@@ -98,7 +101,10 @@ def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dic
         cards.append(
             _card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high))
         )
-        note = f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters; {beside['characters_per_answer']:.0f} per answer"
+        note = (
+            f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters; "
+            f"{beside['characters_per_answer']:.0f} per answer"
+        )
         cards.append(_card(f"{adjusted['mean_clipped']:.4f}", note, ""))
         if len(result["worst_at_k"]) > 1:
             k, value = list(result["worst_at_k"].items())[-1]
@@ -159,12 +165,17 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, kin
         if kind == "lost"
         else ""
     )
-    head = '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th><th class="n">counted as met</th><th class="n">unreadable</th>'
+    head = (
+        '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th>'
+        '<th class="n">counted as met</th><th class="n">unreadable</th>'
+    )
     rows = []
     for item, tally in found:
         jump = f'<a class="jump" data-jump="{escape(tally.prompt_id)}">show</a>'
         cells = [
-            f'<td class="n">{item["points"]:+g}</td><td class="text"><div class="clamp">{escape(item["criterion"])}</div></td><td class="n">{tally.answers}</td>'
+            f'<td class="n">{item["points"]:+g}</td>'
+            f'<td class="text"><div class="clamp">{escape(item["criterion"])}</div></td>'
+            f'<td class="n">{tally.answers}</td>'
         ]
         cells.append(f'<td class="n">{tally.met / tally.answers:.0%}</td><td class="n">{tally.unreadable}</td>')
         rows.append(f'<tr>{"".join(cells)}<td class="n">{tally.lost / max(answers, 1):.4f}</td><td>{jump}</td></tr>')

@@ -41,7 +41,8 @@ def markdown(
 
 def _headline(names, sides, results) -> str:
     lines = [
-        "| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted | answers | ungraded | unreadable |"
+        "| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted "
+        "| answers | ungraded | unreadable |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for name, result in zip(names, results, strict=True):
@@ -58,8 +59,9 @@ def _headline(names, sides, results) -> str:
         lines.append("| " + " | ".join([plain(name), *figures, *map(str, counts)]) + " |")
     if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
         lines.append(
-            f"\nPaired difference on {pair['prompts']} prompts: **{pair['difference']:+.4f}** {bounds(pair['interval_by_prompt'])}"
-            f" (95% by prompt); {pair['better']} better, {pair['equal']} equal, {pair['worse']} worse."
+            f"\nPaired difference on {pair['prompts']} prompts: **{pair['difference']:+.4f}**"
+            f" {bounds(pair['interval_by_prompt'])} (95% by prompt);"
+            f" {pair['better']} better, {pair['equal']} equal, {pair['worse']} worse."
         )
     return "\n".join(lines) + "\n"
 
@@ -113,13 +115,15 @@ def _example(item: dict, names: Sequence[str]) -> str:
         for answer in answers:
             score = "none" if answer["score"] is None else f"{answer['score']:.4f}"
             lines.append(
-                f"**{plain(name)}**, {answer['status']}, score {score}:\n\n{block(answer['answer'] or '(no final answer)')}\n"
+                f"**{plain(name)}**, {answer['status']}, score {score}:\n\n"
+                f"{block(answer['answer'] or '(no final answer)')}\n"
             )
             lines += ["| points | criterion | verdict | reason |", "|---|---|---|---|"]
             for criterion, said in zip(item["rubric"], answer["verdicts"], strict=True):
                 word = {True: "met", False: "not met", None: "unreadable"}[said["verdict"]] if said else "not asked"
                 lines.append(
-                    f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} | {plain(said['explanation']) if said else ''} |"
+                    f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} "
+                    f"| {plain(said['explanation']) if said else ''} |"
                 )
             lines.append("")
     return "\n".join(lines) + "\n"

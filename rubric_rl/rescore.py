@@ -16,7 +16,7 @@ from rubric_rl.table import summary_lines
 
 
 def rescore(records: Iterable[Mapping], rule: Rule = Rule()) -> Iterator[dict]:
-    """Per record: what tells the answer apart, its status, the stored score and the one by the rule (None: it has none)."""
+    """Per record: what tells the answer apart, its status, the stored score and the rule's (None: it has none)."""
     for record in records:
         value = rule.score(record)
         kept = {key: record[key] for key in (*ANSWER, "status", "score")}
@@ -24,7 +24,7 @@ def rescore(records: Iterable[Mapping], rule: Rule = Rule()) -> Iterator[dict]:
 
 
 class Table:
-    """One line per split and weight version: answers, those without a score, mean of the stored and of the new scores."""
+    """One line per split and weight version: answers, those without a score, mean of the stored and the new scores."""
 
     def __init__(self):
         self.parts, self.differ = defaultdict(list), 0

@@ -1,4 +1,4 @@
-"""Other scoring rules for stored verdicts, each a change of what `score` is given, never a second formula (stage 4, reward)."""
+"""Other scoring rules for stored verdicts: they change what `score` is given, never its formula (stage 4, reward)."""
 
 import argparse
 import math
@@ -16,7 +16,10 @@ UNREADABLE = ("against", "not_met", "met", "left_out")
 
 @dataclass(frozen=True)
 class Rule:
-    """How verdicts become a score; the default is the training reward's. Tags are written `kind:value`, e.g. `axis:accuracy`."""
+    """How verdicts become a score; the default is the training reward's.
+
+    Tags are written `kind:value`, e.g. `axis:accuracy`.
+    """
 
     unreadable: str = "against"  # never helps the policy; not_met and met take a side; left_out drops the criterion
     clip: bool = False  # each answer's score to [0, 1]
@@ -41,7 +44,7 @@ class Rule:
         return [(c, side if v is None else v) for c, v in pairs]
 
     def score(self, record: Mapping) -> float:
-        """The record's score by this rule: NaN for an ungraded answer, or when no criterion with positive points is left."""
+        """The score by this rule: NaN for an ungraded answer, or when no criterion with positive points is left."""
         value = math.nan if record["status"] == "ungraded" else score_of(self.judged(record))
         if self.penalty and record["status"] == "graded":
             value = length_adjusted(value, len(record["answer"]), self.penalty)

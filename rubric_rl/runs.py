@@ -1,4 +1,4 @@
-"""Stored verdict records, read one at a time: an evaluation's, or those that training left behind (stage 6, evaluation)."""
+"""Stored verdict records, read one at a time: an evaluation's, or those that training left (stage 6, evaluation)."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ class Run:
     """The latest record of every answer of a run. Only places in the files are kept in memory, never the records."""
 
     def __init__(self, folder: str | Path, split: str = "", weights: str = "", every: bool = False):
-        """`folder` is an evaluation's --out, a folder of verdict records or one such file. Of a training run `split` and
-        `weights` choose; without `weights` the last weight version counts, with `every` all of them do.
+        """`folder` is an evaluation's --out, a folder of verdict records or one such file. Of a training run `split`
+        and `weights` choose; without `weights` the last weight version counts, with `every` all of them do.
 
         Raises DataError when there are no such records, or one that is none.
         """

@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ class Criterion:
     tags: tuple[str, ...] = ()
 
     def tag(self, kind: str) -> str:
-        """The value of the first tag `kind:value` (HealthBench kinds: level, axis, cluster), or "" when there is none."""
+        """The value of the first tag `kind:value` (HealthBench kinds: level, axis, cluster); "" when there is none."""
         return next((tag.split(":", 1)[1] for tag in self.tags if tag.startswith(kind + ":")), "")
 
 
@@ -43,7 +43,7 @@ class Row:
     extra: dict = field(default_factory=dict)  # canary and whatever else the source carried
 
     def to_json(self) -> dict:
-        """The JSONL row that slime and the CPU trainer read: `prompt` is templated, `metadata` reaches the reward hook."""
+        """The JSONL row that slime and the CPU trainer read: `prompt` is templated, `metadata` goes to the reward."""
         rubrics = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.rubric]
         metadata = {
             "prompt_id": self.prompt_id,
@@ -129,8 +129,8 @@ def read_jsonl(
 ) -> Iterator[tuple[int, dict]]:
     """Yields (line number, value). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them.
 
-    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. A broken line raises DataError with file
-    and line; where a list `refused` is given, that message is added to it and the line left out.
+    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. A broken line raises DataError with
+    file and line; where a list `refused` is given, that message is added to it and the line left out.
     """
     path = Path(path)
     if not path.is_file():
@@ -162,8 +162,23 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
     return rows
 
 
+def split_slice(path: str) -> tuple[str, slice]:
+    """The file and the rows meant by `file@[a:b]`, slime's way to name a part of a file; all rows without it."""
+    name, start, stop = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path, re.DOTALL).groups()
+    return name, slice(*(int(number) if number else None for number in (start, stop)))
+
+
+def read_slice(path: str) -> list[Row]:
+    """The rows of `file` or `file@[a:b]`."""
+    name, rows = split_slice(path)
+    return read_rows(name)[rows]
+
+
 def json_line(item: Mapping) -> bytes:
-    """The item as one line of JSONL. Half a surrogate pair, which a model can write but UTF-8 cannot, stays a JSON escape."""
+    """The item as one line of JSONL.
+
+    Half a surrogate pair, which a model can write but UTF-8 cannot, stays a JSON escape.
+    """
     return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
 
 
@@ -171,10 +186,9 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
     """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    count = 0
+    temporary, count = path.with_name(f".{path.name}.{os.getpid()}.tmp"), 0
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             for item in items:
                 file.write(json_line(item))
                 count += 1
@@ -182,6 +196,6 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return count

@@ -11,8 +11,11 @@ Verdict = bool | None  # None: the grader answered, but unreadably
 
 
 def is_met(criterion: Criterion, verdict: Verdict) -> bool:
-    """Whether the criterion counts as met. An unreadable verdict never helps the policy, because the policy is the grader:
-    a positive criterion counts as not met, a negative one as met."""
+    """Whether the criterion counts as met.
+
+    An unreadable verdict never helps the policy, because the policy is the grader: a positive criterion counts as not
+    met, a negative one as met.
+    """
     return criterion.points < 0 if verdict is None else verdict
 
 
@@ -31,7 +34,7 @@ def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
 def score_by(
     key: Callable[[Criterion], str], rubric: Sequence[Criterion], verdicts: Sequence[Verdict]
 ) -> dict[str, float]:
-    """`score` of each part of the rubric, e.g. by `lambda c: c.tag("axis")`; a part without positive points is left out."""
+    """`score` per part of the rubric, e.g. by `lambda c: c.tag("axis")`; a part without positive points is left out."""
     parts = defaultdict(list)
     for criterion, verdict in zip(rubric, verdicts, strict=True):
         parts[key(criterion)].append((criterion, verdict))
@@ -42,8 +45,8 @@ def score_by(
 def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> list[float]:
     """GRPO advantages of one prompt's answers: (r - mean) / (std + 1e-6) with the unbiased std, as slime computes them.
 
-    NaN marks an ungraded answer: it takes no part in mean and std and gets 0. With fewer than two graded answers there is
-    nothing to compare, so all get 0.
+    NaN marks an ungraded answer: it takes no part in mean and std and gets 0. With fewer than two graded answers there
+    is nothing to compare, so all get 0.
     """
     values = graded(rewards)
     if len(values) < 2:

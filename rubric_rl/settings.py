@@ -60,7 +60,8 @@ class GraderSettings:
             or (self.top_k < 1 and self.top_k != -1)
         ):
             raise UserError(
-                "grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all"
+                "grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], "
+                "_top_k 1 or more, or -1 for all"
             )
         if self.votes > 1 and (self.mode == "direct" or self.temperature == 0):
             raise UserError(
@@ -68,7 +69,8 @@ class GraderSettings:
             )
         if not 0 <= self.teacher_share <= 1 or bool(self.teacher_share) != bool(self.teacher):
             raise UserError(
-                "grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, the file that names the teacher"
+                "grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, "
+                "the file that names the teacher"
             )
         if self.engine and (self.url or self.api != "sglang"):
             raise UserError(
@@ -78,14 +80,19 @@ class GraderSettings:
             raise UserError("grader_mode direct reads the first token of the reply, so grader_thinking must be false")
 
 
-def load_settings(source: typing.Mapping | str | Path, **overrides) -> GraderSettings:
-    """Settings from a YAML file, or from the `grader_*` entries of a mapping such as `vars(args)`; overrides have no prefix.
+def load_settings(source: typing.Mapping | str | Path) -> GraderSettings:
+    """Settings from a YAML file, or the `grader_*` entries of a mapping, e.g. `vars(args)`.
 
     Raises:
         UserError: for an unknown `grader_` key (with the closest known one), a wrong type or an impossible combination.
     """
+    return GraderSettings(**written_settings(source))
+
+
+def written_settings(source: typing.Mapping | str | Path) -> dict:
+    """What the source itself sets ("" sets nothing), without the prefix; raises UserError for an unknown key."""
     if not isinstance(source, typing.Mapping):
-        source = _read_yaml(Path(source))
+        source = _read_yaml(Path(source)) if source else {}
     known = [PREFIX + field.name for field in dataclasses.fields(GraderSettings)]
     values = {key: value for key, value in source.items() if key.startswith(PREFIX)}
     for key in values:
@@ -95,7 +102,7 @@ def load_settings(source: typing.Mapping | str | Path, **overrides) -> GraderSet
                 f"unknown grader setting {key}"
                 + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
             )
-    return GraderSettings(**{key.removeprefix(PREFIX): value for key, value in values.items()} | overrides)
+    return {key.removeprefix(PREFIX): value for key, value in values.items()}
 
 
 def _read_yaml(path: Path) -> dict:

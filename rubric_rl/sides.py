@@ -45,15 +45,16 @@ class Side:
             entry[2] += value
         if record["status"] != "graded":
             return
-        possible = sum(item["points"] for item in record["rubrics"] if item["points"] > 0)
-        for criterion, verdict in self.rule.judged(record):
+        judged = self.rule.judged(record)
+        possible = sum(criterion.points for criterion, _ in judged if criterion.points > 0)  # as the rule weighs them
+        for criterion, verdict in judged:
             place = _place(criterion)
             tally = self.criteria.setdefault(place, Tally(record["prompt_id"], place))
             met = is_met(criterion, verdict)
             tally.answers += 1
             tally.met += met
             tally.unreadable += verdict is None
-            tally.lost += abs(criterion.points) / possible if met is (criterion.points < 0) else 0.0
+            tally.lost += abs(criterion.points) / possible if possible and met is (criterion.points < 0) else 0.0
 
     def score(self, prompt_id: str) -> float | None:
         """The mean score of a prompt's answers; None when it has none."""
@@ -81,7 +82,7 @@ def _place(criterion: Criterion) -> int:
 
 
 def example(prompt_id: str, sides: list[Side]) -> dict:
-    """Everything about one prompt as JSON: messages, rubric, and of each run the answers with a verdict per rubric item."""
+    """Everything about one prompt as JSON: messages, rubric, and each run's answers with a verdict per rubric item."""
     found = [side.records(prompt_id) for side in sides]
     first = next(record for records in found for record in records)
     items = [(item["criterion"], item["points"]) for item in first["rubrics"]]

@@ -1,4 +1,4 @@
-"""Raw rows -> training and evaluation prompts: what is refused, left out, drawn, and the report of it (stage 1, prompt)."""
+"""Raw rows -> training and evaluation prompts: what is refused, left out, drawn, and its report (stage 1, prompt)."""
 
 import hashlib
 import statistics
@@ -29,7 +29,7 @@ class Options:
 
 @dataclass
 class Split:
-    """Training (`easy`) and evaluation (`hard`) rows, the fixed sample of the latter, and what was left out on the way."""
+    """Training (`easy`) and evaluation (`hard`) rows, the fixed sample of the latter, and what was left out."""
 
     easy: list[Row] = field(default_factory=list)
     hard: list[Row] = field(default_factory=list)
@@ -56,7 +56,8 @@ def split(source: Source, options: Options = Options()) -> Split:
     _choose(options, result)
     if not result.easy or not result.hard:
         raise DataError(
-            f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {result.refused[:1]}"
+            f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; "
+            f"{result.refused[:1]}"
         )
     return result
 
@@ -113,14 +114,17 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
 def _check_counts(source: Source, hard_ids: set[str], options: Options, result: Split) -> None:
     if missing := hard_ids - result.seen:
         raise DataError(
-            f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; take both files of one release"
+            f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; "
+            "take both files of one release"
         )
     counts = (len(result.easy), len(result.hard))
     result.subset = counts != (FULL_ROWS - HARD_ROWS, HARD_ROWS)
     if result.subset and not options.allow_subset:
         why = f", {len(result.refused)} refused, the first: {result.refused[0]}" if result.refused else ""
-        raise DataError(f"{source.full}: {counts[0]} training and {counts[1]} hard prompts, not {FULL_ROWS - HARD_ROWS} and {HARD_ROWS}"
-                        f"{why}; add --allow-subset if you mean it")  # fmt: skip
+        raise DataError(
+            f"{source.full}: {counts[0]} training and {counts[1]} hard prompts, "
+            f"not {FULL_ROWS - HARD_ROWS} and {HARD_ROWS}{why}; add --allow-subset if you mean it"
+        )
 
 
 def _choose(options: Options, result: Split) -> None:
@@ -147,7 +151,7 @@ def _consensus(rows: list[Row], result: Split) -> list[Row]:
 
 
 def _without_repeats(easy: list[Row], hard: list[Row], result: Split) -> list[Row]:
-    """Training rows, each conversation and each criterion of a row once (the first); none of an evaluation conversation."""
+    """Training rows, each conversation and each criterion of a row once (the first); no evaluation conversation."""
     held_out, seen, kept = {_conversation(row) for row in hard}, set(), []
     for row in easy:
         conversation = _conversation(row)

@@ -1,4 +1,4 @@
-"""The arithmetic of evaluation: HealthBench's reference statistics and, beside them, intervals by prompt (stage 6, evaluation)."""
+"""The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them (stage 6, evaluation)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def worst_of(values: Sequence[float], k: int) -> float:
 
 
 def worst_at_k(groups: Sequence[Sequence[float]], k: int) -> float | None:
-    """`worst_of` each prompt's scores, averaged over the prompts that have k of them, clipped; None when no prompt has."""
+    """`worst_of` each prompt's scores, averaged over the prompts that have k of them, clipped; None when none has."""
     values = [worst_of(group, k) for group in groups if len(group) >= k]
     return clipped_mean(values) if values else None
 
@@ -51,8 +51,8 @@ def interval(
 ) -> tuple[float, float] | None:
     """The 95% percentile bootstrap interval of a statistic when whole prompts are drawn again.
 
-    `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one value
-    per draw. None with fewer than two prompts, or where no draw has a value.
+    `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one
+    value per draw. None with fewer than two prompts, or where no draw has a value.
     """
     parts, random = np.asarray(parts, float), np.random.default_rng(seed)
     count = len(parts)

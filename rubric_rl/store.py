@@ -1,4 +1,4 @@
-"""A folder in which every answered call is kept as it ends, so that a run can be killed and go on (stage 6, evaluation)."""
+"""A folder in which every answered call is kept as it ends, so that a killed run can go on (stage 6, evaluation)."""
 
 import fcntl
 import hashlib
@@ -18,10 +18,10 @@ _MAY_MOVE = ("url",)  # the last part of a settings key that --moved lets change
 
 
 class Store:
-    """Holds DIR/settings.json (what was asked), DIR/calls.jsonl (one line per reply) and the results (one line per answer).
+    """Holds DIR/settings.json (what was asked), DIR/calls.jsonl (a line per reply) and the results (a line per answer).
 
-    An answer is finished when its result stands there and is not `ungraded`; only the replies of unfinished ones are held
-    in memory. Use it as a context manager: it locks the folder.
+    An answer is finished when its result stands there and is not `ungraded`; only the replies of unfinished ones are
+    held in memory. Use it as a context manager: it locks the folder.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class Store:
                 only_url = all(key.rpartition(".")[2] in _MAY_MOVE for key in differing)
                 hint = " (the same model at another place: add --moved)" if only_url else ""
                 raise UserError(
-                    f"{self.folder}: holds a run with other settings: {shown}; choose another --out or the old settings{hint}"
+                    f"{self.folder}: holds a run with other settings: {shown}; "
+                    f"choose another --out or the old settings{hint}"
                 )
         write_jsonl(path, [settings])
 

@@ -1,4 +1,4 @@
-"""What a run's records add up to: the reference's figures and, beside them and apart, everything else (stage 6, evaluation)."""
+"""What a run's records add up to: the reference's figures, and everything else apart (stage 6, evaluation)."""
 
 import math
 from array import array
@@ -80,7 +80,7 @@ class Summary:
             self.criteria["unreadable" if verdict is None else "met" if verdict else "not_met"] += 1
 
     def reference(self) -> dict[str, float]:
-        """The figures that simple-evals prints, under its names: clipped mean, bootstrap std and number of every metric."""
+        """The figures of simple-evals, under its names: clipped mean, bootstrap std and number of every metric."""
         figures = {}
         for name, metric in self.metrics.items():
             if name != ADJUSTED:
@@ -154,7 +154,7 @@ class Summary:
 
 
 def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
-    """after - before on the prompts that both have a value for, each prompt's answers averaged first; None without such."""
+    """after - before on the prompts both have a value for, each prompt's answers averaged first; None without such."""
     if name not in before.metrics or name not in after.metrics:
         return None
     one, other = before.metrics[name].means(), after.metrics[name].means()

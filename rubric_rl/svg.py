@@ -33,7 +33,8 @@ def bars(rows: Sequence[tuple[str, Sequence[Bar | None]]]) -> str:
     for label, row in rows:
         height = len(row) * (BAR + 2)
         parts.append(
-            f'<text class="label" x="{LABEL - 10}" y="{top + height / 2 + 3:.1f}" text-anchor="end">{escape(label)}</text>'
+            f'<text class="label" x="{LABEL - 10}" y="{top + height / 2 + 3:.1f}" text-anchor="end">'
+            f"{escape(label)}</text>"
         )
         for number, bar in enumerate(row):
             if bar:
@@ -50,10 +51,14 @@ def _bar(bar: Bar, number: int, top: float, x) -> str:
     if bar.bounds:
         a, b = x(bar.bounds[0]), x(bar.bounds[1])
         end = max(right, b)
-        whisker = f'<path class="whisker" d="M{a:.1f} {middle:.1f}H{b:.1f}M{a:.1f} {middle - 3:.1f}v6M{b:.1f} {middle - 3:.1f}v6"/>'
+        whisker = (
+            f'<path class="whisker" d="M{a:.1f} {middle:.1f}H{b:.1f}'
+            f'M{a:.1f} {middle - 3:.1f}v6M{b:.1f} {middle - 3:.1f}v6"/>'
+        )
     return (
-        f'<g><title>{escape(bar.hint)}</title><rect class="run{number}" x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 1):.1f}" '
-        f'height="{BAR}" rx="2"/>{whisker}<text class="value" x="{end + 6:.1f}" y="{middle + 4:.1f}">{bar.value:.3f}</text></g>'
+        f'<g><title>{escape(bar.hint)}</title><rect class="run{number}" x="{left:.1f}" y="{top:.1f}" '
+        f'width="{max(right - left, 1):.1f}" height="{BAR}" rx="2"/>{whisker}'
+        f'<text class="value" x="{end + 6:.1f}" y="{middle + 4:.1f}">{bar.value:.3f}</text></g>'
     )
 
 
@@ -95,7 +100,8 @@ def _axis(ticks: Sequence[float], x, bottom: float, step: float) -> str:
         kind = "axis" if abs(tick) < step / 1e3 else "grid"
         parts.append(f'<path class="{kind}" d="M{x(tick):.1f} 0V{bottom:.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick + 0:.{digits}f}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">'
+            f"{tick + 0:.{digits}f}</text>"
         )
     return "".join(parts)
 

@@ -23,7 +23,8 @@ def _reference_lines(result: Mapping) -> list[str]:
     ]
     for name in [OVERALL, *sorted(names, key=lambda name: (rank.get(name.split(":")[0], 3), name))]:
         lines.append(
-            f"  {name:<58} {reference[name]:7.4f} ± {reference[f'{name}:bootstrap_std']:.4f}  {reference[f'{name}:n_samples']:6}"
+            f"  {name:<58} {reference[name]:7.4f} ± {reference[f'{name}:bootstrap_std']:.4f}"
+            f"  {reference[f'{name}:n_samples']:6}"
         )
     if len(result["worst_at_k"]) > 1:
         lines.append("  worst-at-k  " + "  ".join(f"{k}: {value:.4f}" for k, value in result["worst_at_k"].items()))
@@ -36,7 +37,8 @@ def _beside_lines(result: Mapping) -> list[str]:
     adjusted = beside["length_adjusted"]
     return [
         f"Beside it, not comparable with it (rule: {beside['rule']})",
-        f"  mean, unclipped{' ':<43} {beside['mean_unclipped']:7.4f}  95% by prompt {bounds(beside['interval_by_prompt'])}",
+        f"  mean, unclipped{' ':<43} {beside['mean_unclipped']:7.4f}"
+        f"  95% by prompt {bounds(beside['interval_by_prompt'])}",
         f"  length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters, clipped mean"
         f"{' ':<10} {adjusted['mean_clipped']:7.4f}  95% by prompt {bounds(adjusted['interval_by_prompt'])}",
         f"  characters per answer {beside['characters_per_answer']:.0f}, {beside['prompts']} prompts",
@@ -82,7 +84,8 @@ def comparison_lines(before: Summary, after: Summary) -> list[str]:
     for name in [OVERALL, *after.shown("theme"), *after.shown("axis")]:
         if pair := paired(before, after, name):
             lines.append(
-                f"  {name:<40} {pair['prompts']:>8} {pair['before']:>8.4f} {pair['after']:>8.4f} {pair['difference']:>+8.4f}"
+                f"  {name:<40} {pair['prompts']:>8} {pair['before']:>8.4f} {pair['after']:>8.4f}"
+                f" {pair['difference']:>+8.4f}"
                 f"  {bounds(pair['interval_by_prompt']):<20} {pair['better']}/{pair['equal']}/{pair['worse']}"
             )
     if len(lines) == 2:

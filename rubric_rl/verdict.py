@@ -27,7 +27,7 @@ def read_verdict(reply: str) -> Reading:
 
 
 def read_checklist(reply: str, count: int) -> list[Reading]:
-    """The verdicts of a `checklist` reply, in the order of the criteria; all unreadable unless there are exactly `count`."""
+    """The verdicts of a `checklist` reply in the order of the criteria; unreadable unless there are exactly `count`."""
     found = _last_object(reply, "verdicts").get("verdicts")
     if not isinstance(found, list) or len(found) != count:
         return [Reading(None)] * count
@@ -42,8 +42,8 @@ def _reading(item: dict) -> Reading:
 def _last_object(reply: str, key: str) -> dict:
     """The last top-level JSON object that has `key`, after the last `</think>`; {} when there is none.
 
-    Thoughts that never end hold no verdict. A reply with a brace that opens no well-formed object holds none either: what
-    follows may be a quotation from the graded answer inside a broken verdict.
+    Thoughts that never end hold no verdict. A reply with a brace that opens no well-formed object holds none either:
+    what follows may be a quotation from the graded answer inside a broken verdict.
     """
     text, found, start = reply.rpartition(THINK_END)[2], {}, 0
     if THINK in text:

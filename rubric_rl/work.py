@@ -1,4 +1,4 @@
-"""Works through a stream of questions: so many at a time, with a progress bar, until it ends or nothing answers (stage 6, evaluation)."""
+"""Works through a stream of questions, so many at a time, until it ends or nothing answers (stage 6, evaluation)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -32,7 +32,8 @@ class Progress:
             self.bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
         if self.in_a_row >= self.give_up_after > 0:
             raise GaveUp(
-                f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; mend that and run the same command again"
+                f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; "
+                "mend that and run the same command again"
             )
 
 

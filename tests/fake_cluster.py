@@ -1,6 +1,7 @@
-"""What the launcher calls, played by one program: ray, ssh, srun, scontrol, nvidia-smi (fake_cluster.py NAME ARGUMENTS...).
+"""What the launcher calls, played by fake_cluster.py NAME ARGUMENTS...: ray, ssh, srun, scontrol, nvidia-smi.
 
-The folder $FAKE holds the cluster: calls.jsonl (who was called how), gpus.PID (a living Ray process), job.pid, job.status.
+The folder $FAKE holds the cluster: calls.jsonl (who was called how), gpus.PID (a living Ray process), job.pid,
+job.status.
 """
 
 import json

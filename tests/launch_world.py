@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 KEY = "a-key-nobody-may-see"
 TRAIN = """
 import json, os, signal, sys
-open(os.environ["FAKE"] + "/job.json", "w").write(json.dumps({"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}))
+job = {"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
+open(os.environ["FAKE"] + "/job.json", "w").write(json.dumps(job))
 print("training")
 if "JOB_WAITS" in os.environ:
     signal.pause()
@@ -23,7 +24,8 @@ sys.exit(int(os.environ.get("JOB_STATUS", "0")))
 RAY_MODULE = """
 import os, pathlib
 is_initialized = lambda: True
-cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in pathlib.Path(os.environ["FAKE"]).glob("gpus.*"))}
+state = pathlib.Path(os.environ["FAKE"])
+cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in state.glob("gpus.*"))}
 """
 PYTHON = """#!/bin/bash
 if [[ "$*" == *rubric_rl.gpu.preflight* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
@@ -59,14 +61,16 @@ class World:
         for name in ("qwen3-8B", "qwen3-32B"):
             (models / f"{name}.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
         self.port = free_port()
-        self.env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(path), "FAKE": str(self.state), "PYTHON": str(bin / "python"),
-                    "PYTHONPATH": str(lib), "SLIME_DIR": str(path / "sl ime"), "MEGATRON_DIR": str(path / "mega tron"),
-                    "HF_CKPT_PATH": str(path / "h f"), "PROMPT_DATA_PATH": str(path / "the rows.jsonl"), "SAVE_PATH": str(self.save),
+        self.env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(path), "FAKE": str(self.state),
+                    "PYTHON": str(bin / "python"), "PYTHONPATH": str(lib), "SLIME_DIR": str(path / "sl ime"),
+                    "MEGATRON_DIR": str(path / "mega tron"), "HF_CKPT_PATH": str(path / "h f"),
+                    "PROMPT_DATA_PATH": str(path / "the rows.jsonl"), "SAVE_PATH": str(self.save),
                     "RAY_PORT": str(self.port), "RAY_DASHBOARD_PORT": "1", "WANDB_API_KEY": KEY}  # fmt: skip
 
     def start(self, script: str, *flags: str, **env: str) -> subprocess.Popen:
-        return subprocess.Popen(["bash", script, *flags], cwd=ROOT, env=self.env | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, start_new_session=True)  # fmt: skip
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = ["bash", script, *flags]
+        return subprocess.Popen(command, cwd=ROOT, env=self.env | env, start_new_session=True, **pipes)
 
     def run(self, script: str, *flags: str, **env: str) -> SimpleNamespace:
         return self.end(self.start(script, *flags, **env))

@@ -65,7 +65,6 @@ def test_refused_by_name(words, said):
         (["--over-sampling-batch-size", "2"], "--over-sampling-batch-size 2 is below"),
         (["--num-steps-per-rollout", "2"], "--num-steps-per-rollout 2 x --global-batch-size 8 is not 8"),
         (["--use-kl-loss"], "--ref-load"),
-        (["--use-tis", "--use-rollout-logprobs"], "exclude each other"),
         (["--advantage-estimator", "gspo"], "--advantage-estimator gspo: the trainer without a GPU takes grpo alone"),
         (["--hidden-dropout", "0.1"], "--hidden-dropout 0.1"),
         (["--rollout-top-p", "0.9"], "--rollout-top-p 0.9"),

@@ -15,8 +15,9 @@ def raw(number: int, **more) -> dict:
         {"criterion": f"names {number}", "points": 5, "tags": ["axis:accuracy", "level:cluster"]},
         {"criterion": "invents", "points": -2, "tags": []},
     ]
-    return {"prompt_id": f"id{number}", "prompt": [{"role": "user", "content": f"question {number}"}], "rubrics": rubrics,
-            "example_tags": [f"theme:t{number % 2}"], "canary": "c", "ideal_completions_data": None} | more  # fmt: skip
+    prompt = [{"role": "user", "content": f"question {number}"}]
+    return {"prompt_id": f"id{number}", "prompt": prompt, "rubrics": rubrics, "example_tags": [f"theme:t{number % 2}"],
+            "canary": "c", "ideal_completions_data": None} | more  # fmt: skip
 
 
 def write(path, rows):

@@ -17,7 +17,7 @@ FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())
 
 
 class Flaky(BaseHTTPRequestHandler):
-    """Serves BODY; `server.cut` bytes an answer, then the connection drops; `server.ranges` says whether Range is known."""
+    """Serves BODY; `server.cut` bytes an answer, then the connection drops; `server.ranges`: whether Range is known."""
 
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")

@@ -1,4 +1,4 @@
-"""The GPU run scripts without slime or a GPU: the printed command, preflight's findings, the arithmetic (all stages)."""
+"""The GPU run scripts without slime or a GPU: the printed command, preflight's findings, arithmetic (all stages)."""
 
 import json
 import os
@@ -23,8 +23,10 @@ from rubric_rl.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
-SHAPE = "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 --kv-channels 128 " \
-        "--vocab-size 151936 --untie-embeddings-and-output-weights"  # fmt: skip
+SHAPE = (
+    "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "
+    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights"
+)
 
 
 def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
@@ -116,11 +118,14 @@ def good(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(32)))
     write_jsonl(tmp_path / "healthbench_hard.jsonl", map(row, range(100, 104)))
     (tmp_path / "grader.yaml").write_text("grader_max_tokens: 1024\n")
-    flags = f"""{SHAPE} --hf-checkpoint {tmp_path}/hf --ref-load {tmp_path}/hf --load {tmp_path}/run --save {tmp_path}/run --save-interval 10
+    flags = f"""{SHAPE} --hf-checkpoint {tmp_path}/hf --ref-load {tmp_path}/hf --load {tmp_path}/run
+        --save {tmp_path}/run --save-interval 10
         --prompt-data {tmp_path}/healthbench_easy.jsonl --eval-prompt-data hard {tmp_path}/healthbench_hard.jsonl
-        --custom-config-path {tmp_path}/grader.yaml --rollout-batch-size 32 --n-samples-per-prompt 4 --global-batch-size 32 --num-rollout 10
-        --rollout-max-response-len 6144 --tensor-model-parallel-size 2 --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
-        --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel --custom-rm-path self_reward_rm.reward""".split()
+        --custom-config-path {tmp_path}/grader.yaml --rollout-batch-size 32 --n-samples-per-prompt 4
+        --global-batch-size 32 --num-rollout 10 --rollout-max-response-len 6144 --tensor-model-parallel-size 2
+        --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
+        --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel
+        --custom-rm-path self_reward_rm.reward""".split()
     options = Namespace(
         slime_dir=tmp_path / "slime",
         megatron_dir=tmp_path / "mega",
@@ -170,8 +175,10 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
         (["--over-sampling-batch-size", "16"], "below --rollout-batch-size"),
         (["--tensor-model-parallel-size", "3"], "4 training GPUs are no multiple of tensor 3"),
         (["--rollout-num-gpus", "8"], "12 GPUs are asked for, but 1 node(s) of 8 have 8"),
-        (["--actor-num-gpus-per-node", "16", "--tensor-model-parallel-size", "16"], "8 key-value heads cannot be shared by 16 GPUs"),
-        (["--pipeline-model-parallel-size", "8", "--tensor-model-parallel-size", "1", "--actor-num-gpus-per-node", "8"], "36 layers cannot be shared by 8"),
+        (["--actor-num-gpus-per-node", "16", "--tensor-model-parallel-size", "16"],
+         "8 key-value heads cannot be shared by 16 GPUs"),
+        (["--pipeline-model-parallel-size", "8", "--tensor-model-parallel-size", "1", "--actor-num-gpus-per-node", "8"],
+         "36 layers cannot be shared by 8"),
         (["--rollout-max-response-len", "40900"], "exceed the context of 40960"),
         (["--max-tokens-per-gpu", "5000", "--use-dynamic-batch-size"], "below the longest sample, 100 + 6144"),
         (["--max-tokens-per-gpu", "65536"], "lower --max-tokens-per-gpu"),
@@ -317,7 +324,8 @@ def test_a_grader_that_is_nowhere_is_refused(settings, message):
 
 def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
     (tmp_path / "engines.yaml").write_text("sglang:\n- name: policy\n- name: frozen\n  model_path: /models/frozen\n")
-    args = Namespace(sglang_router_ip="h", sglang_router_port=1, hf_checkpoint="/models/policy", sglang_config=str(tmp_path / "engines.yaml"),
+    args = Namespace(sglang_router_ip="h", sglang_router_port=1, hf_checkpoint="/models/policy",
+                     sglang_config=str(tmp_path / "engines.yaml"),
                      sglang_model_routers={"policy": ("h", 1), "frozen": ("h", 2)})  # fmt: skip
     assert placement._served(args, load_settings({"grader_engine": "frozen"})) == ("http://h:2", "/models/frozen")
     assert placement._served(args, load_settings({})) == ("http://h:1", "/models/policy")

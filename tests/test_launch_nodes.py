@@ -19,7 +19,7 @@ def world(tmp_path):
 
 
 def assert_joined(world: World) -> None:
-    """Three workers were started with the head's address and their own, with the key in their environment, and ended."""
+    """Three workers were started with the head's address, their own and the key in their environment, and ended."""
     head, *workers = sorted(world.calls("ray start"), key=lambda call: "--head" not in call["words"])
     assert [call["words"][call["words"].index("--address") + 1] for call in workers] == [f"127.0.0.1:{world.port}"] * 3
     assert sorted(call["words"][call["words"].index("--node-ip-address") + 1] for call in workers) == HOSTS

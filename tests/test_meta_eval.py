@@ -1,4 +1,4 @@
-"""The grader against physicians: the reference's counting by hand, resume, the tiny world's oracle as physician (stage 6)."""
+"""The grader against physicians: the reference's counting by hand, resume, the tiny world's oracle (stage 6)."""
 
 import asyncio
 import json
@@ -131,8 +131,8 @@ def test_before_against_after_on_the_prompts_of_both():
 def meta(tmp_path):
     path = tmp_path / "meta.jsonl"
     rows = [
-        {"prompt": [{"role": "user", "content": f"q{i}"}], "completion": f"completion {i}", "rubric": f"rule {i}", "category": "c",
-         "binary_labels": [i % 2 == 0, True], "anonymized_physician_ids": ["a", "b"]} for i in range(6)
+        {"prompt": [{"role": "user", "content": f"q{i}"}], "completion": f"completion {i}", "rubric": f"rule {i}",
+         "category": "c", "binary_labels": [i % 2 == 0, True], "anonymized_physician_ids": ["a", "b"]} for i in range(6)
     ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": [], "binary_labels": []}]))
     return path
@@ -200,7 +200,8 @@ class TestRun:
     @pytest.mark.parametrize(
         "row, message",
         [({"binary_labels": [True], "prompt": "text"}, ":1: not a meta-evaluation row"),
-         ({"prompt": [{"role": "user", "content": "x"}], "completion": "c", "rubric": "r", "category": "k", "binary_labels": [1]}, ":1: binary_labels"),
+         ({"prompt": [{"role": "user", "content": "x"}], "completion": "c", "rubric": "r", "category": "k",
+           "binary_labels": [1]}, ":1: binary_labels"),
          ({"prompt": []}, "no row has binary_labels")],
     )  # fmt: skip
     def test_what_cannot_be_asked_is_one_line(self, tmp_path, monkeypatch, capsys, row, message):

@@ -22,7 +22,10 @@ from rubric_rl.runs import Run
 from rubric_rl.svg import Bar, bars, histogram
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=document.title="owned"> `` ``` \u2028 {{body}} <!-- \ud83d &amp;'
+HOSTILE = (
+    '</script><script>document.title="owned"</script><img src=x onerror=document.title="owned"> '
+    "`` ``` \u2028 {{body}} <!-- \ud83d &amp;"
+)
 RECORDS = [
     made("p-low", (5, 3, -4), (False, None, True), answer=HOSTILE, explanation=HOSTILE),
     made("p-high", (5, 3, -4), (True, True, False), theme="u"),

@@ -18,7 +18,7 @@ def test_the_shipped_files_hold_valid_settings(path):
 
 def test_settings_come_from_args_without_its_other_entries_and_overrides_win():
     args = {"grader_votes": 3, "lr": 1e-6, "grader_temperature": 1, "rollout_batch_size": 32}
-    settings = load_settings(args, votes=5)
+    settings = load_settings(args | {"grader_votes": 5})
     assert (settings.votes, settings.temperature, settings.mode) == (5, 1, "explain")
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.votes = 1

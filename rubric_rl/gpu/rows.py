@@ -1,7 +1,6 @@
 """Are the rows fit to train on: rubrics, lengths, and no evaluation prompt among them? (stage 1, prompt)"""
 
 import json
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.cpu.eval_config import read_entries
 from rubric_rl.gpu.words import Words
-from rubric_rl.schema import Row, UserError, read_rows
+from rubric_rl.schema import Row, UserError, read_slice, split_slice
 from rubric_rl.settings import load_settings
 
 INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
@@ -18,9 +17,8 @@ INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, roun
 
 @cache
 def read(path: str) -> list[Row]:
-    """Rows of a file, `file@[a:b]` slices as slime writes them."""
-    name, start, stop = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path).groups()
-    return read_rows(name)[slice(int(start) if start else None, int(stop) if stop else None)]
+    """Rows of a file or a slice of it, read once."""
+    return read_slice(path)
 
 
 def count(words: Words) -> int:
@@ -47,8 +45,8 @@ def evaluation_files(words: Words) -> list[str]:
     sets = words.values.get("eval-prompt-data")
     named = SimpleNamespace(eval_config=words.text("eval-config"), eval_prompt_data=sets)
     files = [entry["path"] for entry in read_entries(named)[0]]
-    training = Path(words.text("prompt-data").partition("@[")[0])
-    folders = {training.parent, *(Path(path.partition("@[")[0]).parent for path in files)}
+    training = Path(split_slice(words.text("prompt-data"))[0])
+    folders = {training.parent, *(Path(split_slice(path)[0]).parent for path in files)}
     beside = {str(path) for folder in folders for path in folder.glob("*_hard.jsonl") if path != training}
     return sorted({*files, *beside})
 

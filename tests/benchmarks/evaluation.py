@@ -1,4 +1,4 @@
-"""Measures what the evaluation itself costs: CPU per criterion of the client, seconds per stored verdict, memory per row (stage 6).
+"""Measures what the evaluation costs: CPU per criterion, seconds per stored verdict, memory per row (stage 6).
 
 For example:
     python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
@@ -112,7 +112,8 @@ def client(criteria: int, concurrency: int) -> None:
     server.terminate()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{plan.criteria} criteria, {concurrency} in flight: {1000 * cpu / plan.criteria:.3f} ms of CPU each, {wall:.1f} s in all, peak memory {memory:.0f} MB"
+        f"{plan.criteria} criteria, {concurrency} in flight: {1000 * cpu / plan.criteria:.3f} ms of CPU each, "
+        f"{wall:.1f} s in all, peak memory {memory:.0f} MB"
     )
 
 
@@ -144,7 +145,8 @@ def stored(verdicts: int) -> None:
         end = time.perf_counter()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{count * 11} verdicts: re-scored in {rescored - start:.2f} s, reported in {end - rescored:.2f} s, peak memory {memory:.0f} MB"
+        f"{count * 11} verdicts: re-scored in {rescored - start:.2f} s, reported in {end - rescored:.2f} s, "
+        f"peak memory {memory:.0f} MB"
     )
 
 

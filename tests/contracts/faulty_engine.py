@@ -1,4 +1,4 @@
-"""An engine and its router in one, as far as slime's rollout and the grader use them, that fails on demand (contract)."""
+"""An engine and its router in one, as far as slime's rollout and the grader use them; it fails on demand (contract)."""
 
 import asyncio
 import json
@@ -12,8 +12,11 @@ ANSWER = "rest and drink water<|im_end|>"
 
 
 class FaultyEngine:
-    """Serves until the `with` block ends. `fault(text, number)` decides about each grading request: None, an HTTP status, "reset",
-    "garbage" or seconds to wait; `p(text, number)` is the probability of true."""
+    """Serves until the `with` block ends.
+
+    `fault(text, number)` decides about each grading request: None, an HTTP status, "reset", "garbage" or seconds to
+    wait; `p(text, number)` is the probability of true.
+    """
 
     def __init__(
         self, tokens: list[int], fault=lambda text, number: None, p=lambda text, number: 0.9 if number % 3 else 0.1
@@ -41,8 +44,9 @@ class FaultyEngine:
     async def _main(self):
         self._end = asyncio.Event()
         app = web.Application(client_max_size=2**26)
-        app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort), web.get("/workers", self._workers),
-                        web.get("/v1/loads", self._loads), web.post("/v1/chat/completions", self._chat),
+        app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort),
+                        web.get("/workers", self._workers), web.get("/v1/loads", self._loads),
+                        web.post("/v1/chat/completions", self._chat),
                         web.get("/{path:.*}", self._info)])  # fmt: skip
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -109,7 +113,8 @@ class FaultyEngine:
 
     def _answer(self, text: str, prompt: list[int], reason: dict) -> dict:
         logprobs = [[-0.5, token, None] for token in self.tokens]
-        meta = {"id": "1", "finish_reason": reason, "prompt_tokens": len(prompt), "completion_tokens": len(self.tokens), "cached_tokens": 0,
+        meta = {"id": "1", "finish_reason": reason, "prompt_tokens": len(prompt),
+                "completion_tokens": len(self.tokens), "cached_tokens": 0,
                 "weight_version": "0", "output_token_logprobs": logprobs}  # fmt: skip
         return {"text": text, "output_ids": self.tokens, "meta_info": meta}
 

@@ -1,6 +1,7 @@
-"""slime's own rollout loop with this repository's hooks, as its rollout manager runs it; prints one JSON line (contract).
+"""slime's own rollout loop with this repository's hooks, as its rollout manager runs it; prints a JSON line (contract).
 
-A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT ROLLOUTS FLAGS... Neither Ray nor a GPU is used.
+A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT ROLLOUTS FLAGS... Neither Ray nor a GPU
+is used.
 """
 
 import itertools

@@ -19,8 +19,9 @@ SHAPES = {  # of the published config.json
 
 def checkpoint(folder: Path, name: str) -> Path:
     folder.mkdir()
-    config = dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", num_key_value_heads=8, head_dim=128, vocab_size=151936,
-                  rope_theta=1000000, rms_norm_eps=1e-6, tie_word_embeddings=False, max_position_embeddings=40960)  # fmt: skip
+    config = dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", num_key_value_heads=8, head_dim=128,
+                  vocab_size=151936, rope_theta=1000000, rms_norm_eps=1e-6, tie_word_embeddings=False,
+                  max_position_embeddings=40960)  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config | SHAPES[name]))
     return folder
 

@@ -1,4 +1,4 @@
-"""slime's own rollout loop with this repository's hooks: an engine that fails, and the real SGLang on the CPU (contract)."""
+"""slime's rollout loop with this repository's hooks: an engine that fails, the real SGLang on the CPU (contract)."""
 
 import json
 from pathlib import Path
@@ -43,17 +43,27 @@ def tokens(tiny_model):
 
 @pytest.fixture
 def loop(slime, rows, tiny_model):
-    """Function: rollouts of slime's loop at a host and port, with the tiny run's own flags; returns what slime_loop.py prints."""
+    """Function: rollouts of slime's loop at a host and port, with the tiny run's own flags.
+
+    It returns what slime_loop.py prints.
+    """
 
     def run(port: int, *flags: str, rollouts: int = 1, grader: str = "", fails: bool = False, host: str = "127.0.0.1"):
         config = rows / "grader.yaml"
         config.write_text("grader_mode: direct\ngrader_retries: 2\ngrader_timeout: 20\n" + grader)
-        env = {"BACKEND": "slime", "HF_CKPT_PATH": str(tiny_model), "PROMPT_DATA_PATH": str(rows / "healthbench_easy.jsonl"),
-               "EVAL_DATA_PATH": str(rows / "healthbench_hard.jsonl"), "SAVE_PATH": str(rows / "run"), "GRADER_CONFIG": str(config)}  # fmt: skip
+        env = {
+            "BACKEND": "slime",
+            "HF_CKPT_PATH": str(tiny_model),
+            "PROMPT_DATA_PATH": str(rows / "healthbench_easy.jsonl"),
+            "EVAL_DATA_PATH": str(rows / "healthbench_hard.jsonl"),
+            "SAVE_PATH": str(rows / "run"),
+            "GRADER_CONFIG": str(config),
+        }
         words = command(slime, "run_qwen3_tiny.sh", env, "--debug-rollout-only", "--rollout-num-gpus", "1",
                         "--custom-rollout-log-function-path", "self_reward_rm.log_rollout",
                         "--custom-eval-rollout-log-function-path", "self_reward_rm.log_eval",
-                        "--rollout-batch-size", str(PROMPTS), "--n-samples-per-prompt", str(GROUP), "--global-batch-size", "16", *flags)  # fmt: skip
+                        "--rollout-batch-size", str(PROMPTS), "--n-samples-per-prompt", str(GROUP),
+                        "--global-batch-size", "16", *flags)  # fmt: skip
         done = slime.run(Path(__file__).parent / "slime_loop.py", host, port, rollouts, *words, **env)
         if fails:
             assert done.returncode != 0
@@ -101,7 +111,7 @@ def test_passing_faults_of_the_grader_change_no_reward(loop, tokens):
 
 
 def test_ungraded_answers_leave_their_group_and_the_loss(loop, tokens):
-    """Partial groups: every answer whose criterion the engine refuses stays ungraded; the others are compared among themselves."""
+    """Partial groups: answers whose criterion the engine refuses stay ungraded; the others are compared."""
     with FaultyEngine(tokens, fault=lambda text, number: 400 if number % 11 == 0 else None) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     ungraded = [reward is None for reward in rollout["rewards"]]

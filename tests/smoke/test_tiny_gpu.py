@@ -1,4 +1,4 @@
-"""`BACKEND=slime bash run_qwen3_tiny.sh` on one GPU: two rollouts through slime, then the same command goes on (all stages)."""
+"""`BACKEND=slime bash run_qwen3_tiny.sh` on one GPU: two rollouts, then the same command goes on (all stages)."""
 
 import os
 import shutil
@@ -13,7 +13,8 @@ from rubric_rl.records import read_records
 ROOT = Path(__file__).parents[2]
 PROMPTS, GROUP = 4, 4
 FLAGS = f"""
-    --rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP} --global-batch-size {PROMPTS * GROUP} --eval-interval 2
+    --rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP} --global-batch-size {PROMPTS * GROUP}
+    --eval-interval 2
 """.split()
 pytestmark = pytest.mark.gpu
 
