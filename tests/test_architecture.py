@@ -108,6 +108,11 @@ class TestSizes:
     def test_no_run_script_is_long(self, path):
         assert len(path.read_text().splitlines()) <= 80
 
+    def test_no_line_is_wide(self):
+        paths = [*LIBRARY.rglob("*.py"), *THIN, *TESTS, *SHELLS]
+        lines = ((path, *pair) for path in paths for pair in enumerate(path.read_text("utf-8").split("\n"), 1))
+        assert [f"{name(path)}:{number}" for path, number, line in lines if len(line) > 120] == []
+
 
 class TestOpenings:
     @each(MODULES)
