@@ -1,5 +1,6 @@
 """The command line: slime's names and defaults, refusals by name, checks between flags, settings files."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_slimes_defaults():
     assert args.apply_chat_template_kwargs == {} and args.grpo_std_normalization and not args.calculate_per_token_loss
 
 
+def test_no_flag_is_taken_and_then_ignored():
+    """Each one is read somewhere in the trainer, or says what holds here anyway."""
+    holds_anyway = {"accumulate_allreduce_grads_in_fp32", "attention_softmax_in_fp32"}
+    code = "\n".join(path.read_text() for path in (ROOT / "rubric_rl").rglob("*.py") if path.name != "flags.py")
+    ignored = {name for name in vars(make_args()) if not re.search(rf"\b{name}\b", code)}
+    assert ignored - holds_anyway == set()
+
+
 def test_the_last_word_wins():
     assert make_args("--lr", "1e-3", "--lr", "2e-3").lr == 2e-3
 
@@ -41,6 +50,7 @@ def test_the_last_word_wins():
         (["--sequence-parallel"], "--sequence-parallel is slime's, but the trainer without a GPU cannot honour it"),
         (["--sglang-mem-fraction-static", "0.7"], "--sglang-mem-fraction-static is slime's"),
         (["--partial-rollout"], "half-written answer"),
+        (["--use-tis"], "--use-tis is slime's"),
         (["--use-slime-router"], "--use-slime-router was removed from slime"),
         (["--num-layers", "36"], "--num-layers is a model shape"),
         (["stray"], "'stray' is not a flag"),

@@ -71,6 +71,16 @@ def test_training_on_the_evaluation_is_refused(tmp_path, monkeypatch):
         preflight.check(args_of(tmp_path, "--eval-prompt-data", "held", str(held)))
 
 
+def test_slices_of_one_file_that_do_not_meet_are_fine(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "require_memory", lambda gigabytes, what: None)
+    rows = args_of(tmp_path).prompt_data
+    preflight.check(args_of(tmp_path, "--prompt-data", f"{rows}@[0:2]", "--eval-prompt-data", "held", f"{rows}@[2:]"))
+    with pytest.raises(UserError, match="prompt_id p1 is in"):
+        preflight.check(
+            args_of(tmp_path, "--prompt-data", f"{rows}@[:2]", "--eval-prompt-data", "held", f"{rows}@[-2:]")
+        )
+
+
 def test_too_little_memory_is_said_with_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 1.0)
     with pytest.raises(UserError, match="too little memory for this run: about .* needed, 1.0 GB available"):

@@ -53,6 +53,31 @@ def evaluate(engine: FakeEngine, files, out, *flags) -> dict:
     return asyncio.run(run()).report()
 
 
+class TestWhoGrades:
+    """The policy grades itself unless a flag or the file names another grader; flags win over the file."""
+
+    def grader(self, tmp_path, written: str, *flags):
+        config = tmp_path / "grader.yaml"
+        config.write_text(written)
+        rows = raw_rows(tmp_path / "rows.jsonl")
+        words = ["--rows", rows, "--out", tmp_path / "out", "--policy-url", "http://policy", "--policy-api", "openai"]
+        words += ["--policy-model", "m", "--grader-config", config, *flags]
+        return Plan(_parser().parse_args([str(word) for word in words])).grader
+
+    def test_the_policy(self, tmp_path):
+        grader = self.grader(tmp_path, "grader_votes: 3\n")
+        assert (grader.url, grader.api, grader.votes, grader.retries) == ("http://policy", "openai", 3, 10)
+
+    def test_the_one_of_the_file(self, tmp_path):
+        grader = self.grader(tmp_path, "grader_url: http://judge\ngrader_api: openai\ngrader_model: j\n")
+        assert (grader.url, grader.model) == ("http://judge", "j")
+
+    def test_the_one_of_the_flag(self, tmp_path):
+        written = "grader_url: http://judge\ngrader_api: openai\ngrader_model: j\ngrader_retries: 2\n"
+        grader = self.grader(tmp_path, written, "--grader-url", "http://other")
+        assert (grader.url, grader.model, grader.retries) == ("http://other", "j", 2)
+
+
 def by_criterion(prompt: str) -> Say:
     """Criterion 0 is met, 1 is not, 2 (negative) is met."""
     return verdict("says 1" not in prompt.rpartition("Criterion:")[2])

@@ -19,6 +19,7 @@ from rubric_rl.report_html import _json
 from rubric_rl.report_md import block, plain
 from rubric_rl.rules import Rule
 from rubric_rl.runs import Run
+from rubric_rl.sides import Side
 from rubric_rl.svg import Bar, bars, histogram
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -111,6 +112,12 @@ def test_the_worst_criteria_are_those_that_cost_most(reports):
     assert costs == sorted(costs, reverse=True) and costs == [
         pytest.approx(points / 8 / 3, abs=1e-4) for points in (5, 4, 3)
     ]
+
+
+def test_the_cost_of_a_criterion_is_weighed_as_the_rule_weighs_it(tmp_path):
+    run = Run(write_run(tmp_path / "run", [made("p", (10, 2), (True, False))]))
+    side = Side(run, Rule(uniform=True), 0.0)
+    assert [tally.lost for _, tally in side.worst(5)] == [0.5]
 
 
 class TestCommand:

@@ -112,6 +112,12 @@ def test_a_last_line_that_a_kill_cut_is_left_out_even_inside_a_character(tmp_pat
             list(read_jsonl(path))
 
 
+def test_a_written_file_can_be_read_by_whoever_the_umask_allows(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": 1}])
+    (tmp_path / "other").write_text("")
+    assert (tmp_path / "rows.jsonl").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [{"n": 1}])

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from rubric_rl.schema import UserError, write_jsonl
+from rubric_rl.schema import UserError, split_slice, write_jsonl
 
 KEEP = 3  # checkpoints
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
@@ -160,7 +160,7 @@ def experiment(args) -> dict:
         if values.get(name):
             values[name] = f"{Path(values[name]).name} ({_digest(Path(values[name]))})"
     data = values["prompt_data"]
-    values["prompt_data"] = f"{Path(data).name} ({_digest(Path(data.split('@[')[0]))})"
+    values["prompt_data"] = f"{Path(data).name} ({_digest(Path(split_slice(data)[0]))})"
     return json.loads(json.dumps(values))
 
 

@@ -2,11 +2,10 @@
 
 import copy
 import random
-import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rubric_rl.schema import DataError, read_jsonl, row_from_metadata
+from rubric_rl.schema import DataError, read_jsonl, row_from_metadata, split_slice
 
 
 @dataclass
@@ -64,7 +63,7 @@ def load_prompts(
         DataError: naming file, line and prompt_id, for a row that could not be templated or graded, or when no row is
             left below `max_length` prompt tokens.
     """
-    real_path, rows = _slice(path)
+    real_path, rows = split_slice(path)
     samples = []
     for number, row in list(read_jsonl(real_path))[rows]:
         where = f"{real_path}:{number}"
@@ -87,14 +86,6 @@ def load_prompts(
     if not samples:
         raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
     return _short_enough(samples, tokenizer, max_length, path)
-
-
-def _slice(path: str) -> tuple[str, slice]:
-    match = re.fullmatch(r"(.*)@\[(-?\d*):(-?\d*)\]", path)
-    if match is None:
-        return path, slice(None)
-    start, end = (int(number) if number else None for number in match.groups()[1:])
-    return match.group(1), slice(start, end)
 
 
 def _short_enough(samples: list[Sample], tokenizer, max_length: int | None, path: str) -> list[Sample]:

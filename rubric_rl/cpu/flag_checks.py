@@ -54,8 +54,6 @@ def _combinations(args):
         yield f"--rollout-temperature {args.rollout_temperature:g}: greedy answers are all equal; give a value above 0"
     if args.num_rollout is None and args.num_epoch is None:
         yield "give --num-rollout or --num-epoch"
-    if args.use_tis and args.use_rollout_logprobs:
-        yield "--use-tis and --use-rollout-logprobs exclude each other"
     if args.use_kl_loss and not args.ref_load:
         yield "--use-kl-loss needs the reference model: --ref-load"
     if args.use_dynamic_batch_size and not args.max_tokens_per_gpu:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
-from rubric_rl.schema import UserError, read_rows
+from rubric_rl.schema import UserError, read_slice
 
 ACTOR_GB = 0.8  # a training process: torch, Megatron-core, weights, gradients and optimizer of a tiny model
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor
@@ -17,8 +17,8 @@ def check(args) -> None:
             check_model(Path(path), "--" + flag.replace("_", "-"))
     hard = {}
     for dataset in args.eval_datasets:
-        hard |= {row.prompt_id: dataset for row in read_rows(dataset.path.split("@[")[0])}
-    for row in read_rows(args.prompt_data.split("@[")[0]):
+        hard |= {row.prompt_id: dataset for row in read_slice(dataset.path)}
+    for row in read_slice(args.prompt_data):
         if row.prompt_id in hard:
             where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {hard[row.prompt_id].path}"
             raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")

@@ -11,7 +11,7 @@ NOT_ON_CPU = frozenset(
     custom-model-provider-path custom-pg-loss-reducer-function-path custom-tis-function-path
     custom-update-weight-post-write-path data-pad-size-multiplier data-source-path debug-rollout-only
     debug-train-only disable-compute-advantages-and-returns disable-rollout-global-dataset distributed-backend
-    dump-details enable-mtp-training eval-function-path eval-label-key eval-max-context-len eval-tool-key
+    dump-details enable-mtp-training eps-clip-c eval-function-path eval-label-key eval-max-context-len eval-tool-key
     expert-model-parallel-size expert-tensor-parallel-size fetch-trajectory-retry-times fp16 freeze-indexer
     freeze-params-name-list gamma get-mismatch-metrics group-rm http-proxy keep-old-actor kl-coef label-key lambd
     load-debug-rollout-data load-debug-rollout-data-subsample load-forge-rollout-data log-correct-samples
@@ -27,12 +27,13 @@ NOT_ON_CPU = frozenset(
     rollout-buffer-url rollout-data-postprocess-path rollout-data-transport rollout-external-engine-addrs
     rollout-function-path rollout-health-check-first-wait rollout-health-check-interval rollout-health-check-timeout
     rollout-max-context-len rollout-sample-hook-path rollout-task-type save-debug-rollout-data save-debug-train-data
-    save-hf sequence-parallel start-rollout-id tb-experiment-name tb-project-name tool-key train-backend
+    save-hf sequence-parallel start-rollout-id tb-experiment-name tb-project-name tis-clip tis-clip-low tool-key
+    train-backend
     train-env-vars update-weight-buffer-size update-weight-delta-checksum update-weight-delta-encoding
     update-weight-disk-dir update-weight-disk-keep-files update-weight-local-checkpoint-dir update-weight-mode
     update-weight-transport update-weights-interval use-distributed-optimizer use-distributed-post
     use-fault-tolerance use-opd use-opsm use-precision-aware-optimizer use-rollout-entropy
-    use-rollout-routing-replay use-routing-replay use-stateless-adam use-wandb value-clip
+    use-rollout-routing-replay use-routing-replay use-stateless-adam use-tis use-unbiased-kl use-wandb value-clip
     wandb-always-use-train-step wandb-dir wandb-group wandb-host wandb-key wandb-mode wandb-project wandb-run-id
     wandb-team disable-wandb-random-suffix disable-rewards-normalization
     """.split()

@@ -1,7 +1,7 @@
 """Meta-evaluation rows of the tiny world: its oracle in the place of the physicians (stage 6, evaluation).
 
-    python -m rubric_rl.tiny.meta --out META.jsonl                            answers made by the world, held-out patients
-    python -m rubric_rl.tiny.meta --out META.jsonl --records runs/tiny/verdicts   the answers that a run graded
+    python -m rubric_rl.tiny.meta --out META.jsonl                       the world's own answers, held-out patients
+    python -m rubric_rl.tiny.meta --out META.jsonl --records VERDICTS    what a run graded (runs/tiny/verdicts)
 
 Then `python -m rubric_rl.meta_eval --rows META.jsonl` before and after training.
 """
@@ -21,7 +21,7 @@ from rubric_rl.tiny.world import messages, pair_of, rows
 
 
 def meta_rows(row: Row, answer: str) -> Iterator[dict]:
-    """One row per criterion in the schema of HealthBench's meta-evaluation; `points` shows the grader what training showed."""
+    """One row per criterion in HealthBench's meta-evaluation schema; `points` shows the grader what training showed."""
     stated = set(statements(answer))
     for criterion in row.rubric:
         yield {
@@ -37,7 +37,7 @@ def meta_rows(row: Row, answer: str) -> Iterator[dict]:
 
 
 def of_world(seed: int) -> Iterator[dict]:
-    """Two answers to each held-out patient: an ordinary one, and a hostile one (spliced, cut, repeated, contradictory)."""
+    """Two answers to each held-out patient: an ordinary one, and one spliced, cut, repeated or contradictory."""
     rng = random.Random(seed)
     for row in rows(held_out=True):
         for make in (mediocre_answer, graded_answer):
