@@ -1,6 +1,6 @@
 """The hooks that slime and the CPU trainer call by name: self-graded reward, advantages, logs (stages 3 and 4).
 
-The only file that knows slime's objects; configs/recipe.sh names each hook.
+The only file that knows slime's objects; configs/recipe.sh names the hooks that every run uses.
 """
 
 import asyncio

@@ -24,12 +24,12 @@ class ChatTemplate:
             self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises nothing more special
             raise UserError(
-                f"{folder}: no usable tokenizer ({error}); set grader_tokenizer to a local model folder"
+                f"{folder}: no usable tokenizer ({error}); name the local folder of a chat model (grader_tokenizer)"
             ) from None
         file = folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
         if not isinstance(source, str):
-            raise UserError(f"{folder}: no chat template; set grader_tokenizer to a chat model's folder")
+            raise UserError(f"{folder}: no chat template; name the local folder of a chat model")
         # The environment in which transformers renders chat templates.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]

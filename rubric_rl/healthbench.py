@@ -63,7 +63,7 @@ def _from_hub(file: Published) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise UserError("--source hf needs the package datasets: pip install datasets") from None
+        raise UserError("--source hf needs huggingface_hub, which comes with datasets: pip install datasets") from None
     try:
         return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
     except Exception as error:  # its errors share no base class of their own

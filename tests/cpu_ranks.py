@@ -41,6 +41,7 @@ def actor_args(**changes) -> Namespace:
         adam_beta2=0.98, adam_eps=1e-8, clip_grad=1.0, eps_clip=0.2, eps_clip_high=0.28, entropy_coef=0.01,
         use_kl_loss=False, kl_loss_coef=0.05, kl_loss_type="low_var_kl", calculate_per_token_loss=False, ref_load=None,
         rollout_temperature=0.7, use_rollout_logprobs=False, max_tokens_per_gpu=64, distributed_timeout_minutes=1,
+        lr_decay_iters=None, lr_warmup_fraction=None, lr_warmup_init=0.0, min_lr=0.0,
     )  # fmt: skip
     return Namespace(**(values | changes))
 

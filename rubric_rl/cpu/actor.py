@@ -34,14 +34,13 @@ class Actor:
     """One rank of the trained policy. All ranks make the same calls in the same order; `args` carry slime's names.
 
     Ranks r with equal r // tensor_model_parallel_size hold one copy of the weights together (TP); the copies share the
-    batch (DP). When a rank dies, the others raise at once; when it raises, after `distributed_timeout_minutes` (5).
+    batch (DP). When a rank dies, the others raise at once; when it raises, after `distributed_timeout_minutes`.
     """
 
     def __init__(self, args: Namespace, rank: int, world_size: int, master_addr: str, master_port: int):
         self.args, self.rank = args, rank
-        timeout = getattr(args, "distributed_timeout_minutes", 5)
         tp = args.tensor_model_parallel_size
-        init_parallel(rank, world_size, master_addr, master_port, tp, args.seed, timeout)
+        init_parallel(rank, world_size, master_addr, master_port, tp, args.seed, args.distributed_timeout_minutes)
         self.reference = None
 
     def load(self, hf_dir: str, checkpoint_dir: str | None = None) -> None:

@@ -35,13 +35,12 @@ def build_scheduler(args: Namespace, optimizer: torch.optim.AdamW) -> OptimizerP
         raise UserError(f"lr_decay_style {args.lr_decay_style!r} is not one of {', '.join(DECAY_STYLES)}; choose one")
     size = args.global_batch_size
     iterations = args.num_rollout * args.rollout_batch_size * args.n_samples_per_prompt // size
-    decay = getattr(args, "lr_decay_iters", None) or iterations
-    fraction = getattr(args, "lr_warmup_fraction", None)
-    warmup = fraction * decay if fraction is not None else args.lr_warmup_iters
+    decay = args.lr_decay_iters or iterations
+    warmup = args.lr_warmup_iters if args.lr_warmup_fraction is None else args.lr_warmup_fraction * decay
     if warmup >= decay:
         raise UserError(f"lr_warmup_iters {warmup} is not below the run's {decay} optimizer steps; lower it")
     return OptimizerParamScheduler(
-        optimizer, init_lr=getattr(args, "lr_warmup_init", 0.0), max_lr=args.lr, min_lr=getattr(args, "min_lr", 0.0),
+        optimizer, init_lr=args.lr_warmup_init, max_lr=args.lr, min_lr=args.min_lr,
         lr_warmup_steps=warmup * size, lr_decay_steps=decay * size, lr_decay_style=args.lr_decay_style,
         start_wd=args.weight_decay, end_wd=args.weight_decay, wd_incr_steps=iterations * size, wd_incr_style="constant",
         use_checkpoint_opt_param_scheduler=False, override_opt_param_scheduler=True,  # a resumed run obeys its flags
