@@ -30,7 +30,7 @@ class RowFile:
         for number, row in self._rows():
             if row.prompt_id in self.rubrics:
                 raise DataError(
-                    f"{path}:{number}, prompt_id {row.prompt_id}: stands above already; leave one of them out"
+                    f"{path}:{number}, prompt_id {row.prompt_id}: duplicate of an earlier line; leave one of them out"
                 )
             self.rubrics[row.prompt_id] = len(row.rubric)
         if not self.rubrics:
@@ -76,7 +76,7 @@ class AnswerFile:
             raise DataError(f"{path}: no such file; give --answers a JSONL file of prompt_id and answer")
         for number, offset, item in read_places(self.path):
             if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str) or not _has_answer(item):
-                raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; mend the line')
+                raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; fix the line')
             if item["answer"] is not None or item["status"] != "ungraded":  # the policy failed: there is no answer
                 places = self._places.setdefault(item["prompt_id"], {})
                 places[item["index"] if "verdicts" in item else len(places)] = offset

@@ -11,7 +11,7 @@ ROLES = ("system", "user", "assistant")
 
 
 class UserError(ValueError):
-    """Anything a user can mend: one line that says what is wrong, where, and the next step."""
+    """Anything a user can fix: one line that says what is wrong, where, and the next step."""
 
 
 class DataError(UserError):

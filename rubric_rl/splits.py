@@ -76,7 +76,7 @@ def _read(source: Source, options: Options, result: Split) -> list[Row]:
             result.refused.append(str(error))
             continue
         if row.prompt_id in rows:
-            result.refused.append(f"{where}, prompt_id {row.prompt_id}: the same prompt_id stands above already")
+            result.refused.append(f"{where}, prompt_id {row.prompt_id}: duplicate of an earlier prompt_id")
         else:
             rows[row.prompt_id] = row
     return list(rows.values())

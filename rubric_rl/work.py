@@ -33,7 +33,7 @@ class Progress:
         if self.in_a_row >= self.give_up_after > 0:
             raise GaveUp(
                 f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; "
-                "mend that and run the same command again"
+                "fix that and run the same command again"
             )
 
 

@@ -99,7 +99,7 @@ DAMAGED = {
     "messages is not a list": raw(1, prompt=[]),
     "no prompt_id": raw(1, prompt_id=None),
     "prompt_id": [],
-    "the same prompt_id stands above": raw(0),
+    "duplicate of an earlier prompt_id": raw(0),
 }
 
 

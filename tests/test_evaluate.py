@@ -302,7 +302,7 @@ class TestRows:
     def test_broken_ones_are_named_before_the_first_call(self, files, tmp_path):
         with files[0].open("a") as file:
             file.write(files[0].read_text().split("\n")[0] + "\n")
-        with pytest.raises(UserError, match="rows.jsonl:4, prompt_id p0: stands above"):
+        with pytest.raises(UserError, match="rows.jsonl:4, prompt_id p0: duplicate of an earlier line"):
             plan(files, "http://127.0.0.1:1", tmp_path / "run")
 
     def test_a_limit_draws_as_simple_evals_does(self, tmp_path):

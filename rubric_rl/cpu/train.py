@@ -163,7 +163,7 @@ def _line(error: BaseException) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 finished, 2 something to mend (a line says what), 1 a defect, 130 Ctrl-C or SIGTERM."""
+    """Exit status: 0 finished, 2 something to fix (a line says what), 1 a defect, 130 Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's calls survive this exception and no other
     run = None
     try:
