@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--rows", required=True, help="rubric file: raw HealthBench rows, or those of data_preprocess.py")
-    add("--out", required=True, type=Path, help="folder of this run; an unfinished run there is resumed")
+    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
     add("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
     add("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
     add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")

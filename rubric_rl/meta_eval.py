@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta"
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished run there is resumed")
+    parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
     parser.add_argument("--limit", type=int, default=0, help="only so many rows, drawn as simple-evals draws them")
     parser.add_argument("--moved", action="store_true", help="go on although the endpoint has another URL now")
     parser.add_argument("--against", metavar="RUN", help="also the change from this earlier run to this one")
