@@ -11,6 +11,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"
+[[ "${BACKEND}" =~ ^(cpu|slime)$ ]] || { echo "error: BACKEND is cpu or slime, not ${BACKEND}" >&2; exit 2; }
 [[ "${BACKEND}" == cpu ]] && runs=runs/tiny || runs="runs/tiny_${BACKEND}"   # neither reads the other's checkpoints
 export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"

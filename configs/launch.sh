@@ -18,11 +18,14 @@ die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 ROOT="$(pwd -P)"
 DRY_RUN="${DRY_RUN:-0}"
 PYTHON="${PYTHON:-python3}"
+missing=()
 for name in HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR; do
    [[ -n "${!name:-}" ]] && continue
-   [[ "${DRY_RUN}" == 1 ]] || die "${name} is not set; the first lines of this script say what it names"
+   missing+=("${name}")
    declare "${name}=<${name}>"
 done
+[[ "${DRY_RUN}" == 1 ]] || ((${#missing[@]} == 0)) ||
+   die "not set: ${missing[*]}; the first lines of this script say what they name"
 DIST_CKPT_PATH="${DIST_CKPT_PATH:-${HF_CKPT_PATH}}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval.yaml}"

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -221,8 +222,11 @@ def main() -> int:
         print(f"error: {stopped}", file=sys.stderr)
         return 2
     if ungraded := result["answers"]["ungraded"]:
+        causes = Counter(record["error"] for record in Run(args.out) if record["status"] == "ungraded")
+        cause, count = causes.most_common(1)[0]
         print(
-            f"error: {ungraded} answers stayed ungraded and are left out; run the same command again to ask for them",
+            f"error: {ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}; "
+            "the same command asks for them again",
             file=sys.stderr,
         )
     return 1 if ungraded else 0

@@ -40,6 +40,8 @@ def show(row: Row, grading: Grading) -> str:
         word = {True: "met", False: "not met", None: "UNREADABLE"}[verdict]
         points = criterion.points if is_met(criterion, verdict) else 0
         lines.append(f"{word:>10} {points:+6g} of {criterion.points:+g}  {' '.join(criterion.text.split())}")
+    if grading.status == "ungraded":
+        return "\n".join([*lines, f"no score: {grading.error}"])
     possible = sum(criterion.points for criterion in row.rubric if criterion.points > 0)
     lines.append(
         f"score {grading.score:.4f} = {grading.score * possible:g} of {possible:g} points"

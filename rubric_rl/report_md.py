@@ -70,7 +70,7 @@ def _parts(kind: str, names, sides) -> str:
     tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
     if not tags:
         return ""
-    lines = [f"\n## By {kind}\n", f"| {kind} | " + " | ".join(f"{plain(name)} | 95% by prompt |" for name in names)]
+    lines = [f"\n## By {kind}\n", f"| {kind} |" + "".join(f" {plain(name)} | 95% by prompt |" for name in names)]
     lines.append("|---" * (1 + 2 * len(names)) + "|")
     for tag in tags:
         cells = []

@@ -7,7 +7,7 @@ import socket
 import pytest
 from cpu_doubles import FLAGS, make_args, row, write_rows
 
-from rubric_rl.cpu import preflight, train
+from rubric_rl.cpu import preflight, serve, train
 from rubric_rl.cpu.checkpoint import RunDirectory
 from rubric_rl.schema import UserError
 
@@ -103,6 +103,29 @@ def test_main_says_one_line_and_exits_2(tmp_path, capsys, words, said):
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and said in captured.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", ["file", "file/run"])
+def test_a_save_path_that_cannot_be_one(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="no run can be kept here .*; set SAVE_PATH"):
+        RunDirectory(tmp_path / path)
+
+
+def test_another_experiment_is_refused_without_pointing_at_a_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train.preflight, "check", lambda args: None)
+    args, run = args_of(tmp_path), RunDirectory(tmp_path / "run")
+    train.begin(args, run)
+    run.commit(0, run.prepare(0, {"step": 0}, lambda directory: None))
+    run._lock.close()
+    words = ["--prompt-data", args.prompt_data, "--hf-checkpoint", args.hf_checkpoint, "--save", args.save]
+    assert train.main([*FLAGS, *words, "--load", args.save, "--lr", "0.5"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_serving_what_is_no_model_is_one_line(tmp_path, capsys):
+    assert serve.main(["--model", str(tmp_path), "--log-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} holds no Hugging Face checkpoint (no config.json)\n"
 
 
 def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(tmp_path, capsys, monkeypatch):

@@ -81,7 +81,10 @@ def test_wandb_is_an_environment_variable_and_no_key_is_printed():
 
 @pytest.mark.parametrize(
     "env, message",
-    [({}, "HF_CKPT_PATH is not set"), ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate")],
+    [
+        ({}, "not set: HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR"),
+        ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate"),
+    ],
 )
 def test_what_is_missing_is_one_line(env, message):
     done = script("run_qwen3_8B.sh", **env)

@@ -60,7 +60,13 @@ def test_shows_what_could_not_be_read(peek):
 
 def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
     status, out, _ = peek(FakeEngine(Fail(400, "too long")))
-    assert status == 1 and "p0: ungraded" in out and "HTTP 400: too long" in out
+    assert (
+        status == 1
+        and "p0: ungraded" in out
+        and "no score: " in out
+        and "HTTP 400: too long" in out
+        and "nan" not in out
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,12 @@ def train(args, run: RunDirectory) -> None:
             recorder.say(f"{run.path}: " + (f"going on after step {start}" if start else "a new run"))
             _run(args, run, recorder, start)
         recorder.say(plots.draw(run.path))
-    except (Exception, KeyboardInterrupt):
+    except Exception as error:
         recorder.log(traceback.format_exc())
+        error.add_note(f"details: {run.path / 'train.log'}; servers' logs: {run.path / 'logs'}")
+        raise
+    except KeyboardInterrupt:
+        recorder.log("stopped by a signal")
         raise
     finally:
         recorder.close()
@@ -146,6 +150,9 @@ def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
             recorder.say(f"everything is up after {time.monotonic() - began:.0f} s")
             Trainer(args, run, cluster, recorder).go(start)
             recorder.stage(args.num_rollout, "finished")
+        except KeyboardInterrupt:
+            recorder.say("stopping ...")
+            raise
         finally:  # nothing may interrupt the stopping
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -181,8 +188,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {_line(error)}", file=sys.stderr)
         if run is None and not isinstance(error, UserError):
             raise
-        if run:
-            print(f"details: {run.path / 'train.log'}; servers' logs: {run.path / 'logs'}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
         return 2 if isinstance(getattr(error, "cause", None) or error, UserError) else 1
     return 0
 

@@ -198,6 +198,8 @@ def main() -> int:
     add("--mfu", type=float, default=0.3, help="share of the peak that training reaches: an assumption")
     load = parser.parse_args()
     words = shlex.split(sys.stdin.read())
+    if not words:
+        parser.error("nothing on standard input: pipe `DRY_RUN=1 bash run_qwen3_8B.sh` into it")
     start = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
     try:
         print("\n".join(lines(Words(words[start:]), load.gpu_gb, load.rows, load)))

@@ -1,0 +1,44 @@
+"""Serves a model on the CPU, for peek, evaluate and meta_eval (stages 2 rollout and 3 grading).
+
+python -m rubric_rl.cpu.serve --model rubric_rl/tiny/model --port 30000      until Ctrl-C
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+
+from rubric_rl.cpu.engine import HOST, start_engine, wait_healthy
+from rubric_rl.schema import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Starts one engine and takes it along when it ends. Exit status: 0 after Ctrl-C or SIGTERM, 2 for an error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="rubric_rl/tiny/model", help="Hugging Face folder (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=30000, help="on this machine alone (default: %(default)s)")
+    parser.add_argument("--log-dir", default=tempfile.gettempdir(), help="for the engine's log (default: %(default)s)")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    engine = None
+    try:
+        engine = start_engine(args.model, args.port, args.log_dir)
+        print(f"starting, log in {engine.log} ...", flush=True)
+        seconds = wait_healthy(url := f"http://{HOST}:{args.port}", engine)
+        print(f"ready after {seconds:.0f} s: {url}; Ctrl-C ends it", flush=True)
+        while True:
+            engine.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if engine:
+            engine.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
