@@ -60,7 +60,7 @@ class GraderClient:
             Unavailable: refused (4xx), or still failing after `settings.retries` repetitions.
         """
         body = self._endpoint.body(content, schema, seed)
-        headers = self._headers | ({"X-SMG-Routing-Key": quote(routing_key)} if routing_key else {})
+        headers = self._headers | ({"X-SMG-Routing-Key": quote(routing_key, errors="replace")} if routing_key else {})
         attempts = self.settings.retries + 1
         for attempt in range(attempts):
             try:
@@ -68,26 +68,25 @@ class GraderClient:
                     if self._stopped():
                         raise Aborted
                     return await self._post(body, headers)
-            except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError) as error:
                 failure = error
             if attempt + 1 < attempts:
                 await self._pause(_seconds(attempt, failure))
         if self._stopped():
             raise Aborted
-        raise Unavailable(f"{self._url}: {type(failure).__name__} {failure} ({attempts} attempts)")
+        raise Unavailable(f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))} ({attempts} attempts)")
 
     async def _post(self, body: dict, headers: dict) -> Reply:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.settings.timeout)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         path = self._endpoint.path
-        async with self._session.post(self._url + path, json=body, headers=headers) as response:
+        async with self._session.post(self._url + path, json=body, headers=headers, allow_redirects=False) as response:
             if response.status >= 500 or response.status in RETRIED_STATUS:
                 raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
-            if response.status >= 400:
-                raise Unavailable(
-                    f"{self._url}{path}: HTTP {response.status}: {self._excerpt(await response.text(errors='replace'))}"
-                )
+            if response.status >= 300:  # a redirect is not followed: another host would get rubric and answer
+                page = response.headers.get("Location") or (await response.read()).decode(errors="replace")
+                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {self._excerpt(page)}")
             try:
                 return self._endpoint.reply(await response.json(content_type=None))
             except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -109,4 +108,5 @@ class GraderClient:
 def _seconds(attempt: int, failure: Exception) -> float:
     """Seconds before the next attempt: what the server asked for, else 0.5, 1, 2, ... with jitter."""
     asked = getattr(failure, "retry_after", None)
-    return min(asked if asked is not None else 0.5 * 2**attempt * random.uniform(0.75, 1.25), LONGEST_PAUSE)
+    pause = 0.5 * 2**attempt * random.uniform(0.75, 1.25) if asked is None else max(asked, 0.5)
+    return min(pause, LONGEST_PAUSE)

@@ -186,4 +186,5 @@ def _complete(finish_reason: str) -> bool:
 
 
 def _share(true: float, false: float) -> float | None:
-    return true / (true + false) if true + false >= MIN_MASS else None
+    mass = true + false
+    return true / mass if math.isfinite(mass) and mass >= MIN_MASS else None

@@ -116,11 +116,12 @@ def to_row(item: dict, where: str) -> Row:
     kept = {key: item[key] for key in ("prompt_id", "rubrics", "example_tags", "theme", "canary") if key in item}
     row = row_from_metadata(kept | {"messages": item.get("prompt")}, where)
     try:
-        json.dumps(row.to_json(), ensure_ascii=False).encode()
+        json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise DataError(
-            f"{where}, prompt_id {row.prompt_id}: half a surrogate pair, which no tokenizer reads"
-        ) from None
+        name = row.prompt_id.encode(errors="replace").decode()
+        raise DataError(f"{where}, prompt_id {name}: half a surrogate pair, which no tokenizer reads") from None
+    except ValueError:
+        raise DataError(f"{where}, prompt_id {row.prompt_id}: a number that is not finite, which JSON lacks") from None
     theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), row.theme)
     return replace(row, theme=theme)
 

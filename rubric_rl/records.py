@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from rubric_rl.schema import Criterion, DataError, json_line, read_jsonl
+from rubric_rl.schema import Criterion, DataError, append_line, read_jsonl
 from rubric_rl.score import is_met, score, score_by
 
 ANSWER = ("split", "index", "weight_version", "prompt_id")  # what tells answers of a run apart
@@ -19,13 +19,13 @@ def append_record(folder: str | os.PathLike, record: Mapping) -> None:
 
     A last line that a kill cut short is dropped first.
     """
-    path = Path(folder) / f"weights_{quote(str(record['weight_version']), safe='')}.jsonl"
+    path = Path(folder) / f"weights_{quote(str(record['weight_version']), '', errors='replace')[:100]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
             file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        file.write(json_line(record))
+        append_line(file, record)
 
 
 def read_records(folder: str | os.PathLike) -> list[dict]:

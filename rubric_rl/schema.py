@@ -1,5 +1,6 @@
 """The row format, the only place that knows it: messages, rubric, tags (stage 1, prompt)."""
 
+import errno
 import json
 import os
 import re
@@ -180,6 +181,14 @@ def json_line(item: Mapping) -> bytes:
     Half a surrogate pair, which a model can write but UTF-8 cannot, stays a JSON escape.
     """
     return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+
+
+def append_line(file, item: Mapping) -> None:
+    """Adds the item to an unbuffered binary file in one write; on a full disk it adds nothing and raises OSError."""
+    line, end = json_line(item), file.seek(0, os.SEEK_END)
+    if file.write(line) != len(line):
+        file.truncate(end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
 
 def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rubric_rl.client import GraderClient
 from rubric_rl.endpoints import Reply
-from rubric_rl.schema import UserError, json_line, read_jsonl, write_jsonl
+from rubric_rl.schema import UserError, append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
 _MAY_MOVE = ("url",)  # the last part of a settings key that --moved lets change
@@ -93,11 +93,11 @@ class Store:
 
     def keep(self, answer: str, question: str, reply: Reply) -> None:
         """Stores a reply that has just come, in one write."""
-        self._calls.write(json_line({"answer": answer, "question": question, "reply": asdict(reply)}))
+        append_line(self._calls, {"answer": answer, "question": question, "reply": asdict(reply)})
 
     def finish(self, key: str, record: Mapping) -> None:
         """Stores the result of an answer; a result with status `ungraded` is asked for again in the next run."""
-        self._results.write(json_line({"key": key} | record))
+        append_line(self._results, {"key": key} | record)
         if record["status"] != "ungraded":
             self.finished.add(key)
 

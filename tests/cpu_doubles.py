@@ -119,6 +119,11 @@ class Engine:
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, int):
             return web.Response(status=fault, text="the engine says no")
+        if fault == "html":
+            return web.Response(text="<html>the proxy says hello</html>", content_type="text/html")
+        if fault == "nan":
+            meta = {"finish_reason": {"type": "stop"}, "output_token_logprobs": [[math.nan, 1, None]]}
+            return web.json_response({"text": "word", "meta_info": meta})
         if fault == "drop":
             request.transport.close()
         await asyncio.sleep(self.delay if fault != "hang" else 60)

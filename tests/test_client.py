@@ -182,6 +182,17 @@ class TestRefusals:
         assert len(engine.bodies) == 1
         assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
+    def test_a_redirect_is_not_followed(self, model):
+        engine = FakeEngine(Fail(307, headers={"Location": "http://elsewhere.example/generate"}))
+        with pytest.raises(Unavailable, match="HTTP 307: http://elsewhere.example/generate"):
+            ask(engine, model)
+        assert len(engine.bodies) == 1
+
+    def test_an_error_page_in_an_unknown_encoding_is_read_all_the_same(self, model):
+        headers = {"Content-Type": "text/html; charset=idna"}
+        with pytest.raises(Unavailable, match="HTTP 400: .*no"):
+            ask(FakeEngine(Fail(400, "no \u00e9", headers=headers)), model)
+
     def test_an_endpoint_without_logprobs_cannot_serve_direct_mode(self, model):
         choice = {"message": {"content": " true"}, "finish_reason": "length", "logprobs": None}
         engine = FakeEngine(Say(meta={"choices": [choice]}))
@@ -192,7 +203,14 @@ class TestRefusals:
 
 class TestKey:
     @pytest.mark.parametrize(
-        "failure", [Fail(401, "no such key: secret-123"), Fail(500, "secret-123"), Fail(reset=True)]
+        "failure",
+        [
+            Fail(401, "no such key: secret-123"),
+            Fail(500, "secret-123"),
+            Fail(307, headers={"Location": "http://x/secret-123"}),
+            Fail(reset=True),
+            Say(reason="secret-123"),
+        ],
     )
     def test_is_sent_and_never_shown(self, model, monkeypatch, failure):
         skip_pauses(monkeypatch)

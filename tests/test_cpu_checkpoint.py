@@ -129,3 +129,36 @@ def test_a_finished_run_can_grow(tmp_path):
     run_with_doubles(str(tmp_path.with_name("copy")), 0.0, 4)
     rows = read_rows(tmp_path.with_name("copy") / "metrics.jsonl")
     assert [(row["step"], row["weights"]) for row in rows] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+
+def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes('{"a": "é"}\n{"a": "é'.encode()[:-1])
+    assert read_rows(tmp_path / "rows.jsonl") == [{"a": "é"}]
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
+    with pytest.raises(UserError, match="rows.jsonl:2: not JSON"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_copies_under_other_names_are_neither_counted_nor_removed(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    for name in ("iter_0000001.bak", "iter_best"):
+        (run.path / name).mkdir()
+        (run.path / name / "state.json").write_text("{}")
+    for step in range(5):
+        run.commit(step, run.prepare(step, {"step": step}, lambda directory: None))
+    assert run.newest() == 4
+    kept = {path.name for path in run.path.glob("iter_*")}
+    assert kept == {"iter_0000001.bak", "iter_best", "iter_0000002", "iter_0000003", "iter_0000004"}
+
+
+def test_a_damaged_checkpoint_is_set_aside_when_its_step_is_made_again(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    for step in range(2):
+        run.commit(step, run.prepare(step, {"step": step}, lambda directory: (directory / "weights").write_text("w")))
+    (run.iteration(1) / "state.json").unlink()
+    assert run.newest() == 0
+    run.commit(1, run.prepare(1, {"step": 1}, lambda directory: None))
+    assert run.newest() == 1 and len(list(run.path.glob("iter_0000001.damaged.*/weights"))) == 1

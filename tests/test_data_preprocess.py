@@ -95,6 +95,7 @@ DAMAGED = {
     "points must be": json.dumps(raw(1)).replace("-2", "Infinity"),
     "points must": json.dumps(raw(1)).replace("-2", "NaN"),
     "points": json.dumps(raw(1)).replace("-2", '"2"'),
+    "not finite": raw(1, canary=float("inf")),
     "rubrics is not a list": raw(1, rubrics=None),
     "messages is not a list": raw(1, prompt=[]),
     "no prompt_id": raw(1, prompt_id=None),

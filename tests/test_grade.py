@@ -154,7 +154,8 @@ class TestUnreadable:
         assert len(engine.bodies) == 3
 
     @pytest.mark.parametrize(
-        "true, false, met", [(0.51, 0.49, True), (0.3, 0.4, False), (0.4, 0.4, None), (0.05, 0, None)]
+        "true, false, met",
+        [(0.51, 0.49, True), (0.3, 0.4, False), (0.4, 0.4, None), (0.05, 0, None), (float("inf"), 0, None)],
     )
     def test_direct_mode_reads_the_likelier_token_and_nothing_from_a_tie_or_little_mass(self, model, true, false, met):
         assert graded(FakeEngine(Say(true=true, false=false)), model, mode="direct").verdicts == [met] * 3

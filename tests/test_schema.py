@@ -1,5 +1,6 @@
 """The row format: what it accepts, and that every refusal names file, line and prompt_id (stage 1)."""
 
+import io
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.schema import Criterion, DataError, read_jsonl, read_rows, row_from_metadata, write_jsonl
+from rubric_rl.schema import Criterion, DataError, append_line, read_jsonl, read_rows, row_from_metadata, write_jsonl
 
 USER = {"role": "user", "content": "hi"}
 
@@ -132,3 +133,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_jsonl(path, [{"n": float("nan")}])
     assert os.listdir(tmp_path) == ["rows.jsonl"]
     assert list(read_jsonl(path)) == [(1, {"n": 1})]
+
+
+def test_on_a_full_disk_a_line_is_added_whole_or_not_at_all():
+    class Full(io.BytesIO):
+        name = "full"
+
+        def write(self, line):
+            return super().write(line[:5])
+
+    file = Full(b"{}\n")
+    with pytest.raises(OSError, match="No space left"):
+        append_line(file, {"n": 1})
+    assert file.getvalue() == b"{}\n"

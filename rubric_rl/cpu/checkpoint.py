@@ -9,7 +9,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,15 +59,17 @@ class RunDirectory:
     def newest(self) -> int | None:
         """The last step with a whole checkpoint, or None; whatever a kill left half done is removed."""
         for leftover in self.path.glob(".*.tmp"):
-            shutil.rmtree(leftover)
-        steps = [
-            int(path.name.removeprefix("iter_")) for path in self.path.glob("iter_*") if (path / "state.json").is_file()
-        ]
-        return max(steps, default=None)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        whole = [path for path in self._iterations() if (path / "state.json").is_file()]
+        return int(whole[-1].name.removeprefix("iter_")) if whole else None
+
+    def _iterations(self) -> list[Path]:
+        """Checkpoint directories in order; a copy that a user made under another name is not one."""
+        return sorted(path for path in self.path.glob("iter_*") if re.fullmatch(r"iter_\d{7}", path.name))
 
     def state(self, step: int) -> dict:
         """What the driver stored with the checkpoint: the data source's place and the weight version."""
-        return json.loads((self.iteration(step) / "state.json").read_text())
+        return _read_json(self.iteration(step) / "state.json")
 
     def prepare(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
         """Writes a checkpoint where nobody looks for one: `write(directory)` fills it, all is flushed to disk."""
@@ -82,10 +86,12 @@ class RunDirectory:
     def commit(self, step: int, temporary: Path) -> None:
         """Makes the prepared checkpoint the newest one, in one rename; older ones beyond KEEP are removed."""
         final = self.iteration(step)
+        if final.exists():  # without its state.json, else the run would not make this step again
+            os.rename(final, final.with_name(f"{final.name}.damaged.{time.time_ns()}"))
         os.rename(temporary, final)
         _fsync(self.path)
         write_text(self.path / TRACKER, f"{step}\n")
-        for old in sorted(self.path.glob("iter_*"))[:-KEEP]:
+        for old in self._iterations()[:-KEEP]:
             trash = self.path / f".{old.name}.old.tmp"
             os.rename(old, trash)  # first out of sight, so that a kill in between leaves no half checkpoint
             shutil.rmtree(trash)
@@ -94,7 +100,7 @@ class RunDirectory:
         """Refuses to go on with another experiment; without a checkpoint there is nothing to protect."""
         path, now = self.path / "experiment.json", experiment(args)
         if resuming and path.is_file():
-            before = json.loads(path.read_text())
+            before = _read_json(path)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 differences = ", ".join(f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed)
@@ -132,8 +138,19 @@ def read_rows(path: Path) -> list[dict]:
     """The rows of a JSONL file that is appended to; without a last line that a kill cut short, [] without the file."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_bytes().split(b"\n")[:-1]  # bytes: a kill may cut a character in two
+    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
+
+
+def _read_json(path: Path) -> dict:
+    return _parse(path.read_bytes(), str(path))
+
+
+def _parse(text: bytes, where: str) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise UserError(f"{where}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH") from None
 
 
 def append_row(path: Path, row: dict) -> None:

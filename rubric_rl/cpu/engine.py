@@ -49,9 +49,9 @@ def require_port(port: int, what: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
         try:
             probe.bind((HOST, port))
-        except OSError as problem:
+        except (OSError, OverflowError) as problem:
             raise UserError(
-                f"port {port} for the {what} cannot be used ({problem.strerror}): "
+                f"port {port} for the {what} cannot be used ({getattr(problem, 'strerror', problem)}): "
                 "end the process that holds it or choose another port"
             ) from None
 

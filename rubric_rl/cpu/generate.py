@@ -1,6 +1,7 @@
 """Asks the engines for answers through the router, with time limits and bounded retries (stage 2, rollout)."""
 
 import asyncio
+import math
 
 import aiohttp
 
@@ -76,10 +77,11 @@ class Generator:
                         raise GenerationFailed(f"{self.url}/generate refused a request: HTTP {response.status} {text}")
                     response.raise_for_status()
                     reply = await response.json(content_type=None)
-            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                failure = _unusable(reply)
+            except GenerationFailed:
+                raise
+            except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError, LookupError, TypeError) as error:
                 failure = f"{type(error).__name__} {error}".strip()
-                continue
-            failure = _unusable(reply)
             if not failure:
                 return reply
         raise GenerationFailed(f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}")
@@ -90,6 +92,8 @@ def _unusable(reply) -> str:
     meta = reply.get("meta_info") if isinstance(reply, dict) else None
     if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
         return "a reply without meta_info.finish_reason or output_token_logprobs"
+    if not all(math.isfinite(entry[0]) and isinstance(entry[1], int) for entry in meta["output_token_logprobs"]):
+        return "a reply with a log-probability that is no number"
     return "the request was aborted" if meta["finish_reason"]["type"] == "abort" else ""
 
 
