@@ -115,7 +115,7 @@ def _check_counts(source: Source, hard_ids: set[str], options: Options, result: 
     if missing := hard_ids - result.seen:
         raise DataError(
             f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; "
-            "take both files of one release"
+            "--source must hold the held-out prompts too, so take both files of one release"
         )
     counts = (len(result.easy), len(result.hard))
     result.subset = counts != (FULL_ROWS - HARD_ROWS, HARD_ROWS)
