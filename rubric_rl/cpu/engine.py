@@ -126,6 +126,7 @@ def start_engine(
         f"--host {HOST} --port {port} --device cpu --attention-backend torch_native --dtype {dtype} "
         f"--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
         f"--max-total-tokens {max_total_tokens} --max-running-requests {max_running_requests} --enable-cache-report "
+        f"--sleep-on-idle "  # else an idle engine takes a whole core from the update
         f"--enable-metrics --constrained-json-disable-any-whitespace --log-level {log_level}"
     )
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split(), *extra]
