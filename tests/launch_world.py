@@ -69,7 +69,8 @@ class World:
 
     def start(self, script: str, *flags: str, **env: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = ["bash", script, *flags]
+        # `env` undoes a nohup above: bash cannot catch a signal that it was started to ignore
+        command = ["env", "--default-signal=HUP,INT", "bash", script, *flags]
         return subprocess.Popen(command, cwd=ROOT, env=self.env | env, start_new_session=True, **pipes)
 
     def run(self, script: str, *flags: str, **env: str) -> SimpleNamespace:

@@ -8,6 +8,8 @@ from launch_world import KEY, ROOT, World
 from rubric_rl.gpu import addresses, cluster
 from rubric_rl.schema import UserError
 
+pytestmark = pytest.mark.slow
+
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 
 

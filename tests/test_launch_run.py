@@ -16,6 +16,8 @@ from test_launch import row
 
 from rubric_rl.schema import write_jsonl
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ["--note", "two  words", "--json", '{"a": "it\'s \\"$HOME\\" `x`"}', "--empty", "", "--glob", "*"]
 FLAGS += ["--last", "line\nbreak"]
 PARSER = """
