@@ -15,6 +15,7 @@ PROMPTS, GROUP = 4, 4
 FLAGS = f"""
     --rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP} --global-batch-size {PROMPTS * GROUP}
     --eval-interval 2
+    --lr-warmup-iters 0
 """.split()
 pytestmark = pytest.mark.gpu
 

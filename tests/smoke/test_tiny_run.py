@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ROLLOUTS = 3
 FLAGS = f"""
     --num-rollout {ROLLOUTS} --rollout-batch-size 4 --n-samples-per-prompt 4 --global-batch-size 16
-    --rollout-max-response-len 32 --eval-interval {ROLLOUTS}
+    --rollout-max-response-len 32 --eval-interval {ROLLOUTS} --lr-warmup-iters 0
 """.split()
 KILLS = [
     ("0 starting", signal.SIGTERM),
