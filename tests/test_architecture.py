@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "rubric_rl"
 # A module may import those to its left. A new module gets its place here.
 ORDER = (
-    "schema settings chat_template prompt verdict score stats download healthbench splits converters endpoints "
+    "schema schedule settings chat_template prompt verdict score stats download healthbench splits converters endpoints "
     "client placement grade records rules runs summary table store work flags answers evaluate agreement "
     "meta_table meta_eval compare svg sides report_html report_md report rescore peek"
 ).split()

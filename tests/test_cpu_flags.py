@@ -81,6 +81,8 @@ def test_refused_by_name(words, said):
         (["--eval-interval", "5"], "--eval-interval needs data"),
         (["--eval-prompt-data", "lonely"], "pairs"),
         (["--use-dynamic-batch-size"], "--max-tokens-per-gpu"),
+        (["--lr-warmup-iters", "9"], "--lr-warmup-iters: 9 optimizer steps of warm-up are not below the run's"),
+        (["--lr-warmup-fraction", "1"], "--lr-warmup-fraction: "),
     ],
 )
 def test_flags_at_odds(words, said):

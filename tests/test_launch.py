@@ -191,6 +191,7 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
         (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
         (["--load", "/elsewhere"], "would not go on with the run"),
         (["--num-rollout", "0"], "give --num-rollout or --num-epoch"),
+        (["--num-rollout", "2", "--lr-warmup-iters", "8"], "8 optimizer steps of warm-up are not below the run's 8"),
     ],
 )  # fmt: skip
 def test_each_failure_is_one_line(good, flags, message):

@@ -1,5 +1,7 @@
 """Do the flags agree with each other and with what a machine without a GPU can do? (all stages)"""
 
+from rubric_rl.schedule import Schedule, schedule
+
 # What slime can vary and this trainer cannot: the one value it does, and why.
 _ONLY = {
     "advantage_estimator": ("grpo", "GRPO is what it computes"),
@@ -64,8 +66,16 @@ def _combinations(args):
         yield "--rollout-num-gpus (the number of engines) is missing; 1 suits two cores"
 
 
+def schedule_of(args) -> Schedule:
+    """The run in optimizer steps; raises UserError for a warm-up as long as the run."""
+    answers = args.num_rollout * args.rollout_batch_size * args.n_samples_per_prompt
+    return schedule(
+        answers, args.global_batch_size, args.lr_decay_iters, args.lr_warmup_iters, args.lr_warmup_fraction
+    )
+
+
 def derive(args) -> None:
-    """Fills what slime derives from other flags after parsing."""
+    """Fills what slime derives from other flags after parsing; raises UserError for a warm-up as long as the run."""
     if args.rollout_num_gpus is None:
         args.rollout_num_gpus = args.actor_num_nodes * args.actor_num_gpus_per_node
     if args.global_batch_size is None:
@@ -76,5 +86,7 @@ def derive(args) -> None:
         args.eps_clip_high = args.eps_clip
     if args.eval_reward_key is None:
         args.eval_reward_key = args.reward_key
+    if args.num_rollout is not None:  # --num-epoch has to wait for the rows
+        schedule_of(args)
     args.rewards_normalization = True
     args.sglang_router_ip = "127.0.0.1"

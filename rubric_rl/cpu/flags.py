@@ -138,7 +138,7 @@ def _optimizer(parser):
     add("--optimizer", default="adam")
     add("--lr", type=float, default=1e-6)
     add("--min-lr", type=float, default=0.0)
-    add("--lr-decay-style", choices=["constant", "linear", "cosine"], default="linear")
+    add("--lr-decay-style", choices=["constant", "linear", "cosine", "inverse-square-root"], default="linear")
     add("--lr-decay-iters", type=int, default=None)
     add("--lr-warmup-iters", type=int, default=0)
     add("--lr-warmup-fraction", type=float, default=None)

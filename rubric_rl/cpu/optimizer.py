@@ -5,10 +5,8 @@ from argparse import Namespace
 import torch
 import torch.distributed as dist
 
+from rubric_rl.cpu.flag_checks import schedule_of
 from rubric_rl.cpu.megatron import OptimizerParamScheduler, mpu, param_is_not_tensor_parallel_duplicate
-from rubric_rl.schema import UserError
-
-DECAY_STYLES = ("constant", "linear", "cosine", "inverse-square-root")
 
 
 def build_optimizer(args: Namespace, model: torch.nn.Module) -> torch.optim.AdamW:
@@ -26,23 +24,13 @@ def build_optimizer(args: Namespace, model: torch.nn.Module) -> torch.optim.Adam
 def build_scheduler(args: Namespace, optimizer: torch.optim.AdamW) -> OptimizerParamScheduler:
     """Megatron's own scheduler, set up as slime does; it counts samples, and its first warm-up step has rate 0.
 
-    Source: slime `get_optimizer_param_scheduler`.
-
-    Raises:
-        UserError: for a decay style that is not one of DECAY_STYLES or a warm-up as long as the run.
+    Source: slime `get_optimizer_param_scheduler`. Raises UserError for a warm-up as long as the run.
     """
-    if args.lr_decay_style not in DECAY_STYLES:
-        raise UserError(f"lr_decay_style {args.lr_decay_style!r} is not one of {', '.join(DECAY_STYLES)}; choose one")
-    size = args.global_batch_size
-    iterations = args.num_rollout * args.rollout_batch_size * args.n_samples_per_prompt // size
-    decay = args.lr_decay_iters or iterations
-    warmup = args.lr_warmup_iters if args.lr_warmup_fraction is None else args.lr_warmup_fraction * decay
-    if warmup >= decay:
-        raise UserError(f"lr_warmup_iters {warmup} is not below the run's {decay} optimizer steps; lower it")
+    size, run = args.global_batch_size, schedule_of(args)
     return OptimizerParamScheduler(
         optimizer, init_lr=args.lr_warmup_init, max_lr=args.lr, min_lr=args.min_lr,
-        lr_warmup_steps=warmup * size, lr_decay_steps=decay * size, lr_decay_style=args.lr_decay_style,
-        start_wd=args.weight_decay, end_wd=args.weight_decay, wd_incr_steps=iterations * size, wd_incr_style="constant",
+        lr_warmup_steps=run.warmup * size, lr_decay_steps=run.decay * size, lr_decay_style=args.lr_decay_style,
+        start_wd=args.weight_decay, end_wd=args.weight_decay, wd_incr_steps=run.steps * size, wd_incr_style="constant",
         use_checkpoint_opt_param_scheduler=False, override_opt_param_scheduler=True,  # a resumed run obeys its flags
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from rubric_rl.gpu import rows
 from rubric_rl.gpu.memory import GB, checkpoint_bytes, plan_of, rollouts, training_parts
 from rubric_rl.gpu.words import Words
+from rubric_rl.schedule import schedule
 from rubric_rl.schema import UserError
 
 SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
@@ -69,7 +70,7 @@ def slime_checkout(words: Words, options) -> Iterator[str]:
 
 
 def batches(words: Words, options) -> Iterator[str]:
-    """Batch sizes that divide."""
+    """Batch sizes that divide, a run longer than its warm-up."""
     prompts, answers = words.number("rollout-batch-size"), words.number("n-samples-per-prompt", 1)
     total, steps = prompts * answers, words.number("num-steps-per-rollout")
     size = words.number("global-batch-size") or (total // steps if steps else 0)
@@ -85,6 +86,10 @@ def batches(words: Words, options) -> Iterator[str]:
         yield f"--over-sampling-batch-size is below --rollout-batch-size {prompts}; raise it"
     if not words.number("num-rollout") and not words.number("num-epoch"):
         yield "how long is the run? give --num-rollout or --num-epoch"
+    elif size:
+        fraction = words.number("lr-warmup-fraction") if "lr-warmup-fraction" in words else None
+        schedule(rollouts(words, rows.count(words)) * total, size, words.number("lr-decay-iters"),
+                 words.number("lr-warmup-iters"), fraction)  # fmt: skip
 
 
 def gradings(words: Words, options) -> Iterator[str]:

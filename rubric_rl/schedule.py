@@ -1,0 +1,30 @@
+"""How long a run is in optimizer steps, and how many of them warm up (stage 5, GRPO update)."""
+
+from dataclasses import dataclass
+
+from rubric_rl.schema import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """In optimizer steps: the run, the decay of the learning rate, its warm-up."""
+
+    steps: int
+    decay: int
+    warmup: float
+
+
+def schedule(answers: int, batch: int, decay: int | None, warmup: int, fraction: float | None) -> Schedule:
+    """The schedule of a run that trains on `answers` answers in steps of `batch`; `fraction` of the decay goes first.
+
+    Source: slime `get_optimizer_param_scheduler`. Raises UserError for a warm-up as long as the decay: Megatron's
+    scheduler would stop the run at a bare assertion, with all GPUs up.
+    """
+    steps = answers // batch
+    decay = decay or steps
+    warmup = warmup if fraction is None else fraction * decay
+    if warmup >= decay:
+        flag = "iters" if fraction is None else "fraction"
+        raise UserError(f"--lr-warmup-{flag}: {warmup:g} optimizer steps of warm-up are not below the run's {decay}; "
+                        "lower it")  # fmt: skip
+    return Schedule(steps, decay, warmup)
