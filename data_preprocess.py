@@ -5,10 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-from rubric_rl.chat_template import ChatTemplate
-from rubric_rl.healthbench import load_converter, locate
-from rubric_rl.schema import UserError, write_jsonl
-from rubric_rl.splits import Options, report, split
+try:
+    from rubric_rl.chat_template import ChatTemplate
+    from rubric_rl.healthbench import load_converter, locate
+    from rubric_rl.schema import UserError, write_jsonl
+    from rubric_rl.splits import Options, report, split
+except ModuleNotFoundError as error:  # the first Python a newcomer starts, often in no environment yet
+    sys.exit(f"error: the package {error.name} is missing; pip install -e . here, or use .venv/bin/python")
 
 EPILOG = """Training rows: of equal conversations, and of equal criteria of a prompt, the first counts; a conversation
 that is held out is left out. Evaluation rows keep prompts and criteria as published, so that scores compare. See

@@ -1,6 +1,8 @@
 """data_preprocess.py from raw rows to files: the split, refusals, rules, byte-identical output."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -239,3 +241,10 @@ def test_swapped_files_and_missing_ones_are_one_line(source, tmp_path, capsys):
     assert "nowhere: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert run(Source(source.full, source.full), tmp_path / "out", "--allow-subset") == 2
     assert "nothing is left for training" in capsys.readouterr().err
+
+
+def test_an_environment_without_the_packages_is_one_line():
+    bare = [sys.executable, "-S", data_preprocess.__file__]  # -S: no site-packages
+    done = subprocess.run(bare, capture_output=True, text=True)
+    assert done.returncode and done.stdout == ""
+    assert done.stderr == "error: the package jinja2 is missing; pip install -e . here, or use .venv/bin/python\n"
