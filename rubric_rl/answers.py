@@ -9,8 +9,7 @@ from pathlib import Path
 
 from rubric_rl.endpoints import OpenAI, SGLang
 from rubric_rl.healthbench import to_row
-from rubric_rl.runs import read_places
-from rubric_rl.schema import DataError, Row, read_jsonl, row_from_metadata
+from rubric_rl.schema import DataError, Row, read_jsonl, read_places, row_from_metadata
 from rubric_rl.settings import GraderSettings
 from rubric_rl.store import Storing
 

@@ -23,8 +23,7 @@ from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings
 from rubric_rl.grade import Grading, read_verdicts
 from rubric_rl.meta_table import agreement_lines, change_lines
 from rubric_rl.prompt import graded_text, grader_prompt
-from rubric_rl.runs import read_places
-from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl
+from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, read_places
 from rubric_rl.settings import written_settings
 from rubric_rl.store import Store, Storing, file_digest, settings_of
 from rubric_rl.work import GaveUp, Progress, work_through

@@ -15,16 +15,10 @@ STATUSES = ("graded", "no_answer", "truncated", "ungraded")
 
 
 def append_record(folder: str | os.PathLike, record: Mapping) -> None:
-    """Adds one record to the folder's file of its weight version, in one write, so that a kill cannot mix two records.
-
-    A last line that a kill cut short is dropped first.
-    """
+    """Adds one record to the folder's file of its weight version."""
     path = Path(folder) / f"weights_{quote(str(record['weight_version']), '', errors='replace')[:100]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
         append_line(file, record)
 
 

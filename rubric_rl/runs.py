@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rubric_rl.records import ANSWER, is_record
-from rubric_rl.schema import DataError
+from rubric_rl.schema import DataError, read_places
 
 
 class Run:
@@ -74,19 +74,6 @@ class Run:
         finally:
             for file in files.values():
                 file.close()
-
-
-def read_places(path: str | Path, cut_end: bool = False) -> Iterator[tuple[int, int, object]]:
-    """Yields (line number, offset, value) of a JSONL file, as `read_jsonl` does without the offset."""
-    offset = 0
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip() and not (cut_end and not line.endswith(b"\n")):
-                try:
-                    yield number, offset, json.loads(line.decode())
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}:{number}: broken JSON ({error}); make the file again") from None
-            offset += len(line)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict]]:

@@ -125,30 +125,37 @@ def _tags(tags, where: str) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def read_jsonl(
+def read_places(
     path: str | os.PathLike, cut_end: bool = False, refused: list[str] | None = None
-) -> Iterator[tuple[int, dict]]:
-    """Yields (line number, value). Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them.
+) -> Iterator[tuple[int, int, object]]:
+    """Yields (line number, offset, value) of a JSONL file, one line in memory at a time.
 
-    With `cut_end`, a last line without its "\\n" is left out: a kill cut it short. A broken line raises DataError with
-    file and line; where a list `refused` is given, that message is added to it and the line left out.
+    Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them. With `cut_end`, a last line
+    without its "\\n" is left out: a kill cut it short. A broken line raises DataError with file and line; where a list
+    `refused` is given, that message is added to it and the line left out.
     """
-    path = Path(path)
+    path, end = Path(path), 0
     if not path.is_file():
         raise DataError(f"{path}: no such file; make the rows with data_preprocess.py")
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            offset, end = end, end + len(line)
             if not line.strip() or (cut_end and not line.endswith(b"\n")):
                 continue
             try:
                 value = json.loads(line.decode())
             except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
-                message = f"{path}:{number}: broken JSON ({getattr(error, 'msg', error)}); make the file again"
+                message = f"{path}:{number}: broken JSON ({getattr(error, 'msg', error)}); make or restore the file"
                 if refused is None:
                     raise DataError(message) from None
                 refused.append(message)
                 continue
-            yield number, value
+            yield number, offset, value
+
+
+def read_jsonl(path: str | os.PathLike, **how) -> Iterator[tuple[int, object]]:
+    """Yields (line number, value); otherwise as `read_places`."""
+    return ((number, value) for number, _, value in read_places(path, **how))
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
@@ -184,8 +191,15 @@ def json_line(item: Mapping) -> bytes:
 
 
 def append_line(file, item: Mapping) -> None:
-    """Adds the item to an unbuffered binary file in one write; on a full disk it adds nothing and raises OSError."""
+    """Adds the item to an unbuffered file of mode "a+b" in one write, so that a kill cannot mix two lines.
+
+    A last line that a kill cut short is dropped first. On a full disk it adds nothing and raises OSError.
+    """
     line, end = json_line(item), file.seek(0, os.SEEK_END)
+    file.seek(max(end - 1, 0))
+    if file.read(1) not in (b"", b"\n"):
+        with open(file.name, "rb") as lines:
+            end = file.truncate(sum(len(whole) for whole in lines if whole.endswith(b"\n")))
     if file.write(line) != len(line):
         file.truncate(end)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)

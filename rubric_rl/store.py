@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -37,16 +36,14 @@ class Store:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(json.loads(json.dumps(settings)), moved)
-            _cut_torn_end(self.folder / CALLS)
-            _cut_torn_end(self.results)
             self.finished = {r["key"] for _, r in _lines(self.results) if r["status"] != "ungraded"}
             self._replies = defaultdict(list)  # question -> replies, first to last
             for _, call in _lines(self.folder / CALLS):
                 if call["answer"] not in self.finished:
                     self._replies[call["question"]].append(Reply(**call["reply"]))
             self.recalled = 0  # calls that need not be made again
-            self._calls = (self.folder / CALLS).open("ab", buffering=0)
-            self._results = self.results.open("ab", buffering=0)
+            self._calls = (self.folder / CALLS).open("a+b", buffering=0)
+            self._results = self.results.open("a+b", buffering=0)
         except OSError as error:
             self._lock.close()
             raise UserError(
@@ -132,25 +129,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict]]:
-    return read_jsonl(path) if path.exists() else iter(())
-
-
-def _cut_torn_end(path: Path) -> None:
-    """Drops a last line that a kill cut short, without reading the file into memory."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        end = place = file.seek(0, os.SEEK_END)
-        while place > 0:
-            step = min(place, 1 << 16)
-            place = file.seek(place - step)
-            found = file.read(step).rfind(b"\n")
-            if found >= 0:
-                if place + found + 1 < end:
-                    file.truncate(place + found + 1)
-                return
-            file.seek(place)
-        file.truncate(0)
+    return read_jsonl(path, cut_end=True) if path.exists() else iter(())
 
 
 def _flat(value, prefix: str = "") -> dict:

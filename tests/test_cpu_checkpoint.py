@@ -62,11 +62,12 @@ def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rollo')
     run.cut_back(2)
-    assert [row["step"] for row in run.rows("metrics.jsonl")] == [0, 1]
-    assert [row["step"] for row in run.rows("eval.jsonl")] == [0, 1, 2]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1]
+    assert [row["step"] for row in read_rows(tmp_path / "eval.jsonl")] == [0, 1, 2]
     assert [len(read_rows(tmp_path / "verdicts" / f"weights_{step}.jsonl")) for step in range(4)] == [2, 2, 1, 0]
     run.cut_back(0)
-    assert run.rows("metrics.jsonl") == run.rows("eval.jsonl") == [] and not list((tmp_path / "verdicts").iterdir())
+    assert read_rows(tmp_path / "metrics.jsonl") == read_rows(tmp_path / "eval.jsonl") == []
+    assert not list((tmp_path / "verdicts").iterdir())
 
 
 def experiment_args(tmp_path, *more):
@@ -138,7 +139,7 @@ def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(UserError, match="rows.jsonl:2: not JSON"):
+    with pytest.raises(UserError, match="rows.jsonl:2: broken JSON"):
         read_rows(tmp_path / "rows.jsonl")
 
 

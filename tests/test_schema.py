@@ -113,6 +113,16 @@ def test_a_last_line_that_a_kill_cut_is_left_out_even_inside_a_character(tmp_pat
             list(read_jsonl(path))
 
 
+@pytest.mark.parametrize("whole", [b"", b'{"n": 0}\n'])
+@pytest.mark.parametrize("torn", [b"", b"x", '{"text": "é'.encode()[:-1], b"x" * 70_000])
+def test_a_line_is_added_where_a_kill_cut_the_last_one(tmp_path, whole, torn):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(whole + torn)
+    with path.open("a+b", buffering=0) as file:
+        append_line(file, {"n": 1})
+    assert path.read_bytes() == whole + b'{"n": 1}\n'
+
+
 def test_a_written_file_can_be_read_by_whoever_the_umask_allows(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [{"n": 1}])
     (tmp_path / "other").write_text("")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rubric_rl.endpoints import Reply
 from rubric_rl.schema import UserError
-from rubric_rl.store import CALLS, SETTINGS, Store, _cut_torn_end, settings_of
+from rubric_rl.store import CALLS, SETTINGS, Store, settings_of
 from rubric_rl.settings import GraderSettings
 
 SETTINGS_A = {"kind": "evaluate", "grader": {"temperature": 0.6, "url": "http://a", "extra_body": {}}}
@@ -56,17 +56,6 @@ def test_a_kill_at_any_byte_loses_at_most_the_line_being_written(tmp_path_factor
         assert kept == list(range(whole[:cut].count(b"\n")))
         store.keep("p#0", "new", reply("after"))
     assert all(json.loads(line) for line in path.read_bytes().split(b"\n") if line)
-
-
-@pytest.mark.parametrize("size", [1, 10, 70_000, 140_000])
-def test_a_torn_end_of_any_length_is_cut(tmp_path, size):
-    path = tmp_path / "f"
-    path.write_bytes(b"whole\n" + b"x" * size)
-    _cut_torn_end(path)
-    assert path.read_bytes() == b"whole\n"
-    path.write_bytes(b"x" * size)
-    _cut_torn_end(path)
-    assert path.read_bytes() == b""
 
 
 class TestSettings:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rubric_rl.schema import UserError, split_slice, write_jsonl
+from rubric_rl.schema import UserError, read_jsonl, split_slice, write_jsonl
 
 KEEP = 3  # checkpoints
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
@@ -109,10 +109,6 @@ class RunDirectory:
                 )
         write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
 
-    def rows(self, name: str) -> list[dict]:
-        """The rows of a JSONL file of this directory; a last line that a kill cut short is left out."""
-        return read_rows(self.path / name)
-
     def cut_back(self, start: int) -> None:
         """Drops every row of steps from `start` on, of the evaluations after them, and of the verdicts they gave.
 
@@ -130,27 +126,20 @@ class RunDirectory:
                 path.unlink()
 
     def _filter(self, name: str, keep: Callable[[dict], bool]) -> None:
-        if (self.path / name).is_file():
-            write_jsonl(self.path / name, [row for row in self.rows(name) if keep(row)])
+        if (path := self.path / name).is_file():
+            write_jsonl(path, [row for row in read_rows(path) if keep(row)])
 
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of a JSONL file that is appended to; without a last line that a kill cut short, [] without the file."""
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # bytes: a kill may cut a character in two
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
+    return [row for _, row in read_jsonl(path, cut_end=True)] if path.is_file() else []
 
 
 def _read_json(path: Path) -> dict:
-    return _parse(path.read_bytes(), str(path))
-
-
-def _parse(text: bytes, where: str) -> dict:
     try:
-        return json.loads(text)
+        return json.loads(path.read_bytes())
     except ValueError:
-        raise UserError(f"{where}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH") from None
+        raise UserError(f"{path}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH") from None
 
 
 def append_row(path: Path, row: dict) -> None:
