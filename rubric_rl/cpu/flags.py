@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from rubric_rl.cpu import eval_config, flag_checks
+from rubric_rl import eval_config
+from rubric_rl.cpu import flag_checks
 from rubric_rl.cpu.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 from rubric_rl.schema import UserError
 from rubric_rl.settings import load_settings

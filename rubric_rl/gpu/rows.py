@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rubric_rl.chat_template import ChatTemplate
-from rubric_rl.cpu.eval_config import read_entries
+from rubric_rl.eval_config import read_entries
 from rubric_rl.gpu.words import Words
 from rubric_rl.schema import Row, UserError, read_slice, split_slice
 from rubric_rl.settings import load_settings
