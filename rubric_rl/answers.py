@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rubric_rl.endpoints import OpenAI, SGLang
 from rubric_rl.healthbench import to_row
-from rubric_rl.schema import DataError, Row, read_jsonl, read_places, row_from_metadata
+from rubric_rl.schema import DataError, Row, UserError, read_jsonl, read_places, row_from_metadata
 from rubric_rl.settings import GraderSettings
 from rubric_rl.store import Storing
 
@@ -122,7 +122,10 @@ class Policy(Storing):
     speaker = "policy"
 
     def __init__(self, settings: GraderSettings):
-        super().__init__(settings)
+        try:
+            super().__init__(settings)
+        except UserError as error:  # its flags begin with --policy-
+            raise UserError(str(error).replace("grader_", "policy_")) from None
         self._endpoint = _Generate(settings, "") if settings.api == "sglang" else _Chat(settings)
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:

@@ -33,7 +33,7 @@ from rubric_rl.summary import Summary
 from rubric_rl.table import comparison_lines, summary_lines
 from rubric_rl.work import GaveUp, Progress, work_through
 
-OF_GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix", "records")
+OF_GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix")
 
 
 @dataclass
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
-    add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)", ("records",))
+    add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)")
     add_endpoint_flags(parser, "policy", "policy", OF_GRADER_ONLY)
     return parser
 
@@ -184,8 +184,8 @@ class Plan:
     async def run(self) -> None:
         """Asks and grades; the folder --out then holds one record per answer."""
         async with AsyncExitStack() as stack:
-            grader = await stack.enter_async_context(Storing(self.grader))
             answers = self.answers or await stack.enter_async_context(Policy(self.policy))
+            grader = await stack.enter_async_context(Storing(self.grader))
             store = stack.enter_context(Store(self.args.out, self.identity(), moved=self.args.moved))
             grader.store = store
             if not self.answers:

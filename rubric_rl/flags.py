@@ -9,23 +9,16 @@ from rubric_rl.settings import GraderSettings
 
 RETRIES = 10  # of an evaluation: a rate limit is waited out for minutes before an answer is left ungraded
 _READ = {bool: {"true": True, "false": False}.__getitem__, dict: json.loads}
-_HELP = {
-    "url": "base URL, e.g. http://127.0.0.1:30000",
-    "api": "sglang or openai",
-    "model": "name at an OpenAI-compatible endpoint",
-    "tokenizer": "model folder, for api sglang",
-    "api_key_env": "environment variable that holds the key",
-    "extra_body": "further request fields, as JSON",
-}
+OF_A_RUN = ("engine", "teacher", "teacher_share", "records")  # what only a training run has
 
 
 def add_endpoint_flags(parser: argparse.ArgumentParser, who: str, about: str, left_out: tuple[str, ...] = ()) -> None:
-    """Adds `--<who>-<field>` for every setting but those left out."""
+    """Adds `--<who>-<field>` for every setting but those of a training run and those left out."""
     group = parser.add_argument_group(about)
     for field in dataclasses.fields(GraderSettings):
-        if field.name not in left_out:
-            flag = f"--{who}-{field.name.replace('_', '-')}"
-            group.add_argument(flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=_HELP.get(field.name))
+        if field.name not in OF_A_RUN + left_out:
+            flag, help = f"--{who}-{field.name.replace('_', '-')}", field.metadata["about"].replace("%", "%%")
+            group.add_argument(flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=help)
 
 
 def endpoint_settings(args: argparse.Namespace, who: str, below: dict) -> GraderSettings:
@@ -35,6 +28,9 @@ def endpoint_settings(args: argparse.Namespace, who: str, below: dict) -> Grader
         text = getattr(args, f"{who}_{field.name}", None)
         if text is not None:
             chosen[field.name] = _value(field, text, f"--{who}-{field.name.replace('_', '-')}")
+    if below.get("engine"):
+        raise UserError(f"grader_engine {below['engine']} is a model inside a training run; serve it, "
+                        f"leave the key out and give --{who}-url")  # fmt: skip
     try:
         return GraderSettings(**(below | chosen))
     except UserError as error:

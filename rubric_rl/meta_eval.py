@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ungraded rows in a row that end the run (default: %(default)s; 0: never)",
     )
     parser.add_argument("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
-    add_endpoint_flags(parser, "grader", "grader", ("records", "truncated"))
+    add_endpoint_flags(parser, "grader", "grader", ("truncated",))
     return parser
 
 

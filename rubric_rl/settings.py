@@ -14,37 +14,49 @@ from rubric_rl.schema import UserError
 PREFIX = "grader_"
 
 
+def _setting(default, about: str):
+    """A field with its one-line explanation, which is also its help on command lines."""
+    kind = {"default_factory": dict} if default == {} else {"default": default}
+    return dataclasses.field(**kind, metadata={"about": about})
+
+
 @dataclass(frozen=True)
 class GraderSettings:
-    """Each field is the key `grader_<field>` of configs/grader.yaml; configs/grader.yaml explains the defaults."""
+    """Each field is the key `grader_<field>` of configs/grader.yaml, which explains what the recipe chooses."""
 
-    mode: typing.Literal["explain", "direct", "checklist"] = "explain"
-    thinking: bool = False
-    votes: int = 1  # verdicts asked per criterion; the majority counts, a tie never helps the policy
-    truncated: typing.Literal["zero", "grade"] = (
-        "zero"  # an answer cut at the length limit: score 0, or graded as it stands
+    mode: typing.Literal["explain", "direct", "checklist"] = _setting(
+        "explain",
+        "what is asked for: explain, a reason and a verdict; direct, one token; checklist, all criteria in one call",
     )
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 20
-    max_tokens: int = 1024  # of one reply, thoughts included
-    seed: int = 0
-    rereads: int = 2  # how often an unreadable verdict is asked again, each time with another seed
-    retries: int = 4  # how often a failed request is sent again before the answer is left ungraded
-    timeout: float = 300.0  # seconds for one request
-    concurrency: int = 256  # requests in flight, of one process
-    warm_prefix: bool = True  # one criterion first, the others of the answer when its prefix is in the cache
-    api: typing.Literal["sglang", "openai"] = "sglang"
-    url: str = ""  # base URL of the grader; empty: the router of the run (the policy grades itself)
-    model: str = ""  # model name for an OpenAI-compatible endpoint
-    tokenizer: str = ""  # folder with tokenizer.json and the chat template, for api sglang; empty: the policy's
-    # further request fields for an OpenAI-compatible endpoint
-    extra_body: dict = dataclasses.field(default_factory=dict)
-    api_key_env: str = ""  # environment variable that holds the endpoint's key
-    engine: str = ""  # name of a model of --sglang-config that grades; empty: the policy, or `url`
-    teacher: str = ""  # YAML file of grader_* keys: another endpoint that grades a share of the training prompts
-    teacher_share: float = 0.0  # of the prompts, chosen by a hash of prompt_id
-    records: str = ""  # folder for verdict records; empty: none are written
+    thinking: bool = _setting(False, "thoughts before the reply")
+    votes: int = _setting(1, "verdicts asked per criterion; the majority counts, a tie never helps the policy")
+    truncated: typing.Literal["zero", "grade"] = _setting(
+        "zero", "an answer cut at the length limit: zero, its score, or grade, as it stands"
+    )
+    temperature: float = _setting(0.6, "of the replies")
+    top_p: float = _setting(0.95, "of the replies")
+    top_k: int = _setting(20, "of the replies; -1: all tokens")
+    max_tokens: int = _setting(1024, "of one reply, thoughts included")
+    seed: int = _setting(0, "of the sampling")
+    rereads: int = _setting(2, "how often an unreadable verdict is asked again, each time with another seed")
+    retries: int = _setting(4, "how often a failed request is sent again before the answer is left ungraded")
+    timeout: float = _setting(300.0, "seconds for one request")
+    concurrency: int = _setting(256, "requests in flight, of one process")
+    warm_prefix: bool = _setting(True, "one criterion first, the others of the answer when its prefix is in the cache")
+    api: typing.Literal["sglang", "openai"] = _setting("sglang", "sglang or openai")
+    url: str = _setting("", "base URL, e.g. http://127.0.0.1:30000; empty: the policy's")
+    model: str = _setting("", "name at an OpenAI-compatible endpoint")
+    tokenizer: str = _setting(
+        "", "folder with tokenizer.json and the chat template, for api sglang; empty: the policy's"
+    )
+    extra_body: dict = _setting({}, "further request fields for an OpenAI-compatible endpoint, as JSON")
+    api_key_env: str = _setting("", "environment variable that holds the key")
+    engine: str = _setting("", "name of a model of --sglang-config that grades; empty: the policy, or url")
+    teacher: str = _setting(
+        "", "YAML file of grader_* keys: another endpoint that grades a share of the training prompts"
+    )
+    teacher_share: float = _setting(0.0, "that share of the prompts, chosen by a hash of prompt_id")
+    records: str = _setting("", "folder for verdict records; empty: none are written")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -110,7 +122,7 @@ def _read_yaml(path: Path) -> dict:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); pass --custom-config-path a YAML file of grader_* keys"
+            f"{path}: cannot be read ({error.strerror}); name a YAML file of grader_* keys, e.g. configs/grader.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None

@@ -77,6 +77,10 @@ class TestWhoGrades:
         grader = self.grader(tmp_path, written, "--grader-url", "http://other")
         assert (grader.url, grader.model, grader.retries) == ("http://other", "j", 2)
 
+    def test_a_model_inside_a_training_run_cannot_be_asked(self, tmp_path):
+        with pytest.raises(UserError, match="grader_engine frozen is a model inside a training run.*--grader-url"):
+            self.grader(tmp_path, "grader_engine: frozen\n")
+
 
 def by_criterion(prompt: str) -> Say:
     """Criterion 0 is met, 1 is not, 2 (negative) is met."""
@@ -318,6 +322,8 @@ class TestRows:
         (["--policy-temperature", "warm"], "--policy-temperature warm: must be of type float"),
         (["--policy-max-tokens", "0"], "_max_tokens must be at least 1"),
         (["--policy-url", "http://x", "--grader-mode", "yes"], "grader_mode must be one of"),
+        (["--policy-url", "ftp://x"], "policy_url must begin with http"),
+        (["--policy-url", "http://x", "--grader-config", "configs/frozen.yaml"], "configs/frozen.yaml: cannot be read"),
         (["--policy-url", "http://x", "--policy-price", "1,2"], "price 1,2: give three numbers"),
         ([], "give --answers FILE, or --policy-url"),
     ],
