@@ -206,5 +206,5 @@ def test_rope_theta_is_read_where_either_transformers_puts_it(checkpoints, tmp_p
 
 
 def test_a_directory_that_is_none(tmp_path):
-    with pytest.raises(UserError, match="config.json: no such file"):
+    with pytest.raises(UserError, match="config.json: no Qwen3 configuration"):
         read_shape(tmp_path / "nowhere")

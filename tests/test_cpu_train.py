@@ -48,10 +48,10 @@ def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         preflight.check_model(tmp_path / "absent", "--hf-checkpoint")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match="config.json: no Qwen3 configuration"):
         preflight.check_model(tmp_path / "empty", "--hf-checkpoint")
     (tmp_path / "empty" / "config.json").write_text("[")
-    with pytest.raises(UserError, match="not a JSON object"):
+    with pytest.raises(UserError, match="no Qwen3 configuration"):
         preflight.check_model(tmp_path / "empty", "--hf-checkpoint")
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from rubric_rl.gpu.memory import plan_of, shape_of, training_parts
 from rubric_rl.gpu.model_args import model_args
 from rubric_rl.gpu.slime_args import problems
 from rubric_rl.gpu.words import Words
+from rubric_rl.qwen3 import read_network
 from rubric_rl.schema import UserError, write_jsonl
 from rubric_rl.settings import load_settings
 
@@ -114,7 +116,8 @@ def good(tmp_path, monkeypatch):
     """(flags, options) of a run that nothing is wrong with, on a machine with eight free GPUs of 80 GB."""
     for folder in ("hf", "slime", "mega/megatron"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "hf" / "config.json").write_text(json.dumps({"max_position_embeddings": 40960}))
+    config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40960}))
     (tmp_path / "hf" / "tokenizer.json").write_text("{}")
     (tmp_path / "slime" / "train.py").write_text("")
     (tmp_path / "slime" / "setup.py").write_text('setup(version="0.3.1",)')
@@ -287,14 +290,10 @@ def test_parameters_and_memory_by_arithmetic():
 
 
 def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
-    config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
-    shape = shape_of(Words(model_args(config)))
-    assert (shape.layers, shape.hidden, shape.vocab, shape.tied) == (
-        config["num_hidden_layers"],
-        config["hidden_size"],
-        config["vocab_size"],
-        True,
-    )
+    network = read_network(ROOT / "rubric_rl/tiny/model")
+    shape = shape_of(Words(model_args(network)))
+    assert asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
+    assert shape.tied and shape.vocab == 1367 and network.rope_theta == 1e6
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rubric_rl.cpu.megatron import mpu
-from rubric_rl.cpu.model import Shape
+from rubric_rl.qwen3 import Shape
 from rubric_rl.schema import UserError
 
 COPIED = (

@@ -1,13 +1,12 @@
 """The Ray actor that makes rollouts and evaluations: data, engines, hooks, training data (stages 1 to 4 and 6)."""
 
 import asyncio
-import json
 import threading
-from pathlib import Path
 
 from rubric_rl.cpu.data import DataSource, load_prompts
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.rollout_metrics import versions
+from rubric_rl.qwen3 import read_network
 from rubric_rl.schema import UserError
 
 
@@ -41,7 +40,7 @@ class RolloutManager:
 
     def _check_context(self) -> None:
         """The longest prompt and an answer at its limit must fit into the model's positions."""
-        limit = json.loads((Path(self.args.hf_checkpoint) / "config.json").read_text())["max_position_embeddings"]
+        limit = read_network(self.args.hf_checkpoint).max_positions
         wanted = [("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)]
         wanted += [
             (f"max_response_len of {d.name}", self.eval_prompts[d.name], d.max_response_len)

@@ -1,69 +1,25 @@
 """The policy as a Megatron-core GPTModel that runs on CPU over gloo (stage 5, GRPO update)."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from rubric_rl.cpu.megatron import GPTModel, TransformerConfig, cpu_device, get_gpt_layer_local_spec, mpu
+from rubric_rl.qwen3 import Network, Shape, read_config, read_network
 from rubric_rl.schema import UserError
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a Qwen3 config.json says of the network, in Megatron's words."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    groups: int  # key/value heads
-    head_dim: int
-    vocab: int
-    eps: float
-    rope_theta: float
-    tied: bool
-    max_positions: int
-    init_std: float
-
-    def padded_vocab(self, tp: int) -> int:
-        """The vocabulary rounded up so that every tensor-parallel rank holds equally many rows."""
-        return -(-self.vocab // tp) * tp
-
-
-def read_shape(hf_dir: str | Path) -> Shape:
-    """Reads config.json of a Qwen3 checkpoint.
+def read_shape(hf_dir: str | Path) -> Network:
+    """The network of a checkpoint.
 
     Raises:
         UserError: naming the field, for another architecture or a feature that this trainer does not compute.
     """
-    path = Path(hf_dir) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the directory of a Qwen3 checkpoint (Hugging Face)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); copy the checkpoint again") from None
+    path, config = Path(hf_dir) / "config.json", read_config(hf_dir)
     if config.get("model_type") != "qwen3" or config.get("architectures") != ["Qwen3ForCausalLM"]:
         found = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')!r}"
         raise UserError(f"{path}: not a Qwen3ForCausalLM checkpoint ({found}); the CPU trainer takes dense Qwen3 only")
     rope = config.get("rope_parameters") or {}
-    _refuse_unsupported(config, rope, path)
-    try:
-        return Shape(
-            layers=config["num_hidden_layers"], hidden=config["hidden_size"], ffn=config["intermediate_size"],
-            heads=config["num_attention_heads"], groups=config["num_key_value_heads"], head_dim=config["head_dim"],
-            vocab=config["vocab_size"], eps=config["rms_norm_eps"],
-            rope_theta=rope["rope_theta"] if "rope_theta" in rope else config["rope_theta"],
-            tied=config["tie_word_embeddings"], max_positions=config["max_position_embeddings"],
-            init_std=config.get("initializer_range", 0.02),
-        )  # fmt: skip
-    except KeyError as error:
-        raise UserError(f"{path}: the field {error} is missing; copy the checkpoint's config.json again") from None
-
-
-def _refuse_unsupported(config: dict, rope: dict, path: Path) -> None:
     unsupported = {
         "rope_scaling": config.get("rope_scaling") is not None,
         "rope_parameters.rope_type": rope.get("rope_type", "default") != "default",
@@ -78,9 +34,10 @@ def _refuse_unsupported(config: dict, rope: dict, path: Path) -> None:
     named = [name for name, present in unsupported.items() if present]
     if named:
         raise UserError(f"{path}: the CPU trainer does not support {', '.join(named)}; use a plain Qwen3 checkpoint")
+    return read_network(hf_dir)
 
 
-def build_model(shape: Shape) -> GPTModel:
+def build_model(shape: Network) -> GPTModel:
     """A randomly initialised fp32 GPTModel; call after `init_parallel`, then load weights with `convert.load_hf`."""
     tp = mpu.get_tensor_model_parallel_world_size()
     if shape.groups % tp or shape.ffn % tp:
@@ -103,7 +60,7 @@ def build_model(shape: Shape) -> GPTModel:
     return model
 
 
-def transformer_config(shape: Shape, tp: int) -> TransformerConfig:
+def transformer_config(shape: Network, tp: int) -> TransformerConfig:
     """Megatron's configuration of the network: fp32, no dropout, every fused kernel off (they are CUDA)."""
     return TransformerConfig(
         num_layers=shape.layers,

@@ -1,9 +1,9 @@
 """What can be known before a process starts: model, rows, memory, ports; each problem is one line (all stages)."""
 
-import json
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
+from rubric_rl.qwen3 import read_config
 from rubric_rl.schema import UserError, read_slice
 
 ACTOR_GB = 0.8  # a training process: torch, Megatron-core, weights, gradients and optimizer of a tiny model
@@ -34,16 +34,7 @@ def check_model(path: Path, flag: str) -> None:
         raise UserError(
             f"{flag} {path}: no such directory; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
         )
-    config = path / "config.json"
-    if not config.is_file():
-        raise UserError(
-            f"{flag} {path}: holds no config.json; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
-        )
-    try:
-        kind = json.loads(config.read_text()).get("model_type")
-    except (json.JSONDecodeError, AttributeError):
-        raise UserError(f"{config}: not a JSON object; get the checkpoint again") from None
-    if kind != "qwen3":
+    if (kind := read_config(path).get("model_type")) != "qwen3":
         raise UserError(
             f"{flag} {path}: model_type is {kind!r}, not 'qwen3'; the actor without a GPU builds Qwen3 alone"
         )

@@ -5,61 +5,25 @@ For example:
 """
 
 import argparse
-import json
 import math
 import shlex
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
+from rubric_rl.gpu.model_args import FLAGS
 from rubric_rl.gpu.words import Words
+from rubric_rl.qwen3 import Shape, read_network
 from rubric_rl.schema import UserError
 
 GB = 1e9
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The dimensions of a Qwen3 model that its size follows from."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    tied: bool
-
-    @property
-    def parameters(self) -> int:
-        """Embedding and output matrix; per layer query, output, key and value projection, three of the MLP, norms."""
-        attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
-        layer = attention + 3 * self.hidden * self.ffn + 2 * self.hidden + 2 * self.head_dim
-        return self.vocab * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of cache per token: keys and values of every layer, bf16."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 2
-
-
 def shape_of(words: Words) -> Shape:
     """The shape from slime's model flags, else from config.json of --hf-checkpoint; raises UserError without either."""
     if "num-layers" in words:
-        names = ("num-layers", "hidden-size", "ffn-hidden-size", "num-attention-heads", "num-query-groups",
-                 "kv-channels", "vocab-size")  # fmt: skip
-        tied = "untie-embeddings-and-output-weights" not in words
-        return Shape(*(int(words.number(name)) for name in names), tied=tied)
-    path = Path(words.text("hf-checkpoint")) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
-                 "head_dim", "vocab_size")  # fmt: skip
-        return Shape(*(config[name] for name in names), tied=config.get("tie_word_embeddings", False))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: no model shape ({error}); "
-                        "set SLIME_DIR, or HF_CKPT_PATH to a Qwen3 checkpoint") from None  # fmt: skip
+        return Shape(**{field: int(words.number(flag)) for flag, field in FLAGS.items()},
+                     tied="untie-embeddings-and-output-weights" not in words)  # fmt: skip
+    return read_network(words.text("hf-checkpoint"))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def parallel(words: Words, options) -> Iterator[str]:
     plan = plan_of(words)
     shape, per_node = plan.shape, options.gpus_per_node
     shares = (("attention heads", shape.heads, plan.tensor), ("attention heads", shape.heads, plan.engine_gpus),
-              ("key-value heads", shape.kv_heads, plan.tensor), ("layers", shape.layers, plan.pipeline))  # fmt: skip
+              ("key-value heads", shape.groups, plan.tensor), ("layers", shape.layers, plan.pipeline))  # fmt: skip
     for name, number, size in shares:
         if number % size:
             yield f"{number} {name} cannot be shared by {size} GPUs; change the parallel sizes"

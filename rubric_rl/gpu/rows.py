@@ -1,6 +1,5 @@
 """Are the rows fit to train on: rubrics, lengths, and no evaluation prompt among them? (stage 1, prompt)"""
 
-import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,8 @@ from types import SimpleNamespace
 from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.eval_config import read_entries
 from rubric_rl.gpu.words import Words
-from rubric_rl.schema import Row, UserError, read_slice, split_slice
+from rubric_rl.qwen3 import read_network
+from rubric_rl.schema import Row, read_slice, split_slice
 from rubric_rl.settings import load_settings
 
 INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
@@ -59,7 +59,7 @@ def lengths(words: Words) -> Iterator[str]:
     longest = max(template.count(template.render(list(row.messages), thinking=True)) for row in training)
     criterion = max(template.count(c.text) for row in training for c in row.rubric)
     answer = int(words.number("rollout-max-response-len"))
-    limit = int(words.number("sglang-context-length")) or _context(folder)
+    limit = int(words.number("sglang-context-length")) or read_network(folder).max_positions
     judged = longest + answer + criterion + INSTRUCTIONS + settings.max_tokens
     if longest + answer > limit:
         yield (f"a prompt of {longest} tokens and --rollout-max-response-len {answer} exceed the context of {limit}; "
@@ -71,11 +71,3 @@ def lengths(words: Words) -> Iterator[str]:
     if "use-dynamic-batch-size" in words and longest + answer > most:
         yield (f"--max-tokens-per-gpu {most} is below the longest sample, {longest} + {answer} tokens; "
                "raise it or context parallel")  # fmt: skip
-
-
-def _context(folder: Path) -> int:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}/config.json: no max_position_embeddings ({error}); "
-                        "get the checkpoint again") from None  # fmt: skip
