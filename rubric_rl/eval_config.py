@@ -101,7 +101,7 @@ def read_entries(args) -> tuple[list[dict], dict]:
         return [{"name": name, "path": path} for name, path in zip(words[::2], words[1::2], strict=True)], {}
     path = Path(args.eval_config)
     if not path.is_file():
-        raise UserError(f"--eval-config {path}: no such file")
+        raise UserError(f"--eval-config {path}: no such file; name one like configs/eval.yaml")
     try:
         content = yaml.safe_load(_environment(path.read_text())) or {}
     except yaml.YAMLError as error:

@@ -63,6 +63,9 @@ def main() -> int:
         rule = rule_from(args)
         rows = _counted(rescore(Run(args.records, args.split, every=True), rule), table)
         count = write_jsonl(args.out, rows) if args.out else sum(1 for _ in rows)
+        if not any(score is not None for part in table.parts.values() for _, score in part):
+            raise UserError(f"{args.records}: no answer was graded and has a score by the rule ({rule}); "
+                            "choose other tags or another --split")  # fmt: skip
         penalty = rule.penalty or penalty_from("hard")
         lines = summary_lines(Summary(Run(args.records, args.split), rule, penalty).result()) if args.summary else []
     except (UserError, OSError) as error:

@@ -30,8 +30,13 @@ class Rule:
     penalty: float = 0.0  # of the length adjustment
 
     def __str__(self) -> str:
-        changed = {k: v for k, v in vars(self).items() if v != getattr(Rule, k)}
-        return ", ".join(f"{name} {value}" for name, value in changed.items()) or "the training reward's"
+        parts = []
+        for name, value in vars(self).items():
+            if value != getattr(Rule, name):
+                each = value if isinstance(value, tuple) else (value,)
+                shown = ("=".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in each)
+                parts.append(name if value is True else f"{name} {' '.join(shown)}")
+        return ", ".join(parts) or "the training reward's"
 
     def judged(self, record: Mapping) -> Judged:
         """What `score` gets for this record. An answer that scores 0 without a call met nothing."""

@@ -136,7 +136,7 @@ def read_places(
     """
     path, end = Path(path), 0
     if not path.is_file():
-        raise DataError(f"{path}: no such file; make the rows with data_preprocess.py")
+        raise DataError(f"{path}: no such file; check the path, or make rows with data_preprocess.py")
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             offset, end = end, end + len(line)

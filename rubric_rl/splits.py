@@ -55,10 +55,8 @@ def split(source: Source, options: Options = Options()) -> Split:
     _check_counts(source, hard_ids, options, result)
     _choose(options, result)
     if not result.easy or not result.hard:
-        raise DataError(
-            f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; "
-            f"{result.refused[:1]}"
-        )
+        why = f"the first that was refused: {result.refused[0]}" if result.refused else "choose more prompts"
+        raise DataError(f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {why}")
     return result
 
 

@@ -95,7 +95,7 @@ def test_tensorboard_events_of_a_resumed_run_hide_the_old_ones(tmp_path):
 
 def test_summary_and_figures(tmp_path):
     text = plots.draw(write_run(tmp_path, drift=0.6))
-    assert "part company" in text and "| true score" in text and "held_out first" in text and "at most 5.0 GB" in text
+    assert "diverge" in text and "| true score" in text and "held_out first" in text and "at most 5.0 GB" in text
     assert {p.name for p in tmp_path.glob("*.png")} == {
         "reward.png",
         "grader_accuracy.png",
@@ -106,13 +106,18 @@ def test_summary_and_figures(tmp_path):
     assert (tmp_path / "summary.md").read_text().strip() == text.strip()
 
 
-def test_reward_and_true_score_that_keep_company(tmp_path):
-    assert "keep company" in plots.draw(write_run(tmp_path, drift=0.0))
+def test_reward_and_true_score_that_move_together(tmp_path):
+    assert "move together" in plots.draw(write_run(tmp_path, drift=0.0))
+
+
+def test_a_short_run_is_not_judged():
+    steps = [{"rollout/raw_reward": 0.1 * step, "true_score": 0.0} for step in range(9)]
+    assert plots.divergence(steps) == [] and "diverge" in plots.divergence(steps + steps[-1:])[0]
 
 
 def test_without_an_oracle_its_columns_are_left_out(tmp_path):
     text = plots.draw(write_run(tmp_path, drift=0.6, oracle=False))
-    assert "true" not in text and "company" not in text and "self-graded reward" in text
+    assert "true" not in text and "together" not in text and "self-graded reward" in text
     assert not (tmp_path / "grader_accuracy.png").exists()
 
 

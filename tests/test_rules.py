@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made, write_run
 
+from rubric_rl import rescore
 from rubric_rl.records import reward_of
 from rubric_rl.rules import Rule, add_rule_flags, rule_from, tag_scores
 from rubric_rl.schema import UserError
@@ -88,7 +89,8 @@ class TestFlags:
             "--clip",
         )
         assert rule == Rule("met", True, False, (("axis:a=b", 2.0),), ("x",), ("y",), 0.0299)
-        assert self.parse() == Rule() and str(Rule()) == "the training reward's"
+        said = "unreadable met, clip, weights axis:a=b=2.0, only x, drop y, penalty 0.0299"
+        assert str(rule) == said and self.parse() == Rule() and str(Rule()) == "the training reward's"
 
     @pytest.mark.parametrize(
         "flags", [("--weight", "x"), ("--weight", "x=0"), ("--weight", "x=nan"), ("--length-penalty", "much")]
@@ -116,3 +118,10 @@ def test_rescore_shows_another_rule_without_a_model(tmp_path):
     assert "unreadable left_out" in done.stdout and "3 answers, 1 of them with another score" in done.stdout
     assert [json.loads(line)["rescored"] for line in (tmp_path / "o.jsonl").open()] == [5 / 7, 1.0, None]
     assert "HealthBench score" in done.stdout and f"{(5 / 7 + 1) / 2:.4f}" in done.stdout
+
+
+def test_a_rule_that_scores_nothing_is_an_error(tmp_path, monkeypatch, capsys):
+    run = write_run(tmp_path / "run", [RECORD])
+    monkeypatch.setattr(sys, "argv", ["rescore", str(run), "--only", "axis:none"])
+    assert rescore.main() == 2
+    assert "no answer was graded and has a score by the rule (only axis:none)" in capsys.readouterr().err

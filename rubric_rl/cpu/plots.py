@@ -12,7 +12,7 @@ from rubric_rl.cpu.metrics import eval_sets, eval_value, load, pick
 from rubric_rl.schema import UserError
 
 ENDS = 5  # steps at each end of the run whose mean the table shows
-APART = 0.05  # growth of the gap between self-graded reward and true score that the summary calls parting company
+APART = 0.05  # growth of the gap between self-graded reward and true score that the summary calls diverging
 
 # heading, metric of a training row, metric of an evaluation row ("" is the mean reward itself)
 TABLE = [
@@ -23,6 +23,12 @@ TABLE = [
     ("response length", "rollout/response_len/mean", "response_len/mean"),
     ("truncated share", "rollout/truncated_ratio", "truncated_ratio"),
 ]
+# file: title of the axis, (label, metric of a training row, metric of an evaluation row) of each line
+FIGURES = {
+    "reward.png": ("score", [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")]),
+    "grader_accuracy.png": ("grader accuracy", [("agreement", "grader_accuracy", "grader_accuracy")]),
+    "response_length.png": ("response tokens", [("mean", "rollout/response_len/mean", "response_len/mean")]),
+}
 STAGES = [
     ("rollout, grading meanwhile", "perf/generation_time"),
     ("grading after it", "perf/grading_tail_time"),
@@ -40,28 +46,9 @@ def draw(directory: Path) -> str:
     """
     steps, evaluations = load(Path(directory))
     if not steps:
-        raise UserError(f"{directory}: no finished step in metrics.jsonl, nothing to draw")
-    _curves(
-        directory / "reward.png",
-        steps,
-        evaluations,
-        [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")],
-        "score",
-    )
-    _curves(
-        directory / "grader_accuracy.png",
-        steps,
-        evaluations,
-        [("agreement", "grader_accuracy", "grader_accuracy")],
-        "grader accuracy",
-    )
-    _curves(
-        directory / "response_length.png",
-        steps,
-        evaluations,
-        [("mean", "rollout/response_len/mean", "response_len/mean")],
-        "response tokens",
-    )
+        raise UserError(f"{directory}: no finished step in metrics.jsonl; name the SAVE_PATH of a run without a GPU")
+    for file, (title, lines) in FIGURES.items():
+        _curves(directory / file, steps, evaluations, lines, title)
     _seconds(directory / "seconds.png", steps)
     text = summary(steps, evaluations)
     write_text(directory / "summary.md", text + "\n")
@@ -69,7 +56,7 @@ def draw(directory: Path) -> str:
 
 
 def summary(steps: list[dict], evaluations: list[dict]) -> str:
-    """The table of first against last, where the time went, and whether reward and true score part company."""
+    """The table of first against last, where the time went, and whether reward and true score diverge."""
     count = min(ENDS, max(1, len(steps) // 2))
     lines = [
         f"train: first {count} of {len(steps)} steps against the last {count}; held out: first and last evaluation",
@@ -92,21 +79,21 @@ def summary(steps: list[dict], evaluations: list[dict]) -> str:
     lines += ["", "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None)]
     memory = [row["perf/memory_gb"] for row in steps if row.get("perf/memory_gb")]
     lines += [f"memory of all processes: at most {max(memory):.1f} GB"] if memory else []
-    return "\n".join(lines + company(steps, count))
+    return "\n".join(lines + divergence(steps))
 
 
-def company(steps: list[dict], count: int) -> list[str]:
-    """One sentence on the gap between the self-graded reward and the true score, [] without a true score."""
-    ends = [(_mean(part, "rollout/raw_reward"), _mean(part, "true_score")) for part in (steps[:count], steps[-count:])]
-    if any(value is None for end in ends for value in end):
+def divergence(steps: list[dict]) -> list[str]:
+    """A sentence on the gap between self-graded reward and true score; none for a short run or without a true score."""
+    ends = [(_mean(part, "rollout/raw_reward"), _mean(part, "true_score")) for part in (steps[:ENDS], steps[-ENDS:])]
+    if len(steps) < 2 * ENDS or any(value is None for end in ends for value in end):
         return []
     (self_first, true_first), (self_last, true_last) = ends
     before, after = self_first - true_first, self_last - true_last
     moved = f"the reward moved by {self_last - self_first:+.3f}, the true score by {true_last - true_first:+.3f}"
     gap = f"the gap went from {before:+.3f} to {after:+.3f}"
     if after - before > APART:
-        return [f"The self-graded reward and the true score part company: {moved}; {gap}."]
-    return [f"The self-graded reward and the true score keep company: {moved}; {gap}."]
+        return [f"The self-graded reward and the true score diverge: {moved}; {gap}."]
+    return [f"The self-graded reward and the true score move together: {moved}; {gap}."]
 
 
 def _mean(rows: list[dict], name: str) -> float | None:
@@ -126,6 +113,7 @@ def _axes(title: str):
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     return pyplot, figure, axes
@@ -154,7 +142,7 @@ def _seconds(path: Path, steps: list[dict]) -> None:
     numbers = [row["step"] for row in steps]
     stages = [[pick(row, name) or 0.0 for row in steps] for _, name in STAGES]
     axes.stackplot(numbers, stages, labels=[heading for heading, _ in STAGES])
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="small", frameon=False)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
