@@ -205,6 +205,7 @@ class Plan:
 
 
 def main() -> int:
+    """Exit status: 0 all graded, 1 some answers stayed ungraded, 2 something to fix."""
     args, stopped = _parser().parse_args(), ""
     try:
         plan = Plan(args)

@@ -96,7 +96,7 @@ def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dic
             beside["length_adjusted"],
         )
         cards.append(
-            _card(f"{reference[OVERALL]:.4f}", f"{key}HealthBench score, clipped mean (bootstrap std)", f"± {std:.4f}")
+            _card(f"{reference[OVERALL]:.4f}", f"{key}Rubric score, clipped mean (bootstrap std)", f"± {std:.4f}")
         )
         cards.append(
             _card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high))

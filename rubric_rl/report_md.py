@@ -41,7 +41,7 @@ def markdown(
 
 def _headline(names, sides, results) -> str:
     lines = [
-        "| run | HealthBench score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted "
+        "| run | rubric score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted "
         "| answers | ungraded | unreadable |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|")

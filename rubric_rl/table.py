@@ -13,7 +13,7 @@ def summary_lines(result: Mapping) -> list[str]:
 def _reference_lines(result: Mapping) -> list[str]:
     reference, lines = (
         result["reference"],
-        ["HealthBench score, arithmetic of simple-evals (clipped mean, bootstrap std, n)"],
+        ["Rubric score, HealthBench's as in simple-evals (clipped mean, bootstrap std, n)"],
     )
     if not reference:
         return lines + ["  none: no answer was graded"]

@@ -117,7 +117,7 @@ def test_rescore_shows_another_rule_without_a_model(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "unreadable left_out" in done.stdout and "3 answers, 1 of them with another score" in done.stdout
     assert [json.loads(line)["rescored"] for line in (tmp_path / "o.jsonl").open()] == [5 / 7, 1.0, None]
-    assert "HealthBench score" in done.stdout and f"{(5 / 7 + 1) / 2:.4f}" in done.stdout
+    assert "Rubric score, HealthBench's" in done.stdout and f"{(5 / 7 + 1) / 2:.4f}" in done.stdout
 
 
 def test_a_rule_that_scores_nothing_is_an_error(tmp_path, monkeypatch, capsys):
