@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "rubric_rl"
 # A module may import those to its left. A new module gets its place here.
 ORDER = (
-    "schema schedule eval_config qwen3 settings chat_template prompt verdict score stats download healthbench splits "
-    "converters endpoints client placement grade records rules runs summary table store work flags answers evaluate "
-    "agreement meta_table meta_eval compare svg sides report_html report_md report rescore peek"
+    "slime_flags schema schedule eval_config qwen3 settings chat_template prompt verdict score stats download "
+    "healthbench splits converters endpoints client placement grade records rules runs summary table store work flags "
+    "answers evaluate agreement meta_table meta_eval compare svg sides report_html report_md report rescore peek"
 ).split()
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade
 HOOKS = ROOT / "self_reward_rm.py"

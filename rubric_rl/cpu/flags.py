@@ -13,9 +13,9 @@ import yaml
 
 from rubric_rl import eval_config
 from rubric_rl.cpu import flag_checks
-from rubric_rl.cpu.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 from rubric_rl.schema import UserError
 from rubric_rl.settings import load_settings
+from rubric_rl.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 
 
 class FlagError(UserError):

@@ -10,18 +10,7 @@ import json
 import os
 import sys
 
-# Known to the parsers of 0.3.1 no more, with what stands in their place.
-REMOVED = {
-    "--use-slime-router": "the router is SGLang's: --router-policy",
-    "--megatron-to-hf-mode": "leave it out",
-    "--qkv-format": "leave it out",
-    "--train-memory-margin-bytes": "leave it out",
-    "--rollout-external": "use --rollout-external-engine-addrs",
-    "--use-hf-config-for-megatron": "source the model's flags from SLIME_DIR/scripts/models",
-    "--true-on-policy-mode": "leave it out",
-    "--use-dynamic-global-batch-size": "use --global-batch-size",
-    "--disable-rollout-trim-samples": "leave it out",
-}
+from rubric_rl.slime_flags import REMOVED
 
 
 def problems(words: list[str], known: set[str]) -> list[str]:
@@ -33,8 +22,8 @@ def problems(words: list[str], known: set[str]) -> list[str]:
             continue
         longer = sorted(option for option in known if option.startswith(flag))
         near = difflib.get_close_matches(flag, known, n=1)
-        if flag in REMOVED or flag.startswith("--slime-router-"):
-            instead = REMOVED.get(flag, "the router is SGLang: --router-*")
+        if (name := flag.removeprefix("--")) in REMOVED or name.startswith("slime-router-"):
+            instead = REMOVED.get(name, "the router is SGLang: --router-*")
             found.append(f"{flag} was removed from slime and is ignored; {instead}")
         elif longer:
             found.append(f"{flag} is an abbreviation; write {' or '.join(longer[:3])}")

@@ -78,7 +78,7 @@ def test_slimes_own_checks_are_reported(slime, tmp_path):
 
 
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
-    from rubric_rl.cpu.slime_flags import REMOVED
+    from rubric_rl.slime_flags import REMOVED
 
     found = verdict(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
     assert len(found) == len(REMOVED), f"this slime still has some of {sorted(REMOVED)}: {found}"

@@ -1,4 +1,4 @@
-"""Names of slime's flags that only GPUs can honour or that are not built here: refused as such (all stages)."""
+"""Names of slime's flags: those that only GPUs can honour, the removed ones, a model's shape (all stages)."""
 
 # slime 0.3.1 (main, 2026-08): what its parser knows and the trainer without a GPU does not do.
 NOT_ON_CPU = frozenset(
@@ -28,8 +28,7 @@ NOT_ON_CPU = frozenset(
     rollout-function-path rollout-health-check-first-wait rollout-health-check-interval rollout-health-check-timeout
     rollout-max-context-len rollout-sample-hook-path rollout-task-type save-debug-rollout-data save-debug-train-data
     save-hf sequence-parallel start-rollout-id tb-experiment-name tb-project-name tis-clip tis-clip-low tool-key
-    train-backend
-    train-env-vars update-weight-buffer-size update-weight-delta-checksum update-weight-delta-encoding
+    train-backend train-env-vars update-weight-buffer-size update-weight-delta-checksum update-weight-delta-encoding
     update-weight-disk-dir update-weight-disk-keep-files update-weight-local-checkpoint-dir update-weight-mode
     update-weight-transport update-weights-interval use-distributed-optimizer use-distributed-post
     use-fault-tolerance use-opd use-opsm use-precision-aware-optimizer use-rollout-entropy
@@ -39,14 +38,20 @@ NOT_ON_CPU = frozenset(
     """.split()
 )
 
-# Removed by slime 0.3.1, which ignores them silently.
-REMOVED = frozenset(
-    """
-    use-slime-router megatron-to-hf-mode qkv-format train-memory-margin-bytes rollout-external
-    use-hf-config-for-megatron true-on-policy-mode use-dynamic-global-batch-size disable-rollout-trim-samples
-    critic-load critic-save
-    """.split()
-)
+# Removed by slime 0.3.1, which ignores them silently; with what to do on GPUs instead.
+REMOVED = {
+    "use-slime-router": "the router is SGLang's: --router-policy",
+    "megatron-to-hf-mode": "leave it out",
+    "qkv-format": "leave it out",
+    "train-memory-margin-bytes": "leave it out",
+    "rollout-external": "use --rollout-external-engine-addrs",
+    "use-hf-config-for-megatron": "source the model's flags from SLIME_DIR/scripts/models",
+    "true-on-policy-mode": "leave it out",
+    "use-dynamic-global-batch-size": "use --global-batch-size",
+    "disable-rollout-trim-samples": "leave it out",
+    "critic-load": "leave it out",
+    "critic-save": "leave it out",
+}
 
 # The shape of a model (slime's scripts/models/*.sh): read here from the checkpoint's config.json.
 MODEL_SHAPE = frozenset(
