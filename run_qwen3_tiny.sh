@@ -52,7 +52,7 @@ make_rows() {
    if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last
       "$1" -m rubric_rl.tiny.world --out runs/tiny/data
       "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
-         --out runs/tiny/data --allow-subset
+         --out runs/tiny/data --allow-subset >/dev/null   # its report stays beside the rows
    fi
 }
 

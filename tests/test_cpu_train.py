@@ -3,6 +3,7 @@
 import argparse
 import json
 import socket
+from pathlib import Path
 
 import pytest
 from cpu_doubles import FLAGS, make_args, row, write_rows
@@ -12,9 +13,14 @@ from rubric_rl.cpu.checkpoint import RunDirectory
 from rubric_rl.schema import UserError
 
 
-def model(path, kind="qwen3", weights=True, tokenizer=True):
+TINY = json.loads((Path(preflight.__file__).parents[1] / "tiny/model/config.json").read_text())
+QWEN3_8B = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "intermediate_size": 12288, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": False}  # fmt: skip
+
+
+def model(path, kind="qwen3", weights=True, tokenizer=True, shape=()):
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (path / "config.json").write_text(json.dumps(TINY | {"model_type": kind} | dict(shape)))
     if weights:
         (path / "model.safetensors").write_bytes(b"x")
     if tokenizer:
@@ -60,7 +66,15 @@ def test_preflight_passes_what_is_right(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "require_memory", lambda gigabytes, what: asked.append(gigabytes))
     preflight.check(args_of(tmp_path))
     preflight.check(args_of(tmp_path, "--rollout-num-gpus", "3"))
-    assert asked[1] - asked[0] == pytest.approx(2 * preflight.ENGINE_GB)
+    assert asked[1] - asked[0] == pytest.approx(2 * preflight.ENGINE_GB, abs=0.05)
+
+
+def test_memory_counts_the_model(tmp_path, monkeypatch):
+    """An 8B checkpoint, exported for another run: 33 GB in the engine, four times that in the actor."""
+    monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 100.0)
+    model(tmp_path / "model", shape=QWEN3_8B)
+    with pytest.raises(UserError, match="too little memory for this run of .*model: about 168.. GB needed"):
+        preflight.check(args_of(tmp_path))
 
 
 def test_training_on_the_evaluation_is_refused(tmp_path, monkeypatch):
@@ -83,7 +97,7 @@ def test_slices_of_one_file_that_do_not_meet_are_fine(tmp_path, monkeypatch):
 
 def test_too_little_memory_is_said_with_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 1.0)
-    with pytest.raises(UserError, match="too little memory for this run: about .* needed, 1.0 GB available"):
+    with pytest.raises(UserError, match="too little memory for this run of .*: about .* needed, 1.0 GB available"):
         preflight.check(args_of(tmp_path))
 
 

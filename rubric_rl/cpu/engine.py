@@ -72,7 +72,7 @@ def require_memory(gigabytes: float, what: str) -> None:
     if (free := available_gb()) < gigabytes:
         raise UserError(
             f"too little memory for {what}: about {gigabytes:.1f} GB needed, {free:.1f} GB available; "
-            "end other programs"
+            "end other programs, or name a smaller model"
         )
 
 

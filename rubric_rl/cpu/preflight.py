@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
-from rubric_rl.qwen3 import read_config
+from rubric_rl.qwen3 import read_config, read_network
 from rubric_rl.schema import UserError, read_slice
 
-ACTOR_GB = 0.8  # a training process: torch, Megatron-core, weights, gradients and optimizer of a tiny model
+ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor
 
 
@@ -23,7 +23,10 @@ def check(args) -> None:
             where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {hard[row.prompt_id].path}"
             raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")
     world = args.actor_num_nodes * args.actor_num_gpus_per_node
-    require_memory(BASE_GB + ENGINE_GB * args.rollout_num_gpus + ACTOR_GB * world, "this run")
+    weights = 4 * read_network(args.hf_checkpoint).parameters / 1e9  # GB: everything here is fp32
+    engines = args.rollout_num_gpus * (ENGINE_GB + weights)
+    actors = world * (ACTOR_GB + 4 * weights / args.tensor_model_parallel_size)  # gradients and two moments as well
+    require_memory(BASE_GB + engines + actors, f"this run of {args.hf_checkpoint}")
     if args.sglang_router_port is not None:
         require_port(args.sglang_router_port, "router (--sglang-router-port)")
 
