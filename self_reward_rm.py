@@ -117,4 +117,4 @@ def _rewards(args, samples) -> list[float]:
 
 
 def _gradings(samples) -> list[dict]:
-    return [sample.metadata["grading"] for sample in samples if sample.metadata.get("grading")]
+    return [record for sample in samples if (record := (sample.metadata or {}).get("grading"))]

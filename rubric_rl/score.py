@@ -73,9 +73,9 @@ def is_flat(rewards: Sequence[float]) -> bool:
 
 
 def flat_share(rewards: Sequence[float], groups: Sequence) -> float:
-    """Share of a batch's groups that are flat (zero variance)."""
-    members = _members(groups)
-    return sum(is_flat([rewards[i] for i in group]) for group in members) / len(members)
+    """Share of a batch's groups that are flat (zero variance); NaN without groups."""
+    flat = [is_flat([rewards[i] for i in group]) for group in _members(groups)]
+    return sum(flat) / len(flat) if flat else math.nan
 
 
 def graded(rewards: Sequence[float]) -> list[float]:

@@ -272,3 +272,7 @@ class TestLogs:
         data = {"hard": {"rewards": [NAN, NAN]}}
         hooks.log_eval(0, args, data, None)
         assert math.isnan(sum(data["hard"]["rewards"]) / len(data["hard"]["rewards"]))
+
+    @pytest.mark.parametrize("samples", [[], [Sample(metadata=None, reward=NAN)]])
+    def test_a_rollout_without_rubrics_is_logged_all_the_same(self, args, samples):
+        assert hooks.log_rollout(0, args, samples, {}, 1.0) is False
