@@ -14,8 +14,10 @@ from rubric_rl.schema import UserError
 
 
 TINY = json.loads((Path(preflight.__file__).parents[1] / "tiny/model/config.json").read_text())
-QWEN3_8B = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
-            "intermediate_size": 12288, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": False}  # fmt: skip
+QWEN3_8B = dict(
+    hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288,
+    head_dim=128, vocab_size=151936, tie_word_embeddings=False,
+)  # fmt: skip
 
 
 def model(path, kind="qwen3", weights=True, tokenizer=True, shape=()):
