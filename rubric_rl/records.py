@@ -1,4 +1,4 @@
-"""Verdict records on disk, what they add up to, rewards from them without a model (stages 3 and 4)."""
+"""Verdict records on disk and what they add up to (stages 3 and 4)."""
 
 import os
 import statistics
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from rubric_rl.schema import Criterion, DataError, append_line, read_jsonl
-from rubric_rl.score import is_met, score, score_by
+from rubric_rl.schema import Criterion, append_line
+from rubric_rl.score import is_met, score_by
 
 ANSWER = ("split", "index", "weight_version", "prompt_id")  # what tells answers of a run apart
 STATUSES = ("graded", "no_answer", "truncated", "ungraded")
@@ -20,23 +20,6 @@ def append_record(folder: str | os.PathLike, record: Mapping) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         append_line(file, record)
-
-
-def read_records(folder: str | os.PathLike) -> list[dict]:
-    """All records of a folder (or one file), the last one where an answer was graded again after a restart.
-
-    A last line that a kill cut short is left out; any other broken line raises DataError with file and line.
-    """
-    folder, latest = Path(folder), {}
-    paths = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
-    if not paths:
-        raise DataError(f"{folder}: holds no verdict records; set grader_records for the run")
-    for path in paths:
-        for number, record in read_jsonl(path, cut_end=True):
-            if not is_record(record):
-                raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
-            latest[tuple(record[key] for key in ANSWER)] = record
-    return list(latest.values())
 
 
 def is_record(record) -> bool:
@@ -51,13 +34,6 @@ def is_record(record) -> bool:
 def rubric_of(record: Mapping) -> tuple[Criterion, ...]:
     """The rubric that a record was graded by."""
     return tuple(Criterion(item["criterion"], item["points"], tuple(item["tags"])) for item in record["rubrics"])
-
-
-def reward_of(record: Mapping) -> float:
-    """The reward from the stored verdicts: NaN for an ungraded answer, 0 for one that gave no final answer."""
-    if record["status"] == "ungraded":
-        return float("nan")
-    return score(rubric_of(record), record["verdicts"]) if record["status"] == "graded" else 0.0
 
 
 def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:

@@ -41,7 +41,6 @@ class Store:
             for _, call in _lines(self.folder / CALLS):
                 if call["answer"] not in self.finished:
                     self._replies[call["question"]].append(Reply(**call["reply"]))
-            self.recalled = 0  # calls that need not be made again
             self._calls = (self.folder / CALLS).open("a+b", buffering=0)
             self._results = self.results.open("a+b", buffering=0)
         except OSError as error:
@@ -83,10 +82,7 @@ class Store:
     def recall(self, question: str) -> Reply | None:
         """The stored reply to a question, each one once: what was asked twice was answered twice."""
         replies = self._replies.get(question)
-        if not replies:
-            return None
-        self.recalled += 1
-        return replies.pop(0)
+        return replies.pop(0) if replies else None
 
     def keep(self, answer: str, question: str, reply: Reply) -> None:
         """Stores a reply that has just come, in one write."""

@@ -14,7 +14,7 @@ import pytest
 from fake_engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
-from rubric_rl.records import read_records
+from rubric_rl.runs import Run
 from rubric_rl.schema import UserError
 
 RUBRICS = [
@@ -95,7 +95,7 @@ class TestReward:
         assert reward(FakeEngine(by_answer), args, one) == 6 / 8
         record = one.metadata["grading"]
         assert record["verdicts"] == [True, False, False] and record["weight_version"] == "5"
-        assert read_records(args.grader_records) == [record]
+        assert list(Run(args.grader_records, every=True)) == [record]
         assert json.loads(json.dumps(record)) == record
 
     def test_of_a_list_is_a_list_in_its_order(self, args):
@@ -137,7 +137,7 @@ class TestReward:
         one = sample()
         assert math.isnan(reward(FakeEngine(Fail(404, "no such model")), args, one))
         assert "no such model" in one.metadata["grading"]["error"]
-        assert read_records(args.grader_records)[0]["score"] is None
+        assert list(Run(args.grader_records, every=True))[0]["score"] is None
 
     def test_goes_to_another_grader_when_one_is_named(self, args):
         other = FakeEngine(verdict(True))
@@ -155,7 +155,7 @@ class TestReward:
     def test_records_go_to_the_run_when_no_folder_is_set(self, args, tmp_path):
         args.grader_records, args.save = "", str(tmp_path / "run")
         reward(FakeEngine(by_answer), args, sample())
-        assert len(read_records(tmp_path / "run" / "verdicts")) == 1
+        assert len(list(Run(tmp_path / "run" / "verdicts", every=True))) == 1
 
     @pytest.mark.parametrize(
         "change, complaint",

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from made_records import made, write_run
 
 from rubric_rl import rescore
-from rubric_rl.records import reward_of
+from rubric_rl.records import rubric_of
 from rubric_rl.rules import Rule, add_rule_flags, rule_from, tag_scores
 from rubric_rl.schema import UserError
+from rubric_rl.score import score
 
 ROOT = Path(__file__).parents[1]
 RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))  # axes: accuracy 5 and -4, completeness 3 and 2
@@ -60,7 +61,7 @@ def test_what_was_never_asked_stays_0_or_without_a_score(status, value, rule):
 )
 def test_the_default_rule_is_the_training_reward(items):
     record = made("p", (7, *(p for p, _ in items)), (True, *(v for _, v in items)))
-    assert Rule().score(record) == reward_of(record)
+    assert Rule().score(record) == score(rubric_of(record), record["verdicts"])
 
 
 def test_tags_are_scored_on_their_own_items_and_missing_without_positive_points():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rubric_rl.records import read_records
+from rubric_rl.runs import Run
 
 ROOT = Path(__file__).parents[2]
 PROMPTS, GROUP = 4, 4
@@ -48,7 +48,7 @@ def assert_whole(save: Path, rollouts: int) -> None:
         (figures,) = [line for line in log.splitlines() if f"perf {rollout}: " in line]  # slime's line of each rollout
         assert "'grading/" in figures and "'tiny/grader_accuracy'" in figures
     assert "eval/held_out" in log and list((save / "tensorboard").glob("events.*"))
-    trained = Counter(record["index"] for record in read_records(save / "verdicts") if record["split"] == "train")
+    trained = Counter(record["index"] for record in Run(save / "verdicts", every=True) if record["split"] == "train")
     assert trained == Counter(range(rollouts * PROMPTS * GROUP))
 
 
