@@ -15,6 +15,7 @@ from rubric_rl.schema import DataError
 
 ATTEMPTS = 8  # in a row without a single new byte, before it is given up
 CHUNK = 1 << 18
+TIMEOUT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Published:
     sha256: str
 
 
-def download(base_url: str, file: Published, folder: str | os.PathLike, timeout: float = 60.0) -> Path:
+def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     """The checked file in `folder`, from there if it was fetched before, else from `base_url`.
 
     A broken connection is taken up again where it ended, also by the next run. Raises DataError when the server
@@ -37,7 +38,7 @@ def download(base_url: str, file: Published, folder: str | os.PathLike, timeout:
     if path.is_file() and digest(path) == file.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    _receive(f"{base_url.rstrip('/')}/{file.name}", part, file, timeout)
+    _receive(f"{base_url.rstrip('/')}/{file.name}", part, file)
     if (found := digest(part)) != file.sha256:
         part.unlink()
         raise DataError(
@@ -48,7 +49,7 @@ def download(base_url: str, file: Published, folder: str | os.PathLike, timeout:
     return path
 
 
-def _receive(url: str, part: Path, file: Published, timeout: float) -> None:
+def _receive(url: str, part: Path, file: Published) -> None:
     """Fills `part` up to the published size."""
     if part.is_file() and part.stat().st_size > file.size:
         part.unlink()
@@ -57,7 +58,7 @@ def _receive(url: str, part: Path, file: Published, timeout: float) -> None:
         while (have := part.stat().st_size if part.is_file() else 0) < file.size:
             bar.n = have
             try:
-                _append(url, part, have, file.size, bar, timeout)
+                _append(url, part, have, file.size, bar)
                 problem = "the connection ended early"
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code not in (408, 429):
@@ -73,9 +74,9 @@ def _receive(url: str, part: Path, file: Published, timeout: float) -> None:
             time.sleep(min(0.1 * 2**failures, 5.0) if failures else 0)
 
 
-def _append(url: str, part: Path, have: int, size: int, bar: tqdm, timeout: float) -> None:
+def _append(url: str, part: Path, have: int, size: int, bar: tqdm) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         with part.open("ab" if resumed else "wb") as out:  # a server that knows no ranges begins anew
             left = size - (have if resumed else 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 DRAWS = 1000  # of the reference's bootstrap
-LEVEL = 0.95  # of every interval
+LEVEL, RESAMPLES = 0.95, 2000  # of every interval
 FREE_CHARACTERS, CHARACTERS_PER_PENALTY = 2000, 500  # of the length adjustment
 PENALTIES = {"full": 0.0299, "hard": 0.0392, "consensus": 0.0020}  # per 500 characters (OpenAI, 2026)
 _AT_ONCE = 2_000_000  # random numbers held in memory at a time
@@ -17,13 +17,13 @@ def clipped_mean(values: Sequence[float]) -> float:
     return float(np.clip(np.mean(values), 0, 1))
 
 
-def bootstrap_std(values: Sequence[float], seed: int = 0) -> float:
+def bootstrap_std(values: Sequence[float]) -> float:
     """The reference's error of that mean: the standard deviation of 1,000 bootstrap means, each clipped to [0, 1].
 
-    The draws are those of simple-evals after `np.random.seed(seed)`.
+    The draws are those of simple-evals after `np.random.seed(0)`.
     """
     values = np.asarray(values, float)
-    random, count = np.random.RandomState(seed), len(values)
+    random, count = np.random.RandomState(0), len(values)
     means = [values[random.randint(0, count, (rows, count))].mean(axis=1) for rows in _chunks(DRAWS, count)]
     return float(np.std(np.clip(np.concatenate(means), 0, 1)))
 
@@ -46,19 +46,18 @@ def length_adjusted(score: float, characters: int, penalty: float) -> float:
     return score - penalty * (characters - FREE_CHARACTERS) / CHARACTERS_PER_PENALTY
 
 
-def interval(
-    parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, draws: int = 2000
-) -> tuple[float, float] | None:
+def interval(parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float] | None:
     """The 95% percentile bootstrap interval of a statistic when whole prompts are drawn again.
 
     `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one
     value per draw. None with fewer than two prompts, or where no draw has a value.
     """
-    parts, random = np.asarray(parts, float), np.random.default_rng(seed)
+    parts, random = np.asarray(parts, float), np.random.default_rng(0)
     count = len(parts)
     if count < 2:
         return None
-    values = statistic(np.concatenate([_times_drawn(random, count, rows) @ parts for rows in _chunks(draws, count)]))
+    drawn = [_times_drawn(random, count, rows) @ parts for rows in _chunks(RESAMPLES, count)]
+    values = statistic(np.concatenate(drawn))
     values = values[~np.isnan(values)]
     if not len(values):
         return None

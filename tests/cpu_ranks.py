@@ -57,9 +57,8 @@ def make_rollout(seed: int = 0, count: int = 8) -> dict:
     rewards[5] = float("nan")
     return {
         "tokens": [[rng.randrange(101) for _ in range(p + r)] for p, r in zip(prompts, responses, strict=True)],
-        "response_lengths": responses, "rewards": rewards, "raw_reward": rewards, "loss_masks": masks,
+        "response_lengths": responses, "rewards": rewards, "loss_masks": masks,
         "rollout_log_probs": [[-rng.random() - 4 for _ in range(response)] for response in responses],
-        "truncated": [0] * count, "sample_indices": list(range(count)),
     }  # fmt: skip
 
 

@@ -136,7 +136,6 @@ def test_training_data_and_group_advantages(tmp_path):
     assert data["rewards"][:2] == pytest.approx(
         [-1 / math.sqrt(2), 1 / math.sqrt(2)], abs=1e-5
     )  # std of {1, 3} is sqrt 2
-    assert data["raw_reward"][:2] == [1.0, 3.0]
     assert data["response_lengths"] == [s.response_length for s in samples]
     assert {len(values) for values in data.values()} == {8}
 

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -99,21 +99,9 @@ def _environment(**extra: str) -> dict:
     return {**os.environ, **local, **quiet, "OMP_NUM_THREADS": "1", **extra}
 
 
-def start_engine(
-    model_dir: str | Path,
-    port: int,
-    log_dir: str | Path,
-    *,
-    dtype: str = "float32",
-    max_total_tokens: int = 60_000,
-    max_running_requests: int = 64,
-    log_level: str = "warning",
-    extra: Iterable[str] = (),
-) -> Child:
+def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> Child:
     """Start one SGLang server on `port`; returns at once (see `wait_healthy`).
 
-    dtype: float32 gives the trainer's own log-probabilities; "auto" would mean float16 on a CPU.
-    max_total_tokens: size of the KV cache, in tokens. extra: further SGLang flags.
     Raises UserError when the port is in use, memory is short or `model_dir` holds no model.
     """
     if not (Path(model_dir) / "config.json").is_file():
@@ -123,13 +111,14 @@ def start_engine(
     # mem-fraction-static is a share of what is free when the engine starts, of which max-total-tokens takes less:
     # roomy, because the trainer starts at the same time and must not make the engine believe that memory is gone.
     flags = (
-        f"--host {HOST} --port {port} --device cpu --attention-backend torch_native --dtype {dtype} "
-        f"--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
-        f"--max-total-tokens {max_total_tokens} --max-running-requests {max_running_requests} --enable-cache-report "
-        f"--sleep-on-idle "  # else an idle engine takes a whole core from the update
-        f"--enable-metrics --constrained-json-disable-any-whitespace --log-level {log_level}"
+        f"--host {HOST} --port {port} --device cpu --attention-backend torch_native "
+        "--dtype float32 "  # the trainer's own log-probabilities; "auto" would mean float16 on a CPU
+        "--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
+        "--max-total-tokens 60000 --max-running-requests 64 --enable-cache-report "
+        "--sleep-on-idle "  # else an idle engine takes a whole core from the update
+        "--enable-metrics --constrained-json-disable-any-whitespace --log-level warning"
     )
-    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split(), *extra]
+    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split()]
     log = Path(log_dir) / f"engine-{port}.log"
     # Without grace: it has nothing to save, and its own orderly end takes 8 s.
     return Child.start(command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0)
@@ -169,10 +158,8 @@ def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, pol
     return child
 
 
-def wait_healthy(
-    url: str, child: Child, timeout: float = 300.0, progress: Callable[[float], None] | None = None
-) -> float:
-    """Wait until GET `url`/health answers 200; returns the seconds waited, which `progress` hears of every half second.
+def wait_healthy(url: str, child: Child, timeout: float = 300.0) -> float:
+    """Wait until GET `url`/health answers 200; returns the seconds waited.
 
     Raises ServerDied with the end of its log when the process ends first, UserError after `timeout` seconds.
     """
@@ -184,8 +171,6 @@ def wait_healthy(
             return waited
         except UserError:  # refused or 503 while it loads; `child.check` and `timeout` bound the wait
             pass
-        if progress:
-            progress(waited)
         time.sleep(0.5)
     raise UserError(f"{child.name} is not up after {timeout:.0f} s; the end of {child.log}:\n{child.tail()}")
 

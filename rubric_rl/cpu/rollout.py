@@ -125,7 +125,7 @@ class Rollout:
                 }
         finally:
             await self._cancel()
-        return data, eval_metrics(self.args, data) | {"perf/eval_time": clock.seconds()["perf/rollout_time"]}
+        return data, eval_metrics(data) | {"perf/eval_time": clock.seconds()["perf/rollout_time"]}
 
     async def _dataset(self, dataset, prompts: list[Sample], clock: Clock) -> list[Sample]:
         samples = []
@@ -231,9 +231,6 @@ def train_data(args, samples: list[Sample]) -> dict:
         "tokens": [sample.tokens for sample in samples],
         "response_lengths": [sample.response_length for sample in samples],
         "rewards": [float(reward) for reward in rewards],
-        "raw_reward": [float(reward) for reward in raw],
-        "truncated": [int(sample.status == Sample.Status.TRUNCATED) for sample in samples],
-        "sample_indices": [sample.index for sample in samples],
         "loss_masks": [
             [0] * sample.response_length if sample.remove_sample else sample.loss_mask for sample in samples
         ],

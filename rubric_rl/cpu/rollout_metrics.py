@@ -18,7 +18,7 @@ def rollout_metrics(args, samples: list[Sample]) -> dict:
     return metrics | _answers(samples, "rollout/") | _zero_std(args, samples)
 
 
-def eval_metrics(args, data: dict) -> dict:
+def eval_metrics(data: dict) -> dict:
     """The same for slime's evaluation data {name: {rewards, truncated, samples}}."""
     metrics = {}
     for name, part in data.items():
