@@ -1,6 +1,7 @@
 """Asks the engines for answers through the router, with time limits and bounded retries (stage 2, rollout)."""
 
 import asyncio
+import json
 import math
 
 import aiohttp
@@ -72,29 +73,27 @@ class Generator:
                 await asyncio.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
             try:
                 async with self._session.post(f"{self.url}/generate", json=body, headers=headers) as response:
-                    if 400 <= response.status < 500 and response.status not in (408, 429):
-                        text = " ".join((await response.text()).split())[:300]
-                        raise GenerationFailed(f"{self.url}/generate refused a request: HTTP {response.status} {text}")
-                    response.raise_for_status()
-                    reply = await response.json(content_type=None)
-                failure = _unusable(reply)
-            except GenerationFailed:
-                raise
+                    status, text = response.status, await response.text()
+                if status < 400:
+                    return _checked(json.loads(text))
+                failure = f"HTTP {status} {' '.join(text.split())[:300]}"
             except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError, LookupError, TypeError) as error:
-                failure = f"{type(error).__name__} {error}".strip()
-            if not failure:
-                return reply
+                status, failure = 0, f"{type(error).__name__} {error}".strip()
+            if 400 <= status < 500 and status not in (408, 429):
+                raise GenerationFailed(f"{self.url}/generate refused a request: {failure}")
         raise GenerationFailed(f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}")
 
 
-def _unusable(reply) -> str:
-    """Why a reply cannot be a sample, or "" when it can."""
+def _checked(reply) -> dict:
+    """The reply; raises ValueError, LookupError or TypeError for one that cannot be a sample."""
     meta = reply.get("meta_info") if isinstance(reply, dict) else None
     if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
-        return "a reply without meta_info.finish_reason or output_token_logprobs"
+        raise ValueError("a reply without meta_info.finish_reason or output_token_logprobs")
     if not all(math.isfinite(entry[0]) and isinstance(entry[1], int) for entry in meta["output_token_logprobs"]):
-        return "a reply with a log-probability that is no number"
-    return "the request was aborted" if meta["finish_reason"]["type"] == "abort" else ""
+        raise ValueError("a reply with a log-probability that is no number")
+    if meta["finish_reason"]["type"] == "abort":
+        raise ValueError("the request was aborted")
+    return reply
 
 
 def _append(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
