@@ -18,6 +18,7 @@ from rubric_rl.score import score
 from rubric_rl.tiny.answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import HELD_OUT, PATIENTS, Pair, messages, pair_of, rows
+from rubric_rl.verdict import read_verdict
 
 CAP = 64  # tokens of an answer, as in the tiny run
 Case = tuple[Row, str]  # a row and an answer to it
@@ -102,7 +103,7 @@ def verdicts(model, tokenizer, mode: str, cases: list[Case]) -> list[list[bool |
         flat = iter(_direct(model, tokenizer, prompts))
     else:
         replies = generate(model, tokenizer, prompts, 48, temperature=0)
-        flat = iter([_met(tokenizer.decode(ids, skip_special_tokens=True)) for ids in replies])
+        flat = iter([read_verdict(tokenizer.decode(ids, skip_special_tokens=True)).met for ids in replies])
     return [[next(flat) for _ in row.rubric] for row, _ in cases]
 
 
@@ -116,13 +117,6 @@ def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
         logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1).logits[:, -1]
         met += (logits[:, true] > logits[:, false]).tolist()
     return met
-
-
-def _met(reply: str) -> bool | None:
-    try:
-        return json.loads(reply).get("criteria_met")
-    except (json.JSONDecodeError, AttributeError):
-        return None
 
 
 def grading_figures(model, tokenizer, mode: str, cases: list[Case]) -> dict:
