@@ -29,9 +29,8 @@ class Side:
         self.run, self.rule = run, rule
         self.summary = Summary(rule=rule, penalty=penalty)
         self.criteria: dict[int, Tally] = {}  # hash of the text -> tally: no text is kept
-        self.listed: dict[
-            str, list
-        ] = {}  # prompt_id -> [theme, number of the prompt's answers with a score, their sum]
+        # prompt_id -> [theme, number of the prompt's answers with a score, their sum]
+        self.listed: dict[str, list] = {}
         for record in run:
             self._add(record)
         self.records = run.by_prompt()
