@@ -200,14 +200,14 @@ class Rollout:
             await self.generator.abort()
 
 
-def run_log_hook(path: str | None, *arguments) -> bool:
-    """Calls a log hook as slime does; True means that the hook logged and the default metrics are not wanted."""
+def run_log_hook(path: str | None, *arguments) -> None:
+    """Calls a log hook as slime does; its answer does not count, the metrics are logged in any case."""
     if not path:
-        return False
+        return
     hook = load_function(path)
     if inspect.iscoroutinefunction(hook):
         raise UserError(f"the log hook {path} is async; slime calls it as a plain function")
-    return bool(hook(*arguments))
+    hook(*arguments)
 
 
 def train_data(args, samples: list[Sample]) -> dict:
