@@ -69,9 +69,7 @@ def _combinations(args):
 def schedule_of(args) -> Schedule:
     """The run in optimizer steps; raises UserError for a warm-up as long as the run."""
     answers = args.num_rollout * args.rollout_batch_size * args.n_samples_per_prompt
-    return schedule(
-        answers, args.global_batch_size, args.lr_decay_iters, args.lr_warmup_iters, args.lr_warmup_fraction
-    )
+    return schedule(answers, args.global_batch_size, args.lr_decay_iters, args.lr_warmup_iters, args.lr_warmup_fraction)
 
 
 def derive(args) -> None:

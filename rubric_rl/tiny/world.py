@@ -42,11 +42,7 @@ def messages(pair: Pair, wording: int) -> list[dict]:
 
 
 def _item(rng: random.Random, statement: Statement, points: int, axis: str) -> dict:
-    return {
-        "criterion": rng.choice(criteria(statement)),
-        "points": points,
-        "tags": ["level:example", f"axis:{axis}"],
-    }
+    return {"criterion": rng.choice(criteria(statement)), "points": points, "tags": ["level:example", f"axis:{axis}"]}
 
 
 def _rubric(rng: random.Random, pair: Pair, wording: int) -> list[dict]:
