@@ -60,7 +60,8 @@ if [[ "${BACKEND}" == slime ]]; then
    MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
-   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3)
+   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3
+      --sglang-dtype bfloat16)   # as slime trains; SGLang's own choice for a float32 checkpoint is float16
    source configs/launch.sh
    launch "$@"
    exit

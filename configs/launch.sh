@@ -77,6 +77,7 @@ ENGINE_ARGS=(
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32
    --attention-softmax-in-fp32
+   --override-opt-param-scheduler       # else a run does not go on with more rollouts: their number is in the schedule
 )
 
 LOG_ARGS=()

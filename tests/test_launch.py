@@ -67,6 +67,18 @@ def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
     assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
 
 
+@pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
+def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
+    """Else Megatron refuses to go on with more rollouts than the run began with (tests/contracts)."""
+    words = Words(shlex.split(script(name, DRY_RUN="1", BACKEND="slime").stdout)[2:])
+    assert "override-opt-param-scheduler" in words
+
+
+def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains():
+    words = Words(shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND="slime").stdout)[2:])
+    assert words.text("sglang-dtype") == "bfloat16" and "fp16" not in words
+
+
 def test_model_flags_come_from_slimes_own_file(tmp_path):
     models = tmp_path / "scripts" / "models"
     models.mkdir(parents=True)

@@ -16,6 +16,22 @@ SHAPES = {  # of the published config.json
     "32B": dict(hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64),
 }
 
+SCHEDULES = """  # of a run of two rollouts, and what a run of three makes of its checkpoint
+from types import SimpleNamespace
+from rubric_rl.gpu.slime_args import pretend_gpu
+pretend_gpu()
+from slime.utils.arguments import parse_args
+from slime.backends.megatron_utils.model import get_optimizer_param_scheduler
+def schedule(rollouts):
+    args = parse_args()
+    args.num_rollout = rollouts
+    return get_optimizer_param_scheduler(args, SimpleNamespace(param_groups=[]))
+short, longer = schedule(2), schedule(3)
+short.step(2 * 192)
+longer.load_state_dict(short.state_dict())
+print("went on after", longer.num_steps, "of", longer.lr_decay_steps)
+"""
+
 
 def checkpoint(folder: Path, name: str) -> Path:
     folder.mkdir()
@@ -75,6 +91,13 @@ def test_slimes_own_checks_are_reported(slime, tmp_path):
         slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, "--rollout-temperature", "0"
     )
     assert "temperature" in verdict(slime, words)["error"]
+
+
+def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
+    env = {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}
+    words = command(slime, "run_qwen3_tiny.sh", env, "--lr-warmup-iters", "2")
+    done = slime.run("-c", SCHEDULES, *words, EVAL_DATA_PATH="/nowhere/hard.jsonl")
+    assert done.stdout.endswith("went on after 384 of 576\n"), done.stderr[-2000:]
 
 
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
