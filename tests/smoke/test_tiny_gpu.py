@@ -45,8 +45,10 @@ def assert_whole(save: Path, rollouts: int) -> None:
     assert any((save / f"iter_{rollouts - 1:07d}").iterdir())
     log = (save / "train.log").read_text(errors="replace")
     for rollout in range(rollouts):
-        (figures,) = [line for line in log.splitlines() if f"perf {rollout}: " in line]  # slime's line of each rollout
+        lines = [line for line in log.splitlines() if f"perf {rollout}: " in line]  # the engines' and the trainer's
+        (figures,) = [line for line in lines if "'rollout/" in line]
         assert "'grading/" in figures and "'tiny/grader_accuracy'" in figures
+        assert any("'perf/actor_train_time'" in line for line in lines)
     assert "eval/held_out" in log and list((save / "tensorboard").glob("events.*"))
     trained = Counter(record["index"] for record in Run(save / "verdicts", every=True) if record["split"] == "train")
     assert trained == Counter(range(rollouts * PROMPTS * GROUP))
