@@ -1,4 +1,4 @@
-"""The GPU run scripts without slime or a GPU: the printed command, preflight's findings, arithmetic (all stages)."""
+"""The GPU run scripts without slime or a GPU: the printed command, preflight's findings (all stages)."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +14,8 @@ import pytest
 
 from rubric_rl import placement
 from rubric_rl.gpu import preflight, rows
-from rubric_rl.gpu.memory import plan_of, shape_of, training_parts
-from rubric_rl.gpu.model_args import model_args
 from rubric_rl.gpu.slime_args import problems
 from rubric_rl.gpu.words import Words
-from rubric_rl.qwen3 import read_network
 from rubric_rl.schema import UserError, write_jsonl
 from rubric_rl.settings import load_settings
 
@@ -288,24 +284,7 @@ def test_unknown_abbreviated_and_removed_flags_are_named():
     assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
 
 
-# ---- arithmetic, placement of the grader
-
-
-def test_parameters_and_memory_by_arithmetic():
-    shape = shape_of(Words(SHAPE.split()))
-    assert shape.parameters == 8_190_735_360 and shape.kv_bytes == 147_456  # Qwen3-8B's own count
-    words = Words(
-        [*SHAPE.split(), *"--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4".split()]
-    )
-    parts = training_parts(plan_of(words))
-    assert [round(parts[name][0] / 1e9, 1) for name in ("weights", "gradients", "optimizer")] == [8.2, 16.4, 24.6]
-
-
-def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
-    network = read_network(ROOT / "rubric_rl/tiny/model")
-    shape = shape_of(Words(model_args(network)))
-    assert asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
-    assert shape.tied and shape.vocab == 1367 and network.rope_theta == 1e6
+# ---- placement of the grader
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():

@@ -25,8 +25,7 @@ ALWAYS = ("--swiglu", "--group-query-attention", "--use-rotary-position-embeddin
 def model_args(network: Network) -> list[str]:
     """The flags that describe the network."""
     words = [*ALWAYS, *(word for flag, field in FLAGS.items() for word in (f"--{flag}", str(getattr(network, field))))]
-    base = network.rope_theta
-    words += ["--norm-epsilon", str(network.eps), "--rotary-base", f"{base:g}" if base < 1e6 else str(int(base))]
+    words += ["--norm-epsilon", str(network.eps), "--rotary-base", str(int(network.rope_theta))]
     return words if network.tied else [*words, "--untie-embeddings-and-output-weights"]
 
 

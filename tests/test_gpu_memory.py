@@ -1,0 +1,131 @@
+"""Memory, disk and hours by arithmetic: by hand, by law, and as docs/gpu_runs.md prints them (stages 2, 3 and 5)."""
+
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from rubric_rl.gpu.memory import checkpoint_bytes, host_bytes, plan_of, shape_of, training_parts
+from rubric_rl.gpu.model_args import model_args
+from rubric_rl.gpu.words import Words
+from rubric_rl.qwen3 import read_network
+from rubric_rl.schema import UserError
+
+ROOT = Path(__file__).parents[1]
+SHAPES = {
+    "8B": "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "
+    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights",
+    "32B": "--num-layers 64 --hidden-size 5120 --ffn-hidden-size 25600 --num-attention-heads 64 --num-query-groups 8 "
+    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights",
+}
+SPLIT = "--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4 --max-tokens-per-gpu 16384 "
+SPLIT += "--sequence-parallel --recompute-granularity full"
+
+
+def plan(flags: str = SPLIT, size: str = "8B"):
+    return plan_of(Words(f"{SHAPES[size]} {flags}".split()))
+
+
+def parts(flags: str = SPLIT) -> dict[str, float]:
+    return {name: size for name, (size, _) in training_parts(plan(flags)).items()}
+
+
+def test_parameters_are_the_published_counts():
+    assert plan().shape.parameters == 8_190_735_360 and plan(size="32B").shape.parameters == 32_762_123_264
+    assert plan().shape.kv_bytes == 147_456
+    assert checkpoint_bytes(plan().shape) == 14 * 8_190_735_360
+
+
+def test_a_training_gpu_by_hand():
+    assert parts() == {
+        "weights": 8_190_735_360,  # two bytes of half the parameters
+        "gradients": 16_381_470_720,
+        "optimizer": 24_572_206_080,  # twelve bytes, shared by two
+        "layer inputs": 2 * 16384 * 4096 * 36 / 2,
+        "one layer": 2 * 16384 * (17 * 4096 / 2 + 3 * 12288 / 2),
+        "logits": 10 * 16384 * 151936 / 2,
+        "runtime": 4e9,
+    }
+
+
+@pytest.mark.parametrize(
+    "more, part, factor",
+    [
+        ("--max-tokens-per-gpu 32768", "layer inputs", 2),
+        ("--max-tokens-per-gpu 32768", "logits", 2),
+        ("--actor-num-gpus-per-node 8 --rollout-num-gpus 8", "optimizer", 1 / 2),
+        ("--pipeline-model-parallel-size 2", "weights", 1 / 2),
+        ("--pipeline-model-parallel-size 2", "layer inputs", 1),  # half the layers, of two micro-batches in flight
+        ("--recompute-granularity selective", "layer inputs", 17),
+        ("--optimizer-cpu-offload", "optimizer", 0),
+    ],
+)
+def test_what_a_flag_changes(more, part, factor):
+    assert parts(f"{SPLIT} {more}")[part] == pytest.approx(factor * parts()[part])
+
+
+def test_without_sequence_parallel_every_rank_keeps_the_whole_input():
+    assert parts(SPLIT.replace("--sequence-parallel", ""))["layer inputs"] == 2 * parts()["layer inputs"]
+
+
+def test_what_sleeps_lies_in_host_memory():
+    assert host_bytes(plan()) == 0
+    assert host_bytes(plan(f"{SPLIT} --optimizer-cpu-offload")) == 4 * 24_572_206_080
+    assert host_bytes(plan(f"{SPLIT} --colocate")) == 4 * (24_572_206_080 + 8_190_735_360)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ("--tensor-model-parallel-size 3", "4 training GPUs are no multiple of tensor 3"),
+        ("--rollout-num-gpus-per-engine 3", "4 rollout GPUs are no multiple of 3 per engine"),
+        ("--rollout-num-gpus 0", "0 rollout GPUs are no multiple of 1"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(more, message):
+    with pytest.raises(UserError, match=message):
+        plan(f"{SPLIT} {more}")
+
+
+def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
+    network = read_network(ROOT / "rubric_rl/tiny/model")
+    words = Words(model_args(network))
+    shape = shape_of(words)
+    assert asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
+    assert shape.tied and shape.vocab == 1367 and words.number("rotary-base") == network.rope_theta == 1e6
+
+
+# ---- the command that docs/gpu_runs.md names, and its table
+
+COLUMNS = {"8B, split": ("8B", "split"), "8B, colocate": ("8B", "colocate"), "32B, colocate": ("32B", "colocate")}
+FIGURES = {  # row of the table -> where the command says it
+    "training GPU": r"sum +([\d.]+) GB",
+    "cache of an engine": r"([\d,]+) tokens an engine",
+    "checkpoints": r"= (\d+ x \d+) GB \(14 bytes",
+    "hours": r"run +(\d+) h",
+}
+
+
+def report(size: str, placement: str) -> str:
+    run = f"PLACEMENT={placement} DRY_RUN=1 bash run_qwen3_{size}.sh {SHAPES[size]} 2>/dev/null"
+    command = ["bash", "-c", f"{run} | {sys.executable} -m rubric_rl.gpu.memory"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_docs_show_what_the_command_prints(column):
+    docs = (ROOT / "docs/gpu_runs.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in docs.split("\n") if line[:1] == "|"]
+    position = next(row.index(column) for row in table if column in row)
+    cells, printed = {row[0]: row[position] for row in table if len(row) == 4}, report(*COLUMNS[column])
+    for row, pattern in FIGURES.items():
+        (figure,) = re.findall(pattern, printed)
+        assert cells[row].split(" GB")[0].split(" tokens")[0] == figure
+
+
+def test_nothing_on_standard_input_is_an_error():
+    done = subprocess.run([sys.executable, "-m", "rubric_rl.gpu.memory"], cwd=ROOT, input="", capture_output=True)
+    assert done.returncode == 2 and b"nothing on standard input" in done.stderr
