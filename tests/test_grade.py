@@ -83,7 +83,8 @@ class TestNoCall:
 
     def test_for_a_truncated_answer_unless_the_settings_grade_it(self, model):
         engine = FakeEngine(by_truth)
-        assert (graded(engine, model, cut=True).status, engine.bodies) == ("truncated", [])
+        cut = graded(engine, model, cut=True)
+        assert (cut.status, cut.score, engine.bodies) == ("truncated", 0.0, [])
         assert graded(engine, model, cut=True, truncated="grade").score == 6 / 8
         assert graded(FakeEngine(), model, "<think>cut", cut=True, truncated="grade").status == "no_answer"
 

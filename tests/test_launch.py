@@ -211,6 +211,20 @@ def test_each_failure_is_one_line(good, flags, message):
     assert not any("\n" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--n-samples-per-prompt 2",
+        "--max-tokens-per-gpu 5000",  # without --use-dynamic-batch-size it is not read
+        "--rollout-max-response-len 39136",  # + 100 prompt, 100 criterion, 600 instructions, 1,024 verdict = 40,960
+    ],
+)
+def test_what_just_fits_is_no_finding(good, flags):
+    assert found(good, *flags.split()) == []
+    (line,) = found(good, "--rollout-max-response-len", "39137")
+    assert "grading may take 100 + 39137 + 100 + 600 + 1024 tokens, the context is 40960" in line
+
+
 def test_hooks_are_imported_as_the_job_will(monkeypatch):
     monkeypatch.chdir(ROOT)
     words = Words(
@@ -232,6 +246,15 @@ def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
         "training on the test set" in line
         for line in found(good, "--eval-prompt-data", "hard", str(good.path / "sample.jsonl"))
     )
+
+
+def test_hard_prompts_are_found_in_the_files_of_the_eval_config(good, tmp_path):
+    (tmp_path / "far").mkdir()
+    write_jsonl(tmp_path / "far" / "held.jsonl", [row(1)])
+    config = tmp_path / "eval.yaml"
+    config.write_text(f"eval:\n  datasets:\n    - name: held\n      path: {tmp_path}/far/held.jsonl\n")
+    (line,) = found(good, "--eval-config", str(config))
+    assert "1 prompts of" in line and "far/held.jsonl" in line
 
 
 def test_rows_without_rubrics_are_refused(good):
