@@ -5,9 +5,9 @@ import os
 
 import pytest
 import torch
+from cpu_ranks import actor_args, free_port, make_checkpoint, make_rollout, run_ranks
 from safetensors.torch import load_file
 
-from cpu_ranks import actor_args, free_port, make_checkpoint, make_rollout, run_ranks
 from rubric_rl.cpu.actor import Actor, TrainingError
 from rubric_rl.cpu.batch import plan
 from rubric_rl.cpu.model import response_logits

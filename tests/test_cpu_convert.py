@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_ranks import SIZES, actor_args, free_port, make_checkpoint, run_ranks
 from safetensors.torch import load_file, save_file
 
-from cpu_ranks import SIZES, actor_args, free_port, make_checkpoint, run_ranks
 from rubric_rl.cpu.actor import Actor
 from rubric_rl.cpu.convert import HEAD, hf_shapes, name_map, read_hf, shard, unshard, write_hf
-from rubric_rl.cpu.model import read_shape
+from rubric_rl.cpu.shape import read_shape
 from rubric_rl.schema import UserError
 
 

@@ -4,13 +4,20 @@ import math
 
 import pytest
 import torch
+from cpu_ranks import actor_args, make_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_ranks import actor_args, make_rollout
 from rubric_rl.cpu.batch import check, pack, plan
-from rubric_rl.cpu.grpo import Tokens, approx_kl, broadcast_advantages, grpo_loss, policy_loss, token_log_probs
-from rubric_rl.cpu.grpo import token_weights
+from rubric_rl.cpu.grpo import (
+    Tokens,
+    approx_kl,
+    broadcast_advantages,
+    grpo_loss,
+    policy_loss,
+    token_log_probs,
+    token_weights,
+)
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler
 from rubric_rl.schema import UserError
 

@@ -12,7 +12,6 @@ from rubric_rl.cpu import preflight, serve, train
 from rubric_rl.cpu.checkpoint import RunDirectory
 from rubric_rl.schema import UserError
 
-
 TINY = json.loads((Path(preflight.__file__).parents[1] / "tiny/model/config.json").read_text())
 QWEN3_8B = dict(
     hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288,
@@ -42,7 +41,8 @@ def args_of(tmp_path, *more):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"kind": "llama"}, "model_type is 'llama', not 'qwen3'"),
+        ({"kind": "llama"}, "not a Qwen3ForCausalLM checkpoint .model_type 'llama'"),
+        ({"shape": {"rope_scaling": {"type": "yarn"}}}, "does not support rope_scaling"),
         ({"weights": False}, "no \\*.safetensors"),
         ({"tokenizer": False}, "no tokenizer.json"),
     ],

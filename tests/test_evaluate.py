@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_engine import VERDICT, FakeEngine, Fail, Say, skip_pauses, verdict
+from fake_engine import VERDICT, Fail, FakeEngine, Say, skip_pauses, verdict
 from made_records import raw_rows
 
 from rubric_rl.evaluate import Plan, _parser, main

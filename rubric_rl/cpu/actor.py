@@ -21,8 +21,9 @@ from rubric_rl.cpu.megatron import (
     mpu,
     shutdown_parallel,
 )
-from rubric_rl.cpu.model import build_model, read_shape, response_logits
+from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
+from rubric_rl.cpu.shape import read_shape
 from rubric_rl.schema import UserError
 
 

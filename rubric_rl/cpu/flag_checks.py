@@ -86,5 +86,4 @@ def derive(args) -> None:
         args.eval_reward_key = args.reward_key
     if args.num_rollout is not None:  # --num-epoch has to wait for the rows
         schedule_of(args)
-    args.rewards_normalization = True
     args.sglang_router_ip = "127.0.0.1"

@@ -23,7 +23,6 @@ from slime.utils.arguments import parse_args
 from slime.utils.http_utils import init_http_client
 from slime.utils.misc import load_function
 
-
 LOGGED: list[dict] = []  # what slime would send to TensorBoard and W&B
 
 

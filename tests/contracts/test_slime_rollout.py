@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from faulty_engine import ANSWER, FaultyEngine
+from test_slime_args import command
 from tokenizers import Tokenizer
 
-from faulty_engine import ANSWER, FaultyEngine
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.placement import share_of
 from rubric_rl.schema import write_jsonl
-from test_slime_args import command
 
 PROMPTS, GROUP = 4, 4
 pytestmark = pytest.mark.contract
