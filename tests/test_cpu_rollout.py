@@ -61,7 +61,7 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
     assert metrics["perf/grading_tail_time"] < metrics["perf/grading_time"] < metrics["perf/rollout_time"]
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan"])
+@pytest.mark.parametrize("fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan", "textless"])
 def test_transient_faults_are_retried(tmp_path, fault):
     engine = Engine(faults=[fault, fault])
     _, samples, _, _ = run_rollout(tmp_path, engine)

@@ -86,7 +86,9 @@ class Generator:
 
 def _checked(reply) -> dict:
     """The reply; raises ValueError, LookupError or TypeError for one that cannot be a sample."""
-    meta = reply.get("meta_info") if isinstance(reply, dict) else None
+    if not isinstance(reply, dict) or not isinstance(reply.get("text"), str):
+        raise ValueError("a reply without text")
+    meta = reply.get("meta_info")
     if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
         raise ValueError("a reply without meta_info.finish_reason or output_token_logprobs")
     if not all(math.isfinite(entry[0]) and isinstance(entry[1], int) for entry in meta["output_token_logprobs"]):
