@@ -37,6 +37,12 @@ def test_no_flag_is_taken_and_then_ignored():
     assert ignored - holds_anyway == set()
 
 
+def test_steps_per_rollout_give_the_batch():
+    size = FLAGS.index("--global-batch-size")
+    args = flags.parse([*FLAGS[:size], *FLAGS[size + 2 :], "--num-steps-per-rollout", "4", "--lr-warmup-iters", "11"])
+    assert args.global_batch_size == 2  # 8 answers; 12 steps in all
+
+
 def test_the_last_word_wins():
     assert make_args("--lr", "1e-3", "--lr", "2e-3").lr == 2e-3
 
@@ -81,8 +87,8 @@ def test_refused_by_name(words, said):
         (["--eval-interval", "5"], "--eval-interval needs data"),
         (["--eval-prompt-data", "lonely"], "pairs"),
         (["--use-dynamic-batch-size"], "--max-tokens-per-gpu"),
-        (["--lr-warmup-iters", "9"], "--lr-warmup-iters: 9 optimizer steps of warm-up are not below the run's"),
-        (["--lr-warmup-fraction", "1"], "--lr-warmup-fraction: "),
+        (["--lr-warmup-iters", "9"], "9 optimizer steps of warm-up are not below the run's 3;"),
+        (["--lr-warmup-fraction", "1"], "--lr-warmup-fraction: 3 optimizer steps"),
     ],
 )
 def test_flags_at_odds(words, said):
