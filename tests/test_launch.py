@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import data_preprocess
 from rubric_rl import placement
 from rubric_rl.gpu import preflight, rows
 from rubric_rl.gpu.slime_args import problems
@@ -248,6 +249,12 @@ def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
     )
 
 
+def test_hard_prompts_are_found_in_raw_rows_beside_them_too(good):
+    write_jsonl(good.path / "raw_hard.jsonl", [{"prompt_id": "id5", "prompt": [], "rubrics": []}])
+    (line,) = found(good)
+    assert "1 prompts of" in line and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+
+
 def test_hard_prompts_are_found_in_the_files_of_the_eval_config(good, tmp_path):
     (tmp_path / "far").mkdir()
     write_jsonl(tmp_path / "far" / "held.jsonl", [row(1)])
@@ -255,6 +262,19 @@ def test_hard_prompts_are_found_in_the_files_of_the_eval_config(good, tmp_path):
     config.write_text(f"eval:\n  datasets:\n    - name: held\n      path: {tmp_path}/far/held.jsonl\n")
     (line,) = found(good, "--eval-config", str(config))
     assert "1 prompts of" in line and "far/held.jsonl" in line
+
+
+def test_the_tiny_rows_pass_with_the_raw_ones_beside_them(tmp_path, monkeypatch):
+    """As run_qwen3_tiny.sh makes them; raw and finished hard rows have the same kind of name."""
+    run = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(tmp_path)]
+    subprocess.run(run, cwd=ROOT, check=True, capture_output=True)
+    raw = [f"--{flag}={tmp_path}/tiny_{part}.jsonl" for flag, part in (("source", "all"), ("hard", "hard"))]
+    assert data_preprocess.main([*raw, f"--out={tmp_path}", "--allow-subset"]) == 0
+    monkeypatch.setenv("EVAL_DATA_PATH", str(tmp_path / "healthbench_hard.jsonl"))
+    easy = str(tmp_path / "healthbench_easy.jsonl")
+    dry = script("run_qwen3_tiny.sh", BACKEND="slime", DRY_RUN="1", PROMPT_DATA_PATH=easy)
+    words = Words(shlex.split(dry.stdout)[2:])
+    assert rows.count(words) == 320 and list(rows.problems(words, None)) == []
 
 
 def test_rows_without_rubrics_are_refused(good):
@@ -291,6 +311,23 @@ def test_a_port_in_use_is_named_where_a_ray_is_to_be_started():
 def test_a_grader_that_needs_more_context_than_there_is(good):
     (good.path / "grader.yaml").write_text("grader_max_tokens: 40000\n")
     assert any("lower grader_max_tokens" in line for line in found(good))
+
+
+@pytest.mark.parametrize(
+    "module, said",
+    [
+        ("import nowhere", "slime's parser does not run here: ModuleNotFoundError: No module named 'nowhere'"),
+        ("def parse_args(): assert False, 'no'", "slime refuses the command: AssertionError: no"),
+    ],
+)
+def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
+    """Nothing is known of the flags when slime, or what it needs, is not installed here."""
+    (tmp_path / "slime" / "utils").mkdir(parents=True)
+    (tmp_path / "slime" / "utils" / "arguments.py").write_text(module)
+    (tmp_path / "train.py").touch()
+    options = Namespace(slime_dir=tmp_path, megatron_dir=tmp_path, words=["--lr", "1"])
+    (line,) = preflight.flags(Words(options.words), options)
+    assert line.startswith(said)
 
 
 def test_unknown_abbreviated_and_removed_flags_are_named():

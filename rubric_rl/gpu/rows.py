@@ -9,7 +9,7 @@ from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.eval_config import read_entries
 from rubric_rl.gpu.words import Words
 from rubric_rl.qwen3 import read_network
-from rubric_rl.schema import Row, read_slice, split_slice
+from rubric_rl.schema import Row, read_jsonl, read_slice, split_slice
 from rubric_rl.settings import load_settings
 
 INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
@@ -29,9 +29,8 @@ def count(words: Words) -> int:
 def problems(words: Words, options) -> Iterator[str]:
     """One line for each thing wrong with the rows."""
     training = words.text("prompt-data")
-    held_out: dict[str, str] = {}
-    for path in evaluation_files(words):
-        held_out |= {row.prompt_id: path for row in read(path)}
+    held_out = {row.prompt_id: path for path in evaluation_files(words) for row in read(path)}
+    held_out |= {prompt_id: path for path in hard_files(words) for prompt_id in prompt_ids(path)}
     shared = [row.prompt_id for row in read(training) if row.prompt_id in held_out]
     if shared:
         yield (f"{len(shared)} prompts of {training} are held out for evaluation in {held_out[shared[0]]}, "
@@ -41,14 +40,25 @@ def problems(words: Words, options) -> Iterator[str]:
 
 
 def evaluation_files(words: Words) -> list[str]:
-    """The files of --eval-config, and every hard file beside them and beside the training rows."""
+    """The files of --eval-config or --eval-prompt-data."""
     sets = words.values.get("eval-prompt-data")
     named = SimpleNamespace(eval_config=words.text("eval-config"), eval_prompt_data=sets)
-    files = [entry["path"] for entry in read_entries(named)[0]]
+    return [entry["path"] for entry in read_entries(named)[0]]
+
+
+def hard_files(words: Words) -> list[Path]:
+    """Every hard file beside the training rows and the evaluation files, of which one may be a sample."""
     training = Path(split_slice(words.text("prompt-data"))[0])
-    folders = {training.parent, *(Path(split_slice(path)[0]).parent for path in files)}
-    beside = {str(path) for folder in folders for path in folder.glob("*_hard.jsonl") if path != training}
-    return sorted({*files, *beside})
+    folders = {training.parent, *(Path(split_slice(path)[0]).parent for path in evaluation_files(words))}
+    return sorted({path for folder in folders for path in folder.glob("*_hard.jsonl")} - {training})
+
+
+def prompt_ids(path: Path) -> Iterator[str]:
+    """The prompt_ids of a file of rows, or of raw rows: nobody evaluates on it now, so nothing else has to be right."""
+    for _, item in read_jsonl(path):
+        metadata = item.get("metadata", item) if isinstance(item, dict) else None
+        if isinstance(metadata, dict) and isinstance(metadata.get("prompt_id"), str):
+            yield metadata["prompt_id"]
 
 
 def lengths(words: Words) -> Iterator[str]:

@@ -46,7 +46,10 @@ def pretend_gpu() -> None:
 
 
 def main() -> int:
-    """Parses sys.argv as slime's train.py would; prints {"unknown": [...], "error": "..."} as the last line."""
+    """Parses sys.argv as slime's train.py would; prints {"unknown": [...], "error": "..."} as the last line.
+
+    Raises ImportError where slime or what it needs is not installed: the command has then not been looked at.
+    """
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     words, known, error = sys.argv[1:], set(), ""
     parse = argparse.ArgumentParser.parse_known_args
@@ -63,9 +66,12 @@ def main() -> int:
         parse_args()
     except SystemExit:  # argparse wrote its reason to stderr
         error = "the parser refuses a value; see above"
+    except ImportError:
+        raise
     except Exception as problem:  # slime checks with assertions, Megatron with all kinds
         error = f"{type(problem).__name__}: {problem}"
-    print("\n" + json.dumps({"unknown": problems(words, known) if known else [], "error": " ".join(error.split())}))
+    whole = "--num-layers" in known  # the last parser is Megatron's: before it, most flags would look unknown
+    print("\n" + json.dumps({"unknown": problems(words, known) if whole else [], "error": " ".join(error.split())}))
     return 0
 
 
