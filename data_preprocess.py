@@ -13,41 +13,24 @@ try:
 except ModuleNotFoundError as error:  # the first Python a newcomer starts, often in no environment yet
     sys.exit(f"error: the package {error.name} is missing; pip install -e . here, or use .venv/bin/python")
 
-EPILOG = """Training rows: of equal conversations, and of equal criteria of a prompt, the first counts; a conversation
-that is held out is left out. Evaluation rows keep prompts and criteria as published, so that scores compare. See
-docs/data.md."""
+EPILOG = """Training rows are deduplicated: the first of equal conversations is kept, the first of equal criteria of a
+prompt, and no conversation that is held out. Evaluation rows keep prompts and criteria as published, so that scores are
+comparable. See docs/data.md."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, allow_abbrev=False)
     add = parser.add_argument
-    add(
-        "--source",
-        default="official",
-        help="official (download, the default), hf, hf:OWNER/NAME[@SPLIT], a folder or a JSONL file",
-    )
-    add(
-        "--hard",
-        type=Path,
-        help="raw rows held out for evaluation; default: the published hard file, there or beside the source",
-    )
-    add(
-        "--hold-out",
-        type=int,
-        default=0,
-        metavar="N",
-        help="where there is no hard file: draw N prompts for evaluation",
-    )
-    add("--out", type=Path, default=Path("data"), help="folder for what is written (default: data)")
+    add("--source", default="official", help="official (default), hf, hf:OWNER/NAME[@SPLIT], a folder or a JSONL file")
+    add("--hard", type=Path, help="raw rows held out for evaluation (default: the published hard file of the source)")
+    add("--hold-out", type=int, default=0, metavar="N", help="without a hard file: draw N prompts for evaluation")
+    add("--out", type=Path, default=Path("data"), help="output folder (default: data)")
     add("--name", default="healthbench", help="files are NAME_easy.jsonl, NAME_hard.jsonl, ... (default: healthbench)")
     add("--cache", type=Path, default=Path.home() / ".cache" / "healthbench", help="folder that keeps the download")
     add("--allow-subset", action="store_true", help="accept other counts than 4,000 training and 1,000 hard prompts")
     add("--converter", metavar="MODULE.FUNCTION", help="makes raw rows of other data, e.g. rubric_rl.converters.plain")
-    add(
-        "--tokenizer",
-        default=os.environ.get("HF_CKPT_PATH"),
-        help="model folder that counts tokens (default: HF_CKPT_PATH)",
-    )
+    checkpoint = os.environ.get("HF_CKPT_PATH")
+    add("--tokenizer", default=checkpoint, help="model folder that counts tokens (default: HF_CKPT_PATH)")
     _add_selection(add)
     return parser
 
@@ -56,16 +39,10 @@ def _add_selection(add) -> None:
     """The flags that say which prompts and criteria are kept."""
     add("--max-prompt-tokens", type=int, metavar="N", help="leave out longer training prompts (needs --tokenizer)")
     add("--consensus", action="store_true", help="only criteria that physicians agreed on (level:cluster)")
-    add("--fix-signs", action="store_true", help="turn the two criteria whose published sign contradicts their text")
+    add("--fix-signs", action="store_true", help="flip the two criteria whose published sign contradicts their text")
     add("--sample", type=int, metavar="N", help="draw N training and N hard prompts")
-    add(
-        "--eval-sample",
-        type=int,
-        default=128,
-        metavar="N",
-        help="hard prompts in NAME_hard_sample.jsonl (default: 128)",
-    )
-    add("--seed", type=int, default=0, help="of every draw")
+    add("--eval-sample", type=int, default=128, metavar="N", help="size of NAME_hard_sample.jsonl (default: 128)")
+    add("--seed", type=int, default=0, help="seed of all draws (default: 0)")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

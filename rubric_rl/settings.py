@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import yaml
 from rubric_rl.schema import UserError
 
 PREFIX = "grader_"
+Mode = typing.Literal["explain", "direct", "checklist"]
+Truncated = typing.Literal["zero", "grade"]
+Api = typing.Literal["sglang", "openai"]
 
 
 def _setting(default, about: str):
@@ -24,72 +28,53 @@ def _setting(default, about: str):
 class GraderSettings:
     """Each field is the key `grader_<field>` of configs/grader.yaml, which explains what the recipe chooses."""
 
-    mode: typing.Literal["explain", "direct", "checklist"] = _setting(
-        "explain",
-        "what is asked for: explain, a reason and a verdict; direct, one token; checklist, all criteria in one call",
-    )
-    thinking: bool = _setting(False, "thoughts before the reply")
-    votes: int = _setting(1, "verdicts asked per criterion; the majority counts, a tie never helps the policy")
-    truncated: typing.Literal["zero", "grade"] = _setting(
-        "zero", "an answer cut at the length limit: zero, its score, or grade, as it stands"
-    )
-    temperature: float = _setting(0.6, "of the replies")
-    top_p: float = _setting(0.95, "of the replies")
-    top_k: int = _setting(20, "of the replies; -1: all tokens")
-    max_tokens: int = _setting(1024, "of one reply, thoughts included")
-    seed: int = _setting(0, "of the sampling")
-    rereads: int = _setting(2, "how often an unreadable verdict is asked again, each time with another seed")
+    mode: Mode = _setting("explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call")
+    thinking: bool = _setting(False, "whether the model thinks before it replies")
+    votes: int = _setting(1, "verdicts per criterion; the majority counts, a tie never helps the policy")
+    truncated: Truncated = _setting("zero", "an answer cut at the length limit: zero, its score; or grade, as it is")
+    temperature: float = _setting(0.6, "sampling temperature of the replies")
+    top_p: float = _setting(0.95, "nucleus of the replies")
+    top_k: int = _setting(20, "top-k of the replies; -1: all tokens")
+    max_tokens: int = _setting(1024, "length limit of one reply, thoughts included")
+    seed: int = _setting(0, "sampling seed")
+    rereads: int = _setting(2, "how often an unreadable verdict is asked for again, each time with another seed")
     retries: int = _setting(4, "how often a failed request is sent again before the answer is left ungraded")
     timeout: float = _setting(300.0, "seconds for one request")
-    concurrency: int = _setting(256, "requests in flight, of one process")
-    warm_prefix: bool = _setting(True, "one criterion first, the others of the answer when its prefix is in the cache")
-    api: typing.Literal["sglang", "openai"] = _setting("sglang", "sglang or openai")
+    concurrency: int = _setting(256, "requests in flight, per process")
+    warm_prefix: bool = _setting(True, "ask the first criterion alone, the others once the answer's prefix is cached")
+    api: Api = _setting("sglang", "sglang or openai")
     url: str = _setting("", "base URL, e.g. http://127.0.0.1:30000; empty: the policy's")
-    model: str = _setting("", "name at an OpenAI-compatible endpoint")
-    tokenizer: str = _setting(
-        "", "folder with tokenizer.json and the chat template, for api sglang; empty: the policy's"
-    )
+    model: str = _setting("", "name of the model at an OpenAI-compatible endpoint")
+    tokenizer: str = _setting("", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's")
     extra_body: dict = _setting({}, "further request fields for an OpenAI-compatible endpoint, as JSON")
     api_key_env: str = _setting("", "environment variable that holds the key")
-    engine: str = _setting("", "name of a model of --sglang-config that grades; empty: the policy, or url")
-    teacher: str = _setting(
-        "", "YAML file of grader_* keys: another endpoint that grades a share of the training prompts"
-    )
+    engine: str = _setting("", "the model of --sglang-config that grades; empty: the policy, or url")
+    teacher: str = _setting("", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts")
     teacher_share: float = _setting(0.0, "that share of the prompts, chosen by a hash of prompt_id")
-    records: str = _setting("", "folder for verdict records; empty: none are written")
+    records: str = _setting("", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_type(field, getattr(self, field.name))
-        if self.votes < 1 or self.concurrency < 1 or self.max_tokens < 1 or min(self.rereads, self.retries) < 0:
-            raise UserError(
-                "grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads and _retries at least 0"
-            )
-        if (
-            self.timeout <= 0
-            or self.temperature < 0
-            or not 0 < self.top_p <= 1
-            or (self.top_k < 1 and self.top_k != -1)
-        ):
-            raise UserError(
-                "grader_timeout must be positive, _temperature 0 or more, _top_p in (0, 1], "
-                "_top_k 1 or more, or -1 for all"
-            )
+        for problem in self._problems():
+            raise UserError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        """One line for each value out of range, and each pair of values that contradict each other."""
+        if min(self.votes, self.concurrency, self.max_tokens) < 1 or min(self.rereads, self.retries) < 0:
+            yield "grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads, _retries at least 0"
+        if self.timeout <= 0:
+            yield "grader_timeout must be positive"
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or (self.top_k < 1 and self.top_k != -1):
+            yield "grader_temperature must be 0 or more, _top_p in (0, 1], _top_k 1 or more, or -1 for all tokens"
         if self.votes > 1 and (self.mode == "direct" or self.temperature == 0):
-            raise UserError(
-                "grader_votes above 1 needs sampled replies: set grader_mode to explain or checklist and a temperature"
-            )
+            yield "grader_votes above 1 needs sampled replies: set grader_mode explain or checklist, and a temperature"
         if not 0 <= self.teacher_share <= 1 or bool(self.teacher_share) != bool(self.teacher):
-            raise UserError(
-                "grader_teacher_share is a share from 0 to 1, and goes together with grader_teacher, "
-                "the file that names the teacher"
-            )
+            yield "grader_teacher_share is a share from 0 to 1 and goes with grader_teacher, the file of the teacher"
         if self.engine and (self.url or self.api != "sglang"):
-            raise UserError(
-                "grader_engine names a model of --sglang-config, so grader_url stays empty and grader_api is sglang"
-            )
+            yield "grader_engine names a model of --sglang-config, so grader_url stays empty and grader_api is sglang"
         if self.mode == "direct" and self.thinking:
-            raise UserError("grader_mode direct reads the first token of the reply, so grader_thinking must be false")
+            yield "grader_mode direct reads the first token of the reply, so grader_thinking must be false"
 
 
 def load_settings(source: typing.Mapping | str | Path) -> GraderSettings:
@@ -102,7 +87,7 @@ def load_settings(source: typing.Mapping | str | Path) -> GraderSettings:
 
 
 def written_settings(source: typing.Mapping | str | Path) -> dict:
-    """What the source itself sets ("" sets nothing), without the prefix; raises UserError for an unknown key."""
+    """The settings that the source names, without the prefix; none for "". Raises UserError for an unknown key."""
     if not isinstance(source, typing.Mapping):
         source = _read_yaml(Path(source)) if source else {}
     known = [PREFIX + field.name for field in dataclasses.fields(GraderSettings)]
@@ -110,10 +95,8 @@ def written_settings(source: typing.Mapping | str | Path) -> dict:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            raise UserError(
-                f"unknown grader setting {key}"
-                + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
-            )
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"unknown grader setting {key}; {hint}")
     return {key.removeprefix(PREFIX): value for key, value in values.items()}
 
 
@@ -121,9 +104,8 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); name a YAML file of grader_* keys, e.g. configs/grader.yaml"
-        ) from None
+        hint = "name a YAML file of grader_* keys, e.g. configs/grader.yaml"
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
