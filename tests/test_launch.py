@@ -13,12 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 import data_preprocess
-from rubric_rl import placement
 from rubric_rl.gpu import preflight, rows
 from rubric_rl.gpu.slime_args import problems
 from rubric_rl.gpu.words import Words
-from rubric_rl.schema import UserError, write_jsonl
-from rubric_rl.settings import load_settings
+from rubric_rl.schema import write_jsonl
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
@@ -226,6 +224,20 @@ def test_what_just_fits_is_no_finding(good, flags):
     assert "grading may take 100 + 39137 + 100 + 600 + 1024 tokens, the context is 40960" in line
 
 
+@pytest.mark.parametrize("prefix, findings", [(sys.prefix, 0), ("/another/place", 1)])
+def test_the_ray_on_path_must_be_that_of_the_python(tmp_path, monkeypatch, prefix, findings):
+    """Ray starts the workers with the interpreter of its own command, whatever PYTHON is."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/bash\necho {prefix}\n")
+    (tmp_path / "ray").write_text(f"#!{interpreter}\n")
+    for file in (interpreter, tmp_path / "ray"):
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    lines = list(preflight.ray_command(None, Namespace(running_ray=False)))
+    assert len(lines) == findings and all("/another/place, which lacks what PYTHON has" in line for line in lines)
+    assert list(preflight.ray_command(None, Namespace(running_ray=True))) == []
+
+
 def test_hooks_are_imported_as_the_job_will(monkeypatch):
     monkeypatch.chdir(ROOT)
     words = Words(
@@ -342,44 +354,3 @@ def test_unknown_abbreviated_and_removed_flags_are_named():
         "--use-slime-router",
     ]
     assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
-
-
-# ---- placement of the grader
-
-
-def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():
-    shares = [placement.share_of(f"prompt-{number}") for number in range(2000)]
-    assert 0.27 < sum(share < 0.3 for share in shares) / 2000 < 0.33 and shares[7] == placement.share_of("prompt-7")
-
-
-def test_evaluation_is_named_after_its_grader(tmp_path):
-    assert placement.grader_name(load_settings({})) == "policy"
-    assert placement.grader_name(load_settings({"grader_engine": "frozen"})) == "frozen"
-    url = {"grader_url": "http://host:1/v1", "grader_api": "openai", "grader_model": "org/judge"}
-    assert placement.grader_name(load_settings(url)) == "org-judge"
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"grader_engine": "frozen"}, "no such model in --sglang-config"),
-        ({"grader_engine": "a", "grader_url": "http://b"}, "grader_url stays empty"),
-        ({"grader_teacher_share": 0.5}, "goes together with grader_teacher"),
-        ({"grader_teacher_share": 0.5, "grader_teacher": "configs/grader_tiny.yaml"}, "a teacher needs grader_url"),
-    ],
-)
-def test_a_grader_that_is_nowhere_is_refused(settings, message):
-    args = Namespace(
-        sglang_router_ip="127.0.0.1", sglang_router_port=1, hf_checkpoint=str(ROOT / "rubric_rl/tiny/model"), **settings
-    )
-    with pytest.raises(UserError, match=message):
-        placement.Graders(args, lambda: False)
-
-
-def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
-    (tmp_path / "engines.yaml").write_text("sglang:\n- name: policy\n- name: frozen\n  model_path: /models/frozen\n")
-    args = Namespace(sglang_router_ip="h", sglang_router_port=1, hf_checkpoint="/models/policy",
-                     sglang_config=str(tmp_path / "engines.yaml"),
-                     sglang_model_routers={"policy": ("h", 1), "frozen": ("h", 2)})  # fmt: skip
-    assert placement._served(args, load_settings({"grader_engine": "frozen"})) == ("http://h:2", "/models/frozen")
-    assert placement._served(args, load_settings({})) == ("http://h:1", "/models/policy")

@@ -22,7 +22,8 @@ SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 
 def check(words: Words, options: argparse.Namespace) -> Iterator[str]:
     """Yields one line for each thing that would stop or spoil the run."""
-    for part in (paths, slime_checkout, batches, gradings, parallel, gpus, disk, ports, rows.problems, hook, flags):
+    parts = (paths, slime_checkout, batches, gradings, parallel, gpus, disk, ports, ray_command)
+    for part in (*parts, rows.problems, hook, flags):
         try:
             yield from part(words, options)
         except UserError as error:
@@ -167,6 +168,21 @@ def ports(words: Words, options) -> Iterator[str]:
                 probe.bind(("", port))  # Ray listens at this node's outer address
             except OSError as error:
                 yield f"port {port} cannot be used ({error.strerror}); set RAY_PORT and RAY_DASHBOARD_PORT to free ones"
+
+
+def ray_command(words: Words, options) -> Iterator[str]:
+    """The command ray on PATH: it starts every worker with its own Python, not with PYTHON."""
+    command = shutil.which("ray")
+    if options.running_ray or command is None:
+        return
+    with open(command, "rb") as file:
+        interpreter = file.readline().decode(errors="replace").removeprefix("#!").split()
+    if interpreter and "python" in interpreter[-1]:
+        ask = [*interpreter, "-c", "import sys; print(sys.prefix)"]
+        prefix = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+        if prefix != sys.prefix:
+            yield (f"{command} belongs to the Python in {prefix}, which lacks what PYTHON has ({sys.prefix}); "
+                   "put the folder of PYTHON's own ray first on PATH")  # fmt: skip
 
 
 def hook(words: Words, options) -> Iterator[str]:
