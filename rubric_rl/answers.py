@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rubric_rl.endpoints import OpenAI, SGLang
 from rubric_rl.healthbench import to_row
-from rubric_rl.schema import DataError, Row, UserError, read_jsonl, read_places, row_from_metadata
+from rubric_rl.schema import DataError, Row, UserError, read_jsonl, read_jsonl_offsets, row_from_metadata
 from rubric_rl.settings import GraderSettings
 from rubric_rl.store import Storing
 
@@ -73,7 +73,7 @@ class AnswerFile:
         self._places: dict[str, dict[int, int]] = {}  # prompt_id -> the answer's number or index -> offset
         if not self.path.is_file():
             raise DataError(f"{path}: no such file; give --answers a JSONL file of prompt_id and answer")
-        for number, offset, item in read_places(self.path):
+        for number, offset, item in read_jsonl_offsets(self.path):
             if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str) or not _has_answer(item):
                 raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; fix the line')
             if item["answer"] is not None or item["status"] != "ungraded":  # the policy failed: there is no answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rubric_rl.client import GraderClient
 from rubric_rl.endpoints import Reply, Unavailable
 from rubric_rl.prompt import graded_text, grader_prompt
-from rubric_rl.schema import Criterion, Row
+from rubric_rl.schema import Criterion, Row, rubrics_json
 from rubric_rl.score import Verdict, score
 from rubric_rl.verdict import Reading, read_checklist, read_verdict
 
@@ -36,7 +36,7 @@ class Tokens:
 
 @dataclass
 class Grading:
-    """What became of one answer. `score` is NaN when it is ungraded; verdicts stand in the rubric's order."""
+    """The result of grading one answer. `score` is NaN when it is ungraded; verdicts are in the rubric's order."""
 
     row: Row
     status: str  # graded, no_answer, truncated (both score 0 without a call) or ungraded
@@ -45,16 +45,15 @@ class Grading:
     verdicts: list[Verdict] = field(default_factory=list)
     probabilities: list[float | None] = field(default_factory=list)
     explanations: list[str] = field(default_factory=list)
-    first_tokens: Tokens = field(default_factory=Tokens)  # of the request that warms the cache
-    rest_tokens: Tokens = field(default_factory=Tokens)  # of all others
+    first_tokens: Tokens = field(default_factory=Tokens)  # of the first request, which warms the cache
+    rest_tokens: Tokens = field(default_factory=Tokens)  # of all other requests
     calls: int = 0
     seconds: float = 0.0
     weight_versions: list[str] = field(default_factory=list)
     error: str = ""
 
     def record(self) -> dict:
-        """The verdict record as JSON: rewards can be computed again from it without the model."""
-        rubric = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.row.rubric]
+        """The verdict record as JSON; rewards can be recomputed from it without the model."""
         return {
             "prompt_id": self.row.prompt_id,
             "theme": self.row.theme,
@@ -62,7 +61,7 @@ class Grading:
             "status": self.status,
             "score": None if math.isnan(self.score) else self.score,
             "answer": self.answer,
-            "rubrics": rubric,
+            "rubrics": rubrics_json(self.row.rubric),
             "verdicts": self.verdicts,
             "unreadable": self.verdicts.count(None),
             "probabilities": self.probabilities,
@@ -81,9 +80,9 @@ async def grade(
 ) -> Grading:
     """Grades `response` (raw, thoughts and special tokens included) by every criterion of the row's rubric.
 
-    `prompt` is the templated prompt that led to it, `truncated` tells that it was cut at the length limit,
-    `routing_key` sends all its requests to the same engine. An endpoint that stays unavailable leaves the answer
-    ungraded (NaN), never 0. Raises Aborted when the rollout is being aborted.
+    `prompt` is the templated prompt it responds to; `truncated` says that it was cut at the length limit; requests with
+    the same `routing_key` go to the same engine. If the endpoint stays unavailable the answer is ungraded (NaN), never
+    0. Raises Aborted when the rollout is being aborted.
     """
     grading = Grading(row, "graded", graded_text(response, prompt))
     if grading.answer is None:
@@ -93,7 +92,7 @@ async def grade(
     else:
         start = time.monotonic()
         try:
-            readings = await read_verdicts(client, grading, routing_key)
+            readings = await ask_verdicts(client, grading, routing_key)
             grading.verdicts = [reading.met for reading in readings]
             grading.probabilities = [reading.probability for reading in readings]
             grading.explanations = [reading.explanation for reading in readings]
@@ -104,16 +103,16 @@ async def grade(
     return grading
 
 
-async def read_verdicts(client: GraderClient, grading: Grading, routing_key: str = "") -> list[Reading]:
-    """The verdict on every criterion of the grading's row, unscored; books tokens and calls on it.
+async def ask_verdicts(client: GraderClient, grading: Grading, routing_key: str = "") -> list[Reading]:
+    """Asks the grader for its verdict on every criterion, in the rubric's order; scores nothing.
 
-    Raises as `client.ask`.
+    Adds calls, tokens and weight versions to `grading`. Raises as `client.ask`.
     """
     return await _Asker(client, grading, routing_key).readings()
 
 
 class _Asker:
-    """Asks everything about one answer and books tokens and weight versions on its grading."""
+    """Makes all requests about one answer."""
 
     def __init__(self, client: GraderClient, grading: Grading, routing_key: str):
         self.client, self.settings = client, client.settings
@@ -125,7 +124,7 @@ class _Asker:
         if self.settings.mode == "checklist":
             ballots = [await self._checklist(rubric, vote) for vote in range(self.settings.votes)]
             return [majority(votes) for votes in zip(*ballots, strict=True)]
-        # The first request computes the prefix of the answer; sent together, all of them would miss the cache together.
+        # The first request puts the shared prefix into the engine's cache; sent all at once, every one would miss it.
         warm = 1 if self.settings.warm_prefix else 0
         first = [await self._criterion(criterion) for criterion in rubric[:warm]]
         rest = await _all_or_none(self._criterion(criterion) for criterion in rubric[warm:])
@@ -141,7 +140,7 @@ class _Asker:
                 return [Reading(None if p in (None, 0.5) else p > 0.5, probability=p)]
             return [read_verdict(reply.text) if reply.complete else Reading(None)]
 
-        return (await self._read([criterion], _VERDICT, read, vote))[0]
+        return (await self._ask([criterion], _VERDICT, read, vote))[0]
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Reading]:
         count = len(rubric)
@@ -151,24 +150,24 @@ class _Asker:
         def read(reply: Reply) -> list[Reading]:
             return read_checklist(reply.text, count) if reply.complete else [Reading(None)] * count
 
-        return await self._read(rubric, schema | {"additionalProperties": False}, read, vote)
+        return await self._ask(rubric, schema | {"additionalProperties": False}, read, vote)
 
-    async def _read(self, criteria: list[Criterion], schema: dict, read, vote: int) -> list[Reading]:
-        """Asks until every verdict can be read, each time with another seed, at most `rereads` times again."""
+    async def _ask(self, criteria: list[Criterion], schema: dict, read, vote: int) -> list[Reading]:
+        """Asks until `read` finds every verdict in the reply: at most `rereads` times more, each with another seed."""
         row, settings = self.grading.row, self.settings
         content = grader_prompt(settings.mode, row.messages, self.grading.answer, criteria)
-        # The same question at temperature 0, or for a probability, has the same answer.
+        # Asking again changes nothing at temperature 0, or when the probability itself is the verdict.
         rereads = 0 if settings.mode == "direct" or settings.temperature == 0 else settings.rereads
         for attempt in range(rereads + 1):
             seed = settings.seed + vote * (settings.rereads + 1) + attempt
             reply = await self.client.ask(content, schema, seed, self.routing_key)
-            self._book(reply)
+            self._count(reply)
             readings = read(reply)
             if all(reading.met is not None for reading in readings):
                 break
         return readings
 
-    def _book(self, reply: Reply) -> None:
+    def _count(self, reply: Reply) -> None:
         grading = self.grading
         (grading.rest_tokens if grading.calls else grading.first_tokens).add(reply)
         grading.calls += 1
@@ -177,7 +176,7 @@ class _Asker:
 
 
 def majority(votes: list[Reading]) -> Reading:
-    """The reading that more than half of all votes share, else an unreadable one: an unreadable vote must not help."""
+    """The reading that more than half of all votes share, unreadable ones counted; else an unreadable one."""
     for verdict in (True, False):
         agreeing = [vote for vote in votes if vote.met is verdict]
         if 2 * len(agreeing) > len(votes):

@@ -20,10 +20,10 @@ from pathlib import Path
 from rubric_rl.agreement import Agreement, change
 from rubric_rl.endpoints import Unavailable
 from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings
-from rubric_rl.grade import Grading, read_verdicts
+from rubric_rl.grade import Grading, ask_verdicts
 from rubric_rl.meta_table import agreement_lines, change_lines
 from rubric_rl.prompt import graded_text, grader_prompt
-from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, read_places
+from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, read_jsonl_offsets
 from rubric_rl.settings import written_settings
 from rubric_rl.store import Store, Storing, file_digest, settings_of
 from rubric_rl.work import GaveUp, Progress, work_through
@@ -128,7 +128,7 @@ async def judge(rows: MetaFile, grader: Storing, store: Store, give_up_after: in
         verdict = probability = None
         explanation = ""
         try:
-            (reading,) = await read_verdicts(grader, grading, row.key)
+            (reading,) = await ask_verdicts(grader, grading, row.key)
             verdict, probability, explanation = reading.met, reading.probability, reading.explanation
         except Unavailable as error:
             grading.status, grading.error = "ungraded", str(error)
@@ -146,10 +146,12 @@ def read_results(folder: str | Path) -> Agreement:
     path = Path(folder) / RESULTS
     if not path.exists():
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
-    latest = {record["key"]: offset for _, offset, record in read_places(path, cut_end=True)}
+    latest = {record["key"]: offset for _, offset, record in read_jsonl_offsets(path, skip_partial=True)}
     if not latest:
         raise DataError(f"{folder}: no row was judged yet; run python -m rubric_rl.meta_eval to its end")
-    return Agreement(record for _, offset, record in read_places(path, cut_end=True) if latest[record["key"]] == offset)
+    return Agreement(
+        record for _, offset, record in read_jsonl_offsets(path, skip_partial=True) if latest[record["key"]] == offset
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

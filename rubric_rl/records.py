@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from urllib.parse import quote
 from rubric_rl.schema import Criterion, append_line
 from rubric_rl.score import is_met, score_by
 
-ANSWER = ("split", "index", "weight_version", "prompt_id")  # what tells answers of a run apart
+ANSWER_KEY = ("split", "index", "weight_version", "prompt_id")  # what identifies an answer within a run
 STATUSES = ("graded", "no_answer", "truncated", "ungraded")
 
 
@@ -23,8 +23,8 @@ def append_record(folder: str | os.PathLike, record: Mapping) -> None:
 
 
 def is_record(record) -> bool:
-    """Whether rewards can be computed from it."""
-    if not isinstance(record, dict) or not {*ANSWER, "score", "rubrics", "verdicts"} <= record.keys():
+    """Whether it is a verdict record, from which rewards can be recomputed."""
+    if not isinstance(record, dict) or not {*ANSWER_KEY, "score", "rubrics", "verdicts"} <= record.keys():
         return False
     if record.get("status") == "graded":
         return isinstance(record["score"], (int, float)) and len(record["rubrics"]) == len(record["verdicts"])
@@ -37,7 +37,7 @@ def rubric_of(record: Mapping) -> tuple[Criterion, ...]:
 
 
 def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
-    """Means over answers (scores by axis and theme) and criteria (negative criteria hit, unreadable), token sums."""
+    """Means over answers (scores by axis and theme) and over criteria (negative ones met, unreadable), token sums."""
     records = list(records)
     if not records:
         return {}
@@ -61,15 +61,14 @@ def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
 
 
 def _token_metrics(records: list[Mapping]) -> dict[str, float]:
-    total = {name: {key: sum(r[name][key] for r in records) for key in ("prompt", "cached", "completion")}
-             for name in ("first_tokens", "rest_tokens")}  # fmt: skip
-    prompt, cached, completion = (
-        sum(part[key] for part in total.values()) for key in ("prompt", "cached", "completion")
-    )
-    rest = total["rest_tokens"]
+    first, rest = Counter(), Counter()
+    for record in records:
+        first.update(record["first_tokens"])
+        rest.update(record["rest_tokens"])
+    total = first + rest
     return {
-        "tokens_prefilled": prompt - cached,
-        "tokens_cached": cached,
-        "tokens_decoded": completion,
+        "tokens_prefilled": total["prompt"] - total["cached"],
+        "tokens_cached": total["cached"],
+        "tokens_decoded": total["completion"],
         "cached_share_after_first": rest["cached"] / rest["prompt"] if rest["prompt"] else 0.0,
     }

@@ -7,23 +7,24 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from rubric_rl.records import ANSWER
-from rubric_rl.rules import Rule, add_rule_flags, penalty_from, rule_from
+from rubric_rl.records import ANSWER_KEY
+from rubric_rl.rules import Rule, add_rule_flags, rule_from
 from rubric_rl.runs import Run
 from rubric_rl.schema import UserError, write_jsonl
+from rubric_rl.stats import PENALTIES
 from rubric_rl.summary import Summary
 from rubric_rl.table import summary_lines
 
 
 def rescore(records: Iterable[Mapping], rule: Rule = Rule()) -> Iterator[dict]:
-    """Per record: what tells the answer apart, its status, the stored score and the rule's (None: it has none)."""
+    """Per record: the answer's key and status, its stored score, and its score under the rule (None: it has none)."""
     for record in records:
         value = rule.score(record)
-        kept = {key: record[key] for key in (*ANSWER, "status", "score")}
+        kept = {key: record[key] for key in (*ANSWER_KEY, "status", "score")}
         yield kept | {"rescored": None if math.isnan(value) else value}
 
 
-class Table:
+class ScoreTable:
     """One line per split and weight version: answers, those without a score, mean of the stored and the new scores."""
 
     def __init__(self):
@@ -36,9 +37,8 @@ class Table:
     def __str__(self) -> str:
         width = max(8, *(len(version) for _, version in self.parts))
         lines = [f"{'split':>6} {'weights':>{width}} {'answers':>8} {'no score':>9} {'stored':>8} {'rescored':>9}"]
-        for (split, version), part in sorted(
-            self.parts.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])
-        ):
+        for split, version in sorted(self.parts, key=lambda key: (key[0], len(key[1]), key[1])):
+            part = self.parts[split, version]
             scored = [pair for pair in part if pair[1] is not None]
             means = [statistics.fmean(values) for values in zip(*scored)] or [math.nan] * 2
             counts = f"{len(part):>8} {len(part) - len(scored):>9}"
@@ -48,25 +48,22 @@ class Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rubric_rl.rescore", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "records", help="an evaluation's --out, a folder of verdict records, e.g. runs/tiny/verdicts, or one file"
-    )
-    parser.add_argument("--out", help="also write one JSON line per answer to this file")
-    parser.add_argument(
-        "--summary", action="store_true", help="also the full evaluation table of the last weight version by this rule"
-    )
-    parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
+    add = parser.add_argument
+    add("records", help="an evaluation's --out, a folder of verdict records, e.g. runs/tiny/verdicts, or one file")
+    add("--out", help="also write one JSON line per answer to this file")
+    add("--summary", action="store_true", help="also print the full evaluation table of the last weight version")
+    add("--split", default="", help="only the train or the eval records of a training run")
     add_rule_flags(parser)
     args = parser.parse_args()
-    table = Table()
+    table = ScoreTable()
     try:
         rule = rule_from(args)
         rows = _counted(rescore(Run(args.records, args.split, every=True), rule), table)
         count = write_jsonl(args.out, rows) if args.out else sum(1 for _ in rows)
         if not any(score is not None for part in table.parts.values() for _, score in part):
-            raise UserError(f"{args.records}: no answer was graded and has a score by the rule ({rule}); "
-                            "choose other tags or another --split")  # fmt: skip
-        penalty = rule.penalty or penalty_from("hard")
+            hint = "choose other tags or another --split"
+            raise UserError(f"{args.records}: no answer was graded and has a score by the rule ({rule}); {hint}")
+        penalty = rule.penalty or PENALTIES["hard"]
         lines = summary_lines(Summary(Run(args.records, args.split), rule, penalty).result()) if args.summary else []
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -76,7 +73,7 @@ def main() -> int:
     return 0
 
 
-def _counted(rows: Iterable[dict], table: Table) -> Iterator[dict]:
+def _counted(rows: Iterable[dict], table: ScoreTable) -> Iterator[dict]:
     for row in rows:
         table.add(row)
         yield row

@@ -4,30 +4,31 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rubric_rl.records import ANSWER, is_record
-from rubric_rl.schema import DataError, read_places
+from rubric_rl.records import ANSWER_KEY, is_record
+from rubric_rl.schema import DataError, read_jsonl_offsets
 
 
 class Run:
-    """The latest record of every answer of a run. Only places in the files are kept in memory, never the records."""
+    """The latest record of every answer of a run. Only offsets into the files are kept in memory, never the records."""
 
     def __init__(self, folder: str | Path, split: str = "", weights: str = "", every: bool = False):
-        """`folder` is an evaluation's --out, a folder of verdict records or one such file. Of a training run `split`
-        and `weights` choose; without `weights` the last weight version counts, with `every` all of them do.
+        """`folder` is an evaluation's --out, a folder of verdict records, or one such file.
 
-        Raises DataError when there are no such records, or one that is none.
+        `split` (train or eval) and `weights` (a weight version) choose among the records of a training run. Without
+        `weights`, only those of the last version count, or those of every version with `every`.
+
+        Raises DataError when no record is left, or for a line that is not a verdict record.
         """
         self.folder = Path(folder)
-        place = self.folder / "verdicts" if (self.folder / "verdicts").is_dir() else self.folder
-        if not place.exists():
-            raise DataError(
-                f"{self.folder}: no such folder or file; name an evaluation's --out or a folder of verdict records"
-            )
-        self._paths = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
-        self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER -> (number of the file, offset)
+        source = self.folder / "verdicts" if (self.folder / "verdicts").is_dir() else self.folder
+        if not source.exists():
+            hint = "name an evaluation's --out or a folder of verdict records"
+            raise DataError(f"{self.folder}: no such folder or file; {hint}")
+        self._paths = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+        self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER_KEY -> (index of the file, offset)
         for number, path in enumerate(self._paths):
             for offset, record in _records(path):
-                self._places[tuple(record[key] for key in ANSWER)] = (number, offset)
+                self._places[tuple(record[key] for key in ANSWER_KEY)] = (number, offset)
         if split:
             self._keep(lambda key: key[0] == split)
         versions = sorted({key[2] for key in self._places}, key=lambda version: (len(version), version))
@@ -77,7 +78,7 @@ class Run:
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict]]:
-    for number, offset, record in read_places(path, cut_end=True):
+    for number, offset, record in read_jsonl_offsets(path, skip_partial=True):
         if not is_record(record):
             raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
         yield offset, record

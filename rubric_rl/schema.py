@@ -45,17 +45,19 @@ class Row:
 
     def to_json(self) -> dict:
         """The JSONL row that slime and the CPU trainer read: `prompt` is templated, `metadata` goes to the reward."""
-        rubrics = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in self.rubric]
         metadata = {
             "prompt_id": self.prompt_id,
             "messages": list(self.messages),
-            "rubrics": rubrics,
+            "rubrics": rubrics_json(self.rubric),
             "theme": self.theme,
+            "example_tags": list(self.example_tags),
         }
-        return {
-            "prompt": list(self.messages),
-            "metadata": metadata | {"example_tags": list(self.example_tags)} | self.extra,
-        }
+        return {"prompt": list(self.messages), "metadata": metadata | self.extra}
+
+
+def rubrics_json(rubric: Iterable[Criterion]) -> list[dict]:
+    """A rubric as it stands under `rubrics`, in rows and in verdict records."""
+    return [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in rubric]
 
 
 def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
@@ -66,9 +68,8 @@ def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
             no user turn at the end, an empty criterion, points that are zero or not finite, no positive points.
     """
     if not isinstance(metadata, dict):
-        raise DataError(
-            f"{where}: metadata is {type(metadata).__name__}, not an object; make the rows with data_preprocess.py"
-        )
+        found = type(metadata).__name__
+        raise DataError(f"{where}: metadata is {found}, not an object; make the rows with data_preprocess.py")
     prompt_id = metadata.get("prompt_id")
     if not isinstance(prompt_id, str) or not prompt_id:
         raise DataError(f"{where}: prompt_id is missing; make the rows with data_preprocess.py")
@@ -88,11 +89,8 @@ def _messages(messages, where: str) -> tuple[dict, ...]:
     if not isinstance(messages, (list, tuple)) or not messages:
         raise DataError(f"{where}: messages is not a list of chat messages")
     for message in messages:
-        if (
-            not isinstance(message, dict)
-            or message.get("role") not in ROLES
-            or not isinstance(message.get("content"), str)
-        ):
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if role not in ROLES or not isinstance(content, str):
             raise DataError(f"{where}: each message needs a role of {', '.join(ROLES)} and a text content")
     if messages[-1]["role"] != "user":
         raise DataError(f"{where}: the last message is from the {messages[-1]['role']}; it must be the user's")
@@ -125,14 +123,14 @@ def _tags(tags, where: str) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def read_places(
-    path: str | os.PathLike, cut_end: bool = False, refused: list[str] | None = None
+def read_jsonl_offsets(
+    path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
 ) -> Iterator[tuple[int, int, object]]:
-    """Yields (line number, offset, value) of a JSONL file, one line in memory at a time.
+    """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
-    Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them. With `cut_end`, a last line
-    without its "\\n" is left out: a kill cut it short. A broken line raises DataError with file and line; where a list
-    `refused` is given, that message is added to it and the line left out.
+    Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them. `skip_partial` leaves out a last
+    line without its "\\n", which a killed writer cut short. A broken line raises DataError with file and line; where a
+    list `refused` is given, the message is added to it instead and the line is left out.
     """
     path, end = Path(path), 0
     if not path.is_file():
@@ -140,7 +138,7 @@ def read_places(
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             offset, end = end, end + len(line)
-            if not line.strip() or (cut_end and not line.endswith(b"\n")):
+            if not line.strip() or (skip_partial and not line.endswith(b"\n")):
                 continue
             try:
                 value = json.loads(line.decode())
@@ -154,8 +152,8 @@ def read_places(
 
 
 def read_jsonl(path: str | os.PathLike, **how) -> Iterator[tuple[int, object]]:
-    """Yields (line number, value); otherwise as `read_places`."""
-    return ((number, value) for number, _, value in read_places(path, **how))
+    """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
+    return ((number, value) for number, _, value in read_jsonl_offsets(path, **how))
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
@@ -171,7 +169,7 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
 
 
 def split_slice(path: str) -> tuple[str, slice]:
-    """The file and the rows meant by `file@[a:b]`, slime's way to name a part of a file; all rows without it."""
+    """The file and the slice of rows named by `file@[a:b]`, slime's notation; all rows for a plain path."""
     name, start, stop = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path, re.DOTALL).groups()
     return name, slice(*(int(number) if number else None for number in (start, stop)))
 
@@ -185,15 +183,15 @@ def read_slice(path: str) -> list[Row]:
 def json_line(item: Mapping) -> bytes:
     """The item as one line of JSONL.
 
-    Half a surrogate pair, which a model can write but UTF-8 cannot, stays a JSON escape.
+    A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
     return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
 
 
 def append_line(file, item: Mapping) -> None:
-    """Adds the item to an unbuffered file of mode "a+b" in one write, so that a kill cannot mix two lines.
+    """Appends the item to an unbuffered file of mode "a+b" in one write, so that a kill cannot mix two lines.
 
-    A last line that a kill cut short is dropped first. On a full disk it adds nothing and raises OSError.
+    A last line that a killed writer cut short is dropped first. On a full disk it adds nothing and raises OSError.
     """
     line, end = json_line(item), file.seek(0, os.SEEK_END)
     file.seek(max(end - 1, 0))

@@ -125,7 +125,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict]]:
-    return read_jsonl(path, cut_end=True) if path.exists() else iter(())
+    return read_jsonl(path, skip_partial=True) if path.exists() else iter(())
 
 
 def _flat(value, prefix: str = "") -> dict:

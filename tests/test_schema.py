@@ -107,7 +107,7 @@ def test_missing_and_empty_files_are_refused(tmp_path):
 def test_a_last_line_that_a_kill_cut_is_left_out_even_inside_a_character(tmp_path, cut):
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"n": 1}\n' + cut.encode() + ("é".encode()[:1] if cut else b""))
-    assert list(read_jsonl(path, cut_end=True)) == [(1, {"n": 1})]
+    assert list(read_jsonl(path, skip_partial=True)) == [(1, {"n": 1})]
     if cut:
         with pytest.raises(DataError, match="jsonl:2: broken JSON"):
             list(read_jsonl(path))

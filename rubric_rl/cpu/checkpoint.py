@@ -132,7 +132,7 @@ class RunDirectory:
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of a JSONL file that is appended to; without a last line that a kill cut short, [] without the file."""
-    return [row for _, row in read_jsonl(path, cut_end=True)] if path.is_file() else []
+    return [row for _, row in read_jsonl(path, skip_partial=True)] if path.is_file() else []
 
 
 def _read_json(path: Path) -> dict:
