@@ -22,18 +22,16 @@ class ChatTemplate:
         try:
             self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
             self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises nothing more special
-            raise UserError(
-                f"{folder}: no usable tokenizer ({error}); name the local folder of a chat model (grader_tokenizer)"
-            ) from None
+        except Exception as error:  # tokenizers raises nothing more specific
+            hint = "name the local folder of a chat model (grader_tokenizer)"
+            raise UserError(f"{folder}: no usable tokenizer ({error}); {hint}") from None
         file = folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
         if not isinstance(source, str):
             raise UserError(f"{folder}: no chat template; name the local folder of a chat model")
         # The environment in which transformers renders chat templates.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        extensions = ["jinja2.ext.loopcontrols"]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
         environment.globals["raise_exception"] = _raise
         try:
@@ -42,22 +40,20 @@ class ChatTemplate:
             raise UserError(f"{folder}: broken chat template: {error}") from None
 
     def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
-        """The text up to where the model goes on: the messages, the assistant's header, and `opening`."""
+        """The text that the model continues: the messages, the assistant's header, and `opening`."""
         options = {"add_generation_prompt": True, "enable_thinking": thinking, **self._special()}
         try:
             return self._template.render(messages=messages, **options) + opening
         except jinja2.TemplateError as error:
-            raise UserError(
-                f"the chat template refuses the grader's turn: {error}; set grader_tokenizer to a chat model"
-            ) from None
+            hint = "set grader_tokenizer to a chat model"
+            raise UserError(f"the chat template refuses the grader's turn: {error}; {hint}") from None
 
     def token_id(self, text: str) -> int:
         """The id of `text` as one token; raises UserError when it is not one."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if len(ids) != 1:
-            raise UserError(
-                f"grader_mode direct needs {text!r} as one token, but this tokenizer makes {len(ids)}; use mode explain"
-            )
+            found = f"this tokenizer makes {len(ids)}"
+            raise UserError(f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain")
         return ids[0]
 
     def count(self, text: str) -> int:

@@ -26,7 +26,7 @@ class GraderClient:
     def __init__(
         self, settings: GraderSettings, url: str = "", tokenizer: str = "", stopped: Callable[[], bool] = lambda: False
     ):
-        """`url` and `tokenizer` stand in where the settings leave theirs empty; `stopped` says that the rollout aborts.
+        """`url` and `tokenizer` are used where the settings leave theirs empty; `stopped` says that the rollout aborts.
 
         Raises UserError when no endpoint is named, the tokenizer is unusable, or the key's variable is unset.
         """
@@ -35,10 +35,8 @@ class GraderClient:
         if not self._url:
             raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
         if not self._url.startswith(("http://", "https://")) or "@" in self._url:  # not shown: it may hold a password
-            raise UserError(
-                "grader_url must begin with http:// or https:// and hold no user name; "
-                "name the key in grader_api_key_env"
-            )
+            hint = "name the key in grader_api_key_env"
+            raise UserError(f"grader_url must begin with http:// or https:// and hold no user name; {hint}")
         self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
         self._headers = authorization(settings.api_key_env)
         self._stopped = stopped
@@ -49,6 +47,10 @@ class GraderClient:
         return self
 
     async def __aexit__(self, *_) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
         if self._session:
             await self._session.close()
 
@@ -71,7 +73,7 @@ class GraderClient:
             except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError) as error:
                 failure = error
             if attempt + 1 < attempts:
-                await self._pause(_seconds(attempt, failure))
+                await self._pause(_pause_seconds(attempt, failure))
         if self._stopped():
             raise Aborted
         raise Unavailable(f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))} ({attempts} attempts)")
@@ -105,7 +107,7 @@ class GraderClient:
             await asyncio.sleep(min(left, 1.0))
 
 
-def _seconds(attempt: int, failure: Exception) -> float:
+def _pause_seconds(attempt: int, failure: Exception) -> float:
     """Seconds before the next attempt: what the server asked for, else 0.5, 1, 2, ... with jitter."""
     asked = getattr(failure, "retry_after", None)
     pause = 0.5 * 2**attempt * random.uniform(0.75, 1.25) if asked is None else max(asked, 0.5)

@@ -1,4 +1,4 @@
-"""The two kinds of grader endpoint: what is sent and how the answer reads (stage 3, rubric grading)."""
+"""The two kinds of grader endpoint: request bodies, and how replies are read (stage 3, rubric grading)."""
 
 import json
 import math
@@ -17,7 +17,7 @@ MIN_MASS = 0.1  # below this probability of the two choices together, the grader
 
 
 class Unavailable(Exception):
-    """No reply after all retries, or a refusal (4xx) that no retry can mend: the answer stays ungraded."""
+    """No reply after all retries, or a refusal (4xx) that no retry can cure: the answer stays ungraded."""
 
 
 class Retryable(Exception):
@@ -30,9 +30,10 @@ class Retryable(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. Tokens are counts; `probability` is that of true against false, in `direct` mode only.
+    """One reply of an endpoint.
 
-    Raises TypeError when the endpoint put something else in their place.
+    `probability` is p(true) / (p(true) + p(false)) of the verdict token, in `direct` mode only; None where the two
+    together have next to no probability. Raises TypeError for values of another type.
     """
 
     text: str
@@ -51,17 +52,15 @@ class Reply:
 
 
 class SGLang:
-    """SGLang's own route: text rendered here; exact token probabilities, weight version, cached tokens in the reply."""
+    """SGLang's /generate: the chat template is applied here, and the reply has exact token probabilities."""
 
     path = "/generate"
 
     def __init__(self, settings: GraderSettings, tokenizer: str):
         self._settings = settings
         self._template = ChatTemplate(settings.tokenizer or tokenizer)
-        opens_thought = (
-            self._template.render([{"role": "user", "content": ""}], settings.thinking).rstrip().endswith(THINK)
-        )
-        self._thought = THINK if opens_thought else ""  # what the reply goes on from belongs to it
+        rendered = self._template.render([{"role": "user", "content": ""}], settings.thinking)
+        self._thought = THINK if rendered.rstrip().endswith(THINK) else ""  # some templates open the thoughts
         self._choice_ids = [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
 
     def body(self, content: str, schema: dict, seed: int) -> dict:
@@ -69,13 +68,8 @@ class SGLang:
         settings, messages = self._settings, [{"role": "user", "content": content}]
         if settings.mode == "direct":  # read at temperature 1: what is sampled does not matter
             text = self._template.render(messages, settings.thinking, verdict_opening())
-            sampling = {"max_new_tokens": 1, "temperature": 1.0}
-            return {
-                "text": text,
-                "return_logprob": True,
-                "token_ids_logprob": self._choice_ids,
-                "sampling_params": sampling,
-            }
+            body = {"text": text, "sampling_params": {"max_new_tokens": 1, "temperature": 1.0}}
+            return body | {"return_logprob": True, "token_ids_logprob": self._choice_ids}
         sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k")}
         sampling |= {"max_new_tokens": settings.max_tokens, "sampling_seed": seed}
         if not settings.thinking:  # a schema would forbid the thoughts
@@ -83,7 +77,7 @@ class SGLang:
         return {"text": self._template.render(messages, settings.thinking), "sampling_params": sampling}
 
     def reply(self, answer: dict) -> Reply:
-        """Reads the answer; raises Retryable when the engine aborted the request."""
+        """Reads the response body; raises Retryable when the engine aborted the request."""
         meta, probability = answer["meta_info"], None
         complete = _complete(meta["finish_reason"]["type"])
         if self._settings.mode == "direct":
@@ -101,10 +95,7 @@ class SGLang:
 
 
 class OpenAI:
-    """Any OpenAI-compatible chat endpoint.
-
-    `direct` mode needs one that continues the last message and returns logprobs.
-    """
+    """Any OpenAI-compatible chat endpoint; for `direct` mode it must continue the last message and return logprobs."""
 
     path = "/v1/chat/completions"
 
@@ -129,9 +120,9 @@ class OpenAI:
         return body | settings.extra_body
 
     def reply(self, answer: dict) -> Reply:
-        """Reads the answer.
+        """Reads the response body.
 
-        Raises Retryable when the engine aborted, Unavailable when it gives no logprobs in `direct` mode.
+        Raises Retryable when the engine aborted the request, Unavailable without logprobs in `direct` mode.
         """
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         return Reply(
@@ -162,7 +153,7 @@ def authorization(variable: str) -> dict:
     if not variable:
         return {}
     key = os.environ.get(variable, "").strip()
-    if not key:  # the message leaves the name out: someone may have put the key itself there
+    if not key:  # the message does not repeat the name: someone may have put the key itself there
         raise UserError("grader_api_key_env must name an environment variable that holds the key; it is not set")
     return {"Authorization": f"Bearer {key}"}
 
@@ -179,12 +170,13 @@ def _seconds(retry_after: str) -> float | None:
 
 
 def _complete(finish_reason: str) -> bool:
-    """Whether the reply ended by itself, not at the length limit; another end is the engine's and makes no verdict."""
+    """Whether the reply ended by itself, not at the length limit; raises Retryable when the engine ended it."""
     if finish_reason not in ("stop", "length"):
         raise Retryable(f"ended by the engine ({finish_reason})")
     return finish_reason == "stop"
 
 
 def _share(true: float, false: float) -> float | None:
+    """The share of `true`; None when both together are too improbable to be a verdict."""
     mass = true + false
     return true / mass if math.isfinite(mass) and mass >= MIN_MASS else None

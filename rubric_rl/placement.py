@@ -1,4 +1,4 @@
-"""Who grades a prompt: the policy, a model beside it, or for a share of prompts a teacher (stage 3, rubric grading)."""
+"""Which grader grades a prompt: the policy, another model, or a teacher for some prompts (stage 3, rubric grading)."""
 
 import hashlib
 import sys
@@ -14,45 +14,43 @@ from rubric_rl.settings import GraderSettings, load_settings
 
 
 class Graders:
-    """The clients of a run. Use them in one event loop only."""
+    """The grader clients of a run. Use them in one event loop only."""
 
     def __init__(self, args, stopped: Callable[[], bool]):
-        """`args` are slime's, with the grader_* keys; `stopped` tells that the rollout is being aborted.
+        """`args` are slime's, with the grader_* keys; `stopped` says whether the rollout is being aborted.
 
         Raises UserError for settings that cannot work.
         """
         if getattr(args, "partial_rollout", False):
-            raise UserError(
-                "--partial-rollout cannot be used here: an aborted grading would count as finished; leave it out"
-            )
-        self.settings, run = load_settings(vars(args)), getattr(args, "save", None)
-        self.records = self.settings.records or (f"{run}/verdicts" if run else "")
+            why = "an aborted grading would count as finished"
+            raise UserError(f"--partial-rollout cannot be used here: {why}; leave it out")
+        self.settings = load_settings(vars(args))
+        save = getattr(args, "save", None)
+        self.records = self.settings.records or (f"{save}/verdicts" if save else "")  # "": none are written
         self._main = GraderClient(self.settings, *_served(args, self.settings), stopped)
         self._teacher = None
         if self.settings.teacher_share:
             self._teacher = GraderClient(load_teacher(self.settings), "", args.hf_checkpoint, stopped)
 
-    async def __aexit__(self, *_) -> None:
+    async def close(self) -> None:
+        """Closes the connections."""
         for client in filter(None, (self._main, self._teacher)):
-            await client.__aexit__()
+            await client.close()
 
     def choose(self, prompt_id: str, training: bool) -> tuple[str, GraderClient]:
-        """(name, client) of the grader of a prompt: all answers to it have the same one.
-
-        Evaluation never goes to the teacher.
-        """
+        """(name, client) of the prompt's grader: the same for all its answers, and in evaluation never the teacher."""
         if self._teacher is not None and training and share_of(prompt_id) < self.settings.teacher_share:
             return "teacher", self._teacher
         return grader_name(self.settings), self._main
 
 
 def share_of(prompt_id: str) -> float:
-    """A number in [0, 1) that depends on the prompt alone, evenly spread."""
+    """A number in [0, 1), uniform over prompts, that depends on the prompt_id alone."""
     return int.from_bytes(hashlib.sha256(f"teacher:{prompt_id}".encode()).digest()[:8]) / 2**64
 
 
 def grader_name(settings: GraderSettings) -> str:
-    """The main grader's name, for records and evaluation: policy, an engine's name, or model or host of an endpoint."""
+    """The main grader's name in records and evaluation: `policy`, an engine's name, or an endpoint's model or host."""
     if settings.engine:
         return settings.engine
     if settings.url:
@@ -76,10 +74,8 @@ def _served(args, settings: GraderSettings) -> tuple[str, str]:
         return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
     routers = getattr(args, "sglang_model_routers", None) or {}
     if settings.engine not in routers:  # slime's own look-up would fall back to the policy without a word
-        raise UserError(
-            f"grader_engine {settings.engine}: no such model in --sglang-config; "
-            f"it serves {', '.join(routers) or 'none'}"
-        )
+        served = ", ".join(routers) or "none"
+        raise UserError(f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {served}")
     host, port = routers[settings.engine]
     return f"http://{host}:{port}", _model_path(args.sglang_config, settings.engine) or args.hf_checkpoint
 
@@ -90,7 +86,7 @@ def _model_path(config: str, name: str) -> str | None:
 
 
 def main() -> int:
-    """Prints the name of evaluation on the hard prompts with the grader of a settings file; returns the exit status."""
+    """Prints the name of the evaluation set (`hard_by_<grader>`) for a settings file; returns the exit status."""
     try:
         print(f"hard_by_{grader_name(load_settings(Path(sys.argv[1])))}")
     except UserError as error:

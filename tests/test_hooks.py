@@ -79,7 +79,7 @@ def reward(engine: FakeEngine, args, samples):
             try:
                 return await hooks.reward(args, samples)
             finally:
-                await hooks._clients[asyncio.get_running_loop()].__aexit__()
+                await hooks._clients[asyncio.get_running_loop()].close()
 
     return asyncio.run(main())
 
@@ -146,7 +146,7 @@ class TestReward:
             async with other:
                 args.grader_url, args.grader_api, args.grader_model = other.url + "/v1/", "openai", "judge"
                 value = await hooks.reward(args, sample())
-                await hooks._clients[asyncio.get_running_loop()].__aexit__()
+                await hooks._clients[asyncio.get_running_loop()].close()
                 return value
 
         assert asyncio.run(main()) == 4 / 8
