@@ -61,7 +61,7 @@ if [[ "${BACKEND}" == slime ]]; then
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
    MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3
-      --sglang-dtype bfloat16)   # as slime trains; SGLang's own choice for a float32 checkpoint is float16
+      --sglang-dtype bfloat16 --sglang-attention-backend triton)   # else float16, and no kernel for heads of 32
    source configs/launch.sh
    launch "$@"
    exit

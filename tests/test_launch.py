@@ -69,9 +69,11 @@ def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
     assert "override-opt-param-scheduler" in words
 
 
-def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains():
+def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains_and_on_kernels_for_its_heads():
     words = Words(shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND="slime").stdout)[2:])
     assert words.text("sglang-dtype") == "bfloat16" and "fp16" not in words
+    assert words.text("sglang-attention-backend") == "triton"
+    assert int(words.text("kv-channels")) == 32  # FlashInfer, SGLang's choice but on Hopper, has none below 64
 
 
 def test_model_flags_come_from_slimes_own_file(tmp_path):
