@@ -91,13 +91,14 @@ fi
 runtime_env() {
    local nvlink=0 hosts
    if [[ "$(nvidia-smi topo -m 2>/dev/null)" =~ NV[0-9] ]]; then nvlink=1; fi
-   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}")"
+   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),$("${PYTHON}" -m rubric_rl.gpu.addresses --own)"
    export PYTHONPATH="${ROOT}:${SLIME_DIR}:${MEGATRON_DIR}${PYTHONPATH:+:${PYTHONPATH}}"
    export CUDA_DEVICE_MAX_CONNECTIONS=1 NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}" PYTHONUNBUFFERED=1
-   export no_proxy="localhost,127.0.0.1,${hosts}${no_proxy:+,${no_proxy}}"
+   export no_proxy="localhost,127.0.0.1,${hosts}${no_proxy:+,${no_proxy}}${NO_PROXY:+,${NO_PROXY}}"
+   export NO_PROXY="${no_proxy}"        # some clients read only this one
    RUNTIME_ENV="$("${PYTHON}" -c 'import json, os, sys
 print(json.dumps({"env_vars": {name: os.environ[name] for name in sys.argv[1:] if name in os.environ}}))' \
-      PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy \
+      PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy NO_PROXY \
       TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME)"
 }
 

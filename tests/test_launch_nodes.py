@@ -1,6 +1,7 @@
 """The GPU run scripts on several nodes of a fake cluster: ssh, Slurm, a running cluster, addresses (all stages)."""
 
 import os
+import socket
 
 import pytest
 from launch_world import KEY, ROOT, World
@@ -72,6 +73,21 @@ def test_a_running_cluster_gets_the_job_and_is_left_alone(world):
 
 def test_a_single_node_is_the_loopback_and_a_number_stays_one():
     assert addresses.addresses(["localhost"]) == ["127.0.0.1"] and addresses.addresses(["192.0.2.7"]) == ["192.0.2.7"]
+
+
+def test_this_nodes_outer_address_is_found_also_without_a_way_out(monkeypatch, capsys):
+    monkeypatch.setattr(addresses.sys, "argv", ["addresses", "--own"])
+    assert addresses.main() == 0
+    socket.inet_aton(capsys.readouterr().out.strip())
+
+    def no_way(*args):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(addresses.socket, "socket", no_way)
+    monkeypatch.setattr(addresses.socket, "gethostbyname", lambda name: "192.0.2.9")
+    assert addresses.own() == "192.0.2.9"
+    monkeypatch.setattr(addresses.socket, "gethostbyname", no_way)
+    assert addresses.own() == "127.0.0.1"
 
 
 def test_the_head_has_the_address_by_which_the_others_are_reached(monkeypatch):

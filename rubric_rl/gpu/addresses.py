@@ -2,6 +2,7 @@
 
 For example:
     python -m rubric_rl.gpu.addresses host1 host2
+    python -m rubric_rl.gpu.addresses --own       # where slime serves on this node, as it finds that out
 """
 
 import socket
@@ -22,6 +23,19 @@ def addresses(hosts: list[str]) -> list[str]:
     return found
 
 
+def own() -> str:
+    """This node's outer address: slime's router and engines are there, also on a single node."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("8.8.8.8", 80))  # sends nothing
+            return probe.getsockname()[0]
+    except OSError:  # no way out of here
+        try:
+            return socket.gethostbyname(socket.gethostname())
+        except OSError:
+            return "127.0.0.1"
+
+
 def _number(host: str) -> str:
     try:
         return socket.gethostbyname(host)
@@ -33,7 +47,7 @@ def _number(host: str) -> str:
 def main() -> int:
     """Prints them on one line; returns the exit status."""
     try:
-        print(*addresses(sys.argv[1:]))
+        print(*([own()] if sys.argv[1:] == ["--own"] else addresses(sys.argv[1:])))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
