@@ -1,4 +1,4 @@
-"""What an evaluation asks about: rows, and answers from a file or the policy behind any endpoint (stages 1 and 2)."""
+"""What an evaluation grades: rows of a rubric file, and answers from a file or a served policy (stages 1 and 2)."""
 
 import json
 import random
@@ -9,40 +9,40 @@ from pathlib import Path
 
 from rubric_rl.endpoints import OpenAI, SGLang
 from rubric_rl.healthbench import to_row
+from rubric_rl.records import is_record
 from rubric_rl.schema import DataError, Row, UserError, read_jsonl, read_jsonl_offsets, row_from_metadata
 from rubric_rl.settings import GraderSettings
-from rubric_rl.store import Storing
+from rubric_rl.store import StoringClient
 
 
 class RowFile:
     """A rubric file: raw HealthBench rows, or those of data_preprocess.py.
 
-    Checked before the first call, and read row by row.
+    Checked as a whole at the start; then read row by row.
     """
 
     def __init__(self, path: str, limit: int = 0):
-        """`limit` rows are drawn as simple-evals draws them.
+        """With `limit`, that many rows are drawn, the same ones that simple-evals draws.
 
-        Raises DataError for a broken row or a prompt_id that comes twice.
+        Raises DataError for a broken row or a repeated prompt_id.
         """
-        self.path, self.rubrics = path, {}  # prompt_id -> number of criteria
+        self.path, self.criteria = path, {}  # prompt_id -> number of criteria
         for number, row in self._rows():
-            if row.prompt_id in self.rubrics:
-                raise DataError(
-                    f"{path}:{number}, prompt_id {row.prompt_id}: duplicate of an earlier line; leave one of them out"
-                )
-            self.rubrics[row.prompt_id] = len(row.rubric)
-        if not self.rubrics:
+            if row.prompt_id in self.criteria:
+                where = f"{path}:{number}, prompt_id {row.prompt_id}"
+                raise DataError(f"{where}: duplicate of an earlier line; leave one of them out")
+            self.criteria[row.prompt_id] = len(row.rubric)
+        if not self.criteria:
             raise DataError(f"{path}: holds no rows")
-        if 0 < limit < len(self.rubrics):
-            self.choose(set(random.Random(0).sample(list(self.rubrics), limit)))
+        if 0 < limit < len(self.criteria):
+            self.keep(set(random.Random(0).sample(list(self.criteria), limit)))
 
-    def choose(self, prompt_ids) -> None:
+    def keep(self, prompt_ids) -> None:
         """Keeps only the rows with one of these ids."""
-        self.rubrics = {key: count for key, count in self.rubrics.items() if key in prompt_ids}
+        self.criteria = {key: count for key, count in self.criteria.items() if key in prompt_ids}
 
     def __iter__(self) -> Iterator[Row]:
-        return (row for _, row in self._rows() if row.prompt_id in self.rubrics)
+        return (row for _, row in self._rows() if row.prompt_id in self.criteria)
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         for number, item in read_jsonl(self.path):
@@ -54,7 +54,7 @@ class RowFile:
 
 @dataclass(frozen=True)
 class Answer:
-    """A raw response, thoughts and special tokens included; `truncated` tells that it was cut at the length limit."""
+    """A raw response, thoughts and special tokens included; `truncated`: it was cut at the length limit."""
 
     response: str
     truncated: bool = False
@@ -64,31 +64,32 @@ class Answer:
 class AnswerFile:
     """JSONL of {"prompt_id", "answer"} and optionally "truncated"; lines of the same prompt are its repeats, in order.
 
-    An evaluation's or a training run's verdict records are such a file too. Only places in the file are kept in memory.
+    Verdict records, of an evaluation or a training run, are such a file too. Only offsets are kept in memory.
     """
 
     def __init__(self, path: str | Path):
         """Raises DataError naming file and line for a line without prompt_id and answer."""
         self.path = Path(path)
-        self._places: dict[str, dict[int, int]] = {}  # prompt_id -> the answer's number or index -> offset
+        self._offsets: dict[str, dict[int, int]] = {}  # prompt_id -> number of the repeat -> offset of its last line
         if not self.path.is_file():
             raise DataError(f"{path}: no such file; give --answers a JSONL file of prompt_id and answer")
         for number, offset, item in read_jsonl_offsets(self.path):
             if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str) or not _has_answer(item):
                 raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; fix the line')
-            if item["answer"] is not None or item["status"] != "ungraded":  # the policy failed: there is no answer
-                places = self._places.setdefault(item["prompt_id"], {})
-                places[item["index"] if "verdicts" in item else len(places)] = offset
+            if item["answer"] is None and item["status"] == "ungraded":  # the policy failed: there is no answer
+                continue
+            offsets = self._offsets.setdefault(item["prompt_id"], {})
+            offsets[item["index"] if is_record(item) else len(offsets)] = offset
 
     @property
     def counts(self) -> Counter:
         """How many answers each prompt_id has."""
-        return Counter({prompt_id: len(places) for prompt_id, places in self._places.items()})
+        return Counter({prompt_id: len(offsets) for prompt_id, offsets in self._offsets.items()})
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row."""
         with self.path.open("rb") as file:
-            file.seek(list(self._places[row.prompt_id].values())[repeat])
+            file.seek(list(self._offsets[row.prompt_id].values())[repeat])
             item = json.loads(file.readline())
         return Answer(item["answer"] or "", item.get("truncated") is True or item.get("status") == "truncated")
 
@@ -98,8 +99,8 @@ def _has_answer(item: dict) -> bool:
     return isinstance(answer, str) or (answer is None and item.get("status") in ("no_answer", "ungraded"))
 
 
-class _Generate(SGLang):
-    """SGLang's own route, asked for an answer to messages."""
+class _GenerateAnswer(SGLang):
+    """SGLang's /generate, asked for an answer to a conversation instead of a verdict."""
 
     def body(self, content: list[dict], schema: dict, seed: int) -> dict:
         body = super().body("", schema, seed)
@@ -107,8 +108,8 @@ class _Generate(SGLang):
         return body | {"text": self._template.render(content, self._settings.thinking)}
 
 
-class _Chat(OpenAI):
-    """A chat endpoint, asked for an answer to messages."""
+class _ChatAnswer(OpenAI):
+    """A chat endpoint, asked for an answer to a conversation instead of a verdict."""
 
     def body(self, content: list[dict], schema: dict, seed: int) -> dict:
         body = super().body("", schema, seed) | {"messages": content}
@@ -116,17 +117,17 @@ class _Chat(OpenAI):
         return body | self._settings.extra_body
 
 
-class Policy(Storing):
-    """Answers prompts; retries, limits and the store are the grader client's."""
+class Policy(StoringClient):
+    """A served policy that answers prompts, with the grader client's retries, limits and store."""
 
-    speaker = "policy"
+    role = "policy"
 
     def __init__(self, settings: GraderSettings):
         try:
             super().__init__(settings)
         except UserError as error:  # its flags begin with --policy-
             raise UserError(str(error).replace("grader_", "policy_")) from None
-        self._endpoint = _Generate(settings, "") if settings.api == "sglang" else _Chat(settings)
+        self._endpoint = _GenerateAnswer(settings, "") if settings.api == "sglang" else _ChatAnswer(settings)
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row; raises Unavailable as GraderClient.ask does."""

@@ -1,4 +1,4 @@
-"""Fetches a published file once: resumed where it broke off, checked, then kept (stage 1, prompt)."""
+"""Downloads a published file once: resumed after a broken connection, checked, then kept (stage 1, prompt)."""
 
 import hashlib
 import http.client
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from rubric_rl.schema import DataError
 
-ATTEMPTS = 8  # in a row without a single new byte, before it is given up
+ATTEMPTS = 8  # in a row without a single new byte, before giving up
 CHUNK = 1 << 18
 TIMEOUT = 60.0  # seconds
 
@@ -28,10 +28,10 @@ class Published:
 
 
 def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
-    """The checked file in `folder`, from there if it was fetched before, else from `base_url`.
+    """The path of the checked file in `folder`; it is downloaded from `base_url` unless it is there already.
 
-    A broken connection is taken up again where it ended, also by the next run. Raises DataError when the server
-    refuses, sends nothing new in 8 attempts, or sends other bytes than the published ones.
+    A download that broke off is resumed, also by the next run. Raises DataError when the server refuses, sends nothing
+    new in 8 attempts, or sends other bytes than the published ones.
     """
     folder = Path(folder)
     path, part = folder / file.name, folder / f"{file.name}.part"
@@ -41,10 +41,8 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     _receive(f"{base_url.rstrip('/')}/{file.name}", part, file)
     if (found := digest(part)) != file.sha256:
         part.unlink()
-        raise DataError(
-            f"{file.name}: sha256 {found[:12]}... is not the published {file.sha256[:12]}...; "
-            "run it again, or pass --source"
-        )
+        found = f"sha256 {found[:12]}... is not the published {file.sha256[:12]}..."
+        raise DataError(f"{file.name}: {found}; run it again, or pass --source")
     os.replace(part, path)
     return path
 
@@ -68,9 +66,8 @@ def _receive(url: str, part: Path, file: Published) -> None:
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
             failures = 0 if part.is_file() and part.stat().st_size > have else failures + 1
             if failures >= ATTEMPTS:
-                raise DataError(
-                    f"{url}: {problem}, {ATTEMPTS} times; run it again to go on, or pass a local copy with --source"
-                )
+                hint = "run it again to resume, or pass a local copy with --source"
+                raise DataError(f"{url}: {problem}, {ATTEMPTS} times; {hint}")
             time.sleep(min(0.1 * 2**failures, 5.0) if failures else 0)
 
 

@@ -6,7 +6,7 @@
         --grader-config configs/grader.yaml --grader-api openai --grader-url URL --grader-model NAME \\
         --grader-api-key-env VARIABLE
 
-Run the same command again after any end: it goes on, and asks nothing twice.
+If it is interrupted, run the same command again: it resumes, and asks nothing twice.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.answers import AnswerFile, Policy, RowFile
+from rubric_rl.download import digest
 from rubric_rl.endpoints import Unavailable
 from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings, prices
 from rubric_rl.grade import Grading, grade
@@ -28,12 +29,12 @@ from rubric_rl.rules import penalty_from
 from rubric_rl.runs import Run
 from rubric_rl.schema import Criterion, DataError, Row, UserError
 from rubric_rl.settings import GraderSettings, written_settings
-from rubric_rl.store import Store, Storing, file_digest, settings_of
+from rubric_rl.store import Store, StoringClient, settings_of
 from rubric_rl.summary import Summary
 from rubric_rl.table import comparison_lines, summary_lines
 from rubric_rl.work import GaveUp, Progress, work_through
 
-OF_GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix")
+GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix")  # settings that mean nothing for the policy
 
 
 @dataclass
@@ -42,17 +43,16 @@ class Evaluation:
 
     rows: RowFile
     answers: AnswerFile | Policy
-    grader: Storing
+    grader: StoringClient
     store: Store
     name: str
-    repeats: dict[str, int]  # prompt_id -> answers
+    repeats: dict[str, int]  # prompt_id -> number of its answers
+    progress: Progress
 
-    async def run(self, give_up_after: int) -> None:
+    async def run(self) -> None:
         """Grades every answer that has no result yet."""
-        total = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.rubrics.items())
-        self.progress = Progress(total, "criteria", give_up_after)
         try:
-            await work_through(self._jobs(), self._one, self.grader.settings.concurrency)
+            await work_through(self._jobs(), self._grade, self.grader.settings.concurrency)
         finally:
             self.progress.bar.close()
 
@@ -65,7 +65,7 @@ class Evaluation:
                 else:
                     yield row, repeat, key
 
-    async def _one(self, job: tuple[Row, int, str]) -> None:
+    async def _grade(self, job: tuple[Row, int, str]) -> None:
         row, repeat, key = job
         try:
             answer = await self.answers.get(row, repeat, key)
@@ -92,26 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
     add("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
     add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")
-    add("--limit", type=int, default=0, help="only so many prompts, drawn as simple-evals draws them")
+    add("--limit", type=int, default=0, help="only this many prompts, the same ones that simple-evals draws")
     add("--name", default="", help="name of the run in tables (default: the policy's model or the answers file)")
-    add("--moved", action="store_true", help="go on although an endpoint has another URL now")
-    add("--against", metavar="RUN", help="also the paired difference to this earlier run, RUN -> this one")
-    add(
-        "--length-penalty",
-        default="hard",
-        help="of the length-adjusted figure: full, hard, consensus or a number (default: %(default)s)",
-    )
-    add(
-        "--give-up-after",
-        type=int,
-        default=50,
-        help="ungraded answers in a row that end the run (default: %(default)s; 0: never)",
-    )
+    add("--moved", action="store_true", help="resume although an endpoint has another URL now")
+    add("--against", metavar="RUN", help="also print the paired difference, this run minus this earlier RUN")
+    add("--length-penalty", default="hard", help="for the length-adjusted score: full, hard, consensus or a number")
+    add("--give-up-after", type=int, default=50, help="stop after this many ungraded answers in a row; 0: never")
     add("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
     add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)")
-    add_endpoint_flags(parser, "policy", "policy", OF_GRADER_ONLY)
+    add_endpoint_flags(parser, "policy", "policy", GRADER_ONLY)
     return parser
 
 
@@ -130,70 +121,64 @@ def _settings(args: argparse.Namespace) -> tuple[GraderSettings | None, GraderSe
 
 
 def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
+    """How many answers to each prompt are graded. Drops the rows without an answer, if --allow-missing permits."""
     if answers is None:
-        return dict.fromkeys(rows.rubrics, max(args.repeats, 1))
-    counts = answers.counts
-    missing = [prompt_id for prompt_id in rows.rubrics if not counts[prompt_id]]
-    if len(missing) == len(rows.rubrics) or (missing and not args.allow_missing):
-        raise DataError(
-            f"{args.answers}: no answer to {len(missing)} of {len(rows.rubrics)} prompts, e.g. {missing[0]}; "
-            "add --allow-missing to leave them out"
-        )
-    rows.choose(counts)
-    return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.rubrics}
+        return dict.fromkeys(rows.criteria, max(args.repeats, 1))
+    counts, total = answers.counts, len(rows.criteria)
+    missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
+    if len(missing) == total or (missing and not args.allow_missing):
+        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
+        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
+    rows.keep(counts)
+    return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.criteria}
 
 
 class Plan:
-    """Everything that the flags describe, checked before the first call."""
+    """The evaluation that the flags describe, checked before the first call."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.policy, self.grader = _settings(args)
         self.rows, self.answers = RowFile(args.rows, args.limit), AnswerFile(args.answers) if args.answers else None
         self.repeats = _repeats(args, self.rows, self.answers)
-        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.rubrics.items())
+        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.criteria.items())
         self.prices = {who: prices(getattr(args, f"{who}_price")) for who in ("grader", "policy")}
         self.penalty = penalty_from(args.length_penalty)
         self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
-        default = (
-            Path(args.answers).stem
-            if args.answers
-            else Path(args.policy_model or args.policy_tokenizer or "policy").name
-        )
-        self.name = args.name or default
+        model = Path(args.policy_model or args.policy_tokenizer or "policy").name
+        self.name = args.name or (Path(args.answers).stem if args.answers else model)
 
     def identity(self) -> dict:
-        """All that a result depends on."""
-        answers = (
-            {"sha256": file_digest(self.args.answers)}
-            if self.answers
-            else {"policy": settings_of(self.policy, OF_GRADER_ONLY)}
-        )
+        """Everything that a result depends on."""
+        if self.answers:
+            answers = {"sha256": digest(self.args.answers)}
+        else:
+            answers = {"policy": settings_of(self.policy, GRADER_ONLY)}
+        empty = [{"role": "user", "content": ""}]
         return {
             "kind": "evaluate",
             "name": self.name,
-            "rows": {"sha256": file_digest(self.args.rows), "limit": self.args.limit},
+            "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
             "answers": answers,
             "repeats": self.args.repeats,
             "grader": settings_of(self.grader),
-            "grader_prompt": grader_prompt(
-                self.grader.mode, [{"role": "user", "content": ""}], "", [Criterion("", 1.0)]
-            ),
+            "grader_prompt": grader_prompt(self.grader.mode, empty, "", [Criterion("", 1.0)]),
         }
 
     async def run(self) -> None:
-        """Asks and grades; the folder --out then holds one record per answer."""
+        """Asks and grades, and leaves one record per answer in the folder --out."""
         async with AsyncExitStack() as stack:
             answers = self.answers or await stack.enter_async_context(Policy(self.policy))
-            grader = await stack.enter_async_context(Storing(self.grader))
+            grader = await stack.enter_async_context(StoringClient(self.grader))
             store = stack.enter_context(Store(self.args.out, self.identity(), moved=self.args.moved))
             grader.store = store
             if not self.answers:
                 answers.store = store
-            await Evaluation(self.rows, answers, grader, store, self.name, self.repeats).run(self.args.give_up_after)
+            progress = Progress(self.criteria, self.args.give_up_after)
+            await Evaluation(self.rows, answers, grader, store, self.name, self.repeats, progress).run()
 
     def report(self) -> dict:
-        """Writes result.json, prints it, and returns it; it accounts for every criterion that was to be asked."""
+        """Writes result.json, prints it, and returns it; it accounts for every criterion of the plan."""
         summary = Summary(Run(self.args.out), penalty=self.penalty)
         result = summary.result({who: value for who, value in self.prices.items() if value})
         result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
@@ -214,7 +199,7 @@ def main() -> int:
         except GaveUp as error:
             stopped = str(error)
         except KeyboardInterrupt:
-            stopped = "interrupted; run the same command again to go on"
+            stopped = "interrupted; run the same command again to resume"
         result = plan.report()
     except (UserError, OSError) as error:
         print(f"error: {stopped or error}", file=sys.stderr)
@@ -225,11 +210,8 @@ def main() -> int:
     if ungraded := result["answers"]["ungraded"]:
         causes = Counter(record["error"] for record in Run(args.out) if record["status"] == "ungraded")
         cause, count = causes.most_common(1)[0]
-        print(
-            f"error: {ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}; "
-            "the same command asks for them again",
-            file=sys.stderr,
-        )
+        what = f"{ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}"
+        print(f"error: {what}; the same command asks for them again", file=sys.stderr)
     return 1 if ungraded else 0
 
 

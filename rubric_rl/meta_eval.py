@@ -1,15 +1,16 @@
-"""Holds a grader's verdicts against physicians' on HealthBench's meta-evaluation rows (stage 6, evaluation).
+"""Compares a grader's verdicts with physicians' on HealthBench's meta-evaluation rows (stage 6, evaluation).
 
     python -m rubric_rl.meta_eval --rows META.jsonl --out runs/meta --grader-config configs/grader.yaml \\
         --grader-url http://127.0.0.1:30000 --grader-tokenizer MODEL [--against runs/meta_before]
 
-Run the same command again after any end: it goes on, and asks nothing twice.
+If it is interrupted, run the same command again: it resumes, and asks nothing twice.
 """
 
 import argparse
 import asyncio
 import hashlib
 import json
+import math
 import random
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.agreement import Agreement, change
+from rubric_rl.download import digest
 from rubric_rl.endpoints import Unavailable
 from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings
 from rubric_rl.grade import Grading, ask_verdicts
@@ -25,7 +27,7 @@ from rubric_rl.meta_table import agreement_lines, change_lines
 from rubric_rl.prompt import graded_text, grader_prompt
 from rubric_rl.schema import Criterion, DataError, Row, UserError, read_jsonl, read_jsonl_offsets
 from rubric_rl.settings import written_settings
-from rubric_rl.store import Store, Storing, file_digest, settings_of
+from rubric_rl.store import Store, StoringClient, settings_of
 from rubric_rl.work import GaveUp, Progress, work_through
 
 RESULTS = "meta/rows.jsonl"
@@ -33,7 +35,7 @@ RESULTS = "meta/rows.jsonl"
 
 @dataclass(frozen=True)
 class MetaRow:
-    """One answer with one criterion and the physicians' labels of it; `prompt` tells prompts apart."""
+    """One answer with one criterion and the physicians' labels; `prompt` identifies the prompt."""
 
     key: str
     prompt: str
@@ -44,7 +46,7 @@ class MetaRow:
     physicians: list[str]
 
     def record(self, grading: Grading, verdict: bool | None, probability: float | None, explanation: str) -> dict:
-        """The result as JSON; everything that the figures need."""
+        """The result as JSON, with everything that the figures need."""
         return {
             "prompt": self.prompt,
             "category": self.category,
@@ -64,7 +66,7 @@ class MetaRow:
 class MetaFile:
     """Meta-evaluation rows, read one by one: prompt, completion, rubric (the criterion), category, binary_labels.
 
-    A row may carry `points`, which the grader is then shown as in training; HealthBench's rows have none.
+    A row may have `points`, which the grader then sees as in training; HealthBench's rows have none.
     """
 
     def __init__(self, path: str, limit: int = 0):
@@ -89,14 +91,15 @@ class MetaFile:
 
 def _meta_row(item, path: str, number: int) -> MetaRow:
     where = f"{path}:{number}"
-    texts = isinstance(item, dict) and all(
-        isinstance(item.get(name), str) for name in ("completion", "rubric", "category")
-    )
+    names = ("completion", "rubric", "category")
+    texts = isinstance(item, dict) and all(isinstance(item.get(name), str) for name in names)
     messages = item.get("prompt") if texts else None
     if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
-        raise DataError(
-            f"{where}: not a meta-evaluation row with prompt, completion, rubric and category; check the file"
-        )
+        wanted = "prompt, completion, rubric and category"
+        raise DataError(f"{where}: not a meta-evaluation row with {wanted}; check the file")
+    points = item.get("points") or 0.0
+    if isinstance(points, bool) or not isinstance(points, (int, float)) or not math.isfinite(points):
+        raise DataError(f"{where}: points must be a finite number, not {points!r:.40}")
     labels, physicians = item["binary_labels"], item.get("anonymized_physician_ids") or []
     if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
         raise DataError(f"{where}: binary_labels must be a list of true and false")
@@ -104,7 +107,7 @@ def _meta_row(item, path: str, number: int) -> MetaRow:
         raise DataError(f"{where}: {len(labels)} labels, but another number of anonymized_physician_ids")
     digest = hashlib.blake2b(json.dumps(messages).encode(), digest_size=8).hexdigest()
     prompt = str(item.get("prompt_id") or digest)
-    row = Row(prompt, tuple(messages), (Criterion(item["rubric"], item.get("points") or 0.0),))
+    row = Row(prompt, tuple(messages), (Criterion(item["rubric"], points),))
     return MetaRow(str(number), prompt, row, item["completion"], item["category"], labels, [str(p) for p in physicians])
 
 
@@ -112,9 +115,9 @@ def _is_message(message) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
-async def judge(rows: MetaFile, grader: Storing, store: Store, give_up_after: int) -> None:
+async def judge(rows: MetaFile, grader: StoringClient, store: Store, give_up_after: int) -> None:
     """Asks for the verdict on every row that has none yet."""
-    progress = Progress(len(rows.chosen), "criteria", give_up_after)
+    progress = Progress(len(rows.chosen), give_up_after)
 
     def jobs() -> Iterator[MetaRow]:
         for row in rows:
@@ -161,20 +164,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
-    parser.add_argument("--limit", type=int, default=0, help="only so many rows, drawn as simple-evals draws them")
-    parser.add_argument("--moved", action="store_true", help="go on although the endpoint has another URL now")
-    parser.add_argument("--against", metavar="RUN", help="also the change from this earlier run to this one")
-    parser.add_argument(
-        "--give-up-after",
-        type=int,
-        default=50,
-        help="ungraded rows in a row that end the run (default: %(default)s; 0: never)",
-    )
-    parser.add_argument("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
+    add = parser.add_argument
+    add("--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta")
+    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
+    add("--limit", type=int, default=0, help="only this many rows, the same ones that simple-evals draws")
+    add("--moved", action="store_true", help="resume although the endpoint has another URL now")
+    add("--against", metavar="RUN", help="also print the change from this earlier run to this one")
+    add("--give-up-after", type=int, default=50, help="stop after this many ungraded rows in a row; 0: never")
+    add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add_endpoint_flags(parser, "grader", "grader", ("truncated",))
     return parser
 
@@ -183,12 +180,12 @@ async def _run(args: argparse.Namespace, rows: MetaFile, settings) -> None:
     sample = grader_prompt(settings.mode, [{"role": "user", "content": ""}], "", [Criterion("", 0.0)])
     identity = {
         "kind": "meta_eval",
-        "rows": {"sha256": file_digest(args.rows), "limit": args.limit},
+        "rows": {"sha256": digest(args.rows), "limit": args.limit},
         "grader": settings_of(settings, ("truncated",)),
         "grader_prompt": sample,
     }
     async with AsyncExitStack() as stack:
-        grader = await stack.enter_async_context(Storing(settings))
+        grader = await stack.enter_async_context(StoringClient(settings))
         grader.store = stack.enter_context(Store(args.out, identity, RESULTS, args.moved))
         await judge(rows, grader, grader.store, args.give_up_after)
 
@@ -217,7 +214,7 @@ def main() -> int:
         except GaveUp as error:
             stopped = str(error)
         except KeyboardInterrupt:
-            stopped = "interrupted; run the same command again to go on"
+            stopped = "interrupted; run the same command again to resume"
         result = _report(args, rows)
     except (UserError, OSError) as error:
         stopped = stopped or str(error)
@@ -225,8 +222,8 @@ def main() -> int:
         print(f"error: {stopped}", file=sys.stderr)
         return 2
     if ungraded := result["rows"]["ungraded"]:
-        print(f"error: {ungraded} rows stayed ungraded and are left out; the same command asks for them again",
-              file=sys.stderr)  # fmt: skip
+        what = f"{ungraded} rows stayed ungraded and are left out"
+        print(f"error: {what}; the same command asks for them again", file=sys.stderr)
     return 1 if ungraded else 0
 
 

@@ -1,4 +1,4 @@
-"""A folder in which every answered call is kept as it ends, so that a killed run can go on (stage 6, evaluation)."""
+"""A folder that keeps every reply as it comes, so that a killed evaluation can be resumed (stage 6, evaluation)."""
 
 import fcntl
 import hashlib
@@ -13,22 +13,21 @@ from rubric_rl.endpoints import Reply
 from rubric_rl.schema import UserError, append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
-_MAY_MOVE = ("url",)  # the last part of a settings key that --moved lets change
 
 
 class Store:
-    """Holds DIR/settings.json (what was asked), DIR/calls.jsonl (a line per reply) and the results (a line per answer).
+    """Keeps DIR/settings.json (what was asked), DIR/calls.jsonl (a line per reply) and the results (a line per answer).
 
-    An answer is finished when its result stands there and is not `ungraded`; only the replies of unfinished ones are
-    held in memory. Use it as a context manager: it locks the folder.
+    An answer is finished when it has a result that is not `ungraded`; only the replies of unfinished answers are kept
+    in memory. Use it as a context manager: it locks the folder.
     """
 
     def __init__(
         self, folder: str | Path, settings: Mapping, results: str = "verdicts/verdicts.jsonl", moved: bool = False
     ):
-        """`settings` are all that a result depends on; `moved` accepts other endpoint URLs than before.
+        """`settings` is everything that a result depends on; `moved` accepts other endpoint URLs than before.
 
-        Raises UserError when the folder belongs to a run with other settings, naming them, or is in use.
+        Raises UserError when the folder belongs to a run with other settings (named in the message), or is in use.
         """
         self.folder, self.results = Path(folder), Path(folder) / results
         self.results.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +36,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(json.loads(json.dumps(settings)), moved)
             self.finished = {r["key"] for _, r in _lines(self.results) if r["status"] != "ungraded"}
-            self._replies = defaultdict(list)  # question -> replies, first to last
+            self._replies = defaultdict(list)  # question -> its replies in order
             for _, call in _lines(self.folder / CALLS):
                 if call["answer"] not in self.finished:
                     self._replies[call["question"]].append(Reply(**call["reply"]))
@@ -45,9 +44,8 @@ class Store:
             self._results = self.results.open("a+b", buffering=0)
         except OSError as error:
             self._lock.close()
-            raise UserError(
-                f"{self.folder}: in use by another run, or not writable ({error.strerror}); choose another --out"
-            ) from None
+            why = f"in use by another run, or not writable ({error.strerror})"
+            raise UserError(f"{self.folder}: {why}; choose another --out") from None
         except BaseException:
             self._lock.close()
             raise
@@ -64,46 +62,40 @@ class Store:
         if path.exists():
             (_, old), *_ = read_jsonl(path)
             before, now = _flat(old), _flat(settings)
-            differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-            if moved:
-                differing = [key for key in differing if key.rpartition(".")[2] not in _MAY_MOVE]
-            if differing:
-                shown = "; ".join(
-                    f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing
-                )
-                only_url = all(key.rpartition(".")[2] in _MAY_MOVE for key in differing)
-                hint = " (the same model at another place: add --moved)" if only_url else ""
-                raise UserError(
-                    f"{self.folder}: holds a run with other settings: {shown}; "
-                    f"choose another --out or the old settings{hint}"
-                )
+            changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+            beyond_url = [key for key in changed if key.rpartition(".")[2] != "url"]
+            if refused := beyond_url if moved else changed:
+                shown = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in refused)
+                hint = "choose another --out or the old settings"
+                hint += "" if beyond_url else " (the same model at another place: add --moved)"
+                raise UserError(f"{self.folder}: holds a run with other settings: {shown}; {hint}")
         write_jsonl(path, [settings])
 
     def recall(self, question: str) -> Reply | None:
-        """The stored reply to a question, each one once: what was asked twice was answered twice."""
+        """The next stored reply to a question; each is given out once, since what was asked twice has two replies."""
         replies = self._replies.get(question)
         return replies.pop(0) if replies else None
 
     def keep(self, answer: str, question: str, reply: Reply) -> None:
-        """Stores a reply that has just come, in one write."""
+        """Stores a new reply."""
         append_line(self._calls, {"answer": answer, "question": question, "reply": asdict(reply)})
 
     def finish(self, key: str, record: Mapping) -> None:
-        """Stores the result of an answer; a result with status `ungraded` is asked for again in the next run."""
+        """Stores the result of an answer; the next run asks again about an `ungraded` one."""
         append_line(self._results, {"key": key} | record)
         if record["status"] != "ungraded":
             self.finished.add(key)
 
 
-class Storing(GraderClient):
-    """A grader client that asks nothing twice. The routing key must name the answer as the store does."""
+class StoringClient(GraderClient):
+    """A grader client that asks nothing twice. The routing key must be the store's key of the answer."""
 
     store: Store
-    speaker = "grader"  # tells apart who was asked, should policy and grader get the same text
+    role = "grader"  # part of the question: policy and grader may get the same text
 
     async def ask(self, content, schema: dict, seed: int, routing_key: str = "") -> Reply:
-        """As GraderClient.ask, from the store where it can."""
-        parts = json.dumps([self.speaker, routing_key, seed, content]).encode()
+        """As GraderClient.ask, but from the store where possible."""
+        parts = json.dumps([self.role, routing_key, seed, content]).encode()
         question = hashlib.blake2b(parts, digest_size=16).hexdigest()
         reply = self.store.recall(question)
         if reply is None:
@@ -113,15 +105,9 @@ class Storing(GraderClient):
 
 
 def settings_of(client_settings, left_out: tuple[str, ...] = ()) -> dict:
-    """Of grader settings those that a verdict depends on: not how often, how fast or with which key it is asked."""
+    """The settings that a reply depends on: not those of transport (retries, speed, the key)."""
     transport = ("retries", "timeout", "concurrency", "records", "api_key_env", "warm_prefix", *left_out)
     return {name: value for name, value in asdict(client_settings).items() if name not in transport}
-
-
-def file_digest(path: str | Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict]]:
@@ -129,13 +115,11 @@ def _lines(path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _flat(value, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    return {
-        key: one
-        for name, item in value.items()
-        for key, one in _flat(item, f"{prefix}.{name}" if prefix else name).items()
-    }
+    parts = (_flat(item, f"{prefix}.{name}" if prefix else name) for name, item in value.items())
+    return {key: leaf for part in parts for key, leaf in part.items()}
 
 
 def _short(value) -> str:

@@ -1,4 +1,4 @@
-"""Works through a stream of questions, so many at a time, until it ends or nothing answers (stage 6, evaluation)."""
+"""A worker pool with a progress bar that gives up when too many answers fail in a row (stage 6, evaluation)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,34 +13,34 @@ class GaveUp(UserError):
 
 
 class Progress:
-    """The bar, and the count of failures in a row. `done` moves it on; `skip` books what an earlier run did."""
+    """A progress bar over criteria, and the number of failures in a row."""
 
-    def __init__(self, total: int, unit: str, give_up_after: int):
-        self.bar = tqdm(total=total, unit=unit, smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
+    def __init__(self, total: int, give_up_after: int):
+        self.bar = tqdm(total=total, unit="criteria", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
     def skip(self, count: int) -> None:
-        """`count` units are done already: they move the bar, not its rate."""
+        """An earlier run did these `count` criteria: they move the bar, but do not count in its rate."""
         self.bar.initial += count
         self.bar.n += count
 
     def done(self, count: int, error: str = "") -> None:
-        """`count` more units have ended, with an error or well; raises GaveUp after too many errors in a row."""
+        """An answer's `count` criteria have ended, with or without an error; raises GaveUp after too many in a row."""
         self.bar.update(count)
-        self.failures, self.in_a_row = self.failures + bool(error), self.in_a_row + 1 if error else 0
-        if error:
-            self.bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
+        if not error:
+            self.in_a_row = 0
+            return
+        self.failures, self.in_a_row = self.failures + 1, self.in_a_row + 1
+        self.bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
         if self.in_a_row >= self.give_up_after > 0:
-            raise GaveUp(
-                f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}; "
-                "fix that and run the same command again"
-            )
+            what = f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}"
+            raise GaveUp(f"{what}; fix that and run the same command again")
 
 
 async def work_through(jobs: Iterable, work: Callable[..., Awaitable[None]], workers: int) -> None:
-    """Awaits `work(job)` for each job, `workers` at a time; takes the next job only when a worker is free.
+    """Awaits `work(job)` for each job, `workers` at a time; a job is taken from the stream when a worker is free.
 
-    The first exception ends all work and is raised as it is.
+    The first exception cancels all work and is raised.
     """
     stream = iter(jobs)
 

@@ -147,6 +147,10 @@ class TestAnswersThatAreNotAsked:
             plan((files[0], given), "http://127.0.0.1:1", tmp_path / "run")
         assert plan((files[0], given), "http://127.0.0.1:1", tmp_path / "run", "--allow-missing").repeats == {"p1": 2}
 
+    def test_a_line_with_verdicts_that_is_no_whole_record_is_an_answer_too(self, files, tmp_path):
+        given = answers(tmp_path / "a.jsonl", *((f"p{i}", "x", {"verdicts": [True]}) for i in (0, 1, 1, 2)))
+        assert plan((files[0], given), "http://127.0.0.1:1", tmp_path / "run").repeats == {"p0": 1, "p1": 2, "p2": 1}
+
     def test_a_run_s_records_can_be_graded_again_by_another(self, files, tmp_path):
         evaluate(FakeEngine(verdict(False)), files, tmp_path / "run")
         again = (files[0], tmp_path / "run" / "verdicts" / "verdicts.jsonl")
@@ -312,7 +316,7 @@ class TestRows:
     def test_a_limit_draws_as_simple_evals_does(self, tmp_path):
         rows = raw_rows(tmp_path / "many.jsonl", count=30)
         given = answers(tmp_path / "a.jsonl", *((f"p{i}", "x") for i in range(30)))
-        drawn = plan((rows, given), "http://127.0.0.1:1", tmp_path / "run", "--limit", "5").rows.rubrics
+        drawn = plan((rows, given), "http://127.0.0.1:1", tmp_path / "run", "--limit", "5").rows.criteria
         assert set(drawn) == {f"p{i}" for i in random.Random(0).sample(range(30), 5)}
 
 

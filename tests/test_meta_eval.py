@@ -163,6 +163,10 @@ def run(engine, meta, out, *flags) -> dict:
     return _report(*asyncio.run(ask()))
 
 
+MESSAGES = [{"role": "user", "content": "x"}]
+ROW = {"prompt": MESSAGES, "completion": "c", "rubric": "r", "category": "k", "binary_labels": [True]}
+
+
 class TestRun:
     def test_asks_each_row_once_without_points_and_resumes(self, meta, tmp_path, monkeypatch, capsys):
         skip_pauses(monkeypatch)
@@ -199,26 +203,17 @@ class TestRun:
 
     @pytest.mark.parametrize(
         "row, message",
-        [({"binary_labels": [True], "prompt": "text"}, ":1: not a meta-evaluation row"),
-         ({"prompt": [{"role": "user", "content": "x"}], "completion": "c", "rubric": "r", "category": "k",
-           "binary_labels": [1]}, ":1: binary_labels"),
-         ({"prompt": []}, "no row has binary_labels")],
-    )  # fmt: skip
+        [
+            ({"binary_labels": [True], "prompt": "text"}, ":1: not a meta-evaluation row"),
+            (ROW | {"binary_labels": [1]}, ":1: binary_labels"),
+            (ROW | {"points": "five"}, ":1: points must be a finite number, not 'five'"),
+            ({"prompt": []}, "no row has binary_labels"),
+        ],
+    )
     def test_what_cannot_be_asked_is_one_line(self, tmp_path, monkeypatch, capsys, row, message):
         (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            [
-                "meta_eval",
-                "--rows",
-                str(tmp_path / "m.jsonl"),
-                "--out",
-                str(tmp_path / "o"),
-                "--grader-url",
-                "http://x",
-            ],
-        )
+        words = f"meta_eval --rows {tmp_path}/m.jsonl --out {tmp_path}/o --grader-url http://x"
+        monkeypatch.setattr(sys, "argv", words.split())
         assert main() == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ") and message in said and said.count("\n") == 1
