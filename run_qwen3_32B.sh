@@ -37,7 +37,7 @@ MEMORY_ARGS=(
    --recompute-num-layers 1
    --use-dynamic-batch-size
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
-   --save-interval 200                  # 459 GB each, 7 of them (python -m rubric_rl.gpu.memory)
+   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 459 GB (rubric_rl.gpu.memory)
 )
 
 launch "$@"

@@ -36,7 +36,7 @@ MEMORY_ARGS=(
    --recompute-num-layers 1
    --use-dynamic-batch-size
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
-   --save-interval 100                  # 115 GB each, 13 of them (python -m rubric_rl.gpu.memory)
+   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 115 GB (rubric_rl.gpu.memory)
 )
 
 launch "$@"

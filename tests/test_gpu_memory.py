@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rubric_rl.gpu.memory import checkpoint_bytes, host_bytes, plan_of, shape_of, training_parts
+from rubric_rl.gpu.memory import checkpoint_bytes, checkpoints, host_bytes, plan_of, shape_of, training_parts
 from rubric_rl.gpu.model_args import model_args
 from rubric_rl.gpu.words import Words
 from rubric_rl.qwen3 import read_network
@@ -96,6 +96,21 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
     shape = shape_of(words)
     assert asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
     assert shape.tied and shape.vocab == 1367 and words.number("rotary-base") == network.rope_theta == 1e6
+
+
+@pytest.mark.parametrize(
+    "flags, done, steps",
+    [
+        ("--num-epoch 3 --save-interval 4", 0, [4, 8, 10, 12, 16, 20, 24, 28, 30]),  # slime saves at each epoch's end
+        ("--num-epoch 3 --save-interval 4", 12, [16, 20, 24, 28, 30]),
+        ("--num-epoch 3 --num-rollout 30 --save-interval 4", 0, [4, 8, 12, 16, 20, 24, 28, 30]),
+        ("--num-rollout 3 --save-interval 4", 0, [3]),
+        ("--num-epoch 3", 0, []),
+    ],
+)
+def test_checkpoints_are_counted_as_slime_writes_them(flags, done, steps):
+    words = Words(["--rollout-batch-size", "10", *flags.split()])
+    assert checkpoints(words, 105, done) == len(steps)
 
 
 # ---- the command that docs/gpu_runs.md names, and its table

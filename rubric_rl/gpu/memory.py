@@ -5,7 +5,6 @@ For example:
 """
 
 import argparse
-import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -104,6 +103,15 @@ def rollouts(words: Words, rows: int) -> int:
     return int(words.number("num-rollout")) or int(words.number("num-epoch", 1)) * (rows // batch)
 
 
+def checkpoints(words: Words, rows: int, done: int = 0) -> int:
+    """How many slime writes after `done` rollouts: each --save-interval, each end of an epoch, and the last rollout."""
+    if not (interval := int(words.number("save-interval"))):
+        return 0
+    total, epochs = rollouts(words, rows), int(words.number("num-epoch", 1))
+    epoch = total if words.number("num-rollout") else max(total // epochs, 1)  # slime counts epochs only without it
+    return sum(step % interval == 0 or step % epoch == 0 or step == total for step in range(done + 1, total + 1))
+
+
 def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> list[str]:
     """The report, one line a figure."""
     plan = plan_of(words)
@@ -121,7 +129,7 @@ def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> l
                 f"at {plan.shape.kv_bytes:,} bytes")  # fmt: skip
     text.append(f"  node          host memory  {host_bytes(plan) / GB:7.1f} GB  = what sleeps or is offloaded there")
     count, size = rollouts(words, rows), checkpoint_bytes(plan.shape)
-    saves = math.ceil(count / words.number("save-interval", count))
+    saves = checkpoints(words, rows)
     text.append(f"  disk          checkpoints  {saves * size / GB:7.0f} GB  = {saves} x {size / GB:.0f} GB "
                 "(14 bytes a parameter), none is removed")  # fmt: skip
     return text + _hours(plan, count, load)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rubric_rl.gpu import rows
-from rubric_rl.gpu.memory import GB, checkpoint_bytes, plan_of, rollouts, training_parts
+from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts, training_parts
 from rubric_rl.gpu.words import Words
 from rubric_rl.schedule import schedule
 from rubric_rl.schema import UserError
@@ -144,18 +144,14 @@ def gpus(words: Words, options) -> Iterator[str]:
 
 def disk(words: Words, options) -> Iterator[str]:
     """Room for the checkpoints still to come; slime removes none."""
-    save, interval = Path(words.text("save", ".")), words.number("save-interval")
-    if not interval:
-        return
-    prompts = rows.count(words)
+    save = Path(words.text("save", "."))
     done = save / "latest_checkpointed_iteration.txt"
     text = done.read_text().strip() if done.is_file() else ""
-    left = rollouts(words, prompts) - (int(text) + 1 if text.isdecimal() else 0)
+    saves = checkpoints(words, rows.count(words), int(text) + 1 if text.isdecimal() else 0)
     size = checkpoint_bytes(plan_of(words).shape)
-    saves = -(-left // interval)
     free = shutil.disk_usage(next(folder for folder in (save, *save.absolute().parents) if folder.exists())).free
     if saves * size > free:
-        yield (f"--save {save}: {saves:g} checkpoints of {size / GB:.0f} GB are to come, {free / GB:.0f} GB are free; "
+        yield (f"--save {save}: {saves} checkpoints of {size / GB:.0f} GB are to come, {free / GB:.0f} GB are free; "
                "raise --save-interval or choose another SAVE_PATH")  # fmt: skip
 
 
