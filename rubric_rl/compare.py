@@ -16,16 +16,11 @@ from rubric_rl.table import comparison_lines
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("before", help="an evaluation's --out, or a folder of verdict records")
-    parser.add_argument("after", help="the other one; differences are after - before")
-    parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
-    parser.add_argument(
-        "--weights",
-        nargs=2,
-        default=("", ""),
-        metavar=("BEFORE", "AFTER"),
-        help="weight versions of training runs (default: the last)",
-    )
+    add, names = parser.add_argument, ("BEFORE", "AFTER")
+    add("before", help="an evaluation's --out, or a folder of verdict records")
+    add("after", help="the other one; differences are after - before")
+    add("--split", default="", help="only the train or the eval records of a training run")
+    add("--weights", nargs=2, default=("", ""), metavar=names, help="weight versions of training runs (default: last)")
     add_rule_flags(parser)
     args = parser.parse_args()
     try:
@@ -43,12 +38,10 @@ def _graders(args: argparse.Namespace) -> list[str]:
 
 def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
-    runs = [
-        Run(folder, args.split, weights)
-        for folder, weights in zip((args.before, args.after), args.weights, strict=True)
-    ]
-    before, after = (Summary(run, rule) for run in runs)
-    return [f"before: {runs[0].name}   after: {runs[1].name}   rule: {rule}", *comparison_lines(before, after)]
+    before = Run(args.before, args.split, args.weights[0])
+    after = Run(args.after, args.split, args.weights[1])
+    heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
+    return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
 
 
 if __name__ == "__main__":

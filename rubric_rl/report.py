@@ -1,4 +1,4 @@
-"""Turns one run, or two side by side, into an HTML page and the same as Markdown (stage 6, evaluation).
+"""Reports one run, or two side by side, as an HTML page and as Markdown (stage 6, evaluation).
 
 For example:
     python -m rubric_rl.report runs/eval                                 writes runs/eval/report.html and report.md
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rubric_rl.report_html import page
 from rubric_rl.report_md import markdown
-from rubric_rl.rules import add_rule_flags, rule_from
+from rubric_rl.rules import Rule, add_rule_flags, rule_from
 from rubric_rl.runs import Run
 from rubric_rl.schema import UserError
 from rubric_rl.sides import Side
@@ -20,12 +20,12 @@ from rubric_rl.stats import PENALTIES
 
 
 def write_report(
-    runs: list[Run], rule, out: Path, title: str = "", shown: list[str] = (), examples: int = 5
+    runs: list[Run], rule: Rule, out: Path, title: str = "", shown: list[str] = (), examples: int = 5
 ) -> list[Path]:
-    """Writes out.html and out.md for one run, or for two (before, after); returns the two paths.
+    """Writes OUT.html and OUT.md for one run, or for two (before, after); returns the two paths.
 
-    The Markdown shows the prompts `shown`, or else the `examples` with the lowest score. Raises UserError for an id
-    that no run has.
+    The Markdown shows the answers to the prompts `shown`, by default to the `examples` prompts with the lowest score.
+    Raises UserError for a prompt_id that no run has.
     """
     sides = [Side(run, rule, rule.penalty or PENALTIES["hard"]) for run in runs]
     results = [side.summary.result() for side in sides]
@@ -56,28 +56,24 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", help="an evaluation's --out, or a folder of verdict records")
-    parser.add_argument("--against", help="an earlier run, shown beside it")
-    parser.add_argument("--out", type=Path, help="path of the two files without their ending (default: RUN/report)")
-    parser.add_argument("--title", default="")
-    parser.add_argument(
-        "--prompt-id", action="append", default=[], help="show this prompt in the Markdown; may be repeated"
-    )
-    parser.add_argument(
-        "--examples", type=int, default=5, help="prompts with the lowest score in the Markdown (default: %(default)s)"
-    )
-    parser.add_argument("--split", default="", help="only the train or the eval records of a training run")
-    parser.add_argument("--weights", default="", help="weight version of a training run (default: the last)")
-    parser.add_argument("--against-weights", default="", help="the same for --against")
+    add = parser.add_argument
+    add("run", help="an evaluation's --out, or a folder of verdict records")
+    add("--against", help="an earlier run, shown beside it")
+    add("--out", type=Path, help="path of the two files without their ending (default: RUN/report)")
+    add("--title", default="", help="heading of the report")
+    add("--prompt-id", action="append", default=[], help="show this prompt in the Markdown (repeatable)")
+    add("--examples", type=int, default=5, help="else this many prompts with the lowest score (default: 5)")
+    add("--split", default="", help="only the train or the eval records of a training run")
+    add("--weights", default="", help="weight version of a training run (default: the last)")
+    add("--against-weights", default="", help="the same for --against")
     add_rule_flags(parser)
     args = parser.parse_args()
     try:
         runs = [Run(args.against, args.split, args.against_weights)] if args.against else []
         runs.append(Run(args.run, args.split, args.weights))
         folder = Path(args.run) if Path(args.run).is_dir() else Path(args.run).parent
-        paths = write_report(
-            runs, rule_from(args), args.out or folder / "report", args.title, args.prompt_id, args.examples
-        )
+        out = args.out or folder / "report"
+        paths = write_report(runs, rule_from(args), out, args.title, args.prompt_id, args.examples)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from rubric_rl.svg import Bar, bars, histogram
 _HERE = Path(__file__).parent
 _EDGES = [i / 10 for i in range(-2, 11)]
 ROWS = 15  # of the tables of criteria
+COST_NOTE = "Cost: by how much the run's mean score would rise if this criterion were never failed."
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
@@ -47,10 +48,7 @@ def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _json(name: str, value) -> str:
-    """A data block that no text inside can end.
-
-    Half a surrogate pair, which no page can hold, becomes a question mark.
-    """
+    """A data block that no text inside can close; a lone surrogate, which UTF-8 cannot encode, becomes "?"."""
     text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode().translate(_ESCAPES)
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
@@ -63,14 +61,13 @@ def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequ
         if plot := _plot(kind, names, sides):
             parts.append(f'<div class="card"><h3>{heading}</h3>{plot}</div>')
     scores = [side.summary.metrics[OVERALL].values for side in sides]
-    parts.append(
-        f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>' if any(scores) else ""
-    )
+    if any(scores):
+        parts.append(f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>')
     parts.append(f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>')
     parts.append('<p class="note">Bars are unclipped means, whiskers 95% bootstrap intervals by prompt.</p>')
     for name, side in zip(names, sides, strict=True):
-        parts.append(_criteria(f"Worst criteria{_of(name, names)}", side.worst(ROWS), side, "lost"))
-        parts.append(_criteria(f"Most often unreadable{_of(name, names)}", side.unreadable(ROWS), side, "unreadable"))
+        parts.append(_criteria(f"Worst criteria{_of(name, names)}", side.worst(ROWS), side, COST_NOTE))
+        parts.append(_criteria(f"Most often unreadable{_of(name, names)}", side.unreadable(ROWS), side))
     return "\n".join(parts)
 
 
@@ -84,28 +81,19 @@ def _of(name: str, names: Sequence[str]) -> str:
 
 def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
     cards = []
-    for i, (name, result) in enumerate(zip(names, results, strict=True)):
+    for i, result in enumerate(results):
         key = f'<i class="key run{i}"></i>' if len(names) > 1 else ""
         reference, beside = result["reference"], result["beside"]
         if not reference:
             cards.append(_card("–", f"{key}no answer was graded", ""))
             continue
-        std, low_high, adjusted = (
-            reference[f"{OVERALL}:bootstrap_std"],
-            beside["interval_by_prompt"],
-            beside["length_adjusted"],
-        )
-        cards.append(
-            _card(f"{reference[OVERALL]:.4f}", f"{key}Rubric score, clipped mean (bootstrap std)", f"± {std:.4f}")
-        )
-        cards.append(
-            _card(f"{beside['mean_unclipped']:.4f}", f"{key}unclipped mean, 95% interval by prompt", _range(low_high))
-        )
-        note = (
-            f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters; "
-            f"{beside['characters_per_answer']:.0f} per answer"
-        )
-        cards.append(_card(f"{adjusted['mean_clipped']:.4f}", note, ""))
+        score, std = reference[OVERALL], reference[f"{OVERALL}:bootstrap_std"]
+        cards.append(_card(f"{score:.4f}", f"{key}Rubric score, clipped mean (bootstrap std)", f"± {std:.4f}"))
+        mean, interval = beside["mean_unclipped"], _range(beside["interval_by_prompt"])
+        cards.append(_card(f"{mean:.4f}", f"{key}unclipped mean, 95% interval by prompt", interval))
+        adjusted, characters = beside["length_adjusted"], beside["characters_per_answer"]
+        note = f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters"
+        cards.append(_card(f"{adjusted['mean_clipped']:.4f}", f"{note}; {characters:.0f} per answer", ""))
         if len(result["worst_at_k"]) > 1:
             k, value = list(result["worst_at_k"].items())[-1]
             cards.append(_card(f"{value:.4f}", f"{key}worst of {k} answers to a prompt", ""))
@@ -128,15 +116,16 @@ def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
     tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
     rows = []
     for tag in tags:
-        row = []
-        for name, side in zip(names, sides, strict=True):
-            value = side.summary.mean(tag) if tag in side.summary.metrics else None
-            count = len(side.summary.metrics[tag].values) if value else 0
-            row.append(
-                Bar(*value, f"{name}, {tag}: {value[0]:.4f} {_range(value[1])}, {count} answers") if value else None
-            )
+        row = [_bar(tag, name, side) for name, side in zip(names, sides, strict=True)]
         rows.append((tag.split(":", 1)[1].replace("_", " "), row))
     return bars(rows) if rows else ""
+
+
+def _bar(tag: str, name: str, side: Side) -> Bar | None:
+    if tag not in side.summary.metrics:
+        return None
+    (mean, interval), count = side.summary.mean(tag), len(side.summary.metrics[tag].values)
+    return Bar(mean, interval, f"{name}, {tag}: {mean:.4f} {_range(interval)}, {count} answers")
 
 
 def _account(names: Sequence[str], results: Sequence[dict]) -> str:
@@ -145,39 +134,31 @@ def _account(names: Sequence[str], results: Sequence[dict]) -> str:
     for part in ("answers", "criteria"):
         for name in results[0][part]:
             label = part if name == "all" else f"&emsp;{name.replace('_', ' ')}"
-            rows.append(
-                f"<tr><td>{label}</td>"
-                + "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results)
-                + "</tr>"
-            )
+            cells = "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results)
+            rows.append(f"<tr><td>{label}</td>{cells}</tr>")
     for kind in ("prompt", "cached", "completion"):
         cells = "".join(f'<td class="n">{r["tokens"].get(f"grader_{kind}", 0):,}</td>' for r in results)
         rows.append(f"<tr><td>grader tokens, {kind}</td>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
-def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, kind: str) -> str:
+def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, note: str = "") -> str:
     if not found:
         return f'<h2>{escape(heading)}</h2><p class="note">None.</p>'
     answers = len(side.summary.metrics[OVERALL].values)
-    note = (
-        "Cost: by how much the run's mean score would rise if this criterion were never failed."
-        if kind == "lost"
-        else ""
-    )
     head = (
-        '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th>'
-        '<th class="n">counted as met</th><th class="n">unreadable</th>'
+        '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th><th class="n">counted as met</th>'
+        '<th class="n">unreadable</th><th class="n">cost</th><th></th></tr>'
     )
     rows = []
     for item, tally in found:
-        jump = f'<a class="jump" data-jump="{escape(tally.prompt_id)}">show</a>'
-        cells = [
-            f'<td class="n">{item["points"]:+g}</td>'
+        figures = [tally.answers, f"{tally.met / tally.answers:.0%}", tally.unreadable]
+        figures.append(f"{tally.lost / max(answers, 1):.4f}")
+        rows.append(
+            f'<tr><td class="n">{item["points"]:+g}</td>'
             f'<td class="text"><div class="clamp">{escape(item["criterion"])}</div></td>'
-            f'<td class="n">{tally.answers}</td>'
-        ]
-        cells.append(f'<td class="n">{tally.met / tally.answers:.0%}</td><td class="n">{tally.unreadable}</td>')
-        rows.append(f'<tr>{"".join(cells)}<td class="n">{tally.lost / max(answers, 1):.4f}</td><td>{jump}</td></tr>')
-    table = f'<table>{head}<th class="n">cost</th><th></th></tr>{"".join(rows)}</table>'
+            + "".join(f'<td class="n">{figure}</td>' for figure in figures)
+            + f'<td><a class="jump" data-jump="{escape(tally.prompt_id)}">show</a></td></tr>'
+        )
+    table = f"<table>{head}{''.join(rows)}</table>"
     return f'<h2>{escape(heading)}</h2><div class="card">{table}</div><p class="note">{note}</p>'

@@ -8,6 +8,7 @@ from rubric_rl.summary import OVERALL, paired
 from rubric_rl.table import account_lines, bounds
 
 ROWS = 15  # of the tables of criteria
+WORDS = {True: "met", False: "not met", None: "unreadable"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:-])")
 
 
@@ -40,23 +41,17 @@ def markdown(
 
 
 def _headline(names, sides, results) -> str:
-    lines = [
-        "| run | rubric score | bootstrap std | unclipped mean | 95% by prompt | length-adjusted "
-        "| answers | ungraded | unreadable |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    headings = "run, rubric score, bootstrap std, unclipped mean, 95% by prompt, length-adjusted"
+    lines = _header(*headings.split(", "), "answers", "ungraded", "unreadable")
     for name, result in zip(names, results, strict=True):
         reference, beside = result["reference"], result["beside"]
         figures = ["–"] * 5
         if reference:
-            figures = [
-                f"{reference[OVERALL]:.4f}",
-                f"{reference[f'{OVERALL}:bootstrap_std']:.4f}",
-                f"{beside['mean_unclipped']:.4f}",
-            ]
+            score, std = reference[OVERALL], reference[f"{OVERALL}:bootstrap_std"]
+            figures = [f"{score:.4f}", f"{std:.4f}", f"{beside['mean_unclipped']:.4f}"]
             figures += [bounds(beside["interval_by_prompt"]), f"{beside['length_adjusted']['mean_clipped']:.4f}"]
         counts = [result["answers"]["all"], result["answers"]["ungraded"], result["criteria"]["unreadable"]]
-        lines.append("| " + " | ".join([plain(name), *figures, *map(str, counts)]) + " |")
+        lines.append(_row(plain(name), *figures, *counts))
     if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
         lines.append(
             f"\nPaired difference on {pair['prompts']} prompts: **{pair['difference']:+.4f}**"
@@ -70,18 +65,18 @@ def _parts(kind: str, names, sides) -> str:
     tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
     if not tags:
         return ""
-    lines = [f"\n## By {kind}\n", f"| {kind} |" + "".join(f" {plain(name)} | 95% by prompt |" for name in names)]
-    lines.append("|---" * (1 + 2 * len(names)) + "|")
+    headings = [cell for name in names for cell in (plain(name), "95% by prompt")]
+    lines = [f"\n## By {kind}\n", *_header(kind, *headings)]
     for tag in tags:
         cells = []
         for side in sides:
-            value = side.summary.mean(tag) if tag in side.summary.metrics else None
-            cells += (
-                [f"{value[0]:.4f} {'█' * round(max(0, min(value[0], 1)) * 20)}", bounds(value[1])]
-                if value
-                else ["–", ""]
-            )
-        lines.append(f"| {plain(tag.split(':', 1)[1])} | " + " | ".join(cells) + " |")
+            if tag in side.summary.metrics:
+                mean, interval = side.summary.mean(tag)
+                bar = "█" * round(max(0, min(mean, 1)) * 20)
+                cells += [f"{mean:.4f} {bar}", bounds(interval)]
+            else:
+                cells += ["–", ""]
+        lines.append(_row(plain(tag.split(":", 1)[1]), *cells))
     return "\n".join(lines) + "\n"
 
 
@@ -89,22 +84,11 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> 
     if not found:
         return f"\n## {heading}\n\nNone.\n"
     answers = max(len(side.summary.metrics[OVERALL].values), 1)
-    lines = [
-        f"\n## {heading}\n",
-        "| points | criterion | asked | met | unreadable | cost | prompt |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"\n## {heading}\n", *_header("points", "criterion", "asked", "met", "unreadable", "cost", "prompt")]
     for item, tally in found:
-        cells = [
-            f"{item['points']:+g}",
-            plain(item["criterion"]),
-            tally.answers,
-            f"{tally.met / tally.answers:.0%}",
-            tally.unreadable,
-        ]
-        lines.append(
-            "| " + " | ".join(map(str, [*cells, f"{tally.lost / answers:.4f}", plain(tally.prompt_id)])) + " |"
-        )
+        met, cost = f"{tally.met / tally.answers:.0%}", f"{tally.lost / answers:.4f}"
+        text, prompt_id = plain(item["criterion"]), plain(tally.prompt_id)
+        lines.append(_row(f"{item['points']:+g}", text, tally.answers, met, tally.unreadable, cost, prompt_id))
     return "\n".join(lines) + "\n"
 
 
@@ -114,16 +98,20 @@ def _example(item: dict, names: Sequence[str]) -> str:
     for name, answers in zip(names, item["runs"], strict=True):
         for answer in answers:
             score = "none" if answer["score"] is None else f"{answer['score']:.4f}"
-            lines.append(
-                f"**{plain(name)}**, {answer['status']}, score {score}:\n\n"
-                f"{block(answer['answer'] or '(no final answer)')}\n"
-            )
-            lines += ["| points | criterion | verdict | reason |", "|---|---|---|---|"]
-            for criterion, said in zip(item["rubric"], answer["verdicts"], strict=True):
-                word = {True: "met", False: "not met", None: "unreadable"}[said["verdict"]] if said else "not asked"
-                lines.append(
-                    f"| {criterion['points']:+g} | {plain(criterion['criterion'])} | {word} "
-                    f"| {plain(said['explanation']) if said else ''} |"
-                )
+            lines.append(f"**{plain(name)}**, {answer['status']}, score {score}:\n")
+            lines.append(block(answer["answer"] or "(no final answer)") + "\n")
+            lines += _header("points", "criterion", "verdict", "reason")
+            for criterion, verdict in zip(item["rubric"], answer["verdicts"], strict=True):
+                word = WORDS[verdict["verdict"]] if verdict else "not asked"
+                reason = plain(verdict["explanation"]) if verdict else ""
+                lines.append(_row(f"{criterion['points']:+g}", plain(criterion["criterion"]), word, reason))
             lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def _header(*headings: str) -> list[str]:
+    return [_row(*headings), "|" + "---|" * len(headings)]
+
+
+def _row(*cells) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"

@@ -16,7 +16,7 @@ UNREADABLE = ("against", "not_met", "met", "left_out")
 
 @dataclass(frozen=True)
 class Rule:
-    """How verdicts become a score; the default is the training reward's.
+    """How verdicts become a score; the default is the rule of the training reward.
 
     Tags are written `kind:value`, e.g. `axis:accuracy`.
     """
@@ -39,7 +39,7 @@ class Rule:
         return ", ".join(parts) or "the training reward's"
 
     def judged(self, record: Mapping) -> Judged:
-        """What `score` gets for this record. An answer that scores 0 without a call met nothing."""
+        """The rubric and verdicts that `score` is given; an answer that scores 0 without a call met nothing."""
         rubric = rubric_of(record)
         verdicts = record["verdicts"] if record["status"] == "graded" else [False] * len(rubric)
         pairs = [(self._weighed(c), v) for c, v in zip(rubric, verdicts, strict=True) if self._counts(c)]
@@ -49,7 +49,7 @@ class Rule:
         return [(c, side if v is None else v) for c, v in pairs]
 
     def score(self, record: Mapping) -> float:
-        """The score by this rule: NaN for an ungraded answer, or when no criterion with positive points is left."""
+        """The score under this rule: NaN for an ungraded answer, or when no criterion with positive points is left."""
         value = math.nan if record["status"] == "ungraded" else score_of(self.judged(record))
         if self.penalty and record["status"] == "graded":
             value = length_adjusted(value, len(record["answer"]), self.penalty)
@@ -63,9 +63,8 @@ class Rule:
         if not self.uniform and not self.weights:
             return criterion
         points = math.copysign(1, criterion.points) if self.uniform else criterion.points
-        return replace(
-            criterion, points=points * math.prod(factor for tag, factor in self.weights if tag in criterion.tags)
-        )
+        factor = math.prod(factor for tag, factor in self.weights if tag in criterion.tags)
+        return replace(criterion, points=points * factor)
 
 
 def score_of(judged: Judged) -> float:
@@ -85,51 +84,23 @@ def tag_scores(judged: Judged) -> dict[str, float]:
 
 def add_rule_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `rule_from` reads."""
-    group = parser.add_argument_group("scoring rule (default: the training reward's)")
-    group.add_argument(
-        "--unreadable",
-        choices=UNREADABLE,
-        default="against",
-        help="how an unreadable verdict counts (default: %(default)s the policy)",
-    )
-    group.add_argument("--clip", action="store_true", help="clip each answer's score to [0, 1]")
-    group.add_argument("--uniform", action="store_true", help="every criterion weighs 1, a negative one -1")
-    group.add_argument(
-        "--weight",
-        action="append",
-        default=[],
-        metavar="TAG=FACTOR",
-        help="multiply the points of criteria with a tag, e.g. axis:accuracy=2",
-    )
-    group.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="TAG",
-        help="only criteria with this tag, e.g. level:example; may be repeated",
-    )
-    group.add_argument(
-        "--drop", action="append", default=[], metavar="TAG", help="no criteria with this tag; may be repeated"
-    )
-    group.add_argument(
-        "--length-penalty",
-        default="0",
-        help=f"subtract P x (characters - 2000) / 500: a number, or {', '.join(PENALTIES)}",
-    )
+    add = parser.add_argument_group("scoring rule (default: the training reward's)").add_argument
+    default = "how an unreadable verdict counts (default: against the policy)"
+    add("--unreadable", choices=UNREADABLE, default="against", help=default)
+    add("--clip", action="store_true", help="clip each answer's score to [0, 1]")
+    add("--uniform", action="store_true", help="every criterion weighs 1, a negative one -1")
+    repeated = {"action": "append", "default": []}
+    add("--weight", metavar="TAG=FACTOR", **repeated, help="multiply the points of criteria with this tag (repeatable)")
+    add("--only", metavar="TAG", **repeated, help="only criteria with this tag, e.g. level:example (repeatable)")
+    add("--drop", metavar="TAG", **repeated, help="no criteria with this tag (repeatable)")
+    penalties = f"a number, or {', '.join(PENALTIES)}"
+    add("--length-penalty", default="0", help=f"subtract this x (characters - 2000) / 500: {penalties}")
 
 
 def rule_from(args: argparse.Namespace) -> Rule:
-    """The rule that the flags of `add_rule_flags` describe; raises UserError for a weight or penalty that is none."""
-    weights = tuple(_weight(text) for text in args.weight)
-    return Rule(
-        args.unreadable,
-        args.clip,
-        args.uniform,
-        weights,
-        tuple(args.only),
-        tuple(args.drop),
-        penalty_from(args.length_penalty),
-    )
+    """The rule that the flags of `add_rule_flags` describe; raises UserError for an invalid weight or penalty."""
+    weights, penalty = tuple(_weight(text) for text in args.weight), penalty_from(args.length_penalty)
+    return Rule(args.unreadable, args.clip, args.uniform, weights, tuple(args.only), tuple(args.drop), penalty)
 
 
 def penalty_from(text: str) -> float:

@@ -1,5 +1,6 @@
-"""One run as a report sees it: its summary, its criteria, and its records prompt by prompt (stage 6, evaluation)."""
+"""One side of a report, a run: its summary, a tally of its criteria, its records by prompt (stage 6, evaluation)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,14 +13,14 @@ from rubric_rl.summary import Summary
 
 @dataclass
 class Tally:
-    """What one criterion text came to over all answers that were asked about it."""
+    """How often one criterion (by text and sign) was met, over all answers graded by it."""
 
-    prompt_id: str  # one of the prompts with it, where its text can be read again
-    place: int  # the hash of its text and side
+    prompt_id: str  # a prompt whose rubric has it: its text is read from there when needed
+    key: int  # `_key` of the criterion
     answers: int = 0
     met: int = 0
     unreadable: int = 0
-    lost: float = 0.0  # score that answers lost by it, summed
+    lost: float = 0.0  # the score that it cost these answers, summed
 
 
 class Side:
@@ -28,9 +29,8 @@ class Side:
     def __init__(self, run: Run, rule: Rule, penalty: float):
         self.run, self.rule = run, rule
         self.summary = Summary(rule=rule, penalty=penalty)
-        self.criteria: dict[int, Tally] = {}  # hash of the text -> tally: no text is kept
-        # prompt_id -> [theme, number of the prompt's answers with a score, their sum]
-        self.listed: dict[str, list] = {}
+        self.criteria: dict[int, Tally] = {}  # by `_key`: no text is kept
+        self.listed: dict[str, tuple[int, float]] = {}  # prompt_id -> (number of answers with a score, their sum)
         for record in run:
             self._add(record)
         self.records = run.by_prompt()
@@ -38,17 +38,15 @@ class Side:
     def _add(self, record: Mapping) -> None:
         self.summary.add(record)
         value = self.rule.score(record)
-        entry = self.listed.setdefault(record["prompt_id"], [record["theme"], 0, 0.0])
-        if value == value:  # not NaN
-            entry[1] += 1
-            entry[2] += value
+        count, total = self.listed.get(record["prompt_id"], (0, 0.0))
+        self.listed[record["prompt_id"]] = (count, total) if math.isnan(value) else (count + 1, total + value)
         if record["status"] != "graded":
             return
         judged = self.rule.judged(record)
         possible = sum(criterion.points for criterion, _ in judged if criterion.points > 0)  # as the rule weighs them
         for criterion, verdict in judged:
-            place = _place(criterion)
-            tally = self.criteria.setdefault(place, Tally(record["prompt_id"], place))
+            key = _key(criterion)
+            tally = self.criteria.setdefault(key, Tally(record["prompt_id"], key))
             met = is_met(criterion, verdict)
             tally.answers += 1
             tally.met += met
@@ -56,8 +54,8 @@ class Side:
             tally.lost += abs(criterion.points) / possible if possible and met is (criterion.points < 0) else 0.0
 
     def score(self, prompt_id: str) -> float | None:
-        """The mean score of a prompt's answers; None when it has none."""
-        _, count, total = self.listed.get(prompt_id, ("", 0, 0.0))
+        """The mean score of a prompt's answers; None when none has a score."""
+        count, total = self.listed.get(prompt_id, (0, 0.0))
         return total / count if count else None
 
     def worst(self, count: int) -> list[tuple[dict, Tally]]:
@@ -72,47 +70,46 @@ class Side:
 
     def _item(self, tally: Tally) -> tuple[dict, Tally]:
         judged = (criterion for record in self.records(tally.prompt_id) for criterion, _ in self.rule.judged(record))
-        criterion = next(criterion for criterion in judged if _place(criterion) == tally.place)
+        criterion = next(criterion for criterion in judged if _key(criterion) == tally.key)
         return {"criterion": criterion.text, "points": criterion.points, "tags": list(criterion.tags)}, tally
 
 
-def _place(criterion: Criterion) -> int:
+def _key(criterion: Criterion) -> int:
     return hash((criterion.text, criterion.points > 0))
 
 
 def example(prompt_id: str, sides: list[Side]) -> dict:
-    """Everything about one prompt as JSON: messages, rubric, and each run's answers with a verdict per rubric item."""
-    found = [side.records(prompt_id) for side in sides]
-    first = next(record for records in found for record in records)
-    items = [(item["criterion"], item["points"]) for item in first["rubrics"]]
+    """Everything about one prompt as JSON: messages, rubric, and each run's answers with a verdict per criterion."""
+    records = [side.records(prompt_id) for side in sides]
+    first = next(record for each in records for record in each)
+    rubric = [{name: item[name] for name in ("criterion", "points", "tags")} for item in first["rubrics"]]
+    pairs = zip(sides, records, strict=True)
     return {
         "id": prompt_id,
         "theme": first["theme"],
         "messages": first.get("messages", []),
-        "rubric": [
-            {"criterion": text, "points": points, "tags": item["tags"]}
-            for (text, points), item in zip(items, first["rubrics"])
-        ],
-        "runs": [
-            [_answer(record, items, side.rule) for record in records]
-            for side, records in zip(sides, found, strict=True)
-        ],
+        "rubric": rubric,
+        "runs": [[_answer(record, rubric, side.rule) for record in each] for side, each in pairs],
     }
 
 
-def _answer(record: Mapping, items: list[tuple], rule: Rule) -> dict:
-    """One answer; its verdicts are matched by criterion text and points, should another rubric have been used."""
-    said: dict[tuple, list] = {}
-    for place, (item, verdict) in enumerate(zip(record["rubrics"], record["verdicts"])):
-        probability = record["probabilities"][place] if record.get("probabilities") else None
-        explanation = record["explanations"][place] if record.get("explanations") else ""
+def _answer(record: Mapping, rubric: list[dict], rule: Rule) -> dict:
+    """One answer with a verdict (or None) per criterion of `rubric`, matched by text and points.
+
+    Two runs may have graded the same prompt by different rubrics.
+    """
+    verdicts: dict[tuple, list] = {}
+    for i, (item, verdict) in enumerate(zip(record["rubrics"], record["verdicts"])):
+        probability = record["probabilities"][i] if record.get("probabilities") else None
+        explanation = record["explanations"][i] if record.get("explanations") else ""
         entry = {"verdict": verdict, "probability": probability, "explanation": explanation}
-        said.setdefault((item["criterion"], item["points"]), []).append(entry)
+        verdicts.setdefault((item["criterion"], item["points"]), []).append(entry)
     value = rule.score(record)
+    matching = (verdicts.get((item["criterion"], item["points"])) for item in rubric)
     return {
         "status": record["status"],
-        "score": None if value != value else value,
+        "score": None if math.isnan(value) else value,
         "answer": record["answer"],
         "error": record.get("error", ""),
-        "verdicts": [said[item].pop(0) if said.get(item) else None for item in items],
+        "verdicts": [entries.pop(0) if entries else None for entries in matching],
     }
