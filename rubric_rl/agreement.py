@@ -1,4 +1,4 @@
-"""A grader's verdicts against labels, counted pair by pair as simple-evals counts them (stage 6, evaluation)."""
+"""How a grader's verdicts agree with labels, counted pair by pair as simple-evals does (stage 6, evaluation)."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -8,14 +8,14 @@ import numpy as np
 
 from rubric_rl.stats import balanced_f1, f1, interval, kappa
 
-# A row of counts: grader and label say met, only the grader, only the label, neither; then unreadable verdicts on
-# labels met and not met.
+# The columns of counts: grader and label say met, only the grader, only the label, neither; then unreadable verdicts
+# where the label is met and where it is not.
 BOTH, GRADER, LABEL, NEITHER, UNREAD_MET, UNREAD_NOT = range(6)
 BINS = 10  # of the reliability table
 
 
 def pairs(verdict: bool | None, labels: Sequence[bool]) -> list[int]:
-    """The counts of one verdict against each label: every pair counts once."""
+    """The counts of one verdict against each of the labels."""
     met, not_met = sum(labels), len(labels) - sum(labels)
     if verdict is None:
         return [0, 0, 0, 0, met, not_met]
@@ -49,27 +49,25 @@ def figures(counts: Sequence[float], parts: np.ndarray | None = None) -> dict:
 
 
 def _wrong(row: np.ndarray) -> np.ndarray:
-    """The counts when an unreadable verdict says the opposite of each label."""
+    """The counts if every unreadable verdict were the opposite of the label."""
     return np.array([row[BOTH], row[GRADER] + row[UNREAD_NOT], row[LABEL] + row[UNREAD_MET], row[NEITHER]])
 
 
 class Agreement:
-    """Adds up judged rows one by one; keeps counts per prompt, cluster and physician, and no text."""
+    """Counts judged rows one by one; keeps counts per prompt, cluster and physician, and no text."""
 
     def __init__(self, rows: Iterable[Mapping] = ()):
         """Each row has prompt, category, labels, physicians (ids, may be empty), verdict, probability and status."""
         self.rows = Counter()
-        self.by_prompt = defaultdict(lambda: np.zeros(6, np.int64))
-        self.clusters = defaultdict(lambda: np.zeros(6, np.int64))
-        self.peers_by_prompt = defaultdict(lambda: np.zeros(6, np.int64))
-        self.peer_clusters = defaultdict(lambda: np.zeros(6, np.int64))
-        self.physicians = defaultdict(lambda: np.zeros(6, np.int64))
+        self.by_prompt, self.clusters = defaultdict(_no_counts), defaultdict(_no_counts)  # grader against physicians
+        self.peers_by_prompt, self.peer_clusters = defaultdict(_no_counts), defaultdict(_no_counts)  # among physicians
+        self.physicians = defaultdict(_no_counts)  # one physician against the others
         self.bins, self.squares, self.labels = np.zeros((BINS, 3)), 0.0, Counter()  # bins: labels, sum of p, labels met
         for row in rows:
             self.add(row)
 
     def add(self, row: Mapping) -> None:
-        """Counts one row; an ungraded one is only counted as such."""
+        """Counts one row; of an ungraded one only that there is one."""
         readable = "graded" if row["verdict"] is not None else "unreadable"
         self.rows[readable if row["status"] == "graded" else "ungraded"] += 1
         if row["status"] != "graded":
@@ -93,17 +91,12 @@ class Agreement:
             if row["physicians"]:
                 self.physicians[row["physicians"][i]] += counts
 
-    def counts(self) -> np.ndarray:
-        """Counts per prompt, one row each, in the prompts' order."""
-        return np.array([self.by_prompt[prompt] for prompt in sorted(self.by_prompt)]).reshape(-1, 6)
-
     def result(self) -> dict:
         """Everything as JSON."""
-        parts = self.counts()
-        peers = np.array([self.peers_by_prompt[prompt] for prompt in sorted(self.peers_by_prompt)]).reshape(-1, 6)
+        parts, peers = _stacked(self.by_prompt), _stacked(self.peers_by_prompt)
+        rows = {name: self.rows[name] for name in ("graded", "unreadable", "ungraded")}
         return {
-            "rows": {"all": sum(self.rows.values())}
-            | {name: self.rows[name] for name in ("graded", "unreadable", "ungraded")},
+            "rows": {"all": sum(rows.values())} | rows,
             "labels": {"met": self.labels[True], "not_met": self.labels[False]},
             "prompts": len(parts),
             "grader": figures(parts.sum(axis=0), parts),
@@ -118,15 +111,10 @@ class Agreement:
         values = sorted(v for counts in self.physicians.values() if (v := _number(balanced_f1(counts))) is not None)
         if not values:
             return {"each": None}
-        own = _number(balanced_f1(self.counts().sum(axis=0)))
-        below = sum(value < own for value in values) / len(values) if own is not None else None
-        spread = {
-            "number": len(values),
-            "lowest": values[0],
-            "median": statistics.median(values),
-            "highest": values[-1],
-        }
-        return {"each": spread | {"share_below_the_grader": below}}
+        grader = _number(balanced_f1(_stacked(self.by_prompt).sum(axis=0)))
+        below = sum(value < grader for value in values) / len(values) if grader is not None else None
+        spread = {"lowest": values[0], "median": statistics.median(values), "highest": values[-1]}
+        return {"each": {"number": len(values)} | spread | {"share_below_the_grader": below}}
 
     def _calibration(self) -> dict | None:
         """Reliability table, expected calibration error and Brier score of the probabilities; None without any."""
@@ -141,8 +129,17 @@ class Agreement:
         return {"labels": int(total), "ece": float(error), "brier": float(self.squares / total), "table": table}
 
 
+def _no_counts() -> np.ndarray:
+    return np.zeros(6, np.int64)
+
+
+def _stacked(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One row per prompt, in the order of the prompts."""
+    return np.array([counts[prompt] for prompt in sorted(counts)]).reshape(-1, 6)
+
+
 def change(before: Agreement, after: Agreement) -> dict:
-    """after - before of balanced F1 and kappa on the prompts of both; whole prompts are redrawn for the interval."""
+    """after - before of balanced F1 and kappa on the prompts of both; the bootstrap of the interval is by prompt."""
     common = sorted(before.by_prompt.keys() & after.by_prompt.keys())
     parts = np.array([[*before.by_prompt[p], *after.by_prompt[p]] for p in common]).reshape(-1, 12)
     total, values = parts.sum(axis=0), {"prompts": len(common)}

@@ -113,7 +113,7 @@ def _range(bounds) -> str:
 
 
 def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
-    tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
+    tags = sorted({tag for side in sides for tag in side.summary.tags(kind)})
     rows = []
     for tag in tags:
         row = [_bar(tag, name, side) for name, side in zip(names, sides, strict=True)]

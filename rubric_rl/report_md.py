@@ -62,7 +62,7 @@ def _headline(names, sides, results) -> str:
 
 
 def _parts(kind: str, names, sides) -> str:
-    tags = sorted({tag for side in sides for tag in side.summary.shown(kind)})
+    tags = sorted({tag for side in sides for tag in side.summary.tags(kind)})
     if not tags:
         return ""
     headings = [cell for name in names for cell in (plain(name), "95% by prompt")]

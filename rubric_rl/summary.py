@@ -1,4 +1,4 @@
-"""What a run's records add up to: the reference's figures, and everything else apart (stage 6, evaluation)."""
+"""Sums up a run's records: the figures of simple-evals, and our own apart from them (stage 6, evaluation)."""
 
 import math
 from array import array
@@ -16,7 +16,7 @@ TOKENS = ("prompt", "cached", "completion")
 
 
 class Values:
-    """One metric: a value per answer, with the number of the answer's prompt."""
+    """One metric: a value per answer, and the index of the answer's prompt."""
 
     def __init__(self):
         self.prompts, self.values = array("l"), array("d")
@@ -26,12 +26,12 @@ class Values:
         self.values.append(value)
 
     def parts(self) -> np.ndarray:
-        """One row per prompt: (sum of its values, their number)."""
+        """One row per prompt: (sum of its values, number of values)."""
         prompts = np.unique(self.prompts, return_inverse=True)[1]
         return np.stack([np.bincount(prompts, self.values), np.bincount(prompts)], axis=1)
 
     def means(self) -> dict[int, float]:
-        """The mean over each prompt's answers."""
+        """Index of a prompt -> mean over its answers."""
         return dict(zip(np.unique(self.prompts).tolist(), ratio(self.parts()).tolist(), strict=True))
 
 
@@ -42,10 +42,10 @@ class Summary:
         """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure beside the headline."""
         self.rule, self.penalty = rule, penalty
         self.metrics: dict[str, Values] = defaultdict(Values)
-        self.prompts: dict[str, int] = {}  # prompt_id -> number
+        self.prompts: dict[str, int] = {}  # prompt_id -> index
         self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
         self.characters, self.seconds, self.calls = array("l"), 0.0, 0
-        self._means: dict[str, tuple] = {}  # an interval takes a while, and every page asks for the same ones
+        self._means: dict[str, tuple] = {}  # cached: an interval is slow to compute, and each page shows it
         for record in records:
             self.add(record)
 
@@ -90,7 +90,7 @@ class Summary:
         return figures
 
     def worst(self) -> dict[str, float]:
-        """worst-at-k for every k that some prompt has answers for."""
+        """worst-at-k for every k up to the largest number of answers to a prompt."""
         groups = defaultdict(list)
         metric = self.metrics[OVERALL]
         for prompt, value in zip(metric.prompts, metric.values, strict=True):
@@ -105,14 +105,15 @@ class Summary:
             self._means[name] = (len(values), float(np.mean(values)), interval(self.metrics[name].parts(), ratio))
         return self._means[name][1:]
 
-    def shown(self, kind: str) -> list[str]:
+    def tags(self, kind: str) -> list[str]:
         """The tags of one kind (theme, axis, level) that have a score, in order."""
         return sorted(name for name in self.metrics if name.startswith(kind + ":"))
 
     def result(self, prices: Mapping[str, tuple[float, float, float]] | None = None) -> dict:
-        """Everything as JSON: `reference` is comparable with simple-evals; nothing else is mixed into it."""
+        """Everything as JSON; only what stands under `reference` is comparable with simple-evals."""
+        counts = self._counts(prices or {})
         if OVERALL not in self.metrics:
-            return {"reference": {}, "worst_at_k": {}, "beside": {}} | self._counts(prices or {})
+            return {"reference": {}, "worst_at_k": {}, "beside": {}} | counts
         mean, by_prompt = self.mean(OVERALL)
         adjusted, adjusted_by_prompt = self.mean(ADJUSTED)
         beside = {
@@ -128,45 +129,47 @@ class Summary:
             "characters_per_answer": float(np.mean(self.characters)),
             "rule": str(self.rule),
         }
-        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | self._counts(
-            prices or {}
-        )
+        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | counts
 
     def _counts(self, prices: Mapping) -> dict:
-        cost = {
-            who: round(sum(p * n for p, n in zip(price, self._billed(who))) / 1e6, 4) for who, price in prices.items()
-        }
         names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
-        statuses = ("graded", *NO_CALL, "ungraded", "without_score")
+        statuses = ("graded", *NO_CALL, "ungraded")
+        answers = {"all": sum(self.answers[status] for status in statuses)}
+        answers |= {status: self.answers[status] for status in (*statuses, "without_score")}
         return {
-            "answers": {"all": sum(self.answers.values()) - self.answers["without_score"]}
-            | {n: self.answers[n] for n in statuses},
+            "answers": answers,
             "criteria": {name: self.criteria[name] for name in names},
             "tokens": dict(self.tokens),
             "calls": self.calls,
             "grading_seconds": round(self.seconds, 2),
-            "cost": cost,
+            "cost": {who: self._cost(who, *price) for who, price in prices.items()},
         }
 
-    def _billed(self, who: str) -> tuple[int, int, int]:
+    def _cost(self, who: str, prompt_price: float, cached_price: float, completion_price: float) -> float:
+        """What the tokens cost, at prices per million."""
         prompt, cached, completion = (self.tokens[f"{who}_{kind}"] for kind in TOKENS)
-        return prompt - cached, cached, completion
+        cost = (prompt - cached) * prompt_price + cached * cached_price + completion * completion_price
+        return round(cost / 1e6, 4)
+
+
+def _by_prompt_id(summary: Summary, name: str) -> dict[str, float]:
+    means = summary.metrics[name].means()
+    return {prompt_id: means[index] for prompt_id, index in summary.prompts.items() if index in means}
 
 
 def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
-    """after - before on the prompts both have a value for, each prompt's answers averaged first; None without such."""
+    """after - before on the prompts with a value in both, each prompt's answers averaged first; None without any."""
     if name not in before.metrics or name not in after.metrics:
         return None
-    one, other = before.metrics[name].means(), after.metrics[name].means()
-    common = [(one[before.prompts[p]], other[after.prompts[p]]) for p in before.prompts.keys() & after.prompts.keys()
-              if before.prompts[p] in one and after.prompts[p] in other]  # fmt: skip
+    one, other = (_by_prompt_id(summary, name) for summary in (before, after))
+    common = one.keys() & other.keys()
     if not common:
         return None
-    gains = np.array(sorted(b - a for a, b in common))  # sorted: the interval must not depend on the order of a set
+    gains = np.array(sorted(other[p] - one[p] for p in common))  # sorted: the interval must not depend on a set's order
     return {
         "prompts": len(common),
-        "before": float(np.mean([a for a, _ in common])),
-        "after": float(np.mean([b for _, b in common])),
+        "before": float(np.mean([one[p] for p in common])),
+        "after": float(np.mean([other[p] for p in common])),
         "difference": float(gains.mean()),
         "interval_by_prompt": interval(np.stack([gains, np.ones(len(gains))], axis=1), ratio),
         "better": int((gains > 1e-9).sum()),

@@ -100,7 +100,7 @@ class TestPairedDifference:
         assert pair["interval_by_prompt"] == (0.0, 0.5)
 
     def test_names_what_stands_in_one_run_only(self):
-        assert "1 prompts stand in one run only" in "\n".join(comparison_lines(self.BEFORE, self.AFTER))
+        assert "1 prompts are in one run only" in "\n".join(comparison_lines(self.BEFORE, self.AFTER))
 
     def test_without_common_prompts_there_is_none(self):
         assert paired(Summary(), self.AFTER) is None
