@@ -75,11 +75,9 @@ def resolve(args) -> list[EvalDataset]:
     known = {field.name for field in fields(EvalDataset)}
     datasets = []
     for entry in entries:
-        unknown = sorted((set(entry) | set(defaults)) - known)
-        if unknown:
-            raise UserError(
-                f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {', '.join(sorted(known))}"
-            )
+        if unknown := sorted((set(entry) | set(defaults)) - known):
+            known_names = ", ".join(sorted(known))
+            raise UserError(f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {known_names}")
         if not entry.get("name") or not entry.get("path"):
             raise UserError("--eval-config: each data set needs a name and a path")
         merged = defaults | entry
@@ -103,7 +101,7 @@ def read_entries(args) -> tuple[list[dict], dict]:
     if not path.is_file():
         raise UserError(f"--eval-config {path}: no such file; name one like configs/eval.yaml")
     try:
-        content = yaml.safe_load(_environment(path.read_text())) or {}
+        content = yaml.safe_load(_fill_environment(path.read_text(encoding="utf-8"))) or {}
     except yaml.YAMLError as error:
         raise UserError(f"--eval-config {path}: not YAML ({' '.join(str(error).split())})") from None
     content = content.get("eval", content) if isinstance(content, dict) else {}
@@ -115,8 +113,8 @@ def read_entries(args) -> tuple[list[dict], dict]:
     return datasets, content.get("defaults") or {}
 
 
-def _environment(text: str) -> str:
-    """Fills `${oc.env:NAME,default}`, the form that slime's YAML reader knows."""
+def _fill_environment(text: str) -> str:
+    """Fills in `${oc.env:NAME,default}`, the notation of slime's YAML reader (OmegaConf)."""
 
     def value(match: re.Match) -> str:
         name, default = match.group(1), match.group(2)

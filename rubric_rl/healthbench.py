@@ -1,4 +1,4 @@
-"""HealthBench as published: its files, where they are found, and one raw row as a Row (stage 1, prompt)."""
+"""HealthBench as published: its files, where to find them, and how a raw row becomes a Row (stage 1, prompt)."""
 
 import importlib
 import json
@@ -28,20 +28,17 @@ WRONG_SIGNS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where raw rows come from: all of them, and those held out.
+    """Where raw rows come from."""
 
-    Either is a JSONL file or the name of a Hugging Face data set.
-    """
-
-    full: Path | str
-    hard: Path | None
+    full: Path | str  # all rows: a JSONL file, or `hf:OWNER/NAME`
+    hard: Path | None  # the rows held out for evaluation
 
 
 def locate(source: str, hard: Path | None, cache: Path) -> Source:
-    """Finds the files that `--source` means.
+    """Finds the files named by `--source`, downloading them if necessary.
 
-    That is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file. Raises DataError for
-    what is not there, and for a download that fails.
+    It is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file. Raises DataError for a
+    missing file or a failed download.
     """
     if source == "official":
         return Source(download(URL, FULL, cache), hard or download(URL, HARD, cache))
@@ -67,22 +64,17 @@ def _from_hub(file: Published) -> Path:
     try:
         return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
     except Exception as error:  # its errors share no base class of their own
-        raise DataError(
-            f"{HF_DATASET}: {' '.join(str(error).split())[:200]}; use --source official or a local copy"
-        ) from None
+        why = " ".join(str(error).split())[:200]
+        raise DataError(f"{HF_DATASET}: {why}; use --source official or a local copy") from None
 
 
 def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, dict]]:
-    """Yields (where, raw row). Raises DataError for no file.
-
-    A broken line is refused: its description goes to `refused`.
-    """
+    """Yields (where, raw row); a message for each broken line is added to `refused`. Raises DataError for no file."""
     if isinstance(source, str) and source.startswith("hf:"):
-        yield from (
-            (f"{source}:{number}", dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1)
-        )
+        numbered = ((number, dict(item)) for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1))
     else:
-        yield from ((f"{source}:{number}", item) for number, item in read_jsonl(source, refused=refused))
+        numbered = read_jsonl(source, refused=refused)
+    yield from ((f"{source}:{number}", item) for number, item in numbered)
 
 
 def _hf_rows(name: str):
@@ -119,7 +111,7 @@ def to_row(item: dict, where: str) -> Row:
         json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         name = row.prompt_id.encode(errors="replace").decode()
-        raise DataError(f"{where}, prompt_id {name}: half a surrogate pair, which no tokenizer reads") from None
+        raise DataError(f"{where}, prompt_id {name}: a lone surrogate, which no tokenizer reads") from None
     except ValueError:
         raise DataError(f"{where}, prompt_id {row.prompt_id}: a number that is not finite, which JSON lacks") from None
     theme = next((tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")), row.theme)
@@ -127,7 +119,7 @@ def to_row(item: dict, where: str) -> Row:
 
 
 def fix_signs(row: Row) -> Row:
-    """The row with the sign of its criterion turned where WRONG_SIGNS names it."""
+    """The row with the sign of its points flipped where WRONG_SIGNS names the criterion."""
 
     def wrong(criterion: Criterion) -> bool:
         known = (entry for entry in WRONG_SIGNS if entry[0] == row.prompt_id and entry[1] == criterion.points)

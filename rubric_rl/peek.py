@@ -15,26 +15,22 @@ from rubric_rl.settings import GraderSettings, load_settings
 _LINE = "-" * 100
 
 
-class _LoudClient(GraderClient):
-    """Prints each request and its reply; one in flight at a time, so that they do not mix."""
+class _PrintingClient(GraderClient):
+    """Prints each request with its reply."""
 
     async def ask(self, content: str, schema: dict, seed: int, routing_key: str = "") -> Reply:
         reply = await super().ask(content, schema, seed, routing_key)
-        print(
-            f"{_LINE}\nPROMPT (seed {seed})\n{content}\n\n"
-            f"REPLY ({'complete' if reply.complete else 'cut or forced'})\n{reply.text}"
-        )
+        print(f"{_LINE}\nPROMPT (seed {seed})\n{content}\n")
+        print(f"REPLY ({'complete' if reply.complete else 'cut at the token limit'})\n{reply.text}")
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
-        print(
-            f"tokens: {reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached, "
-            f"{reply.completion_tokens} decoded"
-        )
+        prompt = f"{reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached"
+        print(f"tokens: {prompt}, {reply.completion_tokens} decoded")
         return reply
 
 
 def show(row: Row, grading: Grading) -> str:
-    """The verdict table of one graded answer and how its score comes about."""
+    """The verdict on each criterion, with its points, and the score that they add up to."""
     lines = [_LINE, f"prompt_id {row.prompt_id}: {grading.status}"]
     for criterion, verdict in zip(row.rubric, grading.verdicts):
         word = {True: "met", False: "not met", None: "UNREADABLE"}[verdict]
@@ -43,10 +39,7 @@ def show(row: Row, grading: Grading) -> str:
     if grading.status == "ungraded":
         return "\n".join([*lines, f"no score: {grading.error}"])
     possible = sum(criterion.points for criterion in row.rubric if criterion.points > 0)
-    lines.append(
-        f"score {grading.score:.4f} = {grading.score * possible:g} of {possible:g} points"
-        + (f"  ({grading.error})" if grading.error else "")
-    )
+    lines.append(f"score {grading.score:.4f} = {grading.score * possible:g} of {possible:g} points")
     return "\n".join(lines)
 
 
@@ -59,7 +52,7 @@ def choose(rows: list[Row], prompt_id: str | None) -> Row:
 
 
 async def _peek(settings: GraderSettings, row: Row, response: str) -> Grading:
-    async with _LoudClient(replace(settings, concurrency=1)) as client:
+    async with _PrintingClient(replace(settings, concurrency=1)) as client:  # one in flight: they must not mix
         return await grade(client, row, response)
 
 

@@ -40,8 +40,8 @@ is good.
 def graded_text(response: str, prompt: str = "") -> str | None:
     """The part of a response that is graded: after the last `</think>`, without special tokens.
 
-    `prompt` is the templated prompt; it tells whether the thoughts were opened there. Returns None when there is no
-    final answer (thoughts never closed, or nothing after them): such a response scores 0 without a call.
+    `prompt` is the templated prompt: it may end with the opening `<think>`. Returns None when there is no final answer
+    (thoughts never closed, or nothing after them): such a response scores 0 without a call.
     """
     if prompt.rstrip().endswith(THINK):
         response = THINK + response
@@ -66,7 +66,7 @@ def grader_prompt(mode: str, messages: list[dict], answer: str, criteria: list[C
 
 
 def verdict_opening() -> str:
-    """What opens the grader's turn in `direct` mode; the next token is ` true` or ` false`."""
+    """The beginning of the grader's reply in `direct` mode; the next token is ` true` or ` false`."""
     return '{"criteria_met":'
 
 
@@ -87,6 +87,6 @@ def _item(criterion: Criterion) -> str:
 def neutral(text: str) -> str:
     """`text` with every control token of the chat format broken up by a space, so that it forges no turn or thought.
 
-    Half a surrogate pair, which no engine takes, becomes a question mark.
+    A lone surrogate, which no engine takes, becomes a question mark.
     """
     return _MARKUP.sub("< ", text.encode(errors="replace").decode())

@@ -15,16 +15,16 @@ class Schedule:
 
 
 def schedule(answers: int, batch: int, decay: int | None, warmup: int, fraction: float | None) -> Schedule:
-    """The schedule of a run that trains on `answers` answers in steps of `batch`; `fraction` of the decay goes first.
+    """The schedule of a run that trains on `answers` answers in steps of `batch`.
 
+    `decay` None: the whole run. The warm-up is `warmup` steps, or `fraction` of the decay if that is not None.
     Source: slime `get_optimizer_param_scheduler`. Raises UserError for a warm-up as long as the decay: Megatron's
     scheduler would stop the run at a bare assertion, with all GPUs up.
     """
     steps = answers // batch
     decay = decay or steps
-    warmup = warmup if fraction is None else fraction * decay
+    flag, warmup = ("--lr-warmup-iters", warmup) if fraction is None else ("--lr-warmup-fraction", fraction * decay)
     if warmup >= decay:
-        flag = "iters" if fraction is None else "fraction"
-        raise UserError(f"--lr-warmup-{flag}: {warmup:g} optimizer steps of warm-up are not below the run's {decay}; "
-                        "lower it")  # fmt: skip
+        what = f"{warmup:g} optimizer steps of warm-up are not below the run's {decay}"
+        raise UserError(f"{flag}: {what}; lower it")
     return Schedule(steps, decay, warmup)

@@ -1,4 +1,4 @@
-"""The reward formula, its parts and the group's advantages, the only place that knows them (stage 4, reward)."""
+"""The reward formula and the group's advantages; defined here and nowhere else (stage 4, reward)."""
 
 import math
 import statistics
@@ -67,7 +67,7 @@ def batch_advantages(rewards: Sequence[float], groups: Sequence, normalise_std: 
 
 
 def is_flat(rewards: Sequence[float]) -> bool:
-    """Whether a group teaches nothing: fewer than two graded answers, or all with the same reward."""
+    """Whether a group has no gradient: fewer than two graded answers, or all with the same reward."""
     values = graded(rewards)
     return len(values) < 2 or max(values) - min(values) <= 1e-6
 

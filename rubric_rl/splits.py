@@ -1,4 +1,4 @@
-"""Raw rows -> training and evaluation prompts: what is refused, left out, drawn, and its report (stage 1, prompt)."""
+"""Splits raw rows into training and evaluation prompts, and reports what was refused or left out (stage 1, prompt)."""
 
 import hashlib
 import statistics
@@ -17,11 +17,11 @@ class Options:
 
     allow_subset: bool = False
     converter: Callable[[dict], dict] | None = None
-    hold_out: int = 0  # prompts drawn for evaluation where no file of hard rows is given
+    hold_out: int = 0  # prompts drawn for evaluation if there is no file of hard rows
     fix_signs: bool = False
     consensus: bool = False
     max_prompt_tokens: int | None = None
-    template: ChatTemplate | None = None  # counts tokens
+    template: ChatTemplate | None = None  # counts the tokens of prompts
     sample: int | None = None
     eval_sample: int = 128
     seed: int = 0
@@ -29,23 +29,23 @@ class Options:
 
 @dataclass
 class Split:
-    """Training (`easy`) and evaluation (`hard`) rows, the fixed sample of the latter, and what was left out."""
+    """Training (`easy`) and evaluation (`hard`) rows, a fixed sample of the latter, and what was left out."""
 
     easy: list[Row] = field(default_factory=list)
     hard: list[Row] = field(default_factory=list)
     hard_sample: list[Row] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # "file:line, prompt_id ...: reason"
     left_out: Counter = field(default_factory=Counter)  # rule -> rows or criteria
-    seen: set[str] = field(default_factory=set)  # every prompt_id of the source, of refused rows too
-    subset: bool = False
+    seen: set[str] = field(default_factory=set)  # every prompt_id of the source, also of refused rows
+    subset: bool = False  # whether the counts are not those of the release
 
 
 def split(source: Source, options: Options = Options()) -> Split:
-    """Reads raw rows and puts those whose prompt_id stands among the hard ones there, all others into `easy`.
+    """Reads raw rows and puts those with a hard prompt_id into `hard`, all others into `easy`.
 
     Raises:
-        DataError: a hard id that the source lacks, nothing left, or (without `allow_subset`) other than 4,000 and 1,000
-            usable rows with ids of their own.
+        DataError: for a hard prompt_id that the source lacks, when nothing is left, or (without `allow_subset`) for
+            other than 4,000 and 1,000 usable rows.
     """
     result = Split()
     rows = _read(source, options, result)
@@ -54,9 +54,10 @@ def split(source: Source, options: Options = Options()) -> Split:
         (result.hard if row.prompt_id in hard_ids else result.easy).append(row)
     _check_counts(source, hard_ids, options, result)
     _choose(options, result)
-    if not result.easy or not result.hard:
-        why = f"the first that was refused: {result.refused[0]}" if result.refused else "choose more prompts"
-        raise DataError(f"{source.full}: nothing is left for {'training' if not result.easy else 'evaluation'}; {why}")
+    for rows, purpose in ((result.easy, "training"), (result.hard, "evaluation")):
+        if not rows:
+            hint = f"the first refused row: {result.refused[0]}" if result.refused else "choose more prompts"
+            raise DataError(f"{source.full}: nothing is left for {purpose}; {hint}")
     return result
 
 
@@ -66,9 +67,8 @@ def _read(source: Source, options: Options, result: Split) -> list[Row]:
     for where, item in raw_rows(source.full, result.refused):
         try:
             item = _convert(item, options, where)
-            result.seen |= (
-                {item["prompt_id"]} if isinstance(item, dict) and isinstance(item.get("prompt_id"), str) else set()
-            )
+            if (prompt_id := _prompt_id(item)) is not None:
+                result.seen.add(prompt_id)
             row = to_row(item, where)
         except DataError as error:
             result.refused.append(str(error))
@@ -78,6 +78,11 @@ def _read(source: Source, options: Options, result: Split) -> list[Row]:
         else:
             rows[row.prompt_id] = row
     return list(rows.values())
+
+
+def _prompt_id(item) -> str | None:
+    prompt_id = item.get("prompt_id") if isinstance(item, dict) else None
+    return prompt_id if isinstance(prompt_id, str) else None
 
 
 def _convert(item: dict, options: Options, where: str) -> dict:
@@ -92,18 +97,17 @@ def _convert(item: dict, options: Options, where: str) -> dict:
 def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
     if source.hard is None:
         if not options.hold_out:
-            raise DataError(
-                f"{source.full}: which prompts are held out for evaluation? pass --hard FILE, or --hold-out N to draw N"
-            )
+            hint = "pass --hard FILE, or --hold-out N to draw N"
+            raise DataError(f"{source.full}: which prompts are held out for evaluation? {hint}")
         return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
     broken: list[str] = []
     ids = set()
     for where, item in raw_rows(source.hard, broken):
-        item = _convert(item, options, where)
-        if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
+        prompt_id = _prompt_id(_convert(item, options, where))
+        if prompt_id is None:
             broken.append(f"{where}: no prompt_id")
         else:
-            ids.add(item["prompt_id"])
+            ids.add(prompt_id)
     if broken:  # a hard prompt that cannot be read would be trained on
         raise DataError(f"{broken[0]}; every hard row must be readable, else it would land in the training file")
     return ids
@@ -111,18 +115,15 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
 
 def _check_counts(source: Source, hard_ids: set[str], options: Options, result: Split) -> None:
     if missing := hard_ids - result.seen:
-        raise DataError(
-            f"{source.full}: lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}; "
-            "--source must hold the held-out prompts too, so take both files of one release"
-        )
-    counts = (len(result.easy), len(result.hard))
-    result.subset = counts != (FULL_ROWS - HARD_ROWS, HARD_ROWS)
+        found = f"lacks {len(missing)} prompts of {source.hard}, e.g. {min(missing)}"
+        hint = "--source must hold the held-out prompts too, so take both files of one release"
+        raise DataError(f"{source.full}: {found}; {hint}")
+    counts, released = (len(result.easy), len(result.hard)), (FULL_ROWS - HARD_ROWS, HARD_ROWS)
+    result.subset = counts != released
     if result.subset and not options.allow_subset:
+        found = f"{counts[0]} training and {counts[1]} hard prompts, not {released[0]} and {released[1]}"
         why = f", {len(result.refused)} refused, the first: {result.refused[0]}" if result.refused else ""
-        raise DataError(
-            f"{source.full}: {counts[0]} training and {counts[1]} hard prompts, "
-            f"not {FULL_ROWS - HARD_ROWS} and {HARD_ROWS}{why}; add --allow-subset if you mean it"
-        )
+        raise DataError(f"{source.full}: {found}{why}; add --allow-subset if you mean it")
 
 
 def _choose(options: Options, result: Split) -> None:
@@ -149,7 +150,7 @@ def _consensus(rows: list[Row], result: Split) -> list[Row]:
 
 
 def _without_repeats(easy: list[Row], hard: list[Row], result: Split) -> list[Row]:
-    """Training rows, each conversation and each criterion of a row once (the first); no evaluation conversation."""
+    """Training rows without conversations that are held out, repeated conversations, and repeated criteria of a row."""
     held_out, seen, kept = {_conversation(row) for row in hard}, set(), []
     for row in easy:
         conversation = _conversation(row)
@@ -168,7 +169,7 @@ def _without_repeated_criteria(row: Row, result: Split) -> Row:
     for criterion in row.rubric:
         rubric.setdefault(" ".join(criterion.text.split()), criterion)
     if not any(criterion.points > 0 for criterion in rubric.values()):
-        return row  # contradictory points: the row as it is can still be scored
+        return row  # the repeats have the positive points: without them the row could not be scored
     result.left_out["repeated criteria of training prompts"] += len(row.rubric) - len(rubric)
     return replace(row, rubric=tuple(rubric.values()))
 
@@ -178,7 +179,7 @@ def _conversation(row: Row) -> tuple:
 
 
 def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
-    """`number` rows in their order, drawn by hash of seed and prompt_id: the same ones whatever the file's order."""
+    """`number` rows in their order, drawn by a hash of seed and prompt_id: independent of the file's order."""
 
     def rank(row: Row) -> bytes:
         return hashlib.sha256(f"{seed}:{row.prompt_id}".encode()).digest()
@@ -194,52 +195,48 @@ def _tokens(row: Row, options: Options) -> int:
 
 def report(result: Split, options: Options) -> str:
     """What was written and what was not, in a few lines; the same text for the same input."""
-    lines = (
-        ["a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release"] if result.subset else []
-    )
-    lines += [
-        f"refused {number} rows: {reason}" for reason, number in _counted(_reason(line) for line in result.refused)
-    ]
+    lines = []
+    if result.subset:
+        lines.append("a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release")
+    reasons = _most_common(_reason(line) for line in result.refused)
+    lines += [f"refused {number} rows: {reason}" for reason, number in reasons]
     lines += [f"left out {number} {rule}" for rule, number in result.left_out.items() if number]
-    for name, rows in (
-        ("training", result.easy),
-        ("evaluation", result.hard),
-        ("evaluation sample", result.hard_sample),
-    ):
-        criteria = [criterion for row in rows for criterion in row.rubric]
-        negative = sum(criterion.points < 0 for criterion in criteria) / max(len(criteria), 1)
-        lines.append(f"{name}: {len(rows)} prompts, {len(criteria)} criteria, {negative:.1%} negative")
-        lines.append(f"  {_lengths(rows, options)}")
-        lines.append(
-            "  themes: "
-            + ", ".join(f"{theme or 'none'} {number}" for theme, number in _counted(row.theme for row in rows))
-        )
-        lines.append(
-            "  axes: "
-            + ", ".join(f"{axis or 'none'} {number}" for axis, number in _counted(c.tag("axis") for c in criteria))
-        )
+    lines += _part_lines("training", result.easy, options)
+    lines += _part_lines("evaluation", result.hard, options)
+    lines += _part_lines("evaluation sample", result.hard_sample, options)
     return "\n".join(lines) + "\n"
 
 
+def _part_lines(name: str, rows: list[Row], options: Options) -> list[str]:
+    """Counts, prompt lengths, themes and axes of the rows of one file."""
+    criteria = [criterion for row in rows for criterion in row.rubric]
+    negative = sum(criterion.points < 0 for criterion in criteria) / max(len(criteria), 1)
+    themes = _most_common(row.theme or "none" for row in rows)
+    axes = _most_common(criterion.tag("axis") or "none" for criterion in criteria)
+    return [
+        f"{name}: {len(rows)} prompts, {len(criteria)} criteria, {negative:.1%} negative",
+        f"  {_lengths(rows, options)}",
+        "  themes: " + ", ".join(f"{theme} {number}" for theme, number in themes),
+        "  axes: " + ", ".join(f"{axis} {number}" for axis, number in axes),
+    ]
+
+
 def _lengths(rows: list[Row], options: Options) -> str:
+    if not rows:
+        return "empty"
     if options.template is None:
-        sizes, unit = (
-            [sum(len(m["content"]) for m in row.messages) for row in rows],
-            "characters (tokens: --tokenizer FOLDER)",
-        )
+        sizes = [sum(len(message["content"]) for message in row.messages) for row in rows]
+        unit = "characters (tokens: --tokenizer FOLDER)"
     else:
         sizes, unit = [_tokens(row, options) for row in rows], "tokens"
-    return (
-        f"prompt: median {statistics.median(sizes):g}, longest {max(sizes)}, in all {sum(sizes)} {unit}"
-        if sizes
-        else "empty"
-    )
+    return f"prompt: median {statistics.median(sizes):g}, longest {max(sizes)}, in all {sum(sizes)} {unit}"
 
 
 def _reason(line: str) -> str:
-    """The part of a refusal that others share: without place, value and next step."""
+    """The general part of a refusal: without place, value and next step."""
     return line.split(": ", 1)[-1].split(";")[0].split(", not")[0].split(" (")[0]
 
 
-def _counted(values: Iterable[str]) -> list[tuple[str, int]]:
+def _most_common(values: Iterable[str]) -> list[tuple[str, int]]:
+    """(value, count), the most frequent first; equal counts in alphabetical order."""
     return sorted(Counter(values).items(), key=lambda entry: (-entry[1], entry[0]))

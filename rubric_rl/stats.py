@@ -47,7 +47,7 @@ def length_adjusted(score: float, characters: int, penalty: float) -> float:
 
 
 def interval(parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float] | None:
-    """The 95% percentile bootstrap interval of a statistic when whole prompts are drawn again.
+    """The 95% percentile interval of a statistic, bootstrapped by prompt (all answers to a prompt are drawn together).
 
     `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one
     value per draw. None with fewer than two prompts, or where no draw has a value.
@@ -77,9 +77,9 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of the columns (true positive, false positive, false negative); NaN where precision or recall has no case.
+    """F1 of the columns (true positive, false positive, false negative).
 
-    So the reference: its F1 is missing when the class was never predicted or never labelled.
+    NaN when the class was never predicted or never labelled, as in the reference.
     """
     hit, false, missed = (sums[..., i] for i in range(3))
     value = _divide(2 * hit, 2 * hit + false + missed)

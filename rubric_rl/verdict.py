@@ -1,4 +1,4 @@
-"""Reads verdicts from a grader's reply and says no to everything else (stage 3, rubric grading)."""
+"""Reads verdicts from a grader's reply; whatever is not clearly one is unreadable (stage 3, rubric grading)."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,9 @@ from rubric_rl.prompt import THINK, THINK_END
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs))
 
 
-class _DuplicateKey(ValueError):
-    pass
-
-
 @dataclass(frozen=True)
 class Reading:
-    """What one verdict of a reply says; `met` is None when it cannot be read."""
+    """One verdict as read from a reply; `met` is None when it is unreadable."""
 
     met: bool | None
     explanation: str = ""
@@ -42,8 +38,8 @@ def _reading(item: dict) -> Reading:
 def _last_object(reply: str, key: str) -> dict:
     """The last top-level JSON object that has `key`, after the last `</think>`; {} when there is none.
 
-    Thoughts that never end hold no verdict. A reply with a brace that opens no well-formed object holds none either:
-    what follows may be a quotation from the graded answer inside a broken verdict.
+    Thoughts that never end contain no verdict. Nor does a reply with a brace that opens no well-formed object: what
+    follows may be a quotation of the graded answer inside a broken verdict.
     """
     text, found, start = reply.rpartition(THINK_END)[2], {}, 0
     if THINK in text:
@@ -60,5 +56,5 @@ def _last_object(reply: str, key: str) -> dict:
 
 def _unique(pairs: list[tuple]) -> dict:
     if len(dict(pairs)) != len(pairs):
-        raise _DuplicateKey("a key stands twice")
+        raise ValueError("duplicate key")
     return dict(pairs)
