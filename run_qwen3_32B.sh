@@ -9,7 +9,7 @@
 #   bash run_qwen3_32B.sh [FLAGS]            FLAGS are slime's and come last, so they win
 #
 #   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
-#   PLACEMENT       colocate (default, the paper's): all GPUs take turns; split: half of each node trains, half serves
+#   PLACEMENT       colocate (default, the paper's): all GPUs take turns; split: half of the GPUs train, half serve
 #   DRY_RUN=1       prints the command, one argument per line, and ends
 #   NNODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see configs/launch.sh
 set -euo pipefail

@@ -60,7 +60,7 @@ if [[ "${PLACEMENT}" == colocate ]]; then   # all GPUs train and serve in turn
       --actor-num-gpus-per-node "${GPUS_PER_NODE}"
       --sglang-mem-fraction-static 0.7      # the rest: what training leaves behind while it sleeps
    )
-else   # half of each node trains while the other half serves
+else   # half of the GPUs train while the other half serve; with several nodes the first of them train
    PLACEMENT_ARGS=(
       --actor-num-nodes "${NNODES}"
       --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
