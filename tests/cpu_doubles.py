@@ -71,6 +71,10 @@ async def nothing(args, sample, **kwargs):
     return None
 
 
+async def other_key(args, sample, **kwargs) -> dict:
+    return {"other": 1.0}
+
+
 async def ungraded(args, sample, **kwargs) -> float:
     return math.nan if sample.index % 2 else 1.0
 

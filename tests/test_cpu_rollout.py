@@ -124,6 +124,11 @@ def test_a_hook_that_returns_nothing_is_named(tmp_path):
         run_rollout(tmp_path, Engine(), "--custom-rm-path", "cpu_doubles.nothing")
 
 
+def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
+    with pytest.raises(UserError, match="cpu_doubles.other_key returned {'other': 1.0}"):
+        run_rollout(tmp_path, Engine(), "--custom-rm-path", "cpu_doubles.other_key", "--reward-key", "score")
+
+
 def test_a_hook_that_cannot_be_imported_is_named():
     with pytest.raises(UserError, match="hook nowhere.reward cannot be imported"):
         load_function("nowhere.reward")

@@ -70,18 +70,15 @@ def load_prompts(
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object; make the rows with data_preprocess.py")
         metadata = row.get(metadata_key)
-        prompt_id = row_from_metadata(metadata, where).prompt_id
+        where += f", prompt_id {row_from_metadata(metadata, where).prompt_id}"
         prompt = row.get(input_key)
         if apply_chat_template:
             if not isinstance(prompt, list) or not prompt:
-                raise DataError(
-                    f"{where}, prompt_id {prompt_id}: {input_key!r} is not a list of chat messages (--input-key)"
-                )
-            prompt = tokenizer.apply_chat_template(
-                prompt, tokenize=False, add_generation_prompt=True, **(template_kwargs or {})
-            )
+                raise DataError(f"{where}: {input_key!r} is not a list of chat messages (--input-key)")
+            options = {"tokenize": False, "add_generation_prompt": True} | (template_kwargs or {})
+            prompt = tokenizer.apply_chat_template(prompt, **options)
         elif not isinstance(prompt, str):
-            raise DataError(f"{where}, prompt_id {prompt_id}: {input_key!r} is not text; give --apply-chat-template")
+            raise DataError(f"{where}: {input_key!r} is not text; give --apply-chat-template")
         samples.append(Sample(prompt=prompt, metadata=metadata))
     if not samples:
         raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
@@ -142,12 +139,11 @@ class DataSource:
 
     def state(self) -> dict:
         """Where the next group comes from, as JSON."""
-        return {
-            name: getattr(self, name) for name in ("epoch_id", "sample_offset", "sample_group_index", "sample_index")
-        }
+        names = ("epoch_id", "sample_offset", "sample_group_index", "sample_index")
+        return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict) -> None:
-        """Goes on exactly where `state()` was taken."""
+        """Continues exactly where `state()` was taken."""
         for name, value in state.items():
             setattr(self, name, value)
         self._order = self._epoch()

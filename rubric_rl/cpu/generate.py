@@ -1,4 +1,4 @@
-"""Asks the engines for answers through the router, with time limits and bounded retries (stage 2, rollout)."""
+"""Requests answers from the engines through the router, with timeouts and bounded retries (stage 2, rollout)."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import aiohttp
 from rubric_rl.cpu.data import Sample
 from rubric_rl.schema import UserError
 
-ATTEMPTS = 9  # a minute in all: a router calls an engine of an overloaded machine sick, and well again later
+ATTEMPTS = 9  # a minute in all: on an overloaded machine the router takes a healthy engine for a dead one for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds before the second attempt, doubled each time
 
 
@@ -33,7 +33,7 @@ class Generator:
         await self._session.close()
 
     async def abort(self) -> None:
-        """Empties the engines of requests that nobody waits for any more; one that cannot be reached has none."""
+        """Aborts all requests in the engines, which nobody waits for any more; an unreachable engine is skipped."""
         for url in self.args.rollout_engine_urls:
             try:
                 await (await self._session.post(f"{url}/abort_request", json={"rid": "", "abort_all": True})).release()

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from rubric_rl.cpu.data import DataSource, load_prompts
+from rubric_rl.cpu.data import DataSource, Sample, load_prompts
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.rollout_metrics import versions
 from rubric_rl.qwen3 import read_network
@@ -14,9 +14,7 @@ class RolloutManager:
     """Plain class; cluster.py makes a Ray actor of it. One event loop for its whole life: hooks keep connections."""
 
     def __init__(self, args):
-        from transformers import (
-            AutoTokenizer,
-        )  # here, so that a machine without transformers can still read the flags' help
+        from transformers import AutoTokenizer  # here: `--help` must work on a machine without transformers
 
         self.args = args
         self.tokenizer = AutoTokenizer.from_pretrained(args.hf_checkpoint)
@@ -27,54 +25,51 @@ class RolloutManager:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="rollout").start()
 
-    def _prompts(self, path: str, keys, max_length: int | None):
+    def _prompts(self, path: str, fields, max_length: int | None) -> list[Sample]:
+        """The prompts of a file; `fields` (args, or an EvalDataset) names its columns and the template's options."""
         return load_prompts(
             path,
             self.tokenizer,
-            input_key=keys.input_key,
-            metadata_key=keys.metadata_key,
-            apply_chat_template=keys.apply_chat_template,
-            template_kwargs=keys.apply_chat_template_kwargs,
+            input_key=fields.input_key,
+            metadata_key=fields.metadata_key,
+            apply_chat_template=fields.apply_chat_template,
+            template_kwargs=fields.apply_chat_template_kwargs,
             max_length=max_length,
         )
 
     def _check_context(self) -> None:
         """The longest prompt and an answer at its limit must fit into the model's positions."""
         limit = read_network(self.args.hf_checkpoint).max_positions
-        wanted = [("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)]
-        wanted += [
-            (f"max_response_len of {d.name}", self.eval_prompts[d.name], d.max_response_len)
-            for d in self.args.eval_datasets
-        ]
-        for name, prompts, answer in wanted:
+        cases = [("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)]
+        for dataset in self.args.eval_datasets:
+            name, prompts = f"max_response_len of {dataset.name}", self.eval_prompts[dataset.name]
+            cases.append((name, prompts, dataset.max_response_len))
+        for name, prompts, answer in cases:
             longest = max(len(self.tokenizer.encode(sample.prompt, add_special_tokens=False)) for sample in prompts)
             if longest + answer > limit:
-                raise UserError(
-                    f"{name} {answer} and a prompt of {longest} tokens exceed the model's {limit} positions; lower it"
-                )
+                what = f"{name} {answer} and a prompt of {longest} tokens"
+                raise UserError(f"{what} exceed the model's {limit} positions; lower it")
 
     def prompts(self) -> int:
-        """How many training prompts there are; answers once the rows are read."""
+        """The number of training prompts; the call returns once the rows are read."""
         return len(self.source)
 
     def connect(self, router_port: int, engine_urls: list[str]) -> None:
-        """Says where the engines are, once they are up."""
+        """Tells the manager where router and engines are, once they are up."""
         self.args.sglang_router_port = router_port
         self.args.rollout_engine_urls = engine_urls
         self.rollouts = self._run(_make(self.args, self.tokenizer))
 
     def generate(self, rollout_id: int, version: str) -> tuple[dict, dict]:
-        """One rollout written by the weights `version`: training data and metrics.
+        """One rollout by the weights `version`: training data and metrics.
 
         Raises:
             UserError: when an engine answered with other weights.
         """
         samples, metrics = self._run(self.rollouts.rollout(self.source))
         if versions(samples) != {version}:
-            found = ", ".join(sorted(versions(samples)))
-            raise UserError(
-                f"rollout {rollout_id}: answers of weight version {found}, not {version}: an engine missed an update"
-            )
+            found = f"answers of weight version {', '.join(sorted(versions(samples)))}, not {version}"
+            raise UserError(f"rollout {rollout_id}: {found}: an engine missed an update")
         time = metrics["perf/rollout_time"]
         run_log_hook(self.args.custom_rollout_log_function_path, rollout_id, self.args, samples, metrics, time)
         return train_data(self.args, samples), metrics
@@ -86,15 +81,15 @@ class RolloutManager:
         return metrics
 
     def progress(self) -> dict:
-        """{"total", "generated", "graded"} of the rollout or evaluation that runs; answered while it runs."""
+        """{"total", "generated", "graded"} of the current rollout or evaluation; may be called while it runs."""
         return dict(self.rollouts.progress) if self.rollouts else {}
 
     def state(self) -> dict:
-        """The data source's place, for a checkpoint."""
+        """The position of the data source, for a checkpoint."""
         return self.source.state()
 
     def restore(self, state: dict) -> None:
-        """Goes on where `state()` was taken."""
+        """Continues where `state()` was taken."""
         self.source.restore(state)
 
     def _run(self, work):
@@ -102,4 +97,4 @@ class RolloutManager:
 
 
 async def _make(args, tokenizer) -> Rollout:
-    return Rollout(args, tokenizer)
+    return Rollout(args, tokenizer)  # on the event loop: it opens an HTTP session

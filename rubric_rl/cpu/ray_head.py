@@ -19,6 +19,8 @@ from rubric_rl.schema import UserError
 
 RAY_GB = 1.0  # head, control store, raylet and agents take 0.5 GB, the object store what is put into it
 OBJECT_STORE_BYTES = 128 * 2**20
+NUM_CPUS = 4  # what Ray may hand out: a count for its scheduler, not the machine's cores
+TIMEOUT = 120.0  # seconds
 STARTED = "Ray runtime started"
 # `ray start` turns 127.0.0.1 into the address other machines would use, and listens there; it starts a server
 # for remote clients, too, which nobody here is.
@@ -48,11 +50,11 @@ class RayHead(Child):
             shutil.rmtree(self.temp, ignore_errors=True)
 
 
-def start(log_dir: str | Path, num_cpus: int = 4, timeout: float = 120.0) -> tuple[RayHead, str]:
+def start(log_dir: str | Path) -> tuple[RayHead, str]:
     """Start a Ray head and wait until it is up; returns it and the address for `ray.init(address=...)` in this process.
 
-    num_cpus: what Ray may hand out (a count for scheduling, not the machine's cores). The token that Ray asks for
-    is put into this process's environment. Raises UserError (memory, time) and ServerDied (with the end of its log).
+    The token that Ray asks for is put into this process's environment. Raises UserError (memory, time) and ServerDied
+    (with the end of its log).
     """
     require_memory(RAY_GB, "Ray")
     _remove_leftovers()
@@ -60,7 +62,7 @@ def start(log_dir: str | Path, num_cpus: int = 4, timeout: float = 120.0) -> tup
     _trust_loopback(temp / "token")
     port = free_port()
     flags = (
-        f"start --head --block --node-ip-address {HOST} --port {port} --num-cpus {num_cpus} --num-gpus 0 "
+        f"start --head --block --node-ip-address {HOST} --port {port} --num-cpus {NUM_CPUS} --num-gpus 0 "
         f"--object-store-memory {OBJECT_STORE_BYTES} --temp-dir {temp} --include-dashboard false "
         f"--dashboard-agent-listen-port {free_port()} --disable-usage-stats --include-log-monitor false --no-monitor "
         f"--log-style record"
@@ -72,19 +74,19 @@ def start(log_dir: str | Path, num_cpus: int = 4, timeout: float = 120.0) -> tup
     head = RayHead.start(command, log, env, name="the Ray head", grace=5.0)
     head.temp = temp
     try:
-        _wait_started(head, timeout)
+        _wait_started(head)
     except BaseException:
         head.stop()
         raise
     return head, f"{HOST}:{port}"
 
 
-def _wait_started(head: RayHead, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+def _wait_started(head: RayHead) -> None:
+    deadline = time.monotonic() + TIMEOUT
     while STARTED not in head.log.read_text(errors="replace"):
         head.check()
         if time.monotonic() > deadline:
-            raise UserError(f"the Ray head is not up after {timeout:.0f} s; the end of {head.log}:\n{head.tail()}")
+            raise UserError(f"the Ray head is not up after {TIMEOUT:.0f} s; the end of {head.log}:\n{head.tail()}")
         time.sleep(0.1)
 
 

@@ -1,7 +1,7 @@
-"""One rollout: answers, self-grading of each as soon as it is there, groups, training data (stages 2 to 4).
+"""One rollout: answers, each self-graded as soon as it is complete, and the training data from them (stages 2 to 4).
 
-It does what slime's rollout loop does (slime/rollout/sglang_rollout.py, slime/ray/rollout.py), hooks included, so that
-the same hooks and flags mean the same here.
+It does what slime's rollout loop does (slime/rollout/sglang_rollout.py, slime/ray/rollout.py), so that hooks and flags
+have the same meaning here.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def load_function(path: str):
 
 @dataclass
 class Clock:
-    """Where the seconds of a rollout went. Grading starts as soon as an answer is done, so it overlaps generation."""
+    """How long generation and grading took. An answer is graded while others are generated, so the two overlap."""
 
     start: float = field(default_factory=time.monotonic)
     first_answer: float = 0.0
@@ -39,13 +39,13 @@ class Clock:
     grading_sum: float = 0.0
 
     def answered(self) -> None:
-        """Notes that an answer is there, and its grading begins."""
+        """Called when an answer is complete and its grading begins."""
         self.last_answer = time.monotonic()
         self.first_answer = self.first_answer or self.last_answer
 
     def seconds(self) -> dict:
-        """Wall seconds of all; of generation (to the last answer); of grading (from the first answer on), of which the
-        tail comes after generation; and the seconds that answers waited for their grade, summed.
+        """Wall time of the rollout; of generation, up to the last answer; of grading, from the first answer on; of its
+        tail, from the last answer on; and the grading times of all answers summed.
         """
         now = time.monotonic()
         return {
@@ -58,17 +58,15 @@ class Clock:
 
 
 class Rollout:
-    """Runs rollouts and evaluations in one event loop. `progress` counts answers done and graded for the bar."""
+    """Makes rollouts and evaluations in one event loop. `progress` counts generated and graded answers."""
 
     def __init__(self, args, tokenizer):
         self.args = args
         self.generator = Generator(args, tokenizer)
         self.progress = {"total": 0, "generated": 0, "graded": 0}
         self._running: set[asyncio.Task] = set()
-        self._filter = load_function(args.dynamic_sampling_filter_path) if args.dynamic_sampling_filter_path else None
-        self._sample_filter = (
-            load_function(args.rollout_sample_filter_path) if args.rollout_sample_filter_path else None
-        )
+        filters = (args.dynamic_sampling_filter_path, args.rollout_sample_filter_path)
+        self._group_filter, self._sample_filter = (load_function(path) if path else None for path in filters)
         self._reward = load_function(args.custom_rm_path)
 
     async def close(self) -> None:
@@ -77,7 +75,7 @@ class Rollout:
         await self.generator.close()
 
     async def rollout(self, source: DataSource) -> tuple[list[Sample], dict]:
-        """rollout_batch_size graded groups in order of their index, flattened, and the metrics of making them."""
+        """The samples of rollout_batch_size graded groups, in order of their index, and the metrics of the rollout."""
         target = self.args.rollout_batch_size
         clock, dropped, groups, pending = Clock(), Counter(), [], set()
         self.progress.update(total=target * self.args.n_samples_per_prompt, generated=0, graded=0)
@@ -85,11 +83,9 @@ class Rollout:
         try:
             while len(groups) < target:
                 while remaining < target:
-                    pending |= {
-                        self._spawn(self._group(g, clock))
-                        for g in source.get_samples(self.args.over_sampling_batch_size)
-                    }
-                    remaining += self.args.over_sampling_batch_size
+                    drawn = source.get_samples(self.args.over_sampling_batch_size)
+                    pending |= {self._spawn(self._group(group, clock)) for group in drawn}
+                    remaining += len(drawn)
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     group = task.result()
@@ -131,15 +127,9 @@ class Rollout:
         samples = []
         for prompt in prompts:
             for _ in range(dataset.n_samples_per_eval_prompt):
-                metadata = {**prompt.metadata, **dataset.metadata_overrides}
-                samples.append(
-                    Sample(
-                        index=len(samples),
-                        prompt=prompt.prompt,
-                        metadata=metadata,
-                        custom_rm_path=dataset.custom_rm_path,
-                    )
-                )
+                sample = Sample(index=len(samples), prompt=prompt.prompt, custom_rm_path=dataset.custom_rm_path)
+                sample.metadata = prompt.metadata | dataset.metadata_overrides
+                samples.append(sample)
         params = dataset.sampling_params(self.args)
         await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in samples])
         return samples
@@ -161,19 +151,17 @@ class Rollout:
         clock.grading_sum += time.monotonic() - start
         self.progress["graded"] += 1
         key = self.args.reward_key
-        if not isinstance(
-            sample.reward[key] if key and isinstance(sample.reward, dict) else sample.reward, (int, float)
-        ):
+        value = sample.reward.get(key) if key and isinstance(sample.reward, dict) else sample.reward
+        if not isinstance(value, (int, float)):
             hook = sample.custom_rm_path or self.args.custom_rm_path
-            raise UserError(
-                f"the reward hook {hook} returned {sample.reward!r}: a number is needed (for a dict, --reward-key)"
-            )
+            found = f"the reward hook {hook} returned {sample.reward!r}"
+            raise UserError(f"{found}: it must be a number, or with --reward-key a dict with a number under that key")
 
     def _rejected(self, group: list[Sample], remaining: int, target: int) -> str | None:
         """Why the dynamic sampling filter drops the group, or None to keep it (slime's rule, its fallback included)."""
-        if self._filter is None:
+        if self._group_filter is None:
             return None
-        output = self._filter(self.args, group)
+        output = self._group_filter(self.args, group)
         keep = getattr(output, "keep", output)
         if keep or (getattr(output, "keep_when_insufficient", False) and remaining <= target):
             return None
@@ -188,7 +176,7 @@ class Rollout:
     def _ended(self, task: asyncio.Task) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at: the first failure is raised, its echoes need no report of their own
+            task.exception()  # marks it as retrieved: the first failure is raised, asyncio need not warn of the others
 
     async def _cancel(self) -> None:
         """Ends surplus work: closing a request makes the engine abort it, and a cancelled grading cannot ask again."""
@@ -201,7 +189,7 @@ class Rollout:
 
 
 def run_log_hook(path: str | None, *arguments) -> None:
-    """Calls a log hook as slime does; its answer does not count, the metrics are logged in any case."""
+    """Calls a log hook as slime does, but ignores its return value: the metrics are always logged."""
     if not path:
         return
     hook = load_function(path)
@@ -224,15 +212,12 @@ def train_data(args, samples: list[Sample]) -> dict:
         for sample, reward in zip(samples, raw, strict=True):
             sample.remove_sample |= math.isnan(reward)
     if not len(raw) == len(rewards) == len(samples):
-        raise UserError(
-            f"the reward post-process hook returned {len(raw)} and {len(rewards)} rewards for {len(samples)} samples"
-        )
+        found = f"{len(raw)} and {len(rewards)} rewards for {len(samples)} samples"
+        raise UserError(f"the reward post-process hook returned {found}")
     return {
         "tokens": [sample.tokens for sample in samples],
         "response_lengths": [sample.response_length for sample in samples],
         "rewards": [float(reward) for reward in rewards],
-        "loss_masks": [
-            [0] * sample.response_length if sample.remove_sample else sample.loss_mask for sample in samples
-        ],
+        "loss_masks": [[0] * s.response_length if s.remove_sample else s.loss_mask for s in samples],
         "rollout_log_probs": [sample.rollout_log_probs for sample in samples],
     }

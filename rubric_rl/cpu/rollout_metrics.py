@@ -5,6 +5,7 @@ import statistics
 from collections import Counter, defaultdict
 
 from rubric_rl.cpu.data import Sample
+from rubric_rl.score import graded
 
 
 def rollout_metrics(args, samples: list[Sample]) -> dict:
@@ -34,9 +35,9 @@ def versions(samples: list[Sample]) -> set[str]:
 
 
 def mean_graded(rewards: list[float]) -> float:
-    """Mean over the rewards that are not NaN; NaN when none is."""
-    graded = [reward for reward in rewards if not math.isnan(reward)]
-    return statistics.fmean(graded) if graded else math.nan
+    """Mean over the rewards that are not NaN; NaN when all are."""
+    values = graded(rewards)
+    return statistics.fmean(values) if values else math.nan
 
 
 def _answers(samples: list[Sample], prefix: str) -> dict:
