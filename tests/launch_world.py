@@ -44,6 +44,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def ray_ports() -> dict[str, str]:
+    """Two ports for a Ray, below those of its workers (10002 and above)."""
+
+    def free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    head, dashboard = list(filter(free, range(6380, 6480)))[:2]
+    return {"RAY_PORT": str(head), "RAY_DASHBOARD_PORT": str(dashboard), "RAY_enable_metrics_collection": "0"}
+
+
 class World:
     """A machine with a fake cluster, every path with a space in it."""
 

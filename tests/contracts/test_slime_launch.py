@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from launch_world import program, ray_ports
 
 import data_preprocess
 
@@ -24,22 +24,14 @@ def env(slime, tmp_path):
     (bin := tmp_path / "bin").mkdir()
     ray = f"#!{slime.python}\nimport sys\nfrom ray.scripts.scripts import main\nsys.exit(main())\n"
     for name, text in (("nvidia-smi", SMI), ("ray", ray)):
-        (bin / name).write_text(text)
-        (bin / name).chmod(0o755)
+        program(bin / name, text)
     make = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(tmp_path)]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
     raw = [f"--{flag}={tmp_path}/tiny_{part}.jsonl" for flag, part in (("source", "all"), ("hard", "hard"))]
     assert data_preprocess.main([*raw, f"--out={tmp_path}", "--allow-subset"]) == 0
-    low = [port for port in range(6380, 6480) if not listens(port)]  # Ray's workers have 10002 and above
     paths = {"SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "SAVE_PATH": str(tmp_path / "run"),
              "PROMPT_DATA_PATH": str(tmp_path / "healthbench_easy.jsonl"), "PYTHON": slime.python}  # fmt: skip
-    ports = {"RAY_PORT": str(low[0]), "RAY_DASHBOARD_PORT": str(low[1]), "RAY_enable_metrics_collection": "0"}
-    return os.environ | paths | ports | {"BACKEND": "slime", "PATH": f"{bin}:{os.environ['PATH']}"}
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    return os.environ | paths | ray_ports() | {"BACKEND": "slime", "PATH": f"{bin}:{os.environ['PATH']}"}
 
 
 def test_everything_before_the_first_gpu_second_works(env, tmp_path):

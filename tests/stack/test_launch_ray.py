@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launch_world import KEY, World, program
+from launch_world import KEY, World, program, ray_ports
 
 pytestmark = pytest.mark.stack
 TRAIN = """
@@ -34,20 +34,9 @@ def world(tmp_path):
     program(Path(world.env["PYTHON"]).with_name("ray"), f'#!/bin/bash\nexec "{Path(sys.executable).parent}/ray" "$@"\n')
     (tmp_path / "the lib" / "ray.py").unlink()
     (tmp_path / "sl ime" / "train.py").write_text(TRAIN)
-    low = [port for port in range(6380, 6480) if not listens(port)]  # Ray's workers have 10002 and above
-    world.env |= {
-        "RAY_PORT": str(low[0]),
-        "RAY_DASHBOARD_PORT": str(low[1]),
-        "GPUS_PER_NODE": "2",
-        "RAY_enable_metrics_collection": "0",
-    }
+    world.env |= ray_ports() | {"GPUS_PER_NODE": "2"}
     yield world
     world.clean()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # by address, by name
