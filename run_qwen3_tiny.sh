@@ -19,7 +19,6 @@ export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader_tiny.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval_tiny.yaml}"
 VENV_PYTHON="${VENV:-.venv}/bin/python"
-
 source configs/recipe.sh
 
 # What a tiny model and two cores change; the rest is the recipe's.
@@ -60,8 +59,9 @@ if [[ "${BACKEND}" == slime ]]; then
    MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
-   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384 --sglang-mem-fraction-static 0.3
-      --sglang-dtype bfloat16 --sglang-attention-backend triton)   # else float16, and no kernel for heads of 32
+   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
+      --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else cache for 33 million tokens,
+      --sglang-dtype bfloat16 --sglang-attention-backend triton)          # float16, no kernel for heads of 32
    source configs/launch.sh
    launch "$@"
    exit
