@@ -52,20 +52,18 @@ def plan(args: Namespace, data: dict, dp_rank: int, dp_size: int) -> list[list[M
 
 
 def check(data: dict) -> None:
-    """Refuses a rollout whose lists do not fit together; slime asserts the same when it builds them."""
+    """Raises UserError for a rollout whose lists do not fit together; slime asserts the same when it builds them."""
     names = ("tokens", "response_lengths", "rewards", "loss_masks", "rollout_log_probs")
     lengths = {name: len(data[name]) for name in names if name != "rollout_log_probs" or data.get(name)}
     if len(set(lengths.values())) != 1:
         raise UserError(f"the rollout's lists differ in length ({lengths}); this is a defect of the rollout stage")
-    for i, (tokens, response, mask) in enumerate(
-        zip(data["tokens"], data["response_lengths"], data["loss_masks"], strict=True)
-    ):
-        rollout = data["rollout_log_probs"][i] if data.get("rollout_log_probs") else mask
-        if not 0 <= response < len(tokens) or len(mask) != response or len(rollout) != response:
-            raise UserError(
-                f"sample {i} of the rollout: {len(tokens)} tokens, response_length {response}, {len(mask)} loss mask "
-                f"entries, {len(rollout)} rollout log-probabilities do not fit; this is a defect of the rollout stage"
-            )
+    for i, response in enumerate(data["response_lengths"]):
+        tokens, mask = len(data["tokens"][i]), len(data["loss_masks"][i])
+        log_probs = len(data["rollout_log_probs"][i]) if data.get("rollout_log_probs") else response
+        if not 0 <= response < tokens or mask != response or log_probs != response:
+            found = f"{tokens} tokens, response_length {response}, {mask} loss mask entries, {log_probs} rollout "
+            found += "log-probabilities do not fit"
+            raise UserError(f"sample {i} of the rollout: {found}; this is a defect of the rollout stage")
 
 
 def pack(args: Namespace, data: dict, samples: list[int]) -> list[list[int]]:
@@ -92,7 +90,9 @@ def collate(data: dict, samples: list[int], weight_of: dict[int, float]) -> Micr
     inputs = torch.zeros(len(samples), len(tokens[0]) - 1, dtype=torch.long)  # nothing is predicted from the last token
     for row, sequence in enumerate(tokens):
         inputs[row, : len(sequence) - 1] = sequence[:-1]
-    rollout = data.get("rollout_log_probs")
+    rollout = None
+    if log_probs := data.get("rollout_log_probs"):
+        rollout = torch.cat([torch.tensor(log_probs[i])[offsets] for i, offsets in zip(samples, masked, strict=True)])
     return MicroBatch(
         inputs=inputs,
         rows=torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)),
@@ -100,9 +100,5 @@ def collate(data: dict, samples: list[int], weight_of: dict[int, float]) -> Micr
         targets=torch.cat([x[p + offsets] for x, p, offsets in zip(tokens, prompts, masked, strict=True)]),
         advantages=broadcast_advantages([data["rewards"][i] for i in samples], counts),
         weights=broadcast_advantages([weight_of[i] for i in samples], counts),
-        rollout_log_probs=(
-            torch.cat([torch.tensor(rollout[i])[offsets] for i, offsets in zip(samples, masked, strict=True)])
-            if rollout
-            else None
-        ),
+        rollout_log_probs=rollout,
     )

@@ -1,4 +1,4 @@
-"""What a run leaves on disk so that it can be killed at any moment and go on (stage 5, GRPO update).
+"""A run's directory: checkpoints and logs that survive a kill at any moment (stage 5, GRPO update).
 
 A step counts once its checkpoint directory has been renamed into place; everything else that it wrote (rows of metrics
 and evaluations, verdicts) was written before and is cut back to the last checkpoint on resume. So no step is lost and
@@ -20,7 +20,7 @@ from rubric_rl.schema import UserError, read_jsonl, split_slice, write_jsonl
 KEEP = 3  # checkpoints
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
 
-# Flags that may differ when a run goes on: length, cadence, speed, logging. Everything else is the experiment.
+# Flags that may change when a run is resumed: length, intervals, speed, logging. All others define the experiment.
 FREE = frozenset(
     """
     num_rollout num_epoch save load save_interval eval_interval eval_config eval_datasets eval_prompt_data
@@ -48,31 +48,30 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{self.path}: another run is at work here; wait for it, or give another SAVE_PATH"
-            ) from None
+            hint = "wait for it, or give another SAVE_PATH"
+            raise UserError(f"{self.path}: another run is at work here; {hint}") from None
 
     def iteration(self, step: int) -> Path:
         """The checkpoint directory of `step` (0-based rollout id), named as Megatron names it."""
         return self.path / f"iter_{step:07d}"
 
     def newest(self) -> int | None:
-        """The last step with a whole checkpoint, or None; whatever a kill left half done is removed."""
+        """The last step with a complete checkpoint, or None; whatever a kill left half done is removed."""
         for leftover in self.path.glob(".*.tmp"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         whole = [path for path in self._iterations() if (path / "state.json").is_file()]
         return int(whole[-1].name.removeprefix("iter_")) if whole else None
 
     def _iterations(self) -> list[Path]:
-        """Checkpoint directories in order; a copy that a user made under another name is not one."""
+        """Checkpoint directories in order, without copies that a user made under another name."""
         return sorted(path for path in self.path.glob("iter_*") if re.fullmatch(r"iter_\d{7}", path.name))
 
     def state(self, step: int) -> dict:
-        """What the driver stored with the checkpoint: the data source's place and the weight version."""
+        """What `prepare` stored with the checkpoint: the step, and the position of the data source."""
         return _read_json(self.iteration(step) / "state.json")
 
     def prepare(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
-        """Writes a checkpoint where nobody looks for one: `write(directory)` fills it, all is flushed to disk."""
+        """Writes a checkpoint to a hidden directory, which is returned: `write(directory)` fills it, all is fsynced."""
         temporary = self.path / f".{self.iteration(step).name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -86,7 +85,7 @@ class RunDirectory:
     def commit(self, step: int, temporary: Path) -> None:
         """Makes the prepared checkpoint the newest one, in one rename; older ones beyond KEEP are removed."""
         final = self.iteration(step)
-        if final.exists():  # without its state.json, else the run would not make this step again
+        if final.exists():  # it lacks its state.json: otherwise this step would not be made again
             os.rename(final, final.with_name(f"{final.name}.damaged.{time.time_ns()}"))
         os.rename(temporary, final)
         _fsync(self.path)
@@ -97,22 +96,21 @@ class RunDirectory:
             shutil.rmtree(trash)
 
     def check_experiment(self, args, resuming: bool) -> None:
-        """Refuses to go on with another experiment; without a checkpoint there is nothing to protect."""
+        """Refuses to resume another experiment; without a checkpoint there is nothing to protect."""
         path, now = self.path / "experiment.json", experiment(args)
         if resuming and path.is_file():
             before = _read_json(path)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 differences = ", ".join(f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed)
-                raise UserError(
-                    f"{self.path} holds another experiment ({differences}); give another SAVE_PATH or the old values"
-                )
+                hint = "give another SAVE_PATH or the old values"
+                raise UserError(f"{self.path} holds another experiment ({differences}); {hint}")
         write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
 
     def cut_back(self, start: int) -> None:
-        """Drops every row of steps from `start` on, of the evaluations after them, and of the verdicts they gave.
+        """Drops what was written from step `start` on: rows of steps and of evaluations after them, and verdicts.
 
-        The weights numbered `start` wrote the last evaluation that counts, and the rollout that is to be made again.
+        Weight version `start` made the last evaluation that counts, and the rollout that will be made again.
         """
         self._filter("metrics.jsonl", lambda row: row["step"] < start)
         self._filter("eval.jsonl", lambda row: row["step"] <= start and start > 0)
@@ -131,7 +129,7 @@ class RunDirectory:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL file that is appended to; without a last line that a kill cut short, [] without the file."""
+    """The rows of a JSONL log, without a last line that a kill cut short; [] without a file."""
     return [row for _, row in read_jsonl(path, skip_partial=True)] if path.is_file() else []
 
 
@@ -143,7 +141,7 @@ def _read_json(path: Path) -> dict:
 
 
 def append_row(path: Path, row: dict) -> None:
-    """Adds one row and waits until it is on disk."""
+    """Appends one row and waits until it is on disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
@@ -151,7 +149,7 @@ def append_row(path: Path, row: dict) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a small file in one step."""
+    """Replaces a small file atomically."""
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -161,10 +159,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def experiment(args) -> dict:
-    """What makes two runs the same experiment: flags that matter, content of model, data and reference model."""
-    values = {
-        name: value for name, value in vars(args).items() if name not in FREE and not name.startswith("rollout_engine")
-    }
+    """What two runs of one experiment share: the flags beyond FREE, the content of model, reference and data."""
+    values = {name: value for name, value in vars(args).items() if name not in FREE}
     for name in ("hf_checkpoint", "ref_load"):
         if values.get(name):
             values[name] = f"{Path(values[name]).name} ({_digest(Path(values[name]))})"

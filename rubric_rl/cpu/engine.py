@@ -1,4 +1,4 @@
-"""SGLang engines on the CPU, the router before them, and new weights into them (stages 2 rollout and 3 grading)."""
+"""SGLang engines on the CPU, their router, and weight updates (stages 2 rollout and 3 grading)."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ROUTER_KNOBS = {
     "health_success_threshold": 1,
     "log_level": "error",
     "disable_retries": True,  # the client retries, where attempts are counted
-    "disable_circuit_breaker": True,  # it counts answers 400: ten bad requests would shut out a good engine
+    "disable_circuit_breaker": True,  # it counts HTTP 400: ten bad requests would shut out a good engine
 }
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
 
@@ -50,14 +50,13 @@ def require_port(port: int, what: str) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as problem:
-            raise UserError(
-                f"port {port} for the {what} cannot be used ({getattr(problem, 'strerror', problem)}): "
-                "end the process that holds it or choose another port"
-            ) from None
+            why = getattr(problem, "strerror", problem)
+            hint = "end the process that holds it or choose another port"
+            raise UserError(f"port {port} for the {what} cannot be used ({why}): {hint}") from None
 
 
 def available_gb() -> float:
-    """Memory a new process may take, in GB: what the machine has free, or less where a control group limits us."""
+    """Memory that new processes may take, in GB: what the machine has free, or less under a control group's limit."""
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
@@ -70,16 +69,14 @@ def available_gb() -> float:
 def require_memory(gigabytes: float, what: str) -> None:
     """Raises UserError when less than `gigabytes` is available."""
     if (free := available_gb()) < gigabytes:
-        raise UserError(
-            f"too little memory for {what}: about {gigabytes:.1f} GB needed, {free:.1f} GB available; "
-            "end other programs, or name a smaller model"
-        )
+        numbers = f"about {gigabytes:.1f} GB needed, {free:.1f} GB available"
+        raise UserError(f"too little memory for {what}: {numbers}; end other programs, or name a smaller model")
 
 
 def request(url: str, payload: dict | None = None, timeout: float = 60.0):
-    """GET, or POST of JSON where there is a payload; the decoded answer.
+    """The decoded response to a GET, or with a payload to a POST of JSON.
 
-    Raises UserError with the server's own words.
+    Raises UserError with the server's message.
     """
     data = None if payload is None else json.dumps(payload).encode()
     call = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -108,24 +105,24 @@ def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> Child
         raise UserError(f"{model_dir} holds no Hugging Face checkpoint (no config.json)")
     require_port(port, "engine")
     require_memory(ENGINE_GB, "an SGLang engine")
-    # mem-fraction-static is a share of what is free when the engine starts, of which max-total-tokens takes less:
-    # roomy, because the trainer starts at the same time and must not make the engine believe that memory is gone.
+    # mem-fraction-static is a share of the memory that is free when the engine starts; the cache is far smaller
+    # (max-total-tokens). A large share, because the trainer starts at the same time and takes memory meanwhile.
     flags = (
         f"--host {HOST} --port {port} --device cpu --attention-backend torch_native "
         "--dtype float32 "  # the trainer's own log-probabilities; "auto" would mean float16 on a CPU
         "--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
         "--max-total-tokens 60000 --max-running-requests 64 --enable-cache-report "
-        "--sleep-on-idle "  # else an idle engine takes a whole core from the update
+        "--sleep-on-idle "  # otherwise an idle engine takes a whole core from the update
         "--enable-metrics --constrained-json-disable-any-whitespace --log-level warning"
     )
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split()]
     log = Path(log_dir) / f"engine-{port}.log"
-    # Without grace: it has nothing to save, and its own orderly end takes 8 s.
+    # No grace period: it has nothing to save, and its own orderly shutdown takes 8 s.
     return Child.start(command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0)
 
 
 def _engine_environment(log: Path) -> dict:
-    # torch would keep the rendezvous of its (one) rank on a port that is open to the network; a file does as well.
+    # For the rendezvous of its single rank torch would open a port to the network; a file does as well.
     store = log.absolute().with_suffix(".store")
     store.unlink(missing_ok=True)
     return _environment(

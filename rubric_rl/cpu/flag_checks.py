@@ -1,4 +1,4 @@
-"""Do the flags agree with each other and with what a machine without a GPU can do? (all stages)"""
+"""Checks that the flags agree with each other and with what the trainer without a GPU can do (all stages)."""
 
 from rubric_rl.schedule import Schedule, schedule
 
@@ -16,11 +16,11 @@ _ONLY = {
 
 
 def problems(args):
-    """Yields one line for each flag that cannot be honoured or is at odds with another; the first one is reported."""
+    """Yields one line for each flag that cannot be honoured or contradicts another."""
     for name, (value, why) in _ONLY.items():
         if getattr(args, name) != value:
             flag = f"--{name.replace('_', '-')} {getattr(args, name)}"
-            yield f"{flag}: the trainer without a GPU takes {value} alone ({why})"
+            yield f"{flag}: the trainer without a GPU takes only {value} ({why})"
     for name in ("hf_checkpoint", "prompt_data", "save", "custom_rm_path", "rollout_max_response_len"):
         if getattr(args, name) is None:
             yield f"--{name.replace('_', '-')} is missing"
@@ -42,10 +42,8 @@ def _batches(args):
     if steps and size * steps != batch:
         yield f"--num-steps-per-rollout {steps} x --global-batch-size {size} is not {batch} (rollout x samples)"
     if size < 1 or batch % size or size % (world // tensor):
-        yield (
-            f"--global-batch-size {size} must divide {batch} (rollout batch x samples per prompt) "
-            f"and be a multiple of {world // tensor} (data parallel size)"
-        )
+        multiple = f"a multiple of {world // tensor} (data parallel size)"
+        yield f"--global-batch-size {size} must divide {batch} (rollout batch x samples per prompt) and be {multiple}"
     drawn = args.over_sampling_batch_size
     if drawn is not None and drawn < args.rollout_batch_size:
         yield f"--over-sampling-batch-size {drawn} is below --rollout-batch-size {args.rollout_batch_size}"
@@ -73,7 +71,7 @@ def schedule_of(args) -> Schedule:
 
 
 def derive(args) -> None:
-    """Fills what slime derives from other flags after parsing; raises UserError for a warm-up as long as the run."""
+    """Fills in what slime derives from other flags; raises UserError for a warm-up as long as the run."""
     if args.rollout_num_gpus is None:
         args.rollout_num_gpus = args.actor_num_nodes * args.actor_num_gpus_per_node
     if args.global_batch_size is None:

@@ -1,20 +1,17 @@
-"""The command line: slime's flags, by slime's names and defaults, that the trainer without a GPU honours (all stages).
+"""The command line of the trainer without a GPU: slime's flags, by slime's names and defaults (all stages).
 
 One recipe, two trainers: whatever `configs/recipe.sh` says must reach both, so an unknown flag is an error here (slime
-drops it silently), and a flag that only slime can follow is refused as such. A "GPU" is one CPU process.
+drops it silently), and a flag that only slime can honour is refused with a reason. A "GPU" is one CPU process.
 """
 
 import argparse
 import difflib
 import json
-from pathlib import Path
-
-import yaml
 
 from rubric_rl import eval_config
 from rubric_rl.cpu import flag_checks
 from rubric_rl.schema import UserError
-from rubric_rl.settings import load_settings
+from rubric_rl.settings import PREFIX, GraderSettings, written_settings
 from rubric_rl.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 
 
@@ -39,12 +36,7 @@ def _cluster(parser):
     add = parser.add_argument
     add("--actor-num-nodes", type=int, default=1)
     add("--actor-num-gpus-per-node", type=int, default=8, help="training processes")
-    add(
-        "--rollout-num-gpus",
-        type=int,
-        default=None,
-        help="rollout engines; default with --colocate: as many as training processes",
-    )
+    add("--rollout-num-gpus", type=int, default=None, help="rollout engines; with --colocate: the training processes")
     add("--rollout-num-gpus-per-engine", type=int, default=1)
     add("--colocate", action="store_true")
     add("--tensor-model-parallel-size", type=int, default=1)
@@ -185,6 +177,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _refuse(parser, rest: list[str]) -> None:
+    """Raises FlagError for the first word that the parser does not know, with the reason and the next step."""
     known = [option for option in parser._option_string_actions if option.startswith("--")]
     for word in rest:
         flag = word.split("=", 1)[0]
@@ -194,9 +187,8 @@ def _refuse(parser, rest: list[str]) -> None:
         if name in REMOVED or name.startswith("slime-router-"):
             raise FlagError(f"{flag} was removed from slime and does nothing any more; leave it out")
         if name in MODEL_SHAPE:
-            raise FlagError(
-                f"{flag} is a model shape; without a GPU it is read from the checkpoint's config.json; leave it out"
-            )
+            why = "without a GPU the model's shape is read from the checkpoint's config.json"
+            raise FlagError(f"{flag}: {why}; leave it out")
         if name in NOT_ON_CPU or name.startswith(("sglang-", "router-", "megatron-deepgemm-")):
             reason = REASONS.get(name, "leave it out, or run on GPUs with run_qwen3_8B.sh")
             raise FlagError(f"{flag} is slime's, but the trainer without a GPU cannot honour it: {reason}")
@@ -205,7 +197,8 @@ def _refuse(parser, rest: list[str]) -> None:
 
 
 def _grader_settings(args) -> None:
-    """Sets the YAML's keys on args as slime does, once the library has read and accepted every one of them."""
-    load_settings(args.custom_config_path)
-    for key, value in (yaml.safe_load(Path(args.custom_config_path).read_text(encoding="utf-8")) or {}).items():
-        setattr(args, key, value)
+    """Sets the grader_* keys of the YAML file on args, as slime does; raises UserError for one that is not valid."""
+    written = written_settings(args.custom_config_path)
+    GraderSettings(**written)
+    for name, value in written.items():
+        setattr(args, PREFIX + name, value)

@@ -1,4 +1,4 @@
-"""What can be known before a process starts: model, rows, memory, ports; each problem is one line (all stages)."""
+"""Checks model, rows, memory and ports before any process starts; each problem is one line (all stages)."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ BASE_GB = 1.5  # this process, Ray's head and the rollout actor
 
 
 def check(args) -> None:
-    """Raises UserError at the first thing that would stop the run."""
+    """Raises UserError for the first thing that would stop the run."""
     for flag in ("hf_checkpoint", "ref_load"):
         if path := getattr(args, flag):
             check_model(Path(path), "--" + flag.replace("_", "-"))
-    hard = {}
+    held_out = {}  # prompt_id -> file
     for dataset in args.eval_datasets:
-        hard |= {row.prompt_id: dataset for row in read_slice(dataset.path)}
+        held_out |= {row.prompt_id: dataset.path for row in read_slice(dataset.path)}
     for row in read_slice(args.prompt_data):
-        if row.prompt_id in hard:
-            where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {hard[row.prompt_id].path}"
+        if row.prompt_id in held_out:
+            where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {held_out[row.prompt_id]}"
             raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")
     world = args.actor_num_nodes * args.actor_num_gpus_per_node
     weights = 4 * read_shape(args.hf_checkpoint).parameters / 1e9  # GB: everything here is fp32
@@ -34,9 +34,8 @@ def check(args) -> None:
 def check_model(path: Path, flag: str) -> None:
     """A Hugging Face directory of a Qwen3 model with its tokenizer, or a UserError that says what is missing."""
     if not path.is_dir():
-        raise UserError(
-            f"{flag} {path}: no such directory; name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
-        )
+        hint = "name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
+        raise UserError(f"{flag} {path}: no such directory; {hint}")
     read_shape(path)
     if not any(path.glob("*.safetensors")):
         raise UserError(f"{flag} {path}: holds no *.safetensors weights; get the checkpoint again")
