@@ -70,8 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         for part in ("easy", "hard_sample", "hard"):
             write_jsonl(args.out / f"{args.name}_{part}.jsonl", (row.to_json() for row in getattr(rows, part)))
         (args.out / f"{args.name}_report.txt").write_text(text := report(rows, options), encoding="utf-8")
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; is --out a folder that can be written?", file=sys.stderr)
         return 2
     for line in rows.refused:
         print(f"refused: {line}", file=sys.stderr)

@@ -23,7 +23,7 @@ class ChatTemplate:
             self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
             self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises nothing more specific
-            hint = "name the local folder of a chat model (grader_tokenizer)"
+            hint = "name the local folder of a chat model as tokenizer"
             raise UserError(f"{folder}: no usable tokenizer ({error}); {hint}") from None
         file = folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
@@ -45,7 +45,7 @@ class ChatTemplate:
         try:
             return self._template.render(messages=messages, **options) + opening
         except jinja2.TemplateError as error:
-            hint = "set grader_tokenizer to a chat model"
+            hint = "name another chat model as tokenizer"
             raise UserError(f"the chat template refuses the grader's turn: {error}; {hint}") from None
 
     def token_id(self, text: str) -> int:

@@ -100,6 +100,8 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
             hint = "pass --hard FILE, or --hold-out N to draw N"
             raise DataError(f"{source.full}: which prompts are held out for evaluation? {hint}")
         return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
+    if options.hold_out:
+        raise DataError(f"{source.hard} says what is held out; leave out --hold-out, or take the source without it")
     broken: list[str] = []
     ids = set()
     for where, item in raw_rows(source.hard, broken):

@@ -284,7 +284,7 @@ class TestModelFolder:
         for content in (None, "{}", "not JSON"):
             if content:
                 (tmp_path / "tokenizer.json").write_text(content)
-            with pytest.raises(UserError, match="no usable tokenizer.*grader_tokenizer"):
+            with pytest.raises(UserError, match="no usable tokenizer.*local folder of a chat model"):
                 GraderClient(GraderSettings(), "http://127.0.0.1:9", str(tmp_path))
 
     @pytest.mark.parametrize(

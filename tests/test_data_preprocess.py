@@ -203,6 +203,17 @@ def test_other_data_with_a_converter_and_a_drawn_hold_out(tmp_path, capsys):
     assert (len(ids(out / "other_easy.jsonl")), len(ids(out / "other_hard.jsonl"))) == (5, 3)
 
 
+def test_a_hard_file_and_a_drawn_hold_out_exclude_each_other(source, tmp_path, capsys):
+    assert run(source, tmp_path / "out", "--allow-subset", "--hold-out", "3") == 2
+    assert "hard.jsonl says what is held out; leave out --hold-out" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(source, capsys):
+    assert run(source, "/proc/nowhere", "--allow-subset") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /proc/nowhere: ") and said.count("\n") == 1 and "--out" in said
+
+
 def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
     path = write(
         tmp_path / "other.jsonl",
