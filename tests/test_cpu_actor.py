@@ -204,7 +204,7 @@ def test_what_is_not_finite_stops_the_run_and_changes_nothing(hf_dir, make_actor
     data["rewards"][0] = float("nan")
     actor = make_actor(hf_dir)
     before = weights(actor)
-    with pytest.raises(TrainingError, match="rollout 3, step 0: loss nan, gradient norm nan; go on from"):
+    with pytest.raises(TrainingError, match="rollout 3, step 0: loss nan, gradient norm nan; resume from"):
         actor.train(3, data)
     near(weights(actor), before, 0.0)
 

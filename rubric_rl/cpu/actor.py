@@ -28,7 +28,7 @@ from rubric_rl.schema import UserError
 
 
 class TrainingError(UserError):
-    """The update cannot go on; the weights are those before the step."""
+    """A step's loss or gradient is not finite; the weights are still those before the step."""
 
 
 class Actor:
@@ -45,7 +45,7 @@ class Actor:
         self.reference = None
 
     def load(self, hf_dir: str, checkpoint_dir: str | None = None) -> None:
-        """Builds the model from a Hugging Face directory; with a checkpoint, goes on exactly where it was saved.
+        """Builds the model from a Hugging Face directory; with a checkpoint, continues exactly where it was saved.
 
         Raises:
             UserError: for a checkpoint that is not Qwen3, is incomplete, or was saved with another TP size.
@@ -120,7 +120,7 @@ class Actor:
         sums = self._sum_over_dp(sums)
         if not math.isfinite(grad_norm) or not math.isfinite(sums["loss"]):
             found = f"loss {sums['loss']}, gradient norm {grad_norm}"
-            raise TrainingError(f"{where}: {found}; go on from the last checkpoint with a lower lr")
+            raise TrainingError(f"{where}: {found}; resume from the last checkpoint with a lower lr")
         for parameter in self.model.parameters():
             parameter.grad = parameter.main_grad
         self.optimizer.step()
@@ -138,7 +138,7 @@ class Actor:
         return dict(total)
 
     def export_hf(self, target_dir: str) -> None:
-        """Writes the weights as a complete Hugging Face directory; returns on every rank when it is there."""
+        """Writes the weights as a complete Hugging Face directory; returns on every rank when it is complete."""
         if mpu.get_data_parallel_rank() == 0:
             tensors = gather_hf(self.model, self.shape, self.dtypes)
             if mpu.get_tensor_model_parallel_rank() == 0:
@@ -146,9 +146,9 @@ class Actor:
         dist.barrier()
 
     def save(self, checkpoint_dir: str) -> None:
-        """Writes all that `load` needs to go on bit-exactly, and the weights for people in `checkpoint_dir`/hf.
+        """Writes all that `load` needs to continue bit-exactly, and the Hugging Face weights to `checkpoint_dir`/hf.
 
-        The first DP copy writes; a run may go on with another number of copies, but not with another TP size.
+        The first DP copy writes; a run may be resumed with another number of copies, but not with another TP size.
         """
         file = self._state_file(checkpoint_dir)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The processes of one run: Ray's head, engines, router, rollout actor, training actors (stage 2, rollout)."""
+"""All processes of one run: Ray's head, engines, router, rollout actor, training actors (stage 2, rollout)."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class TrainingActor:
 
 
 class Cluster:
-    """Starts everything at once, waits for it together, stops it in order. Use it as a context manager."""
+    """Starts all processes in parallel and stops them in order. Use it as a context manager."""
 
     def __init__(self, args, directory: Path):
         self.args = args
@@ -52,13 +52,12 @@ class Cluster:
             child.stop()
 
     def start(self, initial: str, checkpoint: Path | None, state: dict | None) -> None:
-        """Brings everything up: weights from `initial` (or `checkpoint`), the data source at `state`.
+        """Starts everything: weights from `initial` (or `checkpoint`), the data source at `state`.
 
-        Engines need longest and are started first; Ray and the actors come up meanwhile.
+        Engines take longest and are started first; Ray and the actors start meanwhile.
         """
-        os.environ.update(
-            OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="passive"
-        )
+        os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with Bar("starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part") as bar:
             ports = [free_port() for _ in range(self.args.rollout_num_gpus)]
@@ -86,7 +85,7 @@ class Cluster:
     def _start_ray(self) -> None:
         head, address = ray_head.start(self.logs)
         self.children.insert(0, head)
-        # Ray puts a handler of its own on SIGTERM, which aborts: hold the signal back meanwhile, then take it again.
+        # Ray installs a SIGTERM handler that aborts: block the signal meanwhile, then restore our handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rubric_rl")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -99,36 +98,37 @@ class Cluster:
         self.actors = [actor.remote(self.args, rank, world, HOST, port) for rank in range(world)]
         return [actor.call.remote("load", initial, checkpoint and str(checkpoint)) for actor in self.actors]
 
-    def wait(self, references: list, each: Callable[[], None] = lambda: None) -> list:
-        """Results of Ray calls; meanwhile calls `each` four times a second and notices when a server has died."""
+    def wait(self, references: list, poll: Callable[[], None] = lambda: None) -> list:
+        """The results of Ray calls; meanwhile calls `poll` four times a second, and raises when a server has died."""
         pending = list(references)
         while pending:
             done, pending = ray.wait(pending, num_returns=1, timeout=0.25)
             for child in self.children:
                 child.check()
-            ray.get(done)  # raises here if it failed, before the others are waited for
-            each()
+            ray.get(done)  # a failed call raises here, without waiting for the others
+            poll()
         return ray.get(list(references))
 
     def sync(self, version: str) -> None:
-        """The actors' weights into every engine, as `version`."""
+        """Loads the actors' weights into every engine, as weight version `version`."""
         self.wait([actor.call.remote("export_hf", str(self.sync_directory)) for actor in self.actors])
         update_weights(self.engine_urls, self.sync_directory, version)
 
     def watch(self, reference, bar: Bar, note: Callable[[dict], None]) -> None:
-        """Waits for a rollout or evaluation and shows how far it is."""
-        asked = {"reference": self.manager.progress.remote(), "at": time.monotonic()}
+        """Waits for a rollout or evaluation and shows its progress."""
+        query, asked_at = self.manager.progress.remote(), time.monotonic()
 
-        def look() -> None:
-            if time.monotonic() - asked["at"] < 0.2 or not ray.wait([asked["reference"]], timeout=0)[0]:
+        def poll() -> None:
+            nonlocal query, asked_at
+            if time.monotonic() - asked_at < 0.2 or not ray.wait([query], timeout=0)[0]:
                 return
-            progress = ray.get(asked["reference"])
+            progress = ray.get(query)
             if progress.get("total"):
                 bar.at(progress["graded"], progress["total"], f"{progress['generated']} answered")
                 note(progress)
-            asked.update(reference=self.manager.progress.remote(), at=time.monotonic())
+            query, asked_at = self.manager.progress.remote(), time.monotonic()
 
-        self.wait([reference], look)
+        self.wait([reference], poll)
 
     def memory_gb(self) -> float:
         """Memory of this process and all its descendants in GB, shared pages counted once (proportional set size)."""

@@ -19,9 +19,9 @@ KL_TYPES = ("k1", "k2", "k3", "low_var_kl")
 
 @dataclass
 class Tokens:
-    """What the loss needs to know of the tokens of a micro-batch; every tensor is fp32 [n].
+    """What the loss needs to know about the tokens of a micro-batch; every tensor is fp32 [n].
 
-    `old_log_probs` None: the policy that answers is the one that is trained, so the old values are the current ones.
+    `old_log_probs` None: the policy that answered is the one being trained, so old and current values are equal.
     """
 
     advantages: torch.Tensor
@@ -37,7 +37,7 @@ def token_log_probs(
     """Log-probability of each target and entropy of its distribution, in nats, both [n], from logits [n, vocabulary].
 
     Logits are divided by the rollout temperature first, so that these are the probabilities of the sampling.
-    The entropy carries a gradient only on request: as a mere metric it would double the cost of the backward pass.
+    The entropy has a gradient only on request: for a mere metric, that would double the cost of the backward pass.
     Source: slime `get_log_probs_and_entropy`, `_VocabParallelLogProbEntropy`.
     """
     log_probs = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)

@@ -23,7 +23,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def prepare_server(guard: int) -> None:
     """In the server, before it execs: die with the guard, and take signals as usual."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != guard:  # it died before it could be asked to tell us
+    if os.getppid() != guard:  # it died before prctl: no signal will come
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
@@ -83,8 +83,7 @@ def main(parent: int, grace: float, command: list[str]) -> int:
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare).pid
     deadline, status = None, None
     while status is None and (deadline is None or time.monotonic() < deadline):
-        # The parent is asked for twice a second instead of by PR_SET_PDEATHSIG, which fires already
-        # when the *thread* that started us ends.
+        # The parent is polled, because PR_SET_PDEATHSIG fires already when the *thread* that started us ends.
         info = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
         told = info is not None and info.si_signo != signal.SIGCHLD
         orphaned = os.getppid() != parent

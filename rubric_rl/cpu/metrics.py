@@ -1,4 +1,4 @@
-"""What a person sees of a run: rows on disk, TensorBoard events, a line per step, bars, the stage (all stages)."""
+"""How a run reports itself: metrics on disk, TensorBoard, a console line per step, progress bars (all stages)."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from rubric_rl.cpu.checkpoint import append_row, read_rows, write_text
 
-# The line per step: heading, metric (the last part of a key's path will do), format. Absent ones are left out.
+# The line per step: heading, metric (see `pick`), format.
 COLUMNS = [
     ("self-graded", "rollout/raw_reward", "{:.3f}"),
     ("true", "true_score", "{:.3f}"),
@@ -20,7 +20,7 @@ COLUMNS = [
 SECONDS = [
     ("rollout", "perf/generation_time"),
     ("grading", "perf/grading_time"),
-    ("of it after the rollout", "perf/grading_tail_time"),  # before that both go on, on the same engine
+    ("of it after the rollout", "perf/grading_tail_time"),  # until then the engines answer and grade at once
     ("update", "perf/update_time"),
     ("sync", "perf/sync_time"),
 ]
@@ -41,7 +41,7 @@ class Recorder:
         self.say(step_line(step, self.total, metrics))
 
     def evaluation(self, updates: int, metrics: dict) -> None:
-        """Records one evaluation made after `updates` rollouts were trained on."""
+        """Records an evaluation of the policy that was trained on `updates` rollouts."""
         self._record("eval.jsonl", {"step": updates, **metrics}, updates)
         self.say(eval_line(updates, metrics))
 
@@ -68,11 +68,10 @@ class Recorder:
             self._events.close()
 
     def _record(self, name: str, row: dict, step: int) -> None:
-        append_row(self.directory / name, {key: _finite(value) for key, value in row.items()})
+        row = {key: _finite(value) for key, value in row.items()}
+        append_row(self.directory / name, row)
         if self._events:
-            self._events.add(
-                {key: value for key, value in row.items() if key != "step" and _finite(value) is not None}, step
-            )
+            self._events.add({key: value for key, value in row.items() if key != "step" and value is not None}, step)
 
 
 class _Events:
@@ -85,7 +84,7 @@ class _Events:
 
         self._event, self._summary = Event, Summary
         self._writer = EventFileWriter(str(directory))
-        # events of steps that a kill cut off are hidden: these steps are made again
+        # Hides the events of steps after the last checkpoint: these steps are made again.
         restart = SessionLog(status=SessionLog.SessionStatus.START)
         self._writer.add_event(Event(wall_time=time.time(), step=start, session_log=restart))
 
@@ -99,7 +98,7 @@ class _Events:
 
 
 def _finite(value):
-    """JSON knows no NaN: a mean over nothing becomes null."""
+    """The value, or None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -144,15 +143,12 @@ def eval_line(updates: int, metrics: dict) -> str:
             ("length", metrics.get(f"eval/{name}/response_len/mean"), "{:.1f}"),
         ]
         shown.append(" ".join([name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]))
-    return (
-        f"evaluation after {updates} steps | "
-        + " | ".join(shown)
-        + f" | seconds {metrics.get('perf/eval_time', 0):.1f}"
-    )
+    shown.append(f"seconds {metrics.get('perf/eval_time', 0):.1f}")
+    return f"evaluation after {updates} steps | " + " | ".join(shown)
 
 
 class Bar:
-    """A progress bar of one long stage, fed with a count."""
+    """The progress bar of one long stage; a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str):
         pause = 0.5 if sys.stderr.isatty() else 20.0  # seconds; a log file needs a sign of life, not a film
@@ -173,6 +169,6 @@ class Bar:
         self._bar.close()
 
 
-def load(directory: Path) -> tuple[list[dict], list[dict]]:
-    """Rows of steps and of evaluations of a run directory."""
+def read_metrics(directory: Path) -> tuple[list[dict], list[dict]]:
+    """The rows of the steps and of the evaluations of a run."""
     return read_rows(directory / "metrics.jsonl"), read_rows(directory / "eval.jsonl")

@@ -11,10 +11,8 @@ def build_model(shape: Network) -> GPTModel:
     """A randomly initialised fp32 GPTModel; call after `init_parallel`, then load weights with `convert.load_hf`."""
     tp = mpu.get_tensor_model_parallel_world_size()
     if shape.groups % tp or shape.ffn % tp:
-        raise UserError(
-            f"tensor_model_parallel_size {tp} does not divide num_key_value_heads {shape.groups} and "
-            f"intermediate_size {shape.ffn}; use 1"
-        )
+        sizes = f"num_key_value_heads {shape.groups} and intermediate_size {shape.ffn}"
+        raise UserError(f"tensor_model_parallel_size {tp} does not divide {sizes}; use 1")
     with cpu_device():
         model = GPTModel(
             transformer_config(shape, tp),

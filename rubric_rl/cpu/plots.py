@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rubric_rl.cpu.checkpoint import write_text
-from rubric_rl.cpu.metrics import eval_sets, eval_value, load, pick
+from rubric_rl.cpu.metrics import eval_sets, eval_value, pick, read_metrics
 from rubric_rl.schema import UserError
 
 ENDS = 5  # steps at each end of the run whose mean the table shows
@@ -44,7 +44,7 @@ def draw(directory: Path) -> str:
     Raises:
         UserError: when the directory holds no finished step.
     """
-    steps, evaluations = load(Path(directory))
+    steps, evaluations = read_metrics(directory)
     if not steps:
         raise UserError(f"{directory}: no finished step in metrics.jsonl; name the SAVE_PATH of a run without a GPU")
     for file, (title, lines) in FIGURES.items():
@@ -58,23 +58,20 @@ def draw(directory: Path) -> str:
 def summary(steps: list[dict], evaluations: list[dict]) -> str:
     """The table of first against last, where the time went, and whether reward and true score diverge."""
     count = min(ENDS, max(1, len(steps) // 2))
-    lines = [
-        f"train: first {count} of {len(steps)} steps against the last {count}; held out: first and last evaluation",
-        "",
-    ]
+    heading = f"train: first {count} of {len(steps)} steps against the last {count}"
+    lines = [f"{heading}; held out: first and last evaluation", ""]
     names = eval_sets(evaluations[0]) if evaluations else []
     headings = ["", "train first", "train last"] + [f"{name} {end}" for name in names for end in ("first", "last")]
     rows = [headings, ["---"] * len(headings)]
-    for heading, train, held in TABLE:
+    for heading, train, held_out in TABLE:
         cells = [_mean(steps[:count], train), _mean(steps[-count:], train)]
         for name in names:
-            cells += [_held_out(evaluations[0], name, held), _held_out(evaluations[-1], name, held)]
+            cells += [_held_out(evaluations[0], name, held_out), _held_out(evaluations[-1], name, held_out)]
         if any(cell is not None for cell in cells):
             rows.append([heading] + ["-" if cell is None else f"{cell:.3f}" for cell in cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
-    lines += [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
     means = [(heading, _mean(steps, name)) for heading, name in STAGES]
     lines += ["", "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None)]
     memory = [row["perf/memory_gb"] for row in steps if row.get("perf/memory_gb")]
@@ -84,16 +81,16 @@ def summary(steps: list[dict], evaluations: list[dict]) -> str:
 
 def divergence(steps: list[dict]) -> list[str]:
     """A sentence on the gap between self-graded reward and true score; none for a short run or without a true score."""
-    ends = [(_mean(part, "rollout/raw_reward"), _mean(part, "true_score")) for part in (steps[:ENDS], steps[-ENDS:])]
-    if len(steps) < 2 * ENDS or any(value is None for end in ends for value in end):
+    first, last = steps[:ENDS], steps[-ENDS:]
+    rewards = [_mean(part, "rollout/raw_reward") for part in (first, last)]
+    scores = [_mean(part, "true_score") for part in (first, last)]
+    if len(steps) < 2 * ENDS or None in rewards + scores:
         return []
-    (self_first, true_first), (self_last, true_last) = ends
-    before, after = self_first - true_first, self_last - true_last
-    moved = f"the reward moved by {self_last - self_first:+.3f}, the true score by {true_last - true_first:+.3f}"
+    before, after = (reward - score for reward, score in zip(rewards, scores, strict=True))
+    moved = f"the reward moved by {rewards[1] - rewards[0]:+.3f}, the true score by {scores[1] - scores[0]:+.3f}"
+    verb = "diverge" if after - before > APART else "move together"
     gap = f"the gap went from {before:+.3f} to {after:+.3f}"
-    if after - before > APART:
-        return [f"The self-graded reward and the true score diverge: {moved}; {gap}."]
-    return [f"The self-graded reward and the true score move together: {moved}; {gap}."]
+    return [f"The self-graded reward and the true score {verb}: {moved}; {gap}."]
 
 
 def _mean(rows: list[dict], name: str) -> float | None:
@@ -106,7 +103,7 @@ def _held_out(row: dict, dataset: str, name: str) -> float | None:
 
 
 def _axes(title: str):
-    import matplotlib  # here: half a second that a run's start does not need
+    import matplotlib  # here: importing it takes half a second, which the start of a run does not need
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -122,13 +119,13 @@ def _axes(title: str):
 def _curves(path: Path, steps: list[dict], evaluations: list[dict], lines: list[tuple], title: str) -> None:
     """One line per training metric, points for the held-out evaluations of the same metric; no file without data."""
     pyplot, figure, axes = _axes(title)
-    for color, (label, train, held) in zip(("C0", "C1"), lines, strict=False):
+    for color, (label, train, held_out) in zip(("C0", "C1"), lines, strict=False):
         points = [(row["step"], value) for row in steps if (value := pick(row, train)) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), color=color, label=f"{label}, train")
         for name, marker in zip(eval_sets(evaluations[0]) if evaluations else [], "os^Dv", strict=False):
-            points = [(row["step"], value) for row in evaluations if (value := _held_out(row, name, held)) is not None]
-            if points:
+            values = [(row["step"], _held_out(row, name, held_out)) for row in evaluations]
+            if points := [(step, value) for step, value in values if value is not None]:
                 axes.plot(*zip(*points, strict=True), marker, color=color, label=f"{label}, {name}")
     if axes.has_data():
         axes.legend()

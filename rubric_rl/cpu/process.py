@@ -24,23 +24,17 @@ class Child:
 
     @classmethod
     def start(cls, cmd: list[str], log: Path, env: dict | None = None, *, name: str = "", grace: float = 10.0) -> Self:
-        """Start `cmd` in a session of its own, so Ctrl-C reaches only us, who then stop it in order.
+        """Start `cmd` in a session of its own: Ctrl-C reaches only this process, which then stops the child.
 
-        log: appended to (folder made). env: the whole environment, None for ours.
+        log: a file to append to; its folder is made. env: the whole environment, None for this process's.
         grace: seconds between SIGTERM and SIGKILL.
         """
         log = Path(log)
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace), *map(str, cmd)]
         with open(log, "ab") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=env,
-                start_new_session=True,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command, env=env, start_new_session=True, **streams)
         return cls(process, log, name or Path(str(cmd[0])).name, grace)
 
     @property
@@ -76,7 +70,7 @@ class Child:
         try:
             self._process.wait(self._grace + 60)
         except subprocess.TimeoutExpired:
-            pass  # a process that even SIGKILL cannot end yet; the guard goes on trying, with us or without
+            pass  # not even SIGKILL has ended it yet; the guard keeps trying, also when this process is gone
 
     def __enter__(self) -> Self:
         return self

@@ -14,11 +14,11 @@ from rubric_rl.schema import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Starts one engine and takes it along when it ends. Exit status: 0 after Ctrl-C or SIGTERM, 2 for an error."""
+    """Runs one engine until a signal. Exit status: 0 after Ctrl-C or SIGTERM, 2 for an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="rubric_rl/tiny/model", help="Hugging Face folder (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=30000, help="on this machine alone (default: %(default)s)")
-    parser.add_argument("--log-dir", default=tempfile.gettempdir(), help="for the engine's log (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=30000, help="port on the loopback address (default: %(default)s)")
+    parser.add_argument("--log-dir", default=tempfile.gettempdir(), help="of the engine's log (default: %(default)s)")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = None

@@ -2,7 +2,7 @@
 
     python -m rubric_rl.cpu.train FLAGS      slime's flags; `bash run_qwen3_tiny.sh` gives them
 
-This one process owns all others. Killed at any moment, the same command goes on after the last finished checkpoint.
+This process owns all others. After a kill at any moment, the same command resumes from the last complete checkpoint.
 """
 
 import shlex
@@ -25,7 +25,7 @@ class Trainer:
         self.args, self.run, self.cluster, self.recorder = args, run, cluster, recorder
 
     def go(self, start: int) -> None:
-        """Steps `start` to the last one; before the first of all, the evaluation that the curve begins with."""
+        """Makes the steps from `start` on; before step 0 also an evaluation, where the curve begins."""
         self._sync(start, start)
         if start == 0 and self.args.eval_interval and not self.args.skip_eval_before_train:
             self._evaluate(0, 0)
@@ -106,10 +106,10 @@ def initial_weights(args) -> str:
 
 
 def begin(args, run: RunDirectory) -> int:
-    """The step to go on with; refuses another experiment and cuts back what belongs to no finished step."""
+    """The first step to make; refuses another experiment, and drops what belongs to no checkpointed step."""
     last = run.newest()
     if last is not None and (not args.load or Path(args.load).resolve() != run.path.resolve()):
-        raise UserError(f"{run.path} holds a run; give --load {run.path} to go on with it, or another --save")
+        raise UserError(f"{run.path} holds a run; give --load {run.path} to resume it, or another --save")
     run.check_experiment(args, resuming=last is not None)
     start = 0 if last is None else last + 1
     run.cut_back(start)
@@ -153,24 +153,24 @@ def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
         except KeyboardInterrupt:
             recorder.say("stopping ...")
             raise
-        finally:  # nothing may interrupt the stopping
+        finally:  # nothing may interrupt the shutdown
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _line(error: BaseException) -> str:
-    """What went wrong, for the console: the cause without Ray's wrapping."""
+    """The error in one line for the console: its cause, without Ray's wrapping."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, UserError):
         return str(cause)
     first = (str(cause).strip().splitlines() or [""])[0]
     if type(cause).__name__ == "ActorDiedError":
-        return f"a process of the trainer was killed or crashed, perhaps for want of memory ({first})"
+        return f"a process of the trainer was killed or crashed, perhaps out of memory ({first})"
     return f"{type(cause).__name__}: {first}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 finished, 2 something to fix (a line says what), 1 a defect, 130 Ctrl-C or SIGTERM."""
+    """Exit status: 0 finished, 2 something for the user to fix, 1 a defect, 130 Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's calls survive this exception and no other
     run = None
     try:
@@ -179,10 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         run = RunDirectory(args.save)
         train(args, run)
     except KeyboardInterrupt:
-        print(
-            f"stopped; the same command goes on after the last checkpoint in {run.path if run else 'SAVE_PATH'}",
-            file=sys.stderr,
-        )
+        where = run.path if run else "SAVE_PATH"
+        print(f"stopped; the same command resumes from the last checkpoint in {where}", file=sys.stderr)
         return 130
     except Exception as error:  # the last stop of every error: one line here, the traceback in train.log
         print(f"error: {_line(error)}", file=sys.stderr)
