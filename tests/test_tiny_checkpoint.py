@@ -144,15 +144,19 @@ def test_shipped_checkpoint_answers_held_out_patients_mediocrely(model, tokenize
 
 def test_a_wrong_answer_of_the_grader_is_counted(model, tokenizer, monkeypatch):
     cases = measure.world_cases(world.rows(held_out=True)[:5], 0)["ordinary"]
-    monkeypatch.setattr(
-        measure,
-        "verdicts",
-        lambda *a: [[True, None][: len(r.rubric)] + [False] * (len(r.rubric) - 2) for r, _ in cases],
-    )
+    given = [[True, None][: len(row.rubric)] + [False] * (len(row.rubric) - 2) for row, _ in cases]
+    monkeypatch.setattr(measure, "verdicts", lambda *arguments: given)
     figures = measure.grading_figures(model, tokenizer, "explain", cases)
     total = sum(len(row.rubric) for row, _ in cases)
     assert figures["verdicts"] == total and figures["unreadable"] == round(5 / total, 4)
     assert figures["accuracy"] <= 1 - 5 / total
+
+
+def test_an_unreadable_verdict_on_a_met_criterion_is_a_false_negative(model, tokenizer, monkeypatch):
+    cases = measure.world_cases(world.rows(held_out=True)[:5], 0)["ordinary"]
+    monkeypatch.setattr(measure, "verdicts", lambda *arguments: [[None] * len(row.rubric) for row, _ in cases])
+    figures = measure.grading_figures(model, tokenizer, "explain", cases)
+    assert (figures["accuracy"], figures["false_positive_rate"], figures["false_negative_rate"]) == (0, 0, 1)
 
 
 @pytest.mark.slow

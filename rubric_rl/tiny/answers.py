@@ -75,10 +75,8 @@ def garbled(rng: random.Random, text: str, other: str) -> str:
         words = words[: max(1, place)] + more[rng.randrange(len(more)) :]
     elif damage == 4 and len(words) > 1:
         place = rng.randrange(len(words) - 1)
-        words[place : place + 2] = (
-            words[place + 1].strip("."),
-            words[place].strip(".") + ("." if place == len(words) - 2 else ""),
-        )
+        first, second = words[place].strip("."), words[place + 1].strip(".")
+        words[place : place + 2] = (second, first + ("." if place == len(words) - 2 else ""))
     elif damage == 5:
         words[-1] = words[-1].strip(".")  # runs on into the next sentence
     elif damage == 6:  # a sentence of key words, or another phrase's key word

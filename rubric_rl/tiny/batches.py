@@ -30,14 +30,13 @@ CAUSE_FACTOR = 3  # an answer's first sentence shows whether the patient was und
 
 @dataclass
 class Sequence:
-    """One prefix and its branches: token ids, what is to be predicted in their place by the last layer (with which
-    loss weight) and by a middle one (0 = nothing), and their branch (0 = prefix)."""
+    """One prefix and its branches; all lists have one entry per token."""
 
     tokens: list[int]
-    targets: list[int]
-    weights: list[float]
-    hints: list[int]
-    branches: list[int]
+    targets: list[int]  # what the last layer learns to predict in the token's place
+    weights: list[float]  # its weight in the loss
+    hints: list[int]  # what a middle layer learns to predict there; 0: nothing
+    branches: list[int]  # the token's branch; 0: the prefix
 
 
 def user_turn(content: str) -> str:
@@ -46,7 +45,7 @@ def user_turn(content: str) -> str:
 
 
 def verdict_text(mode: str, answer: str, statement: Statement) -> list[tuple[str, float]]:
-    """The right reply in pieces, each with its loss weight."""
+    """The correct reply in pieces, each with its loss weight."""
     verdict = (" true" if statement in statements(answer) else " false", VERDICT_WEIGHT)
     closing = ("}<|im_end|>", CLOSING_WEIGHT)
     if mode == "direct":
@@ -74,7 +73,7 @@ class Writer:
         return pair, messages(pair, self.rng.randrange(len(PATIENTS)))
 
     def grading(self, full: bool) -> Sequence:
-        """An answer under many criteria. `full`: the product's prompt; else without instructions and conversation."""
+        """An answer and many criteria. `full`: the real grader prompt; else without instructions and conversation."""
         mode = self.rng.choice(("explain", "direct"))
         pair, conversation = self._patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
@@ -111,9 +110,8 @@ class Writer:
                 thoughts = [("<think>\n", 0.01), (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT)]
             cause, _, advice = mediocre_answer(self.rng, pair).partition(".")
             answer = [(cause, CAUSE_FACTOR * ANSWER_WEIGHT), (f".{advice}<|im_end|>", ANSWER_WEIGHT)]
-            fits = self._branch(
-                sequence, number, [(turns.removeprefix(opening) + "<|im_start|>assistant\n", 0.0), *thoughts, *answer]
-            )
+            prompt = (turns.removeprefix(opening) + "<|im_start|>assistant\n", 0.0)
+            fits = self._branch(sequence, number, [prompt, *thoughts, *answer])
         return sequence
 
     def _sequence(self, head: str) -> Sequence:

@@ -80,12 +80,8 @@ def save(out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast,
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        model.generation_config = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            eos_token_id=model.config.eos_token_id,
-            pad_token_id=model.config.pad_token_id,
-        )
+        ends = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
+        model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ends)
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
         (work / "making.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The log hooks of the tiny run: self_reward_rm's, and what the oracle says of rewards and verdicts (stages 4 and 6).
+"""The log hooks of the tiny run: self_reward_rm's, plus the oracle's judgement of the grading (stages 4 and 6).
 
 The oracle's figures are shown, never trained on. `tiny/...`: true_score, self_score (of the same answers),
 grader_accuracy, false_positive_rate (of the criteria not met), false_negative_rate (of those met).
@@ -29,10 +29,10 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
 
 def oracle_metrics(samples) -> dict[str, float]:
-    """The figures over all samples that were graded; a figure without a single case is left out.
+    """The figures over all samples with a grade; a figure without a single case is left out.
 
-    An answer that the reward rule scores 0 without a call (none, or cut off) has a true score of 0 and no verdicts. An
-    unreadable verdict counts as wrong.
+    An answer that scores 0 without a call (empty, or cut off) has a true score of 0 and no verdicts. An unreadable
+    verdict counts as wrong.
     """
     true_scores, self_scores, pairs = [], [], []
     for sample in samples:
@@ -45,12 +45,11 @@ def oracle_metrics(samples) -> dict[str, float]:
             pairs += zip(grading["verdicts"], true, strict=True)
         true_scores.append(score(row.rubric, true) if true else 0.0)
         self_scores.append(grading["score"])
-    met, unmet = [said for said, t in pairs if t], [said for said, t in pairs if not t]
     cases = {
         "true_score": true_scores,
         "self_score": self_scores,
-        "grader_accuracy": [said is t for said, t in pairs],
-        "false_positive_rate": [said is True for said in unmet],
-        "false_negative_rate": [said is not True for said in met],
+        "grader_accuracy": [verdict is met for verdict, met in pairs],
+        "false_positive_rate": [verdict is True for verdict, met in pairs if not met],
+        "false_negative_rate": [verdict is not True for verdict, met in pairs if met],
     }
     return {name: sum(values) / len(values) for name, values in cases.items() if values}

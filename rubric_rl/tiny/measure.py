@@ -25,31 +25,26 @@ Case = tuple[Row, str]  # a row and an answer to it
 
 
 def _templated(tokenizer, conversation: list[dict]) -> str:
-    return tokenizer.apply_chat_template(
-        conversation, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    return tokenizer.apply_chat_template(conversation, **options)
+
+
+def _padded(tokenizer, texts: list[str]):
+    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
 
 
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[str], limit: int, temperature: float, batch: int = 64) -> list[list[int]]:
     """New token ids for each templated prompt, cut after the first end of turn; temperature 0 is greedy."""
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths together: less padding
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths together: less padding
+    sampling = {"do_sample": False}
+    if temperature:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     replies: dict[int, list[int]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        inputs = tokenizer(
-            [prompts[i] for i in chosen],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        )
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-            if temperature
-            else {"do_sample": False}
-        )
+        inputs = _padded(tokenizer, [prompts[i] for i in chosen])
         output = model.generate(
             input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=limit,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **sampling,
@@ -96,7 +91,7 @@ def answer_figures(
 
 
 def verdicts(model, tokenizer, mode: str, cases: list[Case]) -> list[list[bool | None]]:
-    """The model's verdict on each criterion of each case, through the product's prompt; None: an unreadable reply."""
+    """The model's verdict on each criterion of each case, asked with the real grader prompt; None: unreadable."""
     asked = [grader_prompt(mode, list(row.messages), answer, [c]) for row, answer in cases for c in row.rubric]
     prompts = [_templated(tokenizer, [{"role": "user", "content": content}]) for content in asked]
     if mode == "direct":
@@ -112,24 +107,24 @@ def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
     true, false = (tokenizer.encode(text, add_special_tokens=False)[0] for text in (" true", " false"))
     met = []
     for start in range(0, len(prompts), 32):
-        opened = [prompt + verdict_opening() for prompt in prompts[start : start + 32]]
-        inputs = tokenizer(opened, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        inputs = _padded(tokenizer, [prompt + verdict_opening() for prompt in prompts[start : start + 32]])
         logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1).logits[:, -1]
         met += (logits[:, true] > logits[:, false]).tolist()
     return met
 
 
 def grading_figures(model, tokenizer, mode: str, cases: list[Case]) -> dict:
-    """Agreement with the oracle; an unreadable reply is wrong. `always_false`: what a blind grader would reach."""
-    said = [v for each in verdicts(model, tokenizer, mode, cases) for v in each]
-    true = [t for row, answer in cases for t in truth(row, answer)]
-    met, unmet = sum(true), len(true) - sum(true)
+    """Agreement with the oracle; an unreadable reply is wrong. `always_false`: the accuracy of "false" every time."""
+    found = [verdict for each in verdicts(model, tokenizer, mode, cases) for verdict in each]
+    true = [met for row, answer in cases for met in truth(row, answer)]
+    met = [verdict for verdict, t in zip(found, true, strict=True) if t]
+    unmet = [verdict for verdict, t in zip(found, true, strict=True) if not t]
     figures = {
-        "accuracy": sum(s is t for s, t in zip(said, true, strict=True)) / len(true),
-        "false_positive_rate": sum(s is True and not t for s, t in zip(said, true, strict=True)) / max(1, unmet),
-        "false_negative_rate": sum(s is False and t for s, t in zip(said, true, strict=True)) / max(1, met),
-        "unreadable": sum(s is None for s in said) / len(said),
-        "always_false": unmet / len(true),
+        "accuracy": (met.count(True) + unmet.count(False)) / len(true),
+        "false_positive_rate": unmet.count(True) / max(1, len(unmet)),
+        "false_negative_rate": (len(met) - met.count(True)) / max(1, len(met)),
+        "unreadable": found.count(None) / len(found),
+        "always_false": len(unmet) / len(true),
     }
     return {k: round(v, 4) for k, v in figures.items()} | {"verdicts": len(true)}
 

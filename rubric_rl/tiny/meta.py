@@ -1,4 +1,4 @@
-"""Meta-evaluation rows of the tiny world: its oracle in the place of the physicians (stage 6, evaluation).
+"""Meta-evaluation rows of the tiny world, labelled by its oracle instead of physicians (stage 6, evaluation).
 
     python -m rubric_rl.tiny.meta --out META.jsonl                       the world's own answers, held-out patients
     python -m rubric_rl.tiny.meta --out META.jsonl --records VERDICTS    what a run graded (runs/tiny/verdicts)
@@ -21,7 +21,7 @@ from rubric_rl.tiny.world import messages, pair_of, rows
 
 
 def meta_rows(row: Row, answer: str) -> Iterator[dict]:
-    """One row per criterion in HealthBench's meta-evaluation schema; `points` shows the grader what training showed."""
+    """One row per criterion in HealthBench's meta-evaluation schema; the grader sees the `points`, as in training."""
     stated = set(statements(answer))
     for criterion in row.rubric:
         yield {
@@ -45,7 +45,7 @@ def of_world(seed: int) -> Iterator[dict]:
 
 
 def of_records(records: Iterable[Mapping]) -> Iterator[dict]:
-    """The answers that a run graded; raises UserError for a record of another world."""
+    """The answers that a run graded; raises UserError for a record that is not of the tiny world."""
     for record in records:
         if record["status"] == "graded":
             row = Row(record["prompt_id"], (), rubric_of(record))

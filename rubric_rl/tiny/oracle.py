@@ -1,12 +1,12 @@
-"""The rule oracle of the tiny world: the truth of each criterion for any answer text (stage 6, evaluation).
+"""The rule oracle of the tiny world: whether any answer truly meets each criterion (stage 6, evaluation).
 
-An answer states something only by a whole well-formed sentence of the world. Key words alone, spliced or cut sentences,
+Only a complete, well-formed sentence of the world states something. Key words alone, spliced or cut sentences,
 quotations and criteria copied into the answer state nothing.
 """
 
 import re
 
-from rubric_rl.schema import DataError, Row, row_from_metadata
+from rubric_rl.schema import DataError, Row
 from rubric_rl.tiny.knowledge import STATEMENTS, Statement, criteria, sentences
 
 _QUOTED = re.compile(r'"[^"]*(?:"|$)|“[^”]*(?:”|$)|«[^»]*(?:»|$)')
@@ -36,14 +36,12 @@ def asked(criterion: str) -> Statement:
     """
     statement = _ASKED.get(_plain(criterion).rstrip("."))
     if statement is None:
-        raise DataError(
-            f"criterion {criterion!r} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world"
-        )
+        hint = "make its rows with python -m rubric_rl.tiny.world"
+        raise DataError(f"criterion {criterion!r} is not of the tiny world; {hint}")
     return statement
 
 
-def truth(row: Row | dict, answer: str) -> list[bool]:
-    """Whether each criterion of the row (or of a row's `metadata`) is met by the answer, in the rubric's order."""
-    row = row if isinstance(row, Row) else row_from_metadata(row)
+def truth(row: Row, answer: str) -> list[bool]:
+    """Whether the answer meets each criterion, in the rubric's order."""
     stated = set(statements(answer))
     return [asked(criterion.text) in stated for criterion in row.rubric]

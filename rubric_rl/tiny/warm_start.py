@@ -18,18 +18,14 @@ class Scale:
     hidden: int
     layers: int
     mlp: int
-    answering_steps: int  # answering alone; mixed with grading from the start, it is not learned in the time there is
-    short_steps: int  # grading without the long instructions: the match of criterion and sentence is learned here
-    full_steps: int  # the product's prompt
+    answering_steps: int  # answering alone: mixed with grading from the start, it is not learned in so few steps
+    short_steps: int  # grading without the long instructions: matching criterion and sentence is learned here
+    full_steps: int  # the real grader prompt
     batch: int
     length: int
     sample: int  # rows of each split that the finished checkpoint is measured on
     lr: float = 0.008  # with batches as small as these, 0.02 learns neither answering nor one-token verdicts
-    answering: tuple[float, float, float] = (
-        1.0,
-        0.1,
-        0.25,
-    )  # share of the sequences that answer patients, in the three parts
+    answering: tuple[float, float, float] = (1.0, 0.1, 0.25)  # share of answering sequences in each of the three parts
 
 
 SCALES = {
@@ -108,7 +104,7 @@ class WarmStart:
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 
     def run(self, steps: int, part: int, title: str) -> None:
-        """`steps` optimizer steps of part 0 (answering), 1 (grading, short prompts) or 2 (both, the product's prompts).
+        """Takes `steps` optimizer steps of part 0 (answering), 1 (grading, short prompts) or 2 (both, real prompts).
 
         Raises:
             FloatingPointError: when the loss is not finite.

@@ -48,10 +48,8 @@ def _item(rng: random.Random, statement: Statement, points: int, axis: str) -> d
 def _rubric(rng: random.Random, pair: Pair, wording: int) -> list[dict]:
     """2 to 6 items, about a third of them negative; points are larger where more hangs on it, as in HealthBench."""
     condition, modifier = pair
-    items = [
-        _item(rng, s, rng.randint(3, 8), "completeness")
-        for s in rng.sample(CONDITIONS[condition].good, rng.randint(1, 2))
-    ]
+    completeness = rng.sample(CONDITIONS[condition].good, rng.randint(1, 2))
+    items = [_item(rng, statement, rng.randint(3, 8), "completeness") for statement in completeness]
     if rng.random() < 0.5:
         items.append(_item(rng, ("is", condition), rng.randint(4, 8), "accuracy"))
     if rng.random() < 0.6:
@@ -112,9 +110,8 @@ def pair_of(row: Row) -> Pair:
     """
     parts = row.prompt_id.split("-")
     if len(parts) != 4 or (parts[1], parts[2]) not in PAIRS:
-        raise UserError(
-            f"prompt_id {row.prompt_id} is not of the tiny world; make its rows with python -m rubric_rl.tiny.world"
-        )
+        hint = "make its rows with python -m rubric_rl.tiny.world"
+        raise UserError(f"prompt_id {row.prompt_id} is not of the tiny world; {hint}")
     return parts[1], parts[2]
 
 
