@@ -18,7 +18,7 @@ _clients: dict = {}  # the running event loop -> its graders
 
 
 async def reward(args, sample, **kwargs):
-    """The reward of one sample, or a list of them for a list: points met / points possible, NaN when it stays ungraded.
+    """The reward of one sample (or of each, for a list): points met / points possible; NaN when it stays ungraded.
 
     Leaves the verdict record in `sample.metadata["grading"]` and, with grader_records, on disk. With --reward-key the
     reward is a dict under that key. Raises UserError for settings that cannot work; a failing grader never raises.
@@ -50,25 +50,25 @@ async def _grade(args, sample) -> float:
 
 
 def _graders(args) -> Graders:
-    """The graders' clients, one set per event loop; configs/grader.yaml says who grades."""
+    """The grader clients of the running event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
         graders = Graders(args, lambda: _aborting(args))
-        _clients.clear()  # clients of a loop that has ended would keep their connections open
+        _clients.clear()  # earlier loops have ended: their clients must not keep connections open
         _clients[loop] = graders
     return _clients[loop]
 
 
 def _aborting(args) -> bool:
-    """Whether slime is aborting the rollout: it then aborts every request, again and again, until none comes."""
+    """Whether slime is aborting the rollout: it then aborts requests until no more come, so none may be sent."""
     module = sys.modules.get("slime.rollout.sglang_rollout")
     return module is not None and module.GenerateState(args).aborted
 
 
 def post_process(args, samples) -> tuple[list[float], list[float]]:
-    """(raw rewards, advantages): each group is normalised over its graded members, the rest leave the loss.
+    """(raw rewards, advantages): each group is normalised over its graded members; the others are out of the loss.
 
-    A raw reward is only logged; an ungraded one shows the mean of the graded, so that the logged mean is theirs.
+    Raw rewards are only logged: an ungraded one is replaced by the mean of the graded, which the logged mean then is.
     Raises UserError when no sample of the rollout could be graded.
     """
     rewards = _rewards(args, samples)
@@ -83,7 +83,7 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
 
 
 def keep_informative(args, samples, **kwargs) -> bool:
-    """Dynamic sampling filter: keeps a group whose graded rewards differ; any other group has no gradient."""
+    """Dynamic sampling filter: keeps a group only if its graded rewards differ, for otherwise it has no gradient."""
     return not is_flat(_rewards(args, samples))
 
 
@@ -97,11 +97,11 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 
 
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
-    """The same per evaluation set; ungraded answers leave its mean. slime passes no metrics: they go in as sets."""
+    """The same per evaluation set, whose mean then leaves out ungraded answers."""
     for name, result in list(data.items()):
         result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
         for key, value in grading_metrics(_gradings(result.get("samples") or [])).items():
-            if extra_metrics is None:
+            if extra_metrics is None:  # slime passes none: each metric goes in as a data set with one reward
                 data[f"{name}/grading/{key}"] = {"rewards": [value]}
             else:
                 extra_metrics[f"eval/{name}/grading/{key}"] = value
@@ -110,7 +110,7 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
 def _rewards(args, samples) -> list[float]:
     key = getattr(args, "reward_key", None)
-    # answers may have fanned out
+    # a custom generate function may return several samples for one
     flat = (one for each in samples for one in (each if isinstance(each, list) else [each]))
     values = (sample.reward[key] if key and sample.reward is not None else sample.reward for sample in flat)
     return [math.nan if value is None else value for value in values]

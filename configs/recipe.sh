@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# The experiment, once, in the order of a prompt's way; flag names are slime's. Sourced by every run_*.sh, which adds
-# paths, parallelism and memory, then its own overrides, then "$@": the last word wins.
+# The experiment, defined once, in the order of the stages; flag names are slime's. Sourced by every run_*.sh, which
+# adds paths, parallelism and memory, then its own overrides, then "$@": the last value of a flag wins.
 # "paper": arXiv 2509.25534 and its authors' published settings.
 
 # 1 prompt: rows of data_preprocess.py
@@ -22,7 +22,7 @@ ROLLOUT_ARGS=(
    --rollout-temperature 1          # paper
 )
 
-# 3 rubric grading and 4 reward: the same served policy grades; how it is asked stands in GRADER_CONFIG
+# 3 rubric grading and 4 reward: the same served policy grades, with the settings in GRADER_CONFIG
 REWARD_ARGS=(
    --custom-rm-path self_reward_rm.reward
    --custom-reward-post-process-path self_reward_rm.post_process
@@ -63,7 +63,7 @@ EVAL_ARGS=(
    --eval-interval 20
 )
 
-# Checkpoints and logs: SAVE_PATH holds the run, and the same command goes on with it
+# Checkpoints and logs: SAVE_PATH holds the run, and the same command resumes it
 SAVE_ARGS=(
    --hf-checkpoint "${HF_CKPT_PATH}"
    --load "${SAVE_PATH}"
