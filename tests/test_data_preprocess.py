@@ -215,22 +215,10 @@ def test_a_folder_that_cannot_be_made_is_one_line(source, capsys):
 
 
 def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
-    path = write(
-        tmp_path / "other.jsonl",
-        [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)] + [{"x": 1}],
-    )
-    flags = [
-        "--source",
-        str(path),
-        "--out",
-        str(tmp_path),
-        "--allow-subset",
-        "--hold-out",
-        "1",
-        "--converter",
-        "rubric_rl.converters.plain",
-    ]
-    assert data_preprocess.main(flags) == 0
+    rows = [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)]
+    path = write(tmp_path / "other.jsonl", [*rows, {"x": 1}])
+    flags = f"--source {path} --out {tmp_path} --allow-subset --hold-out 1 --converter rubric_rl.converters.plain"
+    assert data_preprocess.main(flags.split()) == 0
     assert "other.jsonl:5: the converter raised KeyError" in capsys.readouterr().err
 
 

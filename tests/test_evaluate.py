@@ -103,19 +103,8 @@ def test_the_policy_answers_several_times_and_grades_itself(files, tmp_path):
 
     async def run():
         async with engine:
-            flags = [
-                "--rows",
-                files[0],
-                "--out",
-                tmp_path / "run",
-                "--policy-url",
-                engine.url,
-                "--policy-api",
-                "openai",
-                "--policy-model",
-                "m",
-            ]
-            made = Plan(_parser().parse_args([str(f) for f in [*flags, "--repeats", "2"]]))
+            policy = f"--policy-url {engine.url} --policy-api openai --policy-model m --repeats 2"
+            made = Plan(_parser().parse_args(f"--rows {files[0]} --out {tmp_path}/run {policy}".split()))
             await made.run()
             return made
 
@@ -194,16 +183,9 @@ class TestBadEndpoints:
         assert all("answer 1" in prompt for prompt in engine.prompts) and len(engine.bodies) == 3
 
     def test_that_refuse_end_the_run_early_and_everything_is_accounted_for(self, files, tmp_path, capsys):
+        flags = "--give-up-after 2 --grader-concurrency 1".split()
         with pytest.raises(GaveUp, match="2 answers in a row stayed ungraded, the last for: .*HTTP 401"):
-            evaluate(
-                FakeEngine(Fail(401, "bad key")),
-                files,
-                tmp_path / "run",
-                "--give-up-after",
-                "2",
-                "--grader-concurrency",
-                "1",
-            )
+            evaluate(FakeEngine(Fail(401, "bad key")), files, tmp_path / "run", *flags)
         result = plan(files, "http://127.0.0.1:1", tmp_path / "run").report()
         assert result["criteria"]["ungraded"] == 6 and result["criteria"]["not_asked"] == 3
         assert "none: no answer was graded" in capsys.readouterr().out
@@ -256,32 +238,13 @@ class TestResuming:
 
         async def run() -> int:
             async with engine:
-                flags = [
-                    "--rows",
-                    rows,
-                    "--out",
-                    tmp_path / "run",
-                    "--answers",
-                    given,
-                    "--grader-api",
-                    "openai",
-                    "--grader-url",
-                    engine.url,
-                ]
-                command = [
-                    sys.executable,
-                    "-m",
-                    "rubric_rl.evaluate",
-                    *flags,
-                    "--grader-model",
-                    "m",
-                    "--grader-concurrency",
-                    "2",
-                ]
+                flags = f"--rows {rows} --out {tmp_path}/run --answers {given} --grader-api openai"
+                flags += f" --grader-url {engine.url} --grader-model m --grader-concurrency 2"
+                command = [sys.executable, "-m", "rubric_rl.evaluate", *flags.split()]
                 kills = 0
                 while True:
                     process = await asyncio.create_subprocess_exec(
-                        *map(str, command), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                        *command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                     )
                     before, deadline = len(engine.bodies), time.monotonic() + 30
                     while kills < 3 and process.returncode is None and len(engine.bodies) < before + rng.randint(5, 9):

@@ -141,21 +141,8 @@ def meta(tmp_path):
 def run(engine, meta, out, *flags) -> dict:
     async def ask():
         async with engine:
-            flags_ = [
-                "--rows",
-                meta,
-                "--out",
-                out,
-                "--grader-api",
-                "openai",
-                "--grader-url",
-                engine.url,
-                "--grader-model",
-                "m",
-                "--moved",
-                *flags,
-            ]
-            args = _parser().parse_args([str(f) for f in flags_])
+            words = f"--rows {meta} --out {out} --grader-api openai --grader-url {engine.url} --grader-model m --moved"
+            args = _parser().parse_args(words.split() + list(map(str, flags)))
             rows = MetaFile(args.rows, args.limit)
             await _run(args, rows, endpoint_settings(args, "grader", {}))
             return args, rows

@@ -76,19 +76,8 @@ class TestFlags:
         return rule_from(parser.parse_args(flags))
 
     def test_are_the_rule(self):
-        rule = self.parse(
-            "--unreadable",
-            "met",
-            "--weight",
-            "axis:a=b=2",
-            "--only",
-            "x",
-            "--drop",
-            "y",
-            "--length-penalty",
-            "full",
-            "--clip",
-        )
+        words = "--unreadable met --weight axis:a=b=2 --only x --drop y --length-penalty full --clip"
+        rule = self.parse(*words.split())
         assert rule == Rule("met", True, False, (("axis:a=b", 2.0),), ("x",), ("y",), 0.0299)
         said = "unreadable met, clip, weights axis:a=b=2.0, only x, drop y, penalty 0.0299"
         assert str(rule) == said and self.parse() == Rule() and str(Rule()) == "the training reward's"
@@ -103,18 +92,8 @@ class TestFlags:
 
 def test_rescore_shows_another_rule_without_a_model(tmp_path):
     run = write_run(tmp_path / "run", [RECORD, made("q", (5,), (True,)), made("r", (5,), (), status="ungraded")])
-    command = [
-        sys.executable,
-        "-m",
-        "rubric_rl.rescore",
-        run,
-        "--unreadable",
-        "left_out",
-        "--summary",
-        "--out",
-        tmp_path / "o.jsonl",
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    command = f"-m rubric_rl.rescore {run} --unreadable left_out --summary --out {tmp_path}/o.jsonl"
+    done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "unreadable left_out" in done.stdout and "3 answers, 1 of them with another score" in done.stdout
     assert [json.loads(line)["rescored"] for line in (tmp_path / "o.jsonl").open()] == [5 / 7, 1.0, None]
