@@ -9,6 +9,7 @@ Runs that are finished in DIR are not made again. Nothing else should be at work
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,6 +74,7 @@ def main() -> int:
     )
     parser.add_argument("flags", nargs="*", help="after --: flags of the run, which win")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run ends with this process
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     try:
