@@ -8,11 +8,10 @@ _POINTS = ("points", "weight", "score")
 
 
 def plain(item: dict) -> dict:
-    """A row with `prompt` (a text, or chat messages) and `rubrics` or `rubric` as a raw row.
+    """Makes a raw row of a row with `prompt` (a text, or chat messages) and `rubrics` or `rubric`.
 
-    Each criterion is an object whose text stands under criterion, description, text or title and its points under
-    points, weight or score. A missing prompt_id becomes a hash of the prompt. Whatever cannot be scored is refused
-    later, by name.
+    Each criterion is an object with its text under criterion, description, text or title, and its points under points,
+    weight or score. A missing prompt_id becomes a hash of the prompt. A row that cannot be scored is refused later.
     """
     prompt = item["prompt"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

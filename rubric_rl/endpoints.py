@@ -159,7 +159,7 @@ def authorization(variable: str) -> dict:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What a Retry-After header asks for, as seconds or as a date; None for anything else, and for a date gone by."""
+    """The pause that a Retry-After header asks for, in seconds or as a date; None for a past date or anything else."""
     if retry_after.isdecimal():
         return float(retry_after)
     try:

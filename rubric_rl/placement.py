@@ -59,7 +59,7 @@ def grader_name(settings: GraderSettings) -> str:
 
 
 def load_teacher(settings: GraderSettings) -> GraderSettings:
-    """The settings of the file that grader_teacher names; raises UserError when they lead to no endpoint of its own."""
+    """The settings in the file that grader_teacher names; raises UserError when they name no endpoint of its own."""
     teacher = load_settings(Path(__file__).parents[1] / settings.teacher)  # a relative path starts at the repository
     if not teacher.url:
         raise UserError(f"{settings.teacher}: a teacher needs grader_url, the address of its endpoint")

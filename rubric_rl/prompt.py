@@ -12,7 +12,7 @@ from rubric_rl.schema import Criterion
 
 THINK, THINK_END = "<think>", "</think>"
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")  # Qwen's control tokens, e.g. <|im_end|>
-# whatever a Qwen tokenizer reads as one control token
+# the beginning of everything that a Qwen tokenizer reads as one control token
 _MARKUP = re.compile(r"<(?=\||/?(?:think|tool_call|tool_response)>)")
 
 _REPLY = {
@@ -52,8 +52,8 @@ def graded_text(response: str, prompt: str = "") -> str | None:
 def grader_prompt(mode: str, messages: list[dict], answer: str, criteria: list[Criterion]) -> str:
     """The user message that asks for the verdicts: one criterion in `explain` and `direct` mode, all in `checklist`.
 
-    Filled in one pass, so no text can expand a placeholder; each block stands between marks that carry a hash of its
-    own content, so no text can close the block it stands in.
+    Filled in one pass, so no text can expand a placeholder; each block is enclosed in delimiters that carry a hash of
+    its content, so no text can close its block.
     """
     conversation = "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
     prefix = _INSTRUCTIONS.format(
@@ -73,7 +73,7 @@ def verdict_opening() -> str:
 def _block(name: str, text: str) -> str:
     text = neutral(text)
     mark = hashlib.sha256(text.encode()).hexdigest()[:6]
-    while mark in text:  # six digits can be met by chance or by search: go on until the text does not hold its own mark
+    while mark in text:  # six digits can be found by chance or by search: rehash until the text lacks its own mark
         mark = hashlib.sha256((mark + text).encode()).hexdigest()[:6]
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 

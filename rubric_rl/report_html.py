@@ -20,7 +20,7 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> Iterator[str]:
-    """The page in pieces, so that the examples never stand in memory together."""
+    """The page in pieces, so that never more than one example is in memory."""
     script = (_HERE / "report_page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     fields = {

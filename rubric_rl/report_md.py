@@ -26,7 +26,7 @@ def block(text: str) -> str:
 def markdown(
     title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict], shown: Sequence[str]
 ) -> Iterator[str]:
-    """The report in pieces; `shown` are the prompt_ids whose answers stand in it."""
+    """The report in pieces; it includes the answers to the prompts `shown`."""
     yield f"# {plain(title)}\n\nRule: {plain(str(sides[0].rule))}\n"
     yield _headline(names, sides, results)
     for kind in ("theme", "axis"):

@@ -157,7 +157,7 @@ def gather_hf(model: torch.nn.Module, shape: Shape, dtypes: dict[str, torch.dtyp
 def write_hf(tensors: dict[str, torch.Tensor], source_dir: str | Path, target_dir: str | Path) -> None:
     """Writes a complete checkpoint directory, config and tokenizer files from `source_dir`, that appears whole or not.
 
-    A directory that stands there is moved aside first: for an instant there is none, but never a half-written one.
+    An existing directory is moved aside first: for an instant there is none, but never a half-written one.
     """
     target = Path(target_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def write_hf(tensors: dict[str, torch.Tensor], source_dir: str | Path, target_di
 
 
 def replace_dir(source: Path, target: Path) -> None:
-    """Renames `source` to `target`; a directory that stands there is moved aside and removed."""
+    """Renames `source` to `target`; an existing `target` is moved aside and removed."""
     aside = source.with_name(source.name + ".old")
     if target.exists():
         target.rename(aside)

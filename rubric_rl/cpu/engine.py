@@ -135,7 +135,7 @@ def _engine_environment(log: Path) -> dict:
 
 
 def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual") -> Child:
-    """Start the router on `port`, wait until it is up and has taken in all (healthy) `worker_urls`.
+    """Start the router on `port` and wait until it serves all `worker_urls`, which must be healthy.
 
     policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine.
     Raises UserError (port in use) and ServerDied.

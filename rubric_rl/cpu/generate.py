@@ -92,7 +92,7 @@ def _checked(reply) -> dict:
     if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
         raise ValueError("a reply without meta_info.finish_reason or output_token_logprobs")
     if not all(math.isfinite(entry[0]) and isinstance(entry[1], int) for entry in meta["output_token_logprobs"]):
-        raise ValueError("a reply with a log-probability that is no number")
+        raise ValueError("a reply with a log-probability that is not a finite number")
     if meta["finish_reason"]["type"] == "abort":
         raise ValueError("the request was aborted")
     return reply

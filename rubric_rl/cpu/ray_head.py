@@ -1,6 +1,6 @@
-"""A Ray head of our own: loopback only, behind a token, gone when stopped or when we die (stage 5, GRPO update).
+"""A private Ray head: on the loopback address, behind a token, ended with this process (stage 5, GRPO update).
 
-Never `ray stop`: it ends every Ray of the machine.
+Never use `ray stop`: it ends every Ray on the machine.
 """
 
 import os
@@ -69,7 +69,7 @@ def start(log_dir: str | Path) -> tuple[RayHead, str]:
     )
     command = [sys.executable, "-c", HEAD_MAIN, *flags.split()]
     log = Path(log_dir) / "ray.log"
-    log.unlink(missing_ok=True)  # it is searched for STARTED, which an earlier run wrote as well
+    log.unlink(missing_ok=True)  # it is searched for STARTED, which an earlier run has written too
     env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_enable_metrics_collection": "0", "PYTHONWARNINGS": "ignore"}
     head = RayHead.start(command, log, env, name="the Ray head", grace=5.0)
     head.temp = temp

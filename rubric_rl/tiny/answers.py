@@ -92,7 +92,7 @@ def key_words(statement: Statement) -> tuple[str, ...]:
 
 
 def mentions(text: str, statement: Statement) -> bool:
-    """Whether a key word of the statement stands in the text, in whatever sense."""
+    """Whether the text contains a key word of the statement, in any sense."""
     return not set(key_words(statement)).isdisjoint(re.findall(r"\w+", text.lower()))
 
 

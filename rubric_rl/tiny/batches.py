@@ -1,6 +1,6 @@
 """Training sequences of the warm start: many branches behind one shared prefix, which is read once (stages 2-3).
 
-An answer's criteria are branches, and so are patients: each sees the prefix and itself, and its positions go on from
+An answer's criteria are branches, and so are patients: each sees the prefix and itself, and its positions continue from
 the prefix. Token for token and position for position this is what the served model sees.
 """
 
@@ -152,7 +152,7 @@ def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     query, key = branches[:, :, None], branches[:, None, :]
     mask = causal & ((key == query) | (key == 0))
-    # A branch's positions go on from the prefix: a token's position is the number of earlier tokens that it sees.
+    # A branch's positions continue from the prefix: a token's position is the number of earlier tokens that it sees.
     return {
         "input_ids": torch.tensor([padded(s.tokens, 0) for s in sequences]),
         "targets": torch.tensor([padded(s.targets, 0) for s in sequences]),

@@ -47,9 +47,9 @@ def new_model(vocabulary: int, scale: Scale, eos: int, pad: int) -> Qwen3ForCaus
     model = Qwen3ForCausalLM(config).float()
     for layer in model.model.layers:
         attention = layer.self_attn
-        # Half of the heads begin by looking for the token they stand on, so that criterion and sentence match from the
-        # start. Qwen3 normalises queries and keys; with 32 dimensions and weights of 1 no head could pick one word out
-        # of a prompt of hundreds.
+        # Half of the heads begin by attending to copies of the current token, so that criterion and sentence match from
+        # the start. Qwen3 normalises queries and keys; with 32 dimensions and weights of 1 no head could pick one word
+        # out of a prompt of hundreds.
         keys = attention.k_proj.weight.detach().view(heads // 2, 32, -1)
         attention.q_proj.weight.detach().view(heads // 2, 2, 32, -1)[:, 0] = keys
         for norm in (attention.q_norm, attention.k_norm):
