@@ -55,6 +55,14 @@ def own_imports(path: Path) -> set[str]:
     return {parts[1] for parts in (dotted.split(".") for dotted in imports(path)) if parts[0] == "rubric_rl"}
 
 
+@cache
+def defined(path: Path) -> set[str]:
+    """Every name that a module imports, assigns or defines."""
+    nodes = list(ast.walk(tree(path)))
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored | {getattr(node, "name", "") for node in nodes} | {dotted.split(".")[-1] for dotted in imports(path)}
+
+
 def code(path: Path) -> str:
     """The program text without comments and docstrings."""
     module = ast.parse(path.read_text(encoding="utf-8"))
@@ -88,6 +96,16 @@ class TestImports:
         )
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+    @each(MODULES + TESTS)
+    def test_of_own_names_exist(self, path):
+        """Also in tests and benchmarks that do not run everywhere."""
+        for dotted in imports(path):
+            if dotted.startswith("rubric_rl."):
+                module = ROOT / dotted.replace(".", "/")
+                if not (module.is_dir() or module.with_suffix(".py").is_file()):
+                    assert module.name in defined(module.parent.with_suffix(".py")), f"{name(path)}: no {dotted}"
 
 
 class TestSizes:

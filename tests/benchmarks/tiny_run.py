@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rubric_rl.cpu.metrics import eval_value, load  # noqa: E402
+from rubric_rl.cpu.metrics import eval_value, read_metrics  # noqa: E402
 
 HELD_OUT = "held_out"
 COLUMNS = (
@@ -57,7 +57,7 @@ def report(seeds: list[str], out: Path) -> list[str]:
     heading = ["seed", "steps", *(name for name, _ in COLUMNS), "minutes"]
     rows = [heading, ["---"] * len(heading)]
     for seed in seeds:
-        steps, evals = load(out / f"seed-{seed}")
+        steps, evals = read_metrics(out / f"seed-{seed}")
         minutes = int((out / f"seed-{seed}.seconds").read_text()) / 60
         rows.append(
             [seed, str(len(steps)), *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS), f"{minutes:.1f}"]
