@@ -60,7 +60,7 @@ def defined(path: Path) -> set[str]:
     """Every name that a module imports, assigns or defines."""
     nodes = list(ast.walk(tree(path)))
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    return stored | {getattr(node, "name", "") for node in nodes} | {dotted.split(".")[-1] for dotted in imports(path)}
+    return stored | {getattr(node, "asname", None) or getattr(node, "name", "") for node in nodes}
 
 
 def code(path: Path) -> str:
