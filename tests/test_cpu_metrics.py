@@ -7,7 +7,7 @@ import pytest
 
 from rubric_rl.cpu import plots
 from rubric_rl.cpu.checkpoint import append_row, read_rows
-from rubric_rl.cpu.metrics import Recorder, eval_line, pick, step_line
+from rubric_rl.cpu.metrics import Bar, Recorder, eval_line, pick, step_line
 from rubric_rl.schema import UserError
 
 STEP = {
@@ -57,6 +57,12 @@ def test_the_line_of_a_step():
         "seconds rollout 4.0, grading 3.0, of it after the rollout 1.0, update 3.0, sync 0.5"
     )
     assert "true" not in step_line(4, 30, PLAIN) and "grader acc" not in step_line(4, 30, PLAIN)
+
+
+def test_a_short_stage_leaves_no_bar_in_a_log_file(capfd):
+    with Bar("rollout", 3, "answer") as bar:
+        bar.at(2)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_line_of_an_evaluation():
