@@ -151,7 +151,7 @@ class Bar:
     """The progress bar of one long stage; a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str):
-        # A log file gets a sign of life from long stages, not a film: seconds between updates, and before the first one.
+        # A log file gets a sign of life from long stages, not a film; in seconds, the delay before the first one.
         rare = dict(mininterval=0.5) if sys.stderr.isatty() else dict(mininterval=20.0, delay=20.0)
         self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **rare)
 
