@@ -102,15 +102,17 @@ def read_entries(args) -> tuple[list[dict], dict]:
         raise UserError(f"--eval-config {path}: no such file; name one like configs/eval.yaml")
     try:
         content = yaml.safe_load(_fill_environment(path.read_text(encoding="utf-8"))) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--eval-config {path}: not YAML ({' '.join(str(error).split())})") from None
-    content = content.get("eval", content) if isinstance(content, dict) else {}
-    datasets = content.get("datasets")
+    content = content.get("eval", content) if isinstance(content, dict) else None
+    datasets, defaults = (content.get("datasets"), content.get("defaults")) if isinstance(content, dict) else (None, {})
     if isinstance(datasets, dict):
-        datasets = [{"name": name} | (entry or {}) for name, entry in datasets.items()]
+        datasets = [{"name": name} | entry if isinstance(entry, dict) else entry for name, entry in datasets.items()]
     if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
-        raise UserError(f"--eval-config {path}: no data sets under eval.datasets")
-    return datasets, content.get("defaults") or {}
+        raise UserError(f"--eval-config {path}: no data sets under eval.datasets, each with a name and a path")
+    if not isinstance(defaults or {}, dict):
+        raise UserError(f"--eval-config {path}: eval.defaults must hold `key: value` lines")
+    return datasets, defaults or {}
 
 
 def _fill_environment(text: str) -> str:

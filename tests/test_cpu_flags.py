@@ -128,6 +128,21 @@ def test_eval_config_follows_slimes_schema(tmp_path, monkeypatch):
     assert "tempratur" in refusal("--eval-config", str(path))
 
 
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("eval:\n", "no data sets under eval.datasets"),
+        ("- a\n", "no data sets under eval.datasets"),
+        ("eval: {datasets: {a: rows.jsonl, b: {path: rows.jsonl}}}\n", "no data sets under eval.datasets"),
+        ("eval: {datasets: [{name: a, path: rows.jsonl}], defaults: 0.5}\n", "eval.defaults must hold"),
+        ("eval: {\n", "not YAML"),
+    ],
+)
+def test_an_eval_config_of_another_form_is_one_line(tmp_path, text, complaint):
+    (tmp_path / "eval.yaml").write_text(text)
+    assert complaint in refusal("--eval-config", str(tmp_path / "eval.yaml"))
+
+
 def test_the_tiny_run_gives_every_flag_of_the_recipe(tmp_path):
     """DRY_RUN prints the command argument by argument; the parser takes all of them, and the last word wins."""
     script = 'DRY_RUN=1 SAVE_PATH="$1" bash run_qwen3_tiny.sh --lr 1e-3'
