@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rubric_rl.cpu.actor import Actor
 from rubric_rl.cpu.convert import HEAD, hf_shapes, name_map, read_hf, shard, unshard, write_hf
-from rubric_rl.cpu.shape import read_shape
+from rubric_rl.cpu.shape import read_trainable_network
 from rubric_rl.schema import UserError
 
 
@@ -50,7 +50,7 @@ def same(left, right):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("tp", [1, 2])
 def test_shards_put_together_again_are_the_checkpoint(checkpoints, tied, tp):
-    shape = read_shape(checkpoints(tied))
+    shape = read_trainable_network(checkpoints(tied))
     tensors = read_hf(checkpoints(tied), shape)
     back = {}
     for name, parts in name_map(shape).items():
@@ -61,7 +61,7 @@ def test_shards_put_together_again_are_the_checkpoint(checkpoints, tied, tp):
 
 
 def test_padding_rows_are_zero_and_only_at_the_end(checkpoints):
-    shape = read_shape(checkpoints())
+    shape = read_trainable_network(checkpoints())
     table = torch.arange(1.0, 1 + shape.vocab)[:, None].expand(shape.vocab, shape.hidden)
     pieces = [shard("embedding.word_embeddings.weight", [table], shape, 2, rank) for rank in range(2)]
     assert [len(piece) for piece in pieces] == [51, 51]  # 101 tokens
@@ -69,7 +69,7 @@ def test_padding_rows_are_zero_and_only_at_the_end(checkpoints):
 
 
 def test_query_key_value_of_a_group_stand_together(checkpoints):
-    shape = read_shape(checkpoints())  # 4 query heads, 2 key/value heads, head_dim 16
+    shape = read_trainable_network(checkpoints())  # 4 query heads, 2 key/value heads, head_dim 16
     parts = [torch.arange(rows).float()[:, None] + base for rows, base in ((64, 0), (32, 1000), (32, 2000))]
     rows = shard("decoder.layers.0.self_attention.linear_qkv.weight", parts, shape, 2, 1)[:, 0]
     assert rows.tolist() == [*range(32, 64), *range(1016, 1032), *range(2016, 2032)]
@@ -125,12 +125,12 @@ def test_a_tied_checkpoint_may_carry_its_head_and_keeps_it(broken, tmp_path):
 def test_every_tensor_is_accounted_for(broken, change, message):
     directory = broken(change)
     with pytest.raises(UserError, match=message) as error:
-        read_hf(directory, read_shape(directory))
+        read_hf(directory, read_trainable_network(directory))
     assert "\n" not in str(error.value)
 
 
 def test_missing_and_broken_files_are_named(checkpoints, tmp_path):
-    shape = read_shape(checkpoints())
+    shape = read_trainable_network(checkpoints())
     with pytest.raises(UserError, match="holds no .*safetensors"):
         read_hf(tmp_path, shape)
     (tmp_path / "model.safetensors").write_bytes(b"cut short")
@@ -140,7 +140,7 @@ def test_missing_and_broken_files_are_named(checkpoints, tmp_path):
 
 def test_the_sizes_are_those_of_transformers(checkpoints):
     for tied in (True, False):
-        shape = read_shape(checkpoints(tied))
+        shape = read_trainable_network(checkpoints(tied))
         tensors = load_file(checkpoints(tied) + "/model.safetensors")
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         assert {name: size for name, size in hf_shapes(shape).items() if name != HEAD or not tied} == found
@@ -191,7 +191,7 @@ def test_what_cannot_be_trained_is_refused_by_name(checkpoints, tmp_path, change
         del config["num_key_value_heads"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=name) as error:
-        read_shape(tmp_path)
+        read_trainable_network(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -201,10 +201,10 @@ def test_rope_theta_is_read_where_either_transformers_puts_it(checkpoints, tmp_p
     for place in (new, {"rope_theta": 5e5, "rope_scaling": None}):
         bare = {key: value for key, value in config.items() if not key.startswith("rope_")}
         (tmp_path / "config.json").write_text(json.dumps(bare | place))
-        assert read_shape(tmp_path).rope_theta == 5e5
-    assert read_shape(tmp_path).vocab == SIZES["vocab_size"]
+        assert read_trainable_network(tmp_path).rope_theta == 5e5
+    assert read_trainable_network(tmp_path).vocab == SIZES["vocab_size"]
 
 
 def test_a_directory_that_is_none(tmp_path):
     with pytest.raises(UserError, match="config.json: no Qwen3 configuration"):
-        read_shape(tmp_path / "nowhere")
+        read_trainable_network(tmp_path / "nowhere")

@@ -23,7 +23,7 @@ from rubric_rl.cpu.megatron import (
 )
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
-from rubric_rl.cpu.shape import read_shape
+from rubric_rl.cpu.shape import read_trainable_network
 from rubric_rl.schema import UserError
 
 
@@ -50,7 +50,7 @@ class Actor:
         Raises:
             UserError: for a checkpoint that is not Qwen3, is incomplete, or was saved with another TP size.
         """
-        self.hf_dir, self.shape = hf_dir, read_shape(hf_dir)
+        self.hf_dir, self.shape = hf_dir, read_trainable_network(hf_dir)
         self.model = build_model(self.shape)
         self.dtypes = load_hf(self.model, hf_dir, self.shape)
         if self.args.use_kl_loss:
@@ -66,7 +66,7 @@ class Actor:
         source = self.args.ref_load
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
-        if read_shape(source) != self.shape:
+        if read_trainable_network(source) != self.shape:
             raise UserError(f"{source}: config.json differs from {self.hf_dir}; the reference must be the same network")
         reference = build_model(self.shape).requires_grad_(False)
         load_hf(reference, source, self.shape)

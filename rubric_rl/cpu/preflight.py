@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
-from rubric_rl.cpu.shape import read_shape
+from rubric_rl.cpu.shape import read_trainable_network
 from rubric_rl.schema import UserError, read_slice
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
@@ -23,7 +23,7 @@ def check(args) -> None:
             where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {held_out[row.prompt_id]}"
             raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")
     world = args.actor_num_nodes * args.actor_num_gpus_per_node
-    weights = 4 * read_shape(args.hf_checkpoint).parameters / 1e9  # GB: everything here is fp32
+    weights = 4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9  # GB: everything here is fp32
     engines = args.rollout_num_gpus * (ENGINE_GB + weights)
     actors = world * (ACTOR_GB + 4 * weights / args.tensor_model_parallel_size)  # gradients and two moments as well
     require_memory(BASE_GB + engines + actors, f"this run of {args.hf_checkpoint}")
@@ -36,7 +36,7 @@ def check_model(path: Path, flag: str) -> None:
     if not path.is_dir():
         hint = "name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
         raise UserError(f"{flag} {path}: no such directory; {hint}")
-    read_shape(path)
+    read_trainable_network(path)
     if not any(path.glob("*.safetensors")):
         raise UserError(f"{flag} {path}: holds no *.safetensors weights; get the checkpoint again")
     if not (path / "tokenizer.json").is_file():

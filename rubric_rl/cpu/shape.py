@@ -1,4 +1,4 @@
-"""Which networks the actor without a GPU can train; read without torch (stage 5, GRPO update)."""
+"""Reads the network of a checkpoint that the CPU actor can train, and refuses others (stage 5, GRPO update)."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from rubric_rl.qwen3 import Network, read_config, read_network
 from rubric_rl.schema import UserError
 
 
-def read_shape(hf_dir: str | Path) -> Network:
+def read_trainable_network(hf_dir: str | Path) -> Network:
     """The network of a checkpoint.
 
     Raises:
