@@ -60,7 +60,7 @@ def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequ
     for kind, heading in (("theme", "By theme"), ("axis", "By axis")):
         if plot := _plot(kind, names, sides):
             parts.append(f'<div class="card"><h3>{heading}</h3>{plot}</div>')
-    scores = [side.summary.metrics[OVERALL].values for side in sides]
+    scores = [side.summary.metric(OVERALL).values for side in sides]
     if any(scores):
         parts.append(f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>')
     parts.append(f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>')
@@ -124,7 +124,7 @@ def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
 def _bar(tag: str, name: str, side: Side) -> Bar | None:
     if tag not in side.summary.metrics:
         return None
-    (mean, interval), count = side.summary.mean(tag), len(side.summary.metrics[tag].values)
+    (mean, interval), count = side.summary.mean(tag), len(side.summary.metric(tag).values)
     return Bar(mean, interval, f"{name}, {tag}: {mean:.4f} {_range(interval)}, {count} answers")
 
 
@@ -145,7 +145,7 @@ def _account(names: Sequence[str], results: Sequence[dict]) -> str:
 def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, note: str = "") -> str:
     if not found:
         return f'<h2>{escape(heading)}</h2><p class="note">None.</p>'
-    answers = len(side.summary.metrics[OVERALL].values)
+    answers = len(side.summary.metric(OVERALL).values)
     head = (
         '<tr><th class="n">points</th><th>criterion</th><th class="n">asked</th><th class="n">counted as met</th>'
         '<th class="n">unreadable</th><th class="n">cost</th><th></th></tr>'

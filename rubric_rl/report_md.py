@@ -83,7 +83,7 @@ def _parts(kind: str, names, sides) -> str:
 def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> str:
     if not found:
         return f"\n## {heading}\n\nNone.\n"
-    answers = max(len(side.summary.metrics[OVERALL].values), 1)
+    answers = max(len(side.summary.metric(OVERALL).values), 1)
     lines = [f"\n## {heading}\n", *_header("points", "criterion", "asked", "met", "unreadable", "cost", "prompt")]
     for item, tally in found:
         met, cost = f"{tally.met / tally.answers:.0%}", f"{tally.lost / answers:.4f}"

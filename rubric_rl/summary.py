@@ -41,7 +41,7 @@ class Summary:
     def __init__(self, records: Iterable[Mapping] = (), rule: Rule = Rule(), penalty: float = PENALTIES["hard"]):
         """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure beside the headline."""
         self.rule, self.penalty = rule, penalty
-        self.metrics: dict[str, Values] = defaultdict(Values)
+        self.metrics: dict[str, Values] = {}
         self.prompts: dict[str, int] = {}  # prompt_id -> index
         self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
         self.characters, self.seconds, self.calls = array("l"), 0.0, 0
@@ -68,7 +68,11 @@ class Summary:
         adjusted = value if characters is None else length_adjusted(value, characters, self.penalty)
         scores = dict.fromkeys(record["example_tags"], value) | tag_scores(self.rule.judged(record))
         for name, one in (scores | {OVERALL: value, ADJUSTED: adjusted}).items():
-            self.metrics[name].add(prompt, one)
+            self.metrics.setdefault(name, Values()).add(prompt, one)
+
+    def metric(self, name: str) -> Values:
+        """The values of a metric, none where no answer has it."""
+        return self.metrics.get(name) or Values()
 
     def _count_criteria(self, record: Mapping) -> None:
         count = len(record["rubrics"])
@@ -92,7 +96,7 @@ class Summary:
     def worst(self) -> dict[str, float]:
         """worst-at-k for every k up to the largest number of answers to a prompt."""
         groups = defaultdict(list)
-        metric = self.metrics[OVERALL]
+        metric = self.metric(OVERALL)
         for prompt, value in zip(metric.prompts, metric.values, strict=True):
             groups[prompt].append(value)
         most = max(map(len, groups.values()), default=0)
@@ -100,9 +104,9 @@ class Summary:
 
     def mean(self, name: str) -> tuple[float, tuple[float, float] | None]:
         """The unclipped mean of a metric and its 95% interval by prompt."""
-        values = self.metrics[name].values
+        values = self.metric(name).values
         if len(values) != self._means.get(name, (0,))[0]:
-            self._means[name] = (len(values), float(np.mean(values)), interval(self.metrics[name].parts(), ratio))
+            self._means[name] = (len(values), float(np.mean(values)), interval(self.metric(name).parts(), ratio))
         return self._means[name][1:]
 
     def tags(self, kind: str) -> list[str]:
@@ -123,7 +127,7 @@ class Summary:
             "length_adjusted": {
                 "penalty_per_500_characters": self.penalty,
                 "mean_unclipped": adjusted,
-                "mean_clipped": clipped_mean(self.metrics[ADJUSTED].values),
+                "mean_clipped": clipped_mean(self.metric(ADJUSTED).values),
                 "interval_by_prompt": adjusted_by_prompt,
             },
             "characters_per_answer": float(np.mean(self.characters)),
@@ -153,7 +157,7 @@ class Summary:
 
 
 def _by_prompt_id(summary: Summary, name: str) -> dict[str, float]:
-    means = summary.metrics[name].means()
+    means = summary.metric(name).means()
     return {prompt_id: means[index] for prompt_id, index in summary.prompts.items() if index in means}
 
 

@@ -81,6 +81,11 @@ def test_every_answer_and_criterion_is_accounted_for(result):
     assert result["cost"] == {"grader": round(6 * (120 * 2 + 180 * 0.5 + 21 * 8) / 1e6, 4)}
 
 
+def test_asking_for_a_metric_does_not_make_one():
+    summary = Summary()
+    assert not summary.metric("theme:none").values and summary.metrics == {}
+
+
 def test_nothing_graded_is_no_crash():
     empty = Summary([made("s", (2,), (), status="ungraded")]).result()
     assert empty["reference"] == {} and empty["answers"]["ungraded"] == 1
