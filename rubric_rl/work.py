@@ -1,6 +1,7 @@
 """A worker pool with a progress bar that gives up when too many answers fail in a row (stage 6, evaluation)."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 
 from tqdm import tqdm
@@ -12,11 +13,16 @@ class GaveUp(UserError):
     """Too many answers in a row stayed ungraded."""
 
 
+def bar_pace() -> dict[str, float]:
+    """How often tqdm draws, in seconds: a log file gets a sign of life from a long stage, not a film."""
+    return {"mininterval": 0.5} if sys.stderr.isatty() else {"mininterval": 20.0, "delay": 20.0}
+
+
 class Progress:
     """A progress bar over criteria, and the number of failures in a row."""
 
     def __init__(self, total: int, give_up_after: int):
-        self.bar = tqdm(total=total, unit="criteria", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
+        self.bar = tqdm(total=total, unit="criteria", smoothing=0.05, dynamic_ncols=True, **bar_pace())
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
     def skip(self, count: int) -> None:

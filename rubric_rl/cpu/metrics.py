@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rubric_rl.cpu.checkpoint import append_row, read_rows, write_text
+from rubric_rl.work import bar_pace
 
 # The line per step: heading, metric (see `pick`), format.
 COLUMNS = [
@@ -151,9 +152,7 @@ class Bar:
     """The progress bar of one long stage; a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str):
-        # A log file gets a sign of life from long stages, not a film; in seconds, the delay before the first one.
-        rare = dict(mininterval=0.5) if sys.stderr.isatty() else dict(mininterval=20.0, delay=20.0)
-        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **rare)
+        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace())
 
     def at(self, count: int, total: int | None = None, note: str = "") -> None:
         """Moves the bar to `count`."""
