@@ -138,8 +138,8 @@ def gpus(words: Words, options) -> Iterator[str]:
         if used > 2:
             yield f"GPU {number} is in use ({used:.0f} GB); end what runs there, or take another node"
         elif total < need:
-            yield (f"GPU {number} has {total:.0f} GB, training needs about {need:.0f}; "
-                   "lower --max-tokens-per-gpu or add --optimizer-cpu-offload --use-precision-aware-optimizer")  # fmt: skip
+            hint = "lower --max-tokens-per-gpu or add --optimizer-cpu-offload --use-precision-aware-optimizer"
+            yield f"GPU {number} has {total:.0f} GB, training needs about {need:.0f}; {hint}"
 
 
 def disk(words: Words, options) -> Iterator[str]:
