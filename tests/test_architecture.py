@@ -97,7 +97,6 @@ class TestImports:
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-
     @each(MODULES + TESTS)
     def test_of_own_names_exist(self, path):
         """Also in tests and benchmarks that do not run everywhere."""
