@@ -328,6 +328,41 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
 
 
 @pytest.mark.parametrize(
+    "settings, engines, message",
+    [
+        ("grader_engine: grader", None, "grader_engine grader: no such model is served; give --sglang-config"),
+        ("grader_engine: judge", "configs/frozen_grader.yaml", "serves policy, grader; name one of these"),
+        ("", "configs/frozen_grader.yaml", "serves grader, which nothing asks; set grader_engine"),
+        ("grader_engine: b", "{sglang: [{name: a, server_groups: [{num_gpus: 2}]}, {name: b}]}",
+         "add up to 2, but 4 GPUs serve"),
+        ("grader_engine: b", "{sglang: [{name: a, server_groups: [{num_gpus: 4}]}, {name: b}]}",
+         "would get the policy's weights; write update_weights: false"),
+        ("grader_engine: b", "{models: []}", "not of slime's form"),
+        ("grader_url: http://h\ngrader_api: openai\ngrader_model: m\ngrader_api_key_env: NO_KEY_HERE", None,
+         "grader.yaml: grader_api_key_env must name an environment variable that holds the key"),
+        ("grader_teacher: configs/teacher.yaml\ngrader_teacher_share: 0.1", None,
+         "configs/teacher.yaml: grader_api_key_env must name an environment variable that holds the key"),
+        ("grader_engine: grader", "configs/frozen_grader.yaml", ""),
+    ],
+)  # fmt: skip
+def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
+    good, monkeypatch, settings, engines, message
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(ROOT)
+    (good.path / "grader.yaml").write_text(f"grader_max_tokens: 1024\n{settings}\n")
+    if engines and engines.startswith("{"):
+        (good.path / "engines.yaml").write_text(engines)
+        engines = str(good.path / "engines.yaml")
+    lines = found(good, *(["--sglang-config", engines] if engines else []))
+    assert any(message in line for line in lines) if message else lines == []
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    good.options.running_ray = True  # has the keys in its own environment
+    if "key" in message:
+        assert found(good) == []
+
+
+@pytest.mark.parametrize(
     "module, said",
     [
         ("import nowhere", "slime's parser does not run here: ModuleNotFoundError: No module named 'nowhere'"),
