@@ -1,6 +1,7 @@
 """A machine with a fake cluster, on which tests execute the GPU run scripts (all stages)."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -31,6 +32,14 @@ PYTHON = """#!/bin/bash
 if [[ "$*" == *rubric_rl.gpu.preflight* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
 exec %s "$@"
 """
+
+
+def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
+    """Runs a script of the repository with little else in its environment."""
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    return subprocess.run(
+        ["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True
+    )
 
 
 def program(path: Path, text: str) -> None:
