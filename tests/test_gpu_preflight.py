@@ -22,6 +22,9 @@ SHAPE = (
     "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights"
 )
 
+HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"
+
 
 def row(number: int) -> dict:
     messages = [{"role": "user", "content": "ask"}]
@@ -37,6 +40,7 @@ def good(tmp_path, monkeypatch):
     config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40960}))
     (tmp_path / "hf" / "tokenizer.json").write_text("{}")
+    (tmp_path / "hf" / "model.safetensors").write_bytes(WEIGHTS)
     (tmp_path / "slime" / "train.py").write_text("")
     (tmp_path / "slime" / "setup.py").write_text('setup(version="0.3.1",)')
     write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(32)))
@@ -206,6 +210,32 @@ def test_rows_without_rubrics_are_refused(good):
         [{"prompt": "x", "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]}}],
     )
     assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in found(good))
+
+
+def test_weights_that_a_download_left_unfinished(good):
+    hf = good.path / "hf"
+    for broken in (WEIGHTS[:-1], b"version https://git-lfs.github.com/spec/v1", b"", (2).to_bytes(8, "little") + b"[]"):
+        (hf / "model.safetensors").write_bytes(broken)
+        (line,) = found(good)
+        assert "model.safetensors: is cut short, or a pointer of git-lfs" in line
+    (hf / "model.safetensors").unlink()
+    (line,) = found(good)
+    assert "holds no weights" in line
+    (hf / "model-1.safetensors").write_bytes(WEIGHTS)
+    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (hf / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (line,) = found(good)
+    assert "lacks 1 of 2 weight files, e.g. model-2.safetensors; finish the download" in line
+
+
+@pytest.mark.parametrize("word, folder, message", [("7", "iter_0000006", "names iter_0000007, which is not there"),
+                                                   ("7", "iter_0000007", ""), ("release", "release", ""),
+                                                   ("", "iter_0000007", "holds '', no iteration")])  # fmt: skip
+def test_a_checkpoint_that_is_named_must_be_there(good, word, folder, message):
+    (good.path / "run" / folder).mkdir(parents=True)
+    (good.path / "run" / "latest_checkpointed_iteration.txt").write_text(word)
+    lines = found(good)
+    assert len(lines) == bool(message) and all(message in line for line in lines)
 
 
 def test_machine_and_checkouts(good, monkeypatch):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rubric_rl.gpu import graders, rows
+from rubric_rl.gpu import graders, rows, weights
 from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts, training_parts
 from rubric_rl.gpu.words import Words
 from rubric_rl.schedule import schedule
@@ -23,7 +23,7 @@ SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 def check(words: Words, options: argparse.Namespace) -> Iterator[str]:
     """Yields one line for each thing that would stop or spoil the run."""
     parts = (paths, slime_checkout, batches, gradings, parallel, gpus, disk, ports, ray_command)
-    for part in (*parts, rows.problems, graders.problems, hook, flags):
+    for part in (*parts, weights.problems, rows.problems, graders.problems, hook, flags):
         try:
             yield from part(words, options)
         except UserError as error:
