@@ -97,6 +97,11 @@ def _messages(messages, where: str) -> tuple[dict, ...]:
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
+def conversation(messages: Iterable[Mapping]) -> tuple:
+    """What makes two conversations the same one, whatever their prompt_id and white space."""
+    return tuple((message["role"], " ".join(message["content"].split())) for message in messages)
+
+
 def _rubric(items, where: str) -> tuple[Criterion, ...]:
     if not isinstance(items, (list, tuple)) or not items:
         raise DataError(f"{where}: rubrics is not a list of criteria")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.healthbench import FULL_ROWS, HARD_ROWS, Source, consensus, fix_signs, raw_rows, to_row
-from rubric_rl.schema import Criterion, DataError, Row
+from rubric_rl.schema import Criterion, DataError, Row, conversation
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ def _consensus(rows: list[Row], result: Split) -> list[Row]:
 
 def _without_repeats(easy: list[Row], hard: list[Row], result: Split) -> list[Row]:
     """Training rows without conversations that are held out, repeated conversations, and repeated criteria of a row."""
-    held_out, seen, kept = {_conversation(row) for row in hard}, set(), []
+    held_out, seen, kept = {conversation(row.messages) for row in hard}, set(), []
     for row in easy:
-        conversation = _conversation(row)
-        if conversation in held_out:
+        key = conversation(row.messages)
+        if key in held_out:
             result.left_out["training prompts whose conversation is held out"] += 1
-        elif conversation in seen:
+        elif key in seen:
             result.left_out["repeated training conversations"] += 1
         else:
-            seen.add(conversation)
+            seen.add(key)
             kept.append(_without_repeated_criteria(row, result))
     return kept
 
@@ -174,10 +174,6 @@ def _without_repeated_criteria(row: Row, result: Split) -> Row:
         return row  # the repeats have the positive points: without them the row could not be scored
     result.left_out["repeated criteria of training prompts"] += len(row.rubric) - len(rubric)
     return replace(row, rubric=tuple(rubric.values()))
-
-
-def _conversation(row: Row) -> tuple:
-    return tuple((message["role"], " ".join(message["content"].split())) for message in row.messages)
 
 
 def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:

@@ -27,7 +27,7 @@ WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"
 
 
 def row(number: int) -> dict:
-    messages = [{"role": "user", "content": "ask"}]
+    messages = [{"role": "user", "content": f"ask {number}"}]
     metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
     return {"prompt": messages, "metadata": metadata}
 
@@ -178,6 +178,13 @@ def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
 
 def test_hard_prompts_are_found_in_raw_rows_beside_them_too(good):
     write_jsonl(good.path / "raw_hard.jsonl", [{"prompt_id": "id5", "prompt": [], "rubrics": []}])
+    (line,) = found(good)
+    assert "1 prompts of" in line and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+
+
+def test_hard_prompts_are_found_under_another_prompt_id_too(good):
+    raw = {"prompt_id": "another", "prompt": [{"role": "user", "content": " ask  5\n"}], "rubrics": []}
+    write_jsonl(good.path / "raw_hard.jsonl", [raw, raw | {"prompt": "ask 6"}, raw | {"prompt": [{"role": "user"}]}])
     (line,) = found(good)
     assert "1 prompts of" in line and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
 

@@ -1,6 +1,7 @@
 """Are the rows fit to train on: rubrics, lengths, and no evaluation prompt among them? (stage 1, prompt)"""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from rubric_rl.chat_template import ChatTemplate
 from rubric_rl.eval_config import read_entries
 from rubric_rl.gpu.words import Words
 from rubric_rl.qwen3 import read_network
-from rubric_rl.schema import Row, read_jsonl, read_slice, split_slice
+from rubric_rl.schema import Row, conversation, read_jsonl, read_slice, split_slice
 from rubric_rl.settings import load_settings
 
 INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
@@ -29,12 +30,13 @@ def count(words: Words) -> int:
 def problems(words: Words, options) -> Iterator[str]:
     """One line for each thing wrong with the rows."""
     training = words.text("prompt-data")
-    held_out = {row.prompt_id: path for path in evaluation_files(words) for row in read(path)}
-    held_out |= {prompt_id: path for path in hard_files(words) for prompt_id in prompt_ids(path)}
-    shared = [row.prompt_id for row in read(training) if row.prompt_id in held_out]
-    if shared:
-        yield (f"{len(shared)} prompts of {training} are held out for evaluation in {held_out[shared[0]]}, "
-               f"e.g. {shared[0]}: that is training on the test set; "
+    held_out = {key: path for path in evaluation_files(words) for row in read(path) for key in both_keys(row)}
+    held_out |= {key: path for path in hard_files(words) for key in keys(path)}
+    shared = [(row, held_out[key]) for row in read(training) for key in both_keys(row) if key in held_out]
+    if shared := {row.prompt_id: path for row, path in shared}:
+        first = next(iter(shared))
+        yield (f"{len(shared)} prompts of {training} are held out for evaluation in {shared[first]}, "
+               f"e.g. {first}: that is training on the test set; "
                "make the rows again with data_preprocess.py")  # fmt: skip
     yield from lengths(words)
 
@@ -53,12 +55,19 @@ def hard_files(words: Words) -> list[Path]:
     return sorted({path for folder in folders for path in folder.glob("*_hard.jsonl")} - {training})
 
 
-def prompt_ids(path: Path) -> Iterator[str]:
-    """The prompt_ids of a file of rows, or of raw rows: nobody evaluates on it now, so nothing else has to be right."""
+def both_keys(row: Row) -> tuple:
+    """What a prompt is found by in another file: other tools give the same conversation another prompt_id."""
+    return row.prompt_id, conversation(row.messages)
+
+
+def keys(path: Path) -> Iterator[str | tuple]:
+    """The same of a file of rows, or of raw rows: nobody evaluates on it now, so nothing else has to be right."""
     for _, item in read_jsonl(path):
         metadata = item.get("metadata", item) if isinstance(item, dict) else None
         if isinstance(metadata, dict) and isinstance(metadata.get("prompt_id"), str):
             yield metadata["prompt_id"]
+            with suppress(LookupError, TypeError, AttributeError):
+                yield conversation(item["prompt"])
 
 
 def lengths(words: Words) -> Iterator[str]:
