@@ -18,6 +18,10 @@ die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 ROOT="$(pwd -P)"
 DRY_RUN="${DRY_RUN:-0}"
 PYTHON="${PYTHON:-python3}"
+[[ "${DRY_RUN}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
+for name in NNODES GPUS_PER_NODE; do
+   [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || die "${name} is a number of 1 or more, not ${!name}"
+done
 missing=()
 for name in HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR; do
    [[ -n "${!name:-}" ]] && continue

@@ -109,7 +109,7 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
          "36 layers cannot be shared by 8"),
         (["--rollout-max-response-len", "40900"], "exceed the context of 40960"),
         (["--max-tokens-per-gpu", "5000", "--use-dynamic-batch-size"], "below the longest sample, 100 + 6144"),
-        (["--max-tokens-per-gpu", "65536"], "lower --max-tokens-per-gpu"),
+        (["--max-tokens-per-gpu", "65536"], "GPU 0, 1, 2, 3, 4, 5, 6, 7: 86 GB, training needs about"),
         (["--partial-rollout"], "--partial-rollout"),
         (["--group-rm"], "--group-rm"),
         (["--rollout-temperature", "0"], "must be above 0"),
@@ -248,8 +248,8 @@ def test_a_checkpoint_that_is_named_must_be_there(good, word, folder, message):
 def test_machine_and_checkouts(good, monkeypatch):
     good.smi.lines = ["81559, 1"] * 3 + ["40000, 1", "81559, 9000"]
     lines = found(good)
-    assert any("5 GPUs here, not 8" in line for line in lines) and any("GPU 3 has 42 GB" in line for line in lines)
-    assert any("GPU 4 is in use" in line for line in lines)
+    assert any("5 GPUs here, not 8" in line for line in lines) and any("GPU 3: 42 GB" in line for line in lines)
+    assert any("GPU 4: in use" in line for line in lines)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
     (good.path / "slime" / "setup.py").write_text('version="0.2.9"')
     good.options.megatron_dir = good.path

@@ -72,6 +72,9 @@ def test_wandb_is_an_environment_variable_and_no_key_is_printed():
     [
         ({}, "not set: HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR"),
         ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate"),
+        ({"DRY_RUN": "yes"}, "DRY_RUN is 1 or 0, not yes"),  # not a run of two days
+        ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number of 1 or more, not two"),
+        ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number of 1 or more, not 0"),
     ],
 )
 def test_what_is_missing_is_one_line(env, message):

@@ -129,17 +129,21 @@ def gpus(words: Words, options) -> Iterator[str]:
     except (OSError, subprocess.CalledProcessError) as error:
         yield f"no GPU was found here (nvidia-smi: {error}); start on a node with GPUs, or look with DRY_RUN=1"
         return
-    lines = [line.split(",") for line in output.splitlines() if line.strip()]
-    memory = [tuple(float(number) * 2**20 / GB for number in line) for line in lines]
+    memory = [[float(number) * 2**20 / GB for number in re.findall(r"\d+", line)] for line in output.splitlines()]
     if len(memory) < options.gpus_per_node:
         yield f"{len(memory)} GPUs here, not {options.gpus_per_node}; set GPUS_PER_NODE, or take another node"
     need = sum(size for size, _ in training_parts(plan_of(words)).values()) / GB
-    for number, (total, used) in enumerate(memory[: options.gpus_per_node]):
+    found: dict[str, list[str]] = {}
+    for number, (total, used, *_) in enumerate([*line, 0, 0] for line in memory[: options.gpus_per_node] if line):
         if used > 2:
-            yield f"GPU {number} is in use ({used:.0f} GB); end what runs there, or take another node"
+            problem = f"in use ({used:.0f} GB); end what runs there, or take another node"
         elif total < need:
             hint = "lower --max-tokens-per-gpu or add --optimizer-cpu-offload --use-precision-aware-optimizer"
-            yield f"GPU {number} has {total:.0f} GB, training needs about {need:.0f}; {hint}"
+            problem = f"{total:.0f} GB, training needs about {need:.0f}; {hint}"
+        else:
+            continue
+        found.setdefault(problem, []).append(str(number))
+    yield from (f"GPU {', '.join(numbers)}: {problem}" for problem, numbers in found.items())
 
 
 def disk(words: Words, options) -> Iterator[str]:
