@@ -42,6 +42,13 @@ def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
     )
 
 
+def row(number: int) -> dict:
+    """A row with a conversation of its own."""
+    messages = [{"role": "user", "content": f"ask {number}"}]
+    metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
+    return {"prompt": messages, "metadata": metadata}
+
+
 def program(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)

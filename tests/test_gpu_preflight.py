@@ -9,7 +9,7 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
-from launch_world import ROOT, script
+from launch_world import ROOT, row, script
 
 import data_preprocess
 from rubric_rl.gpu import preflight, rows
@@ -24,12 +24,6 @@ SHAPE = (
 
 HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"
-
-
-def row(number: int) -> dict:
-    messages = [{"role": "user", "content": f"ask {number}"}]
-    metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
-    return {"prompt": messages, "metadata": metadata}
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from launch_world import KEY, ROOT, World
-from test_launch import row
+from launch_world import KEY, ROOT, World, row
 
 from rubric_rl.gpu import addresses
 from rubric_rl.schema import write_jsonl
