@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rubric_rl.gpu import graders, rows, weights
-from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts, training_parts
+from rubric_rl.gpu import devices, graders, rows, weights
+from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts
 from rubric_rl.gpu.words import Words
 from rubric_rl.schedule import schedule
 from rubric_rl.schema import UserError
@@ -22,7 +22,7 @@ SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 
 def check(words: Words, options: argparse.Namespace) -> Iterator[str]:
     """Yields one line for each thing that would stop or spoil the run."""
-    parts = (paths, slime_checkout, batches, gradings, parallel, gpus, disk, ports, ray_command)
+    parts = (paths, slime_checkout, batches, gradings, parallel, devices.problems, disk, ports, ray_command)
     for part in (*parts, weights.problems, rows.problems, graders.problems, hook, flags):
         try:
             yield from part(words, options)
@@ -87,6 +87,9 @@ def batches(words: Words, options) -> Iterator[str]:
         yield f"--over-sampling-batch-size is below --rollout-batch-size {prompts}; raise it"
     if not words.number("num-rollout") and not words.number("num-epoch"):
         yield "how long is the run? give --num-rollout or --num-epoch"
+    elif not rollouts(words, rows.count(words)):
+        yield (f"{rows.count(words)} prompts make no rollout of --rollout-batch-size {prompts}; "
+               "lower it, or train on more prompts")  # fmt: skip
     elif size:
         fraction = words.number("lr-warmup-fraction") if "lr-warmup-fraction" in words else None
         schedule(rollouts(words, rows.count(words)) * total, size, words.number("lr-decay-iters"),
@@ -119,31 +122,6 @@ def parallel(words: Words, options) -> Iterator[str]:
     if plan.tensor > per_node or plan.engine_gpus > per_node:
         yield (f"tensor parallel {plan.tensor} and {plan.engine_gpus} GPUs an engine must each fit one node of "
                f"{per_node}")  # fmt: skip
-
-
-def gpus(words: Words, options) -> Iterator[str]:
-    """Number and memory of this node's GPUs."""
-    query = ["nvidia-smi", "--query-gpu=memory.total,memory.used", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        yield f"no GPU was found here (nvidia-smi: {error}); start on a node with GPUs, or look with DRY_RUN=1"
-        return
-    memory = [[float(number) * 2**20 / GB for number in re.findall(r"\d+", line)] for line in output.splitlines()]
-    if len(memory) < options.gpus_per_node:
-        yield f"{len(memory)} GPUs here, not {options.gpus_per_node}; set GPUS_PER_NODE, or take another node"
-    need = sum(size for size, _ in training_parts(plan_of(words)).values()) / GB
-    found: dict[str, list[str]] = {}
-    for number, (total, used, *_) in enumerate([*line, 0, 0] for line in memory[: options.gpus_per_node] if line):
-        if used > 2:
-            problem = f"in use ({used:.0f} GB); end what runs there, or take another node"
-        elif total < need:
-            hint = "lower --max-tokens-per-gpu or add --optimizer-cpu-offload --use-precision-aware-optimizer"
-            problem = f"{total:.0f} GB, training needs about {need:.0f}; {hint}"
-        else:
-            continue
-        found.setdefault(problem, []).append(str(number))
-    yield from (f"GPU {', '.join(numbers)}: {problem}" for problem, numbers in found.items())
 
 
 def disk(words: Words, options) -> Iterator[str]:
