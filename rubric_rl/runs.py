@@ -24,6 +24,9 @@ class Run:
         if not source.exists():
             hint = "name an evaluation's --out or a folder of verdict records"
             raise DataError(f"{self.folder}: no such folder or file; {hint}")
+        if (source / "meta").is_dir():
+            hint = "name an evaluation's --out; two meta-evaluations go to rubric_rl.compare"
+            raise DataError(f"{self.folder}: is a meta-evaluation, which has no verdict records; {hint}")
         self._paths = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
         self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER_KEY -> (index of the file, offset)
         for number, path in enumerate(self._paths):

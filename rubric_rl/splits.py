@@ -99,6 +99,9 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
         if not options.hold_out:
             hint = "pass --hard FILE, or --hold-out N to draw N"
             raise DataError(f"{source.full}: which prompts are held out for evaluation? {hint}")
+        if rows and options.hold_out >= len(rows):
+            what = f"--hold-out {options.hold_out} of {len(rows)} usable prompts leaves none for training"
+            raise DataError(f"{source.full}: {what}; hold out fewer")
         return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
     if options.hold_out:
         raise DataError(f"{source.hard} says what is held out; leave out --hold-out, or take the source without it")

@@ -240,6 +240,9 @@ def test_swapped_files_and_missing_ones_are_one_line(source, tmp_path, capsys):
     assert "nowhere: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert run(Source(source.full, source.full), tmp_path / "out", "--allow-subset") == 2
     assert "nothing is left for training" in capsys.readouterr().err
+    drawn = ["--source", str(source.full), "--hold-out", "9999", "--allow-subset", "--out", str(tmp_path / "out")]
+    assert data_preprocess.main(drawn) == 2
+    assert "usable prompts leaves none for training; hold out fewer" in capsys.readouterr().err
 
 
 def test_an_environment_without_the_packages_is_one_line():

@@ -106,6 +106,13 @@ def test_what_is_no_record_is_named_by_file_and_line(tmp_path, line):
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_a_meta_evaluation_is_named_as_one(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "calls.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="is a meta-evaluation, which has no verdict records; name an evaluation's"):
+        Run(tmp_path)
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no verdict records"):
         stored(tmp_path)
