@@ -1,5 +1,6 @@
 """What preflight finds before Ray starts, each finding one line (all stages)."""
 
+import argparse
 import json
 import shlex
 import socket
@@ -13,7 +14,7 @@ from launch_world import ROOT, row, script
 
 import data_preprocess
 from rubric_rl.gpu import preflight, rows
-from rubric_rl.gpu.slime_args import problems
+from rubric_rl.gpu.slime_args import most_words, problems
 from rubric_rl.gpu.words import Words
 from rubric_rl.schema import write_jsonl
 
@@ -323,7 +324,7 @@ def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
 
 
 def test_unknown_abbreviated_and_removed_flags_are_named():
-    known = {"--lr", "--global-batch-size", "--global-batch-tokens"}
+    known = {"--lr": 1, "--global-batch-size": 1, "--global-batch-tokens": 1}
     lines = problems(
         ["--lr", "-1", "--global-batch", "3", "--slime-router-port=1", "--lrr", "--use-slime-router"], known
     )
@@ -334,3 +335,14 @@ def test_unknown_abbreviated_and_removed_flags_are_named():
         "--use-slime-router",
     ]
     assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
+
+
+def test_a_word_that_belongs_to_no_flag_is_named():
+    parser = argparse.ArgumentParser()
+    for name, how in {"lr": {}, "bf16": {"action": "store_true"}, "sets": {"nargs": "+"}, "two": {"nargs": 2}}.items():
+        parser.add_argument(f"--{name}", **how)
+    known = {flag: most_words(action) for flag, action in parser._option_string_actions.items()}
+    assert problems("--lr -1 --sets a b c --two 1 2 --bf16 --lr=3".split(), known) == []
+    for wrong in ("--lr 1 2", "--lr=1 2", "--bf16 2", "-lr --lr 2", "--two 1 3 2"):
+        (line,) = problems(wrong.split(), known)
+        assert line.startswith(("2 belongs", "-lr belongs")) and "to no flag and is ignored" in line

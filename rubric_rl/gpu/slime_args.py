@@ -7,18 +7,28 @@ abbreviations of some, so every flag is held against the options that its parser
 import argparse
 import difflib
 import json
+import math
 import os
 import sys
 
 from rubric_rl.slime_flags import REMOVED
 
 
-def problems(words: list[str], known: set[str]) -> list[str]:
-    """One line for each flag among `words` that no parser defines by exactly this name."""
-    found = []
+def problems(words: list[str], known: dict[str, float]) -> list[str]:
+    """One line for each flag among `words` that no parser defines by exactly this name, and for each stray word.
+
+    `known` says of every flag how many words it takes at most.
+    """
+    found, left = [], 0.0
     for word in words:
-        flag = word.partition("=")[0]
-        if not flag.startswith("--") or flag in known:
+        flag, equals, _ = word.partition("=")
+        if not flag.startswith("--"):
+            left -= 1
+            if left < 0:
+                found.append(f"{word} belongs to no flag and is ignored; flags begin with --")
+            continue
+        left = known.get(flag, math.inf) - len(equals)
+        if flag in known:
             continue
         longer = sorted(option for option in known if option.startswith(flag))
         near = difflib.get_close_matches(flag, known, n=1)
@@ -31,6 +41,13 @@ def problems(words: list[str], known: set[str]) -> list[str]:
             hint = f"; did you mean {near[0]}?" if near else ""
             found.append(f"{flag} is unknown to this slime, which would ignore it{hint}")
     return found
+
+
+def most_words(action: argparse.Action) -> float:
+    """How many words may follow a flag."""
+    if isinstance(action.nargs, int):
+        return action.nargs
+    return {None: 1, "?": 1}.get(action.nargs, math.inf)
 
 
 def pretend_gpu() -> None:
@@ -51,11 +68,12 @@ def main() -> int:
     Raises ImportError where slime or what it needs is not installed: the command has then not been looked at.
     """
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    words, known, error = sys.argv[1:], set(), ""
+    words, known, error = sys.argv[1:], {}, ""
     parse = argparse.ArgumentParser.parse_known_args
 
     def record(parser, *args, **kwargs):
-        known.update(parser._option_string_actions)
+        for flag, action in parser._option_string_actions.items():
+            known[flag] = max(most_words(action), known.get(flag, 0))
         return parse(parser, *args, **kwargs)
 
     argparse.ArgumentParser.parse_known_args = record
