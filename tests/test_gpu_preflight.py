@@ -123,6 +123,13 @@ def test_each_failure_is_one_line(good, flags, message):
     assert not any("\n" in line for line in lines)
 
 
+def test_one_folder_given_twice_is_one_finding(good):
+    lines = found(good, "--hf-checkpoint", "/nowhere", "--ref-load", "/nowhere")
+    assert [line for line in lines if "no such folder" in line] == [
+        "--hf-checkpoint /nowhere: no such folder; set HF_CKPT_PATH to a checkpoint"
+    ]
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -34,6 +34,8 @@ def paths(words: Words, options) -> Iterator[str]:
     """Folders and files that the flags name."""
     for flag, needed in (("hf-checkpoint", ("config.json", "tokenizer.json")), ("ref-load", ())):
         folder = Path(words.text(flag))
+        if flag == "ref-load" and folder == Path(words.text("hf-checkpoint")):
+            continue  # its finding is above
         if not words.text(flag) or not folder.is_dir():
             yield (f"--{flag} {folder}: no such folder; "
                    f"set {'HF_CKPT_PATH' if needed else 'DIST_CKPT_PATH'} to a checkpoint")  # fmt: skip
