@@ -1,6 +1,7 @@
 """Sends one grading request and gets one reply, or says which kind of failure it was (stage 3, rubric grading)."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from rubric_rl.endpoints import OpenAI, Reply, Retryable, SGLang, Unavailable, a
 from rubric_rl.schema import UserError
 from rubric_rl.settings import GraderSettings
 
+LOG = logging.getLogger(__name__)
 RETRIED_STATUS = {408, 425, 429}  # and every 5xx; any other 4xx fails at once
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 
@@ -39,7 +41,7 @@ class GraderClient:
             raise UserError(f"grader_url must begin with http:// or https:// and hold no user name; {hint}")
         self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
         self._headers = authorization(settings.api_key_env)
-        self._stopped = stopped
+        self._stopped, self._warned = stopped, False
         self._limit = asyncio.Semaphore(settings.concurrency)
         self._session: aiohttp.ClientSession | None = None
 
@@ -73,10 +75,21 @@ class GraderClient:
             except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError) as error:
                 failure = error
             if attempt + 1 < attempts:
+                self._warn_once(failure)
                 await self._pause(_pause_seconds(attempt, failure))
         if self._stopped():
             raise Aborted
-        raise Unavailable(f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))} ({attempts} attempts)")
+        raise Unavailable(f"{self._described(failure)} ({attempts} attempts)")
+
+    def _warn_once(self, failure: Exception) -> None:
+        """Shows the first failure: the retries of a wrong URL would take minutes without a word."""
+        if not self._warned and not self._stopped():
+            self._warned = True
+            retries = self.settings.retries
+            LOG.warning("%s; each request is sent again up to %d times", self._described(failure), retries)
+
+    def _described(self, failure: Exception) -> str:
+        return f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))}"
 
     async def _post(self, body: dict, headers: dict) -> Reply:
         if self._session is None:

@@ -146,6 +146,13 @@ class TestFailuresThatMayPass:
             ask(engine, model)
         assert len(engine.bodies) == 4 and len(pauses) == 3
 
+    def test_the_first_one_is_shown_once(self, model, monkeypatch, caplog):
+        """Else a wrong URL would be waited for in silence."""
+        skip_pauses(monkeypatch)
+        ask(FakeEngine(Fail(500)), model, times=3)
+        (message,) = caplog.messages
+        assert "Retryable HTTP 500; each request is sent again up to 3 times" in message
+
     def test_pauses_grow_and_follow_the_server_within_bounds(self, model, monkeypatch):
         pauses = skip_pauses(monkeypatch)
         asked = [Fail(429, headers={"Retry-After": value}) for value in ("7", "9" * 400, "²", "soon")]
