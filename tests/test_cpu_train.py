@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -159,6 +161,25 @@ def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(tmp
     error = capsys.readouterr().err.splitlines()
     assert error[0] == "error: the engine on port 1 ended" and "train.log" in error[1]
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_signal_that_a_library_turned_into_its_own_error_is_still_a_stop(tmp_path, capsys, monkeypatch):
+    """shutil.rmtree closes a file descriptor a second time when the signal comes within the first."""
+
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            os.close(999_999)
+
+    monkeypatch.setattr(preflight, "check", lambda args: None)
+    monkeypatch.setattr(train, "_run", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert train.main([*FLAGS, "--save", str(tmp_path / "run")]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.startswith("stopped; the same command resumes")
 
 
 def test_going_on_needs_load(tmp_path):

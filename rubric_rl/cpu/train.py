@@ -169,6 +169,13 @@ def _line(error: BaseException) -> str:
     return f"{type(cause).__name__}: {first}"
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether a signal is behind an error: shutil.rmtree, for one, turns KeyboardInterrupt into an OSError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 finished, 2 something for the user to fix, 1 a defect, 130 Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's calls survive this exception and no other
@@ -178,11 +185,11 @@ def main(argv: list[str] | None = None) -> int:
         preflight.check(args)
         run = RunDirectory(args.save)
         train(args, run)
-    except KeyboardInterrupt:
-        where = run.path if run else "SAVE_PATH"
-        print(f"stopped; the same command resumes from the last checkpoint in {where}", file=sys.stderr)
-        return 130
-    except Exception as error:  # the last stop of every error: one line here, the traceback in train.log
+    except (KeyboardInterrupt, Exception) as error:  # the last stop of all: one line here, the traceback in train.log
+        if _interrupted(error):
+            where = run.path if run else "SAVE_PATH"
+            print(f"stopped; the same command resumes from the last checkpoint in {where}", file=sys.stderr)
+            return 130
         print(f"error: {_line(error)}", file=sys.stderr)
         if run is None and not isinstance(error, UserError):
             raise
