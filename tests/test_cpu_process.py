@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from rubric_rl.cpu import engine
+from rubric_rl.cpu.engine import free_port
 from rubric_rl.cpu.process import Child, ServerDied
 from rubric_rl.schema import UserError
 
@@ -193,3 +194,9 @@ def test_too_little_memory_and_a_missing_model_are_one_line(tmp_path, monkeypatc
 def test_unreachable_server_is_a_user_error():
     with pytest.raises(UserError, match="cannot be reached"):
         engine.request(f"http://{engine.HOST}:{engine.free_port()}/health")
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_away():
+    """Else an outgoing connection takes it while the engine is still loading, and the run waits for nothing."""
+    ports = {free_port() for _ in range(20)}
+    assert all(20_000 <= port < 32_000 for port in ports) and len(ports) > 10

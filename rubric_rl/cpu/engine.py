@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import sys
 import time
@@ -37,10 +38,15 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopba
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    """A TCP port that nobody listens on, and that nobody gets by chance before a slow server binds it.
+
+    It lies above the ports of Ray's workers and below those that the kernel gives away (32768 and above).
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) != 0:
+                return port
 
 
 def require_port(port: int, what: str) -> None:
