@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 try:
-    from rubric_rl.chat_template import ChatTemplate
+    from rubric_rl.errors import UserError
     from rubric_rl.healthbench import load_converter, locate
-    from rubric_rl.schema import UserError, write_jsonl
+    from rubric_rl.jsonl import write_jsonl
     from rubric_rl.splits import Options, report, split
+    from rubric_rl.tokenizer import ChatTemplate
 except ModuleNotFoundError as error:  # the first Python a newcomer starts, often in no environment yet
     sys.exit(f"error: the package {error.name} is missing; pip install -e . here, or use .venv/bin/python")
 

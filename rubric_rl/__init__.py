@@ -1,1 +1,6 @@
-"""Self-rewarding rubric RL: the served policy grades its own answers against each prompt's rubric (all stages)."""
+"""Self-rewarding rubric RL: the served policy grades its own answers against each prompt's rubric."""
+
+from pathlib import Path
+
+# The repository: configs/ and the programs beside the library are found from here.
+ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from rubric_rl.endpoints import OpenAI, Reply, Retryable, SGLang, Unavailable, authorization
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings
 
 LOG = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from rubric_rl.agreement import change
+from rubric_rl.errors import UserError
 from rubric_rl.meta_eval import RESULTS, read_results
 from rubric_rl.meta_table import change_lines
 from rubric_rl.rules import add_rule_flags, rule_from
 from rubric_rl.runs import Run
-from rubric_rl.schema import UserError
 from rubric_rl.summary import Summary
 from rubric_rl.table import comparison_lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rubric_rl.schema import DataError
+from rubric_rl.errors import DataError
 
 ATTEMPTS = 8  # in a row without a single new byte, before giving up
 CHUNK = 1 << 18

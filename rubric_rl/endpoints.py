@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from rubric_rl.chat_template import ChatTemplate
+from rubric_rl.errors import UserError
 from rubric_rl.prompt import THINK, verdict_opening
-from rubric_rl.schema import UserError
 from rubric_rl.settings import GraderSettings
+from rubric_rl.tokenizer import ChatTemplate
 
 CHOICES = (" true", " false")  # the two tokens of `direct` mode
 MIN_MASS = 0.1  # below this probability of the two choices together, the grader was saying something else

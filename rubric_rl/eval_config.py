@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 @dataclass

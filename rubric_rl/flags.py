@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings
 
 RETRIES = 10  # an evaluation's default: it waits out a rate limit for minutes before it leaves an answer ungraded

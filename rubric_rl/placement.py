@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from rubric_rl import ROOT
 from rubric_rl.client import GraderClient
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings, load_settings
 
 
@@ -60,7 +61,7 @@ def grader_name(settings: GraderSettings) -> str:
 
 def load_teacher(settings: GraderSettings) -> GraderSettings:
     """The settings in the file that grader_teacher names; raises UserError when they name no endpoint of its own."""
-    teacher = load_settings(Path(__file__).parents[1] / settings.teacher)  # a relative path starts at the repository
+    teacher = load_settings(ROOT / settings.teacher)  # a relative path starts at the repository
     if not teacher.url:
         raise UserError(f"{settings.teacher}: a teacher needs grader_url, the address of its endpoint")
     if teacher.teacher or teacher.engine:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rubric_rl.errors import DataError
+from rubric_rl.jsonl import read_jsonl_offsets
 from rubric_rl.records import ANSWER_KEY, is_record
-from rubric_rl.schema import DataError, read_jsonl_offsets
 
 
 class Run:

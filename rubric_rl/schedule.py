@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 @dataclass(frozen=True)

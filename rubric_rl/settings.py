@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 PREFIX = "grader_"
 Mode = typing.Literal["explain", "direct", "checklist"]

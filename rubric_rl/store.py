@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rubric_rl.client import GraderClient
 from rubric_rl.endpoints import Reply
-from rubric_rl.schema import UserError, append_line, read_jsonl, write_jsonl
+from rubric_rl.errors import UserError
+from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
 

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rubric_rl import ROOT
+
 # before torch is imported: on few cores, threads only get in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine makes a law slow, not wrong.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-SHIPPED = Path(__file__).parents[1] / "rubric_rl" / "tiny" / "model"
+SHIPPED = ROOT / "rubric_rl" / "tiny" / "model"
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
+from rubric_rl import ROOT
+
 KEY = "a-key-nobody-may-see"
 TRAIN = """
 import json, os, signal, sys

@@ -4,7 +4,8 @@ import json
 import math
 
 from rubric_rl.grade import Grading, Tokens
-from rubric_rl.schema import Criterion, Row, json_line
+from rubric_rl.jsonl import json_line
+from rubric_rl.schema import Criterion, Row
 from rubric_rl.score import score
 
 AXES = ("axis:accuracy", "axis:completeness")

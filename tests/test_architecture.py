@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from rubric_rl import ROOT
+
 LIBRARY = ROOT / "rubric_rl"
-# A module may import those to its left. A new module gets its place here.
-ORDER = (
-    "slime_flags schema schedule eval_config qwen3 settings chat_template prompt verdict score stats download "
-    "healthbench splits converters endpoints client placement grade records rules runs summary table store work flags "
-    "answers evaluate agreement meta_table meta_eval compare svg sides report_html report_md report rescore peek"
-).split()
+# A folder may import those to its left; the ground is what stands in rubric_rl/ itself.
+FOLDERS = ("data", "grading", "evaluation", "report", "launch", "cpu", "tiny")
+LIGHT = ("data", "grading", "evaluation", "report", "launch")  # load no torch, ray, megatron, sglang or slime
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade
 HOOKS = ROOT / "self_reward_rm.py"
 THIN = [HOOKS, ROOT / "data_preprocess.py"]
-TOP = sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__")
+LIBRARY_WITHOUT_STACK = sorted(
+    path for part in ("*.py", *(f"{folder}/**/*.py" for folder in LIGHT)) for path in LIBRARY.glob(part)
+)
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.stem != "__init__") + THIN
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SHELLS = sorted([*ROOT.glob("*.sh"), *(ROOT / "configs").rglob("*.sh"), *(ROOT / "tests").rglob("*.sh")])
@@ -73,21 +73,18 @@ def code(path: Path) -> str:
 
 
 class TestImports:
-    @each(TOP)
-    def test_point_to_the_left(self, path):
-        assert path.stem in ORDER, f"give {path.stem} its place in ORDER"
-        assert own_imports(path) <= set(ORDER[: ORDER.index(path.stem)])
+    @each([path for path in MODULES if path.parent.name in FOLDERS])
+    def test_point_down(self, path):
+        above = FOLDERS[FOLDERS.index(path.relative_to(LIBRARY).parts[0]) + 1 :]
+        assert not own_imports(path) & set(above)
 
-    @each(sorted((LIBRARY / "cpu").rglob("*.py")))
-    def test_of_the_stack_without_a_gpu_know_nothing_of_the_tiny_world(self, path):
-        assert "tiny" not in own_imports(path)
-
-    @each(TOP + THIN)
+    @each(LIBRARY_WITHOUT_STACK + THIN)
     def test_of_the_library_and_the_hooks_name_no_heavy_package(self, path):
         assert not HEAVY & {dotted.split(".")[0] for dotted in imports(path)}
 
     def test_of_the_library_and_the_hooks_load_no_heavy_package(self):
-        modules = [f"rubric_rl.{path.stem}" for path in TOP] + [path.stem for path in THIN]
+        paths = [path for path in LIBRARY_WITHOUT_STACK if path.stem != "__main__"]
+        modules = [name(path).removesuffix(".py").replace("/", ".") for path in paths + THIN]
         program = (
             "import importlib, sys\n"
             f"for name in {modules!r}:\n"
@@ -104,22 +101,24 @@ class TestImports:
             if dotted.startswith("rubric_rl."):
                 module = ROOT / dotted.replace(".", "/")
                 if not (module.is_dir() or module.with_suffix(".py").is_file()):
-                    assert module.name in defined(module.parent.with_suffix(".py")), f"{name(path)}: no {dotted}"
+                    folder = module.parent / "__init__.py"
+                    holder = folder if folder.is_file() else module.parent.with_suffix(".py")
+                    assert module.name in defined(holder), f"{name(path)}: no {dotted}"
 
 
 class TestSizes:
     @each(MODULES)
     def test_no_file_is_long(self, path):
-        assert len(path.read_text().splitlines()) <= (120 if path == HOOKS else 250)
+        assert len(path.read_text().splitlines()) <= 500
 
     @each(MODULES)
     def test_no_function_is_long(self, path):
         functions = [n for n in ast.walk(tree(path)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
-        assert [f.name for f in functions if f.end_lineno - f.lineno >= 40] == []
+        assert [f.name for f in functions if f.end_lineno - f.lineno >= 80] == []
 
     @each(TESTS)
     def test_no_test_file_is_long(self, path):
-        assert len(path.read_text().splitlines()) <= 400
+        assert len(path.read_text().splitlines()) <= 500
 
     @each(sorted(ROOT.glob("run_*.sh")))
     def test_no_run_script_is_long(self, path):
@@ -133,9 +132,9 @@ class TestSizes:
 
 class TestOpenings:
     @each(MODULES)
-    def test_a_module_says_in_one_sentence_what_it_is_and_its_stage(self, path):
+    def test_a_module_says_in_one_sentence_what_it_is_for(self, path):
         first = (ast.get_docstring(tree(path)) or "").split("\n")[0]
-        assert re.search(r"\((all )?stages?\b.*\)", first), first
+        assert first.endswith((".", ":", "?", ")"))
 
     @each(SHELLS)
     def test_a_shell_script_stops_at_its_first_failure(self, path):

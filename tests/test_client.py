@@ -10,7 +10,7 @@ from fake_engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
 
 from rubric_rl.client import Aborted, GraderClient
 from rubric_rl.endpoints import Unavailable
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings
 
 SCHEMA = {"type": "object"}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from rubric_rl.cpu.actor import Actor, TrainingError
 from rubric_rl.cpu.batch import plan
 from rubric_rl.cpu.model import response_logits
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from cpu_doubles import make_args, run_with_doubles, write_rows
 
+from rubric_rl import ROOT
 from rubric_rl.cpu.checkpoint import KEEP, TRACKER, RunDirectory, append_row, read_rows
-from rubric_rl.schema import UserError
-
-ROOT = Path(__file__).parents[1]
+from rubric_rl.errors import UserError
 
 
 def save(run: RunDirectory, step: int) -> None:

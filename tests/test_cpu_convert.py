@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from rubric_rl.cpu.actor import Actor
 from rubric_rl.cpu.convert import HEAD, hf_shapes, name_map, read_hf, shard, unshard, write_hf
-from rubric_rl.cpu.shape import read_trainable_network
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.model_shape import read_trainable_network
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from cpu_doubles import Words, make_args, row, write_rows
 
 from rubric_rl.cpu.data import DataSource, Sample, load_prompts
-from rubric_rl.schema import DataError
+from rubric_rl.errors import DataError
 
 
 def load(path, **more):

@@ -2,16 +2,14 @@
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 from cpu_doubles import FLAGS, make_args
 
+from rubric_rl import ROOT
 from rubric_rl.cpu import flags
 from rubric_rl.cpu.flags import FlagError
-from rubric_rl.schema import UserError
-
-ROOT = Path(__file__).parents[1]
+from rubric_rl.errors import UserError
 
 
 def refusal(*more: str) -> str:

@@ -19,7 +19,7 @@ from rubric_rl.cpu.grpo import (
     token_weights,
 )
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 FINITE = st.floats(-3, 3, allow_nan=False, width=32)
 

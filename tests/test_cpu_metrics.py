@@ -8,7 +8,7 @@ import pytest
 from rubric_rl.cpu import plots
 from rubric_rl.cpu.checkpoint import append_row, read_rows
 from rubric_rl.cpu.metrics import Bar, Recorder, eval_line, pick, step_line
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 STEP = {
     "rollout/raw_reward": 0.5,

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rubric_rl import ROOT
 from rubric_rl.cpu import engine
 from rubric_rl.cpu.engine import free_port
 from rubric_rl.cpu.process import Child, ServerDied
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 # Writes its pid and that of a grandchild in a session of its own, whose parent is gone and who ignores SIGTERM.
 FAMILY = """
 import os, pathlib, signal, sys, time

@@ -11,7 +11,7 @@ from rubric_rl.cpu import generate
 from rubric_rl.cpu.data import DataSource, Sample, load_prompts
 from rubric_rl.cpu.generate import GenerationFailed
 from rubric_rl.cpu.rollout import Rollout, load_function, run_log_hook, train_data
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -5,16 +5,16 @@ import json
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 from cpu_doubles import FLAGS, make_args, row, write_rows
 
+from rubric_rl import ROOT
 from rubric_rl.cpu import preflight, serve, train
 from rubric_rl.cpu.checkpoint import RunDirectory
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
-TINY = json.loads((Path(preflight.__file__).parents[1] / "tiny/model/config.json").read_text())
+TINY = json.loads((ROOT / "rubric_rl" / "tiny/model/config.json").read_text())
 QWEN3_8B = dict(
     hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288,
     head_dim=128, vocab_size=151936, tie_word_embeddings=False,

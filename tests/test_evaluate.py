@@ -15,12 +15,11 @@ import pytest
 from fake_engine import VERDICT, Fail, FakeEngine, Say, skip_pauses, verdict
 from made_records import raw_rows
 
+from rubric_rl import ROOT
+from rubric_rl.errors import UserError
 from rubric_rl.evaluate import Plan, _parser, main
+from rubric_rl.progress import GaveUp
 from rubric_rl.runs import Run
-from rubric_rl.schema import UserError
-from rubric_rl.work import GaveUp
-
-ROOT = Path(__file__).parents[1]
 
 
 def answers(path: Path, *items: tuple) -> Path:

@@ -4,17 +4,16 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
+from rubric_rl import ROOT
+from rubric_rl.errors import UserError
 from rubric_rl.gpu.memory import checkpoint_bytes, checkpoints, host_bytes, plan_of, shape_of, training_parts
 from rubric_rl.gpu.model_args import model_args
 from rubric_rl.gpu.words import Words
-from rubric_rl.qwen3 import read_network
-from rubric_rl.schema import UserError
+from rubric_rl.model_shape import read_network
 
-ROOT = Path(__file__).parents[1]
 SHAPES = {
     "8B": "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "
     "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights",

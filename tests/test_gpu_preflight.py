@@ -16,7 +16,7 @@ import data_preprocess
 from rubric_rl.gpu import preflight, rows
 from rubric_rl.gpu.slime_args import most_words, problems
 from rubric_rl.gpu.words import Words
-from rubric_rl.schema import write_jsonl
+from rubric_rl.jsonl import write_jsonl
 
 SHAPE = (
     "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "

@@ -9,8 +9,8 @@ import pytest
 from rubric_rl import healthbench
 from rubric_rl.converters import plain
 from rubric_rl.download import Published, digest, download
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.healthbench import consensus, fix_signs, load_converter, locate, raw_rows, to_row
-from rubric_rl.schema import DataError, UserError
 
 BODY = bytes(range(256)) * 4000
 FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())

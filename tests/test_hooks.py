@@ -14,8 +14,8 @@ import pytest
 from fake_engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
+from rubric_rl.errors import UserError
 from rubric_rl.runs import Run
-from rubric_rl.schema import UserError
 
 RUBRICS = [
     {"criterion": "Greets.", "points": 6, "tags": ["axis:accuracy"]},

@@ -6,8 +6,8 @@ import socket
 import pytest
 from launch_world import KEY, ROOT, World
 
+from rubric_rl.errors import UserError
 from rubric_rl.gpu import addresses, cluster
-from rubric_rl.schema import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 from launch_world import KEY, ROOT, World, row
 
 from rubric_rl.gpu import addresses
-from rubric_rl.schema import write_jsonl
+from rubric_rl.jsonl import write_jsonl
 
 pytestmark = pytest.mark.slow
 

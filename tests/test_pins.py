@@ -2,12 +2,13 @@
 
 import re
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PINS = Path(__file__).parents[1] / "configs" / "cpu"
+from rubric_rl import ROOT
+
+PINS = ROOT / "configs" / "cpu"
 
 
 def pins(name: str) -> dict[str, str]:

@@ -1,15 +1,12 @@
 """Who grades which prompt: the policy, a model beside it, an endpoint, a teacher for a share (stage 3)."""
 
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 
-from rubric_rl import placement
-from rubric_rl.schema import UserError
+from rubric_rl import ROOT, placement
+from rubric_rl.errors import UserError
 from rubric_rl.settings import load_settings
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():

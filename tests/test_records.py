@@ -4,16 +4,18 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from rubric_rl import ROOT
+from rubric_rl.errors import DataError
 from rubric_rl.grade import Grading, Tokens
+from rubric_rl.jsonl import read_jsonl
 from rubric_rl.records import append_record, grading_metrics
 from rubric_rl.rescore import rescore
 from rubric_rl.rules import Rule
 from rubric_rl.runs import Run
-from rubric_rl.schema import Criterion, DataError, Row, read_jsonl
+from rubric_rl.schema import Criterion, Row
 from rubric_rl.score import score
 
 RUBRIC = (
@@ -22,7 +24,6 @@ RUBRIC = (
     Criterion("c", 2, ("axis:tone",)),
 )
 ROW = Row("p1", ({"role": "user", "content": "hi"},), RUBRIC, theme="t")
-ROOT = Path(__file__).parents[1]
 
 
 def record(index=0, status="graded", verdicts=(True, False, None), split="train", version="1", **changes) -> dict:

@@ -5,20 +5,18 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made, write_run
 
-from rubric_rl import rescore
+from rubric_rl import ROOT, rescore
+from rubric_rl.errors import UserError
 from rubric_rl.records import rubric_of
 from rubric_rl.rules import Rule, add_rule_flags, rule_from, tag_scores
-from rubric_rl.schema import UserError
 from rubric_rl.score import score
 
-ROOT = Path(__file__).parents[1]
 RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))  # axes: accuracy 5 and -4, completeness 3 and 2
 
 

@@ -1,14 +1,14 @@
 """Grader settings: one frozen set, every unknown or impossible value refused in one line (stage 3)."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from rubric_rl.schema import UserError
+from rubric_rl import ROOT
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings, load_settings
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("grader*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("grader*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.endpoints import Reply
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 from rubric_rl.settings import GraderSettings
 from rubric_rl.store import CALLS, SETTINGS, Store, settings_of
 

@@ -23,8 +23,8 @@ from rubric_rl.cpu.megatron import (
 )
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
-from rubric_rl.cpu.shape import read_trainable_network
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.model_shape import read_trainable_network
 
 
 class TrainingError(UserError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rubric_rl.cpu.grpo import Tokens, broadcast_advantages, token_weights
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 DEFAULT_TOKENS = 1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
 

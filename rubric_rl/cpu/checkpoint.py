@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rubric_rl.schema import UserError, read_jsonl, split_slice, write_jsonl
+from rubric_rl.errors import UserError
+from rubric_rl.jsonl import read_jsonl, write_jsonl, write_text
+from rubric_rl.schema import split_slice
 
 KEEP = 3  # checkpoints
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
@@ -146,16 +148,6 @@ def append_row(path: Path, row: dict) -> None:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a small file atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def experiment(args) -> dict:

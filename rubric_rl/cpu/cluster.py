@@ -9,12 +9,11 @@ from pathlib import Path
 import psutil
 import ray
 
+from rubric_rl import ROOT
 from rubric_rl.cpu import ray_head
 from rubric_rl.cpu.engine import HOST, free_port, start_engine, start_router, update_weights, wait_healthy
 from rubric_rl.cpu.manager import RolloutManager
 from rubric_rl.cpu.metrics import Bar
-
-ROOT = Path(__file__).parents[2]
 
 
 class TrainingActor:

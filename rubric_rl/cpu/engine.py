@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from rubric_rl.cpu.process import Child
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 HOST = "127.0.0.1"
 COMPAT = Path(__file__).parent / "compat"

@@ -7,7 +7,7 @@ import math
 import aiohttp
 
 from rubric_rl.cpu.data import Sample
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 ATTEMPTS = 9  # a minute in all: on an overloaded machine the router takes a healthy engine for a dead one for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds before the second attempt, doubled each time

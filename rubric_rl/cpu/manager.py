@@ -6,8 +6,8 @@ import threading
 from rubric_rl.cpu.data import DataSource, Sample, load_prompts
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.rollout_metrics import versions
-from rubric_rl.qwen3 import read_network
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.model_shape import read_network
 
 
 class RolloutManager:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 with warnings.catch_warnings():  # they tell of Apex and Transformer Engine, which only GPUs have
     warnings.simplefilter("ignore")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rubric_rl.cpu.checkpoint import append_row, read_rows, write_text
-from rubric_rl.work import bar_pace
+from rubric_rl.cpu.checkpoint import append_row, read_rows
+from rubric_rl.jsonl import write_text
+from rubric_rl.progress import bar_pace
 
 # The line per step: heading, metric (see `pick`), format.
 COLUMNS = [

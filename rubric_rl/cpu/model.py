@@ -3,8 +3,8 @@
 import torch
 
 from rubric_rl.cpu.megatron import GPTModel, TransformerConfig, cpu_device, get_gpt_layer_local_spec, mpu
-from rubric_rl.qwen3 import Network, Shape
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.model_shape import Network, Shape
 
 
 def build_model(shape: Network) -> GPTModel:

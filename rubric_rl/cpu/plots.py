@@ -7,9 +7,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from rubric_rl.cpu.checkpoint import write_text
 from rubric_rl.cpu.metrics import eval_sets, eval_value, pick, read_metrics
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.jsonl import write_text
 
 ENDS = 5  # steps at each end of the run whose mean the table shows
 APART = 0.05  # growth of the gap between self-graded reward and true score that the summary calls diverging

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 GUARD = Path(__file__).with_name("guard.py")
 

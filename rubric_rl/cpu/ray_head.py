@@ -15,7 +15,7 @@ import psutil
 
 from rubric_rl.cpu.engine import HOST, free_port, require_memory
 from rubric_rl.cpu.process import Child
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 RAY_GB = 1.0  # head, control store, raylet and agents take 0.5 GB, the object store what is put into it
 OBJECT_STORE_BYTES = 128 * 2**20

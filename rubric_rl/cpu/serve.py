@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from rubric_rl.cpu.engine import HOST, start_engine, wait_healthy
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:

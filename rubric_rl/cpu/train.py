@@ -13,9 +13,10 @@ import traceback
 from pathlib import Path
 
 from rubric_rl.cpu import flags, plots, preflight
-from rubric_rl.cpu.checkpoint import RunDirectory, write_text
+from rubric_rl.cpu.checkpoint import RunDirectory
 from rubric_rl.cpu.metrics import Bar, Recorder
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.jsonl import write_text
 
 
 class Trainer:

@@ -8,7 +8,7 @@ For example:
 import socket
 import sys
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 def addresses(hosts: list[str]) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from rubric_rl.client import GraderClient
+from rubric_rl.errors import UserError
 from rubric_rl.gpu.memory import plan_of
 from rubric_rl.gpu.words import Words
 from rubric_rl.placement import load_teacher
-from rubric_rl.schema import UserError
 from rubric_rl.settings import GraderSettings, load_settings
 
 

@@ -9,10 +9,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 
+from rubric_rl.errors import UserError
 from rubric_rl.gpu.model_args import FLAGS
 from rubric_rl.gpu.words import Words
-from rubric_rl.qwen3 import Shape, read_network
-from rubric_rl.schema import UserError
+from rubric_rl.model_shape import Shape, read_network
 
 GB = 1e9
 

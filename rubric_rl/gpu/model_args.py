@@ -6,8 +6,8 @@ For example:
 
 import sys
 
-from rubric_rl.qwen3 import Network, read_network
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
+from rubric_rl.model_shape import Network, read_network
 
 FLAGS = {  # -> field of Shape
     "num-layers": "layers",

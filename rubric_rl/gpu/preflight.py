@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rubric_rl.errors import UserError
 from rubric_rl.gpu import devices, graders, rows, weights
 from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts
 from rubric_rl.gpu.words import Words
 from rubric_rl.schedule import schedule
-from rubric_rl.schema import UserError
 
 SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 

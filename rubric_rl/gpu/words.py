@@ -1,6 +1,6 @@
 """A slime command line as plain words: what a flag was given, the last word winning, without slime (all stages)."""
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 class Words:

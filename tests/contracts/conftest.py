@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from rubric_rl import ROOT
 
 
 @pytest.fixture(scope="session")

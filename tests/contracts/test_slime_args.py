@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from rubric_rl import ROOT
+
 pytestmark = pytest.mark.contract
 
 SHAPES = {  # of the published config.json

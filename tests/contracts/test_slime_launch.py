@@ -4,14 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from launch_world import program, ray_ports
 
 import data_preprocess
+from rubric_rl import ROOT
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.contract
 SMI = '#!/bin/bash\ncase "$*" in *query-gpu*) echo "81559, 1" ;; esac\n'
 

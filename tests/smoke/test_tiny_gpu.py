@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rubric_rl import ROOT
 from rubric_rl.runs import Run
 
-ROOT = Path(__file__).parents[2]
 PROMPTS, GROUP = 4, 4
 FLAGS = f"""
     --rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP} --global-batch-size {PROMPTS * GROUP}

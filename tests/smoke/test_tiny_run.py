@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rubric_rl import ROOT
 from rubric_rl.cpu.checkpoint import read_rows
 
-ROOT = Path(__file__).parents[2]
 ROLLOUTS = 3
 FLAGS = f"""
     --num-rollout {ROLLOUTS} --rollout-batch-size 4 --n-samples-per-prompt 4 --global-batch-size 16

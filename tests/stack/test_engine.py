@@ -5,17 +5,16 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
+from rubric_rl import ROOT
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.cpu.process import Child, ServerDied
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[2]
 WORDS = "the patient has a fever and should rest , drink water and see a doctor "
 VERDICT = {
     "type": "object",

@@ -7,7 +7,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 class ChatTemplate:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from tqdm import tqdm
 
-from rubric_rl.schema import UserError
+from rubric_rl.errors import UserError
 
 
 class GaveUp(UserError):
