@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 try:
+    from rubric_rl.data.healthbench import load_converter, locate
+    from rubric_rl.data.split import Options, report, split
     from rubric_rl.errors import UserError
-    from rubric_rl.healthbench import load_converter, locate
     from rubric_rl.jsonl import write_jsonl
-    from rubric_rl.splits import Options, report, split
     from rubric_rl.tokenizer import ChatTemplate
 except ModuleNotFoundError as error:  # the first Python a newcomer starts, often in no environment yet
     sys.exit(f"error: the package {error.name} is missing; pip install -e . here, or use .venv/bin/python")
@@ -29,7 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="healthbench", help="files are NAME_easy.jsonl, NAME_hard.jsonl, ... (default: healthbench)")
     add("--cache", type=Path, default=Path.home() / ".cache" / "healthbench", help="folder that keeps the download")
     add("--allow-subset", action="store_true", help="accept other counts than 4,000 training and 1,000 hard prompts")
-    add("--converter", metavar="MODULE.FUNCTION", help="makes raw rows of other data, e.g. rubric_rl.converters.plain")
+    add(
+        "--converter",
+        metavar="MODULE.FUNCTION",
+        help="makes raw rows of other data, e.g. rubric_rl.data.converters.plain",
+    )
     checkpoint = os.environ.get("HF_CKPT_PATH")
     add("--tokenizer", default=checkpoint, help="model folder that counts tokens (default: HF_CKPT_PATH)")
     _add_selection(add)

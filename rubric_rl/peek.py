@@ -6,10 +6,10 @@ import sys
 from dataclasses import replace
 
 from rubric_rl.client import GraderClient
+from rubric_rl.data.schema import Row, read_rows
 from rubric_rl.endpoints import Reply
 from rubric_rl.errors import UserError
 from rubric_rl.grade import Grading, grade
-from rubric_rl.schema import Row, read_rows
 from rubric_rl.score import is_met
 from rubric_rl.settings import GraderSettings, load_settings
 

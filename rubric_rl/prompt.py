@@ -8,7 +8,7 @@ group.
 import hashlib
 import re
 
-from rubric_rl.schema import Criterion
+from rubric_rl.data.schema import Criterion
 
 THINK, THINK_END = "<think>", "</think>"
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")  # Qwen's control tokens, e.g. <|im_end|>

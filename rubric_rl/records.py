@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from rubric_rl.data.schema import Criterion
 from rubric_rl.jsonl import append_line
-from rubric_rl.schema import Criterion
 from rubric_rl.score import is_met, score_by
 
 ANSWER_KEY = ("split", "index", "weight_version", "prompt_id")  # what identifies an answer within a run

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import UserError
 from rubric_rl.records import rubric_of
-from rubric_rl.schema import Criterion
 from rubric_rl.score import Verdict, score
 from rubric_rl.stats import PENALTIES, length_adjusted
 

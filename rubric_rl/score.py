@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from rubric_rl.schema import Criterion
+from rubric_rl.data.schema import Criterion
 
 Verdict = bool | None  # None: the grader answered, but unreadably
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 import data_preprocess
+from rubric_rl.data.healthbench import Source
+from rubric_rl.data.schema import read_rows
+from rubric_rl.data.split import Options, report, split
 from rubric_rl.errors import DataError
-from rubric_rl.healthbench import Source
-from rubric_rl.schema import read_rows
-from rubric_rl.splits import Options, report, split
 
 
 def raw(number: int, **more) -> dict:
@@ -199,7 +199,7 @@ def test_other_data_with_a_converter_and_a_drawn_hold_out(tmp_path, capsys):
     rows = [{"prompt": f"ask {n}", "rubric": [{"description": "good", "weight": 1}]} for n in range(8)]
     path, out = write(tmp_path / "other.jsonl", rows), tmp_path / "out"
     flags = ["--source", str(path), "--out", str(out), "--allow-subset"]
-    convert = ["--converter", "rubric_rl.converters.plain"]
+    convert = ["--converter", "rubric_rl.data.converters.plain"]
     assert data_preprocess.main(flags + convert) == 2 and "--hold-out N" in capsys.readouterr().err
     assert data_preprocess.main(flags + convert + ["--hold-out", "3", "--name", "other"]) == 0
     assert (len(ids(out / "other_easy.jsonl")), len(ids(out / "other_hard.jsonl"))) == (5, 3)
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(source, capsys):
 def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
     rows = [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)]
     path = write(tmp_path / "other.jsonl", [*rows, {"x": 1}])
-    flags = f"--source {path} --out {tmp_path} --allow-subset --hold-out 1 --converter rubric_rl.converters.plain"
+    flags = f"--source {path} --out {tmp_path} --allow-subset --hold-out 1 --converter rubric_rl.data.converters.plain"
     assert data_preprocess.main(flags.split()) == 0
     assert "other.jsonl:5: the converter raised KeyError" in capsys.readouterr().err
 

@@ -8,8 +8,8 @@ import pytest
 from fake_engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 from rubric_rl.client import Aborted, GraderClient
+from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.grade import Grading, grade, majority
-from rubric_rl.schema import Criterion, Row
 from rubric_rl.settings import GraderSettings
 from rubric_rl.verdict import Reading
 

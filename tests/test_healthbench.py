@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rubric_rl import healthbench
-from rubric_rl.converters import plain
-from rubric_rl.download import Published, digest, download
+from rubric_rl.data import healthbench
+from rubric_rl.data.converters import plain
+from rubric_rl.data.download import Published, digest, download
+from rubric_rl.data.healthbench import consensus, fix_signs, load_converter, locate, raw_rows, to_row
 from rubric_rl.errors import DataError, UserError
-from rubric_rl.healthbench import consensus, fix_signs, load_converter, locate, raw_rows, to_row
 
 BODY = bytes(range(256)) * 4000
 FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())
@@ -96,7 +96,7 @@ def test_refusal_names_url_and_next_step(server, tmp_path):
 
 
 def test_a_server_that_sends_nothing_is_given_up(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("rubric_rl.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("rubric_rl.data.download.time.sleep", lambda seconds: None)
     server.cut = 0
     with pytest.raises(DataError, match="8 times"):
         download(server.url, FILE, tmp_path)
@@ -173,7 +173,7 @@ def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
     )
 
 
-@pytest.mark.parametrize("path", ["nothing", "rubric_rl.converters.absent", "no_such_module.f"])
+@pytest.mark.parametrize("path", ["nothing", "rubric_rl.data.converters.absent", "no_such_module.f"])
 def test_unknown_converter_is_a_clear_error(path):
     with pytest.raises(UserError, match="--converter"):
         load_converter(path)

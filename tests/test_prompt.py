@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rubric_rl.data.schema import Criterion
 from rubric_rl.prompt import graded_text, grader_prompt, neutral, verdict_opening
-from rubric_rl.schema import Criterion
 
 MESSAGES = [
     {"role": "user", "content": "My chest hurts."},

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rubric_rl.data.schema import split_slice
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import read_jsonl, write_jsonl, write_text
-from rubric_rl.schema import split_slice
 
 KEEP = 3  # checkpoints
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name

@@ -5,9 +5,9 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 
+from rubric_rl.data.schema import row_from_metadata, split_slice
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl
-from rubric_rl.schema import row_from_metadata, split_slice
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
+from rubric_rl.data.schema import read_slice
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import read_trainable_network
-from rubric_rl.schema import read_slice
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor

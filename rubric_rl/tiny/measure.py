@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.prompt import graded_text, grader_prompt, verdict_opening
-from rubric_rl.schema import Row
 from rubric_rl.score import score
 from rubric_rl.tiny.answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import truth

@@ -6,8 +6,8 @@ quotations and criteria copied into the answer state nothing.
 
 import re
 
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import DataError
-from rubric_rl.schema import Row
 from rubric_rl.tiny.knowledge import STATEMENTS, Statement, criteria, sentences
 
 _QUOTED = re.compile(r'"[^"]*(?:"|$)|“[^”]*(?:”|$)|«[^»]*(?:»|$)')

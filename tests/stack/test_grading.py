@@ -8,9 +8,9 @@ import pytest
 from fake_engine import FakeEngine, Say
 
 from rubric_rl.client import GraderClient
+from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.endpoints import Unavailable
 from rubric_rl.grade import Grading, grade
-from rubric_rl.schema import Criterion, Row
 from rubric_rl.settings import GraderSettings
 
 pytestmark = pytest.mark.stack

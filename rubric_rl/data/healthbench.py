@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rubric_rl.download import Published, download
+from rubric_rl.data.download import Published, download
+from rubric_rl.data.schema import Criterion, Row, row_from_metadata
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.jsonl import read_jsonl
-from rubric_rl.schema import Criterion, Row, row_from_metadata
 
 URL = "https://openaipublic.blob.core.windows.net/simple-evals/healthbench"
 HF_DATASET = "openai/healthbench"

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, Source, consensus, fix_signs, raw_rows, to_row
+from rubric_rl.data.schema import Criterion, Row, conversation
 from rubric_rl.errors import DataError
-from rubric_rl.healthbench import FULL_ROWS, HARD_ROWS, Source, consensus, fix_signs, raw_rows, to_row
-from rubric_rl.schema import Criterion, Row, conversation
 from rubric_rl.tokenizer import ChatTemplate
 
 
