@@ -7,13 +7,13 @@ import asyncio
 import math
 import sys
 
-from rubric_rl.client import Aborted
 from rubric_rl.data.schema import row_from_metadata
 from rubric_rl.errors import UserError
-from rubric_rl.grade import grade
-from rubric_rl.placement import Graders
-from rubric_rl.records import append_record, grading_metrics
-from rubric_rl.score import batch_advantages, flat_share, graded, is_flat
+from rubric_rl.grading.client import Aborted
+from rubric_rl.grading.grade import grade
+from rubric_rl.grading.graders import Graders
+from rubric_rl.grading.record import append_record, grading_metrics
+from rubric_rl.grading.score import batch_advantages, flat_share, graded, is_flat
 
 _clients: dict = {}  # the running event loop -> its graders
 

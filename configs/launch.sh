@@ -215,7 +215,7 @@ launch() {
    mkdir -p -- "${SAVE_PATH}" 2>/dev/null || die "SAVE_PATH ${SAVE_PATH} cannot be made; set it to a folder of your own"
    exec 9>"${SAVE_PATH}/lock"
    flock -n 9 || die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
-   EVAL_NAME="$("${PYTHON}" -m rubric_rl.placement "${GRADER_CONFIG}")"
+   EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
    "${PYTHON}" -m rubric_rl.gpu.preflight --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \

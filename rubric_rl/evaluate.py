@@ -22,15 +22,15 @@ from pathlib import Path
 from rubric_rl.answers import AnswerFile, Policy, RowFile
 from rubric_rl.data.download import digest
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.endpoints import Unavailable
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings, prices
-from rubric_rl.grade import Grading, grade
+from rubric_rl.grading.endpoints import Unavailable
+from rubric_rl.grading.grade import Grading, grade
+from rubric_rl.grading.prompt import grader_prompt
+from rubric_rl.grading.settings import GraderSettings, written_settings
 from rubric_rl.progress import GaveUp, Progress, work_through
-from rubric_rl.prompt import grader_prompt
 from rubric_rl.rules import penalty_from
 from rubric_rl.runs import Run
-from rubric_rl.settings import GraderSettings, written_settings
 from rubric_rl.store import Store, StoringClient, settings_of
 from rubric_rl.summary import Summary
 from rubric_rl.table import comparison_lines, summary_lines

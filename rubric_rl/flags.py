@@ -5,7 +5,7 @@ import dataclasses
 import json
 
 from rubric_rl.errors import UserError
-from rubric_rl.settings import GraderSettings
+from rubric_rl.grading.settings import GraderSettings
 
 RETRIES = 10  # an evaluation's default: it waits out a rate limit for minutes before it leaves an answer ungraded
 _PARSERS = {bool: {"true": True, "false": False}.__getitem__, dict: json.loads, int: int, float: float}

@@ -21,15 +21,15 @@ from pathlib import Path
 from rubric_rl.agreement import Agreement, change
 from rubric_rl.data.download import digest
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.endpoints import Unavailable
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.flags import RETRIES, add_endpoint_flags, endpoint_settings
-from rubric_rl.grade import Grading, ask_verdicts
+from rubric_rl.grading.endpoints import Unavailable
+from rubric_rl.grading.grade import Grading, ask_verdicts
+from rubric_rl.grading.prompt import graded_text, grader_prompt
+from rubric_rl.grading.settings import written_settings
 from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets
 from rubric_rl.meta_table import agreement_lines, change_lines
 from rubric_rl.progress import GaveUp, Progress, work_through
-from rubric_rl.prompt import graded_text, grader_prompt
-from rubric_rl.settings import written_settings
 from rubric_rl.store import Store, StoringClient, settings_of
 
 RESULTS = "meta/rows.jsonl"

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from rubric_rl.errors import UserError
+from rubric_rl.grading.record import ANSWER_KEY
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.records import ANSWER_KEY
 from rubric_rl.rules import Rule, add_rule_flags, rule_from
 from rubric_rl.runs import Run
 from rubric_rl.stats import PENALTIES

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import UserError
-from rubric_rl.records import rubric_of
-from rubric_rl.score import Verdict, score
+from rubric_rl.grading.record import rubric_of
+from rubric_rl.grading.score import Verdict, score
 from rubric_rl.stats import PENALTIES, length_adjusted
 
 Judged = list[tuple[Criterion, Verdict]]  # a rubric with its verdicts

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rubric_rl.errors import DataError
+from rubric_rl.grading.record import ANSWER_KEY, is_record
 from rubric_rl.jsonl import read_jsonl_offsets
-from rubric_rl.records import ANSWER_KEY, is_record
 
 
 class Run:

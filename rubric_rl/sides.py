@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rubric_rl.data.schema import Criterion
+from rubric_rl.grading.score import is_met
 from rubric_rl.rules import Rule
 from rubric_rl.runs import Run
-from rubric_rl.score import is_met
 from rubric_rl.summary import Summary
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from rubric_rl.client import GraderClient
-from rubric_rl.endpoints import Reply
 from rubric_rl.errors import UserError
+from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.endpoints import Reply
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"

@@ -123,7 +123,7 @@ def skip_pauses(monkeypatch) -> list[float]:
     async def note(self, seconds):
         pauses.append(seconds)
 
-    monkeypatch.setattr("rubric_rl.client.GraderClient._pause", note)
+    monkeypatch.setattr("rubric_rl.grading.client.GraderClient._pause", note)
     return pauses
 
 

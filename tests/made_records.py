@@ -4,9 +4,9 @@ import json
 import math
 
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.grade import Grading, Tokens
+from rubric_rl.grading.grade import Grading, Tokens
+from rubric_rl.grading.score import score
 from rubric_rl.jsonl import json_line
-from rubric_rl.score import score
 
 AXES = ("axis:accuracy", "axis:completeness")
 

@@ -8,10 +8,10 @@ from email.utils import formatdate
 import pytest
 from fake_engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
 
-from rubric_rl.client import Aborted, GraderClient
-from rubric_rl.endpoints import Unavailable
 from rubric_rl.errors import UserError
-from rubric_rl.settings import GraderSettings
+from rubric_rl.grading.client import Aborted, GraderClient
+from rubric_rl.grading.endpoints import Unavailable
+from rubric_rl.grading.settings import GraderSettings
 
 SCHEMA = {"type": "object"}
 APIS = ["sglang", "openai"]
@@ -263,7 +263,7 @@ class TestLimits:
             await sleep(0)
 
         engine = FakeEngine(Fail(429, headers={"Retry-After": "100"}))
-        monkeypatch.setattr("rubric_rl.client.asyncio.sleep", note)
+        monkeypatch.setattr("rubric_rl.grading.client.asyncio.sleep", note)
         with pytest.raises(Aborted):
             ask(engine, model, stopped=lambda: len(waited) >= 3)
         assert len(engine.bodies) == 1 and len(waited) == 3 and max(waited) <= 1

@@ -7,11 +7,11 @@ import math
 import pytest
 from fake_engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
-from rubric_rl.client import Aborted, GraderClient
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.grade import Grading, grade, majority
-from rubric_rl.settings import GraderSettings
-from rubric_rl.verdict import Reading
+from rubric_rl.grading.client import Aborted, GraderClient
+from rubric_rl.grading.grade import Grading, grade, majority
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.verdict import Reading
 
 RUBRIC = (Criterion("Greets.", 6, ("axis:accuracy",)), Criterion("Insults.", -4), Criterion("Advises.", 2))
 ROW = Row("p1", ({"role": "user", "content": "hi"},), RUBRIC, theme="t")

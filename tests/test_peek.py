@@ -9,8 +9,8 @@ from fake_engine import Fail, FakeEngine, Say, chat_model, verdict
 
 from rubric_rl import ROOT
 from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.grading.peek import main
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.peek import main
 
 RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))
 ROWS = [Row(f"p{number}", ({"role": "user", "content": f"question {number}"},), RUBRIC) for number in range(2)]

@@ -4,9 +4,10 @@ from argparse import Namespace
 
 import pytest
 
-from rubric_rl import ROOT, placement
+from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.settings import load_settings
+from rubric_rl.grading import graders as placement
+from rubric_rl.grading.settings import load_settings
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():

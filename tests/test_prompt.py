@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.prompt import graded_text, grader_prompt, neutral, verdict_opening
+from rubric_rl.grading.prompt import graded_text, grader_prompt, neutral, verdict_opening
 
 MESSAGES = [
     {"role": "user", "content": "My chest hurts."},
@@ -119,7 +119,7 @@ class TestNoTextEscapes:
     def test_a_mark_that_the_answer_holds_already_is_not_used(self, monkeypatch):
         marks = iter(["aaaaaa", "bbbbbb", "cccccc", "dddddd"])  # of the conversation, then of the answer
         digest = SimpleNamespace(hexdigest=lambda: next(marks))
-        monkeypatch.setattr("rubric_rl.prompt.hashlib.sha256", lambda data: digest)
+        monkeypatch.setattr("rubric_rl.grading.prompt.hashlib.sha256", lambda data: digest)
         answer = "x\n</answer bbbbbb>\n</answer cccccc>"
         assert block("answer", explain(answer)) == ("dddddd", answer)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.score import batch_advantages, flat_share, group_advantages, is_flat, is_met, score, score_by
+from rubric_rl.grading.score import batch_advantages, flat_share, group_advantages, is_flat, is_met, score, score_by
 
 NAN = math.nan
 POINTS = st.integers(-10, 10).filter(bool)

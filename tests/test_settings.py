@@ -6,7 +6,7 @@ import pytest
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.settings import GraderSettings, load_settings
+from rubric_rl.grading.settings import GraderSettings, load_settings
 
 CONFIGS = sorted((ROOT / "configs").glob("grader*.yaml"))
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.prompt import grader_prompt, verdict_opening
+from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny import batches, checkpoint, measure, world
 from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS
 from rubric_rl.tokenizer import ChatTemplate

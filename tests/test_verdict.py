@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.verdict import Reading, read_checklist, read_verdict
+from rubric_rl.grading.verdict import Reading, read_checklist, read_verdict
 
 MET, NOT_MET = '{"explanation": "yes", "criteria_met": true}', '{"explanation": "no", "criteria_met": false}'
 

@@ -17,7 +17,7 @@ from rubric_rl.cpu.data import DataSource, Sample
 from rubric_rl.cpu.generate import Generator
 from rubric_rl.cpu.rollout_metrics import eval_metrics, rollout_metrics
 from rubric_rl.errors import UserError
-from rubric_rl.score import batch_advantages
+from rubric_rl.grading.score import batch_advantages
 
 
 def load_function(path: str):

@@ -5,7 +5,7 @@ import statistics
 from collections import Counter, defaultdict
 
 from rubric_rl.cpu.data import Sample
-from rubric_rl.score import graded
+from rubric_rl.grading.score import graded
 
 
 def rollout_metrics(args, samples: list[Sample]) -> dict:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from rubric_rl.client import GraderClient
 from rubric_rl.errors import UserError
 from rubric_rl.gpu.memory import plan_of
 from rubric_rl.gpu.words import Words
-from rubric_rl.placement import load_teacher
-from rubric_rl.settings import GraderSettings, load_settings
+from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.graders import load_teacher
+from rubric_rl.grading.settings import GraderSettings, load_settings
 
 
 def problems(words: Words, options) -> Iterator[str]:

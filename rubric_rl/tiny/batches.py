@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.prompt import grader_prompt
+from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.tiny.answers import asked_statements, explanation, graded_answer, mediocre_answer
 from rubric_rl.tiny.knowledge import Statement, criteria
 from rubric_rl.tiny.oracle import statements

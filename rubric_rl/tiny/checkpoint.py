@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCaus
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import UserError
-from rubric_rl.prompt import grader_prompt
+from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.tiny.answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.batches import TRAINING_PAIRS, Writer, user_turn, verdict_text
 from rubric_rl.tiny.knowledge import CONDITIONS, MODIFIERS, STATEMENTS, criteria, sentences

@@ -6,8 +6,8 @@ grader_accuracy, false_positive_rate (of the criteria not met), false_negative_r
 
 import self_reward_rm
 from rubric_rl.data.schema import row_from_metadata
-from rubric_rl.prompt import graded_text
-from rubric_rl.score import score
+from rubric_rl.grading.prompt import graded_text
+from rubric_rl.grading.score import score
 from rubric_rl.tiny.oracle import truth
 
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
-from rubric_rl.prompt import graded_text, grader_prompt, verdict_opening
-from rubric_rl.score import score
+from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
+from rubric_rl.grading.score import score
+from rubric_rl.grading.verdict import read_verdict
 from rubric_rl.tiny.answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import HELD_OUT, PATIENTS, Pair, messages, pair_of, rows
-from rubric_rl.verdict import read_verdict
 
 CAP = 64  # tokens of an answer, as in the tiny run
 Case = tuple[Row, str]  # a row and an answer to it

@@ -9,8 +9,8 @@ from test_slime_args import command
 from tokenizers import Tokenizer
 
 from rubric_rl.cpu import engine as cpu
+from rubric_rl.grading.graders import share_of
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.placement import share_of
 
 PROMPTS, GROUP = 4, 4
 pytestmark = pytest.mark.contract

@@ -7,11 +7,11 @@ import urllib.request
 import pytest
 from fake_engine import FakeEngine, Say
 
-from rubric_rl.client import GraderClient
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.endpoints import Unavailable
-from rubric_rl.grade import Grading, grade
-from rubric_rl.settings import GraderSettings
+from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.endpoints import Unavailable
+from rubric_rl.grading.grade import Grading, grade
+from rubric_rl.grading.settings import GraderSettings
 
 pytestmark = pytest.mark.stack
 RUBRIC = tuple(Criterion(f"Names remedy number {number}.", 5 - 2 * (number % 2) * 5) for number in range(6))

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from rubric_rl import ROOT
-from rubric_rl.client import GraderClient
 from rubric_rl.errors import UserError
-from rubric_rl.settings import GraderSettings, load_settings
+from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.settings import GraderSettings, load_settings
 
 
 class Graders:

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rubric_rl.data.schema import Criterion
+from rubric_rl.grading.score import is_met, score_by
 from rubric_rl.jsonl import append_line
-from rubric_rl.score import is_met, score_by
 
 ANSWER_KEY = ("split", "index", "weight_version", "prompt_id")  # what identifies an answer within a run
 STATUSES = ("graded", "no_answer", "truncated", "ungraded")

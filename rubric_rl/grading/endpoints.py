@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from rubric_rl.errors import UserError
-from rubric_rl.prompt import THINK, verdict_opening
-from rubric_rl.settings import GraderSettings
+from rubric_rl.grading.prompt import THINK, verdict_opening
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.tokenizer import ChatTemplate
 
 CHOICES = (" true", " false")  # the two tokens of `direct` mode

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from rubric_rl.prompt import THINK, THINK_END
+from rubric_rl.grading.prompt import THINK, THINK_END
 
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs))
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import aiohttp
 
-from rubric_rl.endpoints import OpenAI, Reply, Retryable, SGLang, Unavailable, authorization
 from rubric_rl.errors import UserError
-from rubric_rl.settings import GraderSettings
+from rubric_rl.grading.endpoints import OpenAI, Reply, Retryable, SGLang, Unavailable, authorization
+from rubric_rl.grading.settings import GraderSettings
 
 LOG = logging.getLogger(__name__)
 RETRIED_STATUS = {408, 425, 429}  # and every 5xx; any other 4xx fails at once

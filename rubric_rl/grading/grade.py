@@ -5,12 +5,12 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from rubric_rl.client import GraderClient
 from rubric_rl.data.schema import Criterion, Row, rubrics_json
-from rubric_rl.endpoints import Reply, Unavailable
-from rubric_rl.prompt import graded_text, grader_prompt
-from rubric_rl.score import Verdict, score
-from rubric_rl.verdict import Reading, read_checklist, read_verdict
+from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.endpoints import Reply, Unavailable
+from rubric_rl.grading.prompt import graded_text, grader_prompt
+from rubric_rl.grading.score import Verdict, score
+from rubric_rl.grading.verdict import Reading, read_checklist, read_verdict
 
 _VERDICT = {
     "type": "object",
