@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from rubric_rl.evaluation.summary import OVERALL, paired
 from rubric_rl.sides import Side, Tally, example
-from rubric_rl.summary import OVERALL, paired
 from rubric_rl.svg import Bar, bars, histogram
 
 _HERE = Path(__file__).parent

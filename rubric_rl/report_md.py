@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from rubric_rl.evaluation.summary import OVERALL, paired
+from rubric_rl.evaluation.tables import account_lines, bounds
 from rubric_rl.sides import Side, Tally, example
-from rubric_rl.summary import OVERALL, paired
-from rubric_rl.table import account_lines, bounds
 
 ROWS = 15  # of the tables of criteria
 WORDS = {True: "met", False: "not met", None: "unreadable"}

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rubric_rl.data.schema import Criterion
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.scoring_rule import Rule
+from rubric_rl.evaluation.summary import Summary
 from rubric_rl.grading.score import is_met
-from rubric_rl.rules import Rule
-from rubric_rl.runs import Run
-from rubric_rl.summary import Summary
 
 
 @dataclass

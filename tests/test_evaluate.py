@@ -17,9 +17,9 @@ from made_records import raw_rows
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.evaluate import Plan, _parser, main
+from rubric_rl.evaluation.evaluate import Plan, _parser, main
+from rubric_rl.evaluation.read_run import Run
 from rubric_rl.progress import GaveUp
-from rubric_rl.runs import Run
 
 
 def answers(path: Path, *items: tuple) -> Path:

@@ -15,7 +15,7 @@ from fake_engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
 from rubric_rl.errors import UserError
-from rubric_rl.runs import Run
+from rubric_rl.evaluation.read_run import Run
 
 RUBRICS = [
     {"criterion": "Greets.", "points": 6, "tags": ["axis:accuracy"]},

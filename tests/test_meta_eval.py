@@ -10,11 +10,11 @@ from fake_engine import Fail, FakeEngine, Say, skip_pauses, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl import compare
-from rubric_rl.agreement import Agreement, change, figures, pairs
 from rubric_rl.errors import UserError
-from rubric_rl.flags import endpoint_settings
-from rubric_rl.meta_eval import MetaFile, _parser, _report, _run, main, read_results
+from rubric_rl.evaluation import compare
+from rubric_rl.evaluation.agreement import Agreement, change, figures, pairs
+from rubric_rl.evaluation.endpoint_flags import endpoint_settings
+from rubric_rl.evaluation.meta_evaluate import MetaFile, _parser, _report, _run, main, read_results
 from rubric_rl.tiny import meta as tiny_meta
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows

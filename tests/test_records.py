@@ -10,13 +10,13 @@ import pytest
 from rubric_rl import ROOT
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.errors import DataError
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.rescore import rescore
+from rubric_rl.evaluation.scoring_rule import Rule
 from rubric_rl.grading.grade import Grading, Tokens
 from rubric_rl.grading.record import append_record, grading_metrics
 from rubric_rl.grading.score import score
 from rubric_rl.jsonl import read_jsonl
-from rubric_rl.rescore import rescore
-from rubric_rl.rules import Rule
-from rubric_rl.runs import Run
 
 RUBRIC = (
     Criterion("a", 6, ("axis:accuracy",)),

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from made_records import made, write_run
 
 from rubric_rl import report
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.scoring_rule import Rule
 from rubric_rl.report import write_report
 from rubric_rl.report_html import _json
 from rubric_rl.report_md import block, plain
-from rubric_rl.rules import Rule
-from rubric_rl.runs import Run
 from rubric_rl.sides import Side
 from rubric_rl.svg import Bar, bars, histogram
 

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made, write_run
 
-from rubric_rl import ROOT, rescore
+from rubric_rl import ROOT
 from rubric_rl.errors import UserError
+from rubric_rl.evaluation import rescore
+from rubric_rl.evaluation.scoring_rule import Rule, add_rule_flags, rule_from, tag_scores
 from rubric_rl.grading.record import rubric_of
 from rubric_rl.grading.score import score
-from rubric_rl.rules import Rule, add_rule_flags, rule_from, tag_scores
 
 RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))  # axes: accuracy 5 and -4, completeness 3 and 2
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl import stats
+from rubric_rl.evaluation import statistics as stats
 
 SCORES = st.lists(st.floats(-3, 1, allow_nan=False), min_size=1, max_size=9)
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.errors import UserError
+from rubric_rl.evaluation.resume import CALLS, SETTINGS, Store, settings_of
 from rubric_rl.grading.endpoints import Reply
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.store import CALLS, SETTINGS, Store, settings_of
 
 SETTINGS_A = {"kind": "evaluate", "grader": {"temperature": 0.6, "url": "http://a", "extra_body": {}}}
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made
 
-from rubric_rl.summary import ADJUSTED, OVERALL, Summary, paired
-from rubric_rl.table import comparison_lines, summary_lines
+from rubric_rl.evaluation.summary import ADJUSTED, OVERALL, Summary, paired
+from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 
 RECORDS = [
     made("p", (5, 3, -4), (True, False, True), index=0),  # (5 - 4) / 8; accuracy (5 - 4) / 5, completeness 0 / 3

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
+from rubric_rl.evaluation.read_run import Run
 from rubric_rl.grading.record import rubric_of
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.runs import Run
 from rubric_rl.tiny.answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import asked, statements
 from rubric_rl.tiny.world import messages, pair_of, rows

@@ -84,7 +84,7 @@ def rows_file(path: Path, rows: int) -> None:
 
 def client(criteria: int, concurrency: int) -> None:
     """CPU of the whole evaluation, reading, prompting, sending, reading replies, storing, per criterion."""
-    from rubric_rl.evaluate import Plan, _parser
+    from rubric_rl.evaluation.evaluate import Plan, _parser
 
     here, there = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(there,), daemon=True)
@@ -119,10 +119,10 @@ def client(criteria: int, concurrency: int) -> None:
 
 def stored(verdicts: int) -> None:
     """Re-scoring and reporting stored verdicts, 11 of an answer."""
+    from rubric_rl.evaluation.read_run import Run
+    from rubric_rl.evaluation.rescore import rescore
+    from rubric_rl.evaluation.scoring_rule import Rule
     from rubric_rl.report import write_report
-    from rubric_rl.rescore import rescore
-    from rubric_rl.rules import Rule
-    from rubric_rl.runs import Run
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rubric_rl import ROOT
-from rubric_rl.runs import Run
+from rubric_rl.evaluation.read_run import Run
 
 PROMPTS, GROUP = 4, 4
 FLAGS = f"""

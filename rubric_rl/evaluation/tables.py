@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rubric_rl.summary import OVERALL, Summary, paired
+from rubric_rl.evaluation.summary import OVERALL, Summary, paired
 
 
 def summary_lines(result: Mapping) -> list[str]:

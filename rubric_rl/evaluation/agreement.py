@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rubric_rl.stats import balanced_f1, f1, interval, kappa
+from rubric_rl.evaluation.statistics import balanced_f1, f1, interval, kappa
 
 # The columns of counts: grader and label say met, only the grader, only the label, neither; then unreadable verdicts
 # where the label is met and where it is not.

@@ -10,11 +10,11 @@ from pathlib import Path
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.schema import Row, row_from_metadata
 from rubric_rl.errors import DataError, UserError
+from rubric_rl.evaluation.resume import StoringClient
 from rubric_rl.grading.endpoints import OpenAI, SGLang
 from rubric_rl.grading.record import is_record
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets
-from rubric_rl.store import StoringClient
 
 
 class RowFile:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rubric_rl.table import bounds
+from rubric_rl.evaluation.tables import bounds
 
 _COLUMNS = ("met", "not_met")
 

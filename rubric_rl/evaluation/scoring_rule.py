@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import UserError
+from rubric_rl.evaluation.statistics import PENALTIES, length_adjusted
 from rubric_rl.grading.record import rubric_of
 from rubric_rl.grading.score import Verdict, score
-from rubric_rl.stats import PENALTIES, length_adjusted
 
 Judged = list[tuple[Criterion, Verdict]]  # a rubric with its verdicts
 UNREADABLE = ("against", "not_met", "met", "left_out")

@@ -7,8 +7,16 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rubric_rl.rules import Rule, tag_scores
-from rubric_rl.stats import PENALTIES, bootstrap_std, clipped_mean, interval, length_adjusted, ratio, worst_at_k
+from rubric_rl.evaluation.scoring_rule import Rule, tag_scores
+from rubric_rl.evaluation.statistics import (
+    PENALTIES,
+    bootstrap_std,
+    clipped_mean,
+    interval,
+    length_adjusted,
+    ratio,
+    worst_at_k,
+)
 
 OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call

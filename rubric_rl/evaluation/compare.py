@@ -1,0 +1,48 @@
+"""Two evaluations or meta-evaluations on the same prompts: paired difference and interval (stage 6, evaluation)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rubric_rl.errors import UserError
+from rubric_rl.evaluation.agreement import change
+from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
+from rubric_rl.evaluation.meta_table import change_lines
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
+from rubric_rl.evaluation.summary import Summary
+from rubric_rl.evaluation.tables import comparison_lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False)
+    add, names = parser.add_argument, ("BEFORE", "AFTER")
+    add("before", help="an evaluation's --out, or a folder of verdict records")
+    add("after", help="the other one; differences are after - before")
+    add("--split", default="", help="only the train or the eval records of a training run")
+    add("--weights", nargs=2, default=("", ""), metavar=names, help="weight versions of training runs (default: last)")
+    add_rule_flags(parser)
+    args = parser.parse_args()
+    try:
+        lines = _graders(args) if (Path(args.before) / RESULTS).exists() else _answers(args)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
+def _graders(args: argparse.Namespace) -> list[str]:
+    return change_lines(change(read_results(args.before), read_results(args.after)))
+
+
+def _answers(args: argparse.Namespace) -> list[str]:
+    rule = rule_from(args)
+    before = Run(args.before, args.split, args.weights[0])
+    after = Run(args.after, args.split, args.weights[1])
+    heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
+    return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
