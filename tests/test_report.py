@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made, write_run
 
-from rubric_rl import report
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import Rule
-from rubric_rl.report import write_report
-from rubric_rl.report_html import _json
-from rubric_rl.report_md import block, plain
-from rubric_rl.sides import Side
-from rubric_rl.svg import Bar, bars, histogram
+from rubric_rl.report import __main__ as report
+from rubric_rl.report.__main__ import write_report
+from rubric_rl.report.html_page import _json
+from rubric_rl.report.markdown import block, plain
+from rubric_rl.report.run_view import Side
+from rubric_rl.report.svg import Bar, bars, histogram
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = (

@@ -122,7 +122,7 @@ def stored(verdicts: int) -> None:
     from rubric_rl.evaluation.read_run import Run
     from rubric_rl.evaluation.rescore import rescore
     from rubric_rl.evaluation.scoring_rule import Rule
-    from rubric_rl.report import write_report
+    from rubric_rl.report.__main__ import write_report
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 
 from rubric_rl.evaluation.summary import OVERALL, paired
-from rubric_rl.sides import Side, Tally, example
-from rubric_rl.svg import Bar, bars, histogram
+from rubric_rl.report.run_view import Side, Tally, example
+from rubric_rl.report.svg import Bar, bars, histogram
 
 _HERE = Path(__file__).parent
 _EDGES = [i / 10 for i in range(-2, 11)]
@@ -21,7 +21,7 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> Iterator[str]:
     """The page in pieces, so that never more than one example is in memory."""
-    script = (_HERE / "report_page.js").read_text(encoding="utf-8")
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     fields = {
         "title": escape(title),
@@ -29,7 +29,7 @@ def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Seque
         "script": script,
         "body": _body(title, names, sides, results),
     }
-    template = (_HERE / "report_page.html").read_text(encoding="utf-8")
+    template = (_HERE / "page.html").read_text(encoding="utf-8")
     before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: fields[m[1]], part) for part in template.split("{{data}}"))
     yield before
     yield from _data(names, sides)

@@ -14,9 +14,9 @@ from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import Rule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
-from rubric_rl.report_html import page
-from rubric_rl.report_md import markdown
-from rubric_rl.sides import Side
+from rubric_rl.report.html_page import page
+from rubric_rl.report.markdown import markdown
+from rubric_rl.report.run_view import Side
 
 
 def write_report(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rubric_rl.evaluation.summary import OVERALL, paired
 from rubric_rl.evaluation.tables import account_lines, bounds
-from rubric_rl.sides import Side, Tally, example
+from rubric_rl.report.run_view import Side, Tally, example
 
 ROWS = 15  # of the tables of criteria
 WORDS = {True: "met", False: "not met", None: "unreadable"}
