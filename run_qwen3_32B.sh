@@ -11,7 +11,7 @@
 #   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
 #   PLACEMENT       colocate (default, the paper's): all GPUs take turns; split: half of the GPUs train, half serve
 #   DRY_RUN=1       prints the command, one argument per line, and ends
-#   NNODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see configs/launch.sh
+#   NNODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see scripts/launch.sh
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -21,7 +21,7 @@ PLACEMENT="${PLACEMENT:-colocate}"
 NNODES="${NNODES:-4}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
 
-source configs/launch.sh
+source scripts/launch.sh
 
 PARALLEL_ARGS=(
    --tensor-model-parallel-size 4       # paper
@@ -37,7 +37,7 @@ MEMORY_ARGS=(
    --recompute-num-layers 1
    --use-dynamic-batch-size
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
-   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 459 GB (rubric_rl.gpu.memory)
+   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 459 GB (rubric_rl.launch.estimate)
 )
 
 launch "$@"

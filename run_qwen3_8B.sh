@@ -10,7 +10,7 @@
 #   DIST_CKPT_PATH  the start in Megatron's format (default: HF_CKPT_PATH, which slime reads too)
 #   PLACEMENT       split (default, the paper's): 4 GPUs train while 4 serve; colocate: all 8 take turns
 #   DRY_RUN=1       prints the command, one argument per line, and ends
-#   NNODES, NODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see configs/launch.sh
+#   NNODES, NODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT, RAY_ADDRESS ...: see scripts/launch.sh
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -20,7 +20,7 @@ PLACEMENT="${PLACEMENT:-split}"
 NNODES="${NNODES:-1}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
 
-source configs/launch.sh
+source scripts/launch.sh
 
 PARALLEL_ARGS=(
    --tensor-model-parallel-size 2       # paper
@@ -36,7 +36,7 @@ MEMORY_ARGS=(
    --recompute-num-layers 1
    --use-dynamic-batch-size
    --max-tokens-per-gpu 16384           # one pass; the longest sample is about 6,144 + 2,500 tokens
-   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 115 GB (rubric_rl.gpu.memory)
+   --save-interval 125                  # an epoch, where slime saves anyway: 10 of 115 GB (rubric_rl.launch.estimate)
 )
 
 launch "$@"

@@ -62,7 +62,7 @@ if [[ "${BACKEND}" == slime ]]; then
    MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
       --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else cache for 33 million tokens,
       --sglang-dtype bfloat16 --sglang-attention-backend triton)          # float16, no kernel for heads of 32
-   source configs/launch.sh
+   source scripts/launch.sh
    launch "$@"
    exit
 fi
@@ -74,7 +74,7 @@ if [[ "${DRY_RUN:-0}" == 1 ]]; then
    exit 0
 fi
 
-bash configs/cpu/setup.sh
+bash scripts/cpu/setup.sh
 make_rows "${VENV_PYTHON}"
 
 exec "${COMMAND[@]}"

@@ -30,7 +30,7 @@ state = pathlib.Path(os.environ["FAKE"])
 cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in state.glob("gpus.*"))}
 """
 PYTHON = """#!/bin/bash
-if [[ "$*" == *rubric_rl.gpu.preflight* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
+if [[ "$*" == *rubric_rl.launch.check_run* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
 exec %s "$@"
 """
 

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-bash configs/cpu/setup.sh
+bash scripts/cpu/setup.sh
 python="${VENV:-.venv}/bin/python"
 summaries="$(mktemp)"
 trap 'rm -f "$summaries"' EXIT

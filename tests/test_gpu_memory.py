@@ -9,9 +9,9 @@ import pytest
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.gpu.memory import checkpoint_bytes, checkpoints, host_bytes, plan_of, shape_of, training_parts
-from rubric_rl.gpu.model_args import model_args
-from rubric_rl.gpu.words import Words
+from rubric_rl.launch.estimate import checkpoint_bytes, checkpoints, host_bytes, plan_of, shape_of, training_parts
+from rubric_rl.launch.model_args import model_args
+from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import read_network
 
 SHAPES = {
@@ -125,7 +125,7 @@ FIGURES = {  # row of the table -> where the command says it
 
 def report(size: str, placement: str) -> str:
     run = f"PLACEMENT={placement} DRY_RUN=1 bash run_qwen3_{size}.sh {SHAPES[size]} 2>/dev/null"
-    command = ["bash", "-c", f"{run} | {sys.executable} -m rubric_rl.gpu.memory"]
+    command = ["bash", "-c", f"{run} | {sys.executable} -m rubric_rl.launch.estimate"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
@@ -141,5 +141,5 @@ def test_the_docs_show_what_the_command_prints(column):
 
 
 def test_nothing_on_standard_input_is_an_error():
-    done = subprocess.run([sys.executable, "-m", "rubric_rl.gpu.memory"], cwd=ROOT, input="", capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "rubric_rl.launch.estimate"], cwd=ROOT, input="", capture_output=True)
     assert done.returncode == 2 and b"nothing on standard input" in done.stderr

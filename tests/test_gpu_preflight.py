@@ -13,10 +13,11 @@ import pytest
 from launch_world import ROOT, row, script
 
 import data_preprocess
-from rubric_rl.gpu import preflight, rows
-from rubric_rl.gpu.slime_args import most_words, problems
-from rubric_rl.gpu.words import Words
 from rubric_rl.jsonl import write_jsonl
+from rubric_rl.launch import check_run as preflight
+from rubric_rl.launch import rows
+from rubric_rl.launch.slime_args import most_words, problems
+from rubric_rl.launch.words import Words
 
 SHAPE = (
     "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "

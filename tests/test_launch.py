@@ -5,7 +5,7 @@ import shlex
 import pytest
 from launch_world import ROOT, script
 
-from rubric_rl.gpu.words import Words
+from rubric_rl.launch.words import Words
 
 SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
 

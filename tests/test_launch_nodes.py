@@ -7,7 +7,8 @@ import pytest
 from launch_world import KEY, ROOT, World
 
 from rubric_rl.errors import UserError
-from rubric_rl.gpu import addresses, cluster
+from rubric_rl.launch import node_addresses as addresses
+from rubric_rl.launch import wait_for_gpus as cluster
 
 pytestmark = pytest.mark.slow
 

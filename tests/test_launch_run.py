@@ -13,8 +13,8 @@ import psutil
 import pytest
 from launch_world import KEY, ROOT, World, row
 
-from rubric_rl.gpu import addresses
 from rubric_rl.jsonl import write_jsonl
+from rubric_rl.launch import node_addresses as addresses
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 from rubric_rl import ROOT
 
-PINS = ROOT / "configs" / "cpu"
+PINS = ROOT / "scripts" / "cpu"
 
 
 def pins(name: str) -> dict[str, str]:

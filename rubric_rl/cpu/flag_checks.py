@@ -1,6 +1,6 @@
 """Checks that the flags agree with each other and with what the trainer without a GPU can do (all stages)."""
 
-from rubric_rl.schedule import Schedule, schedule
+from rubric_rl.launch.schedule import Schedule, schedule
 
 # What slime can vary and this trainer cannot: the one value it does, and why.
 _ONLY = {

@@ -12,7 +12,7 @@ from rubric_rl.cpu import flag_checks
 from rubric_rl.data import eval_config
 from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import PREFIX, GraderSettings, written_settings
-from rubric_rl.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
+from rubric_rl.launch.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 
 
 class FlagError(UserError):

@@ -36,6 +36,6 @@ def slime():
     if probe.returncode:
         pytest.skip(
             f"slime cannot be imported by {python}: {probe.stderr.strip().splitlines()[-1]}; "
-            "see configs/contracts/requirements.txt"
+            "see scripts/contracts/requirements.txt"
         )
     return SimpleNamespace(dir=Path(folder), megatron=megatron, python=python, env=env, run=run)

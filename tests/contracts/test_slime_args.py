@@ -19,7 +19,7 @@ SHAPES = {  # of the published config.json
 
 SCHEDULES = """  # of a run of two rollouts, and what a run of three makes of its checkpoint
 from types import SimpleNamespace
-from rubric_rl.gpu.slime_args import pretend_gpu
+from rubric_rl.launch.slime_args import pretend_gpu
 pretend_gpu()
 from slime.utils.arguments import parse_args
 from slime.backends.megatron_utils.model import get_optimizer_param_scheduler
@@ -56,7 +56,7 @@ def command(slime, script: str, env: dict, *flags: str) -> list[str]:
 
 
 def verdict(slime, words: list[str]) -> dict:
-    done = slime.run("-m", "rubric_rl.gpu.slime_args", *words, EVAL_DATA_PATH="/nowhere/hard.jsonl")
+    done = slime.run("-m", "rubric_rl.launch.slime_args", *words, EVAL_DATA_PATH="/nowhere/hard.jsonl")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -102,7 +102,7 @@ def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
 
 
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
-    from rubric_rl.slime_flags import REMOVED
+    from rubric_rl.launch.slime_flags import REMOVED
 
     found = verdict(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
     assert len(found) == len(REMOVED), f"this slime still has some of {sorted(REMOVED)}: {found}"

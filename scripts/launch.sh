@@ -46,7 +46,7 @@ source configs/recipe.sh
 
 MODEL_ARGS=()
 if [[ -z "${MODEL}" ]]; then   # a shape that slime has no file for
-   words="$("${PYTHON}" -m rubric_rl.gpu.model_args "${HF_CKPT_PATH}")"   # ends here when there is no such checkpoint
+   words="$("${PYTHON}" -m rubric_rl.launch.model_args "${HF_CKPT_PATH}")"   # ends here when there is no such checkpoint
    mapfile -t MODEL_ARGS <<<"${words}"
 elif [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
    # shellcheck source=/dev/null
@@ -95,7 +95,7 @@ fi
 runtime_env() {
    local nvlink=0 hosts
    if [[ "$(nvidia-smi topo -m 2>/dev/null)" =~ NV[0-9] ]]; then nvlink=1; fi
-   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),$("${PYTHON}" -m rubric_rl.gpu.addresses --own)"
+   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),$("${PYTHON}" -m rubric_rl.launch.node_addresses --own)"
    export PYTHONPATH="${ROOT}:${SLIME_DIR}:${MEGATRON_DIR}${PYTHONPATH:+:${PYTHONPATH}}"
    export CUDA_DEVICE_MAX_CONNECTIONS=1 NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}" PYTHONUNBUFFERED=1
    export no_proxy="localhost,127.0.0.1,${hosts}${no_proxy:+,${no_proxy}}${NO_PROXY:+,${NO_PROXY}}"
@@ -117,7 +117,7 @@ find_nodes() {
    ((${#HOSTS[@]} == NNODES)) || [[ -n "${RAY_ADDRESS:-}" ]] ||
       die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known;" \
          "name them in NODES, or start in a Slurm job of that size"
-   words="$("${PYTHON}" -m rubric_rl.gpu.addresses "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
+   words="$("${PYTHON}" -m rubric_rl.launch.node_addresses "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
    read -ra ADDRESSES <<<"${words}"
 }
 
@@ -170,7 +170,7 @@ start_ray() {
          --node-ip-address "${ADDRESSES[node]}" >>"${log}" 2>&1 &
       CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
    done
-   attend "${PYTHON}" -m rubric_rl.gpu.cluster --address "${ADDRESSES[0]}:${RAY_PORT}" \
+   attend "${PYTHON}" -m rubric_rl.launch.wait_for_gpus --address "${ADDRESSES[0]}:${RAY_PORT}" \
       --gpus "$((NNODES * GPUS_PER_NODE))" "${WATCHED[@]}"
    RAY_ADDRESS="http://127.0.0.1:${RAY_DASHBOARD_PORT}"
 }
@@ -218,7 +218,7 @@ launch() {
    EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
-   "${PYTHON}" -m rubric_rl.gpu.preflight --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \
+   "${PYTHON}" -m rubric_rl.launch.check_run --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \
       --nnodes "${NNODES}" --gpus-per-node "${GPUS_PER_NODE}" ${RAY_ADDRESS:+--running-ray} \
       --ports "${RAY_PORT}" "${RAY_DASHBOARD_PORT}" -- "${args[@]}"
 

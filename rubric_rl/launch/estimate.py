@@ -1,7 +1,7 @@
 """Memory per GPU, disk and hours of a run, by arithmetic from its own flags (stages 2, 3 and 5).
 
 For example:
-    DRY_RUN=1 bash run_qwen3_8B.sh | python -m rubric_rl.gpu.memory
+    DRY_RUN=1 bash run_qwen3_8B.sh | python -m rubric_rl.launch.estimate
 """
 
 import argparse
@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 
 from rubric_rl.errors import UserError
-from rubric_rl.gpu.model_args import FLAGS
-from rubric_rl.gpu.words import Words
+from rubric_rl.launch.model_args import FLAGS
+from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import Shape, read_network
 
 GB = 1e9

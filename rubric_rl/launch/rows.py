@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 from rubric_rl.data.eval_config import read_entries
 from rubric_rl.data.schema import Row, conversation, read_slice, split_slice
-from rubric_rl.gpu.words import Words
 from rubric_rl.grading.settings import load_settings
 from rubric_rl.jsonl import read_jsonl
+from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import read_network
 from rubric_rl.tokenizer import ChatTemplate
 

@@ -4,8 +4,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 
-from rubric_rl.gpu.memory import GB, Plan, plan_of, training_parts
-from rubric_rl.gpu.words import Words
+from rubric_rl.launch.estimate import GB, Plan, plan_of, training_parts
+from rubric_rl.launch.words import Words
 
 
 def problems(words: Words, options) -> Iterator[str]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rubric_rl.gpu.words import Words
+from rubric_rl.launch.words import Words
 
 
 def problems(words: Words, options) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """slime's model flags for a Qwen3 checkpoint whose shape has no file in slime's scripts/models: the tiny one (stage 5).
 
 For example:
-    python -m rubric_rl.gpu.model_args rubric_rl/tiny/model
+    python -m rubric_rl.launch.model_args rubric_rl/tiny/model
 """
 
 import sys

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 
-from rubric_rl.slime_flags import REMOVED
+from rubric_rl.launch.slime_flags import REMOVED
 
 
 def problems(words: list[str], known: dict[str, float]) -> list[str]:

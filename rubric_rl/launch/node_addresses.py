@@ -1,8 +1,8 @@
 """The addresses of a run's nodes as numbers: Ray finds no job agent on a node that is called by its name (all stages).
 
 For example:
-    python -m rubric_rl.gpu.addresses host1 host2
-    python -m rubric_rl.gpu.addresses --own       # where slime serves on this node, as it finds that out
+    python -m rubric_rl.launch.node_addresses host1 host2
+    python -m rubric_rl.launch.node_addresses --own       # where slime serves on this node, as it finds that out
 """
 
 import socket

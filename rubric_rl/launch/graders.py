@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 
 from rubric_rl.errors import UserError
-from rubric_rl.gpu.memory import plan_of
-from rubric_rl.gpu.words import Words
 from rubric_rl.grading.client import GraderClient
 from rubric_rl.grading.graders import load_teacher
 from rubric_rl.grading.settings import GraderSettings, load_settings
+from rubric_rl.launch.estimate import plan_of
+from rubric_rl.launch.words import Words
 
 
 def problems(words: Words, options) -> Iterator[str]:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rubric_rl.errors import UserError
-from rubric_rl.gpu import devices, graders, rows, weights
-from rubric_rl.gpu.memory import GB, checkpoint_bytes, checkpoints, plan_of, rollouts
-from rubric_rl.gpu.words import Words
-from rubric_rl.schedule import schedule
+from rubric_rl.launch import devices, graders, rows, weights
+from rubric_rl.launch.estimate import GB, checkpoint_bytes, checkpoints, plan_of, rollouts
+from rubric_rl.launch.schedule import schedule
+from rubric_rl.launch.words import Words
 
 SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 
@@ -184,7 +184,7 @@ def flags(words: Words, options) -> Iterator[str]:
         return
     folders = [str(options.slime_dir), str(options.megatron_dir), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, folders))
-    command = [sys.executable, "-m", "rubric_rl.gpu.slime_args", *options.words]
+    command = [sys.executable, "-m", "rubric_rl.launch.slime_args", *options.words]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     try:
         verdict = json.loads(done.stdout.strip().splitlines()[-1])

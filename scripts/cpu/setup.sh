@@ -50,7 +50,7 @@ main() {
   rm -f "$stamp"
   free="$(df -Pk "$venv" | awk 'NR == 2 { print int($4 / 1048576) }')"
   ((free >= 5)) || [[ -e "$venv/pyvenv.cfg" ]] || die "$venv: $free GB of disk are free, 5 are needed"
-  say "making $venv and installing what configs/cpu/requirements.txt names (2-4 minutes)"
+  say "making $venv and installing what scripts/cpu/requirements.txt names (2-4 minutes)"
   "$python" -m venv "$venv" >"$log" 2>&1 || die "$python cannot make a virtual environment: $(tail -n 3 "$log")"
   run_pip -r "$here/requirements.txt" -c "$here/constraints.txt"
   run_pip --no-deps "$sglang"
