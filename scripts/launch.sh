@@ -46,7 +46,7 @@ source configs/recipe.sh
 
 MODEL_ARGS=()
 if [[ -z "${MODEL}" ]]; then   # a shape that slime has no file for
-   words="$("${PYTHON}" -m rubric_rl.launch.model_args "${HF_CKPT_PATH}")"   # ends here when there is no such checkpoint
+   words="$("${PYTHON}" -m rubric_rl.launch.model_args "${HF_CKPT_PATH}")"   # ends here without one
    mapfile -t MODEL_ARGS <<<"${words}"
 elif [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
    # shellcheck source=/dev/null

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from rubric_rl.cpu.batch import MicroBatch, plan
-from rubric_rl.cpu.convert import gather_hf, load_hf, write_hf
+from rubric_rl.cpu.convert_weights import gather_hf, load_hf, write_hf
 from rubric_rl.cpu.grpo import grpo_loss, token_log_probs
 from rubric_rl.cpu.megatron import (
     DistributedDataParallel,
@@ -21,6 +20,7 @@ from rubric_rl.cpu.megatron import (
     mpu,
     shutdown_parallel,
 )
+from rubric_rl.cpu.micro_batches import MicroBatch, plan
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
 from rubric_rl.errors import UserError

@@ -12,8 +12,8 @@ import ray
 from rubric_rl import ROOT
 from rubric_rl.cpu import ray_head
 from rubric_rl.cpu.engine import HOST, free_port, start_engine, start_router, update_weights, wait_healthy
-from rubric_rl.cpu.manager import RolloutManager
-from rubric_rl.cpu.metrics import Bar
+from rubric_rl.cpu.recorder import Bar
+from rubric_rl.cpu.rollout_manager import RolloutManager
 
 
 class TrainingActor:

@@ -6,7 +6,7 @@ import math
 
 import aiohttp
 
-from rubric_rl.cpu.data import Sample
+from rubric_rl.cpu.samples import Sample
 from rubric_rl.errors import UserError
 
 ATTEMPTS = 9  # a minute in all: on an overloaded machine the router takes a healthy engine for a dead one for a while

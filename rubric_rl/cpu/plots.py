@@ -7,7 +7,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from rubric_rl.cpu.metrics import eval_sets, eval_value, pick, read_metrics
+from rubric_rl.cpu.recorder import eval_sets, eval_value, pick, read_metrics
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_text
 

@@ -13,9 +13,9 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rubric_rl.cpu.data import DataSource, Sample
 from rubric_rl.cpu.generate import Generator
 from rubric_rl.cpu.rollout_metrics import eval_metrics, rollout_metrics
+from rubric_rl.cpu.samples import DataSource, Sample
 from rubric_rl.errors import UserError
 from rubric_rl.grading.score import batch_advantages
 

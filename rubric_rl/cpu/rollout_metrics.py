@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 
-from rubric_rl.cpu.data import Sample
+from rubric_rl.cpu.samples import Sample
 from rubric_rl.grading.score import graded
 
 

@@ -12,9 +12,9 @@ import time
 import traceback
 from pathlib import Path
 
-from rubric_rl.cpu import flags, plots, preflight
-from rubric_rl.cpu.checkpoint import RunDirectory
-from rubric_rl.cpu.metrics import Bar, Recorder
+from rubric_rl.cpu import check_machine, flags, plots
+from rubric_rl.cpu.recorder import Bar, Recorder
+from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_text
 
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     run = None
     try:
         args = flags.parse(sys.argv[1:] if argv is None else argv)
-        preflight.check(args)
+        check_machine.check(args)
         run = RunDirectory(args.save)
         train(args, run)
     except (KeyboardInterrupt, Exception) as error:  # the last stop of all: one line here, the traceback in train.log

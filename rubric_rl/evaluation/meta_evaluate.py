@@ -167,7 +167,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--rows", required=True, help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.meta")
+    add(
+        "--rows",
+        required=True,
+        help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.labelled_rows",
+    )
     add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
     add("--limit", type=int, default=0, help="only this many rows, the same ones that simple-evals draws")
     add("--moved", action="store_true", help="resume although the endpoint has another URL now")

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from rubric_rl.tiny.batches import Sequence, Writer, collate
+from rubric_rl.tiny.training_sequences import Sequence, Writer, collate
 
 
 @dataclass(frozen=True)

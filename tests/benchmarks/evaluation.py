@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from made_records import made, write_run  # noqa: E402
+from doubles.records import made, write_run  # noqa: E402
 
 VERDICT = '{"explanation": "The answer says so in its second sentence.", "criteria_met": true}'
 REPLY = {

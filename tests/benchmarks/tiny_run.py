@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rubric_rl.cpu.metrics import eval_value, read_metrics  # noqa: E402
+from rubric_rl.cpu.recorder import eval_value, read_metrics
 
 HELD_OUT = "held_out"
 COLUMNS = (

@@ -7,11 +7,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from cpu_ranks import actor_args, free_port, make_rollout
+from doubles.ranks import actor_args, free_port, make_rollout
 
-from rubric_rl.cpu.batch import plan
 from rubric_rl.cpu.grpo import Tokens, approx_kl, broadcast_advantages, grpo_loss, policy_loss, token_log_probs
 from rubric_rl.cpu.megatron import init_parallel, shutdown_parallel
+from rubric_rl.cpu.micro_batches import plan
 
 SLIME_DIR = os.environ.get("SLIME_DIR")
 pytestmark = [

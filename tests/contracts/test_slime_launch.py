@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from launch_world import program, ray_ports
+from doubles.launch_world import program, ray_ports
 
 import data_preprocess
 from rubric_rl import ROOT

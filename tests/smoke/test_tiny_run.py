@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from rubric_rl import ROOT
-from rubric_rl.cpu.checkpoint import read_rows
+from rubric_rl.cpu.run_directory import read_rows
 
 ROLLOUTS = 3
 FLAGS = f"""

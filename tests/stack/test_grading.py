@@ -5,7 +5,7 @@ import json
 import urllib.request
 
 import pytest
-from fake_engine import FakeEngine, Say
+from doubles.engine import FakeEngine, Say
 
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.grading.client import GraderClient

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launch_world import KEY, World, program, ray_ports
+from doubles.launch_world import KEY, World, program, ray_ports
 
 pytestmark = pytest.mark.stack
 TRAIN = """

@@ -1,0 +1,1 @@
+"""Doubles that tests share; the real parts are tested in tests/stack and tests/smoke."""

@@ -1,0 +1,147 @@
+"""A machine with a fake cluster, on which tests execute the GPU run scripts (all stages)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+
+from rubric_rl import ROOT
+
+KEY = "a-key-nobody-may-see"
+TRAIN = """
+import json, os, signal, sys
+job = {"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
+open(os.environ["FAKE"] + "/job.json", "w").write(json.dumps(job))
+print("training")
+if "JOB_WAITS" in os.environ:
+    signal.pause()
+sys.exit(int(os.environ.get("JOB_STATUS", "0")))
+"""
+RAY_MODULE = """
+import os, pathlib
+is_initialized = lambda: True
+state = pathlib.Path(os.environ["FAKE"])
+cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in state.glob("gpus.*"))}
+"""
+PYTHON = """#!/bin/bash
+if [[ "$*" == *rubric_rl.launch.check_run* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
+exec %s "$@"
+"""
+
+
+def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
+    """Runs a script of the repository with little else in its environment."""
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    return subprocess.run(
+        ["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True
+    )
+
+
+def row(number: int) -> dict:
+    """A row with a conversation of its own."""
+    messages = [{"role": "user", "content": f"ask {number}"}]
+    metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
+    return {"prompt": messages, "metadata": metadata}
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ray_ports() -> dict[str, str]:
+    """Two ports for a Ray, below those of its workers (10002 and above)."""
+
+    def free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    head, dashboard = list(filter(free, range(6380, 6480)))[:2]
+    return {"RAY_PORT": str(head), "RAY_DASHBOARD_PORT": str(dashboard), "RAY_enable_metrics_collection": "0"}
+
+
+class World:
+    """A machine with a fake cluster, every path with a space in it."""
+
+    def __init__(self, path: Path):
+        self.state, self.save = path / "the state", path / "a run"
+        bin, lib, models = path / "the bin", path / "the lib", path / "sl ime" / "scripts" / "models"
+        for folder in (self.state, bin, lib, models, path / "mega tron"):
+            folder.mkdir(parents=True)
+        for name in ("ray", "ssh", "srun", "scontrol", "nvidia-smi"):
+            program(
+                bin / name,
+                f'#!/bin/bash\nexec {sys.executable} -SE {ROOT}/tests/doubles/cluster_commands.py {name} "$@"\n',
+            )
+        program(bin / "sleep", "#!/bin/bash\nexec /bin/sleep 0.1\n")
+        program(bin / "python", PYTHON % sys.executable)
+        (lib / "ray.py").write_text(RAY_MODULE)
+        (path / "sl ime" / "train.py").write_text(TRAIN)
+        for name in ("qwen3-8B", "qwen3-32B"):
+            (models / f"{name}.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
+        self.port = free_port()
+        self.env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(path), "FAKE": str(self.state),
+                    "PYTHON": str(bin / "python"), "PYTHONPATH": str(lib), "SLIME_DIR": str(path / "sl ime"),
+                    "MEGATRON_DIR": str(path / "mega tron"), "HF_CKPT_PATH": str(path / "h f"),
+                    "PROMPT_DATA_PATH": str(path / "the rows.jsonl"), "SAVE_PATH": str(self.save),
+                    "RAY_PORT": str(self.port), "RAY_DASHBOARD_PORT": "1", "WANDB_API_KEY": KEY}  # fmt: skip
+
+    def start(self, script: str, *flags: str, **env: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # `env` undoes a nohup above: bash cannot catch a signal that it was started to ignore
+        command = ["env", "--default-signal=HUP,INT", "bash", script, *flags]
+        return subprocess.Popen(command, cwd=ROOT, env=self.env | env, start_new_session=True, **pipes)
+
+    def run(self, script: str, *flags: str, **env: str) -> SimpleNamespace:
+        return self.end(self.start(script, *flags, **env))
+
+    def end(self, process: subprocess.Popen, seconds: float = 60) -> SimpleNamespace:
+        out, err = process.communicate(timeout=seconds)
+        return SimpleNamespace(status=process.returncode, out=out, err=err)
+
+    def calls(self, name: str) -> list[dict]:
+        path = self.state / "calls.jsonl"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [call for call in found if call["name"] == name]
+
+    def job(self) -> dict:
+        return json.loads((self.state / "job.json").read_text())
+
+    def until(self, truth, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not truth():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of this cluster and of what was started in it."""
+
+        def mine(process) -> bool:
+            try:
+                return process.status() != psutil.STATUS_ZOMBIE and process.environ().get("FAKE") == str(self.state)
+            except (psutil.Error, OSError):
+                return False
+
+        return list(filter(mine, psutil.process_iter()))
+
+    def nothing_left(self) -> bool:
+        """Whether every process of this cluster ends."""
+        self.until(lambda: not self.processes())
+        return True
+
+    def clean(self) -> None:
+        """After a failed test."""
+        for process in self.processes():
+            process.kill()

@@ -1,0 +1,224 @@
+"""Doubles for the trainer's tests: flags, rows, a tokenizer of words, an engine with faults, hooks."""
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+from rubric_rl.cpu import flags
+from rubric_rl.cpu.samples import Sample
+
+FLAGS = """
+    --rollout-batch-size 4 --n-samples-per-prompt 2 --global-batch-size 8 --num-rollout 3 --rollout-num-gpus 1
+    --actor-num-gpus-per-node 1 --attention-dropout 0 --hidden-dropout 0 --hf-checkpoint model --prompt-data rows.jsonl
+    --save run --custom-rm-path doubles.trainer.reward --rollout-max-response-len 16 --input-key prompt
+    --apply-chat-template
+""".split()
+
+
+def make_args(*more: str):
+    """Parsed flags as the trainer has them once the engines are up."""
+    args = flags.parse([*FLAGS, *map(str, more)])
+    args.rollout_engine_urls = []
+    return args
+
+
+def row(number: int) -> dict:
+    messages = [{"role": "user", "content": f"patient {number}"}]
+    rubrics = [{"criterion": "says rest", "points": 5, "tags": []}]
+    metadata = {
+        "prompt_id": f"p{number}",
+        "messages": messages,
+        "rubrics": rubrics,
+        "theme": "t",
+        "example_tags": [],
+        "canary": "c",
+    }
+    return {"prompt": messages, "metadata": metadata}
+
+
+def write_rows(path, count: int):
+    path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(count)))
+    return path
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt, **kwargs) -> str:
+        return (
+            " ".join(f"<{m['role']}> {m['content']}" for m in messages)
+            + " <assistant>"
+            + "".join(f" {k}={v}" for k, v in kwargs.items())
+        )
+
+
+async def reward(args, sample, **kwargs) -> float:
+    """Length of the answer, so that it differs between answers."""
+    await asyncio.sleep(0)
+    return float(sample.response_length)
+
+
+async def nothing(args, sample, **kwargs):
+    return None
+
+
+async def other_key(args, sample, **kwargs) -> dict:
+    return {"other": 1.0}
+
+
+async def ungraded(args, sample, **kwargs) -> float:
+    return math.nan if sample.index % 2 else 1.0
+
+
+async def endless(args, sample, **kwargs) -> float:
+    """Grading that ends only when it is cancelled, for every group but the first four."""
+    if sample.group_index >= 4:
+        await asyncio.Event().wait()
+    return float(sample.index)
+
+
+def keep_even(args, group: list[Sample], **kwargs) -> bool:
+    return group[0].group_index % 2 == 0
+
+
+class Engine:
+    """An SGLang /generate that answers at once; `faults` are served first, one per request."""
+
+    def __init__(self, faults=(), delay: float = 0.0):
+        self.faults, self.delay = list(faults), delay
+        self.requests: list[dict] = []
+        self.keys: list[str | None] = []
+        self.aborts = 0
+        self.version = "0"
+
+    async def __aenter__(self) -> "Engine":
+        app = web.Application()
+        app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort)])
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self._runner.cleanup()
+
+    async def _abort(self, request) -> web.Response:
+        self.aborts += 1
+        return web.json_response({})
+
+    async def _generate(self, request) -> web.Response:
+        self.requests.append(await request.json())
+        self.keys.append(request.headers.get("X-SMG-Routing-Key"))
+        fault = self.faults.pop(0) if self.faults else None
+        if isinstance(fault, int):
+            return web.Response(status=fault, text="the engine says no")
+        if fault == "html":
+            return web.Response(text="<html>the proxy says hello</html>", content_type="text/html")
+        if fault == "nan":
+            meta = {"finish_reason": {"type": "stop"}, "output_token_logprobs": [[math.nan, 1, None]]}
+            return web.json_response({"text": "word", "meta_info": meta})
+        if fault == "drop":
+            request.transport.close()
+        await asyncio.sleep(self.delay if fault != "hang" else 60)
+        kind = fault if fault in ("abort", "length") else "stop"
+        count = 1 + len(self.requests) % 5
+        meta = {"finish_reason": {"type": kind}, "weight_version": self.version}
+        meta["output_token_logprobs"] = [[-0.5, 7, None]] * count
+        if fault == "textless":
+            return web.json_response({"meta_info": meta})
+        return web.json_response({"text": "word " * count, "meta_info": meta} if fault != "empty" else {"text": ""})
+
+
+class Call:
+    """Stands in for a method of a Ray actor: `remote` does the work at once."""
+
+    def __init__(self, work):
+        self.remote = work
+
+    def options(self, **_) -> "Call":
+        return self
+
+
+class FakeCluster:
+    """Stands in for cluster.Cluster: the weights are the number of updates, the data order a counter."""
+
+    def __init__(self, delay: float):
+        self.delay, self.weights, self.offset, self.served = delay, 0, 0, ""
+        self.manager = argparse.Namespace(
+            generate=Call(self._generate),
+            evaluate=Call(lambda step: {"eval/held": self.weights}),
+            state=Call(lambda: self.offset),
+        )
+        self.actors = [
+            argparse.Namespace(call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments)))
+        ]
+
+    def load(self, checkpoint, state: dict | None) -> None:
+        if checkpoint:
+            self.weights, self.offset = int((checkpoint / "weights").read_text()), state["data"]
+
+    def _generate(self, step: int, version: str):
+        assert self.served == version == str(step)
+        self.offset += 1
+        return "data", {
+            "rollout/raw_reward": 0.5,
+            "offset": self.offset,
+            "weights": self.weights,
+            "perf/generation_time": 0.1,
+        }
+
+    def _train(self, step: int, data) -> dict:
+        self.weights += 1
+        return {"train/loss": 1.0}
+
+    def _save(self, directory: str) -> None:
+        (Path(directory) / "hf").mkdir()
+        (Path(directory) / "weights").write_text("")  # half written
+        time.sleep(self.delay)
+        (Path(directory) / "weights").write_text(str(self.weights))
+
+    def wait(self, references: list, each=None) -> list:
+        time.sleep(self.delay)
+        return references
+
+    def watch(self, reference, bar, note) -> None:
+        time.sleep(self.delay)
+        note({"generated": 8, "total": 8})
+        time.sleep(self.delay)
+
+    def sync(self, version: str) -> None:
+        time.sleep(self.delay)
+        self.served = version
+
+    def memory_gb(self) -> float:
+        return 1.0
+
+
+def run_with_doubles(directory: str, delay: float, rollouts: int) -> None:
+    """A run of the real loop, recorder and run directory on doubles; a test kills the process that does it."""
+    from rubric_rl.cpu.recorder import Recorder
+    from rubric_rl.cpu.run_directory import RunDirectory
+    from rubric_rl.cpu.train import Trainer, begin
+
+    more = ["--eval-prompt-data", "held", "rows.jsonl", "--eval-interval", "2", "--save-interval", "1"]
+    args = make_args("--save", directory, "--load", directory, *more, "--num-rollout", rollouts)
+    run = RunDirectory(directory)
+    start = begin(args, run)
+    cluster = FakeCluster(delay)
+    cluster.load(run.iteration(start - 1) if start else None, run.state(start - 1) if start else None)
+    Trainer(args, run, cluster, Recorder(run.path, start, rollouts, tensorboard=False)).go(start)
+
+
+if __name__ == "__main__":
+    run_with_doubles(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))

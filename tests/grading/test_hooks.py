@@ -1,0 +1,278 @@
+"""The hooks, called exactly as slime calls them (stages 3 and 4)."""
+
+import asyncio
+import inspect
+import json
+import math
+import sys
+import types
+from argparse import Namespace
+from dataclasses import dataclass, field
+from enum import Enum
+
+import pytest
+from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
+
+import self_reward_rm as hooks
+from rubric_rl.errors import UserError
+from rubric_rl.evaluation.read_run import Run
+
+RUBRICS = [
+    {"criterion": "Greets.", "points": 6, "tags": ["axis:accuracy"]},
+    {"criterion": "Insults.", "points": -4, "tags": ["axis:tone"]},
+    {"criterion": "Advises.", "points": 2, "tags": ["axis:accuracy"]},
+]
+MESSAGES = [{"role": "user", "content": "hi"}]
+NAN = math.nan
+
+
+@dataclass
+class Sample:
+    """The fields of slime's Sample that the hooks touch, with its defaults."""
+
+    class Status(Enum):
+        PENDING = "pending"
+        COMPLETED = "completed"
+        TRUNCATED = "truncated"
+        ABORTED = "aborted"
+        FAILED = "failed"
+
+    index: int | None = None
+    group_index: int | None = None
+    prompt: str = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    response: str = "Hello.<|im_end|>"
+    reward: float | dict | None = None
+    weight_versions: list = field(default_factory=list)
+    remove_sample: bool = False
+    status: Status = Status.COMPLETED
+    metadata: dict = field(default_factory=dict)
+    session_id: str | None = None
+
+    def get_reward_value(self, args):
+        return self.reward if not args.reward_key else self.reward[args.reward_key]
+
+
+def sample(index: int = 0, group: int | None = 0, **changes) -> Sample:
+    metadata = {"prompt_id": f"p{group}", "messages": MESSAGES, "rubrics": RUBRICS, "theme": "t"}
+    return Sample(index=index, group_index=group, metadata=metadata, session_id=f"session-{index}", **changes)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return chat_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def args(model, tmp_path) -> Namespace:
+    """What slime's parser and --custom-config-path leave behind."""
+    ours = {"grader_retries": 1, "grader_records": str(tmp_path / "verdicts")}
+    theirs = {"sglang_router_ip": "127.0.0.1", "sglang_router_port": 1, "hf_checkpoint": model, "reward_key": None}
+    return Namespace(**theirs, **ours, partial_rollout=False, save=None, grpo_std_normalization=True)
+
+
+def reward(engine: FakeEngine, args, samples):
+    """Runs the reward hook against the engine behind the run's router address."""
+
+    async def main():
+        async with engine:
+            args.sglang_router_port = int(engine.url.rpartition(":")[2])
+            try:
+                return await hooks.reward(args, samples)
+            finally:
+                await hooks._clients[asyncio.get_running_loop()].close()
+
+    return asyncio.run(main())
+
+
+def by_answer(prompt: str) -> Say:
+    """Greets: what the answer says; insults and advises: no."""
+    return verdict("] Greets." in prompt and "Hello" in prompt)
+
+
+class TestReward:
+    def test_of_one_sample_is_a_float_with_a_record_in_memory_and_on_disk(self, args):
+        one = sample(weight_versions=["4", "5"])
+        assert reward(FakeEngine(by_answer), args, one) == 6 / 8
+        record = one.metadata["grading"]
+        assert record["verdicts"] == [True, False, False] and record["weight_version"] == "5"
+        assert list(Run(args.grader_records, every=True)) == [record]
+        assert json.loads(json.dumps(record)) == record
+
+    def test_of_a_list_is_a_list_in_its_order(self, args):
+        samples = [sample(0), sample(1, response="Go away.<|im_end|>"), sample(2, response="<think>hm")]
+        assert reward(FakeEngine(by_answer), args, samples) == [6 / 8, 0.0, 0.0]
+        assert [s.metadata["grading"]["status"] for s in samples] == ["graded", "graded", "no_answer"]
+
+    def test_under_a_reward_key_is_a_dict(self, args):
+        args.reward_key = "score"
+        assert reward(FakeEngine(by_answer), args, sample()) == {"score": 6 / 8}
+
+    def test_keeps_no_client_of_an_event_loop_that_has_ended(self, args):
+        for _ in range(3):
+            reward(FakeEngine(by_answer), args, sample())
+        assert len(hooks._clients) == 1
+
+    @pytest.mark.parametrize("reward_key", [None, "score"])
+    def test_without_metadata_or_router_is_a_number(self, reward_key):
+        bare = Namespace(reward_key=reward_key) if reward_key else Namespace()
+        value = asyncio.run(hooks.reward(bare, Sample(index=1, metadata={})))
+        assert math.isnan(value["score"] if reward_key else value)
+
+    def test_of_a_truncated_answer_is_zero_without_a_call(self, args):
+        engine = FakeEngine()
+        cut = sample(status=Sample.Status.TRUNCATED)
+        finished = sample(1, response="")
+        assert reward(engine, args, [cut, finished]) == [0.0, 0.0] and engine.bodies == []
+
+    def test_sends_each_answer_whole_to_one_engine(self, args):
+        engine = FakeEngine(by_answer)
+        unnamed = sample(1, group=None)
+        unnamed.session_id = None  # as in evaluation
+        reward(engine, args, [sample(0), unnamed])
+        keys = [headers["X-SMG-Routing-Key"] for headers in engine.headers]
+        assert sorted(keys) == ["pNone-1"] * 3 + ["session-0"] * 3
+        assert unnamed.metadata["grading"]["split"] == "eval"
+
+    def test_of_a_failing_grader_is_nan_with_its_reason(self, args):
+        one = sample()
+        assert math.isnan(reward(FakeEngine(Fail(404, "no such model")), args, one))
+        assert "no such model" in one.metadata["grading"]["error"]
+        assert list(Run(args.grader_records, every=True))[0]["score"] is None
+
+    def test_goes_to_another_grader_when_one_is_named(self, args):
+        other = FakeEngine(verdict(True))
+
+        async def main():
+            async with other:
+                args.grader_url, args.grader_api, args.grader_model = other.url + "/v1/", "openai", "judge"
+                value = await hooks.reward(args, sample())
+                await hooks._clients[asyncio.get_running_loop()].close()
+                return value
+
+        assert asyncio.run(main()) == 4 / 8
+        assert other.bodies[0]["model"] == "judge"
+
+    def test_records_go_to_the_run_when_no_folder_is_set(self, args, tmp_path):
+        args.grader_records, args.save = "", str(tmp_path / "run")
+        reward(FakeEngine(by_answer), args, sample())
+        assert len(list(Run(tmp_path / "run" / "verdicts", every=True))) == 1
+
+    @pytest.mark.parametrize(
+        "change, complaint",
+        [({"grader_mod": "direct"}, "did you mean grader_mode"), ({"partial_rollout": True}, "--partial-rollout"),
+         ({"hf_checkpoint": "/nowhere"}, "no usable tokenizer")],
+    )  # fmt: skip
+    def test_settings_that_cannot_work_are_refused(self, args, change, complaint):
+        vars(args).update(change)
+        with pytest.raises(UserError, match=complaint):
+            asyncio.run(hooks.reward(args, sample()))
+
+    def test_a_row_that_cannot_be_scored_is_named(self, args):
+        broken = sample(7)
+        broken.metadata["rubrics"] = []
+        with pytest.raises(UserError, match="sample 7, prompt_id p0: rubrics"):
+            asyncio.run(hooks.reward(args, broken))
+
+    def test_leaves_the_keys_that_slime_consumes_alone(self, args):
+        one = sample()
+        reward(FakeEngine(by_answer), args, one)
+        assert not {"raw_reward", "round_number"} & one.metadata.keys()
+
+
+def test_an_aborted_rollout_marks_the_sample_and_keeps_no_verdict(args, monkeypatch):
+    skip_pauses(monkeypatch)
+    module = types.ModuleType("slime.rollout.sglang_rollout")
+    module.GenerateState = lambda args: Namespace(aborted=True)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    engine, one = FakeEngine(Say(reason="abort")), sample()
+    assert math.isnan(reward(engine, args, one))
+    assert one.status is Sample.Status.ABORTED and "grading" not in one.metadata and engine.bodies == []
+
+
+def rewarded(*rewards, groups=None) -> list[Sample]:
+    return [sample(n, group=groups[n] if groups else 0, reward=value) for n, value in enumerate(rewards)]
+
+
+class TestPostProcess:
+    def test_normalises_each_group_over_its_graded_members(self, args):
+        samples = rewarded(0.0, 1.0, NAN, 0.2, 0.2, NAN, groups=[0, 0, 0, 1, 1, 1])
+        raw, advantages = hooks.post_process(args, samples)
+        assert advantages == pytest.approx([-0.70710578, 0.70710578, 0, 0, 0, 0], abs=1e-6)
+        assert [s.remove_sample for s in samples] == [False, False, True, False, False, True]
+        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), "the logged mean is that of the graded"
+
+    def test_reads_the_reward_key_and_the_std_switch(self, args):
+        args.reward_key, args.grpo_std_normalization = "score", False
+        _, advantages = hooks.post_process(args, rewarded({"score": 0.0}, {"score": 1.0}))
+        assert advantages == [-0.5, 0.5]
+
+    def test_keeps_what_another_filter_removed(self, args):
+        samples = rewarded(0.0, 1.0)
+        samples[0].remove_sample = True
+        hooks.post_process(args, samples)
+        assert [s.remove_sample for s in samples] == [True, False]
+
+    def test_with_nothing_graded_there_is_one_clear_error(self, args):
+        samples = rewarded(NAN, None)
+        with pytest.raises(UserError, match="no answer of this rollout could be graded: rows carry no rubrics"):
+            hooks.post_process(args, samples)
+        samples[1].metadata["grading"] = {"error": "http://h: HTTP 404"}
+        with pytest.raises(UserError, match="could be graded: http://h: HTTP 404"):
+            hooks.post_process(args, samples)
+
+
+@pytest.mark.parametrize(
+    "rewards, kept", [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)]
+)
+def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
+    assert hooks.keep_informative(args, rewarded(*rewards)) is kept
+    assert hooks.keep_informative(args, [[sample, sample] for sample in rewarded(*rewards)]) is kept  # fanned out
+
+
+def test_the_names_of_the_arguments_are_slimes():
+    for hook, names in {
+        hooks.reward: ["args", "sample"],
+        hooks.post_process: ["args", "samples"],
+        hooks.keep_informative: ["args", "samples"],
+        hooks.log_rollout: ["rollout_id", "args", "samples", "extra_metrics", "rollout_time"],
+        hooks.log_eval: ["rollout_id", "args", "data", "extra_metrics"],
+    }.items():
+        assert list(inspect.signature(hook).parameters)[: len(names)] == names
+    assert inspect.iscoroutinefunction(hooks.reward)
+
+
+class TestLogs:
+    @pytest.fixture
+    def samples(self, args) -> list[Sample]:
+        samples = [sample(0), sample(1, response="Go away."), sample(2, group=1), sample(3, group=1)]
+        for one, value in zip(samples, reward(FakeEngine(by_answer), args, samples), strict=True):
+            one.reward = value
+        return samples
+
+    def test_a_rollout_shows_the_rewards_parts_and_the_cost(self, args, samples):
+        metrics = {"rollout/other": 1}
+        assert hooks.log_rollout(0, args, samples, metrics, 1.0) is False
+        assert metrics["grading/zero_variance_groups"] == 0.5 and metrics["grading/theme/t"] == pytest.approx(4.5 / 8)
+        wanted = "axis/accuracy negative_hit unreadable ungraded no_answer truncated tokens_prefilled tokens_cached "
+        wanted += "tokens_decoded cached_share_after_first seconds_per_answer"
+        assert {f"grading/{name}" for name in wanted.split()} <= metrics.keys()
+        assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values())
+
+    @pytest.mark.parametrize("extra_metrics", [None, {}])
+    def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(self, args, samples, extra_metrics):
+        data = {"hard": {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}}
+        assert hooks.log_eval(0, args, data, extra_metrics) is False
+        assert data["hard"]["rewards"] == [0.75, 0.0]
+        if extra_metrics is None:  # slime logs the mean of each set
+            assert data["hard/grading/unreadable"]["rewards"] == [0.0]
+        else:
+            assert list(data) == ["hard"] and extra_metrics["eval/hard/grading/unreadable"] == 0.0
+
+    def test_an_evaluation_without_any_grade_has_a_mean_that_is_nan(self, args):
+        data = {"hard": {"rewards": [NAN, NAN]}}
+        hooks.log_eval(0, args, data, None)
+        assert math.isnan(sum(data["hard"]["rewards"]) / len(data["hard"]["rewards"]))
+
+    @pytest.mark.parametrize("samples", [[], [Sample(metadata=None, reward=NAN)]])
+    def test_a_rollout_without_rubrics_is_logged_all_the_same(self, args, samples):
+        assert hooks.log_rollout(0, args, samples, {}, 1.0) is False

@@ -1,0 +1,88 @@
+"""The peek command: one row graded with every step in sight (stages 3 and 4)."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from doubles.engine import Fail, FakeEngine, Say, chat_model, verdict
+
+from rubric_rl import ROOT
+from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.grading.peek import main
+from rubric_rl.jsonl import write_jsonl
+
+RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))
+ROWS = [Row(f"p{number}", ({"role": "user", "content": f"question {number}"},), RUBRIC) for number in range(2)]
+
+
+@pytest.fixture
+def peek(tmp_path):
+    """Runs the command against an engine; returns (status, standard output, standard error)."""
+    model = chat_model(tmp_path / "model")
+    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
+    (tmp_path / "grader.yaml").write_text("grader_retries: 0\ngrader_rereads: 0\n")
+
+    async def run(engine: FakeEngine, *options: str):
+        async with engine:
+            command = [
+                sys.executable,
+                "-m",
+                "rubric_rl.peek",
+                "--rows",
+                str(tmp_path / "rows.jsonl"),
+                "--url",
+                engine.url,
+            ]
+            command += ["--config", str(tmp_path / "grader.yaml"), "--tokenizer", model, "--answer", "Hello.", *options]
+            child = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            out, err = await child.communicate()
+            return child.returncode, out.decode(), err.decode()
+
+    return lambda engine, *options: asyncio.run(run(engine, *options))
+
+
+def test_shows_prompt_reply_verdicts_and_how_the_score_comes_about(peek):
+    status, out, err = peek(FakeEngine(lambda prompt: verdict("Greets" in prompt)), "--prompt-id", "p1")
+    assert (status, err) == (0, "")
+    assert "question 1" in out and '"criteria_met": true' in out and "100 in the prompt" in out
+    assert "       met     +6 of +6  Greets. Warmly." in out and "   not met     +0 of -4  Insults." in out
+    assert out.endswith("score 1.0000 = 6 of 6 points\n")
+
+
+def test_shows_what_could_not_be_read(peek):
+    status, out, _ = peek(FakeEngine(Say("Well.")))
+    assert status == 0 and "UNREADABLE" in out and "question 0" in out
+    assert "score -0.6667 = -4 of 6 points" in out
+
+
+def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
+    status, out, _ = peek(FakeEngine(Fail(400, "too long")))
+    assert (
+        status == 1
+        and "p0: ungraded" in out
+        and "no score: " in out
+        and "HTTP 400: too long" in out
+        and "nan" not in out
+    )
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (("--prompt-id", "p7"), "no row has prompt_id p7; the first one is p0"),
+        (("--rows", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (("--tokenizer", "nowhere"), "no usable tokenizer"),
+        (("--url", "ftp://x"), "grader_url must begin with http"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, complaint):
+    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
+    command = ["peek", "--rows", str(tmp_path / "rows.jsonl"), "--answer", "Hello.", "--url", "http://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", [*command, "--config", str(ROOT / "configs" / "grader.yaml"), *options])
+    status, (out, err) = main(), capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and complaint in err and err.count("\n") == 1

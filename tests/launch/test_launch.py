@@ -1,0 +1,91 @@
+"""The GPU run scripts without slime or a GPU: the command that they print, and what they refuse (all stages)."""
+
+import shlex
+
+import pytest
+from doubles.launch_world import ROOT, script
+
+from rubric_rl.launch.words import Words
+
+SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_dry_run_prints_the_command_word_by_word_without_slime(name):
+    done = script(name, "--lr", "2e-6", "--note", "two words", DRY_RUN="1", HF_CKPT_PATH="/models/a b")
+    assert done.returncode == 0 and "note: without SLIME_DIR" in done.stderr
+    words = [shlex.split(line)[0] if line else "" for line in done.stdout.splitlines()]
+    assert words[1] == "<SLIME_DIR>/train.py" and words[-4:] == ["--lr", "2e-6", "--note", "two words"]
+    assert words[words.index("--hf-checkpoint") + 1] == "/models/a b" == words[words.index("--ref-load") + 1]
+    assert words[words.index("--custom-config-path") + 1] == str(ROOT / "configs/grader.yaml")  # the job runs elsewhere
+
+
+@pytest.mark.parametrize(
+    "name, split, per_token", [("run_qwen3_8B.sh", True, False), ("run_qwen3_32B.sh", False, True)]
+)
+def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
+    default = Words(shlex.split(script(name, DRY_RUN="1").stdout)[2:])
+    assert ("colocate" in default, "calculate-per-token-loss" in default) == (not split, per_token)
+    other = Words(shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[2:])
+    assert ("colocate" in other) == split
+    experiment = (
+        "rollout-batch-size",
+        "n-samples-per-prompt",
+        "global-batch-size",
+        "lr",
+        "rollout-max-response-len",
+        "num-epoch",
+    )
+    assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
+def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
+    """Else Megatron refuses to go on with more rollouts than the run began with (tests/contracts)."""
+    words = Words(shlex.split(script(name, DRY_RUN="1", BACKEND="slime").stdout)[2:])
+    assert "override-opt-param-scheduler" in words
+
+
+def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains_and_on_kernels_for_its_heads():
+    words = Words(shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND="slime").stdout)[2:])
+    assert words.text("sglang-dtype") == "bfloat16" and "fp16" not in words
+    assert words.text("sglang-attention-backend") == "triton"
+    assert int(words.text("kv-channels")) == 32  # FlashInfer, SGLang's choice but on Hopper, has none below 64
+
+
+def test_model_flags_come_from_slimes_own_file(tmp_path):
+    models = tmp_path / "scripts" / "models"
+    models.mkdir(parents=True)
+    (models / "qwen3-8B.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
+    assert "--num-layers\n36\n" in script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path)).stdout
+
+
+def test_wandb_is_an_environment_variable_and_no_key_is_printed():
+    done = script(
+        "run_qwen3_8B.sh", DRY_RUN="1", WANDB_PROJECT="rubrics", WANDB_API_KEY="secret", SAVE_PATH="/runs/first"
+    )
+    assert "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout and "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "env, message",
+    [
+        ({}, "not set: HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR"),
+        ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate"),
+        ({"DRY_RUN": "yes"}, "DRY_RUN is 1 or 0, not yes"),  # not a run of two days
+        ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number of 1 or more, not two"),
+        ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number of 1 or more, not 0"),
+    ],
+)
+def test_what_is_missing_is_one_line(env, message):
+    done = script("run_qwen3_8B.sh", **env)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_nodes_must_be_named(tmp_path):
+    models = tmp_path / "scripts" / "models"
+    models.mkdir(parents=True)
+    (models / "qwen3-32B.sh").write_text("MODEL_ARGS=()\n")
+    paths = dict.fromkeys(("HF_CKPT_PATH", "PROMPT_DATA_PATH", "SAVE_PATH", "SLIME_DIR", "MEGATRON_DIR"), str(tmp_path))
+    done = script("run_qwen3_32B.sh", **paths)
+    assert done.returncode == 2 and "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr
