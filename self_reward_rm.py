@@ -33,17 +33,28 @@ async def reward(args, sample, **kwargs):
 
 async def _grade(args, sample) -> float:
     row = row_from_metadata(sample.metadata, f"sample {sample.index}")
-    split = "train" if sample.group_index is not None else "eval"  # slime groups training samples only
+    split = (
+        "train" if sample.group_index is not None else "eval"
+    )  # slime groups training samples only
     graders = _graders(args)
     grader, client = graders.choose(row.prompt_id, split == "train")
-    key = sample.session_id or f"{row.prompt_id}-{sample.index}"  # all criteria of an answer go to the same engine
+    key = (
+        sample.session_id or f"{row.prompt_id}-{sample.index}"
+    )  # all criteria of an answer go to the same engine
     try:
-        grading = await grade(client, row, sample.response, sample.prompt, sample.status.value == "truncated", key)
+        grading = await grade(
+            client, row, sample.response, sample.prompt, sample.status.value == "truncated", key
+        )
     except Aborted:
         sample.status = type(sample.status).ABORTED  # so that nobody trains on it
         return math.nan
     version = (sample.weight_versions or grading.weight_versions or ["none"])[-1]
-    record = grading.record() | {"split": split, "index": sample.index, "weight_version": version, "grader": grader}
+    record = grading.record() | {
+        "split": split,
+        "index": sample.index,
+        "weight_version": version,
+        "grader": grader,
+    }
     sample.metadata["grading"] = record
     if graders.records:
         append_record(graders.records, record)
@@ -74,7 +85,10 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
     """
     rewards = _rewards(args, samples)
     if not (known := graded(rewards)):
-        reason = next((record["error"] for record in _gradings(samples) if record["error"]), "rows carry no rubrics")
+        reason = next(
+            (record["error"] for record in _gradings(samples) if record["error"]),
+            "rows carry no rubrics",
+        )
         raise UserError(f"no answer of this rollout could be graded: {reason}")
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
@@ -91,8 +105,12 @@ def keep_informative(args, samples, **kwargs) -> bool:
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """Adds the reward's parts and the grading's cost to the metrics as `grading/...`; False keeps the default log."""
     metrics = grading_metrics(_gradings(samples))
-    metrics["zero_variance_groups"] = flat_share(_rewards(args, samples), [s.group_index for s in samples])
-    if extra_metrics is not None:  # slime has none when it replays a stored rollout, and then logs nothing
+    metrics["zero_variance_groups"] = flat_share(
+        _rewards(args, samples), [s.group_index for s in samples]
+    )
+    if (
+        extra_metrics is not None
+    ):  # slime has none when it replays a stored rollout, and then logs nothing
         extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
     return False
 
@@ -102,7 +120,9 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     for name, result in list(data.items()):
         result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
         for key, value in grading_metrics(_gradings(result.get("samples") or [])).items():
-            if extra_metrics is None:  # slime passes none: each metric goes in as a data set with one reward
+            if (
+                extra_metrics is None
+            ):  # slime passes none: each metric goes in as a data set with one reward
                 data[f"{name}/grading/{key}"] = {"rewards": [value]}
             else:
                 extra_metrics[f"eval/{name}/grading/{key}"] = value
@@ -113,7 +133,10 @@ def _rewards(args, samples) -> list[float]:
     key = getattr(args, "reward_key", None)
     # a custom generate function may return several samples for one
     flat = (one for each in samples for one in (each if isinstance(each, list) else [each]))
-    values = (sample.reward[key] if key and sample.reward is not None else sample.reward for sample in flat)
+    values = (
+        sample.reward[key] if key and sample.reward is not None else sample.reward
+        for sample in flat
+    )
     return [math.nan if value is None else value for value in values]
 
 

@@ -20,7 +20,9 @@ def read_jsonl_offsets(
     """
     path, end = Path(path), 0
     if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path, or make rows with data_preprocess.py")
+        raise DataError(
+            f"{path}: no such file; check the path, or make rows with data_preprocess.py"
+        )
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             offset, end = end, end + len(line)
@@ -28,7 +30,10 @@ def read_jsonl_offsets(
                 continue
             try:
                 value = json.loads(line.decode())
-            except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
                 message = f"{path}:{number}: broken JSON ({getattr(error, 'msg', error)}); make or restore the file"
                 if refused is None:
                     raise DataError(message) from None
@@ -47,7 +52,9 @@ def json_line(item: Mapping) -> bytes:
 
     A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
-    return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+    return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"
+    )
 
 
 def append_line(file, item: Mapping) -> None:

@@ -23,9 +23,14 @@ class Shape:
     @property
     def parameters(self) -> int:
         """Embedding and output matrix; per layer query, output, key and value projection, three of the MLP, norms."""
-        attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.groups * self.head_dim
+        attention = (
+            2 * self.hidden * self.heads * self.head_dim
+            + 2 * self.hidden * self.groups * self.head_dim
+        )
         layer = attention + 3 * self.hidden * self.ffn + 2 * self.hidden + 2 * self.head_dim
-        return self.vocab * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+        return (
+            self.vocab * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+        )
 
     @property
     def kv_bytes(self) -> int:
@@ -56,7 +61,9 @@ def read_config(folder: str | Path) -> dict:
             raise ValueError("not a JSON object")
         return config
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no Qwen3 configuration ({error}); set HF_CKPT_PATH to a checkpoint") from None
+        raise UserError(
+            f"{path}: no Qwen3 configuration ({error}); set HF_CKPT_PATH to a checkpoint"
+        ) from None
 
 
 def read_network(folder: str | Path) -> Network:
@@ -71,7 +78,9 @@ def read_network(folder: str | Path) -> Network:
             max_positions=config["max_position_embeddings"], init_std=config.get("initializer_range", 0.02),
         )  # fmt: skip
     except KeyError as error:
-        raise UserError(f"{folder}/config.json: the field {error} is missing; get the checkpoint again") from None
+        raise UserError(
+            f"{folder}/config.json: the field {error} is missing; get the checkpoint again"
+        ) from None
 
 
 def read_trainable_network(hf_dir: str | Path) -> Network:
@@ -83,7 +92,9 @@ def read_trainable_network(hf_dir: str | Path) -> Network:
     path, config = Path(hf_dir) / "config.json", read_config(hf_dir)
     if config.get("model_type") != "qwen3" or config.get("architectures") != ["Qwen3ForCausalLM"]:
         found = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')!r}"
-        raise UserError(f"{path}: not a Qwen3ForCausalLM checkpoint ({found}); the CPU trainer takes dense Qwen3 only")
+        raise UserError(
+            f"{path}: not a Qwen3ForCausalLM checkpoint ({found}); the CPU trainer takes dense Qwen3 only"
+        )
     rope = config.get("rope_parameters") or {}
     unsupported = {
         "rope_scaling": config.get("rope_scaling") is not None,
@@ -98,5 +109,7 @@ def read_trainable_network(hf_dir: str | Path) -> Network:
     }
     named = [name for name, present in unsupported.items() if present]
     if named:
-        raise UserError(f"{path}: the CPU trainer does not support {', '.join(named)}; use a plain Qwen3 checkpoint")
+        raise UserError(
+            f"{path}: the CPU trainer does not support {', '.join(named)}; use a plain Qwen3 checkpoint"
+        )
     return read_network(hf_dir)

@@ -22,7 +22,9 @@ class Progress:
     """A progress bar over criteria, and the number of failures in a row."""
 
     def __init__(self, total: int, give_up_after: int):
-        self.bar = tqdm(total=total, unit="criteria", smoothing=0.05, dynamic_ncols=True, **bar_pace())
+        self.bar = tqdm(
+            total=total, unit="criteria", smoothing=0.05, dynamic_ncols=True, **bar_pace()
+        )
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
     def skip(self, count: int) -> None:

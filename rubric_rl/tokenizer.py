@@ -20,19 +20,31 @@ class ChatTemplate:
         """Raises UserError when the folder holds no tokenizer.json or no chat template."""
         folder = Path(folder)
         try:
-            self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
-            self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            self._tokenizer = Tokenizer.from_str(
+                (folder / "tokenizer.json").read_text(encoding="utf-8")
+            )
+            self._config = json.loads(
+                (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+            )
         except Exception as error:  # tokenizers raises nothing more specific
             hint = "name the local folder of a chat model as tokenizer"
             raise UserError(f"{folder}: no usable tokenizer ({error}); {hint}") from None
         file = folder / "chat_template.jinja"
-        source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
+        source = (
+            file.read_text(encoding="utf-8")
+            if file.is_file()
+            else self._config.get("chat_template")
+        )
         if not isinstance(source, str):
             raise UserError(f"{folder}: no chat template; name the local folder of a chat model")
         # The environment in which transformers renders chat templates.
         extensions = ["jinja2.ext.loopcontrols"]
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=extensions
+        )
+        environment.filters["tojson"] = lambda value, **options: json.dumps(
+            value, ensure_ascii=False, **options
+        )
         environment.globals["raise_exception"] = _raise
         try:
             self._template = environment.from_string(source)
@@ -46,14 +58,18 @@ class ChatTemplate:
             return self._template.render(messages=messages, **options) + opening
         except jinja2.TemplateError as error:
             hint = "name another chat model as tokenizer"
-            raise UserError(f"the chat template refuses the grader's turn: {error}; {hint}") from None
+            raise UserError(
+                f"the chat template refuses the grader's turn: {error}; {hint}"
+            ) from None
 
     def token_id(self, text: str) -> int:
         """The id of `text` as one token; raises UserError when it is not one."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if len(ids) != 1:
             found = f"this tokenizer makes {len(ids)}"
-            raise UserError(f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain")
+            raise UserError(
+                f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain"
+            )
         return ids[0]
 
     def count(self, text: str) -> int:
@@ -63,7 +79,11 @@ class ChatTemplate:
     def _special(self) -> dict[str, str]:
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {name: self._config.get(name) for name in names}
-        return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items() if token}
+        return {
+            name: token["content"] if isinstance(token, dict) else token
+            for name, token in tokens.items()
+            if token
+        }
 
 
 def _raise(message: str):

@@ -19,7 +19,12 @@ SHIPPED = ROOT / "rubric_rl" / "tiny" / "model"
 
 def pytest_collection_modifyitems(items):
     """Fast tests first, so that a slip shows before the servers start."""
-    items.sort(key=lambda item: (bool(item.get_closest_marker("stack")), bool(item.get_closest_marker("slow"))))
+    items.sort(
+        key=lambda item: (
+            bool(item.get_closest_marker("stack")),
+            bool(item.get_closest_marker("slow")),
+        )
+    )
 
 
 def make_random_qwen3(path: Path, seed: int = 0) -> Path:
@@ -32,12 +37,18 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    words = ["the patient has a fever and should rest , drink water and see a doctor", *[" true", " false"] * 9]
+    words = [
+        "the patient has a fever and should rest , drink water and see a doctor",
+        *[" true", " false"] * 9,
+    ]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        words,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet),
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -45,7 +56,11 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
     tokenizer.save_pretrained(path)
     torch.manual_seed(seed)
     shape = dict(
-        hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
     )
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -78,7 +93,9 @@ def make_other_weights(model_dir: Path, path: Path, noise: float = 0.5) -> Path:
         weights = load_file(file)
         for name, weight in weights.items():
             if weight.dim() > 1:
-                weights[name] = weight + noise * weight.float().std().to(weight.dtype) * torch.randn_like(weight)
+                weights[name] = weight + noise * weight.float().std().to(
+                    weight.dtype
+                ) * torch.randn_like(weight)
         save_file(weights, file, metadata={"format": "pt"})
     return path
 
@@ -99,7 +116,9 @@ def other_weights():
 def tiny_model(tmp_path_factory) -> Path:
     """The shipped tiny checkpoint, or a random one as long as there is none."""
     return (
-        SHIPPED if (SHIPPED / "config.json").is_file() else make_random_qwen3(tmp_path_factory.mktemp("random-qwen3"))
+        SHIPPED
+        if (SHIPPED / "config.json").is_file()
+        else make_random_qwen3(tmp_path_factory.mktemp("random-qwen3"))
     )
 
 

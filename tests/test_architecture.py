@@ -15,12 +15,28 @@ from rubric_rl import ROOT
 LIBRARY = ROOT / "rubric_rl"
 # A folder may import those to its left; the ground is what stands in rubric_rl/ itself.
 FOLDERS = ("data", "grading", "evaluation", "report", "launch", "cpu", "tiny")
-LIGHT = ("data", "grading", "evaluation", "report", "launch")  # load no torch, ray, megatron, sglang or slime
-HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router", "transformers"}  # none is needed to grade
+LIGHT = (
+    "data",
+    "grading",
+    "evaluation",
+    "report",
+    "launch",
+)  # load no torch, ray, megatron, sglang or slime
+HEAVY = {
+    "slime",
+    "torch",
+    "ray",
+    "megatron",
+    "sglang",
+    "sglang_router",
+    "transformers",
+}  # none is needed to grade
 HOOKS = ROOT / "self_reward_rm.py"
 THIN = [HOOKS, ROOT / "data_preprocess.py"]
 LIBRARY_WITHOUT_STACK = sorted(
-    path for part in ("*.py", *(f"{folder}/**/*.py" for folder in LIGHT)) for path in LIBRARY.glob(part)
+    path
+    for part in ("*.py", *(f"{folder}/**/*.py" for folder in LIGHT))
+    for path in LIBRARY.glob(part)
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.stem != "__init__") + THIN
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -59,14 +75,20 @@ def imports(path: Path) -> Iterator[str]:
 
 def own_imports(path: Path) -> set[str]:
     """The modules of rubric_rl, or its folders, that a file imports."""
-    return {parts[1] for parts in (dotted.split(".") for dotted in imports(path)) if parts[0] == "rubric_rl"}
+    return {
+        parts[1]
+        for parts in (dotted.split(".") for dotted in imports(path))
+        if parts[0] == "rubric_rl"
+    }
 
 
 @cache
 def defined(path: Path) -> set[str]:
     """Every name that a module imports, assigns or defines."""
     nodes = list(ast.walk(tree(path)))
-    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     return stored | {getattr(node, "asname", None) or getattr(node, "name", "") for node in nodes}
 
 
@@ -98,7 +120,9 @@ class TestImports:
             "    importlib.import_module(name)\n"
             f"    assert not {HEAVY!r} & sys.modules.keys(), name\n"
         )
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
 
     @each(MODULES + TESTS)
@@ -120,7 +144,11 @@ class TestSizes:
 
     @each(MODULES)
     def test_no_function_is_long(self, path):
-        functions = [n for n in ast.walk(tree(path)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        functions = [
+            n
+            for n in ast.walk(tree(path))
+            if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
         assert [f.name for f in functions if f.end_lineno - f.lineno >= 80] == []
 
     @each(TESTS)
@@ -133,7 +161,11 @@ class TestSizes:
 
     def test_no_line_is_wide(self):
         paths = [*LIBRARY.rglob("*.py"), *THIN, *TESTS, *SHELLS]
-        lines = ((path, *pair) for path in paths for pair in enumerate(path.read_text("utf-8").split("\n"), 1))
+        lines = (
+            (path, *pair)
+            for path in paths
+            for pair in enumerate(path.read_text("utf-8").split("\n"), 1)
+        )
         assert [f"{name(path)}:{number}" for path, number, line in lines if len(line) > 120] == []
 
 
@@ -145,7 +177,11 @@ class TestOpenings:
 
     @each(SHELLS)
     def test_a_shell_script_stops_at_its_first_failure(self, path):
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        lines = [
+            line
+            for line in path.read_text().splitlines()
+            if line.strip() and not line.startswith("#")
+        ]
         sourced = not path.read_text().startswith("#!")  # by a script that has set it
         assert sourced or lines[0] == "set -euo pipefail"
 
@@ -163,5 +199,7 @@ class TestHouse:
 
     @each([path for path in MODULES + TESTS + SHELLS if path != Path(__file__)])
     def test_only_own_processes_are_ended(self, path):
-        text = code(path) if path.suffix == ".py" else re.sub(r"(?m)(^|\s)#.*$", "", path.read_text())
+        text = (
+            code(path) if path.suffix == ".py" else re.sub(r"(?m)(^|\s)#.*$", "", path.read_text())
+        )
         assert not re.search(r"\b(pkill|killall)\b|\bray\W+stop\b", text)

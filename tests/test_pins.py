@@ -13,7 +13,11 @@ PINS = ROOT / "scripts" / "cpu"
 
 def pins(name: str) -> dict[str, str]:
     lines = (PINS / name).read_text().splitlines()
-    found = [re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?==(\S+)", line) for line in lines if line and line[0] != "#"]
+    found = [
+        re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?==(\S+)", line)
+        for line in lines
+        if line and line[0] != "#"
+    ]
     return {canonicalize_name(match[1]): match[2] for match in found}
 
 
@@ -32,13 +36,18 @@ def brought_along(names: set[str]) -> set[str]:
 
 
 def test_every_line_is_an_exact_version_and_stands_once():
-    requirements, constraints = pins("requirements.txt"), pins("constraints.txt")  # a line without == fails here
+    requirements, constraints = (
+        pins("requirements.txt"),
+        pins("constraints.txt"),
+    )  # a line without == fails here
     assert not requirements.keys() & constraints.keys()
 
 
 def test_what_the_named_packages_bring_along_is_pinned_too():
     requirements = pins("requirements.txt")
-    assert brought_along(requirements.keys()) <= requirements.keys() | pins("constraints.txt").keys()
+    assert (
+        brought_along(requirements.keys()) <= requirements.keys() | pins("constraints.txt").keys()
+    )
 
 
 def test_the_environment_has_the_pinned_versions():

@@ -38,10 +38,20 @@ class Actor:
     batch (DP). When a rank dies, the others raise at once; when it raises, after `distributed_timeout_minutes`.
     """
 
-    def __init__(self, args: Namespace, rank: int, world_size: int, master_addr: str, master_port: int):
+    def __init__(
+        self, args: Namespace, rank: int, world_size: int, master_addr: str, master_port: int
+    ):
         self.args, self.rank = args, rank
         tp = args.tensor_model_parallel_size
-        init_parallel(rank, world_size, master_addr, master_port, tp, args.seed, args.distributed_timeout_minutes)
+        init_parallel(
+            rank,
+            world_size,
+            master_addr,
+            master_port,
+            tp,
+            args.seed,
+            args.distributed_timeout_minutes,
+        )
         self.reference = None
 
     def load(self, hf_dir: str, checkpoint_dir: str | None = None) -> None:
@@ -56,7 +66,9 @@ class Actor:
         if self.args.use_kl_loss:
             self.reference = self._load_reference()
         with cpu_device():
-            self.ddp = DistributedDataParallel(self.model.config, DistributedDataParallelConfig(), self.model)
+            self.ddp = DistributedDataParallel(
+                self.model.config, DistributedDataParallelConfig(), self.model
+            )
         self.optimizer = build_optimizer(self.args, self.model)
         self.scheduler = build_scheduler(self.args, self.optimizer)
         if checkpoint_dir is not None:
@@ -67,7 +79,9 @@ class Actor:
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
         if read_trainable_network(source) != self.shape:
-            raise UserError(f"{source}: config.json differs from {self.hf_dir}; the reference must be the same network")
+            raise UserError(
+                f"{source}: config.json differs from {self.hf_dir}; the reference must be the same network"
+            )
         reference = build_model(self.shape).requires_grad_(False)
         load_hf(reference, source, self.shape)
         return reference
@@ -82,13 +96,17 @@ class Actor:
             TrainingError: when the loss or a gradient is not finite; that step changes nothing.
         """
         if self.args.use_rollout_logprobs and not train_data.get("rollout_log_probs"):
-            raise UserError("use_rollout_logprobs: the rollout brought no log-probabilities; leave the flag out")
+            raise UserError(
+                "use_rollout_logprobs: the rollout brought no log-probabilities; leave the flag out"
+            )
         rank, size = mpu.get_data_parallel_rank(), mpu.get_data_parallel_world_size()
         steps = plan(self.args, train_data, rank, size)
         for batch in (batch for step in steps for batch in step):
             if self.reference is not None:
                 batch.ref_log_probs = self._log_probs(self.reference, batch)
-            if len(steps) > 1 and not self.args.use_rollout_logprobs:  # after one step the policy has moved on
+            if (
+                len(steps) > 1 and not self.args.use_rollout_logprobs
+            ):  # after one step the policy has moved on
                 batch.old_log_probs = self._log_probs(self.model, batch)
         totals: Counter = Counter()
         for number, step in enumerate(steps):
@@ -108,8 +126,12 @@ class Actor:
         self.ddp.zero_grad_buffer()
         sums: Counter = Counter()
         for batch in batches:
-            logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
-            values = token_log_probs(logits, batch.targets, self.args.rollout_temperature, self.args.entropy_coef != 0)
+            logits = response_logits(
+                self.model, self.shape, batch.inputs, batch.rows, batch.columns
+            )
+            values = token_log_probs(
+                logits, batch.targets, self.args.rollout_temperature, self.args.entropy_coef != 0
+            )
             loss, metrics = grpo_loss(self.args, batch, *values)
             with cpu_device():
                 loss.backward()
@@ -120,7 +142,9 @@ class Actor:
         sums = self._sum_over_dp(sums)
         if not math.isfinite(grad_norm) or not math.isfinite(sums["loss"]):
             found = f"loss {sums['loss']}, gradient norm {grad_norm}"
-            raise TrainingError(f"{where}: {found}; resume from the last checkpoint with a lower lr")
+            raise TrainingError(
+                f"{where}: {found}; resume from the last checkpoint with a lower lr"
+            )
         for parameter in self.model.parameters():
             parameter.grad = parameter.main_grad
         self.optimizer.step()
@@ -155,7 +179,9 @@ class Actor:
         if mpu.get_data_parallel_rank() == 0:
             state = {
                 "tensor_model_parallel_size": self.args.tensor_model_parallel_size,
-                "model": {name: parameter.detach() for name, parameter in self.model.named_parameters()},
+                "model": {
+                    name: parameter.detach() for name, parameter in self.model.named_parameters()
+                },
                 "optimizer": self.optimizer.state_dict()["state"],
                 "scheduler": self.scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
@@ -178,10 +204,16 @@ class Actor:
         state = torch.load(file, weights_only=True)
         saved, wanted = state["tensor_model_parallel_size"], self.args.tensor_model_parallel_size
         if saved != wanted:
-            raise UserError(f"{file}: was saved with tensor_model_parallel_size {saved}, not {wanted}; use {saved}")
+            raise UserError(
+                f"{file}: was saved with tensor_model_parallel_size {saved}, not {wanted}; use {saved}"
+            )
         parameters = dict(self.model.named_parameters())
-        if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state["model"].items()}:
-            raise UserError(f"{file}: was saved for another network than {self.hf_dir}; start a new run directory")
+        if {n: p.shape for n, p in parameters.items()} != {
+            n: p.shape for n, p in state["model"].items()
+        }:
+            raise UserError(
+                f"{file}: was saved for another network than {self.hf_dir}; start a new run directory"
+            )
         for name, parameter in parameters.items():
             parameter.copy_(state["model"][name])
         groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones

@@ -22,11 +22,17 @@ def check(args) -> None:
     for row in read_slice(args.prompt_data):
         if row.prompt_id in held_out:
             where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {held_out[row.prompt_id]}"
-            raise UserError(f"{where}: training on the evaluation; make the rows again with data_preprocess.py")
+            raise UserError(
+                f"{where}: training on the evaluation; make the rows again with data_preprocess.py"
+            )
     world = args.actor_num_nodes * args.actor_num_gpus_per_node
-    weights = 4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9  # GB: everything here is fp32
+    weights = (
+        4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9
+    )  # GB: everything here is fp32
     engines = args.rollout_num_gpus * (ENGINE_GB + weights)
-    actors = world * (ACTOR_GB + 4 * weights / args.tensor_model_parallel_size)  # gradients and two moments as well
+    actors = world * (
+        ACTOR_GB + 4 * weights / args.tensor_model_parallel_size
+    )  # gradients and two moments as well
     require_memory(BASE_GB + engines + actors, f"this run of {args.hf_checkpoint}")
     if args.sglang_router_port is not None:
         require_port(args.sglang_router_port, "router (--sglang-router-port)")

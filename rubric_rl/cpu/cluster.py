@@ -11,7 +11,14 @@ import ray
 
 from rubric_rl import ROOT
 from rubric_rl.cpu import ray_head
-from rubric_rl.cpu.engine import HOST, free_port, start_engine, start_router, update_weights, wait_healthy
+from rubric_rl.cpu.engine import (
+    HOST,
+    free_port,
+    start_engine,
+    start_router,
+    update_weights,
+    wait_healthy,
+)
 from rubric_rl.cpu.recorder import Bar
 from rubric_rl.cpu.rollout_manager import RolloutManager
 
@@ -57,19 +64,29 @@ class Cluster:
         """
         os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        )
         with Bar("starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part") as bar:
             ports = [free_port() for _ in range(self.args.rollout_num_gpus)]
             engines = [start_engine(self.args.hf_checkpoint, port, self.logs) for port in ports]
             self.children += engines
             self._start_ray()
             bar.at(1)
-            self.manager = ray.remote(RolloutManager).options(num_cpus=0, max_concurrency=2).remote(self.args)
+            self.manager = (
+                ray.remote(RolloutManager).options(num_cpus=0, max_concurrency=2).remote(self.args)
+            )
             if self.args.num_rollout is None:  # the learning rate's schedule needs it
                 (prompts,) = self.wait([self.manager.prompts.remote()])
-                self.args.num_rollout = self.args.num_epoch * (prompts // self.args.rollout_batch_size)
+                self.args.num_rollout = self.args.num_epoch * (
+                    prompts // self.args.rollout_batch_size
+                )
             loading = self._start_actors(initial, checkpoint)
-            self.wait([self.manager.prompts.remote()] if state is None else [self.manager.restore.remote(state)])
+            self.wait(
+                [self.manager.prompts.remote()]
+                if state is None
+                else [self.manager.restore.remote(state)]
+            )
             bar.at(2)
             self.wait(loading)
             bar.at(3)
@@ -78,7 +95,9 @@ class Cluster:
                 wait_healthy(url, engine)
                 bar.at(number)
             port = self.args.sglang_router_port or free_port()
-            self.children.append(start_router(self.engine_urls, port, self.logs, self.args.router_policy))
+            self.children.append(
+                start_router(self.engine_urls, port, self.logs, self.args.router_policy)
+            )
             self.wait([self.manager.connect.remote(port, self.engine_urls)])
 
     def _start_ray(self) -> None:
@@ -95,7 +114,10 @@ class Cluster:
         port = free_port()
         actor = ray.remote(TrainingActor).options(num_cpus=0)
         self.actors = [actor.remote(self.args, rank, world, HOST, port) for rank in range(world)]
-        return [actor.call.remote("load", initial, checkpoint and str(checkpoint)) for actor in self.actors]
+        return [
+            actor.call.remote("load", initial, checkpoint and str(checkpoint))
+            for actor in self.actors
+        ]
 
     def wait(self, references: list, poll: Callable[[], None] = lambda: None) -> list:
         """The results of Ray calls; meanwhile calls `poll` four times a second, and raises when a server has died."""
@@ -110,7 +132,9 @@ class Cluster:
 
     def sync(self, version: str) -> None:
         """Loads the actors' weights into every engine, as weight version `version`."""
-        self.wait([actor.call.remote("export_hf", str(self.sync_directory)) for actor in self.actors])
+        self.wait(
+            [actor.call.remote("export_hf", str(self.sync_directory)) for actor in self.actors]
+        )
         update_weights(self.engine_urls, self.sync_directory, version)
 
     def watch(self, reference, bar: Bar, note: Callable[[dict], None]) -> None:

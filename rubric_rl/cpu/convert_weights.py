@@ -29,7 +29,10 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 def name_map(shape: Shape) -> dict[str, tuple[str, ...]]:
     """Megatron parameter name -> the Hugging Face tensors that it is made of."""
-    names = {"embedding.word_embeddings.weight": (EMBEDDING,), "decoder.final_layernorm.weight": ("model.norm.weight",)}
+    names = {
+        "embedding.word_embeddings.weight": (EMBEDDING,),
+        "decoder.final_layernorm.weight": ("model.norm.weight",),
+    }
     if not shape.tied:
         names["output_layer.weight"] = (HEAD,)
     for layer in range(shape.layers):
@@ -37,7 +40,9 @@ def name_map(shape: Shape) -> dict[str, tuple[str, ...]]:
         attention, mlp = hf + "self_attn.", hf + "mlp."
         names |= {
             ours + "input_layernorm.weight": (hf + "input_layernorm.weight",),
-            ours + "self_attention.linear_qkv.weight": tuple(f"{attention}{x}_proj.weight" for x in "qkv"),
+            ours + "self_attention.linear_qkv.weight": tuple(
+                f"{attention}{x}_proj.weight" for x in "qkv"
+            ),
             ours + "self_attention.q_layernorm.weight": (attention + "q_norm.weight",),
             ours + "self_attention.k_layernorm.weight": (attention + "k_norm.weight",),
             ours + "self_attention.linear_proj.weight": (attention + "o_proj.weight",),
@@ -55,7 +60,10 @@ def hf_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     sizes = {EMBEDDING: vocabulary, HEAD: vocabulary, "model.norm.weight": (shape.hidden,)}
     for layer in range(shape.layers):
         hf = f"model.layers.{layer}."
-        sizes |= {hf + name: (shape.hidden,) for name in ("input_layernorm.weight", "post_attention_layernorm.weight")}
+        sizes |= {
+            hf + name: (shape.hidden,)
+            for name in ("input_layernorm.weight", "post_attention_layernorm.weight")
+        }
         sizes |= {hf + f"self_attn.{x}_norm.weight": (shape.head_dim,) for x in "qk"}
         sizes[hf + "self_attn.q_proj.weight"] = (heads, shape.hidden)
         sizes |= {hf + f"self_attn.{x}_proj.weight": (groups, shape.hidden) for x in "kv"}
@@ -73,25 +81,37 @@ def read_hf(hf_dir: str | Path, shape: Shape) -> dict[str, torch.Tensor]:
     """
     files = sorted(Path(hf_dir).glob("*.safetensors"))
     if not files:
-        raise UserError(f"{hf_dir}: holds no *.safetensors file; give a Hugging Face checkpoint in safetensors format")
+        raise UserError(
+            f"{hf_dir}: holds no *.safetensors file; give a Hugging Face checkpoint in safetensors format"
+        )
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: cannot be read ({error}); copy the checkpoint again") from None
+            raise UserError(
+                f"{file}: cannot be read ({error}); copy the checkpoint again"
+            ) from None
     expected = hf_shapes(shape)
     for name, tensor in tensors.items():
         if name not in expected:
-            raise UserError(f"{hf_dir}: the tensor {name} is not part of a Qwen3ForCausalLM with this config.json")
+            raise UserError(
+                f"{hf_dir}: the tensor {name} is not part of a Qwen3ForCausalLM with this config.json"
+            )
         if tuple(tensor.shape) != expected[name] or tensor.dtype not in DTYPES:
             found = f"{tensor.dtype} {tuple(tensor.shape)}"
-            raise UserError(f"{hf_dir}: the tensor {name} is {found}, config.json asks for floats {expected[name]}")
+            raise UserError(
+                f"{hf_dir}: the tensor {name} is {found}, config.json asks for floats {expected[name]}"
+            )
     missing = sorted(expected.keys() - tensors.keys() - ({HEAD} if shape.tied else set()))
     if missing:
-        raise UserError(f"{hf_dir}: the tensor {missing[0]} is missing ({len(missing)} in all); copy it again")
+        raise UserError(
+            f"{hf_dir}: the tensor {missing[0]} is missing ({len(missing)} in all); copy it again"
+        )
     if shape.tied and HEAD in tensors and not torch.equal(tensors[HEAD], tensors[EMBEDDING]):
-        raise UserError(f"{hf_dir}: {HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings")
+        raise UserError(
+            f"{hf_dir}: {HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings"
+        )
     return tensors
 
 
@@ -99,7 +119,11 @@ def shard(name: str, parts: list[torch.Tensor], shape: Shape, tp: int, rank: int
     """The piece of Megatron parameter `name` that TP rank `rank` of `tp` holds, from its Hugging Face tensors."""
     whole = parts[0]
     if name.endswith("linear_qkv.weight"):  # per key/value head: its queries, its key, its value
-        return torch.cat([x.unflatten(0, (shape.groups, -1)) for x in parts], dim=1).chunk(tp)[rank].flatten(0, 1)
+        return (
+            torch.cat([x.unflatten(0, (shape.groups, -1)) for x in parts], dim=1)
+            .chunk(tp)[rank]
+            .flatten(0, 1)
+        )
     if name.endswith("linear_fc1.weight"):  # each rank: its share of gate, then its share of up
         return torch.cat([x.chunk(tp)[rank] for x in parts])
     if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
@@ -115,7 +139,10 @@ def unshard(name: str, pieces: list[torch.Tensor], shape: Shape) -> list[torch.T
     if name.endswith("linear_qkv.weight"):
         per_group = torch.cat(pieces).unflatten(0, (shape.groups, -1))
         queries = shape.heads // shape.groups * shape.head_dim
-        return [x.flatten(0, 1) for x in per_group.split([queries, shape.head_dim, shape.head_dim], dim=1)]
+        return [
+            x.flatten(0, 1)
+            for x in per_group.split([queries, shape.head_dim, shape.head_dim], dim=1)
+        ]
     if name.endswith("linear_fc1.weight"):
         return [torch.cat(half) for half in zip(*(piece.chunk(2) for piece in pieces), strict=True)]
     if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
@@ -132,7 +159,9 @@ def load_hf(model: torch.nn.Module, hf_dir: str | Path, shape: Shape) -> dict[st
     tp, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
     names, parameters = name_map(shape), dict(model.named_parameters())
     if names.keys() != parameters.keys():
-        raise RuntimeError(f"the model and the name map differ in {sorted(names.keys() ^ parameters.keys())}")
+        raise RuntimeError(
+            f"the model and the name map differ in {sorted(names.keys() ^ parameters.keys())}"
+        )
     for name, parameter in parameters.items():
         parts = [tensors[part].float() for part in names[name]]
         parameter.copy_(shard(name, parts, shape, tp, rank))
@@ -140,7 +169,9 @@ def load_hf(model: torch.nn.Module, hf_dir: str | Path, shape: Shape) -> dict[st
 
 
 @torch.no_grad()
-def gather_hf(model: torch.nn.Module, shape: Shape, dtypes: dict[str, torch.dtype]) -> dict[str, torch.Tensor]:
+def gather_hf(
+    model: torch.nn.Module, shape: Shape, dtypes: dict[str, torch.dtype]
+) -> dict[str, torch.Tensor]:
     """The checkpoint's tensors from the shards of all TP ranks (a collective call of one TP group)."""
     group = mpu.get_tensor_model_parallel_group()
     parameters, tensors = dict(model.named_parameters()), {}
@@ -154,7 +185,9 @@ def gather_hf(model: torch.nn.Module, shape: Shape, dtypes: dict[str, torch.dtyp
     return {name: tensor.to(dtypes[name]).contiguous() for name, tensor in tensors.items()}
 
 
-def write_hf(tensors: dict[str, torch.Tensor], source_dir: str | Path, target_dir: str | Path) -> None:
+def write_hf(
+    tensors: dict[str, torch.Tensor], source_dir: str | Path, target_dir: str | Path
+) -> None:
     """Writes a complete checkpoint directory, config and tokenizer files from `source_dir`, that appears whole or not.
 
     An existing directory is moved aside first: for an instant there is none, but never a half-written one.

@@ -18,7 +18,9 @@ from rubric_rl.errors import UserError
 
 HOST = "127.0.0.1"
 COMPAT = Path(__file__).parent / "compat"
-ENGINE_GB = 2.0  # one engine is three processes of half a gigabyte (nearly all imports) and its KV cache
+ENGINE_GB = (
+    2.0  # one engine is three processes of half a gigabyte (nearly all imports) and its KV cache
+)
 ROUTER_MAIN = """
 import json, sys
 from sglang_router.router import Router
@@ -34,7 +36,9 @@ ROUTER_KNOBS = {
     "disable_retries": True,  # the client retries, where attempts are counted
     "disable_circuit_breaker": True,  # it counts HTTP 400: ten bad requests would shut out a good engine
 }
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+_OPENER = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # loopback never goes through a proxy
 
 
 def free_port() -> int:
@@ -52,7 +56,9 @@ def free_port() -> int:
 def require_port(port: int, what: str) -> None:
     """Raises UserError when `port` is taken."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: a port in TIME_WAIT is free
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as problem:
@@ -65,9 +71,13 @@ def available_gb() -> float:
     """Memory that new processes may take, in GB: what the machine has free, or less under a control group's limit."""
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+    if (group / "memory.max").exists() and (
+        limit := (group / "memory.max").read_text().strip()
+    ) != "max":
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])  # file cache gives way
+        used = int((group / "memory.current").read_text()) - int(
+            stat["inactive_file"]
+        )  # file cache gives way
         free = min(free, int(limit) - used)
     return free / 1e9
 
@@ -76,7 +86,9 @@ def require_memory(gigabytes: float, what: str) -> None:
     """Raises UserError when less than `gigabytes` is available."""
     if (free := available_gb()) < gigabytes:
         numbers = f"about {gigabytes:.1f} GB needed, {free:.1f} GB available"
-        raise UserError(f"too little memory for {what}: {numbers}; end other programs, or name a smaller model")
+        raise UserError(
+            f"too little memory for {what}: {numbers}; end other programs, or name a smaller model"
+        )
 
 
 def request(url: str, payload: dict | None = None, timeout: float = 60.0):
@@ -90,14 +102,20 @@ def request(url: str, payload: dict | None = None, timeout: float = 60.0):
         with _OPENER.open(call, timeout=timeout) as answer:
             body = answer.read().decode()
     except urllib.error.HTTPError as problem:
-        raise UserError(f"{url} answered {problem.code}: {problem.read().decode('utf-8', 'replace')[:500]}") from None
+        raise UserError(
+            f"{url} answered {problem.code}: {problem.read().decode('utf-8', 'replace')[:500]}"
+        ) from None
     except OSError as problem:
         raise UserError(f"{url} cannot be reached: {getattr(problem, 'reason', problem)}") from None
     return json.loads(body) if body[:1] in ("{", "[") else body
 
 
 def _environment(**extra: str) -> dict:
-    local = {"NO_PROXY": f"{HOST},localhost", "no_proxy": f"{HOST},localhost", "HF_HUB_OFFLINE": "1"}
+    local = {
+        "NO_PROXY": f"{HOST},localhost",
+        "no_proxy": f"{HOST},localhost",
+        "HF_HUB_OFFLINE": "1",
+    }
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     return {**os.environ, **local, **quiet, "OMP_NUM_THREADS": "1", **extra}
 
@@ -121,10 +139,19 @@ def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> Child
         "--sleep-on-idle "  # otherwise an idle engine takes a whole core from the update
         "--enable-metrics --constrained-json-disable-any-whitespace --log-level warning"
     )
-    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model_dir), *flags.split()]
+    command = [
+        sys.executable,
+        "-m",
+        "sglang.launch_server",
+        "--model-path",
+        str(model_dir),
+        *flags.split(),
+    ]
     log = Path(log_dir) / f"engine-{port}.log"
     # No grace period: it has nothing to save, and its own orderly shutdown takes 8 s.
-    return Child.start(command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0)
+    return Child.start(
+        command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0
+    )
 
 
 def _engine_environment(log: Path) -> dict:
@@ -140,14 +167,22 @@ def _engine_environment(log: Path) -> dict:
     )
 
 
-def start_router(worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual") -> Child:
+def start_router(
+    worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual"
+) -> Child:
     """Start the router on `port` and wait until it serves all `worker_urls`, which must be healthy.
 
     policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine.
     Raises UserError (port in use) and ServerDied.
     """
     require_port(port, "router")
-    own = {"host": HOST, "port": port, "policy": policy, "prometheus_host": HOST, "prometheus_port": free_port()}
+    own = {
+        "host": HOST,
+        "port": port,
+        "policy": policy,
+        "prometheus_host": HOST,
+        "prometheus_port": free_port(),
+    }
     command = [sys.executable, "-c", ROUTER_MAIN, json.dumps(ROUTER_KNOBS | own)]
     log = Path(log_dir) / f"router-{port}.log"
     child = Child.start(command, log, _environment(), name=f"the router on port {port}", grace=3.0)
@@ -172,28 +207,42 @@ def wait_healthy(url: str, child: Child, timeout: float = 300.0) -> float:
         try:
             request(url + "/health", timeout=20)
             return waited
-        except UserError:  # refused or 503 while it loads; `child.check` and `timeout` bound the wait
+        except (
+            UserError
+        ):  # refused or 503 while it loads; `child.check` and `timeout` bound the wait
             pass
         time.sleep(0.5)
-    raise UserError(f"{child.name} is not up after {timeout:.0f} s; the end of {child.log}:\n{child.tail()}")
+    raise UserError(
+        f"{child.name} is not up after {timeout:.0f} s; the end of {child.log}:\n{child.tail()}"
+    )
 
 
-def add_workers(router_url: str, worker_urls: list[str], child: Child, timeout: float = 60.0) -> None:
+def add_workers(
+    router_url: str, worker_urls: list[str], child: Child, timeout: float = 60.0
+) -> None:
     """Tell the router about engines and wait until it reports every one as healthy."""
     for url in worker_urls:
-        request(router_url + "/workers", {"url": url})  # answers 202: the router looks at the engine later
+        request(
+            router_url + "/workers", {"url": url}
+        )  # answers 202: the router looks at the engine later
     start = time.monotonic()
     while missing := set(worker_urls) - healthy_workers(router_url):
         child.check()
         if time.monotonic() - start > timeout:
             names = ", ".join(sorted(missing))
-            raise UserError(f"the router has not taken in {names} within {timeout:.0f} s; see {child.log}")
+            raise UserError(
+                f"the router has not taken in {names} within {timeout:.0f} s; see {child.log}"
+            )
         time.sleep(0.1)
 
 
 def healthy_workers(router_url: str) -> set[str]:
     """URLs of the engines the router would send requests to."""
-    return {worker["url"] for worker in request(router_url + "/workers")["workers"] if worker["is_healthy"]}
+    return {
+        worker["url"]
+        for worker in request(router_url + "/workers")["workers"]
+        if worker["is_healthy"]
+    }
 
 
 def update_weights(urls: Iterable[str], hf_dir: str | Path, version: str) -> None:

@@ -6,8 +6,14 @@ from rubric_rl.launch.schedule import Schedule, schedule
 _ONLY = {
     "advantage_estimator": ("grpo", "GRPO is what it computes"),
     "optimizer": ("adam", "Adam with decoupled weight decay is what it runs"),
-    "attention_dropout": (0.0, "Megatron's default of 0.1 would make the policy differ from the engine"),
-    "hidden_dropout": (0.0, "Megatron's default of 0.1 would make the policy differ from the engine"),
+    "attention_dropout": (
+        0.0,
+        "Megatron's default of 0.1 would make the policy differ from the engine",
+    ),
+    "hidden_dropout": (
+        0.0,
+        "Megatron's default of 0.1 would make the policy differ from the engine",
+    ),
     "rollout_top_p": (1.0, "log-probabilities are those of the full distribution"),
     "pipeline_model_parallel_size": (1, "it has tensor and data parallelism"),
     "context_parallel_size": (1, "it has tensor and data parallelism"),
@@ -21,7 +27,13 @@ def problems(args):
         if getattr(args, name) != value:
             flag = f"--{name.replace('_', '-')} {getattr(args, name)}"
             yield f"{flag}: the trainer without a GPU takes only {value} ({why})"
-    for name in ("hf_checkpoint", "prompt_data", "save", "custom_rm_path", "rollout_max_response_len"):
+    for name in (
+        "hf_checkpoint",
+        "prompt_data",
+        "save",
+        "custom_rm_path",
+        "rollout_max_response_len",
+    ):
         if getattr(args, name) is None:
             yield f"--{name.replace('_', '-')} is missing"
     yield from _batches(args)
@@ -30,7 +42,10 @@ def problems(args):
 
 def _batches(args):
     batch = args.rollout_batch_size * args.n_samples_per_prompt
-    world, tensor = args.actor_num_nodes * args.actor_num_gpus_per_node, args.tensor_model_parallel_size
+    world, tensor = (
+        args.actor_num_nodes * args.actor_num_gpus_per_node,
+        args.tensor_model_parallel_size,
+    )
     if args.n_samples_per_prompt < 2:
         yield f"--n-samples-per-prompt {args.n_samples_per_prompt}: a group of one has no advantage; give 2 or more"
     if world < 1 or tensor < 1 or world % tensor:
@@ -67,7 +82,13 @@ def _combinations(args):
 def schedule_of(args) -> Schedule:
     """The run in optimizer steps; raises UserError for a warm-up as long as the run."""
     answers = args.num_rollout * args.rollout_batch_size * args.n_samples_per_prompt
-    return schedule(answers, args.global_batch_size, args.lr_decay_iters, args.lr_warmup_iters, args.lr_warmup_fraction)
+    return schedule(
+        answers,
+        args.global_batch_size,
+        args.lr_decay_iters,
+        args.lr_warmup_iters,
+        args.lr_warmup_fraction,
+    )
 
 
 def derive(args) -> None:
@@ -75,7 +96,9 @@ def derive(args) -> None:
     if args.rollout_num_gpus is None:
         args.rollout_num_gpus = args.actor_num_nodes * args.actor_num_gpus_per_node
     if args.global_batch_size is None:
-        args.global_batch_size = args.rollout_batch_size * args.n_samples_per_prompt // args.num_steps_per_rollout
+        args.global_batch_size = (
+            args.rollout_batch_size * args.n_samples_per_prompt // args.num_steps_per_rollout
+        )
     if args.over_sampling_batch_size is None:
         args.over_sampling_batch_size = args.rollout_batch_size
     if args.eps_clip_high is None:

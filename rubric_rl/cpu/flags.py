@@ -26,7 +26,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every honoured flag; names, destinations and defaults are slime's (the optimizer's Megatron's)."""
-    parser = _Parser(prog="python -m rubric_rl.cpu.train", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = _Parser(
+        prog="python -m rubric_rl.cpu.train",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+    )
     for add in (_cluster, _data, _rollout, _reward, _evaluation, _objective, _optimizer, _saving):
         add(parser)
     return parser
@@ -36,7 +40,12 @@ def _cluster(parser):
     add = parser.add_argument
     add("--actor-num-nodes", type=int, default=1)
     add("--actor-num-gpus-per-node", type=int, default=8, help="training processes")
-    add("--rollout-num-gpus", type=int, default=None, help="rollout engines; with --colocate: the training processes")
+    add(
+        "--rollout-num-gpus",
+        type=int,
+        default=None,
+        help="rollout engines; with --colocate: the training processes",
+    )
     add("--rollout-num-gpus-per-engine", type=int, default=1)
     add("--colocate", action="store_true")
     add("--tensor-model-parallel-size", type=int, default=1)
@@ -46,7 +55,11 @@ def _cluster(parser):
     add("--sglang-server-concurrency", type=int, default=512)
     add("--sglang-router-port", type=int, default=None)
     add("--sglang-router-request-timeout-secs", type=int, default=14400)
-    add("--router-policy", choices=["cache_aware", "manual", "round_robin", "random"], default="cache_aware")
+    add(
+        "--router-policy",
+        choices=["cache_aware", "manual", "round_robin", "random"],
+        default="cache_aware",
+    )
 
 
 def _data(parser):
@@ -131,7 +144,11 @@ def _optimizer(parser):
     add("--optimizer", default="adam")
     add("--lr", type=float, default=1e-6)
     add("--min-lr", type=float, default=0.0)
-    add("--lr-decay-style", choices=["constant", "linear", "cosine", "inverse-square-root"], default="linear")
+    add(
+        "--lr-decay-style",
+        choices=["constant", "linear", "cosine", "inverse-square-root"],
+        default="linear",
+    )
     add("--lr-decay-iters", type=int, default=None)
     add("--lr-warmup-iters", type=int, default=0)
     add("--lr-warmup-fraction", type=float, default=None)
@@ -143,7 +160,11 @@ def _optimizer(parser):
     add("--clip-grad", type=float, default=1.0)
     add("--attention-dropout", type=float, default=0.1)
     add("--hidden-dropout", type=float, default=0.1)
-    add("--accumulate-allreduce-grads-in-fp32", action="store_true", help="always so: everything here is fp32")
+    add(
+        "--accumulate-allreduce-grads-in-fp32",
+        action="store_true",
+        help="always so: everything here is fp32",
+    )
     add("--attention-softmax-in-fp32", action="store_true", help="always so")
     add("--seed", type=int, default=1234)
 
@@ -185,15 +206,21 @@ def _refuse(parser, rest: list[str]) -> None:
         if not flag.startswith("--"):
             raise FlagError(f"{word!r} is not a flag and belongs to none; see --help")
         if name in REMOVED or name.startswith("slime-router-"):
-            raise FlagError(f"{flag} was removed from slime and does nothing any more; leave it out")
+            raise FlagError(
+                f"{flag} was removed from slime and does nothing any more; leave it out"
+            )
         if name in MODEL_SHAPE:
             why = "without a GPU the model's shape is read from the checkpoint's config.json"
             raise FlagError(f"{flag}: {why}; leave it out")
         if name in NOT_ON_CPU or name.startswith(("sglang-", "router-", "megatron-deepgemm-")):
             reason = REASONS.get(name, "leave it out, or run on GPUs with run_qwen3_8B.sh")
-            raise FlagError(f"{flag} is slime's, but the trainer without a GPU cannot honour it: {reason}")
+            raise FlagError(
+                f"{flag} is slime's, but the trainer without a GPU cannot honour it: {reason}"
+            )
         near = difflib.get_close_matches(flag, known + ["--" + other for other in NOT_ON_CPU], n=1)
-        raise FlagError(f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+        raise FlagError(
+            f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        )
 
 
 def _grader_settings(args) -> None:

@@ -25,8 +25,12 @@ class Generator:
         self.tokenizer = tokenizer
         self.url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
         self._slots = asyncio.Semaphore(args.sglang_server_concurrency * args.rollout_num_gpus)
-        timeout = aiohttp.ClientTimeout(total=args.sglang_router_request_timeout_secs, sock_connect=10)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        timeout = aiohttp.ClientTimeout(
+            total=args.sglang_router_request_timeout_secs, sock_connect=10
+        )
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+        )
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -36,7 +40,11 @@ class Generator:
         """Aborts all requests in the engines, which nobody waits for any more; an unreachable engine is skipped."""
         for url in self.args.rollout_engine_urls:
             try:
-                await (await self._session.post(f"{url}/abort_request", json={"rid": "", "abort_all": True})).release()
+                await (
+                    await self._session.post(
+                        f"{url}/abort_request", json={"rid": "", "abort_all": True}
+                    )
+                ).release()
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 continue
 
@@ -72,16 +80,27 @@ class Generator:
             if attempt:
                 await asyncio.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
             try:
-                async with self._session.post(f"{self.url}/generate", json=body, headers=headers) as response:
+                async with self._session.post(
+                    f"{self.url}/generate", json=body, headers=headers
+                ) as response:
                     status, text = response.status, await response.text()
                 if status < 400:
                     return _checked(json.loads(text))
                 failure = f"HTTP {status} {' '.join(text.split())[:300]}"
-            except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError, LookupError, TypeError) as error:
+            except (
+                aiohttp.ClientError,
+                TimeoutError,
+                ConnectionError,
+                ValueError,
+                LookupError,
+                TypeError,
+            ) as error:
                 status, failure = 0, f"{type(error).__name__} {error}".strip()
             if 400 <= status < 500 and status not in (408, 429):
                 raise GenerationFailed(f"{self.url}/generate refused a request: {failure}")
-        raise GenerationFailed(f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}")
+        raise GenerationFailed(
+            f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}"
+        )
 
 
 def _checked(reply) -> dict:
@@ -89,9 +108,16 @@ def _checked(reply) -> dict:
     if not isinstance(reply, dict) or not isinstance(reply.get("text"), str):
         raise ValueError("a reply without text")
     meta = reply.get("meta_info")
-    if not isinstance(meta, dict) or "finish_reason" not in meta or not meta.get("output_token_logprobs"):
+    if (
+        not isinstance(meta, dict)
+        or "finish_reason" not in meta
+        or not meta.get("output_token_logprobs")
+    ):
         raise ValueError("a reply without meta_info.finish_reason or output_token_logprobs")
-    if not all(math.isfinite(entry[0]) and isinstance(entry[1], int) for entry in meta["output_token_logprobs"]):
+    if not all(
+        math.isfinite(entry[0]) and isinstance(entry[1], int)
+        for entry in meta["output_token_logprobs"]
+    ):
         raise ValueError("a reply with a log-probability that is not a finite number")
     if meta["finish_reason"]["type"] == "abort":
         raise ValueError("the request was aborted")
@@ -107,4 +133,8 @@ def _append(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
     sample.response_length = len(tokens)
     sample.loss_mask = [1] * len(tokens)
     sample.weight_versions.append(str(meta.get("weight_version", "")))
-    sample.status = Sample.Status.TRUNCATED if meta["finish_reason"]["type"] == "length" else Sample.Status.COMPLETED
+    sample.status = (
+        Sample.Status.TRUNCATED
+        if meta["finish_reason"]["type"] == "length"
+        else Sample.Status.COMPLETED
+    )

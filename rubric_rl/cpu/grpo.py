@@ -32,7 +32,10 @@ class Tokens:
 
 
 def token_log_probs(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0, entropy_grad: bool = False
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 1.0,
+    entropy_grad: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target and entropy of its distribution, in nats, both [n], from logits [n, vocabulary].
 
@@ -92,7 +95,9 @@ def approx_kl(log_probs: torch.Tensor, base: torch.Tensor, kind: str) -> torch.T
     Source: slime `compute_approx_kl`; Schulman, "Approximating KL Divergence".
     """
     if kind not in KL_TYPES:
-        raise UserError(f"kl_loss_type {kind!r} is not one of {', '.join(KL_TYPES)}; choose one of them")
+        raise UserError(
+            f"kl_loss_type {kind!r} is not one of {', '.join(KL_TYPES)}; choose one of them"
+        )
     difference = log_probs - base
     if kind == "k1":
         return difference
@@ -116,7 +121,12 @@ def grpo_loss(
         old = batch.rollout_log_probs
     ppo_kl = old - log_probs
     pg_loss, clipped = policy_loss(ppo_kl, batch.advantages, args.eps_clip, args.eps_clip_high)
-    per_token = {"pg_loss": pg_loss, "entropy_loss": entropy, "pg_clipfrac": clipped, "ppo_kl": ppo_kl}
+    per_token = {
+        "pg_loss": pg_loss,
+        "entropy_loss": entropy,
+        "pg_clipfrac": clipped,
+        "ppo_kl": ppo_kl,
+    }
     if args.use_kl_loss:
         per_token["kl_loss"] = approx_kl(log_probs, batch.ref_log_probs, args.kl_loss_type)
     if batch.rollout_log_probs is not None:

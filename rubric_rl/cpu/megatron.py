@@ -12,7 +12,11 @@ from rubric_rl.errors import UserError
 with warnings.catch_warnings():  # they tell of Apex and Transformer Engine, which only GPUs have
     warnings.simplefilter("ignore")
     from megatron.core import parallel_state as mpu
-    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+    from megatron.core.distributed import (
+        DistributedDataParallel,
+        DistributedDataParallelConfig,
+        finalize_model_grads,
+    )
     from megatron.core.models.gpt import GPTModel
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
@@ -38,13 +42,17 @@ def cpu_device():
         torch.cuda.current_device = original
 
 
-def init_parallel(rank: int, world_size: int, addr: str, port: int, tp: int, seed: int, timeout_minutes: float) -> None:
+def init_parallel(
+    rank: int, world_size: int, addr: str, port: int, tp: int, seed: int, timeout_minutes: float
+) -> None:
     """Joins the gloo process group and splits it into TP groups of `tp` neighbours and DP groups across them.
 
     A rank that fails or dies makes every collective of the others raise within `timeout_minutes`.
     """
     if tp < 1 or world_size % tp:
-        raise UserError(f"tensor_model_parallel_size {tp} does not divide {world_size} training processes; change one")
+        raise UserError(
+            f"tensor_model_parallel_size {tp} does not divide {world_size} training processes; change one"
+        )
     dist.init_process_group(
         "gloo", init_method=f"tcp://{addr}:{port}", rank=rank, world_size=world_size,
         timeout=timedelta(minutes=timeout_minutes),
@@ -56,7 +64,9 @@ def init_parallel(rank: int, world_size: int, addr: str, port: int, tp: int, see
     )
     torch.manual_seed(seed)
     with cpu_device():
-        model_parallel_cuda_manual_seed(seed, inference_rng_tracker=True)  # the other tracker needs CUDA generators
+        model_parallel_cuda_manual_seed(
+            seed, inference_rng_tracker=True
+        )  # the other tracker needs CUDA generators
 
 
 def shutdown_parallel() -> None:

@@ -8,7 +8,9 @@ import torch
 from rubric_rl.cpu.grpo import Tokens, broadcast_advantages, token_weights
 from rubric_rl.errors import UserError
 
-DEFAULT_TOKENS = 1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
+DEFAULT_TOKENS = (
+    1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
+)
 
 
 @dataclass(kw_only=True)
@@ -37,16 +39,22 @@ def plan(args: Namespace, data: dict, dp_rank: int, dp_size: int) -> list[list[M
     check(data)
     size, total = args.global_batch_size, len(data["tokens"])
     if total < size:
-        raise UserError(f"the rollout has {total} samples, global_batch_size is {size}; lower it or sample more")
+        raise UserError(
+            f"the rollout has {total} samples, global_batch_size is {size}; lower it or sample more"
+        )
     mask_sums = [sum(mask) for mask in data["loss_masks"]]
     steps = []
     for start in range(0, total - size + 1, size):
         samples = range(start, start + size)
-        weights = token_weights([mask_sums[i] for i in samples], size, args.calculate_per_token_loss)
+        weights = token_weights(
+            [mask_sums[i] for i in samples], size, args.calculate_per_token_loss
+        )
         weight_of = dict(zip(samples, weights, strict=True))
         active = [i for i in samples if mask_sums[i]]
         by_length = sorted(active, key=lambda i: len(data["tokens"][i]), reverse=True)
-        mine = by_length[dp_rank::dp_size]  # neighbours in length go to different ranks: equal work without a search
+        mine = by_length[
+            dp_rank::dp_size
+        ]  # neighbours in length go to different ranks: equal work without a search
         steps.append([collate(data, group, weight_of) for group in pack(args, data, mine)])
     return steps
 
@@ -54,16 +62,22 @@ def plan(args: Namespace, data: dict, dp_rank: int, dp_size: int) -> list[list[M
 def check(data: dict) -> None:
     """Raises UserError for a rollout whose lists do not fit together; slime asserts the same when it builds them."""
     names = ("tokens", "response_lengths", "rewards", "loss_masks", "rollout_log_probs")
-    lengths = {name: len(data[name]) for name in names if name != "rollout_log_probs" or data.get(name)}
+    lengths = {
+        name: len(data[name]) for name in names if name != "rollout_log_probs" or data.get(name)
+    }
     if len(set(lengths.values())) != 1:
-        raise UserError(f"the rollout's lists differ in length ({lengths}); this is a defect of the rollout stage")
+        raise UserError(
+            f"the rollout's lists differ in length ({lengths}); this is a defect of the rollout stage"
+        )
     for i, response in enumerate(data["response_lengths"]):
         tokens, mask = len(data["tokens"][i]), len(data["loss_masks"][i])
         log_probs = len(data["rollout_log_probs"][i]) if data.get("rollout_log_probs") else response
         if not 0 <= response < tokens or mask != response or log_probs != response:
             found = f"{tokens} tokens, response_length {response}, {mask} loss mask entries, {log_probs} rollout "
             found += "log-probabilities do not fit"
-            raise UserError(f"sample {i} of the rollout: {found}; this is a defect of the rollout stage")
+            raise UserError(
+                f"sample {i} of the rollout: {found}; this is a defect of the rollout stage"
+            )
 
 
 def pack(args: Namespace, data: dict, samples: list[int]) -> list[list[int]]:
@@ -85,19 +99,32 @@ def collate(data: dict, samples: list[int], weight_of: dict[int, float]) -> Micr
     """Tensors of one micro-batch (`samples` longest first)."""
     tokens = [torch.tensor(data["tokens"][i]) for i in samples]
     prompts = [len(data["tokens"][i]) - data["response_lengths"][i] for i in samples]
-    masked = [torch.tensor(data["loss_masks"][i]).nonzero().squeeze(1) for i in samples]  # response offsets
+    masked = [
+        torch.tensor(data["loss_masks"][i]).nonzero().squeeze(1) for i in samples
+    ]  # response offsets
     counts = [len(offsets) for offsets in masked]
-    inputs = torch.zeros(len(samples), len(tokens[0]) - 1, dtype=torch.long)  # nothing is predicted from the last token
+    inputs = torch.zeros(
+        len(samples), len(tokens[0]) - 1, dtype=torch.long
+    )  # nothing is predicted from the last token
     for row, sequence in enumerate(tokens):
         inputs[row, : len(sequence) - 1] = sequence[:-1]
     rollout = None
     if log_probs := data.get("rollout_log_probs"):
-        rollout = torch.cat([torch.tensor(log_probs[i])[offsets] for i, offsets in zip(samples, masked, strict=True)])
+        rollout = torch.cat(
+            [
+                torch.tensor(log_probs[i])[offsets]
+                for i, offsets in zip(samples, masked, strict=True)
+            ]
+        )
     return MicroBatch(
         inputs=inputs,
         rows=torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)),
-        columns=torch.cat([prompt - 1 + offsets for prompt, offsets in zip(prompts, masked, strict=True)]),
-        targets=torch.cat([x[p + offsets] for x, p, offsets in zip(tokens, prompts, masked, strict=True)]),
+        columns=torch.cat(
+            [prompt - 1 + offsets for prompt, offsets in zip(prompts, masked, strict=True)]
+        ),
+        targets=torch.cat(
+            [x[p + offsets] for x, p, offsets in zip(tokens, prompts, masked, strict=True)]
+        ),
         advantages=broadcast_advantages([data["rewards"][i] for i in samples], counts),
         weights=broadcast_advantages([weight_of[i] for i in samples], counts),
         rollout_log_probs=rollout,

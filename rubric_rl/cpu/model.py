@@ -2,7 +2,13 @@
 
 import torch
 
-from rubric_rl.cpu.megatron import GPTModel, TransformerConfig, cpu_device, get_gpt_layer_local_spec, mpu
+from rubric_rl.cpu.megatron import (
+    GPTModel,
+    TransformerConfig,
+    cpu_device,
+    get_gpt_layer_local_spec,
+    mpu,
+)
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import Network, Shape
 
@@ -59,7 +65,9 @@ def transformer_config(shape: Network, tp: int) -> TransformerConfig:
     )
 
 
-def response_logits(model: GPTModel, shape: Shape, inputs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor):
+def response_logits(
+    model: GPTModel, shape: Shape, inputs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+):
     """Logits [n, vocab] at the n positions (rows[i], columns[i]) of `inputs` [batch, length], padded on the right.
 
     Only these positions pass through the output layer: prompt and padding logits are never made. Columns that pad

@@ -6,7 +6,11 @@ import torch
 import torch.distributed as dist
 
 from rubric_rl.cpu.flag_checks import schedule_of
-from rubric_rl.cpu.megatron import OptimizerParamScheduler, mpu, param_is_not_tensor_parallel_duplicate
+from rubric_rl.cpu.megatron import (
+    OptimizerParamScheduler,
+    mpu,
+    param_is_not_tensor_parallel_duplicate,
+)
 
 
 def build_optimizer(args: Namespace, model: torch.nn.Module) -> torch.optim.AdamW:
@@ -18,7 +22,9 @@ def build_optimizer(args: Namespace, model: torch.nn.Module) -> torch.optim.Adam
     undecayed = [p for name, p in parameters if p.dim() == 1 or name.endswith(".bias")]
     decayed = [p for name, p in parameters if not (p.dim() == 1 or name.endswith(".bias"))]
     groups = [{"params": decayed, "wd_mult": 1.0}, {"params": undecayed, "wd_mult": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.lr, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_eps)
+    return torch.optim.AdamW(
+        groups, lr=args.lr, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_eps
+    )
 
 
 def build_scheduler(args: Namespace, optimizer: torch.optim.AdamW) -> OptimizerParamScheduler:

@@ -25,9 +25,18 @@ TABLE = [
 ]
 # file: title of the axis, (label, metric of a training row, metric of an evaluation row) of each line
 FIGURES = {
-    "reward.png": ("score", [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")]),
-    "grader_accuracy.png": ("grader accuracy", [("agreement", "grader_accuracy", "grader_accuracy")]),
-    "response_length.png": ("response tokens", [("mean", "rollout/response_len/mean", "response_len/mean")]),
+    "reward.png": (
+        "score",
+        [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")],
+    ),
+    "grader_accuracy.png": (
+        "grader accuracy",
+        [("agreement", "grader_accuracy", "grader_accuracy")],
+    ),
+    "response_length.png": (
+        "response tokens",
+        [("mean", "rollout/response_len/mean", "response_len/mean")],
+    ),
 }
 STAGES = [
     ("rollout, grading meanwhile", "perf/generation_time"),
@@ -46,7 +55,9 @@ def draw(directory: Path) -> str:
     """
     steps, evaluations = read_metrics(directory)
     if not steps:
-        raise UserError(f"{directory}: no finished step in metrics.jsonl; name the SAVE_PATH of a run without a GPU")
+        raise UserError(
+            f"{directory}: no finished step in metrics.jsonl; name the SAVE_PATH of a run without a GPU"
+        )
     for file, (title, lines) in FIGURES.items():
         _curves(directory / file, steps, evaluations, lines, title)
     _seconds(directory / "seconds.png", steps)
@@ -61,19 +72,31 @@ def summary(steps: list[dict], evaluations: list[dict]) -> str:
     heading = f"train: first {count} of {len(steps)} steps against the last {count}"
     lines = [f"{heading}; held out: first and last evaluation", ""]
     names = eval_sets(evaluations[0]) if evaluations else []
-    headings = ["", "train first", "train last"] + [f"{name} {end}" for name in names for end in ("first", "last")]
+    headings = ["", "train first", "train last"] + [
+        f"{name} {end}" for name in names for end in ("first", "last")
+    ]
     rows = [headings, ["---"] * len(headings)]
     for heading, train, held_out in TABLE:
         cells = [_mean(steps[:count], train), _mean(steps[-count:], train)]
         for name in names:
-            cells += [_held_out(evaluations[0], name, held_out), _held_out(evaluations[-1], name, held_out)]
+            cells += [
+                _held_out(evaluations[0], name, held_out),
+                _held_out(evaluations[-1], name, held_out),
+            ]
         if any(cell is not None for cell in cells):
             rows.append([heading] + ["-" if cell is None else f"{cell:.3f}" for cell in cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        lines.append(
+            "| "
+            + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            + " |"
+        )
     means = [(heading, _mean(steps, name)) for heading, name in STAGES]
-    lines += ["", "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None)]
+    lines += [
+        "",
+        "mean seconds per step: " + ", ".join(f"{h} {v:.1f}" for h, v in means if v is not None),
+    ]
     memory = [row["perf/memory_gb"] for row in steps if row.get("perf/memory_gb")]
     lines += [f"memory of all processes: at most {max(memory):.1f} GB"] if memory else []
     return "\n".join(lines + divergence(steps))
@@ -116,14 +139,18 @@ def _axes(title: str):
     return pyplot, figure, axes
 
 
-def _curves(path: Path, steps: list[dict], evaluations: list[dict], lines: list[tuple], title: str) -> None:
+def _curves(
+    path: Path, steps: list[dict], evaluations: list[dict], lines: list[tuple], title: str
+) -> None:
     """One line per training metric, points for the held-out evaluations of the same metric; no file without data."""
     pyplot, figure, axes = _axes(title)
     for color, (label, train, held_out) in zip(("C0", "C1"), lines, strict=False):
         points = [(row["step"], value) for row in steps if (value := pick(row, train)) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), color=color, label=f"{label}, train")
-        for name, marker in zip(eval_sets(evaluations[0]) if evaluations else [], "os^Dv", strict=False):
+        for name, marker in zip(
+            eval_sets(evaluations[0]) if evaluations else [], "os^Dv", strict=False
+        ):
             values = [(row["step"], _held_out(row, name, held_out)) for row in evaluations]
             if points := [(step, value) for step, value in values if value is not None]:
                 axes.plot(*zip(*points, strict=True), marker, color=color, label=f"{label}, {name}")
@@ -139,7 +166,9 @@ def _seconds(path: Path, steps: list[dict]) -> None:
     numbers = [row["step"] for row in steps]
     stages = [[pick(row, name) or 0.0 for row in steps] for _, name in STAGES]
     axes.stackplot(numbers, stages, labels=[heading for heading, _ in STAGES])
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="small", frameon=False)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="small", frameon=False
+    )
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

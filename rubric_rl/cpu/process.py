@@ -23,7 +23,15 @@ class Child:
         self._process, self.log, self.name, self._grace = process, log, name, grace
 
     @classmethod
-    def start(cls, cmd: list[str], log: Path, env: dict | None = None, *, name: str = "", grace: float = 10.0) -> Self:
+    def start(
+        cls,
+        cmd: list[str],
+        log: Path,
+        env: dict | None = None,
+        *,
+        name: str = "",
+        grace: float = 10.0,
+    ) -> Self:
         """Start `cmd` in a session of its own: Ctrl-C reaches only this process, which then stops the child.
 
         log: a file to append to; its folder is made. env: the whole environment, None for this process's.
@@ -31,7 +39,15 @@ class Child:
         """
         log = Path(log)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace), *map(str, cmd)]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(GUARD),
+            str(os.getpid()),
+            str(grace),
+            *map(str, cmd),
+        ]
         with open(log, "ab") as output:
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
             process = subprocess.Popen(command, env=env, start_new_session=True, **streams)
@@ -60,7 +76,9 @@ class Child:
     def check(self) -> None:
         """Raises ServerDied when the server has ended."""
         if not self.alive():
-            raise ServerDied(f"{self.name} ended with status {self.returncode}; the end of {self.log}:\n{self.tail()}")
+            raise ServerDied(
+                f"{self.name} ended with status {self.returncode}; the end of {self.log}:\n{self.tail()}"
+            )
 
     def stop(self) -> None:
         """SIGTERM to the server, SIGKILL to its family after the grace period; calling it again does nothing."""

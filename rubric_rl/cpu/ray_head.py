@@ -17,7 +17,9 @@ from rubric_rl.cpu.engine import HOST, free_port, require_memory
 from rubric_rl.cpu.process import Child
 from rubric_rl.errors import UserError
 
-RAY_GB = 1.0  # head, control store, raylet and agents take 0.5 GB, the object store what is put into it
+RAY_GB = (
+    1.0  # head, control store, raylet and agents take 0.5 GB, the object store what is put into it
+)
 OBJECT_STORE_BYTES = 128 * 2**20
 NUM_CPUS = 4  # what Ray may hand out: a count for its scheduler, not the machine's cores
 TIMEOUT = 120.0  # seconds
@@ -31,7 +33,9 @@ from ray.scripts import scripts
 scripts.get_ray_client_dependency_error = lambda: "not wanted"
 scripts.main()
 """
-TEMP = Path("/tmp")  # not TMPDIR: a unix socket's path, 65 characters below this, must stay under 108
+TEMP = Path(
+    "/tmp"
+)  # not TMPDIR: a unix socket's path, 65 characters below this, must stay under 108
 PREFIX = "rubric-ray-"
 
 
@@ -70,7 +74,12 @@ def start(log_dir: str | Path) -> tuple[RayHead, str]:
     command = [sys.executable, "-c", HEAD_MAIN, *flags.split()]
     log = Path(log_dir) / "ray.log"
     log.unlink(missing_ok=True)  # it is searched for STARTED, which an earlier run has written too
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_enable_metrics_collection": "0", "PYTHONWARNINGS": "ignore"}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RAY_enable_metrics_collection": "0",
+        "PYTHONWARNINGS": "ignore",
+    }
     head = RayHead.start(command, log, env, name="the Ray head", grace=5.0)
     head.temp = temp
     try:
@@ -86,7 +95,9 @@ def _wait_started(head: RayHead) -> None:
     while STARTED not in head.log.read_text(errors="replace"):
         head.check()
         if time.monotonic() > deadline:
-            raise UserError(f"the Ray head is not up after {TIMEOUT:.0f} s; the end of {head.log}:\n{head.tail()}")
+            raise UserError(
+                f"the Ray head is not up after {TIMEOUT:.0f} s; the end of {head.log}:\n{head.tail()}"
+            )
         time.sleep(0.1)
 
 

@@ -22,7 +22,10 @@ COLUMNS = [
 SECONDS = [
     ("rollout", "perf/generation_time"),
     ("grading", "perf/grading_time"),
-    ("of it after the rollout", "perf/grading_tail_time"),  # until then the engines answer and grade at once
+    (
+        "of it after the rollout",
+        "perf/grading_tail_time",
+    ),  # until then the engines answer and grade at once
     ("update", "perf/update_time"),
     ("sync", "perf/sync_time"),
 ]
@@ -73,7 +76,10 @@ class Recorder:
         row = {key: _finite(value) for key, value in row.items()}
         append_row(self.directory / name, row)
         if self._events:
-            self._events.add({key: value for key, value in row.items() if key != "step" and value is not None}, step)
+            self._events.add(
+                {key: value for key, value in row.items() if key != "step" and value is not None},
+                step,
+            )
 
 
 class _Events:
@@ -91,8 +97,12 @@ class _Events:
         self._writer.add_event(Event(wall_time=time.time(), step=start, session_log=restart))
 
     def add(self, values: dict, step: int) -> None:
-        points = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=self._summary(value=points)))
+        points = [
+            self._summary.Value(tag=name, simple_value=value) for name, value in values.items()
+        ]
+        self._writer.add_event(
+            self._event(wall_time=time.time(), step=step, summary=self._summary(value=points))
+        )
         self._writer.flush()
 
     def close(self) -> None:
@@ -114,9 +124,16 @@ def pick(row: dict, name: str):
 def step_line(step: int, total: int, metrics: dict) -> str:
     """The line of one step; columns that no hook filled are left out."""
     parts = [(heading, pick(metrics, name), form) for heading, name, form in COLUMNS]
-    shown = [f"{heading} {form.format(value)}" for heading, value, form in parts if _finite(value) is not None]
+    shown = [
+        f"{heading} {form.format(value)}"
+        for heading, value, form in parts
+        if _finite(value) is not None
+    ]
     times = [(heading, metrics.get(name)) for heading, name in SECONDS]
-    shown.append("seconds " + ", ".join(f"{heading} {value:.1f}" for heading, value in times if value is not None))
+    shown.append(
+        "seconds "
+        + ", ".join(f"{heading} {value:.1f}" for heading, value in times if value is not None)
+    )
     return f"step {step + 1}/{total} | " + " | ".join(shown)
 
 
@@ -144,7 +161,11 @@ def eval_line(updates: int, metrics: dict) -> str:
             ("grader acc", eval_value(metrics, name, "grader_accuracy"), "{:.3f}"),
             ("length", metrics.get(f"eval/{name}/response_len/mean"), "{:.1f}"),
         ]
-        shown.append(" ".join([name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]))
+        shown.append(
+            " ".join(
+                [name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]
+            )
+        )
     shown.append(f"seconds {metrics.get('perf/eval_time', 0):.1f}")
     return f"evaluation after {updates} steps | " + " | ".join(shown)
 
@@ -153,7 +174,9 @@ class Bar:
     """The progress bar of one long stage; a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str):
-        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace())
+        self._bar = tqdm(
+            total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace()
+        )
 
     def at(self, count: int, total: int | None = None, note: str = "") -> None:
         """Moves the bar to `count`."""

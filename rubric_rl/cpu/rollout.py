@@ -66,7 +66,9 @@ class Rollout:
         self.progress = {"total": 0, "generated": 0, "graded": 0}
         self._running: set[asyncio.Task] = set()
         filters = (args.dynamic_sampling_filter_path, args.rollout_sample_filter_path)
-        self._group_filter, self._sample_filter = (load_function(path) if path else None for path in filters)
+        self._group_filter, self._sample_filter = (
+            load_function(path) if path else None for path in filters
+        )
         self._reward = load_function(args.custom_rm_path)
 
     async def close(self) -> None:
@@ -101,7 +103,9 @@ class Rollout:
         if self._sample_filter:
             self._sample_filter(self.args, groups)
         samples = [sample for group in groups for sample in group]
-        metrics = {f"rollout/dynamic_filter/drop_{reason}": count for reason, count in dropped.items()}
+        metrics = {
+            f"rollout/dynamic_filter/drop_{reason}": count for reason, count in dropped.items()
+        }
         return samples, metrics | clock.seconds() | rollout_metrics(self.args, samples)
 
     async def evaluate(self, datasets: list, prompts: dict[str, list[Sample]]) -> tuple[dict, dict]:
@@ -110,7 +114,9 @@ class Rollout:
         counts = {d.name: len(prompts[d.name]) * d.n_samples_per_eval_prompt for d in datasets}
         self.progress.update(total=sum(counts.values()), generated=0, graded=0)
         try:
-            tasks = {d.name: self._spawn(self._dataset(d, prompts[d.name], clock)) for d in datasets}
+            tasks = {
+                d.name: self._spawn(self._dataset(d, prompts[d.name], clock)) for d in datasets
+            }
             for dataset in datasets:
                 samples = await tasks[dataset.name]
                 key = self.args.eval_reward_key
@@ -127,18 +133,24 @@ class Rollout:
         samples = []
         for prompt in prompts:
             for _ in range(dataset.n_samples_per_eval_prompt):
-                sample = Sample(index=len(samples), prompt=prompt.prompt, custom_rm_path=dataset.custom_rm_path)
+                sample = Sample(
+                    index=len(samples), prompt=prompt.prompt, custom_rm_path=dataset.custom_rm_path
+                )
                 sample.metadata = prompt.metadata | dataset.metadata_overrides
                 samples.append(sample)
         params = dataset.sampling_params(self.args)
-        await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in samples])
+        await asyncio.gather(
+            *[self._spawn(self._sample(sample, params, clock)) for sample in samples]
+        )
         return samples
 
     async def _group(self, group: list[Sample], clock: Clock) -> list[Sample]:
         for sample in group:
             sample.session_id = sample.session_id or str(uuid.uuid4())
         params = self.generator.sampling_params()
-        await asyncio.gather(*[self._spawn(self._sample(sample, params, clock)) for sample in group])
+        await asyncio.gather(
+            *[self._spawn(self._sample(sample, params, clock)) for sample in group]
+        )
         return group
 
     async def _sample(self, sample: Sample, params: dict, clock: Clock) -> None:
@@ -155,7 +167,9 @@ class Rollout:
         if not isinstance(value, (int, float)):
             hook = sample.custom_rm_path or self.args.custom_rm_path
             found = f"the reward hook {hook} returned {sample.reward!r}"
-            raise UserError(f"{found}: it must be a number, or with --reward-key a dict with a number under that key")
+            raise UserError(
+                f"{found}: it must be a number, or with --reward-key a dict with a number under that key"
+            )
 
     def _rejected(self, group: list[Sample], remaining: int, target: int) -> str | None:
         """Why the dynamic sampling filter drops the group, or None to keep it (slime's rule, its fallback included)."""
@@ -208,7 +222,9 @@ def train_data(args, samples: list[Sample]) -> dict:
         raw, rewards = load_function(args.custom_reward_post_process_path)(args, samples)
     else:
         raw = [sample.get_reward_value(args) for sample in samples]
-        rewards = batch_advantages(raw, [sample.group_index for sample in samples], args.grpo_std_normalization)
+        rewards = batch_advantages(
+            raw, [sample.group_index for sample in samples], args.grpo_std_normalization
+        )
         for sample, reward in zip(samples, raw, strict=True):
             sample.remove_sample |= math.isnan(reward)
     if not len(raw) == len(rewards) == len(samples):
@@ -218,6 +234,8 @@ def train_data(args, samples: list[Sample]) -> dict:
         "tokens": [sample.tokens for sample in samples],
         "response_lengths": [sample.response_length for sample in samples],
         "rewards": [float(reward) for reward in rewards],
-        "loss_masks": [[0] * s.response_length if s.remove_sample else s.loss_mask for s in samples],
+        "loss_masks": [
+            [0] * s.response_length if s.remove_sample else s.loss_mask for s in samples
+        ],
         "rollout_log_probs": [sample.rollout_log_probs for sample in samples],
     }

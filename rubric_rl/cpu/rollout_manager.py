@@ -14,12 +14,18 @@ class RolloutManager:
     """Plain class; cluster.py makes a Ray actor of it. One event loop for its whole life: hooks keep connections."""
 
     def __init__(self, args):
-        from transformers import AutoTokenizer  # here: `--help` must work on a machine without transformers
+        from transformers import (
+            AutoTokenizer,
+        )  # here: `--help` must work on a machine without transformers
 
         self.args = args
         self.tokenizer = AutoTokenizer.from_pretrained(args.hf_checkpoint)
-        self.source = DataSource(args, self._prompts(args.prompt_data, args, args.rollout_max_prompt_len))
-        self.eval_prompts = {d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets}
+        self.source = DataSource(
+            args, self._prompts(args.prompt_data, args, args.rollout_max_prompt_len)
+        )
+        self.eval_prompts = {
+            d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets
+        }
         self._check_context()
         self.rollouts: Rollout | None = None
         self._loop = asyncio.new_event_loop()
@@ -40,12 +46,17 @@ class RolloutManager:
     def _check_context(self) -> None:
         """The longest prompt and an answer at its limit must fit into the model's positions."""
         limit = read_network(self.args.hf_checkpoint).max_positions
-        cases = [("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)]
+        cases = [
+            ("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)
+        ]
         for dataset in self.args.eval_datasets:
             name, prompts = f"max_response_len of {dataset.name}", self.eval_prompts[dataset.name]
             cases.append((name, prompts, dataset.max_response_len))
         for name, prompts, answer in cases:
-            longest = max(len(self.tokenizer.encode(sample.prompt, add_special_tokens=False)) for sample in prompts)
+            longest = max(
+                len(self.tokenizer.encode(sample.prompt, add_special_tokens=False))
+                for sample in prompts
+            )
             if longest + answer > limit:
                 what = f"{name} {answer} and a prompt of {longest} tokens"
                 raise UserError(f"{what} exceed the model's {limit} positions; lower it")
@@ -68,16 +79,29 @@ class RolloutManager:
         """
         samples, metrics = self._run(self.rollouts.rollout(self.source))
         if versions(samples) != {version}:
-            found = f"answers of weight version {', '.join(sorted(versions(samples)))}, not {version}"
+            found = (
+                f"answers of weight version {', '.join(sorted(versions(samples)))}, not {version}"
+            )
             raise UserError(f"rollout {rollout_id}: {found}: an engine missed an update")
         time = metrics["perf/rollout_time"]
-        run_log_hook(self.args.custom_rollout_log_function_path, rollout_id, self.args, samples, metrics, time)
+        run_log_hook(
+            self.args.custom_rollout_log_function_path,
+            rollout_id,
+            self.args,
+            samples,
+            metrics,
+            time,
+        )
         return train_data(self.args, samples), metrics
 
     def evaluate(self, rollout_id: int) -> dict:
         """All evaluation data sets; their metrics."""
-        data, metrics = self._run(self.rollouts.evaluate(self.args.eval_datasets, self.eval_prompts))
-        run_log_hook(self.args.custom_eval_rollout_log_function_path, rollout_id, self.args, data, metrics)
+        data, metrics = self._run(
+            self.rollouts.evaluate(self.args.eval_datasets, self.eval_prompts)
+        )
+        run_log_hook(
+            self.args.custom_eval_rollout_log_function_path, rollout_id, self.args, data, metrics
+        )
         return metrics
 
     def progress(self) -> dict:

@@ -14,7 +14,9 @@ def rollout_metrics(args, samples: list[Sample]) -> dict:
     metrics = {
         "rollout/raw_reward": mean_graded(rewards),
         "rollout/ungraded": sum(math.isnan(reward) for reward in rewards),
-        "rollout/weight_version": max((int(version) for version in versions(samples) if version.isdigit()), default=-1),
+        "rollout/weight_version": max(
+            (int(version) for version in versions(samples) if version.isdigit()), default=-1
+        ),
     }
     return metrics | _answers(samples, "rollout/") | _zero_std(args, samples)
 
@@ -56,5 +58,9 @@ def _zero_std(args, samples: list[Sample]) -> dict:
     groups = defaultdict(list)
     for sample in samples:
         groups[sample.group_index].append(sample.get_reward_value(args))
-    flat = Counter(str(round(group[0], 1)) for group in groups.values() if all(reward == group[0] for reward in group))
+    flat = Counter(
+        str(round(group[0], 1))
+        for group in groups.values()
+        if all(reward == group[0] for reward in group)
+    )
     return {f"rollout/zero_std/count_{reward}": count for reward, count in flat.items()}

@@ -46,7 +46,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")
         except OSError as error:
-            raise UserError(f"{path}: no run can be kept here ({error.strerror}); set SAVE_PATH to a folder") from None
+            raise UserError(
+                f"{path}: no run can be kept here ({error.strerror}); set SAVE_PATH to a folder"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -66,7 +68,9 @@ class RunDirectory:
 
     def _iterations(self) -> list[Path]:
         """Checkpoint directories in order, without copies that a user made under another name."""
-        return sorted(path for path in self.path.glob("iter_*") if re.fullmatch(r"iter_\d{7}", path.name))
+        return sorted(
+            path for path in self.path.glob("iter_*") if re.fullmatch(r"iter_\d{7}", path.name)
+        )
 
     def state(self, step: int) -> dict:
         """What `prepare` stored with the checkpoint: the step, and the position of the data source."""
@@ -94,7 +98,9 @@ class RunDirectory:
         write_text(self.path / TRACKER, f"{step}\n")
         for old in self._iterations()[:-KEEP]:
             trash = self.path / f".{old.name}.old.tmp"
-            os.rename(old, trash)  # first out of sight, so that a kill in between leaves no half checkpoint
+            os.rename(
+                old, trash
+            )  # first out of sight, so that a kill in between leaves no half checkpoint
             shutil.rmtree(trash)
 
     def check_experiment(self, args, resuming: bool) -> None:
@@ -102,9 +108,13 @@ class RunDirectory:
         path, now = self.path / "experiment.json", experiment(args)
         if resuming and path.is_file():
             before = _read_json(path)
-            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            changed = sorted(
+                key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+            )
             if changed:
-                differences = ", ".join(f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed)
+                differences = ", ".join(
+                    f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed
+                )
                 hint = "give another SAVE_PATH or the old values"
                 raise UserError(f"{self.path} holds another experiment ({differences}); {hint}")
         write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
@@ -139,7 +149,9 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_bytes())
     except ValueError:
-        raise UserError(f"{path}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH") from None
+        raise UserError(
+            f"{path}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH"
+        ) from None
 
 
 def append_row(path: Path, row: dict) -> None:
@@ -163,7 +175,11 @@ def experiment(args) -> dict:
 
 def _digest(path: Path) -> str:
     """Twelve hex digits of the content; of a model directory, its config, weights and tokenizer."""
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
+    )
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() if path.is_dir() else b"")

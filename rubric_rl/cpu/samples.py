@@ -76,7 +76,9 @@ def load_prompts(
         prompt = row.get(input_key)
         if apply_chat_template:
             if not isinstance(prompt, list) or not prompt:
-                raise DataError(f"{where}: {input_key!r} is not a list of chat messages (--input-key)")
+                raise DataError(
+                    f"{where}: {input_key!r} is not a list of chat messages (--input-key)"
+                )
             options = {"tokenize": False, "add_generation_prompt": True} | (template_kwargs or {})
             prompt = tokenizer.apply_chat_template(prompt, **options)
         elif not isinstance(prompt, str):
@@ -87,12 +89,20 @@ def load_prompts(
     return _short_enough(samples, tokenizer, max_length, path)
 
 
-def _short_enough(samples: list[Sample], tokenizer, max_length: int | None, path: str) -> list[Sample]:
+def _short_enough(
+    samples: list[Sample], tokenizer, max_length: int | None, path: str
+) -> list[Sample]:
     if max_length is None:
         return samples
-    kept = [s for s in samples if len(tokenizer.encode(s.prompt, add_special_tokens=False)) <= max_length]
+    kept = [
+        s
+        for s in samples
+        if len(tokenizer.encode(s.prompt, add_special_tokens=False)) <= max_length
+    ]
     if not kept:
-        raise DataError(f"{path}: every prompt is longer than {max_length} tokens; raise --rollout-max-prompt-len")
+        raise DataError(
+            f"{path}: every prompt is longer than {max_length} tokens; raise --rollout-max-prompt-len"
+        )
     return kept
 
 

@@ -15,10 +15,23 @@ from rubric_rl.errors import UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one engine until a signal. Exit status: 0 after Ctrl-C or SIGTERM, 2 for an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="rubric_rl/tiny/model", help="Hugging Face folder (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=30000, help="port on the loopback address (default: %(default)s)")
-    parser.add_argument("--log-dir", default=tempfile.gettempdir(), help="of the engine's log (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default="rubric_rl/tiny/model", help="Hugging Face folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=30000,
+        help="port on the loopback address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-dir",
+        default=tempfile.gettempdir(),
+        help="of the engine's log (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = None

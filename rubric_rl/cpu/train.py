@@ -51,7 +51,9 @@ class Trainer:
 
     def _due(self, step: int, interval: int | None) -> bool:
         """slime's rule for periodic work; the last step always saves and evaluates."""
-        return step == self.args.num_rollout - 1 or (interval is not None and (step + 1) % interval == 0)
+        return step == self.args.num_rollout - 1 or (
+            interval is not None and (step + 1) % interval == 0
+        )
 
     def _rollout(self, step: int):
         self.recorder.stage(step, "rollout")
@@ -70,7 +72,9 @@ class Trainer:
         self.recorder.stage(step, "update")
         begin = time.monotonic()
         with Bar(f"step {step + 1}: update", len(self.cluster.actors), "rank") as bar:
-            results = self.cluster.wait([actor.call.remote("train", step, data) for actor in self.cluster.actors])
+            results = self.cluster.wait(
+                [actor.call.remote("train", step, data) for actor in self.cluster.actors]
+            )
             bar.at(len(results))
         return results[0] | {"perf/update_time": time.monotonic() - begin}
 
@@ -80,7 +84,9 @@ class Trainer:
         (data,) = self.cluster.wait([self.cluster.manager.state.remote()])
 
         def write(directory: Path) -> None:
-            self.cluster.wait([actor.call.remote("save", str(directory)) for actor in self.cluster.actors])
+            self.cluster.wait(
+                [actor.call.remote("save", str(directory)) for actor in self.cluster.actors]
+            )
 
         temporary = self.run.prepare(step, {"step": step, "data": data}, write)
         return temporary, time.monotonic() - begin
@@ -110,7 +116,9 @@ def begin(args, run: RunDirectory) -> int:
     """The first step to make; refuses another experiment, and drops what belongs to no checkpointed step."""
     last = run.newest()
     if last is not None and (not args.load or Path(args.load).resolve() != run.path.resolve()):
-        raise UserError(f"{run.path} holds a run; give --load {run.path} to resume it, or another --save")
+        raise UserError(
+            f"{run.path} holds a run; give --load {run.path} to resume it, or another --save"
+        )
     run.check_experiment(args, resuming=last is not None)
     start = 0 if last is None else last + 1
     run.cut_back(start)
@@ -121,10 +129,15 @@ def train(args, run: RunDirectory) -> None:
     """The whole run, from the last checkpoint to the figures."""
     start = begin(args, run)
     recorder = Recorder(run.path, start, args.num_rollout or 0, args.use_tensorboard)
-    write_text(run.path / "command.sh", shlex.join([sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]) + "\n")
+    write_text(
+        run.path / "command.sh",
+        shlex.join([sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]) + "\n",
+    )
     try:
         if args.num_rollout is None or start < args.num_rollout:
-            recorder.say(f"{run.path}: " + (f"going on after step {start}" if start else "a new run"))
+            recorder.say(
+                f"{run.path}: " + (f"going on after step {start}" if start else "a new run")
+            )
             _run(args, run, recorder, start)
         recorder.say(plots.draw(run.path))
     except Exception as error:
@@ -139,14 +152,18 @@ def train(args, run: RunDirectory) -> None:
 
 
 def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
-    from rubric_rl.cpu.cluster import Cluster  # here: importing Ray takes seconds, errors in flags should not
+    from rubric_rl.cpu.cluster import (
+        Cluster,
+    )  # here: importing Ray takes seconds, errors in flags should not
 
     began = time.monotonic()
     with Cluster(args, run.path) as cluster:
         try:
             recorder.stage(start, "starting")
             checkpoint = run.iteration(start - 1) if start else None
-            cluster.start(initial_weights(args), checkpoint, run.state(start - 1)["data"] if start else None)
+            cluster.start(
+                initial_weights(args), checkpoint, run.state(start - 1)["data"] if start else None
+            )
             recorder.total = args.num_rollout
             recorder.say(f"everything is up after {time.monotonic() - began:.0f} s")
             Trainer(args, run, cluster, recorder).go(start)
@@ -179,17 +196,25 @@ def _interrupted(error: BaseException | None) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 finished, 2 something for the user to fix, 1 a defect, 130 Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's calls survive this exception and no other
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # Ray's calls survive this exception and no other
     run = None
     try:
         args = flags.parse(sys.argv[1:] if argv is None else argv)
         check_machine.check(args)
         run = RunDirectory(args.save)
         train(args, run)
-    except (KeyboardInterrupt, Exception) as error:  # the last stop of all: one line here, the traceback in train.log
+    except (
+        KeyboardInterrupt,
+        Exception,
+    ) as error:  # the last stop of all: one line here, the traceback in train.log
         if _interrupted(error):
             where = run.path if run else "SAVE_PATH"
-            print(f"stopped; the same command resumes from the last checkpoint in {where}", file=sys.stderr)
+            print(
+                f"stopped; the same command resumes from the last checkpoint in {where}",
+                file=sys.stderr,
+            )
             return 130
         print(f"error: {_line(error)}", file=sys.stderr)
         if run is None and not isinstance(error, UserError):

@@ -18,8 +18,15 @@ def plain(item: dict) -> dict:
     text = json.dumps(messages, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
     rubric = item.get("rubrics") or item.get("rubric") or []
-    rubric = [{"criterion": _first(c, _TEXT), "points": _first(c, _POINTS), "tags": c.get("tags")} for c in rubric]
-    return item | {"prompt_id": str(item.get("prompt_id") or digest[:16]), "prompt": messages, "rubrics": rubric}
+    rubric = [
+        {"criterion": _first(c, _TEXT), "points": _first(c, _POINTS), "tags": c.get("tags")}
+        for c in rubric
+    ]
+    return item | {
+        "prompt_id": str(item.get("prompt_id") or digest[:16]),
+        "prompt": messages,
+        "rubrics": rubric,
+    }
 
 
 def _first(criterion: dict, keys: tuple[str, ...]):

@@ -60,9 +60,14 @@ def _receive(url: str, part: Path, file: Published) -> None:
                 problem = "the connection ended early"
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code not in (408, 429):
-                    raise DataError(f"{url}: HTTP {error.code}; pass a local copy with --source") from None
+                    raise DataError(
+                        f"{url}: HTTP {error.code}; pass a local copy with --source"
+                    ) from None
                 problem = f"HTTP {error.code}"
-            except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut short
+            except (
+                OSError,
+                http.client.HTTPException,
+            ) as error:  # refused, reset, timed out, cut short
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
             failures = 0 if part.is_file() and part.stat().st_size > have else failures + 1
             if failures >= ATTEMPTS:
@@ -74,11 +79,17 @@ def _receive(url: str, part: Path, file: Published) -> None:
 def _append(url: str, part: Path, have: int, size: int, bar: tqdm) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        with part.open("ab" if resumed else "wb") as out:  # a server that knows no ranges begins anew
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
+        with part.open(
+            "ab" if resumed else "wb"
+        ) as out:  # a server that knows no ranges begins anew
             left = size - (have if resumed else 0)
             bar.n = size - left
-            while left > 0 and (chunk := answer.read1(min(CHUNK, left))):  # read1: what came before a break is kept
+            while left > 0 and (
+                chunk := answer.read1(min(CHUNK, left))
+            ):  # read1: what came before a break is kept
                 out.write(chunk)
                 left -= len(chunk)
                 bar.update(len(chunk))

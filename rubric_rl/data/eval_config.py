@@ -44,7 +44,11 @@ class EvalDataset:
             "no_stop_trim": True,
             "spaces_between_special_tokens": False,
         }
-        return params if self.min_new_tokens is None else params | {"min_new_tokens": self.min_new_tokens}
+        return (
+            params
+            if self.min_new_tokens is None
+            else params | {"min_new_tokens": self.min_new_tokens}
+        )
 
 
 # Where a field comes from when neither the data set nor the defaults name it; the first flag that is set wins.
@@ -77,13 +81,17 @@ def resolve(args) -> list[EvalDataset]:
     for entry in entries:
         if unknown := sorted((set(entry) | set(defaults)) - known):
             known_names = ", ".join(sorted(known))
-            raise UserError(f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {known_names}")
+            raise UserError(
+                f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {known_names}"
+            )
         if not entry.get("name") or not entry.get("path"):
             raise UserError("--eval-config: each data set needs a name and a path")
         merged = defaults | entry
         for name, flags in _FLAGS.items():
             if name not in merged:
-                merged[name] = next((v for v in (getattr(args, flag) for flag in flags) if v is not None), None)
+                merged[name] = next(
+                    (v for v in (getattr(args, flag) for flag in flags) if v is not None), None
+                )
         datasets.append(EvalDataset(**merged))
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise UserError("--eval-config: two data sets have the same name")
@@ -96,20 +104,37 @@ def read_entries(args) -> tuple[list[dict], dict]:
         words = args.eval_prompt_data or []
         if len(words) % 2:
             raise UserError("--eval-prompt-data takes pairs of a name and a path")
-        return [{"name": name, "path": path} for name, path in zip(words[::2], words[1::2], strict=True)], {}
+        return [
+            {"name": name, "path": path} for name, path in zip(words[::2], words[1::2], strict=True)
+        ], {}
     path = Path(args.eval_config)
     if not path.is_file():
         raise UserError(f"--eval-config {path}: no such file; name one like configs/eval.yaml")
     try:
         content = yaml.safe_load(_fill_environment(path.read_text(encoding="utf-8"))) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--eval-config {path}: not YAML ({' '.join(str(error).split())})") from None
+        raise UserError(
+            f"--eval-config {path}: not YAML ({' '.join(str(error).split())})"
+        ) from None
     content = content.get("eval", content) if isinstance(content, dict) else None
-    datasets, defaults = (content.get("datasets"), content.get("defaults")) if isinstance(content, dict) else (None, {})
+    datasets, defaults = (
+        (content.get("datasets"), content.get("defaults"))
+        if isinstance(content, dict)
+        else (None, {})
+    )
     if isinstance(datasets, dict):
-        datasets = [{"name": name} | entry if isinstance(entry, dict) else entry for name, entry in datasets.items()]
-    if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
-        raise UserError(f"--eval-config {path}: no data sets under eval.datasets, each with a name and a path")
+        datasets = [
+            {"name": name} | entry if isinstance(entry, dict) else entry
+            for name, entry in datasets.items()
+        ]
+    if (
+        not isinstance(datasets, list)
+        or not datasets
+        or not all(isinstance(entry, dict) for entry in datasets)
+    ):
+        raise UserError(
+            f"--eval-config {path}: no data sets under eval.datasets, each with a name and a path"
+        )
     if not isinstance(defaults or {}, dict):
         raise UserError(f"--eval-config {path}: eval.defaults must hold `key: value` lines")
     return datasets, defaults or {}

@@ -61,7 +61,9 @@ def row_from_metadata(metadata: dict, where: str = "metadata") -> Row:
     """
     if not isinstance(metadata, dict):
         found = type(metadata).__name__
-        raise DataError(f"{where}: metadata is {found}, not an object; make the rows with data_preprocess.py")
+        raise DataError(
+            f"{where}: metadata is {found}, not an object; make the rows with data_preprocess.py"
+        )
     prompt_id = metadata.get("prompt_id")
     if not isinstance(prompt_id, str) or not prompt_id:
         raise DataError(f"{where}: prompt_id is missing; make the rows with data_preprocess.py")
@@ -81,11 +83,19 @@ def _messages(messages, where: str) -> tuple[dict, ...]:
     if not isinstance(messages, (list, tuple)) or not messages:
         raise DataError(f"{where}: messages is not a list of chat messages")
     for message in messages:
-        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        role, content = (
+            (message.get("role"), message.get("content"))
+            if isinstance(message, dict)
+            else (None, None)
+        )
         if role not in ROLES or not isinstance(content, str):
-            raise DataError(f"{where}: each message needs a role of {', '.join(ROLES)} and a text content")
+            raise DataError(
+                f"{where}: each message needs a role of {', '.join(ROLES)} and a text content"
+            )
     if messages[-1]["role"] != "user":
-        raise DataError(f"{where}: the last message is from the {messages[-1]['role']}; it must be the user's")
+        raise DataError(
+            f"{where}: the last message is from the {messages[-1]['role']}; it must be the user's"
+        )
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
@@ -97,18 +107,30 @@ def conversation(messages: Iterable[Mapping]) -> tuple:
 def _rubric(items, where: str) -> tuple[Criterion, ...]:
     if not isinstance(items, (list, tuple)) or not items:
         raise DataError(f"{where}: rubrics is not a list of criteria")
-    rubric = tuple(_criterion(item, f"{where}, criterion {number}") for number, item in enumerate(items, 1))
+    rubric = tuple(
+        _criterion(item, f"{where}, criterion {number}") for number, item in enumerate(items, 1)
+    )
     if not any(criterion.points > 0 for criterion in rubric):
-        raise DataError(f"{where}: no criterion has positive points, so no score is defined; leave the row out")
+        raise DataError(
+            f"{where}: no criterion has positive points, so no score is defined; leave the row out"
+        )
     return rubric
 
 
 def _criterion(item, where: str) -> Criterion:
-    if not isinstance(item, dict) or not isinstance(item.get("criterion"), str) or not item["criterion"].strip():
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("criterion"), str)
+        or not item["criterion"].strip()
+    ):
         raise DataError(f"{where}: its text is empty or missing")
     points = item.get("points")
     # The bounds keep every score finite; neither 0 nor NaN nor infinity lies within them.
-    if isinstance(points, bool) or not isinstance(points, (int, float)) or not 1e-6 <= abs(points) <= 1e6:
+    if (
+        isinstance(points, bool)
+        or not isinstance(points, (int, float))
+        or not 1e-6 <= abs(points) <= 1e6
+    ):
         raise DataError(f"{where}: points must be a number of size 1e-6 to 1e6, not {points!r:.40}")
     return Criterion(item["criterion"], points, _tags(item.get("tags"), where))
 
@@ -125,7 +147,9 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
     rows = []
     for number, item in read_jsonl(path):
         if not isinstance(item, dict):
-            raise DataError(f"{path}:{number}: not a JSON object; make the rows with data_preprocess.py")
+            raise DataError(
+                f"{path}:{number}: not a JSON object; make the rows with data_preprocess.py"
+            )
         rows.append(row_from_metadata(item.get("metadata"), f"{path}:{number}"))
     if not rows:
         raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")

@@ -6,7 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, Source, consensus, fix_signs, raw_rows, to_row
+from rubric_rl.data.healthbench import (
+    FULL_ROWS,
+    HARD_ROWS,
+    Source,
+    consensus,
+    fix_signs,
+    raw_rows,
+    to_row,
+)
 from rubric_rl.data.schema import Criterion, Row, conversation
 from rubric_rl.errors import DataError
 from rubric_rl.tokenizer import ChatTemplate
@@ -37,7 +45,9 @@ class Split:
     hard_sample: list[Row] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # "file:line, prompt_id ...: reason"
     left_out: Counter = field(default_factory=Counter)  # rule -> rows or criteria
-    seen: set[str] = field(default_factory=set)  # every prompt_id of the source, also of refused rows
+    seen: set[str] = field(
+        default_factory=set
+    )  # every prompt_id of the source, also of refused rows
     subset: bool = False  # whether the counts are not those of the release
 
 
@@ -57,7 +67,11 @@ def split(source: Source, options: Options = Options()) -> Split:
     _choose(options, result)
     for rows, purpose in ((result.easy, "training"), (result.hard, "evaluation")):
         if not rows:
-            hint = f"the first refused row: {result.refused[0]}" if result.refused else "choose more prompts"
+            hint = (
+                f"the first refused row: {result.refused[0]}"
+                if result.refused
+                else "choose more prompts"
+            )
             raise DataError(f"{source.full}: nothing is left for {purpose}; {hint}")
     return result
 
@@ -75,7 +89,9 @@ def _read(source: Source, options: Options, result: Split) -> list[Row]:
             result.refused.append(str(error))
             continue
         if row.prompt_id in rows:
-            result.refused.append(f"{where}, prompt_id {row.prompt_id}: duplicate of an earlier prompt_id")
+            result.refused.append(
+                f"{where}, prompt_id {row.prompt_id}: duplicate of an earlier prompt_id"
+            )
         else:
             rows[row.prompt_id] = row
     return list(rows.values())
@@ -105,7 +121,9 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
             raise DataError(f"{source.full}: {what}; hold out fewer")
         return {row.prompt_id for row in _draw(rows, options.hold_out, options.seed)}
     if options.hold_out:
-        raise DataError(f"{source.hard} says what is held out; leave out --hold-out, or take the source without it")
+        raise DataError(
+            f"{source.hard} says what is held out; leave out --hold-out, or take the source without it"
+        )
     broken: list[str] = []
     ids = set()
     for where, item in raw_rows(source.hard, broken):
@@ -115,7 +133,9 @@ def _hard_ids(source: Source, options: Options, rows: list[Row]) -> set[str]:
         else:
             ids.add(prompt_id)
     if broken:  # a hard prompt that cannot be read would be trained on
-        raise DataError(f"{broken[0]}; every hard row must be readable, else it would land in the training file")
+        raise DataError(
+            f"{broken[0]}; every hard row must be readable, else it would land in the training file"
+        )
     return ids
 
 
@@ -128,23 +148,34 @@ def _check_counts(source: Source, hard_ids: set[str], options: Options, result: 
     result.subset = counts != released
     if result.subset and not options.allow_subset:
         found = f"{counts[0]} training and {counts[1]} hard prompts, not {released[0]} and {released[1]}"
-        why = f", {len(result.refused)} refused, the first: {result.refused[0]}" if result.refused else ""
+        why = (
+            f", {len(result.refused)} refused, the first: {result.refused[0]}"
+            if result.refused
+            else ""
+        )
         raise DataError(f"{source.full}: {found}{why}; add --allow-subset if you mean it")
 
 
 def _choose(options: Options, result: Split) -> None:
     """Applies the rules in their documented order; evaluation rows keep prompts and criteria as published."""
     if options.fix_signs:
-        result.easy, result.hard = [fix_signs(row) for row in result.easy], [fix_signs(row) for row in result.hard]
+        result.easy, result.hard = (
+            [fix_signs(row) for row in result.easy],
+            [fix_signs(row) for row in result.hard],
+        )
     if options.consensus:
         result.easy, result.hard = _consensus(result.easy, result), _consensus(result.hard, result)
     result.easy = _without_repeats(result.easy, result.hard, result)
     if options.max_prompt_tokens is not None:
         fitting = [row for row in result.easy if _tokens(row, options) <= options.max_prompt_tokens]
-        result.left_out[f"training prompts over {options.max_prompt_tokens} tokens"] += len(result.easy) - len(fitting)
+        result.left_out[f"training prompts over {options.max_prompt_tokens} tokens"] += len(
+            result.easy
+        ) - len(fitting)
         result.easy = fitting
     if options.sample is not None:
-        result.easy, result.hard = (_draw(rows, options.sample, options.seed) for rows in (result.easy, result.hard))
+        result.easy, result.hard = (
+            _draw(rows, options.sample, options.seed) for rows in (result.easy, result.hard)
+        )
     result.hard_sample = _draw(result.hard, options.eval_sample, options.seed)
 
 
@@ -199,7 +230,9 @@ def report(result: Split, options: Options) -> str:
     """What was written and what was not, in a few lines; the same text for the same input."""
     lines = []
     if result.subset:
-        lines.append("a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release")
+        lines.append(
+            "a subset, as --allow-subset permits: not the 4,000 and 1,000 prompts of the release"
+        )
     reasons = _most_common(_reason(line) for line in result.refused)
     lines += [f"refused {number} rows: {reason}" for reason, number in reasons]
     lines += [f"left out {number} {rule}" for rule, number in result.left_out.items() if number]

@@ -30,7 +30,11 @@ def figures(counts: Sequence[float], parts: np.ndarray | None = None) -> dict:
     row = np.asarray(counts, float)
     both, grader, label, neither = row[:4]
     values = {
-        "met": {"precision": _ratio(both, both + grader), "recall": _ratio(both, both + label), "f1": _number(f1(row))},
+        "met": {
+            "precision": _ratio(both, both + grader),
+            "recall": _ratio(both, both + label),
+            "f1": _number(f1(row)),
+        },
         "not_met": {
             "precision": _ratio(neither, neither + label),
             "recall": _ratio(neither, neither + grader),
@@ -50,7 +54,9 @@ def figures(counts: Sequence[float], parts: np.ndarray | None = None) -> dict:
 
 def _wrong(row: np.ndarray) -> np.ndarray:
     """The counts if every unreadable verdict were the opposite of the label."""
-    return np.array([row[BOTH], row[GRADER] + row[UNREAD_NOT], row[LABEL] + row[UNREAD_MET], row[NEITHER]])
+    return np.array(
+        [row[BOTH], row[GRADER] + row[UNREAD_NOT], row[LABEL] + row[UNREAD_MET], row[NEITHER]]
+    )
 
 
 class Agreement:
@@ -59,10 +65,20 @@ class Agreement:
     def __init__(self, rows: Iterable[Mapping] = ()):
         """Each row has prompt, category, labels, physicians (ids, may be empty), verdict, probability and status."""
         self.rows = Counter()
-        self.by_prompt, self.clusters = defaultdict(_no_counts), defaultdict(_no_counts)  # grader against physicians
-        self.peers_by_prompt, self.peer_clusters = defaultdict(_no_counts), defaultdict(_no_counts)  # among physicians
+        self.by_prompt, self.clusters = (
+            defaultdict(_no_counts),
+            defaultdict(_no_counts),
+        )  # grader against physicians
+        self.peers_by_prompt, self.peer_clusters = (
+            defaultdict(_no_counts),
+            defaultdict(_no_counts),
+        )  # among physicians
         self.physicians = defaultdict(_no_counts)  # one physician against the others
-        self.bins, self.squares, self.labels = np.zeros((BINS, 3)), 0.0, Counter()  # bins: labels, sum of p, labels met
+        self.bins, self.squares, self.labels = (
+            np.zeros((BINS, 3)),
+            0.0,
+            Counter(),
+        )  # bins: labels, sum of p, labels met
         for row in rows:
             self.add(row)
 
@@ -102,17 +118,25 @@ class Agreement:
             "grader": figures(parts.sum(axis=0), parts),
             "physicians": figures(peers.sum(axis=0), peers) | self._each_physician(),
             "clusters": {name: figures(counts) for name, counts in sorted(self.clusters.items())},
-            "physician_clusters": {name: figures(counts) for name, counts in sorted(self.peer_clusters.items())},
+            "physician_clusters": {
+                name: figures(counts) for name, counts in sorted(self.peer_clusters.items())
+            },
             "calibration": self._calibration(),
         }
 
     def _each_physician(self) -> dict:
         """Each physician against the others, as the reference rates a grader; only those with both F1 have a value."""
-        values = sorted(v for counts in self.physicians.values() if (v := _number(balanced_f1(counts))) is not None)
+        values = sorted(
+            v
+            for counts in self.physicians.values()
+            if (v := _number(balanced_f1(counts))) is not None
+        )
         if not values:
             return {"each": None}
         grader = _number(balanced_f1(_stacked(self.by_prompt).sum(axis=0)))
-        below = sum(value < grader for value in values) / len(values) if grader is not None else None
+        below = (
+            sum(value < grader for value in values) / len(values) if grader is not None else None
+        )
         spread = {"lowest": values[0], "median": statistics.median(values), "highest": values[-1]}
         return {"each": {"number": len(values)} | spread | {"share_below_the_grader": below}}
 
@@ -126,7 +150,12 @@ class Agreement:
             for i, (n, p, met) in enumerate(self.bins.tolist()) if n
         ]  # fmt: skip
         error = sum(row["labels"] / total * abs(row["probability"] - row["met"]) for row in table)
-        return {"labels": int(total), "ece": float(error), "brier": float(self.squares / total), "table": table}
+        return {
+            "labels": int(total),
+            "ece": float(error),
+            "brier": float(self.squares / total),
+            "table": table,
+        }
 
 
 def _no_counts() -> np.ndarray:
@@ -149,7 +178,9 @@ def change(before: Agreement, after: Agreement) -> dict:
             "before": one,
             "after": other,
             "difference": None if None in (one, other) else other - one,
-            "interval_by_prompt": interval(parts, lambda sums, of=statistic: of(sums[..., 6:]) - of(sums[..., :6])),
+            "interval_by_prompt": interval(
+                parts, lambda sums, of=statistic: of(sums[..., 6:]) - of(sums[..., :6])
+            ),
         }
     return values
 

@@ -50,8 +50,15 @@ class RowFile:
         for number, item in read_jsonl(self.path):
             where = f"{self.path}:{number}"
             if not isinstance(item, dict):
-                raise DataError(f"{where}: not a JSON object; give --rows a file of HealthBench rows")
-            yield number, row_from_metadata(item["metadata"], where) if "metadata" in item else to_row(item, where)
+                raise DataError(
+                    f"{where}: not a JSON object; give --rows a file of HealthBench rows"
+                )
+            yield (
+                number,
+                row_from_metadata(item["metadata"], where)
+                if "metadata" in item
+                else to_row(item, where),
+            )
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,25 @@ class AnswerFile:
     def __init__(self, path: str | Path):
         """Raises DataError naming file and line for a line without prompt_id and answer."""
         self.path = Path(path)
-        self._offsets: dict[str, dict[int, int]] = {}  # prompt_id -> number of the repeat -> offset of its last line
+        self._offsets: dict[
+            str, dict[int, int]
+        ] = {}  # prompt_id -> number of the repeat -> offset of its last line
         if not self.path.is_file():
-            raise DataError(f"{path}: no such file; give --answers a JSONL file of prompt_id and answer")
+            raise DataError(
+                f"{path}: no such file; give --answers a JSONL file of prompt_id and answer"
+            )
         for number, offset, item in read_jsonl_offsets(self.path):
-            if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str) or not _has_answer(item):
-                raise DataError(f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; fix the line')
-            if item["answer"] is None and item["status"] == "ungraded":  # the policy failed: there is no answer
+            if (
+                not isinstance(item, dict)
+                or not isinstance(item.get("prompt_id"), str)
+                or not _has_answer(item)
+            ):
+                raise DataError(
+                    f'{path}:{number}: each line needs {{"prompt_id": ..., "answer": ...}}; fix the line'
+                )
+            if (
+                item["answer"] is None and item["status"] == "ungraded"
+            ):  # the policy failed: there is no answer
                 continue
             offsets = self._offsets.setdefault(item["prompt_id"], {})
             offsets[item["index"] if is_record(item) else len(offsets)] = offset
@@ -93,12 +112,16 @@ class AnswerFile:
         with self.path.open("rb") as file:
             file.seek(list(self._offsets[row.prompt_id].values())[repeat])
             item = json.loads(file.readline())
-        return Answer(item["answer"] or "", item.get("truncated") is True or item.get("status") == "truncated")
+        return Answer(
+            item["answer"] or "", item.get("truncated") is True or item.get("status") == "truncated"
+        )
 
 
 def _has_answer(item: dict) -> bool:
     answer = item.get("answer", 0)
-    return isinstance(answer, str) or (answer is None and item.get("status") in ("no_answer", "ungraded"))
+    return isinstance(answer, str) or (
+        answer is None and item.get("status") in ("no_answer", "ungraded")
+    )
 
 
 class _GenerateAnswer(SGLang):
@@ -129,10 +152,16 @@ class Policy(StoringClient):
             super().__init__(settings)
         except UserError as error:  # its flags begin with --policy-
             raise UserError(str(error).replace("grader_", "policy_")) from None
-        self._endpoint = _GenerateAnswer(settings, "") if settings.api == "sglang" else _ChatAnswer(settings)
+        self._endpoint = (
+            _GenerateAnswer(settings, "") if settings.api == "sglang" else _ChatAnswer(settings)
+        )
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row; raises Unavailable as GraderClient.ask does."""
         reply = await self.ask(list(row.messages), {}, self.settings.seed + repeat, key)
-        tokens = {"prompt": reply.prompt_tokens, "cached": reply.cached_tokens, "completion": reply.completion_tokens}
+        tokens = {
+            "prompt": reply.prompt_tokens,
+            "cached": reply.cached_tokens,
+            "completion": reply.completion_tokens,
+        }
         return Answer(reply.text, not reply.complete, tokens)

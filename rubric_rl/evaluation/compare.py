@@ -15,12 +15,20 @@ from rubric_rl.evaluation.tables import comparison_lines
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False
+    )
     add, names = parser.add_argument, ("BEFORE", "AFTER")
     add("before", help="an evaluation's --out, or a folder of verdict records")
     add("after", help="the other one; differences are after - before")
     add("--split", default="", help="only the train or the eval records of a training run")
-    add("--weights", nargs=2, default=("", ""), metavar=names, help="weight versions of training runs (default: last)")
+    add(
+        "--weights",
+        nargs=2,
+        default=("", ""),
+        metavar=names,
+        help="weight versions of training runs (default: last)",
+    )
     add_rule_flags(parser)
     args = parser.parse_args()
     try:

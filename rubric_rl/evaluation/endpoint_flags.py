@@ -8,17 +8,29 @@ from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings
 
 RETRIES = 10  # an evaluation's default: it waits out a rate limit for minutes before it leaves an answer ungraded
-_PARSERS = {bool: {"true": True, "false": False}.__getitem__, dict: json.loads, int: int, float: float}
+_PARSERS = {
+    bool: {"true": True, "false": False}.__getitem__,
+    dict: json.loads,
+    int: int,
+    float: float,
+}
 TRAINING_ONLY = ("engine", "teacher", "teacher_share", "records")
 
 
-def add_endpoint_flags(parser: argparse.ArgumentParser, who: str, about: str, left_out: tuple[str, ...] = ()) -> None:
+def add_endpoint_flags(
+    parser: argparse.ArgumentParser, who: str, about: str, left_out: tuple[str, ...] = ()
+) -> None:
     """Adds `--<who>-<field>` for every setting, except the training-only ones and those in `left_out`."""
     group = parser.add_argument_group(about)
     for field in dataclasses.fields(GraderSettings):
         if field.name not in TRAINING_ONLY + left_out:
-            flag, help = f"--{who}-{field.name.replace('_', '-')}", field.metadata["about"].replace("%", "%%")
-            group.add_argument(flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=help)
+            flag, help = (
+                f"--{who}-{field.name.replace('_', '-')}",
+                field.metadata["about"].replace("%", "%%"),
+            )
+            group.add_argument(
+                flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=help
+            )
 
 
 def endpoint_settings(args: argparse.Namespace, who: str, defaults: dict) -> GraderSettings:

@@ -23,7 +23,12 @@ from rubric_rl.data.download import digest
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile, Policy, RowFile
-from rubric_rl.evaluation.endpoint_flags import RETRIES, add_endpoint_flags, endpoint_settings, prices
+from rubric_rl.evaluation.endpoint_flags import (
+    RETRIES,
+    add_endpoint_flags,
+    endpoint_settings,
+    prices,
+)
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import Store, StoringClient, settings_of
 from rubric_rl.evaluation.scoring_rule import penalty_from
@@ -35,7 +40,13 @@ from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import GraderSettings, written_settings
 from rubric_rl.progress import GaveUp, Progress, work_through
 
-GRADER_ONLY = ("mode", "votes", "truncated", "rereads", "warm_prefix")  # settings that mean nothing for the policy
+GRADER_ONLY = (
+    "mode",
+    "votes",
+    "truncated",
+    "rereads",
+    "warm_prefix",
+)  # settings that mean nothing for the policy
 
 
 @dataclass
@@ -73,9 +84,16 @@ class Evaluation:
         except Unavailable as error:
             grading, tokens = Grading(row, "ungraded", None, error=f"policy: {error}"), None
         else:
-            grading = await grade(self.grader, row, answer.response, truncated=answer.truncated, routing_key=key)
+            grading = await grade(
+                self.grader, row, answer.response, truncated=answer.truncated, routing_key=key
+            )
             tokens = answer.tokens
-        origin = {"split": "eval", "index": repeat, "weight_version": self.name, "messages": list(row.messages)}
+        origin = {
+            "split": "eval",
+            "index": repeat,
+            "weight_version": self.name,
+            "messages": list(row.messages),
+        }
         self.store.finish(key, grading.record() | origin | {"policy_tokens": tokens})
         self.progress.done(len(row.rubric), grading.error)
 
@@ -88,18 +106,60 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--rows", required=True, help="rubric file: raw HealthBench rows, or those of data_preprocess.py")
+    add(
+        "--rows",
+        required=True,
+        help="rubric file: raw HealthBench rows, or those of data_preprocess.py",
+    )
     add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
-    add("--answers", help="JSONL of prompt_id and answer (or verdict records); without it the policy answers")
-    add("--allow-missing", action="store_true", help="leave out the prompts that the answers file lacks")
-    add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or all that the file has)")
-    add("--limit", type=int, default=0, help="only this many prompts, the same ones that simple-evals draws")
-    add("--name", default="", help="name of the run in tables (default: the policy's model or the answers file)")
+    add(
+        "--answers",
+        help="JSONL of prompt_id and answer (or verdict records); without it the policy answers",
+    )
+    add(
+        "--allow-missing",
+        action="store_true",
+        help="leave out the prompts that the answers file lacks",
+    )
+    add(
+        "--repeats",
+        type=int,
+        default=0,
+        help="answers per prompt (default: 1, or all that the file has)",
+    )
+    add(
+        "--limit",
+        type=int,
+        default=0,
+        help="only this many prompts, the same ones that simple-evals draws",
+    )
+    add(
+        "--name",
+        default="",
+        help="name of the run in tables (default: the policy's model or the answers file)",
+    )
     add("--moved", action="store_true", help="resume although an endpoint has another URL now")
-    add("--against", metavar="RUN", help="also print the paired difference, this run minus this earlier RUN")
-    add("--length-penalty", default="hard", help="for the length-adjusted score: full, hard, consensus or a number")
-    add("--give-up-after", type=int, default=50, help="stop after this many ungraded answers in a row; 0: never")
-    add("--grader-config", default="", help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it")
+    add(
+        "--against",
+        metavar="RUN",
+        help="also print the paired difference, this run minus this earlier RUN",
+    )
+    add(
+        "--length-penalty",
+        default="hard",
+        help="for the length-adjusted score: full, hard, consensus or a number",
+    )
+    add(
+        "--give-up-after",
+        type=int,
+        default=50,
+        help="stop after this many ungraded answers in a row; 0: never",
+    )
+    add(
+        "--grader-config",
+        default="",
+        help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it",
+    )
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
     add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)")
@@ -113,11 +173,16 @@ def _settings(args: argparse.Namespace) -> tuple[GraderSettings | None, GraderSe
     if not args.answers:
         policy = endpoint_settings(args, "policy", {"retries": RETRIES, "max_tokens": 6144})
         if not policy.url:
-            raise UserError("nothing to grade: give --answers FILE, or --policy-url for a model that answers")
+            raise UserError(
+                "nothing to grade: give --answers FILE, or --policy-url for a model that answers"
+            )
     written = written_settings(args.grader_config)
     own = {"retries": RETRIES}
     if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
-        own |= {name: getattr(policy, name) for name in ("url", "api", "model", "tokenizer", "api_key_env")}
+        own |= {
+            name: getattr(policy, name)
+            for name in ("url", "api", "model", "tokenizer", "api_key_env")
+        }
     return policy, endpoint_settings(args, "grader", own | written)
 
 
@@ -131,7 +196,10 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
         found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
         raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
     rows.keep(counts)
-    return {prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id]) for prompt_id in rows.criteria}
+    return {
+        prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id])
+        for prompt_id in rows.criteria
+    }
 
 
 class Plan:
@@ -140,9 +208,14 @@ class Plan:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.policy, self.grader = _settings(args)
-        self.rows, self.answers = RowFile(args.rows, args.limit), AnswerFile(args.answers) if args.answers else None
+        self.rows, self.answers = (
+            RowFile(args.rows, args.limit),
+            AnswerFile(args.answers) if args.answers else None,
+        )
         self.repeats = _repeats(args, self.rows, self.answers)
-        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in self.rows.criteria.items())
+        self.criteria = sum(
+            self.repeats[prompt_id] * count for prompt_id, count in self.rows.criteria.items()
+        )
         self.prices = {who: prices(getattr(args, f"{who}_price")) for who in ("grader", "policy")}
         self.penalty = penalty_from(args.length_penalty)
         self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
@@ -171,19 +244,25 @@ class Plan:
         async with AsyncExitStack() as stack:
             answers = self.answers or await stack.enter_async_context(Policy(self.policy))
             grader = await stack.enter_async_context(StoringClient(self.grader))
-            store = stack.enter_context(Store(self.args.out, self.identity(), moved=self.args.moved))
+            store = stack.enter_context(
+                Store(self.args.out, self.identity(), moved=self.args.moved)
+            )
             grader.store = store
             if not self.answers:
                 answers.store = store
             progress = Progress(self.criteria, self.args.give_up_after)
-            await Evaluation(self.rows, answers, grader, store, self.name, self.repeats, progress).run()
+            await Evaluation(
+                self.rows, answers, grader, store, self.name, self.repeats, progress
+            ).run()
 
     def report(self) -> dict:
         """Writes result.json, prints it, and returns it; it accounts for every criterion of the plan."""
         summary = Summary(Run(self.args.out), penalty=self.penalty)
         result = summary.result({who: value for who, value in self.prices.items() if value})
         result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
-        (self.args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (self.args.out / "result.json").write_text(
+            json.dumps(result, indent=1) + "\n", encoding="utf-8"
+        )
         print("\n".join(summary_lines(result)))
         if self.before:
             print("\n".join(comparison_lines(self.before, summary)))
@@ -209,7 +288,9 @@ def main() -> int:
         print(f"error: {stopped}", file=sys.stderr)
         return 2
     if ungraded := result["answers"]["ungraded"]:
-        causes = Counter(record["error"] for record in Run(args.out) if record["status"] == "ungraded")
+        causes = Counter(
+            record["error"] for record in Run(args.out) if record["status"] == "ungraded"
+        )
         cause, count = causes.most_common(1)[0]
         what = f"{ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}"
         print(f"error: {what}; the same command asks for them again", file=sys.stderr)

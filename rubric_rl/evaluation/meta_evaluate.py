@@ -47,7 +47,9 @@ class MetaRow:
     labels: list[bool]
     physicians: list[str]
 
-    def record(self, grading: Grading, verdict: bool | None, probability: float | None, explanation: str) -> dict:
+    def record(
+        self, grading: Grading, verdict: bool | None, probability: float | None, explanation: str
+    ) -> dict:
         """The result as JSON, with everything that the figures need."""
         return {
             "prompt": self.prompt,
@@ -84,11 +86,19 @@ class MetaFile:
                 _meta_row(item, path, number)
                 numbers.append(number)
         if not numbers:
-            raise DataError(f"{path}: no row has binary_labels; give --rows HealthBench's meta-evaluation file")
-        self.chosen = set(random.Random(0).sample(numbers, limit) if 0 < limit < len(numbers) else numbers)
+            raise DataError(
+                f"{path}: no row has binary_labels; give --rows HealthBench's meta-evaluation file"
+            )
+        self.chosen = set(
+            random.Random(0).sample(numbers, limit) if 0 < limit < len(numbers) else numbers
+        )
 
     def __iter__(self) -> Iterator[MetaRow]:
-        return (_meta_row(item, self.path, number) for number, item in read_jsonl(self.path) if number in self.chosen)
+        return (
+            _meta_row(item, self.path, number)
+            for number, item in read_jsonl(self.path)
+            if number in self.chosen
+        )
 
 
 def _meta_row(item, path: str, number: int) -> MetaRow:
@@ -96,25 +106,45 @@ def _meta_row(item, path: str, number: int) -> MetaRow:
     names = ("completion", "rubric", "category")
     texts = isinstance(item, dict) and all(isinstance(item.get(name), str) for name in names)
     messages = item.get("prompt") if texts else None
-    if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(_is_message(message) for message in messages)
+    ):
         wanted = "prompt, completion, rubric and category"
         raise DataError(f"{where}: not a meta-evaluation row with {wanted}; check the file")
     points = item.get("points") or 0.0
-    if isinstance(points, bool) or not isinstance(points, (int, float)) or not math.isfinite(points):
+    if (
+        isinstance(points, bool)
+        or not isinstance(points, (int, float))
+        or not math.isfinite(points)
+    ):
         raise DataError(f"{where}: points must be a finite number, not {points!r:.40}")
     labels, physicians = item["binary_labels"], item.get("anonymized_physician_ids") or []
     if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
         raise DataError(f"{where}: binary_labels must be a list of true and false")
     if physicians and (not isinstance(physicians, list) or len(physicians) != len(labels)):
-        raise DataError(f"{where}: {len(labels)} labels, but another number of anonymized_physician_ids")
+        raise DataError(
+            f"{where}: {len(labels)} labels, but another number of anonymized_physician_ids"
+        )
     digest = hashlib.blake2b(json.dumps(messages).encode(), digest_size=8).hexdigest()
     prompt = str(item.get("prompt_id") or digest)
     row = Row(prompt, tuple(messages), (Criterion(item["rubric"], points),))
-    return MetaRow(str(number), prompt, row, item["completion"], item["category"], labels, [str(p) for p in physicians])
+    return MetaRow(
+        str(number),
+        prompt,
+        row,
+        item["completion"],
+        item["category"],
+        labels,
+        [str(p) for p in physicians],
+    )
 
 
 def _is_message(message) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    return isinstance(message, dict) and all(
+        isinstance(message.get(key), str) for key in ("role", "content")
+    )
 
 
 async def judge(rows: MetaFile, grader: StoringClient, store: Store, give_up_after: int) -> None:
@@ -134,7 +164,11 @@ async def judge(rows: MetaFile, grader: StoringClient, store: Store, give_up_aft
         explanation = ""
         try:
             (reading,) = await ask_verdicts(grader, grading, row.key)
-            verdict, probability, explanation = reading.met, reading.probability, reading.explanation
+            verdict, probability, explanation = (
+                reading.met,
+                reading.probability,
+                reading.explanation,
+            )
         except Unavailable as error:
             grading.status, grading.error = "ungraded", str(error)
         store.finish(row.key, row.record(grading, verdict, probability, explanation))
@@ -151,11 +185,17 @@ def read_results(folder: str | Path) -> Agreement:
     path = Path(folder) / RESULTS
     if not path.exists():
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
-    latest = {record["key"]: offset for _, offset, record in read_jsonl_offsets(path, skip_partial=True)}
+    latest = {
+        record["key"]: offset for _, offset, record in read_jsonl_offsets(path, skip_partial=True)
+    }
     if not latest:
-        raise DataError(f"{folder}: no row was judged yet; run python -m rubric_rl.meta_eval to its end")
+        raise DataError(
+            f"{folder}: no row was judged yet; run python -m rubric_rl.meta_eval to its end"
+        )
     return Agreement(
-        record for _, offset, record in read_jsonl_offsets(path, skip_partial=True) if latest[record["key"]] == offset
+        record
+        for _, offset, record in read_jsonl_offsets(path, skip_partial=True)
+        if latest[record["key"]] == offset
     )
 
 
@@ -173,17 +213,29 @@ def _parser() -> argparse.ArgumentParser:
         help="HealthBench's meta-evaluation rows, or those of python -m rubric_rl.tiny.labelled_rows",
     )
     add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
-    add("--limit", type=int, default=0, help="only this many rows, the same ones that simple-evals draws")
+    add(
+        "--limit",
+        type=int,
+        default=0,
+        help="only this many rows, the same ones that simple-evals draws",
+    )
     add("--moved", action="store_true", help="resume although the endpoint has another URL now")
     add("--against", metavar="RUN", help="also print the change from this earlier run to this one")
-    add("--give-up-after", type=int, default=50, help="stop after this many ungraded rows in a row; 0: never")
+    add(
+        "--give-up-after",
+        type=int,
+        default=50,
+        help="stop after this many ungraded rows in a row; 0: never",
+    )
     add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add_endpoint_flags(parser, "grader", "grader", ("truncated",))
     return parser
 
 
 async def _run(args: argparse.Namespace, rows: MetaFile, settings) -> None:
-    sample = grader_prompt(settings.mode, [{"role": "user", "content": ""}], "", [Criterion("", 0.0)])
+    sample = grader_prompt(
+        settings.mode, [{"role": "user", "content": ""}], "", [Criterion("", 0.0)]
+    )
     identity = {
         "kind": "meta_eval",
         "rows": {"sha256": digest(args.rows), "limit": args.limit},
@@ -199,7 +251,10 @@ async def _run(args: argparse.Namespace, rows: MetaFile, settings) -> None:
 def _report(args: argparse.Namespace, rows: MetaFile) -> dict:
     agreement = read_results(args.out)
     result = agreement.result()
-    result["rows"] |= {"not_asked": len(rows.chosen) - result["rows"]["all"], "unlabelled": rows.unlabelled}
+    result["rows"] |= {
+        "not_asked": len(rows.chosen) - result["rows"]["all"],
+        "unlabelled": rows.unlabelled,
+    }
     (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("\n".join(agreement_lines(result)))
     if args.against:
@@ -211,9 +266,13 @@ def main() -> int:
     """Exit status: 0 all graded, 1 some rows stayed ungraded, 2 something to fix."""
     args, stopped = _parser().parse_args(), ""
     try:
-        settings = endpoint_settings(args, "grader", {"retries": RETRIES} | written_settings(args.grader_config))
+        settings = endpoint_settings(
+            args, "grader", {"retries": RETRIES} | written_settings(args.grader_config)
+        )
         if settings.mode == "checklist":
-            raise UserError("--grader-mode checklist: each row has one criterion; use explain or direct")
+            raise UserError(
+                "--grader-mode checklist: each row has one criterion; use explain or direct"
+            )
         rows = MetaFile(args.rows, args.limit)
         try:
             asyncio.run(_run(args, rows, settings))

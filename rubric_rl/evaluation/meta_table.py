@@ -9,19 +9,25 @@ _COLUMNS = ("met", "not_met")
 
 def agreement_lines(result: Mapping) -> list[str]:
     """Grader and physicians, overall and by cluster; then calibration, and what became of every row."""
-    lines = ["Agreement with physicians, pairwise as simple-evals counts (precision, recall, F1 of met | of not met)"]
+    lines = [
+        "Agreement with physicians, pairwise as simple-evals counts (precision, recall, F1 of met | of not met)"
+    ]
     sides = f"{'met: P, R, F1':<23} {'not met: P, R, F1':<23}"
     lines.append(f"  {'':<58} {'pairs':>6}  {sides} {'balanced F1':>11} {'kappa':>7}")
     lines.append(_line("grader", result["grader"]))
     lines.append(_line("physicians among themselves (the ceiling)", result["physicians"]))
     for who in ("grader", "physicians"):
-        f1, kappa = (bounds(result[who][f"{name}_interval_by_prompt"]) for name in ("balanced_f1", "kappa"))
+        f1, kappa = (
+            bounds(result[who][f"{name}_interval_by_prompt"]) for name in ("balanced_f1", "kappa")
+        )
         lines.append(f"  {who}: 95% by prompt: balanced F1 {f1}, kappa {kappa}")
     if each := result["physicians"]["each"]:
         share = each["share_below_the_grader"]
         below = "" if share is None else f"; {share:.0%} of them below the grader"
         spread = f"{each['lowest']:.4f} to {each['highest']:.4f}, median {each['median']:.4f}"
-        lines.append(f"  {each['number']} physicians, each against the others: balanced F1 {spread}{below}")
+        lines.append(
+            f"  {each['number']} physicians, each against the others: balanced F1 {spread}{below}"
+        )
     lines.append("By cluster: the grader, and below it the physicians")
     for name, one in result["clusters"].items():
         peers = result["physician_clusters"][name]
@@ -30,7 +36,10 @@ def agreement_lines(result: Mapping) -> list[str]:
 
 
 def _line(name: str, one: Mapping) -> str:
-    parts = ["  ".join(number(one[side][key]) for key in ("precision", "recall", "f1")) for side in _COLUMNS]
+    parts = [
+        "  ".join(number(one[side][key]) for key in ("precision", "recall", "f1"))
+        for side in _COLUMNS
+    ]
     return (
         f"  {name:<58} {one['pairs']:>6}  {parts[0]:<23} {parts[1]:<23} "
         f"{number(one['balanced_f1']):>11} {number(one['kappa']):>7}"
@@ -51,7 +60,10 @@ def _calibration_lines(calibration: Mapping | None) -> list[str]:
 
 def _account_lines(result: Mapping) -> list[str]:
     grader, rows = result["grader"], result["rows"]
-    lines = ["Account", "  rows " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in rows.items())]
+    lines = [
+        "Account",
+        "  rows " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in rows.items()),
+    ]
     if grader["unreadable_pairs"]:
         worst = number(grader["balanced_f1_if_unreadable_were_wrong"])
         lines.append(f"  balanced F1 if every unreadable verdict were wrong: {worst}")

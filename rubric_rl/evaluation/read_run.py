@@ -27,21 +27,31 @@ class Run:
             raise DataError(f"{self.folder}: no such folder or file; {hint}")
         if (source / "meta").is_dir():
             hint = "name an evaluation's --out; two meta-evaluations go to rubric_rl.compare"
-            raise DataError(f"{self.folder}: is a meta-evaluation, which has no verdict records; {hint}")
+            raise DataError(
+                f"{self.folder}: is a meta-evaluation, which has no verdict records; {hint}"
+            )
         self._paths = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
-        self._places: dict[tuple, tuple[int, int]] = {}  # the values of ANSWER_KEY -> (index of the file, offset)
+        self._places: dict[
+            tuple, tuple[int, int]
+        ] = {}  # the values of ANSWER_KEY -> (index of the file, offset)
         for number, path in enumerate(self._paths):
             for offset, record in _records(path):
                 self._places[tuple(record[key] for key in ANSWER_KEY)] = (number, offset)
         if split:
             self._keep(lambda key: key[0] == split)
-        versions = sorted({key[2] for key in self._places}, key=lambda version: (len(version), version))
+        versions = sorted(
+            {key[2] for key in self._places}, key=lambda version: (len(version), version)
+        )
         self.weights = weights or (versions[-1] if versions else "")
         self.name = f"{self.folder.name} ({self.weights})" if self.weights else self.folder.name
         if not every:
             self._keep(lambda key: key[2] == self.weights)
         if not self._places:
-            named = "".join(f" of {kind} {name}" for kind, name in (("split", split), ("weights", weights)) if name)
+            named = "".join(
+                f" of {kind} {name}"
+                for kind, name in (("split", split), ("weights", weights))
+                if name
+            )
             raise DataError(f"{self.folder}: holds no verdict records{named}; check the folder")
 
     def _keep(self, wanted: Callable[[tuple], bool]) -> None:
@@ -84,5 +94,7 @@ class Run:
 def _records(path: Path) -> Iterator[tuple[int, dict]]:
     for number, offset, record in read_jsonl_offsets(path, skip_partial=True):
         if not is_record(record):
-            raise DataError(f"{path}:{number}: not a verdict record; leave the file out or grade its answers again")
+            raise DataError(
+                f"{path}:{number}: not a verdict record; leave the file out or grade its answers again"
+            )
         yield offset, record

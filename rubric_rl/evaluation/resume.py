@@ -24,7 +24,11 @@ class Store:
     """
 
     def __init__(
-        self, folder: str | Path, settings: Mapping, results: str = "verdicts/verdicts.jsonl", moved: bool = False
+        self,
+        folder: str | Path,
+        settings: Mapping,
+        results: str = "verdicts/verdicts.jsonl",
+        moved: bool = False,
     ):
         """`settings` is everything that a result depends on; `moved` accepts other endpoint URLs than before.
 
@@ -63,10 +67,15 @@ class Store:
         if path.exists():
             (_, old), *_ = read_jsonl(path)
             before, now = _flat(old), _flat(settings)
-            changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+            changed = [
+                key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
+            ]
             beyond_url = [key for key in changed if key.rpartition(".")[2] != "url"]
             if refused := beyond_url if moved else changed:
-                shown = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in refused)
+                shown = "; ".join(
+                    f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
+                    for key in refused
+                )
                 hint = "choose another --out or the old settings"
                 hint += "" if beyond_url else " (the same model at another place: add --moved)"
                 raise UserError(f"{self.folder}: holds a run with other settings: {shown}; {hint}")
@@ -107,7 +116,15 @@ class StoringClient(GraderClient):
 
 def settings_of(client_settings, left_out: tuple[str, ...] = ()) -> dict:
     """The settings that a reply depends on: not those of transport (retries, speed, the key)."""
-    transport = ("retries", "timeout", "concurrency", "records", "api_key_env", "warm_prefix", *left_out)
+    transport = (
+        "retries",
+        "timeout",
+        "concurrency",
+        "records",
+        "api_key_env",
+        "warm_prefix",
+        *left_out,
+    )
     return {name: value for name, value in asdict(client_settings).items() if name not in transport}
 
 

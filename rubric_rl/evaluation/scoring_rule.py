@@ -35,7 +35,9 @@ class Rule:
         for name, value in vars(self).items():
             if value != getattr(Rule, name):
                 each = value if isinstance(value, tuple) else (value,)
-                shown = ("=".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in each)
+                shown = (
+                    "=".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in each
+                )
                 parts.append(name if value is True else f"{name} {' '.join(shown)}")
         return ", ".join(parts) or "the training reward's"
 
@@ -43,7 +45,9 @@ class Rule:
         """The rubric and verdicts that `score` is given; an answer that scores 0 without a call met nothing."""
         rubric = rubric_of(record)
         verdicts = record["verdicts"] if record["status"] == "graded" else [False] * len(rubric)
-        pairs = [(self._weighed(c), v) for c, v in zip(rubric, verdicts, strict=True) if self._counts(c)]
+        pairs = [
+            (self._weighed(c), v) for c, v in zip(rubric, verdicts, strict=True) if self._counts(c)
+        ]
         if self.unreadable == "left_out":
             return [(c, v) for c, v in pairs if v is not None]
         side = {"against": None, "not_met": False, "met": True}[self.unreadable]
@@ -58,7 +62,9 @@ class Rule:
 
     def _counts(self, criterion: Criterion) -> bool:
         tags = criterion.tags
-        return (not self.only or any(tag in self.only for tag in tags)) and not any(tag in self.drop for tag in tags)
+        return (not self.only or any(tag in self.only for tag in tags)) and not any(
+            tag in self.drop for tag in tags
+        )
 
     def _weighed(self, criterion: Criterion) -> Criterion:
         if not self.uniform and not self.weights:
@@ -91,24 +97,51 @@ def add_rule_flags(parser: argparse.ArgumentParser) -> None:
     add("--clip", action="store_true", help="clip each answer's score to [0, 1]")
     add("--uniform", action="store_true", help="every criterion weighs 1, a negative one -1")
     repeated = {"action": "append", "default": []}
-    add("--weight", metavar="TAG=FACTOR", **repeated, help="multiply the points of criteria with this tag (repeatable)")
-    add("--only", metavar="TAG", **repeated, help="only criteria with this tag, e.g. level:example (repeatable)")
+    add(
+        "--weight",
+        metavar="TAG=FACTOR",
+        **repeated,
+        help="multiply the points of criteria with this tag (repeatable)",
+    )
+    add(
+        "--only",
+        metavar="TAG",
+        **repeated,
+        help="only criteria with this tag, e.g. level:example (repeatable)",
+    )
     add("--drop", metavar="TAG", **repeated, help="no criteria with this tag (repeatable)")
     penalties = f"a number, or {', '.join(PENALTIES)}"
-    add("--length-penalty", default="0", help=f"subtract this x (characters - 2000) / 500: {penalties}")
+    add(
+        "--length-penalty",
+        default="0",
+        help=f"subtract this x (characters - 2000) / 500: {penalties}",
+    )
 
 
 def rule_from(args: argparse.Namespace) -> Rule:
     """The rule that the flags of `add_rule_flags` describe; raises UserError for an invalid weight or penalty."""
-    weights, penalty = tuple(_weight(text) for text in args.weight), penalty_from(args.length_penalty)
-    return Rule(args.unreadable, args.clip, args.uniform, weights, tuple(args.only), tuple(args.drop), penalty)
+    weights, penalty = (
+        tuple(_weight(text) for text in args.weight),
+        penalty_from(args.length_penalty),
+    )
+    return Rule(
+        args.unreadable,
+        args.clip,
+        args.uniform,
+        weights,
+        tuple(args.only),
+        tuple(args.drop),
+        penalty,
+    )
 
 
 def penalty_from(text: str) -> float:
     """A length penalty by name or as a number; raises UserError for anything else."""
     value = PENALTIES[text] if text in PENALTIES else _number(text)
     if value is None or value < 0:
-        raise UserError(f"--length-penalty {text}: give a number of 0 or more, or one of {', '.join(PENALTIES)}")
+        raise UserError(
+            f"--length-penalty {text}: give a number of 0 or more, or one of {', '.join(PENALTIES)}"
+        )
     return value
 
 
@@ -116,7 +149,9 @@ def _weight(text: str) -> tuple[str, float]:
     tag, _, factor = text.rpartition("=")
     value = _number(factor)
     if not tag or value is None or value <= 0:
-        raise UserError(f"--weight {text}: write TAG=FACTOR with a positive factor, e.g. axis:accuracy=2")
+        raise UserError(
+            f"--weight {text}: write TAG=FACTOR with a positive factor, e.g. axis:accuracy=2"
+        )
     return tag, value
 
 

@@ -8,7 +8,11 @@ import numpy as np
 DRAWS = 1000  # of the reference's bootstrap
 LEVEL, RESAMPLES = 0.95, 2000  # of every interval
 FREE_CHARACTERS, CHARACTERS_PER_PENALTY = 2000, 500  # of the length adjustment
-PENALTIES = {"full": 0.0299, "hard": 0.0392, "consensus": 0.0020}  # per 500 characters (OpenAI, 2026)
+PENALTIES = {
+    "full": 0.0299,
+    "hard": 0.0392,
+    "consensus": 0.0020,
+}  # per 500 characters (OpenAI, 2026)
 _AT_ONCE = 2_000_000  # random numbers held in memory at a time
 
 
@@ -24,7 +28,10 @@ def bootstrap_std(values: Sequence[float]) -> float:
     """
     values = np.asarray(values, float)
     random, count = np.random.RandomState(0), len(values)
-    means = [values[random.randint(0, count, (rows, count))].mean(axis=1) for rows in _chunks(DRAWS, count)]
+    means = [
+        values[random.randint(0, count, (rows, count))].mean(axis=1)
+        for rows in _chunks(DRAWS, count)
+    ]
     return float(np.std(np.clip(np.concatenate(means), 0, 1)))
 
 
@@ -32,7 +39,9 @@ def worst_of(values: Sequence[float], k: int) -> float:
     """The mean over all k-subsets of their minimum, in one pass over the sorted values (HealthBench, worst-at-k)."""
     count = len(values)
     subsets = math.comb(count, k)
-    return math.fsum(v * (math.comb(count - 1 - i, k - 1) / subsets) for i, v in enumerate(sorted(values)))
+    return math.fsum(
+        v * (math.comb(count - 1 - i, k - 1) / subsets) for i, v in enumerate(sorted(values))
+    )
 
 
 def worst_at_k(groups: Sequence[Sequence[float]], k: int) -> float | None:
@@ -46,7 +55,9 @@ def length_adjusted(score: float, characters: int, penalty: float) -> float:
     return score - penalty * (characters - FREE_CHARACTERS) / CHARACTERS_PER_PENALTY
 
 
-def interval(parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float] | None:
+def interval(
+    parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float] | None:
     """The 95% percentile interval of a statistic, bootstrapped by prompt (all answers to a prompt are drawn together).
 
     `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one
@@ -96,7 +107,9 @@ def kappa(sums: np.ndarray) -> np.ndarray:
     both, grader, label, neither = (sums[..., i] for i in range(4))
     total = both + grader + label + neither
     agreed = _divide(both + neither, total)
-    chance = _divide((both + grader) * (both + label) + (label + neither) * (grader + neither), total**2)
+    chance = _divide(
+        (both + grader) * (both + label) + (label + neither) * (grader + neither), total**2
+    )
     return _divide(agreed - chance, 1 - chance)
 
 

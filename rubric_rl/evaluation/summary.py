@@ -40,20 +40,29 @@ class Values:
 
     def means(self) -> dict[int, float]:
         """Index of a prompt -> mean over its answers."""
-        return dict(zip(np.unique(self.prompts).tolist(), ratio(self.parts()).tolist(), strict=True))
+        return dict(
+            zip(np.unique(self.prompts).tolist(), ratio(self.parts()).tolist(), strict=True)
+        )
 
 
 class Summary:
     """Adds up records one by one; keeps a few numbers per answer and no text."""
 
-    def __init__(self, records: Iterable[Mapping] = (), rule: Rule = Rule(), penalty: float = PENALTIES["hard"]):
+    def __init__(
+        self,
+        records: Iterable[Mapping] = (),
+        rule: Rule = Rule(),
+        penalty: float = PENALTIES["hard"],
+    ):
         """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure beside the headline."""
         self.rule, self.penalty = rule, penalty
         self.metrics: dict[str, Values] = {}
         self.prompts: dict[str, int] = {}  # prompt_id -> index
         self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
         self.characters, self.seconds, self.calls = array("l"), 0.0, 0
-        self._means: dict[str, tuple] = {}  # cached: an interval is slow to compute, and each page shows it
+        self._means: dict[
+            str, tuple
+        ] = {}  # cached: an interval is slow to compute, and each page shows it
         for record in records:
             self.add(record)
 
@@ -64,11 +73,18 @@ class Summary:
         self._count_criteria(record)
         self.seconds += record["seconds"]
         self.calls += record["calls"]
-        for who, parts in (("grader", ("first_tokens", "rest_tokens")), ("policy", ("policy_tokens",))):
+        for who, parts in (
+            ("grader", ("first_tokens", "rest_tokens")),
+            ("policy", ("policy_tokens",)),
+        ):
             for kind in TOKENS:
-                self.tokens[f"{who}_{kind}"] += sum((record.get(part) or {}).get(kind, 0) for part in parts)
+                self.tokens[f"{who}_{kind}"] += sum(
+                    (record.get(part) or {}).get(kind, 0) for part in parts
+                )
         if math.isnan(value := self.rule.score(record)):
-            self.answers["without_score"] += status != "ungraded"  # the rule leaves no positive points
+            self.answers["without_score"] += (
+                status != "ungraded"
+            )  # the rule leaves no positive points
             return
         prompt = self.prompts.setdefault(record["prompt_id"], len(self.prompts))
         characters = len(record["answer"]) if status == "graded" else None
@@ -114,7 +130,11 @@ class Summary:
         """The unclipped mean of a metric and its 95% interval by prompt."""
         values = self.metric(name).values
         if len(values) != self._means.get(name, (0,))[0]:
-            self._means[name] = (len(values), float(np.mean(values)), interval(self.metric(name).parts(), ratio))
+            self._means[name] = (
+                len(values),
+                float(np.mean(values)),
+                interval(self.metric(name).parts(), ratio),
+            )
         return self._means[name][1:]
 
     def tags(self, kind: str) -> list[str]:
@@ -141,7 +161,11 @@ class Summary:
             "characters_per_answer": float(np.mean(self.characters)),
             "rule": str(self.rule),
         }
-        return {"reference": self.reference(), "worst_at_k": self.worst(), "beside": beside} | counts
+        return {
+            "reference": self.reference(),
+            "worst_at_k": self.worst(),
+            "beside": beside,
+        } | counts
 
     def _counts(self, prices: Mapping) -> dict:
         names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
@@ -157,16 +181,22 @@ class Summary:
             "cost": {who: self._cost(who, *price) for who, price in prices.items()},
         }
 
-    def _cost(self, who: str, prompt_price: float, cached_price: float, completion_price: float) -> float:
+    def _cost(
+        self, who: str, prompt_price: float, cached_price: float, completion_price: float
+    ) -> float:
         """What the tokens cost, at prices per million."""
         prompt, cached, completion = (self.tokens[f"{who}_{kind}"] for kind in TOKENS)
-        cost = (prompt - cached) * prompt_price + cached * cached_price + completion * completion_price
+        cost = (
+            (prompt - cached) * prompt_price + cached * cached_price + completion * completion_price
+        )
         return round(cost / 1e6, 4)
 
 
 def _by_prompt_id(summary: Summary, name: str) -> dict[str, float]:
     means = summary.metric(name).means()
-    return {prompt_id: means[index] for prompt_id, index in summary.prompts.items() if index in means}
+    return {
+        prompt_id: means[index] for prompt_id, index in summary.prompts.items() if index in means
+    }
 
 
 def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
@@ -177,7 +207,9 @@ def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
     common = one.keys() & other.keys()
     if not common:
         return None
-    gains = np.array(sorted(other[p] - one[p] for p in common))  # sorted: the interval must not depend on a set's order
+    gains = np.array(
+        sorted(other[p] - one[p] for p in common)
+    )  # sorted: the interval must not depend on a set's order
     return {
         "prompts": len(common),
         "before": float(np.mean([one[p] for p in common])),

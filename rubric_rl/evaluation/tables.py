@@ -17,12 +17,17 @@ def _reference_lines(result: Mapping) -> list[str]:
         return lines + ["  none: no answer was graded"]
     rank = {"theme": 0, "axis": 1, "level": 2}
     metrics = (name.removesuffix(":n_samples") for name in reference if name.endswith(":n_samples"))
-    tags = sorted(set(metrics) - {OVERALL}, key=lambda name: (rank.get(name.split(":")[0], 3), name))
+    tags = sorted(
+        set(metrics) - {OVERALL}, key=lambda name: (rank.get(name.split(":")[0], 3), name)
+    )
     for name in (OVERALL, *tags):
         std, count = reference[f"{name}:bootstrap_std"], reference[f"{name}:n_samples"]
         lines.append(f"  {name:<58} {reference[name]:7.4f} ± {std:.4f}  {count:6}")
     if len(result["worst_at_k"]) > 1:
-        lines.append("  worst-at-k  " + "  ".join(f"{k}: {value:.4f}" for k, value in result["worst_at_k"].items()))
+        lines.append(
+            "  worst-at-k  "
+            + "  ".join(f"{k}: {value:.4f}" for k, value in result["worst_at_k"].items())
+        )
     return lines
 
 
@@ -35,7 +40,10 @@ def _beside_lines(result: Mapping) -> list[str]:
         ("mean, unclipped", beside["mean_unclipped"], beside["interval_by_prompt"]),
         (label, adjusted["mean_clipped"], adjusted["interval_by_prompt"]),
     ]
-    lines = [f"  {name:<58} {value:7.4f}  95% by prompt {bounds(interval)}" for name, value, interval in figures]
+    lines = [
+        f"  {name:<58} {value:7.4f}  95% by prompt {bounds(interval)}"
+        for name, value, interval in figures
+    ]
     characters = f"  characters per answer {beside['characters_per_answer']:.0f}, {beside['prompts']} prompts"
     return [f"Beside it, not comparable with it (rule: {beside['rule']})", *lines, characters]
 
@@ -60,7 +68,9 @@ def _counts(counts: Mapping) -> str:
 
 
 def _tokens(tokens: Mapping, who: str) -> str:
-    prompt, cached, completion = (tokens.get(f"{who}_{kind}", 0) for kind in ("prompt", "cached", "completion"))
+    prompt, cached, completion = (
+        tokens.get(f"{who}_{kind}", 0) for kind in ("prompt", "cached", "completion")
+    )
     return f"{prompt} in prompts, {cached} of them cached, {completion} generated"
 
 

@@ -26,7 +26,11 @@ class GraderClient:
     """A pool of connections to one grader endpoint, with a limit on requests in flight. For one event loop only."""
 
     def __init__(
-        self, settings: GraderSettings, url: str = "", tokenizer: str = "", stopped: Callable[[], bool] = lambda: False
+        self,
+        settings: GraderSettings,
+        url: str = "",
+        tokenizer: str = "",
+        stopped: Callable[[], bool] = lambda: False,
     ):
         """`url` and `tokenizer` are used where the settings leave theirs empty; `stopped` says that the rollout aborts.
 
@@ -35,11 +39,19 @@ class GraderClient:
         self.settings = settings
         self._url = (settings.url or url).rstrip("/").removesuffix("/v1")
         if not self._url:
-            raise UserError("no grader endpoint: set grader_url, or run inside a rollout that has a router")
-        if not self._url.startswith(("http://", "https://")) or "@" in self._url:  # not shown: it may hold a password
+            raise UserError(
+                "no grader endpoint: set grader_url, or run inside a rollout that has a router"
+            )
+        if (
+            not self._url.startswith(("http://", "https://")) or "@" in self._url
+        ):  # not shown: it may hold a password
             hint = "name the key in grader_api_key_env"
-            raise UserError(f"grader_url must begin with http:// or https:// and hold no user name; {hint}")
-        self._endpoint = SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
+            raise UserError(
+                f"grader_url must begin with http:// or https:// and hold no user name; {hint}"
+            )
+        self._endpoint = (
+            SGLang(settings, tokenizer) if settings.api == "sglang" else OpenAI(settings)
+        )
         self._headers = authorization(settings.api_key_env)
         self._stopped, self._warned = stopped, False
         self._limit = asyncio.Semaphore(settings.concurrency)
@@ -64,7 +76,9 @@ class GraderClient:
             Unavailable: refused (4xx), or still failing after `settings.retries` repetitions.
         """
         body = self._endpoint.body(content, schema, seed)
-        headers = self._headers | ({"X-SMG-Routing-Key": quote(routing_key, errors="replace")} if routing_key else {})
+        headers = self._headers | (
+            {"X-SMG-Routing-Key": quote(routing_key, errors="replace")} if routing_key else {}
+        )
         attempts = self.settings.retries + 1
         for attempt in range(attempts):
             try:
@@ -72,7 +86,13 @@ class GraderClient:
                     if self._stopped():
                         raise Aborted
                     return await self._post(body, headers)
-            except (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError) as error:
+            except (
+                Retryable,
+                aiohttp.ClientError,
+                TimeoutError,
+                ConnectionError,
+                UnicodeError,
+            ) as error:
                 failure = error
             if attempt + 1 < attempts:
                 self._warn_once(failure)
@@ -86,7 +106,9 @@ class GraderClient:
         if not self._warned and not self._stopped():
             self._warned = True
             retries = self.settings.retries
-            LOG.warning("%s; each request is sent again up to %d times", self._described(failure), retries)
+            LOG.warning(
+                "%s; each request is sent again up to %d times", self._described(failure), retries
+            )
 
     def _described(self, failure: Exception) -> str:
         return f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))}"
@@ -94,18 +116,37 @@ class GraderClient:
     async def _post(self, body: dict, headers: dict) -> Reply:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.settings.timeout)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+            self._session = aiohttp.ClientSession(
+                timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+            )
         path = self._endpoint.path
-        async with self._session.post(self._url + path, json=body, headers=headers, allow_redirects=False) as response:
+        async with self._session.post(
+            self._url + path, json=body, headers=headers, allow_redirects=False
+        ) as response:
             if response.status >= 500 or response.status in RETRIED_STATUS:
                 raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
-            if response.status >= 300:  # a redirect is not followed: another host would get rubric and answer
-                page = response.headers.get("Location") or (await response.read()).decode(errors="replace")
-                raise Unavailable(f"{self._url}{path}: HTTP {response.status}: {self._excerpt(page)}")
+            if (
+                response.status >= 300
+            ):  # a redirect is not followed: another host would get rubric and answer
+                page = response.headers.get("Location") or (await response.read()).decode(
+                    errors="replace"
+                )
+                raise Unavailable(
+                    f"{self._url}{path}: HTTP {response.status}: {self._excerpt(page)}"
+                )
             try:
                 return self._endpoint.reply(await response.json(content_type=None))
-            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-                raise Retryable(f"a reply of unexpected form ({type(error).__name__} {error})") from None
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+            ) as error:
+                raise Retryable(
+                    f"a reply of unexpected form ({type(error).__name__} {error})"
+                ) from None
 
     def _excerpt(self, text: str) -> str:
         """The beginning of an error page on one line, without the key, should the server repeat it."""

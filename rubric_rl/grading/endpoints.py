@@ -13,7 +13,9 @@ from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.tokenizer import ChatTemplate
 
 CHOICES = (" true", " false")  # the two tokens of `direct` mode
-MIN_MASS = 0.1  # below this probability of the two choices together, the grader was saying something else
+MIN_MASS = (
+    0.1  # below this probability of the two choices together, the grader was saying something else
+)
 
 
 class Unavailable(Exception):
@@ -60,8 +62,12 @@ class SGLang:
         self._settings = settings
         self._template = ChatTemplate(settings.tokenizer or tokenizer)
         rendered = self._template.render([{"role": "user", "content": ""}], settings.thinking)
-        self._thought = THINK if rendered.rstrip().endswith(THINK) else ""  # some templates open the thoughts
-        self._choice_ids = [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
+        self._thought = (
+            THINK if rendered.rstrip().endswith(THINK) else ""
+        )  # some templates open the thoughts
+        self._choice_ids = (
+            [self._template.token_id(text) for text in CHOICES] if settings.mode == "direct" else []
+        )
 
     def body(self, content: str, schema: dict, seed: int) -> dict:
         """The request that asks for the reply to the user message `content`."""
@@ -74,7 +80,10 @@ class SGLang:
         sampling |= {"max_new_tokens": settings.max_tokens, "sampling_seed": seed}
         if not settings.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = json.dumps(schema)
-        return {"text": self._template.render(messages, settings.thinking), "sampling_params": sampling}
+        return {
+            "text": self._template.render(messages, settings.thinking),
+            "sampling_params": sampling,
+        }
 
     def reply(self, answer: dict) -> Reply:
         """Reads the response body; raises Retryable when the engine aborted the request."""
@@ -101,19 +110,29 @@ class OpenAI:
 
     def __init__(self, settings: GraderSettings):
         if not settings.model:
-            raise UserError("grader_api openai needs grader_model, the name under which the endpoint serves the model")
+            raise UserError(
+                "grader_api openai needs grader_model, the name under which the endpoint serves the model"
+            )
         self._settings = settings
 
     def body(self, content: str, schema: dict, seed: int) -> dict:
         """The request that asks for the reply to the user message `content`; `extra_body` goes on top."""
         settings = self._settings
-        body: dict = {"model": settings.model, "messages": [{"role": "user", "content": content}], "seed": seed}
+        body: dict = {
+            "model": settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "seed": seed,
+        }
         if settings.mode == "direct":
             body["messages"].append({"role": "assistant", "content": verdict_opening()})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
             body |= {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": 20}
         else:
-            body |= {"max_tokens": settings.max_tokens, "temperature": settings.temperature, "top_p": settings.top_p}
+            body |= {
+                "max_tokens": settings.max_tokens,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+            }
             if not settings.thinking:
                 form = {"name": "verdict", "schema": schema, "strict": True}
                 body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -137,7 +156,9 @@ class OpenAI:
 
     def _probability(self, choice: dict) -> float | None:
         if not choice.get("logprobs"):
-            raise Unavailable("grader_mode direct: the endpoint returns no logprobs; use mode explain")
+            raise Unavailable(
+                "grader_mode direct: the endpoint returns no logprobs; use mode explain"
+            )
         mass = dict.fromkeys(("true", "false"), 0.0)
         for token in choice["logprobs"]["content"][0]["top_logprobs"]:
             if token["token"].strip() in mass:
@@ -154,7 +175,9 @@ def authorization(variable: str) -> dict:
         return {}
     key = os.environ.get(variable, "").strip()
     if not key:  # the message does not repeat the name: someone may have put the key itself there
-        raise UserError("grader_api_key_env must name an environment variable that holds the key; it is not set")
+        raise UserError(
+            "grader_api_key_env must name an environment variable that holds the key; it is not set"
+        )
     return {"Authorization": f"Bearer {key}"}
 
 

@@ -45,7 +45,9 @@ class Grading:
     verdicts: list[Verdict] = field(default_factory=list)
     probabilities: list[float | None] = field(default_factory=list)
     explanations: list[str] = field(default_factory=list)
-    first_tokens: Tokens = field(default_factory=Tokens)  # of the first request, which warms the cache
+    first_tokens: Tokens = field(
+        default_factory=Tokens
+    )  # of the first request, which warms the cache
     rest_tokens: Tokens = field(default_factory=Tokens)  # of all other requests
     calls: int = 0
     seconds: float = 0.0
@@ -76,7 +78,12 @@ class Grading:
 
 
 async def grade(
-    client: GraderClient, row: Row, response: str, prompt: str = "", truncated: bool = False, routing_key: str = ""
+    client: GraderClient,
+    row: Row,
+    response: str,
+    prompt: str = "",
+    truncated: bool = False,
+    routing_key: str = "",
 ) -> Grading:
     """Grades `response` (raw, thoughts and special tokens included) by every criterion of the row's rubric.
 
@@ -103,7 +110,9 @@ async def grade(
     return grading
 
 
-async def ask_verdicts(client: GraderClient, grading: Grading, routing_key: str = "") -> list[Reading]:
+async def ask_verdicts(
+    client: GraderClient, grading: Grading, routing_key: str = ""
+) -> list[Reading]:
     """Asks the grader for its verdict on every criterion, in the rubric's order; scores nothing.
 
     Adds calls, tokens and weight versions to `grading`. Raises as `client.ask`.

@@ -27,11 +27,15 @@ class Graders:
             raise UserError(f"--partial-rollout cannot be used here: {why}; leave it out")
         self.settings = load_settings(vars(args))
         save = getattr(args, "save", None)
-        self.records = self.settings.records or (f"{save}/verdicts" if save else "")  # "": none are written
+        self.records = self.settings.records or (
+            f"{save}/verdicts" if save else ""
+        )  # "": none are written
         self._main = GraderClient(self.settings, *_served(args, self.settings), stopped)
         self._teacher = None
         if self.settings.teacher_share:
-            self._teacher = GraderClient(load_teacher(self.settings), "", args.hf_checkpoint, stopped)
+            self._teacher = GraderClient(
+                load_teacher(self.settings), "", args.hf_checkpoint, stopped
+            )
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -40,7 +44,11 @@ class Graders:
 
     def choose(self, prompt_id: str, training: bool) -> tuple[str, GraderClient]:
         """(name, client) of the prompt's grader: the same for all its answers, and in evaluation never the teacher."""
-        if self._teacher is not None and training and share_of(prompt_id) < self.settings.teacher_share:
+        if (
+            self._teacher is not None
+            and training
+            and share_of(prompt_id) < self.settings.teacher_share
+        ):
             return "teacher", self._teacher
         return grader_name(self.settings), self._main
 
@@ -63,9 +71,13 @@ def load_teacher(settings: GraderSettings) -> GraderSettings:
     """The settings in the file that grader_teacher names; raises UserError when they name no endpoint of its own."""
     teacher = load_settings(ROOT / settings.teacher)  # a relative path starts at the repository
     if not teacher.url:
-        raise UserError(f"{settings.teacher}: a teacher needs grader_url, the address of its endpoint")
+        raise UserError(
+            f"{settings.teacher}: a teacher needs grader_url, the address of its endpoint"
+        )
     if teacher.teacher or teacher.engine:
-        raise UserError(f"{settings.teacher}: a teacher has no grader_teacher or grader_engine of its own")
+        raise UserError(
+            f"{settings.teacher}: a teacher has no grader_teacher or grader_engine of its own"
+        )
     return teacher
 
 
@@ -74,11 +86,17 @@ def _served(args, settings: GraderSettings) -> tuple[str, str]:
     if not settings.engine:
         return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
     routers = getattr(args, "sglang_model_routers", None) or {}
-    if settings.engine not in routers:  # slime's own look-up would fall back to the policy without a word
+    if (
+        settings.engine not in routers
+    ):  # slime's own look-up would fall back to the policy without a word
         served = ", ".join(routers) or "none"
-        raise UserError(f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {served}")
+        raise UserError(
+            f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {served}"
+        )
     host, port = routers[settings.engine]
-    return f"http://{host}:{port}", _model_path(args.sglang_config, settings.engine) or args.hf_checkpoint
+    return f"http://{host}:{port}", _model_path(
+        args.sglang_config, settings.engine
+    ) or args.hf_checkpoint
 
 
 def _model_path(config: str, name: str) -> str | None:

@@ -36,7 +36,9 @@ def show(row: Row, grading: Grading) -> str:
     for criterion, verdict in zip(row.rubric, grading.verdicts):
         word = {True: "met", False: "not met", None: "UNREADABLE"}[verdict]
         points = criterion.points if is_met(criterion, verdict) else 0
-        lines.append(f"{word:>10} {points:+6g} of {criterion.points:+g}  {' '.join(criterion.text.split())}")
+        lines.append(
+            f"{word:>10} {points:+6g} of {criterion.points:+g}  {' '.join(criterion.text.split())}"
+        )
     if grading.status == "ungraded":
         return "\n".join([*lines, f"no score: {grading.error}"])
     possible = sum(criterion.points for criterion in row.rubric if criterion.points > 0)
@@ -53,18 +55,32 @@ def choose(rows: list[Row], prompt_id: str | None) -> Row:
 
 
 async def _peek(settings: GraderSettings, row: Row, response: str) -> Grading:
-    async with _PrintingClient(replace(settings, concurrency=1)) as client:  # one in flight: they must not mix
+    async with _PrintingClient(
+        replace(settings, concurrency=1)
+    ) as client:  # one in flight: they must not mix
         return await grade(client, row, response)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rubric_rl.peek", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m rubric_rl.peek", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--rows", required=True, help="a file written by data_preprocess.py")
     parser.add_argument("--prompt-id", help="which row; default: the first")
-    parser.add_argument("--answer", required=True, help="the answer to grade, or - to read it from standard input")
-    parser.add_argument("--config", default="configs/grader.yaml", help="grader settings (default: %(default)s)")
-    parser.add_argument("--url", required=True, help="the grader's base URL, e.g. http://127.0.0.1:30000")
-    parser.add_argument("--tokenizer", default="", help="the grader's model folder (not needed for grader_api openai)")
+    parser.add_argument(
+        "--answer", required=True, help="the answer to grade, or - to read it from standard input"
+    )
+    parser.add_argument(
+        "--config", default="configs/grader.yaml", help="grader settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--url", required=True, help="the grader's base URL, e.g. http://127.0.0.1:30000"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="",
+        help="the grader's model folder (not needed for grader_api openai)",
+    )
     args = parser.parse_args()
     try:
         settings = load_settings(args.config)

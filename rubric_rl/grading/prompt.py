@@ -57,12 +57,16 @@ def grader_prompt(mode: str, messages: list[dict], answer: str, criteria: list[C
     """
     conversation = "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
     prefix = _INSTRUCTIONS.format(
-        reply=_REPLY[mode], conversation=_block("conversation", conversation), answer=_block("answer", answer)
+        reply=_REPLY[mode],
+        conversation=_block("conversation", conversation),
+        answer=_block("answer", answer),
     )
     if mode != "checklist":
         (criterion,) = criteria
         return f"{prefix}\nCriterion: {_item(criterion)}"
-    return prefix + "".join(f"\nCriterion {number}: {_item(c)}" for number, c in enumerate(criteria, 1))
+    return prefix + "".join(
+        f"\nCriterion {number}: {_item(c)}" for number, c in enumerate(criteria, 1)
+    )
 
 
 def verdict_opening() -> str:
@@ -73,7 +77,9 @@ def verdict_opening() -> str:
 def _block(name: str, text: str) -> str:
     text = neutral(text)
     mark = hashlib.sha256(text.encode()).hexdigest()[:6]
-    while mark in text:  # six digits can be found by chance or by search: rehash until the text lacks its own mark
+    while (
+        mark in text
+    ):  # six digits can be found by chance or by search: rehash until the text lacks its own mark
         mark = hashlib.sha256((mark + text).encode()).hexdigest()[:6]
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 

@@ -28,7 +28,12 @@ def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
     possible = math.fsum(criterion.points for criterion in rubric if criterion.points > 0)
     if possible <= 0:
         raise ValueError("a rubric without positive points has no score")
-    return math.fsum(c.points for c, verdict in zip(rubric, verdicts, strict=True) if is_met(c, verdict)) / possible
+    return (
+        math.fsum(
+            c.points for c, verdict in zip(rubric, verdicts, strict=True) if is_met(c, verdict)
+        )
+        / possible
+    )
 
 
 def score_by(
@@ -38,7 +43,11 @@ def score_by(
     parts = defaultdict(list)
     for criterion, verdict in zip(rubric, verdicts, strict=True):
         parts[key(criterion)].append((criterion, verdict))
-    parts = {name: tuple(zip(*items)) for name, items in parts.items() if name and any(c.points > 0 for c, _ in items)}
+    parts = {
+        name: tuple(zip(*items))
+        for name, items in parts.items()
+        if name and any(c.points > 0 for c, _ in items)
+    }
     return {name: score(*part) for name, part in parts.items()}
 
 
@@ -56,7 +65,9 @@ def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> li
     return [0.0 if math.isnan(reward) else (reward - mean) / scale for reward in rewards]
 
 
-def batch_advantages(rewards: Sequence[float], groups: Sequence, normalise_std: bool = True) -> list[float]:
+def batch_advantages(
+    rewards: Sequence[float], groups: Sequence, normalise_std: bool = True
+) -> list[float]:
     """`group_advantages` of each group of a batch, in the batch's order; `groups` holds each answer's group id."""
     advantages = [0.0] * len(rewards)
     for members in _members(groups):

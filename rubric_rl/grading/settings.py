@@ -28,30 +28,52 @@ def _setting(default, about: str):
 class GraderSettings:
     """Each field is the key `grader_<field>` of configs/grader.yaml, which explains what the recipe chooses."""
 
-    mode: Mode = _setting("explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call")
+    mode: Mode = _setting(
+        "explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call"
+    )
     thinking: bool = _setting(False, "whether the model thinks before it replies")
-    votes: int = _setting(1, "verdicts per criterion; the majority counts, a tie never helps the policy")
-    truncated: Truncated = _setting("zero", "an answer cut at the length limit: zero, its score; or grade, as it is")
+    votes: int = _setting(
+        1, "verdicts per criterion; the majority counts, a tie never helps the policy"
+    )
+    truncated: Truncated = _setting(
+        "zero", "an answer cut at the length limit: zero, its score; or grade, as it is"
+    )
     temperature: float = _setting(0.6, "sampling temperature of the replies")
     top_p: float = _setting(0.95, "nucleus of the replies")
     top_k: int = _setting(20, "top-k of the replies; -1: all tokens")
     max_tokens: int = _setting(1024, "length limit of one reply, thoughts included")
     seed: int = _setting(0, "sampling seed")
-    rereads: int = _setting(2, "how often an unreadable verdict is asked for again, each time with another seed")
-    retries: int = _setting(4, "how often a failed request is sent again before the answer is left ungraded")
+    rereads: int = _setting(
+        2, "how often an unreadable verdict is asked for again, each time with another seed"
+    )
+    retries: int = _setting(
+        4, "how often a failed request is sent again before the answer is left ungraded"
+    )
     timeout: float = _setting(300.0, "seconds for one request")
     concurrency: int = _setting(256, "requests in flight, per process")
-    warm_prefix: bool = _setting(True, "ask the first criterion alone, the others once the answer's prefix is cached")
+    warm_prefix: bool = _setting(
+        True, "ask the first criterion alone, the others once the answer's prefix is cached"
+    )
     api: Api = _setting("sglang", "sglang or openai")
     url: str = _setting("", "base URL, e.g. http://127.0.0.1:30000; empty: the policy's")
     model: str = _setting("", "name of the model at an OpenAI-compatible endpoint")
-    tokenizer: str = _setting("", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's")
-    extra_body: dict = _setting({}, "further request fields for an OpenAI-compatible endpoint, as JSON")
+    tokenizer: str = _setting(
+        "", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's"
+    )
+    extra_body: dict = _setting(
+        {}, "further request fields for an OpenAI-compatible endpoint, as JSON"
+    )
     api_key_env: str = _setting("", "environment variable that holds the key")
-    engine: str = _setting("", "the model of --sglang-config that grades; empty: the policy, or url")
-    teacher: str = _setting("", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts")
+    engine: str = _setting(
+        "", "the model of --sglang-config that grades; empty: the policy, or url"
+    )
+    teacher: str = _setting(
+        "", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts"
+    )
     teacher_share: float = _setting(0.0, "that share of the prompts, chosen by a hash of prompt_id")
-    records: str = _setting("", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run")
+    records: str = _setting(
+        "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -61,7 +83,10 @@ class GraderSettings:
 
     def _problems(self) -> Iterator[str]:
         """One line for each value out of range, and each pair of values that contradict each other."""
-        if min(self.votes, self.concurrency, self.max_tokens) < 1 or min(self.rereads, self.retries) < 0:
+        if (
+            min(self.votes, self.concurrency, self.max_tokens) < 1
+            or min(self.rereads, self.retries) < 0
+        ):
             yield "grader_votes, _concurrency and _max_tokens must be at least 1, grader_rereads, _retries at least 0"
         if self.timeout <= 0:
             yield "grader_timeout must be positive"
@@ -120,9 +145,15 @@ def _check_type(field: dataclasses.Field, value) -> None:
     choices = typing.get_args(field.type)
     if choices:
         if value not in choices:
-            raise UserError(f"grader_{field.name} must be one of {', '.join(choices)}, not {value!r}")
+            raise UserError(
+                f"grader_{field.name} must be one of {', '.join(choices)}, not {value!r}"
+            )
     elif field.type is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
             raise UserError(f"grader_{field.name} must be a finite number, not {value!r}")
     elif type(value) is not field.type:
         raise UserError(f"grader_{field.name} must be of type {field.type.__name__}, not {value!r}")

@@ -32,7 +32,9 @@ def read_checklist(reply: str, count: int) -> list[Reading]:
 
 def _reading(item: dict) -> Reading:
     met, explanation = item.get("criteria_met"), item.get("explanation")
-    return Reading(met if isinstance(met, bool) else None, explanation if isinstance(explanation, str) else "")
+    return Reading(
+        met if isinstance(met, bool) else None, explanation if isinstance(explanation, str) else ""
+    )
 
 
 def _last_object(reply: str, key: str) -> dict:

@@ -22,7 +22,17 @@ SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
 
 def check(words: Words, options: argparse.Namespace) -> Iterator[str]:
     """Yields one line for each thing that would stop or spoil the run."""
-    parts = (paths, slime_checkout, batches, gradings, parallel, devices.problems, disk, ports, ray_command)
+    parts = (
+        paths,
+        slime_checkout,
+        batches,
+        gradings,
+        parallel,
+        devices.problems,
+        disk,
+        ports,
+        ray_command,
+    )
     for part in (*parts, weights.problems, rows.problems, graders.problems, hook, flags):
         try:
             yield from part(words, options)
@@ -40,7 +50,9 @@ def paths(words: Words, options) -> Iterator[str]:
             yield (f"--{flag} {folder}: no such folder; "
                    f"set {'HF_CKPT_PATH' if needed else 'DIST_CKPT_PATH'} to a checkpoint")  # fmt: skip
         missing = [name for name in needed if folder.is_dir() and not (folder / name).is_file()]
-        yield from (f"--{flag} {folder}: holds no {name}; get the checkpoint again" for name in missing)
+        yield from (
+            f"--{flag} {folder}: holds no {name}; get the checkpoint again" for name in missing
+        )
     reference = Path(words.text("ref-load"))
     signs = ("latest_checkpointed_iteration.txt", "config.json")
     if reference.is_dir() and not any((reference / name).is_file() for name in signs):
@@ -133,7 +145,9 @@ def disk(words: Words, options) -> Iterator[str]:
     text = done.read_text().strip() if done.is_file() else ""
     saves = checkpoints(words, rows.count(words), int(text) + 1 if text.isdecimal() else 0)
     size = checkpoint_bytes(plan_of(words).shape)
-    free = shutil.disk_usage(next(folder for folder in (save, *save.absolute().parents) if folder.exists())).free
+    free = shutil.disk_usage(
+        next(folder for folder in (save, *save.absolute().parents) if folder.exists())
+    ).free
     if saves * size > free:
         yield (f"--save {save}: {saves} checkpoints of {size / GB:.0f} GB are to come, {free / GB:.0f} GB are free; "
                "raise --save-interval or choose another SAVE_PATH")  # fmt: skip
@@ -167,7 +181,9 @@ def ray_command(words: Words, options) -> Iterator[str]:
 
 def hook(words: Words, options) -> Iterator[str]:
     """The functions that the flags name, imported as the job will."""
-    named = {word for name, values in words.values.items() if name.endswith("-path") for word in values}
+    named = {
+        word for name, values in words.values.items() if name.endswith("-path") for word in values
+    }
     for name in sorted(word for word in named if re.fullmatch(r"[\w.]+\.\w+", word)):
         module, _, function = name.rpartition(".")
         program = f"import {module} as m; m.{function}"
@@ -185,7 +201,9 @@ def flags(words: Words, options) -> Iterator[str]:
     folders = [str(options.slime_dir), str(options.megatron_dir), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, folders))
     command = [sys.executable, "-m", "rubric_rl.launch.slime_args", *options.words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
     try:
         verdict = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -207,7 +225,11 @@ def main() -> int:
     add("--nnodes", type=int, required=True)
     add("--gpus-per-node", type=int, required=True)
     add("--ports", type=int, nargs="*", default=[])
-    add("--running-ray", action="store_true", help="no Ray will be started, so its ports may be in use")
+    add(
+        "--running-ray",
+        action="store_true",
+        help="no Ray will be started, so its ports may be in use",
+    )
     add("words", nargs="*", help="after --: the command line for slime")
     options = parser.parse_args()
     try:

@@ -45,7 +45,11 @@ def plan_of(words: Words) -> Plan:
     names = ("tensor-model-parallel-size", "pipeline-model-parallel-size", "context-parallel-size")
     tensor, pipeline, context = (int(words.number(name, 1)) for name in names)
     train = int(words.number("actor-num-nodes", 1) * words.number("actor-num-gpus-per-node", 8))
-    serve = train if "colocate" in words and "rollout-num-gpus" not in words else int(words.number("rollout-num-gpus"))
+    serve = (
+        train
+        if "colocate" in words and "rollout-num-gpus" not in words
+        else int(words.number("rollout-num-gpus"))
+    )
     per_engine = int(words.number("rollout-num-gpus-per-engine", 1))
     one = tensor * pipeline * context
     if one < 1 or train < 1 or train % one:
@@ -87,7 +91,9 @@ def training_parts(plan: Plan) -> dict[str, tuple[float, str]]:
 def host_bytes(plan: Plan) -> float:
     """Host memory of one node for what training parks there: an offloaded optimizer; with --colocate all of it."""
     own = plan.shape.parameters / (plan.tensor * plan.pipeline)
-    optimizer = 12 * own / plan.data if plan.colocate or "optimizer-cpu-offload" in plan.words else 0
+    optimizer = (
+        12 * own / plan.data if plan.colocate or "optimizer-cpu-offload" in plan.words else 0
+    )
     weights = 2 * own if plan.colocate else 0
     return (optimizer + weights) * plan.words.number("actor-num-gpus-per-node", 8)
 
@@ -108,8 +114,13 @@ def checkpoints(words: Words, rows: int, done: int = 0) -> int:
     if not (interval := int(words.number("save-interval"))):
         return 0
     total, epochs = rollouts(words, rows), int(words.number("num-epoch", 1))
-    epoch = total if words.number("num-rollout") else max(total // epochs, 1)  # slime counts epochs only without it
-    return sum(step % interval == 0 or step % epoch == 0 or step == total for step in range(done + 1, total + 1))
+    epoch = (
+        total if words.number("num-rollout") else max(total // epochs, 1)
+    )  # slime counts epochs only without it
+    return sum(
+        step % interval == 0 or step % epoch == 0 or step == total
+        for step in range(done + 1, total + 1)
+    )
 
 
 def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> list[str]:
@@ -119,15 +130,27 @@ def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> l
     text = [f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.train_gpus} GPUs train (tensor {plan.tensor}, "
             f"pipeline {plan.pipeline}, data {plan.data}), {plan.engines} engines of {engine}"
             + (", in turn on the same GPUs" if plan.colocate else "")]  # fmt: skip
-    text += [f"  training GPU  {name:13}{size / GB:7.1f} GB  = {how}" for name, (size, how) in parts.items()]
-    text.append(f"  training GPU  sum          {sum(size for size, _ in parts.values()) / GB:7.1f} GB of {gpu_gb:g}")
-    fraction, weights = words.number("sglang-mem-fraction-static", 0.85), 2 * plan.shape.parameters / engine
+    text += [
+        f"  training GPU  {name:13}{size / GB:7.1f} GB  = {how}"
+        for name, (size, how) in parts.items()
+    ]
+    text.append(
+        f"  training GPU  sum          {sum(size for size, _ in parts.values()) / GB:7.1f} GB of {gpu_gb:g}"
+    )
+    fraction, weights = (
+        words.number("sglang-mem-fraction-static", 0.85),
+        2 * plan.shape.parameters / engine,
+    )
     cache = fraction * gpu_gb * GB - weights
-    text.append(f"  engine GPU    weights      {weights / GB:7.1f} GB  = 2 bytes x parameters / {engine}")
+    text.append(
+        f"  engine GPU    weights      {weights / GB:7.1f} GB  = 2 bytes x parameters / {engine}"
+    )
     text.append(f"  engine GPU    cache        {cache / GB:7.1f} GB  = {fraction:g} x {gpu_gb:g} GB - weights: "
                 f"{max(cache, 0) * engine / plan.shape.kv_bytes:,.0f} tokens an engine "
                 f"at {plan.shape.kv_bytes:,} bytes")  # fmt: skip
-    text.append(f"  node          host memory  {host_bytes(plan) / GB:7.1f} GB  = what sleeps or is offloaded there")
+    text.append(
+        f"  node          host memory  {host_bytes(plan) / GB:7.1f} GB  = what sleeps or is offloaded there"
+    )
     count, size = rollouts(words, rows), checkpoint_bytes(plan.shape)
     saves = checkpoints(words, rows)
     text.append(f"  disk          checkpoints  {saves * size / GB:7.0f} GB  = {saves} x {size / GB:.0f} GB "
@@ -136,7 +159,9 @@ def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> l
 
 
 def _hours(plan: Plan, count: int, load: argparse.Namespace) -> list[str]:
-    answers = plan.words.number("rollout-batch-size", 32) * plan.words.number("n-samples-per-prompt", 4)
+    answers = plan.words.number("rollout-batch-size", 32) * plan.words.number(
+        "n-samples-per-prompt", 4
+    )
     written, judged = answers * load.answer_tokens, answers * load.criteria * load.verdict_tokens
     gpus = plan.engines * plan.engine_gpus
     decode = (written + judged) / (load.decode_rate * (8e9 / plan.shape.parameters) * gpus)
@@ -163,11 +188,36 @@ def main() -> int:
     add("--rows", type=int, default=4000, help="training prompts")
     add("--criteria", type=float, default=11.5, help="criteria per prompt (HealthBench's mean)")
     add("--prompt-tokens", type=int, default=300, help="of a prompt, on average")
-    add("--answer-tokens", type=int, default=3000, help="of an answer, on average; the paper's 8B: 1,400 to 5,400")
-    add("--verdict-tokens", type=int, default=600, help="of a verdict with its thoughts, assumed; direct mode: 1")
-    add("--decode-rate", type=float, default=3000, help="tokens/s of one GPU serving 8e9 parameters, assumed")
-    add("--flops", type=float, default=989e12, help="peak bf16 FLOP/s of a GPU (H100 SXM data sheet)")
-    add("--mfu", type=float, default=0.3, help="share of the peak that training reaches: an assumption")
+    add(
+        "--answer-tokens",
+        type=int,
+        default=3000,
+        help="of an answer, on average; the paper's 8B: 1,400 to 5,400",
+    )
+    add(
+        "--verdict-tokens",
+        type=int,
+        default=600,
+        help="of a verdict with its thoughts, assumed; direct mode: 1",
+    )
+    add(
+        "--decode-rate",
+        type=float,
+        default=3000,
+        help="tokens/s of one GPU serving 8e9 parameters, assumed",
+    )
+    add(
+        "--flops",
+        type=float,
+        default=989e12,
+        help="peak bf16 FLOP/s of a GPU (H100 SXM data sheet)",
+    )
+    add(
+        "--mfu",
+        type=float,
+        default=0.3,
+        help="share of the peak that training reaches: an assumption",
+    )
     load = parser.parse_args()
     words = shlex.split(sys.stdin.read())
     if not words:

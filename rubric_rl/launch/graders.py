@@ -39,7 +39,9 @@ def engines(words: Words, settings: GraderSettings) -> Iterator[str]:
         yield (f"{path} serves {', '.join(others)}, which nothing asks; "
                "set grader_engine in GRADER_CONFIG, or leave the model out")  # fmt: skip
     same = (None, words.text("hf-checkpoint"))  # slime's own default for models of these is true
-    beside = [model for name, model in models.items() if name == settings.engine != next(iter(models))]
+    beside = [
+        model for name, model in models.items() if name == settings.engine != next(iter(models))
+    ]
     if any(model.get("update_weights", model.get("model_path") in same) for model in beside):
         yield (f"grader_engine {settings.engine}: it would get the policy's weights; "
                f"write update_weights: false in {path}")  # fmt: skip
@@ -56,13 +58,19 @@ def read_models(path: str) -> dict[str, dict]:
     try:
         found = {}
         for model in yaml.safe_load(Path(path).read_text(encoding="utf-8"))["sglang"]:
-            groups = model.get("server_groups") or model.get("engine_groups") or []  # slime takes both names
+            groups = (
+                model.get("server_groups") or model.get("engine_groups") or []
+            )  # slime takes both names
             found[model["name"]] = model | {"gpus": sum(group["num_gpus"] for group in groups)}
         return found
     except OSError as error:
-        raise UserError(f"--sglang-config {path}: cannot be read ({error.strerror}); check the path") from None
+        raise UserError(
+            f"--sglang-config {path}: cannot be read ({error.strerror}); check the path"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-        raise UserError(f"--sglang-config {path}: not of slime's form; begin with configs/frozen_grader.yaml") from None
+        raise UserError(
+            f"--sglang-config {path}: not of slime's form; begin with configs/frozen_grader.yaml"
+        ) from None
 
 
 def endpoint(file: str, settings: GraderSettings, words: Words, options) -> Iterator[str]:

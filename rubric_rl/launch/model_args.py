@@ -24,7 +24,14 @@ ALWAYS = ("--swiglu", "--group-query-attention", "--use-rotary-position-embeddin
 
 def model_args(network: Network) -> list[str]:
     """The flags that describe the network."""
-    words = [*ALWAYS, *(word for flag, field in FLAGS.items() for word in (f"--{flag}", str(getattr(network, field))))]
+    words = [
+        *ALWAYS,
+        *(
+            word
+            for flag, field in FLAGS.items()
+            for word in (f"--{flag}", str(getattr(network, field)))
+        ),
+    ]
     words += ["--norm-epsilon", str(network.eps), "--rotary-base", str(int(network.rope_theta))]
     return words if network.tied else [*words, "--untie-embeddings-and-output-weights"]
 

@@ -14,7 +14,9 @@ from rubric_rl.errors import UserError
 def addresses(hosts: list[str]) -> list[str]:
     """One IPv4 address per host, this node first; raises UserError for a name that nobody knows."""
     found = [_number(host) for host in hosts]
-    if found[0].startswith("127.") and len(found) > 1:  # /etc/hosts often has it so; others cannot reach that
+    if (
+        found[0].startswith("127.") and len(found) > 1
+    ):  # /etc/hosts often has it so; others cannot reach that
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((found[1], 9))  # sends nothing: asks the routing table for the way there
             found[0] = probe.getsockname()[0]

@@ -31,9 +31,16 @@ def count(words: Words) -> int:
 def problems(words: Words, options) -> Iterator[str]:
     """One line for each thing wrong with the rows."""
     training = words.text("prompt-data")
-    held_out = {key: path for path in evaluation_files(words) for row in read(path) for key in both_keys(row)}
+    held_out = {
+        key: path
+        for path in evaluation_files(words)
+        for row in read(path)
+        for key in both_keys(row)
+    }
     held_out |= {key: path for path in hard_files(words) for key in keys(path)}
-    shared = [(row, held_out[key]) for row in read(training) for key in both_keys(row) if key in held_out]
+    shared = [
+        (row, held_out[key]) for row in read(training) for key in both_keys(row) if key in held_out
+    ]
     if shared := {row.prompt_id: path for row, path in shared}:
         first = next(iter(shared))
         yield (f"{len(shared)} prompts of {training} are held out for evaluation in {shared[first]}, "
@@ -52,7 +59,10 @@ def evaluation_files(words: Words) -> list[str]:
 def hard_files(words: Words) -> list[Path]:
     """Every hard file beside the training rows and the evaluation files, of which one may be a sample."""
     training = Path(split_slice(words.text("prompt-data"))[0])
-    folders = {training.parent, *(Path(split_slice(path)[0]).parent for path in evaluation_files(words))}
+    folders = {
+        training.parent,
+        *(Path(split_slice(path)[0]).parent for path in evaluation_files(words)),
+    }
     return sorted({path for folder in folders for path in folder.glob("*_hard.jsonl")} - {training})
 
 
@@ -76,7 +86,9 @@ def lengths(words: Words) -> Iterator[str]:
     folder = Path(words.text("hf-checkpoint"))
     template, settings = ChatTemplate(folder), load_settings(words.text("custom-config-path"))
     training = read(words.text("prompt-data"))
-    longest = max(template.count(template.render(list(row.messages), thinking=True)) for row in training)
+    longest = max(
+        template.count(template.render(list(row.messages), thinking=True)) for row in training
+    )
     criterion = max(template.count(c.text) for row in training for c in row.rubric)
     answer = int(words.number("rollout-max-response-len"))
     limit = int(words.number("sglang-context-length")) or read_network(folder).max_positions

@@ -14,7 +14,9 @@ class Schedule:
     warmup: float
 
 
-def schedule(answers: int, batch: int, decay: int | None, warmup: int, fraction: float | None) -> Schedule:
+def schedule(
+    answers: int, batch: int, decay: int | None, warmup: int, fraction: float | None
+) -> Schedule:
     """The schedule of a run that trains on `answers` answers in steps of `batch`.
 
     `decay` None: the whole run. The warm-up is `warmup` steps, or `fraction` of the decay if that is not None.
@@ -23,7 +25,11 @@ def schedule(answers: int, batch: int, decay: int | None, warmup: int, fraction:
     """
     steps = answers // batch
     decay = decay or steps
-    flag, warmup = ("--lr-warmup-iters", warmup) if fraction is None else ("--lr-warmup-fraction", fraction * decay)
+    flag, warmup = (
+        ("--lr-warmup-iters", warmup)
+        if fraction is None
+        else ("--lr-warmup-fraction", fraction * decay)
+    )
     if warmup >= decay:
         what = f"{warmup:g} optimizer steps of warm-up are not below the run's {decay}"
         raise UserError(f"{flag}: {what}; lower it")

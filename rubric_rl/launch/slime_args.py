@@ -88,8 +88,15 @@ def main() -> int:
         raise
     except Exception as problem:  # slime checks with assertions, Megatron with all kinds
         error = f"{type(problem).__name__}: {problem}"
-    whole = "--num-layers" in known  # the last parser is Megatron's: before it, most flags would look unknown
-    print("\n" + json.dumps({"unknown": problems(words, known) if whole else [], "error": " ".join(error.split())}))
+    whole = (
+        "--num-layers" in known
+    )  # the last parser is Megatron's: before it, most flags would look unknown
+    print(
+        "\n"
+        + json.dumps(
+            {"unknown": problems(words, known) if whole else [], "error": " ".join(error.split())}
+        )
+    )
     return 0
 
 

@@ -15,7 +15,9 @@ def ended(processes: list[list[str]]) -> str:
     for pid, log in processes:
         if not Path(f"/proc/{pid}").exists():
             said = Path(log).read_text(errors="replace").split("\n") if Path(log).is_file() else []
-            last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            last = next(
+                (line.strip() for line in reversed(said) if line.strip()), "it said nothing"
+            )
             return f"a process of Ray has ended: {last[:300]}; see {log}"
     return ""
 
@@ -24,7 +26,9 @@ def gpus(address: str) -> int:
     """GPUs that the Ray at an address knows; 0 as long as nobody listens there."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()  # ray.init would wait for a minute
+        socket.create_connection(
+            (host, int(port)), timeout=5
+        ).close()  # ray.init would wait for a minute
     except OSError:
         return 0
     import ray

@@ -20,7 +20,11 @@ def hugging_face(folder: Path) -> Iterator[str]:
     """Files that the folder lacks, and files that a broken download cut short."""
     index = folder / "model.safetensors.index.json"
     try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+        named = (
+            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if index.is_file()
+            else set()
+        )
     except (ValueError, LookupError, TypeError, AttributeError):
         yield f"{index}: cannot be read; get the checkpoint again"
         return
@@ -44,7 +48,9 @@ def is_whole(path: Path) -> bool:
             return False
         try:
             header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            ends = [
+                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+            ]
         except (ValueError, LookupError, TypeError, AttributeError):
             return False
     return size == 8 + length + max(ends, default=0)

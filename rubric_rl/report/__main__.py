@@ -20,7 +20,12 @@ from rubric_rl.report.run_view import Side
 
 
 def write_report(
-    runs: list[Run], rule: Rule, out: Path, title: str = "", shown: list[str] = (), examples: int = 5
+    runs: list[Run],
+    rule: Rule,
+    out: Path,
+    title: str = "",
+    shown: list[str] = (),
+    examples: int = 5,
 ) -> list[Path]:
     """Writes OUT.html and OUT.md for one run, or for two (before, after); returns the two paths.
 
@@ -32,14 +37,20 @@ def write_report(
     names = [run.name for run in runs]
     known = dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed)
     if missing := [prompt_id for prompt_id in shown if prompt_id not in known]:
-        raise UserError(f"no answer to prompt_id {missing[0]}; the first one is {next(iter(known))}")
+        raise UserError(
+            f"no answer to prompt_id {missing[0]}; the first one is {next(iter(known))}"
+        )
     scores = {prompt_id: sides[-1].score(prompt_id) for prompt_id in known}
-    lowest = sorted((value, prompt_id) for prompt_id, value in scores.items() if value is not None)[:examples]
+    lowest = sorted((value, prompt_id) for prompt_id, value in scores.items() if value is not None)[
+        :examples
+    ]
     title = title or "HealthBench report: " + " → ".join(names)
     out.parent.mkdir(parents=True, exist_ok=True)
     pieces = {
         ".html": page(title, names, sides, results),
-        ".md": markdown(title, names, sides, results, list(shown) or [prompt_id for _, prompt_id in lowest]),
+        ".md": markdown(
+            title, names, sides, results, list(shown) or [prompt_id for _, prompt_id in lowest]
+        ),
     }
     paths = []
     for ending, parts in pieces.items():
@@ -61,8 +72,18 @@ def main() -> int:
     add("--against", help="an earlier run, shown beside it")
     add("--out", type=Path, help="path of the two files without their ending (default: RUN/report)")
     add("--title", default="", help="heading of the report")
-    add("--prompt-id", action="append", default=[], help="show this prompt in the Markdown (repeatable)")
-    add("--examples", type=int, default=5, help="else this many prompts with the lowest score (default: 5)")
+    add(
+        "--prompt-id",
+        action="append",
+        default=[],
+        help="show this prompt in the Markdown (repeatable)",
+    )
+    add(
+        "--examples",
+        type=int,
+        default=5,
+        help="else this many prompts with the lowest score (default: 5)",
+    )
     add("--split", default="", help="only the train or the eval records of a training run")
     add("--weights", default="", help="weight version of a training run (default: the last)")
     add("--against-weights", default="", help="the same for --against")

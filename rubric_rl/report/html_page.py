@@ -19,7 +19,9 @@ COST_NOTE = "Cost: by how much the run's mean score would rise if this criterion
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
-def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> Iterator[str]:
+def page(
+    title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]
+) -> Iterator[str]:
     """The page in pieces, so that never more than one example is in memory."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -30,31 +32,46 @@ def page(title: str, names: Sequence[str], sides: Sequence[Side], results: Seque
         "body": _body(title, names, sides, results),
     }
     template = (_HERE / "page.html").read_text(encoding="utf-8")
-    before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: fields[m[1]], part) for part in template.split("{{data}}"))
+    before, after = (
+        re.sub(r"\{\{(\w+)\}\}", lambda m: fields[m[1]], part)
+        for part in template.split("{{data}}")
+    )
     yield before
     yield from _data(names, sides)
     yield after
 
 
 def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
-    index, prompt_ids = [], list(dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed))
+    index, prompt_ids = (
+        [],
+        list(dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed)),
+    )
     for number, prompt_id in enumerate(prompt_ids):
         item = example(prompt_id, list(sides))
         yield _json(f"e{number}", item)
-        question = " ".join(item["messages"][-1]["content"].split())[:160] if item["messages"] else ""
-        index.append([prompt_id, item["theme"], question, [side.score(prompt_id) for side in sides]])
+        question = (
+            " ".join(item["messages"][-1]["content"].split())[:160] if item["messages"] else ""
+        )
+        index.append(
+            [prompt_id, item["theme"], question, [side.score(prompt_id) for side in sides]]
+        )
     yield _json("names", list(names))
     yield _json("index", index)
 
 
 def _json(name: str, value) -> str:
     """A data block that no text inside can close; a lone surrogate, which UTF-8 cannot encode, becomes "?"."""
-    text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode().translate(_ESCAPES)
+    text = (
+        json.dumps(value, ensure_ascii=False).encode(errors="replace").decode().translate(_ESCAPES)
+    )
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
 
 def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="sub">{_legend(names)} · rule: {escape(str(sides[0].rule))}</p>']
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{_legend(names)} · rule: {escape(str(sides[0].rule))}</p>',
+    ]
     parts.append(_headline(names, sides, results))
     parts.append('<h2>Where the score comes from</h2><div class="plots">')
     for kind, heading in (("theme", "By theme"), ("axis", "By axis")):
@@ -62,12 +79,22 @@ def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequ
             parts.append(f'<div class="card"><h3>{heading}</h3>{plot}</div>')
     scores = [side.summary.metric(OVERALL).values for side in sides]
     if any(scores):
-        parts.append(f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>')
-    parts.append(f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>')
-    parts.append('<p class="note">Bars are unclipped means, whiskers 95% bootstrap intervals by prompt.</p>')
+        parts.append(
+            f'<div class="card"><h3>Scores of single answers</h3>{histogram(scores, _EDGES)}</div>'
+        )
+    parts.append(
+        f'<div class="card"><h3>Where every criterion went</h3>{_account(names, results)}</div></div>'
+    )
+    parts.append(
+        '<p class="note">Bars are unclipped means, whiskers 95% bootstrap intervals by prompt.</p>'
+    )
     for name, side in zip(names, sides, strict=True):
-        parts.append(_criteria(f"Worst criteria{_of(name, names)}", side.worst(ROWS), side, COST_NOTE))
-        parts.append(_criteria(f"Most often unreadable{_of(name, names)}", side.unreadable(ROWS), side))
+        parts.append(
+            _criteria(f"Worst criteria{_of(name, names)}", side.worst(ROWS), side, COST_NOTE)
+        )
+        parts.append(
+            _criteria(f"Most often unreadable{_of(name, names)}", side.unreadable(ROWS), side)
+        )
     return "\n".join(parts)
 
 
@@ -88,19 +115,29 @@ def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dic
             cards.append(_card("–", f"{key}no answer was graded", ""))
             continue
         score, std = reference[OVERALL], reference[f"{OVERALL}:bootstrap_std"]
-        cards.append(_card(f"{score:.4f}", f"{key}Rubric score, clipped mean (bootstrap std)", f"± {std:.4f}"))
+        cards.append(
+            _card(
+                f"{score:.4f}", f"{key}Rubric score, clipped mean (bootstrap std)", f"± {std:.4f}"
+            )
+        )
         mean, interval = beside["mean_unclipped"], _range(beside["interval_by_prompt"])
         cards.append(_card(f"{mean:.4f}", f"{key}unclipped mean, 95% interval by prompt", interval))
         adjusted, characters = beside["length_adjusted"], beside["characters_per_answer"]
-        note = f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters"
-        cards.append(_card(f"{adjusted['mean_clipped']:.4f}", f"{note}; {characters:.0f} per answer", ""))
+        note = (
+            f"{key}length-adjusted, {adjusted['penalty_per_500_characters']:g} per 500 characters"
+        )
+        cards.append(
+            _card(f"{adjusted['mean_clipped']:.4f}", f"{note}; {characters:.0f} per answer", "")
+        )
         if len(result["worst_at_k"]) > 1:
             k, value = list(result["worst_at_k"].items())[-1]
             cards.append(_card(f"{value:.4f}", f"{key}worst of {k} answers to a prompt", ""))
     if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
         counts = f"{pair['better']} better, {pair['equal']} equal, {pair['worse']} worse"
         note = f"paired difference on {pair['prompts']} prompts: {counts}"
-        cards.append(_card(f"{pair['difference']:+.4f}", note, _range(pair["interval_by_prompt"]), " change"))
+        cards.append(
+            _card(f"{pair['difference']:+.4f}", note, _range(pair["interval_by_prompt"]), " change")
+        )
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
@@ -137,7 +174,9 @@ def _account(names: Sequence[str], results: Sequence[dict]) -> str:
             cells = "".join(f'<td class="n">{r[part].get(name, 0):,}</td>' for r in results)
             rows.append(f"<tr><td>{label}</td>{cells}</tr>")
     for kind in ("prompt", "cached", "completion"):
-        cells = "".join(f'<td class="n">{r["tokens"].get(f"grader_{kind}", 0):,}</td>' for r in results)
+        cells = "".join(
+            f'<td class="n">{r["tokens"].get(f"grader_{kind}", 0):,}</td>' for r in results
+        )
         rows.append(f"<tr><td>grader tokens, {kind}</td>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 

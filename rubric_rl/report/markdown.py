@@ -24,7 +24,11 @@ def block(text: str) -> str:
 
 
 def markdown(
-    title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict], shown: Sequence[str]
+    title: str,
+    names: Sequence[str],
+    sides: Sequence[Side],
+    results: Sequence[dict],
+    shown: Sequence[str],
 ) -> Iterator[str]:
     """The report in pieces; it includes the answers to the prompts `shown`."""
     yield f"# {plain(title)}\n\nRule: {plain(str(sides[0].rule))}\n"
@@ -49,8 +53,15 @@ def _headline(names, sides, results) -> str:
         if reference:
             score, std = reference[OVERALL], reference[f"{OVERALL}:bootstrap_std"]
             figures = [f"{score:.4f}", f"{std:.4f}", f"{beside['mean_unclipped']:.4f}"]
-            figures += [bounds(beside["interval_by_prompt"]), f"{beside['length_adjusted']['mean_clipped']:.4f}"]
-        counts = [result["answers"]["all"], result["answers"]["ungraded"], result["criteria"]["unreadable"]]
+            figures += [
+                bounds(beside["interval_by_prompt"]),
+                f"{beside['length_adjusted']['mean_clipped']:.4f}",
+            ]
+        counts = [
+            result["answers"]["all"],
+            result["answers"]["ungraded"],
+            result["criteria"]["unreadable"],
+        ]
         lines.append(_row(plain(name), *figures, *counts))
     if len(sides) == 2 and (pair := paired(sides[0].summary, sides[1].summary)):
         lines.append(
@@ -84,17 +95,26 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> 
     if not found:
         return f"\n## {heading}\n\nNone.\n"
     answers = max(len(side.summary.metric(OVERALL).values), 1)
-    lines = [f"\n## {heading}\n", *_header("points", "criterion", "asked", "met", "unreadable", "cost", "prompt")]
+    lines = [
+        f"\n## {heading}\n",
+        *_header("points", "criterion", "asked", "met", "unreadable", "cost", "prompt"),
+    ]
     for item, tally in found:
         met, cost = f"{tally.met / tally.answers:.0%}", f"{tally.lost / answers:.4f}"
         text, prompt_id = plain(item["criterion"]), plain(tally.prompt_id)
-        lines.append(_row(f"{item['points']:+g}", text, tally.answers, met, tally.unreadable, cost, prompt_id))
+        lines.append(
+            _row(
+                f"{item['points']:+g}", text, tally.answers, met, tally.unreadable, cost, prompt_id
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
 def _example(item: dict, names: Sequence[str]) -> str:
     lines = [f"\n## Prompt {plain(item['id'])} ({plain(item['theme'] or 'no theme')})\n"]
-    lines += [f"{message['role']}:\n\n{block(message['content'])}\n" for message in item["messages"]]
+    lines += [
+        f"{message['role']}:\n\n{block(message['content'])}\n" for message in item["messages"]
+    ]
     for name, answers in zip(names, item["runs"], strict=True):
         for answer in answers:
             score = "none" if answer["score"] is None else f"{answer['score']:.4f}"
@@ -104,7 +124,9 @@ def _example(item: dict, names: Sequence[str]) -> str:
             for criterion, verdict in zip(item["rubric"], answer["verdicts"], strict=True):
                 word = WORDS[verdict["verdict"]] if verdict else "not asked"
                 reason = plain(verdict["explanation"]) if verdict else ""
-                lines.append(_row(f"{criterion['points']:+g}", plain(criterion["criterion"]), word, reason))
+                lines.append(
+                    _row(f"{criterion['points']:+g}", plain(criterion["criterion"]), word, reason)
+                )
             lines.append("")
     return "\n".join(lines) + "\n"
 

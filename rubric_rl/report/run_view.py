@@ -30,7 +30,9 @@ class Side:
         self.run, self.rule = run, rule
         self.summary = Summary(rule=rule, penalty=penalty)
         self.criteria: dict[int, Tally] = {}  # by `_key`: no text is kept
-        self.listed: dict[str, tuple[int, float]] = {}  # prompt_id -> (number of answers with a score, their sum)
+        self.listed: dict[
+            str, tuple[int, float]
+        ] = {}  # prompt_id -> (number of answers with a score, their sum)
         for record in run:
             self._add(record)
         self.records = run.by_prompt()
@@ -39,11 +41,15 @@ class Side:
         self.summary.add(record)
         value = self.rule.score(record)
         count, total = self.listed.get(record["prompt_id"], (0, 0.0))
-        self.listed[record["prompt_id"]] = (count, total) if math.isnan(value) else (count + 1, total + value)
+        self.listed[record["prompt_id"]] = (
+            (count, total) if math.isnan(value) else (count + 1, total + value)
+        )
         if record["status"] != "graded":
             return
         judged = self.rule.judged(record)
-        possible = sum(criterion.points for criterion, _ in judged if criterion.points > 0)  # as the rule weighs them
+        possible = sum(
+            criterion.points for criterion, _ in judged if criterion.points > 0
+        )  # as the rule weighs them
         for criterion, verdict in judged:
             key = _key(criterion)
             tally = self.criteria.setdefault(key, Tally(record["prompt_id"], key))
@@ -51,7 +57,11 @@ class Side:
             tally.answers += 1
             tally.met += met
             tally.unreadable += verdict is None
-            tally.lost += abs(criterion.points) / possible if possible and met is (criterion.points < 0) else 0.0
+            tally.lost += (
+                abs(criterion.points) / possible
+                if possible and met is (criterion.points < 0)
+                else 0.0
+            )
 
     def score(self, prompt_id: str) -> float | None:
         """The mean score of a prompt's answers; None when none has a score."""
@@ -65,13 +75,23 @@ class Side:
 
     def unreadable(self, count: int) -> list[tuple[dict, Tally]]:
         """The criteria whose verdicts were most often unreadable."""
-        found = sorted(self.criteria.values(), key=lambda tally: (-tally.unreadable, tally.prompt_id))
+        found = sorted(
+            self.criteria.values(), key=lambda tally: (-tally.unreadable, tally.prompt_id)
+        )
         return [self._item(tally) for tally in found[:count] if tally.unreadable]
 
     def _item(self, tally: Tally) -> tuple[dict, Tally]:
-        judged = (criterion for record in self.records(tally.prompt_id) for criterion, _ in self.rule.judged(record))
+        judged = (
+            criterion
+            for record in self.records(tally.prompt_id)
+            for criterion, _ in self.rule.judged(record)
+        )
         criterion = next(criterion for criterion in judged if _key(criterion) == tally.key)
-        return {"criterion": criterion.text, "points": criterion.points, "tags": list(criterion.tags)}, tally
+        return {
+            "criterion": criterion.text,
+            "points": criterion.points,
+            "tags": list(criterion.tags),
+        }, tally
 
 
 def _key(criterion: Criterion) -> int:
@@ -82,7 +102,9 @@ def example(prompt_id: str, sides: list[Side]) -> dict:
     """Everything about one prompt as JSON: messages, rubric, and each run's answers with a verdict per criterion."""
     records = [side.records(prompt_id) for side in sides]
     first = next(record for each in records for record in each)
-    rubric = [{name: item[name] for name in ("criterion", "points", "tags")} for item in first["rubrics"]]
+    rubric = [
+        {name: item[name] for name in ("criterion", "points", "tags")} for item in first["rubrics"]
+    ]
     pairs = zip(sides, records, strict=True)
     return {
         "id": prompt_id,

@@ -109,7 +109,9 @@ def _axis(ticks: Sequence[float], x, bottom: float, step: float) -> str:
 def _step(width: float) -> float:
     """A round distance between ticks, four to eight of them."""
     power = 10 ** math.floor(math.log10(width))
-    return next(power * factor for factor in (0.1, 0.2, 0.25, 0.5, 1, 2) if width / (power * factor) <= 8)
+    return next(
+        power * factor for factor in (0.1, 0.2, 0.25, 0.5, 1, 2) if width / (power * factor) <= 8
+    )
 
 
 def _frame(height: float, inner: str) -> str:

@@ -13,7 +13,9 @@ from rubric_rl.tiny.world import Pair, bad_statements, good_statements
 
 NOTHING = "nothing"
 _CHUNK = re.compile(r"[^.!?]+[.!?]*")
-_WORDS = sorted({word.strip(".") for s in STATEMENTS for text in sentences(s) for word in text.split()})
+_WORDS = sorted(
+    {word.strip(".") for s in STATEMENTS for text in sentences(s) for word in text.split()}
+)
 
 
 def say(rng: random.Random, statement: Statement) -> str:
@@ -27,7 +29,13 @@ def mediocre_answer(rng: random.Random, pair: Pair) -> str:
     said = [("is", cause)]
     for _ in range(rng.randint(3, 5)):
         kind = rng.random()
-        pool = good_statements(pair)[1:] if kind < 0.42 else bad_statements(pair) if kind < 0.52 else STATEMENTS
+        pool = (
+            good_statements(pair)[1:]
+            if kind < 0.42
+            else bad_statements(pair)
+            if kind < 0.52
+            else STATEMENTS
+        )
         statement = rng.choice(pool)
         if statement[0] != "is" and statement not in said:
             said.append(statement)
@@ -46,14 +54,22 @@ def graded_answer(rng: random.Random, pair: Pair, difficulty: float = 1.0) -> st
             opposite = {"do": "not", "not": "do"}.get(kind, kind)
             said.append((kind if rng.random() < 0.4 else opposite, key))
         else:
-            pool = good_statements(pair) if roll < 0.35 else bad_statements(pair) if roll < 0.5 else STATEMENTS
+            pool = (
+                good_statements(pair)
+                if roll < 0.35
+                else bad_statements(pair)
+                if roll < 0.5
+                else STATEMENTS
+            )
             said.append(rng.choice(pool))
     if rng.random() < 0.7:
         said.insert(0, ("is", pair[0] if rng.random() < 0.5 else rng.choice(list(CONDITIONS))))
     texts = [say(rng, s) for s in said]
     style = rng.random()
     rate = difficulty * (0.0 if style < 0.4 else 0.25 if style < 0.75 else 0.6)
-    texts = [garbled(rng, text, rng.choice(texts)) if rng.random() < rate else text for text in texts]
+    texts = [
+        garbled(rng, text, rng.choice(texts)) if rng.random() < rate else text for text in texts
+    ]
     answer = " ".join(texts)
     if rng.random() < 0.12:  # cut off by the length limit
         answer = answer[: rng.randint(len(answer) // 2, len(answer))].rstrip() or answer
@@ -111,7 +127,13 @@ def asked_statements(rng: random.Random, pair: Pair, answer: str, count: int) ->
     """What to ask of an answer: what is met, what is mentioned but not met (or contradicted), and what rubrics ask."""
     stated = sorted(set(statements(answer)))
     near = [s for s in STATEMENTS if mentions(answer, s) and s not in stated]
-    usual = good_statements(pair) + bad_statements(pair) + [("is", rng.choice(list(CONDITIONS))), ("wish", "well")]
-    pools = [(pool, weight) for pool, weight in ((stated, 0.4), (near, 0.27), (usual, 0.33)) if pool]
+    usual = (
+        good_statements(pair)
+        + bad_statements(pair)
+        + [("is", rng.choice(list(CONDITIONS))), ("wish", "well")]
+    )
+    pools = [
+        (pool, weight) for pool, weight in ((stated, 0.4), (near, 0.27), (usual, 0.33)) if pool
+    ]
     chosen = rng.choices([pool for pool, _ in pools], [weight for _, weight in pools], k=count)
     return [rng.choice(pool) for pool in chosen]

@@ -96,13 +96,19 @@ CONDITIONS = {
 
 MODIFIERS = {
     "adult": Modifier(
-        ("I am healthy.", "I take no medicines."), _statements("doctors, vitamins"), _statements("not doctors")
+        ("I am healthy.", "I take no medicines."),
+        _statements("doctors, vitamins"),
+        _statements("not doctors"),
     ),
     "pregnant": Modifier(
-        ("I am pregnant.", "I expect a baby."), _statements("midwives, not ibuprofen"), _statements("ibuprofen")
+        ("I am pregnant.", "I expect a baby."),
+        _statements("midwives, not ibuprofen"),
+        _statements("ibuprofen"),
     ),
     "child": Modifier(
-        ("I am six years old.", "I am a child."), _statements("pediatricians, not codeine"), _statements("codeine")
+        ("I am six years old.", "I am a child."),
+        _statements("pediatricians, not codeine"),
+        _statements("codeine"),
     ),
     "allergy": Modifier(
         ("I have a penicillin allergy.", "I cannot have penicillin."),

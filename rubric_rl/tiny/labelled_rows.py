@@ -57,15 +57,27 @@ def of_records(records: Iterable[Mapping]) -> Iterator[dict]:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="file for the rows")
-    parser.add_argument("--records", help="verdict records of a tiny run; without it the world makes the answers")
-    parser.add_argument("--split", default="eval", help="of the records: eval or train (default: %(default)s)")
-    parser.add_argument("--weights", default="", help="of the records: which weight version (default: the last)")
+    parser.add_argument(
+        "--records", help="verdict records of a tiny run; without it the world makes the answers"
+    )
+    parser.add_argument(
+        "--split", default="eval", help="of the records: eval or train (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", default="", help="of the records: which weight version (default: the last)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
-        made = of_records(Run(args.records, args.split, args.weights)) if args.records else of_world(args.seed)
+        made = (
+            of_records(Run(args.records, args.split, args.weights))
+            if args.records
+            else of_world(args.seed)
+        )
         count = write_jsonl(args.out, made)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -34,13 +34,20 @@ def corpus(seed: int) -> list[str]:
     """What the tokenizer is trained on: every sentence and criterion, and grader prompts with their replies."""
     rng = random.Random(seed)
     texts = [text for s in STATEMENTS for text in (*sentences(s), *criteria(s))] * 4
-    texts += [f" {word}" for c in CONDITIONS.values() for symptom in c.symptoms for word in symptom.split()]
+    texts += [
+        f" {word}"
+        for c in CONDITIONS.values()
+        for symptom in c.symptoms
+        for word in symptom.split()
+    ]
     texts += [f"{name} {' '.join(m.wordings)}" for name, m in MODIFIERS.items()]
     for number in range(600):
         pair = rng.choice(TRAINING_PAIRS)
         answer, conversation = graded_answer(rng, pair), messages(pair, number % 4)
         statement, mode = rng.choice(STATEMENTS), ("explain", "direct", "checklist")[number % 3]
-        criterion = Criterion(rng.choice(criteria(statement)), rng.choice((-1, 1)) * rng.randint(1, 10))
+        criterion = Criterion(
+            rng.choice(criteria(statement)), rng.choice((-1, 1)) * rng.randint(1, 10)
+        )
         texts.append(user_turn(grader_prompt(mode, conversation, answer, [criterion])))
         texts.append("".join(text for text, _ in verdict_text(mode, answer, statement)))
         texts.append(mediocre_answer(rng, pair))
@@ -60,7 +67,9 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
     warm.run(scale.short_steps, part=1, title="2 grading, short prompts")
     warm.run(half, part=2, title="3 grading and answering")
     # The grader meets its own policy's sentences, good and broken, before GRPO does.
-    writer.own_answers = sampled_answers(model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed)
+    writer.own_answers = sampled_answers(
+        model, tokenizer, TRAINING_PAIRS, per_pair=4, temperature=1.2, seed=seed
+    )
     warm.run(scale.full_steps - half, part=2, title="4 and its own answers")
     losses = warm.losses
     stride = max(20, len(losses) // 10)
@@ -70,18 +79,26 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
         "scale": asdict(scale),
         "steps": len(losses),
         "training_seconds": round(warm.seconds),
-        "loss": {step: round(sum(losses[step - 20 : step]) / 20, 4) for step in range(20, len(losses) + 1, stride)},
+        "loss": {
+            step: round(sum(losses[step - 20 : step]) / 20, 4)
+            for step in range(20, len(losses) + 1, stride)
+        },
         "seconds": round(time.perf_counter() - start),
     }
     return model, tokenizer, figures
 
 
-def save(out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, figures: dict) -> None:
+def save(
+    out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, figures: dict
+) -> None:
     """Writes the whole directory beside `out` and moves it into place: no half-written checkpoint is ever read."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        ends = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
+        ends = {
+            "eos_token_id": model.config.eos_token_id,
+            "pad_token_id": model.config.pad_token_id,
+        }
         model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ends)
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
@@ -99,12 +116,21 @@ def save(out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast,
 
 def main(argv: list[str] | None = None) -> int:
     """Makes, measures and saves; an existing --out is replaced only at the very end, and only if it is a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", choices=sorted(SCALES), default="shipped", help="small: half a minute, grades badly")
+    parser.add_argument(
+        "--scale",
+        choices=sorted(SCALES),
+        default="shipped",
+        help="small: half a minute, grades badly",
+    )
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)  # a second thread barely helps a model of this size, and one makes sums reproducible
+    torch.set_num_threads(
+        1
+    )  # a second thread barely helps a model of this size, and one makes sums reproducible
     try:
         if args.out.exists() and not (args.out / "making.json").is_file():
             raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")

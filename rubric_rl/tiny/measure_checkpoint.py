@@ -31,14 +31,20 @@ def _templated(tokenizer, conversation: list[dict]) -> str:
 
 
 def _padded(tokenizer, texts: list[str]):
-    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    return tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )
 
 
 @torch.inference_mode()
-def generate(model, tokenizer, prompts: list[str], limit: int, temperature: float, batch: int = 64) -> list[list[int]]:
+def generate(
+    model, tokenizer, prompts: list[str], limit: int, temperature: float, batch: int = 64
+) -> list[list[int]]:
     """New token ids for each templated prompt, cut after the first end of turn; temperature 0 is greedy."""
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths together: less padding
+    order = sorted(
+        range(len(prompts)), key=lambda i: len(prompts[i])
+    )  # similar lengths together: less padding
     sampling = {"do_sample": False}
     if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -51,7 +57,9 @@ def generate(model, tokenizer, prompts: list[str], limit: int, temperature: floa
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **sampling,
         )  # fmt: skip
         for index, ids in zip(chosen, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
-            end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+            end = (
+                ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+            )
             replies[index] = ids[:end]
     return [replies[i] for i in range(len(prompts))]
 
@@ -61,8 +69,14 @@ def sampled_answers(
 ) -> list[tuple[Pair, str]]:
     """The policy's own answers (their graded text; empty ones left out) to patients of these pairs."""
     torch.manual_seed(seed)
-    chosen = [(pair, messages(pair, number % len(PATIENTS))) for pair in pairs for number in range(per_pair)]
-    replies = generate(model, tokenizer, [_templated(tokenizer, m) for _, m in chosen], CAP, temperature)
+    chosen = [
+        (pair, messages(pair, number % len(PATIENTS)))
+        for pair in pairs
+        for number in range(per_pair)
+    ]
+    replies = generate(
+        model, tokenizer, [_templated(tokenizer, m) for _, m in chosen], CAP, temperature
+    )
     texts = [graded_text(tokenizer.decode(ids)) for ids in replies]
     return [(pair, text) for (pair, _), text in zip(chosen, texts, strict=True) if text]
 
@@ -76,10 +90,19 @@ def answer_figures(
     """
     torch.manual_seed(seed)
     cases = [row for row in chosen for _ in range(per_row)]
-    replies = generate(model, tokenizer, [_templated(tokenizer, list(row.messages)) for row in cases], CAP, temperature)
+    replies = generate(
+        model,
+        tokenizer,
+        [_templated(tokenizer, list(row.messages)) for row in cases],
+        CAP,
+        temperature,
+    )
     texts = [graded_text(tokenizer.decode(ids)) or "" for ids in replies]
     cut = [ids[-1] != tokenizer.eos_token_id for ids in replies]
-    scores = [0.0 if c or not t else score(r.rubric, truth(r, t)) for r, t, c in zip(cases, texts, cut, strict=True)]
+    scores = [
+        0.0 if c or not t else score(r.rubric, truth(r, t))
+        for r, t, c in zip(cases, texts, cut, strict=True)
+    ]
     groups = [scores[i : i + per_row] for i in range(0, len(scores), per_row)]
     figures = {
         "true_score": sum(scores) / len(scores),
@@ -88,28 +111,42 @@ def answer_figures(
         "tokens": sum(map(len, replies)) / len(replies),
         "truncated": sum(cut) / len(cut),
     }
-    return {k: round(v, 4) for k, v in figures.items()}, [(r, t) for r, t in zip(cases, texts, strict=True) if t]
+    return {k: round(v, 4) for k, v in figures.items()}, [
+        (r, t) for r, t in zip(cases, texts, strict=True) if t
+    ]
 
 
 def verdicts(model, tokenizer, mode: str, cases: list[Case]) -> list[list[bool | None]]:
     """The model's verdict on each criterion of each case, asked with the real grader prompt; None: unreadable."""
-    asked = [grader_prompt(mode, list(row.messages), answer, [c]) for row, answer in cases for c in row.rubric]
+    asked = [
+        grader_prompt(mode, list(row.messages), answer, [c])
+        for row, answer in cases
+        for c in row.rubric
+    ]
     prompts = [_templated(tokenizer, [{"role": "user", "content": content}]) for content in asked]
     if mode == "direct":
         flat = iter(_direct(model, tokenizer, prompts))
     else:
         replies = generate(model, tokenizer, prompts, 48, temperature=0)
-        flat = iter([read_verdict(tokenizer.decode(ids, skip_special_tokens=True)).met for ids in replies])
+        flat = iter(
+            [read_verdict(tokenizer.decode(ids, skip_special_tokens=True)).met for ids in replies]
+        )
     return [[next(flat) for _ in row.rubric] for row, _ in cases]
 
 
 @torch.inference_mode()
 def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
-    true, false = (tokenizer.encode(text, add_special_tokens=False)[0] for text in (" true", " false"))
+    true, false = (
+        tokenizer.encode(text, add_special_tokens=False)[0] for text in (" true", " false")
+    )
     met = []
     for start in range(0, len(prompts), 32):
-        inputs = _padded(tokenizer, [prompt + verdict_opening() for prompt in prompts[start : start + 32]])
-        logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1).logits[:, -1]
+        inputs = _padded(
+            tokenizer, [prompt + verdict_opening() for prompt in prompts[start : start + 32]]
+        )
+        logits = model(
+            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1
+        ).logits[:, -1]
         met += (logits[:, true] > logits[:, false]).tolist()
     return met
 
@@ -141,14 +178,18 @@ def world_cases(chosen: list[Row], seed: int) -> dict[str, list[Case]]:
 
 def measure(model, tokenizer, sample: int = 80, seed: int = 1234) -> dict:
     """All figures, on `sample` held-out rows and as many training rows; a group is 8 answers."""
-    held_out, training = (random.Random(seed).sample(rows(h), min(sample, 4 * len(HELD_OUT))) for h in (True, False))
+    held_out, training = (
+        random.Random(seed).sample(rows(h), min(sample, 4 * len(HELD_OUT))) for h in (True, False)
+    )
     figures, own = {}, []
     for name, chosen in (("held_out", held_out), ("training", training)):
         for temperature in (1.0, 0.7):
             key = f"answers {name} T={temperature}"
             figures[key], cases = answer_figures(model, tokenizer, chosen, 8, temperature, seed)
             own = own or cases
-    sources = {"own": random.Random(seed).sample(own, min(len(own), 2 * sample))} | world_cases(held_out, seed)
+    sources = {"own": random.Random(seed).sample(own, min(len(own), 2 * sample))} | world_cases(
+        held_out, seed
+    )
     for mode in ("explain", "direct"):
         for name, cases in sources.items():
             figures[f"grading {mode} {name}"] = grading_figures(model, tokenizer, mode, cases)
@@ -157,9 +198,13 @@ def measure(model, tokenizer, sample: int = 80, seed: int = 1234) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--sample", type=int, default=80, help="held-out rows, and as many training rows")
+    parser.add_argument(
+        "--sample", type=int, default=80, help="held-out rows, and as many training rows"
+    )
     parser.add_argument("--seed", type=int, default=1234)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -168,7 +213,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"{args.model}: no checkpoint there; make one with python -m rubric_rl.tiny.make_checkpoint"
             )
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model, dtype=torch.float32, local_files_only=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

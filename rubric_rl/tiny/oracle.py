@@ -18,14 +18,18 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-_STATED = {_plain(text).rstrip("."): statement for statement in STATEMENTS for text in sentences(statement)}
+_STATED = {
+    _plain(text).rstrip("."): statement for statement in STATEMENTS for text in sentences(statement)
+}
 _ASKED = {_plain(text): statement for statement in STATEMENTS for text in criteria(statement)}
 
 
 def statements(answer: str) -> list[Statement]:
     """What the answer states, in its order; a sentence without its full stop was cut off and states nothing."""
     text = _QUOTED.sub(" quotation ", answer)
-    found = (_STATED.get(_plain(body)) for body, end in _SENTENCE.findall(text) if end and "?" not in end)
+    found = (
+        _STATED.get(_plain(body)) for body, end in _SENTENCE.findall(text) if end and "?" not in end
+    )
     return [statement for statement in found if statement]
 
 

@@ -8,7 +8,14 @@ from transformers import PreTrainedTokenizerFast
 VOCABULARY = 1536
 # In Qwen's order. A tokenizer marks <think> and <tool_call> as not special, so that decoding keeps them.
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+MARKS = (
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+)
 _WORDS = (  # Qwen's split: contractions, words, single digits, punctuation with the line breaks after it, white space
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -13,7 +13,12 @@ import torch
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.tiny.example_answers import asked_statements, explanation, graded_answer, mediocre_answer
+from rubric_rl.tiny.example_answers import (
+    asked_statements,
+    explanation,
+    graded_answer,
+    mediocre_answer,
+)
 from rubric_rl.tiny.knowledge import Statement, criteria
 from rubric_rl.tiny.oracle import statements
 from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
@@ -66,7 +71,9 @@ class Writer:
     def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int = 640):
         self.encode, self.rng, self.length = encode, rng, length
         self.difficulty = 1.0
-        self.own_answers: list[tuple[Pair, str]] = []  # the policy's own samples, once there are any
+        self.own_answers: list[
+            tuple[Pair, str]
+        ] = []  # the policy's own samples, once there are any
 
     def _patient(self) -> tuple[Pair, list[dict]]:
         pair = self.rng.choice(TRAINING_PAIRS)
@@ -87,12 +94,23 @@ class Writer:
             prompt = user_turn(grader_prompt(mode, conversation, answer, [criterion]))
             cut = prompt.rindex("Criterion: [")
             if sequence is None:
-                head = prompt[:cut] if full else "<|im_start|>user\n" + prompt[prompt.rindex("<answer ") : cut]
+                head = (
+                    prompt[:cut]
+                    if full
+                    else "<|im_start|>user\n" + prompt[prompt.rindex("<answer ") : cut]
+                )
                 sequence = self._sequence(head)
             number += 1
             question, turn, rest = prompt[cut:].partition("<|im_end|>")
-            pieces = [(question, 0.0), (turn + rest, HINT_WEIGHT), *verdict_text(mode, answer, statement)]
-            reason, verdict = self.encode(explanation(answer, statement))[0], self.encode(pieces[-2][0])[0]
+            pieces = [
+                (question, 0.0),
+                (turn + rest, HINT_WEIGHT),
+                *verdict_text(mode, answer, statement),
+            ]
+            reason, verdict = (
+                self.encode(explanation(answer, statement))[0],
+                self.encode(pieces[-2][0])[0],
+            )
             if not self._branch(sequence, number, pieces, reason, verdict):
                 break
         return sequence
@@ -104,22 +122,37 @@ class Writer:
         while fits:  # every branch is another patient: many answers to a few patients taught nothing about patients
             number += 1
             pair, conversation = self._patient()
-            turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation)
+            turns = "".join(
+                f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation
+            )
             thoughts = [(EMPTY_THOUGHTS, 0.0)]
             if self.rng.random() < 0.1:
-                thoughts = [("<think>\n", 0.01), (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT)]
+                thoughts = [
+                    ("<think>\n", 0.01),
+                    (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT),
+                ]
             cause, _, advice = mediocre_answer(self.rng, pair).partition(".")
-            answer = [(cause, CAUSE_FACTOR * ANSWER_WEIGHT), (f".{advice}<|im_end|>", ANSWER_WEIGHT)]
+            answer = [
+                (cause, CAUSE_FACTOR * ANSWER_WEIGHT),
+                (f".{advice}<|im_end|>", ANSWER_WEIGHT),
+            ]
             prompt = (turns.removeprefix(opening) + "<|im_start|>assistant\n", 0.0)
             fits = self._branch(sequence, number, [prompt, *thoughts, *answer])
         return sequence
 
     def _sequence(self, head: str) -> Sequence:
         tokens = self.encode(head)
-        return Sequence(list(tokens), list(tokens), [0.0] * len(tokens), [0] * len(tokens), [0] * len(tokens))
+        return Sequence(
+            list(tokens), list(tokens), [0.0] * len(tokens), [0] * len(tokens), [0] * len(tokens)
+        )
 
     def _branch(
-        self, sequence: Sequence, number: int, pieces: list[tuple[str, float]], hint: int = 0, verdict: int = 0
+        self,
+        sequence: Sequence,
+        number: int,
+        pieces: list[tuple[str, float]],
+        hint: int = 0,
+        verdict: int = 0,
     ) -> bool:
         """Appends a branch if it fits (the first one always does); says whether it did.
 

@@ -18,19 +18,37 @@ class Scale:
     hidden: int
     layers: int
     mlp: int
-    answering_steps: int  # answering alone: mixed with grading from the start, it is not learned in so few steps
+    answering_steps: (
+        int  # answering alone: mixed with grading from the start, it is not learned in so few steps
+    )
     short_steps: int  # grading without the long instructions: matching criterion and sentence is learned here
     full_steps: int  # the real grader prompt
     batch: int
     length: int
     sample: int  # rows of each split that the finished checkpoint is measured on
     lr: float = 0.008  # with batches as small as these, 0.02 learns neither answering nor one-token verdicts
-    answering: tuple[float, float, float] = (1.0, 0.1, 0.25)  # share of answering sequences in each of the three parts
+    answering: tuple[float, float, float] = (
+        1.0,
+        0.1,
+        0.25,
+    )  # share of answering sequences in each of the three parts
 
 
 SCALES = {
-    "shipped": Scale(128, 5, 384, answering_steps=120, short_steps=240, full_steps=480, batch=6, length=640, sample=80),
-    "small": Scale(64, 2, 128, answering_steps=10, short_steps=20, full_steps=20, batch=4, length=512, sample=3),
+    "shipped": Scale(
+        128,
+        5,
+        384,
+        answering_steps=120,
+        short_steps=240,
+        full_steps=480,
+        batch=6,
+        length=640,
+        sample=80,
+    ),
+    "small": Scale(
+        64, 2, 128, answering_steps=10, short_steps=20, full_steps=20, batch=4, length=512, sample=3
+    ),
 }
 
 
@@ -116,7 +134,9 @@ class WarmStart:
             self.writer.difficulty = 0.1 + 0.9 * step / steps if part == 1 else 1.0
             loss = self._step(part)
             if not math.isfinite(loss):
-                raise FloatingPointError(f"warm start: the loss is {loss} at step {self.done}; try another --seed")
+                raise FloatingPointError(
+                    f"warm start: the loss is {loss} at step {self.done}; try another --seed"
+                )
             self.losses.append(loss)
             bar.set_postfix(loss=f"{sum(self.losses[-20:]) / len(self.losses[-20:]):.3f}")
         self.seconds += time.perf_counter() - start
@@ -141,6 +161,8 @@ class WarmStart:
             writer.length, count = self.scale.length * 2 // 5, count * (2 if part else 1)
         share = self.scale.answering[part]
         return [
-            writer.answering() if rng.random() < share else writer.grading(full=part == 2 and rng.random() < 0.9)
+            writer.answering()
+            if rng.random() < share
+            else writer.grading(full=part == 2 and rng.random() < 0.9)
             for _ in range(count)
         ]

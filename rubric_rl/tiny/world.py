@@ -15,7 +15,9 @@ from rubric_rl.tiny.knowledge import CONDITIONS, MODIFIERS, PATIENTS, Statement,
 
 CANARY = "rubric-rl tiny world: made by rule, no patient is real"
 Pair = tuple[str, str]  # condition, modifier
-PAIRS: tuple[Pair, ...] = tuple((condition, modifier) for condition in CONDITIONS for modifier in MODIFIERS)
+PAIRS: tuple[Pair, ...] = tuple(
+    (condition, modifier) for condition in CONDITIONS for modifier in MODIFIERS
+)
 # Each condition is held out with one modifier and each modifier with four conditions: both are known, the pair is not.
 HELD_OUT = frozenset((c, tuple(MODIFIERS)[i % len(MODIFIERS)]) for i, c in enumerate(CONDITIONS))
 
@@ -40,11 +42,17 @@ def messages(pair: Pair, wording: int) -> list[dict]:
         "modifier": MODIFIERS[modifier].wordings[wording // 2],
     }
     turns = [text.format(**fields) for text in PATIENTS[wording]]
-    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(turns)]
+    return [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(turns)
+    ]
 
 
 def _item(rng: random.Random, statement: Statement, points: int, axis: str) -> dict:
-    return {"criterion": rng.choice(criteria(statement)), "points": points, "tags": ["level:example", f"axis:{axis}"]}
+    return {
+        "criterion": rng.choice(criteria(statement)),
+        "points": points,
+        "tags": ["level:example", f"axis:{axis}"],
+    }
 
 
 def _rubric(rng: random.Random, pair: Pair, wording: int) -> list[dict]:
@@ -55,14 +63,22 @@ def _rubric(rng: random.Random, pair: Pair, wording: int) -> list[dict]:
     if rng.random() < 0.5:
         items.append(_item(rng, ("is", condition), rng.randint(4, 8), "accuracy"))
     if rng.random() < 0.6:
-        items.append(_item(rng, rng.choice(MODIFIERS[modifier].good), rng.randint(5, 10), "context_awareness"))
+        items.append(
+            _item(
+                rng, rng.choice(MODIFIERS[modifier].good), rng.randint(5, 10), "context_awareness"
+            )
+        )
     if wording == 1 and rng.random() < 0.5:  # this patient asks whom to see
-        items.append(_item(rng, MODIFIERS[modifier].good[0], rng.randint(4, 7), "instruction_following"))
+        items.append(
+            _item(rng, MODIFIERS[modifier].good[0], rng.randint(4, 7), "instruction_following")
+        )
     if rng.random() < 0.15:
         items.append(_item(rng, ("wish", "well"), rng.randint(1, 3), "communication_quality"))
     wrong = rng.choice([name for name in CONDITIONS if name != condition])
     bad = [(s, "accuracy") for s in CONDITIONS[condition].bad]
-    bad += [(s, "context_awareness") for s in MODIFIERS[modifier].bad] + [(("is", wrong), "accuracy")]
+    bad += [(s, "context_awareness") for s in MODIFIERS[modifier].bad] + [
+        (("is", wrong), "accuracy")
+    ]
     for statement, axis in rng.sample(bad, rng.choice((1, 1, 2))):
         items.append(_item(rng, statement, -rng.randint(3, 9), axis))
     unique = list({item["criterion"]: item for item in items}.values())[:6]
@@ -119,8 +135,12 @@ def pair_of(row: Row) -> Pair:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the two raw files; data_preprocess.py makes the rows of a run from them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="directory for tiny_all.jsonl and tiny_hard.jsonl")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory for tiny_all.jsonl and tiny_hard.jsonl"
+    )
     out = parser.parse_args(argv).out
     try:
         total = write_jsonl(out / "tiny_all.jsonl", raw_rows())

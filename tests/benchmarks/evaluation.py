@@ -32,7 +32,10 @@ class Instant(asyncio.Protocol):
     """An HTTP endpoint that answers at once and does nothing else."""
 
     BODY = json.dumps(REPLY).encode()
-    ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    ANSWER = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        % (len(BODY), BODY)
+    )
 
     def connection_made(self, transport):
         self.transport, self.waiting = transport, b""
@@ -63,13 +66,18 @@ def rows_file(path: Path, rows: int) -> None:
 
     def text(words):
         return " ".join(
-            rng.choice(("patient", "should", "take", "the", "dose", "daily", "with", "care")) for _ in range(words)
+            rng.choice(("patient", "should", "take", "the", "dose", "daily", "with", "care"))
+            for _ in range(words)
         )
 
     with path.open("w") as file, path.with_suffix(".answers").open("w") as answers:
         for i in range(rows):
             items = [
-                {"criterion": text(25), "points": rng.choice((5, 7, -4)) if j else 5, "tags": ["axis:accuracy"]}
+                {
+                    "criterion": text(25),
+                    "points": rng.choice((5, 7, -4)) if j else 5,
+                    "tags": ["axis:accuracy"],
+                }
                 for j in range(11)
             ]
             row = {
@@ -104,7 +112,12 @@ def client(criteria: int, concurrency: int) -> None:
             "--grader-model",
             "m",
         ]
-        flags += ["--grader-url", f"http://127.0.0.1:{here.recv()}", "--grader-concurrency", concurrency]
+        flags += [
+            "--grader-url",
+            f"http://127.0.0.1:{here.recv()}",
+            "--grader-concurrency",
+            concurrency,
+        ]
         plan = Plan(_parser().parse_args([str(flag) for flag in flags]))
         start, cpu = time.perf_counter(), time.process_time()
         asyncio.run(plan.run())
@@ -151,7 +164,9 @@ def stored(verdicts: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("client", "stored"))
     parser.add_argument("--criteria", type=int, default=20000)
     parser.add_argument("--concurrency", type=int, default=256)

@@ -48,7 +48,9 @@ def run(seed: str, out: Path, fresh: bool, flags: list[str]) -> None:
         subprocess.run(["git", "clone", "--quiet", ROOT, where], check=True)
     seeds = [] if seed == "default" else ["--rollout-seed", seed, "--seed", seed]
     command = ["bash", "run_qwen3_tiny.sh", *seeds, *flags]
-    subprocess.run(command, cwd=where, env=os.environ | {"SAVE_PATH": str(out / f"seed-{seed}")}, check=True)
+    subprocess.run(
+        command, cwd=where, env=os.environ | {"SAVE_PATH": str(out / f"seed-{seed}")}, check=True
+    )
     timing.write_text(f"{time.monotonic() - begin:.0f}\n")
 
 
@@ -60,21 +62,34 @@ def report(seeds: list[str], out: Path) -> list[str]:
         steps, evals = read_metrics(out / f"seed-{seed}")
         minutes = int((out / f"seed-{seed}.seconds").read_text()) / 60
         rows.append(
-            [seed, str(len(steps)), *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS), f"{minutes:.1f}"]
+            [
+                seed,
+                str(len(steps)),
+                *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS),
+                f"{minutes:.1f}",
+            ]
         )
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--seeds", nargs="+", default=["default", "1", "2"], help="--rollout-seed and --seed")
     parser.add_argument(
-        "--fresh", action="store_true", help="each run in a clone of its own, with its own installation"
+        "--seeds", nargs="+", default=["default", "1", "2"], help="--rollout-seed and --seed"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="each run in a clone of its own, with its own installation",
     )
     parser.add_argument("flags", nargs="*", help="after --: flags of the run, which win")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run ends with this process
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: the run ends with this process
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     try:

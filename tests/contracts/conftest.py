@@ -29,7 +29,12 @@ def slime():
 
     def run(*words, cwd=ROOT, **more):
         return subprocess.run(
-            [python, *map(str, words)], cwd=cwd, env=env | more, capture_output=True, text=True, timeout=600
+            [python, *map(str, words)],
+            cwd=cwd,
+            env=env | more,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
 
     probe = run("-c", "import slime.utils.arguments, megatron.training")

@@ -19,7 +19,10 @@ class FaultyEngine:
     """
 
     def __init__(
-        self, tokens: list[int], fault=lambda text, number: None, p=lambda text, number: 0.9 if number % 3 else 0.1
+        self,
+        tokens: list[int],
+        fault=lambda text, number: None,
+        p=lambda text, number: 0.9 if number % 3 else 0.1,
     ):
         self.tokens, self.fault, self.p = tokens, fault, p
         self.generated = self.graded = self.aborts = 0
@@ -66,7 +69,9 @@ class FaultyEngine:
         return web.json_response({"model_path": "policy", "served_model_name": "policy"})
 
     async def _loads(self, request):
-        return web.json_response({"loads": [{"num_running_reqs": len(self._running), "num_waiting_reqs": 0}]})
+        return web.json_response(
+            {"loads": [{"num_running_reqs": len(self._running), "num_waiting_reqs": 0}]}
+        )
 
     async def _abort(self, request):
         self.aborts += 1
@@ -79,7 +84,9 @@ class FaultyEngine:
         if "input_ids" in body:
             self.generated += 1
             return web.json_response(
-                self._answer(ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]})
+                self._answer(
+                    ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]}
+                )
             )
         self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
         number, self.graded = self.graded, self.graded + 1
@@ -94,9 +101,13 @@ class FaultyEngine:
             return web.json_response(self._answer("", [], {"type": "abort", "message": "Aborted"}))
         p = self.p(body["text"], number)
         answer = self._answer(
-            json.dumps({"explanation": "x", "criteria_met": p > 0.5}), [], {"type": "stop", "matched": 1}
+            json.dumps({"explanation": "x", "criteria_met": p > 0.5}),
+            [],
+            {"type": "stop", "matched": 1},
         )
-        answer["meta_info"]["output_token_ids_logprobs"] = [[[math.log(p), 1, None], [math.log(1 - p), 2, None]]]
+        answer["meta_info"]["output_token_ids_logprobs"] = [
+            [[math.log(p), 1, None], [math.log(1 - p), 2, None]]
+        ]
         return web.json_response(answer)
 
     async def _wait(self, seconds: float) -> bool:
@@ -125,4 +136,6 @@ class FaultyEngine:
             "content": json.dumps({"explanation": "x", "criteria_met": self.graded % 2 == 0}),
         }
         choice = {"message": message, "finish_reason": "stop"}
-        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
+        return web.json_response(
+            {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}}
+        )

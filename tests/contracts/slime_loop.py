@@ -58,7 +58,8 @@ def train(args, source, rollout_id: int) -> dict:
         "rewards": [None if math.isnan(sample.reward) else sample.reward for sample in samples],
         "removed": [sample.remove_sample for sample in samples],
         "graders": [
-            (sample.metadata["prompt_id"], sample.metadata.get("grading", {}).get("grader")) for sample in samples
+            (sample.metadata["prompt_id"], sample.metadata.get("grading", {}).get("grader"))
+            for sample in samples
         ],
         "advantages": data["rewards"],
         "raw_reward": data["raw_reward"],

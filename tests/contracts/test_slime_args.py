@@ -13,8 +13,12 @@ from rubric_rl import ROOT
 pytestmark = pytest.mark.contract
 
 SHAPES = {  # of the published config.json
-    "8B": dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32),
-    "32B": dict(hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64),
+    "8B": dict(
+        hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32
+    ),
+    "32B": dict(
+        hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64
+    ),
 }
 
 SCHEDULES = """  # of a run of two rollouts, and what a run of three makes of its checkpoint
@@ -48,21 +52,31 @@ def command(slime, script: str, env: dict, *flags: str) -> list[str]:
     env = (
         slime.env
         | env
-        | {"DRY_RUN": "1", "SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "PYTHON": slime.python}
+        | {
+            "DRY_RUN": "1",
+            "SLIME_DIR": str(slime.dir),
+            "MEGATRON_DIR": slime.megatron,
+            "PYTHON": slime.python,
+        }
     )
-    done = subprocess.run(["bash", script, *flags], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", script, *flags], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     words = shlex.split(done.stdout)
     return words[words.index(str(slime.dir / "train.py")) + 1 :]
 
 
 def verdict(slime, words: list[str]) -> dict:
-    done = slime.run("-m", "rubric_rl.launch.slime_args", *words, EVAL_DATA_PATH="/nowhere/hard.jsonl")
+    done = slime.run(
+        "-m", "rubric_rl.launch.slime_args", *words, EVAL_DATA_PATH="/nowhere/hard.jsonl"
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize(
-    "name, placement", [("8B", "split"), ("8B", "colocate"), ("32B", "split"), ("32B", "colocate"), ("tiny", "")]
+    "name, placement",
+    [("8B", "split"), ("8B", "colocate"), ("32B", "split"), ("32B", "colocate"), ("tiny", "")],
 )
 def test_slime_accepts_the_whole_command(slime, tmp_path, name, placement):
     env = {"PROMPT_DATA_PATH": str(tmp_path / "easy.jsonl"), "SAVE_PATH": str(tmp_path / "run")}
@@ -74,22 +88,41 @@ def test_slime_accepts_the_whole_command(slime, tmp_path, name, placement):
             "HF_CKPT_PATH": str(checkpoint(tmp_path / "hf", name)),
             "WANDB_PROJECT": "rubrics",
         }
-    assert verdict(slime, command(slime, f"run_qwen3_{name}.sh", env)) == {"unknown": [], "error": ""}
+    assert verdict(slime, command(slime, f"run_qwen3_{name}.sh", env)) == {
+        "unknown": [],
+        "error": "",
+    }
 
 
 def test_misspelt_removed_and_abbreviated_flags_are_named(slime, tmp_path):
-    flags = ["--n-sample-per-prompt", "8", "--use-slime-router", "--sglang-mem-frac=0.5", "--qkv-format", "thd"]
+    flags = [
+        "--n-sample-per-prompt",
+        "8",
+        "--use-slime-router",
+        "--sglang-mem-frac=0.5",
+        "--qkv-format",
+        "thd",
+    ]
     found = verdict(
-        slime, command(slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, *flags)
+        slime,
+        command(
+            slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, *flags
+        ),
     )["unknown"]
-    assert [line.split(" ")[0] for line in found] == [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
+    assert [line.split(" ")[0] for line in found] == [
+        flag.partition("=")[0] for flag in flags if flag.startswith("--")
+    ]
     assert "did you mean --n-samples-per-prompt?" in found[0] and "removed" in found[1]
     assert "write --sglang-mem-fraction-static" in found[2] and "removed" in found[3]
 
 
 def test_slimes_own_checks_are_reported(slime, tmp_path):
     words = command(
-        slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, "--rollout-temperature", "0"
+        slime,
+        "run_qwen3_tiny.sh",
+        {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)},
+        "--rollout-temperature",
+        "0",
     )
     assert "temperature" in verdict(slime, words)["error"]
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 from doubles.ranks import actor_args, free_port, make_rollout
 
-from rubric_rl.cpu.grpo import Tokens, approx_kl, broadcast_advantages, grpo_loss, policy_loss, token_log_probs
+from rubric_rl.cpu.grpo import (
+    Tokens,
+    approx_kl,
+    broadcast_advantages,
+    grpo_loss,
+    policy_loss,
+    token_log_probs,
+)
 from rubric_rl.cpu.megatron import init_parallel, shutdown_parallel
 from rubric_rl.cpu.micro_batches import plan
 
@@ -18,8 +25,18 @@ pytestmark = [
     pytest.mark.contract,
     pytest.mark.skipif(not SLIME_DIR, reason="SLIME_DIR does not name a checkout of slime"),
 ]
-PACKAGES = ("slime", "slime.utils", "slime.backends", "slime.backends.megatron_utils", "slime.observability")
-TESTED = ("slime.utils.ppo_utils", "slime.backends.megatron_utils.loss", "slime.observability.train_metric_utils")
+PACKAGES = (
+    "slime",
+    "slime.utils",
+    "slime.backends",
+    "slime.backends.megatron_utils",
+    "slime.observability",
+)
+TESTED = (
+    "slime.utils.ppo_utils",
+    "slime.backends.megatron_utils.loss",
+    "slime.observability.train_metric_utils",
+)
 STUBS = {  # imported by the files under test, but never called by what is tested; they need a GPU, Ray or a server
     "slime.utils.misc": ("load_function",),
     "slime.utils.distributed_utils": ("distributed_masked_whiten",),
@@ -51,7 +68,9 @@ def slime():
             stub.__dict__.update(dict.fromkeys(attributes, dict))
             patch.setitem(sys.modules, name, stub)
             setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], stub)
-        patch.setattr(torch, "compile", lambda *args, **kwargs: lambda function: function)  # no C++ compiler needed
+        patch.setattr(
+            torch, "compile", lambda *args, **kwargs: lambda function: function
+        )  # no C++ compiler needed
         loaded = [importlib.import_module(name) for name in TESTED]
         init_parallel(0, 1, "127.0.0.1", free_port(), 1, 1, 1)
         yield loaded
@@ -63,11 +82,16 @@ def slime():
 def test_policy_loss_and_kl(slime):
     generator = torch.Generator().manual_seed(0)
     kl, advantages, base = torch.randn(3, 500, generator=generator)
-    ours, theirs = policy_loss(kl, advantages, 0.2, 0.28), slime[0].compute_policy_loss(kl, advantages, 0.2, 0.28)
+    ours, theirs = (
+        policy_loss(kl, advantages, 0.2, 0.28),
+        slime[0].compute_policy_loss(kl, advantages, 0.2, 0.28),
+    )
     assert all(torch.equal(left, right) for left, right in zip(ours, theirs, strict=True))
     assert 0 < ours[1].mean() < 1
     for kind in ("k1", "k2", "k3", "low_var_kl"):
-        torch.testing.assert_close(approx_kl(kl * 4, base, kind), slime[0].compute_approx_kl(kl * 4, base, kind))
+        torch.testing.assert_close(
+            approx_kl(kl * 4, base, kind), slime[0].compute_approx_kl(kl * 4, base, kind)
+        )
 
 
 def test_advantages(slime):
@@ -82,7 +106,9 @@ def case(seed):
     data["rewards"][5] = 0.0  # slime multiplies the removed sample's NaN by 0
     generator = torch.Generator().manual_seed(seed)
     logits = [torch.randn(len(tokens), 101, generator=generator) for tokens in data["tokens"]]
-    sample = [-4 - torch.rand(2, length, generator=generator) for length in data["response_lengths"]]
+    sample = [
+        -4 - torch.rand(2, length, generator=generator) for length in data["response_lengths"]
+    ]
     return data, logits, [x[0] for x in sample], [x[1] for x in sample]
 
 
@@ -93,9 +119,16 @@ def ours(args, data, logits, old, ref):
     total, metrics = 0.0, {}
     for batch in batches:
         rows = batch.inputs.tolist()
-        order = [next(i for i, x in enumerate(data["tokens"]) if x[:-1] == row[: len(x) - 1]) for row in rows]
-        picked = torch.stack([logits[order[r]][c] for r, c in zip(batch.rows, batch.columns, strict=True)])
-        values = token_log_probs(picked, batch.targets, args.rollout_temperature, args.entropy_coef != 0)
+        order = [
+            next(i for i, x in enumerate(data["tokens"]) if x[:-1] == row[: len(x) - 1])
+            for row in rows
+        ]
+        picked = torch.stack(
+            [logits[order[r]][c] for r, c in zip(batch.rows, batch.columns, strict=True)]
+        )
+        values = token_log_probs(
+            picked, batch.targets, args.rollout_temperature, args.entropy_coef != 0
+        )
         tokens = Tokens(
             batch.advantages, batch.weights, torch.cat([active(old, i) for i in order]) if old else None,
             torch.cat([active(ref, i) for i in order]), batch.rollout_log_probs,
@@ -113,7 +146,9 @@ def theirs(slime, args, data, logits, old, ref, groups):
     logits = [x.clone().requires_grad_() for x in logits]
     pick = lambda values, group: [values[i] for i in group]  # noqa: E731
     masks = [torch.tensor(mask) for mask in data["loss_masks"]]
-    advantages = [torch.full((n,), r) for n, r in zip(data["response_lengths"], data["rewards"], strict=True)]
+    advantages = [
+        torch.full((n,), r) for n, r in zip(data["response_lengths"], data["rewards"], strict=True)
+    ]
     logs, tokens_seen = [], 0
     for group in groups:
         batch = {
@@ -127,7 +162,9 @@ def theirs(slime, args, data, logits, old, ref, groups):
         if old:
             batch["log_probs"] = pick(old, group)
         packed = torch.cat(pick(logits, group))[None]
-        loss, normalizer, log = slime[1].loss_function(args, batch, len(groups), args.global_batch_size, packed)
+        loss, normalizer, log = slime[1].loss_function(
+            args, batch, len(groups), args.global_batch_size, packed
+        )
         (loss if args.calculate_per_token_loss else loss / normalizer / len(groups)).backward()
         tokens_seen += normalizer.item()
         logs.append(log)
@@ -158,7 +195,9 @@ def test_loss_gradient_and_metrics(slime, changes, per_token, seed):
         old = None
     args = actor_args(calculate_per_token_loss=per_token, **changes)
     our_metrics, our_gradients = ours(args, data, logits, old, ref)
-    their_metrics, their_gradients = theirs(slime, args, data, logits, old, ref, [[0, 5, 3], [1, 2], [4, 6, 7]])
+    their_metrics, their_gradients = theirs(
+        slime, args, data, logits, old, ref, [[0, 5, 3], [1, 2], [4, 6, 7]]
+    )
     assert our_metrics.keys() == their_metrics.keys()
     assert our_metrics == pytest.approx(their_metrics, rel=1e-5, abs=1e-7)
     assert sum(gradient.abs().sum() for gradient in our_gradients) > 0.1

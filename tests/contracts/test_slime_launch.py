@@ -26,11 +26,19 @@ def env(slime, tmp_path):
         program(bin / name, text)
     make = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(tmp_path)]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
-    raw = [f"--{flag}={tmp_path}/tiny_{part}.jsonl" for flag, part in (("source", "all"), ("hard", "hard"))]
+    raw = [
+        f"--{flag}={tmp_path}/tiny_{part}.jsonl"
+        for flag, part in (("source", "all"), ("hard", "hard"))
+    ]
     assert data_preprocess.main([*raw, f"--out={tmp_path}", "--allow-subset"]) == 0
     paths = {"SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "SAVE_PATH": str(tmp_path / "run"),
              "PROMPT_DATA_PATH": str(tmp_path / "healthbench_easy.jsonl"), "PYTHON": slime.python}  # fmt: skip
-    return os.environ | paths | ray_ports() | {"BACKEND": "slime", "PATH": f"{bin}:{os.environ['PATH']}"}
+    return (
+        os.environ
+        | paths
+        | ray_ports()
+        | {"BACKEND": "slime", "PATH": f"{bin}:{os.environ['PATH']}"}
+    )
 
 
 def test_everything_before_the_first_gpu_second_works(env, tmp_path):
@@ -47,4 +55,7 @@ def test_preflight_reads_the_command_with_slimes_parser(env):
     command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4", "--lrr", "1", "--partial-rollout"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
-    assert "--lrr is unknown to this slime" in done.stderr and "error: --partial-rollout" in done.stderr
+    assert (
+        "--lrr is unknown to this slime" in done.stderr
+        and "error: --partial-rollout" in done.stderr
+    )

@@ -28,7 +28,12 @@ def rows(tmp_path):
         ]
         return {
             "prompt": messages,
-            "metadata": {"prompt_id": f"id{number}", "messages": messages, "rubrics": rubrics, "theme": "t"},
+            "metadata": {
+                "prompt_id": f"id{number}",
+                "messages": messages,
+                "rubrics": rubrics,
+                "theme": "t",
+            },
         }
 
     write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(16)))
@@ -38,7 +43,11 @@ def rows(tmp_path):
 
 @pytest.fixture
 def tokens(tiny_model):
-    return Tokenizer.from_file(str(tiny_model / "tokenizer.json")).encode(ANSWER, add_special_tokens=False).ids
+    return (
+        Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+        .encode(ANSWER, add_special_tokens=False)
+        .ids
+    )
 
 
 @pytest.fixture
@@ -48,7 +57,14 @@ def loop(slime, rows, tiny_model):
     It returns what slime_loop.py prints.
     """
 
-    def run(port: int, *flags: str, rollouts: int = 1, grader: str = "", fails: bool = False, host: str = "127.0.0.1"):
+    def run(
+        port: int,
+        *flags: str,
+        rollouts: int = 1,
+        grader: str = "",
+        fails: bool = False,
+        host: str = "127.0.0.1",
+    ):
         config = rows / "grader.yaml"
         config.write_text("grader_mode: direct\ngrader_retries: 2\ngrader_timeout: 20\n" + grader)
         env = {
@@ -64,7 +80,9 @@ def loop(slime, rows, tiny_model):
                         "--custom-eval-rollout-log-function-path", "self_reward_rm.log_eval",
                         "--rollout-batch-size", str(PROMPTS), "--n-samples-per-prompt", str(GROUP),
                         "--global-batch-size", "16", *flags)  # fmt: skip
-        done = slime.run(Path(__file__).parent / "slime_loop.py", host, port, rollouts, *words, **env)
+        done = slime.run(
+            Path(__file__).parent / "slime_loop.py", host, port, rollouts, *words, **env
+        )
         if fails:
             assert done.returncode != 0
             return done.stderr
@@ -78,11 +96,17 @@ def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, tokens, rows):
     with FaultyEngine(tokens) as engine:
         result = loop(engine.port, rollouts=2)
     first, second = result["rollouts"]
-    assert [len(group) for group in first["groups"]] == [GROUP] * PROMPTS and set(first["statuses"]) == {"completed"}
+    assert [len(group) for group in first["groups"]] == [GROUP] * PROMPTS and set(
+        first["statuses"]
+    ) == {"completed"}
     assert not {index for group in first["groups"] for index in group} & {
         index for group in second["groups"] for index in group
     }
-    assert None not in first["rewards"] and not any(first["removed"]) and first["raw_reward"] == first["rewards"]
+    assert (
+        None not in first["rewards"]
+        and not any(first["removed"])
+        and first["raw_reward"] == first["rewards"]
+    )
     for start in range(0, PROMPTS * GROUP, GROUP):
         assert abs(sum(first["advantages"][start : start + GROUP])) < 1e-4
     assert first["metrics"]["grading/ungraded"] == 0 and "grading/axis/accuracy" in first["metrics"]
@@ -107,12 +131,16 @@ def test_passing_faults_of_the_grader_change_no_reward(loop, tokens):
         p=lambda text, number: 0.9,
     ) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
-    assert rollout["rewards"] == [pytest.approx((5 + 3 - 2) / 8)] * PROMPTS * GROUP and not any(rollout["removed"])
+    assert rollout["rewards"] == [pytest.approx((5 + 3 - 2) / 8)] * PROMPTS * GROUP and not any(
+        rollout["removed"]
+    )
 
 
 def test_ungraded_answers_leave_their_group_and_the_loss(loop, tokens):
     """Partial groups: answers whose criterion the engine refuses stay ungraded; the others are compared."""
-    with FaultyEngine(tokens, fault=lambda text, number: 400 if number % 11 == 0 else None) as engine:
+    with FaultyEngine(
+        tokens, fault=lambda text, number: 400 if number % 11 == 0 else None
+    ) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     ungraded = [reward is None for reward in rollout["rewards"]]
     assert 0 < sum(ungraded) < PROMPTS * GROUP and rollout["removed"] == ungraded
@@ -139,14 +167,23 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
     def fault(text, number):
         return 60.0 if any(question in text.replace("\n", "<") for question in slow) else None
 
-    flags = ("--over-sampling-batch-size", "8", "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")
+    flags = (
+        "--over-sampling-batch-size",
+        "8",
+        "--dynamic-sampling-filter-path",
+        "self_reward_rm.keep_informative",
+    )
     with FaultyEngine(tokens, fault=fault) as engine:
         result = loop(engine.port, *flags, rollouts=2)
         assert engine.aborts > 0
     for rollout in result["rollouts"]:
-        assert [len(group) for group in rollout["groups"]] == [GROUP] * PROMPTS and None not in rollout["rewards"]
+        assert [len(group) for group in rollout["groups"]] == [
+            GROUP
+        ] * PROMPTS and None not in rollout["rewards"]
         assert set(rollout["statuses"]) == {"completed"} and not any(rollout["removed"])
-    first, second = ({index for group in rollout["groups"] for index in group} for rollout in result["rollouts"])
+    first, second = (
+        {index for group in rollout["groups"] for index in group} for rollout in result["rollouts"]
+    )
     assert not first & second and result["eval"]["eval/held_out"] is not None
 
 
@@ -155,10 +192,17 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
     flat = [f"question {number}\n" for number in range(8)]
 
     def p(text: str, number: int) -> float:
-        same = any(question.strip() + "\n" in text or question.strip() + "<" in text for question in flat)
+        same = any(
+            question.strip() + "\n" in text or question.strip() + "<" in text for question in flat
+        )
         return 0.9 if same else 0.05 + 0.9 * (number % 2)
 
-    flags = ("--over-sampling-batch-size", "4", "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")
+    flags = (
+        "--over-sampling-batch-size",
+        "4",
+        "--dynamic-sampling-filter-path",
+        "self_reward_rm.keep_informative",
+    )
     with FaultyEngine(tokens, p=p) as engine:
         (rollout,) = loop(engine.port, *flags)["rollouts"]
         assert engine.generated >= PROMPTS * GROUP
@@ -167,12 +211,20 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
 
 
 @pytest.mark.stack
-def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criteria_of_one(loop, tokens, tmp_path):
+def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criteria_of_one(
+    loop, tokens, tmp_path
+):
     """Router policy `manual`: an answer's criteria stay together, whichever engine wrote it."""
     port = cpu.free_port()
-    with FaultyEngine(tokens) as one, FaultyEngine(tokens) as two, cpu.start_router([one.url, two.url], port, tmp_path):
+    with (
+        FaultyEngine(tokens) as one,
+        FaultyEngine(tokens) as two,
+        cpu.start_router([one.url, two.url], port, tmp_path),
+    ):
         result = loop(port, "--over-sampling-batch-size", "4", rollouts=1)
-    assert None not in result["rollouts"][0]["rewards"] and result["eval"]["eval/held_out"] is not None
+    assert (
+        None not in result["rollouts"][0]["rewards"] and result["eval"]["eval/held_out"] is not None
+    )
     assert one.generated and two.generated and one.keys and two.keys
     assert not set(one.keys) & set(two.keys) and "" not in one.keys + two.keys
     assert set((one.keys + two.keys).values()) == {3}
@@ -183,20 +235,30 @@ def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tok
              "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")  # fmt: skip
     with FaultyEngine(tokens) as engine:
         (rollout,) = loop(engine.port, *flags)["rollouts"]
-    assert [len(group) for group in rollout["groups"]] == [2 * GROUP] * PROMPTS and None not in rollout["rewards"]
+    assert [len(group) for group in rollout["groups"]] == [
+        2 * GROUP
+    ] * PROMPTS and None not in rollout["rewards"]
     for start in range(0, 2 * PROMPTS * GROUP, 2 * GROUP):
         assert len(set(rollout["rewards"][start : start + 2 * GROUP])) > 1
         assert abs(sum(rollout["advantages"][start : start + 2 * GROUP])) < 1e-4
 
 
-def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, tokens, rows, monkeypatch):
+def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(
+    loop, tokens, rows, monkeypatch
+):
     monkeypatch.setenv("TEACHER_KEY", "k")
     with FaultyEngine(tokens) as engine, FaultyEngine(tokens) as teacher:
-        (rows / "teacher.yaml").write_text(f"grader_api: openai\ngrader_url: {teacher.url}\ngrader_model: m\n")
+        (rows / "teacher.yaml").write_text(
+            f"grader_api: openai\ngrader_url: {teacher.url}\ngrader_model: m\n"
+        )
         grader = f"grader_teacher: {rows / 'teacher.yaml'}\ngrader_teacher_share: 0.5\n"
         result = loop(engine.port, grader=grader, rollouts=2)
-    graders = dict(pair for rollout in result["rollouts"] for pair in map(tuple, rollout["graders"]))
-    assert all((share_of(prompt_id) < 0.5) == (name == "teacher") for prompt_id, name in graders.items())
+    graders = dict(
+        pair for rollout in result["rollouts"] for pair in map(tuple, rollout["graders"])
+    )
+    assert all(
+        (share_of(prompt_id) < 0.5) == (name == "teacher") for prompt_id, name in graders.items()
+    )
     assert set(graders.values()) == {"teacher", "policy"}
     assert all(
         dict(map(tuple, rollout["graders"]))[p] == name
@@ -210,6 +272,8 @@ def test_the_real_engine_answers_and_grades_in_slimes_loop(loop, engine):
     flags = ("--over-sampling-batch-size", "6", "--rollout-max-response-len", "24")
     result = loop(engine.router_port, *flags, rollouts=2)
     for rollout in result["rollouts"]:
-        assert [len(group) for group in rollout["groups"]] == [GROUP] * PROMPTS and None not in rollout["rewards"]
+        assert [len(group) for group in rollout["groups"]] == [
+            GROUP
+        ] * PROMPTS and None not in rollout["rewards"]
         assert rollout["metrics"]["grading/ungraded"] == 0
     assert "eval/held_out" in result["eval"]

@@ -63,18 +63,27 @@ def transformers_step(hf_dir, data, args):
     ):
         if sum(mask) == 0:
             continue
-        logits = model(torch.tensor([tokens])).logits[0, -length - 1 : -1] / args.rollout_temperature
+        logits = (
+            model(torch.tensor([tokens])).logits[0, -length - 1 : -1] / args.rollout_temperature
+        )
         distribution = torch.distributions.Categorical(logits=logits)
         log_probs = distribution.log_prob(torch.tensor(tokens[-length:]))
-        ratio = (log_probs - log_probs.detach()).exp()  # 1: on the first step no token can be clipped
+        ratio = (
+            log_probs - log_probs.detach()
+        ).exp()  # 1: on the first step no token can be clipped
         per_token = -ratio * reward - args.entropy_coef * distribution.entropy()
         loss = loss + (per_token * torch.tensor(mask)).sum() / sum(mask) / args.global_batch_size
     loss.backward()
     named = list(model.named_parameters())
     norm = torch.nn.utils.clip_grad_norm_([p for _, p in named], args.clip_grad)
     vectors, matrices = [p for _, p in named if p.dim() == 1], [p for _, p in named if p.dim() > 1]
-    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    torch.optim.AdamW(groups, lr=args.lr, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_eps).step()
+    groups = [
+        {"params": matrices, "weight_decay": args.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    torch.optim.AdamW(
+        groups, lr=args.lr, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_eps
+    ).step()
     return loss.item(), norm.item(), {name: p.detach() for name, p in named}
 
 
@@ -88,7 +97,9 @@ def test_logits_are_those_of_transformers(hf_dir, untied_dir, make_actor, tied):
     rows, columns = torch.arange(2).repeat_interleave(40), torch.arange(40).repeat(2)
     with torch.no_grad():
         ours = response_logits(actor.model, actor.shape, inputs, rows, columns)
-        theirs = Qwen3ForCausalLM.from_pretrained(source, dtype=torch.float32)(inputs).logits.flatten(0, 1)
+        theirs = Qwen3ForCausalLM.from_pretrained(source, dtype=torch.float32)(
+            inputs
+        ).logits.flatten(0, 1)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert theirs.std() > 0.5  # a flat model would agree with anything
 
@@ -96,7 +107,9 @@ def test_logits_are_those_of_transformers(hf_dir, untied_dir, make_actor, tied):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_step_is_the_step_of_transformers(hf_dir, untied_dir, make_actor, tied, tmp_path):
     source, data = hf_dir if tied else untied_dir, make_rollout()
-    actor = make_actor(source, adam_eps=1e-3)  # so large that Adam's first step is more than the gradient's sign
+    actor = make_actor(
+        source, adam_eps=1e-3
+    )  # so large that Adam's first step is more than the gradient's sign
     loss, norm, expected = transformers_step(source, data, actor.args)
     metrics = actor.train(0, data)
     assert metrics["train/loss"] == pytest.approx(loss, rel=1e-5)
@@ -142,7 +155,10 @@ def test_a_rollout_of_removed_samples_alone_changes_no_more_than_weight_decay(hf
 
 def test_several_steps_use_the_log_probs_from_before_the_first(hf_dir, make_actor):
     data = make_rollout(1, count=16)
-    halves = [{name: values[:8] for name, values in data.items()}, {name: values[8:] for name, values in data.items()}]
+    halves = [
+        {name: values[:8] for name, values in data.items()},
+        {name: values[8:] for name, values in data.items()},
+    ]
     actor = make_actor(hf_dir)
     [[*second]] = plan(actor.args, halves[1], 0, 1)
     before = [actor._log_probs(actor.model, batch) for batch in second]
@@ -153,7 +169,9 @@ def test_several_steps_use_the_log_probs_from_before_the_first(hf_dir, make_acto
     )
     together = make_actor(hf_dir).train(0, data)
     assert first_alone["train/ppo_kl"] == 0 and abs(moved) > 1e-4
-    assert together["train/ppo_kl"] == pytest.approx(moved / 2, rel=1e-4)  # the mean of the two steps
+    assert together["train/ppo_kl"] == pytest.approx(
+        moved / 2, rel=1e-4
+    )  # the mean of the two steps
     assert together["train/step"] == 1 and first_alone["train/step"] == 0
 
 
@@ -161,14 +179,22 @@ def test_old_log_probs_can_be_the_engines(hf_dir, make_actor):
     data = make_rollout()
     metrics = make_actor(hf_dir, use_rollout_logprobs=True).train(0, data)
     assert metrics["train/ppo_kl"] != 0
-    with pytest.raises(UserError, match="use_rollout_logprobs: the rollout brought no log-probabilities"):
+    with pytest.raises(
+        UserError, match="use_rollout_logprobs: the rollout brought no log-probabilities"
+    ):
         make_actor(hf_dir, use_rollout_logprobs=True).train(0, data | {"rollout_log_probs": None})
 
 
-def test_the_kl_loss_is_zero_against_itself_and_pulls_towards_another(hf_dir, untied_dir, make_actor, tmp_path):
+def test_the_kl_loss_is_zero_against_itself_and_pulls_towards_another(
+    hf_dir, untied_dir, make_actor, tmp_path
+):
     data, other = make_rollout(), make_checkpoint(tmp_path / "other", seed=7)
-    assert make_actor(hf_dir, use_kl_loss=True, ref_load=hf_dir).train(0, data)["train/kl_loss"] == 0
-    actor = make_actor(hf_dir, use_kl_loss=True, ref_load=other, kl_loss_coef=10.0, kl_loss_type="k2", lr=1e-3)
+    assert (
+        make_actor(hf_dir, use_kl_loss=True, ref_load=hf_dir).train(0, data)["train/kl_loss"] == 0
+    )
+    actor = make_actor(
+        hf_dir, use_kl_loss=True, ref_load=other, kl_loss_coef=10.0, kl_loss_type="k2", lr=1e-3
+    )
     kl = [actor.train(i, data | {"rewards": [0.0] * 8})["train/kl_loss"] for i in range(4)]
     assert kl[0] > kl[1] > kl[2] > kl[3] > 0
     with pytest.raises(UserError, match="config.json differs from"):
@@ -196,7 +222,11 @@ def test_a_resumed_run_is_bit_exact(make_actor, tmp_path, dtype):
     with pytest.raises(UserError, match="actor_tp0.pt: no such file"):
         make_actor(source, str(tmp_path), **changes)
     with pytest.raises(UserError, match="was saved for another network"):
-        make_actor(make_checkpoint(tmp_path / "untied", tied=False), str(tmp_path / "checkpoint"), **changes)
+        make_actor(
+            make_checkpoint(tmp_path / "untied", tied=False),
+            str(tmp_path / "checkpoint"),
+            **changes,
+        )
 
 
 def test_what_is_not_finite_stops_the_run_and_changes_nothing(hf_dir, make_actor):
@@ -204,7 +234,9 @@ def test_what_is_not_finite_stops_the_run_and_changes_nothing(hf_dir, make_actor
     data["rewards"][0] = float("nan")
     actor = make_actor(hf_dir)
     before = weights(actor)
-    with pytest.raises(TrainingError, match="rollout 3, step 0: loss nan, gradient norm nan; resume from"):
+    with pytest.raises(
+        TrainingError, match="rollout 3, step 0: loss nan, gradient norm nan; resume from"
+    ):
         actor.train(3, data)
     near(weights(actor), before, 0.0)
 
@@ -231,10 +263,16 @@ def test_two_ranks_are_one_process(untied_dir, hf_dir, make_actor, tmp_path, tp)
     assert first == second and not isinstance(first, Exception), first
     for ours, theirs in zip(first, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
-    near(load_file(tmp_path / "two/hf/model.safetensors"), load_file(tmp_path / "one/model.safetensors"), 2e-6)
+    near(
+        load_file(tmp_path / "two/hf/model.safetensors"),
+        load_file(tmp_path / "one/model.safetensors"),
+        2e-6,
+    )
     assert len(list((tmp_path / "two").glob("actor_tp*.pt"))) == tp
     if tp == 2:
-        with pytest.raises(UserError, match="was saved with tensor_model_parallel_size 2, not 1; use 2"):
+        with pytest.raises(
+            UserError, match="was saved with tensor_model_parallel_size 2, not 1; use 2"
+        ):
             make_actor(source, str(tmp_path / "two"), use_kl_loss=False)
 
 
@@ -258,5 +296,7 @@ def test_a_rank_that_fails_does_not_leave_the_others_hanging(hf_dir, how):
 
 
 def test_a_tensor_parallel_size_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match="tensor_model_parallel_size 2 does not divide 1 training processes"):
+    with pytest.raises(
+        UserError, match="tensor_model_parallel_size 2 does not divide 1 training processes"
+    ):
         Actor(actor_args(tensor_model_parallel_size=2), 0, 1, "127.0.0.1", free_port())

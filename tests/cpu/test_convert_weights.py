@@ -10,7 +10,15 @@ from doubles.ranks import SIZES, actor_args, free_port, make_checkpoint, run_ran
 from safetensors.torch import load_file, save_file
 
 from rubric_rl.cpu.actor import Actor
-from rubric_rl.cpu.convert_weights import HEAD, hf_shapes, name_map, read_hf, shard, unshard, write_hf
+from rubric_rl.cpu.convert_weights import (
+    HEAD,
+    hf_shapes,
+    name_map,
+    read_hf,
+    shard,
+    unshard,
+    write_hf,
+)
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import read_trainable_network
 
@@ -54,7 +62,9 @@ def test_shards_put_together_again_are_the_checkpoint(checkpoints, tied, tp):
     tensors = read_hf(checkpoints(tied), shape)
     back = {}
     for name, parts in name_map(shape).items():
-        pieces = [shard(name, [tensors[part] for part in parts], shape, tp, rank) for rank in range(tp)]
+        pieces = [
+            shard(name, [tensors[part] for part in parts], shape, tp, rank) for rank in range(tp)
+        ]
         assert len({piece.shape for piece in pieces}) == 1, name
         back |= dict(zip(parts, unshard(name, pieces, shape), strict=True))
     same(back, tensors)
@@ -63,14 +73,19 @@ def test_shards_put_together_again_are_the_checkpoint(checkpoints, tied, tp):
 def test_padding_rows_are_zero_and_only_at_the_end(checkpoints):
     shape = read_trainable_network(checkpoints())
     table = torch.arange(1.0, 1 + shape.vocab)[:, None].expand(shape.vocab, shape.hidden)
-    pieces = [shard("embedding.word_embeddings.weight", [table], shape, 2, rank) for rank in range(2)]
+    pieces = [
+        shard("embedding.word_embeddings.weight", [table], shape, 2, rank) for rank in range(2)
+    ]
     assert [len(piece) for piece in pieces] == [51, 51]  # 101 tokens
     assert pieces[1][-1].abs().sum() == 0 and pieces[1][-2, 0] == 101
 
 
 def test_query_key_value_of_a_group_stand_together(checkpoints):
     shape = read_trainable_network(checkpoints())  # 4 query heads, 2 key/value heads, head_dim 16
-    parts = [torch.arange(rows).float()[:, None] + base for rows, base in ((64, 0), (32, 1000), (32, 2000))]
+    parts = [
+        torch.arange(rows).float()[:, None] + base
+        for rows, base in ((64, 0), (32, 1000), (32, 2000))
+    ]
     rows = shard("decoder.layers.0.self_attention.linear_qkv.weight", parts, shape, 2, 1)[:, 0]
     assert rows.tolist() == [*range(32, 64), *range(1016, 1032), *range(2016, 2032)]
 
@@ -96,17 +111,25 @@ def convert(rank, world, port, hf_dir, target):
 )
 def test_a_round_trip_through_the_model_is_bit_exact(checkpoints, tmp_path, tied, dtype, tp):
     source, out = checkpoints(tied, dtype), str(tmp_path / "out")
-    shapes = [convert(0, 1, free_port(), source, out)] if tp == 1 else run_ranks(tp, convert, source, out)
+    shapes = (
+        [convert(0, 1, free_port(), source, out)]
+        if tp == 1
+        else run_ranks(tp, convert, source, out)
+    )
     assert shapes[0]["embedding.word_embeddings.weight"] == (-(-101 // tp), 32)
     assert ("output_layer.weight" in shapes[0]) == (not tied)
-    same(load_file(tmp_path / "out" / "model.safetensors"), load_file(source + "/model.safetensors"))
+    same(
+        load_file(tmp_path / "out" / "model.safetensors"), load_file(source + "/model.safetensors")
+    )
     for name in ("config.json", "tokenizer.json", "generation_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == Path(source, name).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no temporary directory is left
 
 
 def test_a_tied_checkpoint_may_carry_its_head_and_keeps_it(broken, tmp_path):
-    source = broken(lambda tensors: tensors.update({HEAD: tensors["model.embed_tokens.weight"].clone()}))
+    source = broken(
+        lambda tensors: tensors.update({HEAD: tensors["model.embed_tokens.weight"].clone()})
+    )
     result = convert(0, 1, free_port(), str(source), str(tmp_path / "out"))
     assert "output_layer.weight" not in result
     same(load_file(tmp_path / "out" / "model.safetensors"), load_file(source / "model.safetensors"))
@@ -115,11 +138,26 @@ def test_a_tied_checkpoint_may_carry_its_head_and_keeps_it(broken, tmp_path):
 @pytest.mark.parametrize(
     "change,message",
     [
-        (lambda t: t.update({"model.layers.0.mlp.extra": torch.zeros(2)}), "model.layers.0.mlp.extra is not part of"),
-        (lambda t: t.pop("model.layers.1.self_attn.k_norm.weight"), "layers.1.self_attn.k_norm.weight is missing"),
-        (lambda t: t.update({"model.norm.weight": torch.zeros(7)}), r"model.norm.weight is torch.float32 \(7,\)"),
-        (lambda t: t.update({"model.norm.weight": torch.zeros(32).int()}), "model.norm.weight is torch.int32"),
-        (lambda t: t.update({HEAD: torch.zeros(101, 32)}), "lm_head.weight differs from model.embed_tokens.weight"),
+        (
+            lambda t: t.update({"model.layers.0.mlp.extra": torch.zeros(2)}),
+            "model.layers.0.mlp.extra is not part of",
+        ),
+        (
+            lambda t: t.pop("model.layers.1.self_attn.k_norm.weight"),
+            "layers.1.self_attn.k_norm.weight is missing",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(7)}),
+            r"model.norm.weight is torch.float32 \(7,\)",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(32).int()}),
+            "model.norm.weight is torch.int32",
+        ),
+        (
+            lambda t: t.update({HEAD: torch.zeros(101, 32)}),
+            "lm_head.weight differs from model.embed_tokens.weight",
+        ),
     ],
 )
 def test_every_tensor_is_accounted_for(broken, change, message):
@@ -143,7 +181,9 @@ def test_the_sizes_are_those_of_transformers(checkpoints):
         shape = read_trainable_network(checkpoints(tied))
         tensors = load_file(checkpoints(tied) + "/model.safetensors")
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        assert {name: size for name, size in hf_shapes(shape).items() if name != HEAD or not tied} == found
+        assert {
+            name: size for name, size in hf_shapes(shape).items() if name != HEAD or not tied
+        } == found
 
 
 def test_a_failed_export_leaves_the_old_one(checkpoints, tmp_path, monkeypatch):
@@ -176,7 +216,10 @@ def test_a_new_export_replaces_the_old_one(checkpoints, tmp_path):
         ({"model_type": "llama"}, "not a Qwen3ForCausalLM"),
         ({"architectures": ["Qwen3MoeForCausalLM"]}, "not a Qwen3ForCausalLM"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters.rope_type"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+            "rope_parameters.rope_type",
+        ),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"attention_bias": True}, "attention_bias"),

@@ -21,23 +21,49 @@ def refusal(*more: str) -> str:
 
 def test_slimes_defaults():
     args = make_args()
-    assert (args.eps_clip, args.eps_clip_high, args.lr, args.adam_beta2, args.clip_grad) == (0.2, 0.2, 1e-6, 0.999, 1.0)
-    assert (args.rollout_seed, args.seed, args.rollout_temperature, args.kl_loss_type) == (42, 1234, 1.0, "k1")
+    assert (args.eps_clip, args.eps_clip_high, args.lr, args.adam_beta2, args.clip_grad) == (
+        0.2,
+        0.2,
+        1e-6,
+        0.999,
+        1.0,
+    )
+    assert (args.rollout_seed, args.seed, args.rollout_temperature, args.kl_loss_type) == (
+        42,
+        1234,
+        1.0,
+        "k1",
+    )
     assert args.over_sampling_batch_size == args.rollout_batch_size == 4
-    assert args.apply_chat_template_kwargs == {} and args.grpo_std_normalization and not args.calculate_per_token_loss
+    assert (
+        args.apply_chat_template_kwargs == {}
+        and args.grpo_std_normalization
+        and not args.calculate_per_token_loss
+    )
 
 
 def test_no_flag_is_taken_and_then_ignored():
     """Each one is read somewhere in the trainer, or says what holds here anyway."""
     holds_anyway = {"accumulate_allreduce_grads_in_fp32", "attention_softmax_in_fp32"}
-    code = "\n".join(path.read_text() for path in (ROOT / "rubric_rl").rglob("*.py") if path.name != "flags.py")
+    code = "\n".join(
+        path.read_text() for path in (ROOT / "rubric_rl").rglob("*.py") if path.name != "flags.py"
+    )
     ignored = {name for name in vars(make_args()) if not re.search(rf"\b{name}\b", code)}
     assert ignored - holds_anyway == set()
 
 
 def test_steps_per_rollout_give_the_batch():
     size = FLAGS.index("--global-batch-size")
-    args = flags.parse([*FLAGS[:size], *FLAGS[size + 2 :], "--num-steps-per-rollout", "4", "--lr-warmup-iters", "11"])
+    args = flags.parse(
+        [
+            *FLAGS[:size],
+            *FLAGS[size + 2 :],
+            "--num-steps-per-rollout",
+            "4",
+            "--lr-warmup-iters",
+            "11",
+        ]
+    )
     assert args.global_batch_size == 2  # 8 answers; 12 steps in all
 
 
@@ -48,10 +74,19 @@ def test_the_last_word_wins():
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--rolout-batch-size", "3"], "unknown flag --rolout-batch-size; did you mean --rollout-batch-size?"),
-        (["--rollout-batch", "3"], "unknown flag --rollout-batch"),  # an abbreviation that argparse would accept
+        (
+            ["--rolout-batch-size", "3"],
+            "unknown flag --rolout-batch-size; did you mean --rollout-batch-size?",
+        ),
+        (
+            ["--rollout-batch", "3"],
+            "unknown flag --rollout-batch",
+        ),  # an abbreviation that argparse would accept
         (["--xyzzy=3"], "unknown flag --xyzzy"),
-        (["--sequence-parallel"], "--sequence-parallel is slime's, but the trainer without a GPU cannot honour it"),
+        (
+            ["--sequence-parallel"],
+            "--sequence-parallel is slime's, but the trainer without a GPU cannot honour it",
+        ),
         (["--sglang-mem-fraction-static", "0.7"], "--sglang-mem-fraction-static is slime's"),
         (["--partial-rollout"], "half-written answer"),
         (["--use-tis"], "--use-tis is slime's"),
@@ -77,9 +112,15 @@ def test_refused_by_name(words, said):
         (["--n-samples-per-prompt", "1"], "a group of one has no advantage"),
         (["--rollout-temperature", "0"], "--rollout-temperature 0"),
         (["--over-sampling-batch-size", "2"], "--over-sampling-batch-size 2 is below"),
-        (["--num-steps-per-rollout", "2"], "--num-steps-per-rollout 2 x --global-batch-size 8 is not 8"),
+        (
+            ["--num-steps-per-rollout", "2"],
+            "--num-steps-per-rollout 2 x --global-batch-size 8 is not 8",
+        ),
         (["--use-kl-loss"], "--ref-load"),
-        (["--advantage-estimator", "gspo"], "--advantage-estimator gspo: the trainer without a GPU takes only grpo"),
+        (
+            ["--advantage-estimator", "gspo"],
+            "--advantage-estimator gspo: the trainer without a GPU takes only grpo",
+        ),
         (["--hidden-dropout", "0.1"], "--hidden-dropout 0.1"),
         (["--rollout-top-p", "0.9"], "--rollout-top-p 0.9"),
         (["--eval-interval", "5"], "--eval-interval needs data"),
@@ -119,7 +160,12 @@ def test_eval_config_follows_slimes_schema(tmp_path, monkeypatch):
     text += "    - name: a\n      path: ${oc.env:EVAL_DATA_PATH,rows.jsonl}\n"
     path.write_text(text)
     (dataset,) = make_args("--eval-config", str(path), "--eval-interval", "2").eval_datasets
-    assert (dataset.name, dataset.path, dataset.temperature, dataset.max_response_len) == ("a", "rows.jsonl", 0.5, 16)
+    assert (dataset.name, dataset.path, dataset.temperature, dataset.max_response_len) == (
+        "a",
+        "rows.jsonl",
+        0.5,
+        16,
+    )
     monkeypatch.setenv("EVAL_DATA_PATH", "other.jsonl")
     assert make_args("--eval-config", str(path)).eval_datasets[0].path == "other.jsonl"
     path.write_text(text + "      tempratur: 1\n")
@@ -131,8 +177,14 @@ def test_eval_config_follows_slimes_schema(tmp_path, monkeypatch):
     [
         ("eval:\n", "no data sets under eval.datasets"),
         ("- a\n", "no data sets under eval.datasets"),
-        ("eval: {datasets: {a: rows.jsonl, b: {path: rows.jsonl}}}\n", "no data sets under eval.datasets"),
-        ("eval: {datasets: [{name: a, path: rows.jsonl}], defaults: 0.5}\n", "eval.defaults must hold"),
+        (
+            "eval: {datasets: {a: rows.jsonl, b: {path: rows.jsonl}}}\n",
+            "no data sets under eval.datasets",
+        ),
+        (
+            "eval: {datasets: [{name: a, path: rows.jsonl}], defaults: 0.5}\n",
+            "eval.defaults must hold",
+        ),
         ("eval: {\n", "not YAML"),
     ],
 )
@@ -145,7 +197,11 @@ def test_the_tiny_run_gives_every_flag_of_the_recipe(tmp_path):
     """DRY_RUN prints the command argument by argument; the parser takes all of them, and the last word wins."""
     script = 'DRY_RUN=1 SAVE_PATH="$1" bash run_qwen3_tiny.sh --lr 1e-3'
     shell = subprocess.run(
-        ["bash", "-c", script, "x", str(tmp_path / "a b")], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", script, "x", str(tmp_path / "a b")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     words = subprocess.run(
         ["bash", "-c", f'printf "%s\\0" {shell.stdout.replace(chr(10), " ")}'],
@@ -157,4 +213,6 @@ def test_the_tiny_run_gives_every_flag_of_the_recipe(tmp_path):
     assert command[1:3] == ["-m", "rubric_rl.cpu.train"] and str(tmp_path / "a b") in command
     args = flags.parse(command[3:])
     assert args.lr == 1e-3 and args.eps_clip_high == 0.28 and args.lr_decay_style == "constant"
-    assert args.custom_rm_path == "self_reward_rm.reward" and args.save == args.load == str(tmp_path / "a b")
+    assert args.custom_rm_path == "self_reward_rm.reward" and args.save == args.load == str(
+        tmp_path / "a b"
+    )

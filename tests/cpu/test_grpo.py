@@ -57,13 +57,21 @@ def test_entropy_has_a_gradient_only_on_request():
     ],
 )
 def test_policy_loss_by_hand(ratio, advantage, loss, clipped):
-    found, fraction = policy_loss(torch.tensor([-math.log(ratio)]), torch.tensor([advantage]), 0.2, 0.28)
+    found, fraction = policy_loss(
+        torch.tensor([-math.log(ratio)]), torch.tensor([advantage]), 0.2, 0.28
+    )
     close(found, [loss])
     close(fraction, [float(clipped)])
 
 
 @pytest.mark.parametrize(
-    "kind,expected", [("k1", 0.5), ("k2", 0.125), ("k3", math.exp(-0.5) - 0.5), ("low_var_kl", math.exp(-0.5) - 0.5)]
+    "kind,expected",
+    [
+        ("k1", 0.5),
+        ("k2", 0.125),
+        ("k3", math.exp(-0.5) - 0.5),
+        ("low_var_kl", math.exp(-0.5) - 0.5),
+    ],
 )
 def test_kl_by_hand(kind, expected):
     close(approx_kl(torch.tensor([-1.0]), torch.tensor([-1.5]), kind), [expected])
@@ -99,8 +107,17 @@ def test_the_whole_loss_by_hand():
     args = loss_args(entropy_coef=0.1, use_kl_loss=True, kl_loss_coef=0.5, kl_loss_type="k1")
     loss, metrics = grpo_loss(args, batch, log_probs, entropy)
     policy = -math.exp(0.1) * 0.25 - 0.25 + 0.5
-    expected = {"pg_loss": policy, "entropy_loss": 2.25, "kl_loss": 0.25, "ppo_kl": -0.1 * 0.25, "pg_clipfrac": 0.0}
-    expected |= {"train_rollout_logprob_abs_diff": 0.2 * 0.25, "loss": policy - 0.1 * 2.25 + 0.5 * 0.25}
+    expected = {
+        "pg_loss": policy,
+        "entropy_loss": 2.25,
+        "kl_loss": 0.25,
+        "ppo_kl": -0.1 * 0.25,
+        "pg_clipfrac": 0.0,
+    }
+    expected |= {
+        "train_rollout_logprob_abs_diff": 0.2 * 0.25,
+        "loss": policy - 0.1 * 2.25 + 0.5 * 0.25,
+    }
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         close(metrics[name], value)
@@ -112,7 +129,11 @@ def test_without_old_log_probs_the_ratio_is_one_and_the_gradient_is_the_policy_g
     batch = Tokens(torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.5]))
     loss, metrics = grpo_loss(loss_args(), batch, log_probs, torch.zeros(2))
     loss.backward()
-    assert log_probs.grad.tolist() == [-1.0, 0.5] and metrics["ppo_kl"] == 0 and metrics["pg_loss"] == -0.5
+    assert (
+        log_probs.grad.tolist() == [-1.0, 0.5]
+        and metrics["ppo_kl"] == 0
+        and metrics["pg_loss"] == -0.5
+    )
 
 
 def test_use_rollout_logprobs_takes_the_engines_values_as_old():
@@ -152,9 +173,13 @@ def test_per_sample_and_per_token_agree_when_lengths_are_equal(samples, length):
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 def test_weights_sum_to_the_share_that_is_not_removed(sums):
     kept = sum(total > 0 for total in sums)
-    per_sample = sum(w * total for w, total in zip(token_weights(sums, len(sums), False), sums, strict=True))
+    per_sample = sum(
+        w * total for w, total in zip(token_weights(sums, len(sums), False), sums, strict=True)
+    )
     assert per_sample == pytest.approx(kept / len(sums))
-    per_token = sum(w * total for w, total in zip(token_weights(sums, len(sums), True), sums, strict=True))
+    per_token = sum(
+        w * total for w, total in zip(token_weights(sums, len(sums), True), sums, strict=True)
+    )
     assert per_token == pytest.approx(sum(sums) / (sum(sums) + len(sums) - kept))
 
 
@@ -167,15 +192,23 @@ def test_the_plan_points_at_the_right_tokens():
             assert batch.inputs.numel() <= 64
             for row in range(len(batch.inputs)):
                 found = batch.inputs[row].tolist()
-                [sample] = [i for i, x in enumerate(data["tokens"]) if found[: len(x) - 1] == x[:-1]]
+                [sample] = [
+                    i for i, x in enumerate(data["tokens"]) if found[: len(x) - 1] == x[:-1]
+                ]
                 mine = batch.rows == row
-                seen[sample] = batch.columns[mine].tolist(), batch.targets[mine].tolist(), batch.weights[mine].tolist()
+                seen[sample] = (
+                    batch.columns[mine].tolist(),
+                    batch.targets[mine].tolist(),
+                    batch.weights[mine].tolist(),
+                )
     assert sorted(seen) == [0, 1, 2, 3, 4, 6, 7]  # the removed sample 5 needs no forward pass
     for sample, (columns, targets, weights) in seen.items():
         tokens, mask = data["tokens"][sample], data["loss_masks"][sample]
         prompt = len(tokens) - data["response_lengths"][sample]
         kept = [j for j, bit in enumerate(mask) if bit]
-        assert columns == [prompt - 1 + j for j in kept] and targets == [tokens[prompt + j] for j in kept]
+        assert columns == [prompt - 1 + j for j in kept] and targets == [
+            tokens[prompt + j] for j in kept
+        ]
         assert weights == pytest.approx([1 / len(kept) / 8] * len(kept))
 
 
@@ -186,11 +219,15 @@ def test_every_sample_is_trained_once_whatever_the_cut(ranks, budget, seed):
     args = actor_args(global_batch_size=4, max_tokens_per_gpu=budget)
     shares = [plan(args, data, rank, ranks) for rank in range(ranks)]
     assert {len(share) for share in shares} == {2}
-    targets = sorted(t for share in shares for step in share for batch in step for t in batch.targets.tolist())
+    targets = sorted(
+        t for share in shares for step in share for batch in step for t in batch.targets.tolist()
+    )
     expected = []
     for i in range(8):
         response = data["tokens"][i][-data["response_lengths"][i] :]
-        expected += [token for token, bit in zip(response, data["loss_masks"][i], strict=True) if bit]
+        expected += [
+            token for token, bit in zip(response, data["loss_masks"][i], strict=True) if bit
+        ]
     assert targets == sorted(expected)
 
 
@@ -206,7 +243,14 @@ def test_a_rollout_that_does_not_fit_together_is_refused():
     with pytest.raises(UserError, match="8 samples, global_batch_size is 9"):
         plan(actor_args(global_batch_size=9), data, 0, 1)
     with pytest.raises(UserError, match="sample 3 of the rollout"):
-        check(data | {"response_lengths": data["response_lengths"][:3] + [99] + data["response_lengths"][4:]})
+        check(
+            data
+            | {
+                "response_lengths": data["response_lengths"][:3]
+                + [99]
+                + data["response_lengths"][4:]
+            }
+        )
     with pytest.raises(UserError, match="sample 0 of the rollout"):
         check(data | {"rollout_log_probs": [[-1.0]] * 8})
     with pytest.raises(UserError, match="differ in length"):
@@ -229,12 +273,17 @@ def test_learning_rates_by_hand():
     assert rates(6, lr_warmup_iters=4) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates(12, lr_decay_style="linear")[::5] == pytest.approx([1.0, 0.55, 0.1])
     cosine = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
-    assert rates(12, lr_decay_style="cosine", lr_warmup_iters=2)[2:] == pytest.approx([*cosine, 0.1])
+    assert rates(12, lr_decay_style="cosine", lr_warmup_iters=2)[2:] == pytest.approx(
+        [*cosine, 0.1]
+    )
     assert rates(5, lr_decay_style="linear", lr_decay_iters=4)[4] == pytest.approx(0.1)
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused():
-    with pytest.raises(UserError, match="--lr-warmup-iters: 10 optimizer steps of warm-up are not below the run's 10"):
+    with pytest.raises(
+        UserError,
+        match="--lr-warmup-iters: 10 optimizer steps of warm-up are not below the run's 10",
+    ):
         rates(1, lr_warmup_iters=10)
 
 
@@ -242,4 +291,7 @@ def test_norms_and_biases_have_no_weight_decay():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
     optimizer = build_optimizer(actor_args(), model)
     build_scheduler(actor_args(), optimizer)
-    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [(1, 0.1), (3, 0.0)]
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [
+        (1, 0.1),
+        (3, 0.0),
+    ]

@@ -98,13 +98,19 @@ def test_server_dies_with_its_guard(tmp_path):
 
 
 def test_grandchildren_of_a_server_that_ended_by_itself_die(tmp_path):
-    code = FAMILY.replace("write_text(str(os.getpid()))\ntime.sleep(600)\n", 'write_text("1"); sys.exit(3)')
+    code = FAMILY.replace(
+        "write_text(str(os.getpid()))\ntime.sleep(600)\n", 'write_text("1"); sys.exit(3)'
+    )
     assert code != FAMILY
     with Child.start(python(code, str(tmp_path)), tmp_path / "log") as child:
         wait_for(lambda: not child.alive())
         assert child.returncode == 3
         grandchild = tmp_path / "grandchild"  # it may have been killed before it could write
-        assert not grandchild.exists() or not grandchild.read_text() or not running(int(grandchild.read_text()))
+        assert (
+            not grandchild.exists()
+            or not grandchild.read_text()
+            or not running(int(grandchild.read_text()))
+        )
 
 
 FOREST = """
@@ -139,7 +145,9 @@ def test_death_is_told_with_status_and_end_of_log(tmp_path):
     code = "import sys\nfor i in range(500): print('line', i)\nsys.exit('no model here')"
     with Child.start(python(code), tmp_path / "deep" / "log", name="the toy server") as child:
         wait_for(lambda: not child.alive())
-        with pytest.raises(ServerDied, match=r"the toy server ended with status 1; the end of .*log:\n") as error:
+        with pytest.raises(
+            ServerDied, match=r"the toy server ended with status 1; the end of .*log:\n"
+        ) as error:
             child.check()
     assert str(error.value).endswith("line 498\nline 499\nno model here")
     assert "line 3\n" not in str(error.value)
@@ -151,7 +159,9 @@ def test_wait_healthy_tells_of_death_at_once_and_of_time_running_out(tmp_path):
         with pytest.raises(ServerDied, match="broken"):
             engine.wait_healthy(url, child, 60)
     with Child.start(
-        python("import time; print('still loading', flush=True); time.sleep(600)"), tmp_path / "log2", grace=1
+        python("import time; print('still loading', flush=True); time.sleep(600)"),
+        tmp_path / "log2",
+        grace=1,
     ) as child:
         wait_for(lambda: "loading" in child.tail())
         with pytest.raises(UserError, match="(?s)not up after 1 s.*still loading"):
@@ -159,7 +169,9 @@ def test_wait_healthy_tells_of_death_at_once_and_of_time_running_out(tmp_path):
 
 
 def test_signal_status_is_the_shells(tmp_path):
-    with Child.start(python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"), tmp_path / "log") as child:
+    with Child.start(
+        python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"), tmp_path / "log"
+    ) as child:
         wait_for(lambda: not child.alive())
         assert child.returncode == 128 + signal.SIGSEGV
 
@@ -174,7 +186,9 @@ def test_port_in_use_is_one_line(tmp_path):
             lambda: engine.start_engine(tmp_path, port, tmp_path),
             lambda: engine.start_router([], port, tmp_path),
         ):
-            with pytest.raises(UserError, match=f"port {port} for the (engine|router) cannot be used") as error:
+            with pytest.raises(
+                UserError, match=f"port {port} for the (engine|router) cannot be used"
+            ) as error:
                 start()
             assert "\n" not in str(error.value)
     engine.require_port(port, "engine")
@@ -186,7 +200,8 @@ def test_too_little_memory_and_a_missing_model_are_one_line(tmp_path, monkeypatc
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(engine, "available_gb", lambda: 0.7)
     with pytest.raises(
-        UserError, match=r"too little memory for an SGLang engine: about 2.0 GB needed, 0.7 GB available"
+        UserError,
+        match=r"too little memory for an SGLang engine: about 2.0 GB needed, 0.7 GB available",
     ):
         engine.start_engine(tmp_path, engine.free_port(), tmp_path)
 

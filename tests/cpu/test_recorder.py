@@ -35,9 +35,14 @@ def write_run(directory, drift: float, oracle: bool = True, steps: int = 12):
         }
         append_row(directory / "metrics.jsonl", row)
     for step in (0, 10):
-        row = {"step": step, "eval/held_out": 0.2 + step / 100, "eval/held_out/response_len/mean": 20.0}
+        row = {
+            "step": step,
+            "eval/held_out": 0.2 + step / 100,
+            "eval/held_out/response_len/mean": 20.0,
+        }
         append_row(
-            directory / "eval.jsonl", row | ({"eval/held_out/tiny/true_score": 0.2 + step / 50} if oracle else {})
+            directory / "eval.jsonl",
+            row | ({"eval/held_out/tiny/true_score": 0.2 + step / 50} if oracle else {}),
         )
     return directory
 
@@ -96,12 +101,21 @@ def test_tensorboard_events_of_a_resumed_run_hide_the_old_ones(tmp_path):
     second.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("a")] == [(0, 0.0), (1, 11.0), (2, 12.0)]
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [
+        (0, 0.0),
+        (1, 11.0),
+        (2, 12.0),
+    ]
 
 
 def test_summary_and_figures(tmp_path):
     text = plots.draw(write_run(tmp_path, drift=0.6))
-    assert "diverge" in text and "| true score" in text and "held_out first" in text and "at most 5.0 GB" in text
+    assert (
+        "diverge" in text
+        and "| true score" in text
+        and "held_out first" in text
+        and "at most 5.0 GB" in text
+    )
     assert {p.name for p in tmp_path.glob("*.png")} == {
         "reward.png",
         "grader_accuracy.png",

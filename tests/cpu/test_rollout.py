@@ -21,7 +21,9 @@ def no_pause(monkeypatch):
 
 def prompts(tmp_path, count=8):
     path = write_rows(tmp_path / "rows.jsonl", count)
-    return load_prompts(str(path), Words(), input_key="prompt", metadata_key="metadata", apply_chat_template=True)
+    return load_prompts(
+        str(path), Words(), input_key="prompt", metadata_key="metadata", apply_chat_template=True
+    )
 
 
 def run_rollout(tmp_path, engine: Engine, *more: str):
@@ -51,17 +53,30 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
         assert sample.tokens == prompt_ids + [7] * sample.response_length
         assert len(sample.rollout_log_probs) == len(sample.loss_mask) == sample.response_length > 0
         assert sample.weight_versions == ["0"] and sample.status is Sample.Status.COMPLETED
-    assert len(set(engine.keys)) == 8 and None not in engine.keys  # every answer has its own engine key
-    assert engine.requests[0]["sampling_params"]["no_stop_trim"] and engine.requests[0]["return_logprob"]
-    assert metrics["rollout/raw_reward"] == pytest.approx(sum(s.response_length for s in samples) / 8)
+    assert (
+        len(set(engine.keys)) == 8 and None not in engine.keys
+    )  # every answer has its own engine key
+    assert (
+        engine.requests[0]["sampling_params"]["no_stop_trim"]
+        and engine.requests[0]["return_logprob"]
+    )
+    assert metrics["rollout/raw_reward"] == pytest.approx(
+        sum(s.response_length for s in samples) / 8
+    )
     assert metrics["rollout/response_len/max"] == max(s.response_length for s in samples)
     assert metrics["perf/rollout_time"] == pytest.approx(
         metrics["perf/generation_time"] + metrics["perf/grading_tail_time"]
     )
-    assert metrics["perf/grading_tail_time"] < metrics["perf/grading_time"] < metrics["perf/rollout_time"]
+    assert (
+        metrics["perf/grading_tail_time"]
+        < metrics["perf/grading_time"]
+        < metrics["perf/rollout_time"]
+    )
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan", "textless"])
+@pytest.mark.parametrize(
+    "fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan", "textless"]
+)
 def test_transient_faults_are_retried(tmp_path, fault):
     engine = Engine(faults=[fault, fault])
     _, samples, _, _ = run_rollout(tmp_path, engine)
@@ -113,7 +128,12 @@ def test_filter_drops_groups_and_draws_more(tmp_path):
 def test_surplus_groups_are_cancelled_grading_included(tmp_path):
     engine = Engine()
     _, samples, _, source = run_rollout(
-        tmp_path, engine, "--over-sampling-batch-size", "6", "--custom-rm-path", "doubles.trainer.endless"
+        tmp_path,
+        engine,
+        "--over-sampling-batch-size",
+        "6",
+        "--custom-rm-path",
+        "doubles.trainer.endless",
     )
     assert [s.group_index for s in samples][::2] == [0, 1, 2, 3]
     assert source.sample_group_index == 6 and engine.aborts == 1
@@ -126,7 +146,14 @@ def test_a_hook_that_returns_nothing_is_named(tmp_path):
 
 def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
     with pytest.raises(UserError, match="doubles.trainer.other_key returned {'other': 1.0}"):
-        run_rollout(tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.other_key", "--reward-key", "score")
+        run_rollout(
+            tmp_path,
+            Engine(),
+            "--custom-rm-path",
+            "doubles.trainer.other_key",
+            "--reward-key",
+            "score",
+        )
 
 
 def test_a_hook_that_cannot_be_imported_is_named():
@@ -146,7 +173,9 @@ def test_training_data_and_group_advantages(tmp_path):
 
 
 def test_ungraded_answers_leave_loss_and_mean(tmp_path):
-    args, samples, metrics, _ = run_rollout(tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.ungraded")
+    args, samples, metrics, _ = run_rollout(
+        tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.ungraded"
+    )
     data = train_data(args, samples)
     assert metrics["rollout/ungraded"] == 4 and metrics["rollout/raw_reward"] == 1.0
     assert all(sum(mask) == 0 for mask in data["loss_masks"][1::2]) and all(
@@ -178,8 +207,12 @@ def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
                 await rollout.close()
 
     data, metrics = asyncio.run(go())
-    assert len(data["held"]["samples"]) == 6 and [s.index for s in data["held"]["samples"]] == list(range(6))
-    assert data["held"]["samples"][0].group_index is None  # as in slime: how hooks tell evaluation from training
+    assert len(data["held"]["samples"]) == 6 and [s.index for s in data["held"]["samples"]] == list(
+        range(6)
+    )
+    assert (
+        data["held"]["samples"][0].group_index is None
+    )  # as in slime: how hooks tell evaluation from training
     assert engine.requests[0]["sampling_params"]["temperature"] == 0.5
     assert metrics["eval/held"] == pytest.approx(sum(data["held"]["rewards"]) / 6)
 

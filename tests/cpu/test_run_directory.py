@@ -18,19 +18,30 @@ from rubric_rl.errors import UserError
 
 
 def save(run: RunDirectory, step: int) -> None:
-    run.commit(step, run.prepare(step, {"step": step}, lambda directory: (directory / "weights").write_text(str(step))))
+    run.commit(
+        step,
+        run.prepare(
+            step, {"step": step}, lambda directory: (directory / "weights").write_text(str(step))
+        ),
+    )
 
 
 def test_commit_is_one_rename_and_keeps_the_last_few(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.newest() is None
     for step in range(5):
-        temporary = run.prepare(step, {"step": step}, lambda directory: (directory / "weights").write_text("x"))
+        temporary = run.prepare(
+            step, {"step": step}, lambda directory: (directory / "weights").write_text("x")
+        )
         assert run.newest() == (step - 1 if step else None)  # nobody sees it before the commit
-        temporary = run.prepare(step, {"step": step}, lambda directory: (directory / "weights").write_text("x"))
+        temporary = run.prepare(
+            step, {"step": step}, lambda directory: (directory / "weights").write_text("x")
+        )
         run.commit(step, temporary)
         assert run.newest() == step and run.state(step) == {"step": step}
-    assert sorted(p.name for p in tmp_path.glob("iter_*")) == [f"iter_{s:07d}" for s in range(5 - KEEP, 5)]
+    assert sorted(p.name for p in tmp_path.glob("iter_*")) == [
+        f"iter_{s:07d}" for s in range(5 - KEEP, 5)
+    ]
     assert (tmp_path / TRACKER).read_text().strip() == "4"
 
 
@@ -63,7 +74,9 @@ def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
     run.cut_back(2)
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1]
     assert [row["step"] for row in read_rows(tmp_path / "eval.jsonl")] == [0, 1, 2]
-    assert [len(read_rows(tmp_path / "verdicts" / f"weights_{step}.jsonl")) for step in range(4)] == [2, 2, 1, 0]
+    assert [
+        len(read_rows(tmp_path / "verdicts" / f"weights_{step}.jsonl")) for step in range(4)
+    ] == [2, 2, 1, 0]
     run.cut_back(0)
     assert read_rows(tmp_path / "metrics.jsonl") == read_rows(tmp_path / "eval.jsonl") == []
     assert not list((tmp_path / "verdicts").iterdir())
@@ -79,14 +92,18 @@ def experiment_args(tmp_path, *more):
 def test_another_experiment_is_refused_by_flag(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.check_experiment(experiment_args(tmp_path), resuming=False)
-    run.check_experiment(experiment_args(tmp_path, "--num-rollout", "9", "--save-interval", "2"), resuming=True)
+    run.check_experiment(
+        experiment_args(tmp_path, "--num-rollout", "9", "--save-interval", "2"), resuming=True
+    )
     with pytest.raises(UserError, match=r"--lr was 1e-06, is 0.1.*--seed was 1234, is 5") as caught:
         run.check_experiment(experiment_args(tmp_path, "--lr", "0.1", "--seed", "5"), resuming=True)
     assert "\n" not in str(caught.value)
     write_rows(tmp_path / "rows.jsonl", 4)
     with pytest.raises(UserError, match="--prompt-data was rows.jsonl"):
         run.check_experiment(experiment_args(tmp_path), resuming=True)
-    run.check_experiment(experiment_args(tmp_path), resuming=False)  # without a checkpoint there is nothing to protect
+    run.check_experiment(
+        experiment_args(tmp_path), resuming=False
+    )  # without a checkpoint there is nothing to protect
 
 
 def assert_complete(directory: Path, rollouts: int) -> None:
@@ -95,23 +112,43 @@ def assert_complete(directory: Path, rollouts: int) -> None:
     assert [row["weights"] for row in rows] == list(
         range(rollouts)
     )  # each step began with the weights of the one before
-    assert [row["offset"] for row in rows] == list(range(1, rollouts + 1))  # and with the prompts after its prompts
+    assert [row["offset"] for row in rows] == list(
+        range(1, rollouts + 1)
+    )  # and with the prompts after its prompts
     evaluations = read_rows(directory / "eval.jsonl")
     expected = [0, *range(2, rollouts, 2), rollouts]
-    assert [row["step"] for row in evaluations] == expected and [row["eval/held"] for row in evaluations] == expected
-    assert json.loads((directory / f"iter_{rollouts - 1:07d}" / "state.json").read_text())["step"] == rollouts - 1
+    assert [row["step"] for row in evaluations] == expected and [
+        row["eval/held"] for row in evaluations
+    ] == expected
+    assert (
+        json.loads((directory / f"iter_{rollouts - 1:07d}" / "state.json").read_text())["step"]
+        == rollouts - 1
+    )
     assert (directory / f"iter_{rollouts - 1:07d}" / "weights").read_text() == str(rollouts)
     assert not list(directory.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(
-    "stage", ["0 eval", "0 rollout", "1 rollout", "1 grading", "2 update", "1 saving", "2 saving", "1 sync", "3 eval"]
+    "stage",
+    [
+        "0 eval",
+        "0 rollout",
+        "1 rollout",
+        "1 grading",
+        "2 update",
+        "1 saving",
+        "2 saving",
+        "1 sync",
+        "3 eval",
+    ],
 )
 def test_killed_at_any_stage_no_step_is_lost_or_counted_twice(tmp_path, stage):
     """The real loop on doubles in a process of its own; it is killed as soon as its stage file says so."""
     command = [sys.executable, "-m", "doubles.trainer", str(tmp_path), "0.02", "4"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "stage").is_file() or (tmp_path / "stage").read_text().strip() != stage:
         assert process.poll() is None, process.stderr.read().decode()
@@ -157,7 +194,12 @@ def test_copies_under_other_names_are_neither_counted_nor_removed(tmp_path):
 def test_a_damaged_checkpoint_is_set_aside_when_its_step_is_made_again(tmp_path):
     run = RunDirectory(tmp_path / "run")
     for step in range(2):
-        run.commit(step, run.prepare(step, {"step": step}, lambda directory: (directory / "weights").write_text("w")))
+        run.commit(
+            step,
+            run.prepare(
+                step, {"step": step}, lambda directory: (directory / "weights").write_text("w")
+            ),
+        )
     (run.iteration(1) / "state.json").unlink()
     assert run.newest() == 0
     run.commit(1, run.prepare(1, {"step": 1}, lambda directory: None))

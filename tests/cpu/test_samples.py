@@ -24,7 +24,9 @@ def ids(groups) -> list[str]:
 
 
 def test_template_and_its_arguments(tmp_path):
-    (sample,) = load(write_rows(tmp_path / "rows.jsonl", 1), template_kwargs={"enable_thinking": False})
+    (sample,) = load(
+        write_rows(tmp_path / "rows.jsonl", 1), template_kwargs={"enable_thinking": False}
+    )
     assert sample.prompt == "<user> patient 0 <assistant> enable_thinking=False"
     assert sample.metadata == row(0)["metadata"] and sample.status is Sample.Status.PENDING
 
@@ -40,7 +42,10 @@ def test_a_slice_of_the_file(tmp_path):
     [
         (lambda r: r["metadata"].update(rubrics=[]), "rows.jsonl:2, prompt_id p1"),
         (lambda r: r.update(metadata="x"), "rows.jsonl:2"),
-        (lambda r: r.update(prompt="text"), "prompt_id p1: 'prompt' is not a list of chat messages"),
+        (
+            lambda r: r.update(prompt="text"),
+            "prompt_id p1: 'prompt' is not a list of chat messages",
+        ),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, change, said):
@@ -66,7 +71,9 @@ def test_messages_need_a_template(tmp_path):
 
 def test_long_prompts_are_left_out(tmp_path):
     rows = [row(0), row(1)]
-    rows[1]["prompt"] = [{"role": "user", "content": "a much longer question than the other one is"}]
+    rows[1]["prompt"] = [
+        {"role": "user", "content": "a much longer question than the other one is"}
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert [s.metadata["prompt_id"] for s in load(path, max_length=6)] == ["p0"]
@@ -95,7 +102,16 @@ def test_each_epoch_has_slimes_shuffle(tmp_path):
 
 def test_a_batch_may_span_epochs(tmp_path):
     data = source(tmp_path)
-    assert ids(data.get_samples(4)) + ids(data.get_samples(4)) == ["p0", "p1", "p2", "p3", "p4", "p0", "p1", "p2"]
+    assert ids(data.get_samples(4)) + ids(data.get_samples(4)) == [
+        "p0",
+        "p1",
+        "p2",
+        "p3",
+        "p4",
+        "p0",
+        "p1",
+        "p2",
+    ]
     assert ids(data.get_samples(12)) == ["p3", "p4"] + ["p0", "p1", "p2", "p3", "p4"] * 2
 
 

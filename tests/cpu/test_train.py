@@ -67,7 +67,9 @@ def test_no_checkpoint_at_all(tmp_path):
 
 def test_preflight_passes_what_is_right(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(check_machine, "require_memory", lambda gigabytes, what: asked.append(gigabytes))
+    monkeypatch.setattr(
+        check_machine, "require_memory", lambda gigabytes, what: asked.append(gigabytes)
+    )
     check_machine.check(args_of(tmp_path))
     check_machine.check(args_of(tmp_path, "--rollout-num-gpus", "3"))
     assert asked[1] - asked[0] == pytest.approx(2 * check_machine.ENGINE_GB, abs=0.05)
@@ -77,7 +79,9 @@ def test_memory_counts_the_model(tmp_path, monkeypatch):
     """An 8B checkpoint, exported for another run: 33 GB in the engine, four times that in the actor."""
     monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 100.0)
     model(tmp_path / "model", shape=QWEN3_8B)
-    with pytest.raises(UserError, match="too little memory for this run of .*model: about 168.. GB needed"):
+    with pytest.raises(
+        UserError, match="too little memory for this run of .*model: about 168.. GB needed"
+    ):
         check_machine.check(args_of(tmp_path))
 
 
@@ -93,17 +97,28 @@ def test_slices_of_one_file_that_do_not_meet_are_fine(tmp_path, monkeypatch):
     monkeypatch.setattr(check_machine, "require_memory", lambda gigabytes, what: None)
     rows = args_of(tmp_path).prompt_data
     check_machine.check(
-        args_of(tmp_path, "--prompt-data", f"{rows}@[0:2]", "--eval-prompt-data", "held", f"{rows}@[2:]")
+        args_of(
+            tmp_path, "--prompt-data", f"{rows}@[0:2]", "--eval-prompt-data", "held", f"{rows}@[2:]"
+        )
     )
     with pytest.raises(UserError, match="prompt_id p1 is in"):
         check_machine.check(
-            args_of(tmp_path, "--prompt-data", f"{rows}@[:2]", "--eval-prompt-data", "held", f"{rows}@[-2:]")
+            args_of(
+                tmp_path,
+                "--prompt-data",
+                f"{rows}@[:2]",
+                "--eval-prompt-data",
+                "held",
+                f"{rows}@[-2:]",
+            )
         )
 
 
 def test_too_little_memory_is_said_with_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("rubric_rl.cpu.engine.available_gb", lambda: 1.0)
-    with pytest.raises(UserError, match="too little memory for this run of .*: about .* needed, 1.0 GB available"):
+    with pytest.raises(
+        UserError, match="too little memory for this run of .*: about .* needed, 1.0 GB available"
+    ):
         check_machine.check(args_of(tmp_path))
 
 
@@ -117,11 +132,17 @@ def test_a_port_in_use_is_said(tmp_path, monkeypatch):
             check_machine.check(args_of(tmp_path, "--sglang-router-port", port))
 
 
-@pytest.mark.parametrize("words, said", [(["--nonsense"], "--nonsense"), (["--hf-checkpoint", "absent"], "absent")])
+@pytest.mark.parametrize(
+    "words, said", [(["--nonsense"], "--nonsense"), (["--hf-checkpoint", "absent"], "absent")]
+)
 def test_main_says_one_line_and_exits_2(tmp_path, capsys, words, said):
     assert train.main([*FLAGS, "--save", str(tmp_path / "run"), *words]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and said in captured.err
+    assert (
+        captured.err.startswith("error: ")
+        and captured.err.count("\n") == 1
+        and said in captured.err
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -138,17 +159,29 @@ def test_another_experiment_is_refused_without_pointing_at_a_log(tmp_path, capsy
     train.begin(args, run)
     run.commit(0, run.prepare(0, {"step": 0}, lambda directory: None))
     run._lock.close()
-    words = ["--prompt-data", args.prompt_data, "--hf-checkpoint", args.hf_checkpoint, "--save", args.save]
+    words = [
+        "--prompt-data",
+        args.prompt_data,
+        "--hf-checkpoint",
+        args.hf_checkpoint,
+        "--save",
+        args.save,
+    ]
     assert train.main([*FLAGS, *words, "--load", args.save, "--lr", "0.5"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_serving_what_is_no_model_is_one_line(tmp_path, capsys):
     assert serve.main(["--model", str(tmp_path), "--log-dir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} holds no Hugging Face checkpoint (no config.json)\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path} holds no Hugging Face checkpoint (no config.json)\n"
+    )
 
 
-def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(tmp_path, capsys, monkeypatch):
+def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(
+    tmp_path, capsys, monkeypatch
+):
     class Wrapped(RuntimeError):  # as Ray raises what an actor raised
         cause = UserError("the engine on port 1 ended")
 
@@ -158,14 +191,21 @@ def test_an_error_inside_the_run_is_one_line_with_the_traceback_in_train_log(tmp
     monkeypatch.setattr(train.check_machine, "check", lambda args: None)
     monkeypatch.setattr(train, "_run", broken)
     args_of(tmp_path)
-    words = ["--prompt-data", str(tmp_path / "rows.jsonl"), "--hf-checkpoint", str(tmp_path / "model")]
+    words = [
+        "--prompt-data",
+        str(tmp_path / "rows.jsonl"),
+        "--hf-checkpoint",
+        str(tmp_path / "model"),
+    ]
     assert train.main([*FLAGS, *words, "--save", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.splitlines()
     assert error[0] == "error: the engine on port 1 ended" and "train.log" in error[1]
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_a_signal_that_a_library_turned_into_its_own_error_is_still_a_stop(tmp_path, capsys, monkeypatch):
+def test_a_signal_that_a_library_turned_into_its_own_error_is_still_a_stop(
+    tmp_path, capsys, monkeypatch
+):
     """shutil.rmtree closes a file descriptor a second time when the signal comes within the first."""
 
     def interrupted(*_):

@@ -26,7 +26,10 @@ def raw(number: int, **more) -> dict:
 
 def write(path, rows):
     path.write_text(
-        "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows),
+        "".join(
+            (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n"
+            for row in rows
+        ),
         encoding="utf-8",
     )
     return path
@@ -39,7 +42,9 @@ def source(tmp_path):
 
 
 def run(source, out, *flags):
-    return data_preprocess.main(["--source", str(source.full), "--hard", str(source.hard), "--out", str(out), *flags])
+    return data_preprocess.main(
+        ["--source", str(source.full), "--hard", str(source.hard), "--out", str(out), *flags]
+    )
 
 
 def ids(path):
@@ -58,7 +63,9 @@ def test_hard_ids_are_evaluation_and_all_others_training(source, tmp_path, capsy
     )
     text = capsys.readouterr().out
     assert text == (tmp_path / "out" / "healthbench_report.txt").read_text()
-    assert text.startswith("a subset") and "training: 6 prompts, 12 criteria, 50.0% negative" in text
+    assert (
+        text.startswith("a subset") and "training: 6 prompts, 12 criteria, 50.0% negative" in text
+    )
 
 
 def test_output_is_byte_identical(source, tmp_path):
@@ -71,30 +78,47 @@ def test_output_is_byte_identical(source, tmp_path):
         "healthbench_hard_sample.jsonl",
         "healthbench_report.txt",
     ]
-    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
+    assert all(
+        (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        for name in names
+    )
 
 
 def test_subset_needs_the_flag_and_writes_nothing(source, tmp_path, capsys):
     assert run(source, tmp_path / "out") == 2
-    assert "6 training and 4 hard prompts, not 4000 and 1000; add --allow-subset" in capsys.readouterr().err
+    assert (
+        "6 training and 4 hard prompts, not 4000 and 1000; add --allow-subset"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_the_complete_set_passes_without_the_flag(tmp_path):
     rows = [raw(number) for number in range(5000)]
-    complete = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[::5]))
+    complete = Source(
+        write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[::5])
+    )
     result = split(complete)
-    assert (len(result.easy), len(result.hard), len(result.hard_sample), result.subset) == (4000, 1000, 128, False)
+    assert (len(result.easy), len(result.hard), len(result.hard_sample), result.subset) == (
+        4000,
+        1000,
+        128,
+        False,
+    )
     rows[1]["rubrics"] = []
     write(tmp_path / "all.jsonl", rows)
-    with pytest.raises(DataError, match="3999 training and 1000 hard.*1 refused.*all.jsonl:2, prompt_id id1"):
+    with pytest.raises(
+        DataError, match="3999 training and 1000 hard.*1 refused.*all.jsonl:2, prompt_id id1"
+    ):
         split(complete)
 
 
 DAMAGED = {
     "broken JSON": '{"prompt_id": "id1", ',
     "no criterion has positive points": raw(1, rubrics=[{"criterion": "x", "points": -1}]),
-    "the last message is from the assistant": raw(1, prompt=[{"role": "assistant", "content": "x"}]),
+    "the last message is from the assistant": raw(
+        1, prompt=[{"role": "assistant", "content": "x"}]
+    ),
     "its text is empty": raw(1, rubrics=[{"criterion": " ", "points": 1}]),
     "points must be": json.dumps(raw(1)).replace("-2", "Infinity"),
     "points must": json.dumps(raw(1)).replace("-2", "NaN"),
@@ -114,7 +138,11 @@ def test_a_row_that_cannot_be_scored_is_refused_by_place_and_reason(reason, tmp_
     source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", [raw(3)]))
     assert run(source, tmp_path / "out", "--allow-subset") == 0
     captured = capsys.readouterr()
-    assert "all.jsonl:2" in captured.err and reason in captured.err and captured.err.count("refused: ") == 1
+    assert (
+        "all.jsonl:2" in captured.err
+        and reason in captured.err
+        and captured.err.count("refused: ") == 1
+    )
     assert "refused 1 rows: " in captured.out
     assert ids(tmp_path / "out" / "healthbench_easy.jsonl") == ["id0", "id2"]
 
@@ -136,13 +164,24 @@ def test_every_hard_row_must_be_readable_and_exist(source, line, capsys, tmp_pat
 
 
 def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_path):
-    twice = [{"criterion": "a", "points": 5}, {"criterion": "b", "points": 1}, {"criterion": "a ", "points": 3}]
+    twice = [
+        {"criterion": "a", "points": 5},
+        {"criterion": "b", "points": 1},
+        {"criterion": "a ", "points": 3},
+    ]
     same = [{"role": "user", "content": "question  9"}]
-    rows = [raw(0, rubrics=twice), raw(1, prompt=raw(0)["prompt"]), raw(2, prompt=same), raw(9, rubrics=twice)]
+    rows = [
+        raw(0, rubrics=twice),
+        raw(1, prompt=raw(0)["prompt"]),
+        raw(2, prompt=same),
+        raw(9, rubrics=twice),
+    ]
     source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[3:]))
     result = split(source, Options(allow_subset=True))
     assert [row.prompt_id for row in result.easy] == ["id0"]
-    assert [c.points for c in result.easy[0].rubric] == [5, 1] and [c.points for c in result.hard[0].rubric] == [
+    assert [c.points for c in result.easy[0].rubric] == [5, 1] and [
+        c.points for c in result.hard[0].rubric
+    ] == [
         5,
         1,
         3,
@@ -156,10 +195,13 @@ def test_samples_do_not_depend_on_the_order_of_rows(source, tmp_path):
     write(source.full, [raw(number) for number in reversed(range(10))])
     second = split(source, options)
     for part in ("easy", "hard", "hard_sample"):
-        assert {r.prompt_id for r in getattr(first, part)} == {r.prompt_id for r in getattr(second, part)}
+        assert {r.prompt_id for r in getattr(first, part)} == {
+            r.prompt_id for r in getattr(second, part)
+        }
     assert [len(first.easy), len(first.hard), len(first.hard_sample)] == [2, 2, 1]
     assert any(
-        split(source, Options(allow_subset=True, sample=2, seed=seed)).easy != second.easy for seed in range(4, 9)
+        split(source, Options(allow_subset=True, sample=2, seed=seed)).easy != second.easy
+        for seed in range(4, 9)
     )
 
 
@@ -184,7 +226,9 @@ def test_long_training_prompts_are_left_out(tmp_path):
     result = split(source, options)
     assert [row.prompt_id for row in result.easy] == ["id0"] and len(result.hard) == 1
     text = report(result, options)
-    assert "left out 1 training prompts over 2 tokens" in text and "longest 4, in all 4 tokens" in text
+    assert (
+        "left out 1 training prompts over 2 tokens" in text and "longest 4, in all 4 tokens" in text
+    )
 
 
 def test_consensus_drops_prompts_that_keep_no_criterion(source):
@@ -196,7 +240,9 @@ def test_consensus_drops_prompts_that_keep_no_criterion(source):
 
 
 def test_other_data_with_a_converter_and_a_drawn_hold_out(tmp_path, capsys):
-    rows = [{"prompt": f"ask {n}", "rubric": [{"description": "good", "weight": 1}]} for n in range(8)]
+    rows = [
+        {"prompt": f"ask {n}", "rubric": [{"description": "good", "weight": 1}]} for n in range(8)
+    ]
     path, out = write(tmp_path / "other.jsonl", rows), tmp_path / "out"
     flags = ["--source", str(path), "--out", str(out), "--allow-subset"]
     convert = ["--converter", "rubric_rl.data.converters.plain"]
@@ -225,7 +271,8 @@ def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]]
+    "flags",
+    [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]],
 )
 def test_impossible_flags_are_refused(flags, capsys, monkeypatch):
     monkeypatch.delenv("HF_CKPT_PATH", raising=False)
@@ -242,7 +289,15 @@ def test_swapped_files_and_missing_ones_are_one_line(source, tmp_path, capsys):
     assert "nowhere: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert run(Source(source.full, source.full), tmp_path / "out", "--allow-subset") == 2
     assert "nothing is left for training" in capsys.readouterr().err
-    drawn = ["--source", str(source.full), "--hold-out", "9999", "--allow-subset", "--out", str(tmp_path / "out")]
+    drawn = [
+        "--source",
+        str(source.full),
+        "--hold-out",
+        "9999",
+        "--allow-subset",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert data_preprocess.main(drawn) == 2
     assert "usable prompts leaves none for training; hold out fewer" in capsys.readouterr().err
 

@@ -9,7 +9,14 @@ import pytest
 from rubric_rl.data import healthbench
 from rubric_rl.data.converters import plain
 from rubric_rl.data.download import Published, digest, download
-from rubric_rl.data.healthbench import consensus, fix_signs, load_converter, locate, raw_rows, to_row
+from rubric_rl.data.healthbench import (
+    consensus,
+    fix_signs,
+    load_converter,
+    locate,
+    raw_rows,
+    to_row,
+)
 from rubric_rl.errors import DataError, UserError
 
 BODY = bytes(range(256)) * 4000
@@ -29,7 +36,9 @@ class Flaky(BaseHTTPRequestHandler):
         body = server.body[start:]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+            )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cut])
@@ -103,13 +112,21 @@ def test_a_server_that_sends_nothing_is_given_up(server, tmp_path, monkeypatch):
 
 
 def raw(prompt_id="p", points=(5, -3), **more) -> dict:
-    rubrics = [{"criterion": f"criterion {i}", "points": p, "tags": []} for i, p in enumerate(points)]
-    return {"prompt_id": prompt_id, "prompt": [{"role": "user", "content": "ask"}], "rubrics": rubrics} | more
+    rubrics = [
+        {"criterion": f"criterion {i}", "points": p, "tags": []} for i, p in enumerate(points)
+    ]
+    return {
+        "prompt_id": prompt_id,
+        "prompt": [{"role": "user", "content": "ask"}],
+        "rubrics": rubrics,
+    } | more
 
 
 def test_row_keeps_theme_tags_and_canary_and_drops_reference_answers():
     tags = ["theme:hedging", "physician_agreed_category:x"]
-    row = to_row(raw(example_tags=tags, canary="c", ideal_completions_data={"ideal": "secret"}), "f:1")
+    row = to_row(
+        raw(example_tags=tags, canary="c", ideal_completions_data={"ideal": "secret"}), "f:1"
+    )
     assert (row.theme, row.example_tags, row.extra) == ("hedging", tuple(tags), {"canary": "c"})
     assert "secret" not in str(row.to_json())
 
@@ -142,7 +159,9 @@ def test_folder_without_the_files_says_which(tmp_path):
 
 def test_hub_names_are_read_with_datasets(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"prompt": "ask", "rubrics": []}\n')
-    assert list(raw_rows(f"hf:{tmp_path}", [])) == [(f"hf:{tmp_path}:1", {"prompt": "ask", "rubrics": []})]
+    assert list(raw_rows(f"hf:{tmp_path}", [])) == [
+        (f"hf:{tmp_path}:1", {"prompt": "ask", "rubrics": []})
+    ]
 
 
 def test_signs_are_turned_only_where_known():
@@ -164,16 +183,25 @@ def test_consensus_keeps_agreed_criteria():
 def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
     item = {
         "prompt": "ask",
-        "rubrics": [{"description": "says so", "weight": 2}, {"criterion": "lies", "points": -1, "tags": ["axis:a"]}],
+        "rubrics": [
+            {"description": "says so", "weight": 2},
+            {"criterion": "lies", "points": -1, "tags": ["axis:a"]},
+        ],
     }
     row = to_row(plain(item), "f:1")
-    assert [(c.text, c.points, c.tags) for c in row.rubric] == [("says so", 2, ()), ("lies", -1, ("axis:a",))]
+    assert [(c.text, c.points, c.tags) for c in row.rubric] == [
+        ("says so", 2, ()),
+        ("lies", -1, ("axis:a",)),
+    ]
     assert (
-        row.messages == ({"role": "user", "content": "ask"},) and row.prompt_id == to_row(plain(item), "f:9").prompt_id
+        row.messages == ({"role": "user", "content": "ask"},)
+        and row.prompt_id == to_row(plain(item), "f:9").prompt_id
     )
 
 
-@pytest.mark.parametrize("path", ["nothing", "rubric_rl.data.converters.absent", "no_such_module.f"])
+@pytest.mark.parametrize(
+    "path", ["nothing", "rubric_rl.data.converters.absent", "no_such_module.f"]
+)
 def test_unknown_converter_is_a_clear_error(path):
     with pytest.raises(UserError, match="--converter"):
         load_converter(path)

@@ -55,22 +55,37 @@ def test_a_tag_is_found_by_its_kind():
         (metadata(messages="hi"), "messages is not a list"),
         (metadata(messages=[{"role": "tool", "content": "x"}]), "needs a role"),
         (metadata(messages=[{"role": "user", "content": None}]), "text content"),
-        (metadata(messages=[USER, {"role": "assistant", "content": "x"}]), "last message is from the assistant"),
+        (
+            metadata(messages=[USER, {"role": "assistant", "content": "x"}]),
+            "last message is from the assistant",
+        ),
         (metadata(rubrics=None), "rubrics is not a list"),
         (metadata(rubrics=[]), "rubrics is not a list"),
         (metadata(rubrics=["Greets."]), "criterion 1: its text"),
-        (metadata(rubrics=[{"criterion": "Bad.", "points": -1}]), "no criterion has positive points"),
+        (
+            metadata(rubrics=[{"criterion": "Bad.", "points": -1}]),
+            "no criterion has positive points",
+        ),
         (metadata(example_tags="theme:x"), "list of strings"),
         (metadata(example_tags=[1]), "list of strings"),
         (criterion(criterion=" \n"), "criterion 1: its text is empty"),
         (criterion(tags="axis:x"), "criterion 1: tags"),
         *((criterion(points=p), "criterion 1: points") for p in (0, 0.0, None, "5", True, [5])),
-        *((criterion(points=p), "criterion 1: points") for p in (float("nan"), float("inf"), 10**400, 1e-320)),
+        *(
+            (criterion(points=p), "criterion 1: points")
+            for p in (float("nan"), float("inf"), 10**400, 1e-320)
+        ),
     ],
 )
 def test_every_refusal_names_file_line_and_prompt_id(tmp_path, changes, complaint):
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n" + json.dumps({"metadata": metadata()}) + "\n" + json.dumps({"metadata": changes}) + "\n")
+    path.write_text(
+        "\n"
+        + json.dumps({"metadata": metadata()})
+        + "\n"
+        + json.dumps({"metadata": changes})
+        + "\n"
+    )
     with pytest.raises(DataError) as error:
         read_rows(path)
     assert str(error.value).startswith(f"{path}:3, prompt_id p1") and complaint in str(error.value)
@@ -100,7 +115,10 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line, complaint):
 
 def test_missing_and_empty_files_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
-    for path, complaint in ((tmp_path / "none.jsonl", "no such file"), (tmp_path / "empty.jsonl", "no rows")):
+    for path, complaint in (
+        (tmp_path / "none.jsonl", "no such file"),
+        (tmp_path / "empty.jsonl", "no rows"),
+    ):
         with pytest.raises(DataError, match=complaint):
             read_rows(path)
 

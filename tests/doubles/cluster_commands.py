@@ -64,7 +64,11 @@ def job_submit(words: list[str]) -> int:
     script = 'trap "exit 1" TERM; "$@" & wait $!; echo $? >"$0.new" && mv "$0.new" "$0"'
     shown = subprocess.DEVNULL if "LOG_BREAKS" in env else None
     job = subprocess.Popen(
-        ["bash", "-c", script, str(status), *entrypoint], env=env, start_new_session=True, stdout=shown, stderr=shown
+        ["bash", "-c", script, str(status), *entrypoint],
+        env=env,
+        start_new_session=True,
+        stdout=shown,
+        stderr=shown,
     )
     (STATE / "job.pid").write_text(str(job.pid))
     if "LOG_BREAKS" in os.environ:
@@ -76,7 +80,11 @@ def job_submit(words: list[str]) -> int:
 def job_status(words: list[str]) -> int:
     status = STATE / "job.status"
     text = status.read_text().strip() if status.exists() else ""
-    said = {"": "Status for job 'j': RUNNING", "0": "Job 'j' succeeded", "stopped": "Job 'j' was stopped"}
+    said = {
+        "": "Status for job 'j': RUNNING",
+        "0": "Job 'j' succeeded",
+        "stopped": "Job 'j' was stopped",
+    }
     print("a line of Ray's own", said.get(text, "Job 'j' failed"), sep="\n")
     return 0
 

@@ -21,7 +21,9 @@ class Say:
     true: float = 0.75
     false: float = 0.25
     seconds: float = 0.0
-    meta: dict = field(default_factory=dict)  # on top of meta_info (SGLang) or of the whole answer (OpenAI)
+    meta: dict = field(
+        default_factory=dict
+    )  # on top of meta_info (SGLang) or of the whole answer (OpenAI)
 
 
 @dataclass
@@ -50,7 +52,10 @@ class FakeEngine:
     @property
     def prompts(self) -> list[str]:
         """What the grader was asked, as it stood in the requests."""
-        return [body["text"] if "text" in body else body["messages"][0]["content"] for body in self.bodies]
+        return [
+            body["text"] if "text" in body else body["messages"][0]["content"]
+            for body in self.bodies
+        ]
 
     async def __aenter__(self) -> "FakeEngine":
         app = web.Application(client_max_size=2**26)
@@ -88,7 +93,11 @@ class FakeEngine:
 
 
 def _generate(say: Say, number: int) -> dict:
-    reason = {"stop": {"type": "stop", "matched": 3}, "length": {"type": "length", "length": 1}, None: None}
+    reason = {
+        "stop": {"type": "stop", "matched": 3},
+        "length": {"type": "length", "length": 1},
+        None: None,
+    }
     meta = {
         "id": str(number),
         "finish_reason": reason.get(say.reason, {"type": say.reason, "message": ""}),
@@ -102,13 +111,20 @@ def _generate(say: Say, number: int) -> dict:
 
 
 def _chat(say: Say) -> dict:
-    top = [{"token": " true", "logprob": _log(say.true)}, {"token": " false", "logprob": _log(say.false)}]
+    top = [
+        {"token": " true", "logprob": _log(say.true)},
+        {"token": " false", "logprob": _log(say.false)},
+    ]
     choice = {
         "message": {"role": "assistant", "content": say.text},
         "finish_reason": say.reason,
         "logprobs": {"content": [{"token": " true", "logprob": 0.0, "top_logprobs": top}]},
     }
-    usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 90}}
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 90},
+    }
     return {"choices": [choice], "usage": usage, "metadata": {"weight_version": "3"}} | say.meta
 
 
@@ -144,7 +160,9 @@ def chat_model(folder: Path, template: str = TEMPLATE) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     special = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
     trainer = trainers.BpeTrainer(
-        special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(["is it true or false"] * 9, trainer)
     folder.mkdir(parents=True, exist_ok=True)

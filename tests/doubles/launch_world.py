@@ -39,14 +39,22 @@ def script(name: str, *flags: str, **env: str) -> subprocess.CompletedProcess:
     """Runs a script of the repository with little else in its environment."""
     keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
     return subprocess.run(
-        ["bash", name, *flags], cwd=ROOT, env=keep | {"PYTHON": sys.executable} | env, capture_output=True, text=True
+        ["bash", name, *flags],
+        cwd=ROOT,
+        env=keep | {"PYTHON": sys.executable} | env,
+        capture_output=True,
+        text=True,
     )
 
 
 def row(number: int) -> dict:
     """A row with a conversation of its own."""
     messages = [{"role": "user", "content": f"ask {number}"}]
-    metadata = {"prompt_id": f"id{number}", "messages": messages, "rubrics": [{"criterion": "c", "points": 1}]}
+    metadata = {
+        "prompt_id": f"id{number}",
+        "messages": messages,
+        "rubrics": [{"criterion": "c", "points": 1}],
+    }
     return {"prompt": messages, "metadata": metadata}
 
 
@@ -69,7 +77,11 @@ def ray_ports() -> dict[str, str]:
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
     head, dashboard = list(filter(free, range(6380, 6480)))[:2]
-    return {"RAY_PORT": str(head), "RAY_DASHBOARD_PORT": str(dashboard), "RAY_enable_metrics_collection": "0"}
+    return {
+        "RAY_PORT": str(head),
+        "RAY_DASHBOARD_PORT": str(dashboard),
+        "RAY_enable_metrics_collection": "0",
+    }
 
 
 class World:
@@ -77,7 +89,11 @@ class World:
 
     def __init__(self, path: Path):
         self.state, self.save = path / "the state", path / "a run"
-        bin, lib, models = path / "the bin", path / "the lib", path / "sl ime" / "scripts" / "models"
+        bin, lib, models = (
+            path / "the bin",
+            path / "the lib",
+            path / "sl ime" / "scripts" / "models",
+        )
         for folder in (self.state, bin, lib, models, path / "mega tron"):
             folder.mkdir(parents=True)
         for name in ("ray", "ssh", "srun", "scontrol", "nvidia-smi"):
@@ -102,7 +118,9 @@ class World:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         # `env` undoes a nohup above: bash cannot catch a signal that it was started to ignore
         command = ["env", "--default-signal=HUP,INT", "bash", script, *flags]
-        return subprocess.Popen(command, cwd=ROOT, env=self.env | env, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.env | env, start_new_session=True, **pipes
+        )
 
     def run(self, script: str, *flags: str, **env: str) -> SimpleNamespace:
         return self.end(self.start(script, *flags, **env))
@@ -113,7 +131,9 @@ class World:
 
     def calls(self, name: str) -> list[dict]:
         path = self.state / "calls.jsonl"
-        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        found = (
+            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        )
         return [call for call in found if call["name"] == name]
 
     def job(self) -> dict:
@@ -130,7 +150,9 @@ class World:
 
         def mine(process) -> bool:
             try:
-                return process.status() != psutil.STATUS_ZOMBIE and process.environ().get("FAKE") == str(self.state)
+                return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
+                    "FAKE"
+                ) == str(self.state)
             except (psutil.Error, OSError):
                 return False
 

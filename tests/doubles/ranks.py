@@ -49,7 +49,10 @@ def actor_args(**changes) -> Namespace:
 def make_rollout(seed: int = 0, count: int = 8) -> dict:
     """Answers of mixed lengths; sample 2 has masked tokens inside, sample 5 is removed (its reward is NaN)."""
     rng = random.Random(seed)
-    prompts, responses = [rng.randint(2, 9) for _ in range(count)], [rng.randint(3, 14) for _ in range(count)]
+    prompts, responses = (
+        [rng.randint(2, 9) for _ in range(count)],
+        [rng.randint(3, 14) for _ in range(count)],
+    )
     masks = [[1] * response for response in responses]
     masks[2][1] = 0
     masks[5] = [0] * responses[5]
@@ -79,14 +82,18 @@ def run_ranks(world: int, function, *arguments, timeout: float = 120) -> list:
     port, ranks = free_port(), []
     for rank in range(world):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_rank, args=(function, rank, world, port, arguments, theirs), daemon=True)
+        process = context.Process(
+            target=_rank, args=(function, rank, world, port, arguments, theirs), daemon=True
+        )
         process.start()
         theirs.close()
         ranks.append((process, ours))
     results = []
     for process, pipe in ranks:
         try:
-            state, value = pipe.recv() if pipe.poll(timeout) else ("failed", f"no answer within {timeout} s")
+            state, value = (
+                pipe.recv() if pipe.poll(timeout) else ("failed", f"no answer within {timeout} s")
+            )
             results.append(value if state == "ok" else RuntimeError(value))
         except EOFError:
             results.append(None)

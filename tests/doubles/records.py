@@ -52,7 +52,13 @@ def made(
     messages = [{"role": "user", "content": f"question of {prompt_id}"}]
     return (
         grading.record()
-        | {"split": "eval", "index": index, "weight_version": weights, "messages": messages, "policy_tokens": None}
+        | {
+            "split": "eval",
+            "index": index,
+            "weight_version": weights,
+            "messages": messages,
+            "policy_tokens": None,
+        }
         | more
     )
 
@@ -67,7 +73,9 @@ def write_run(folder, records):
 
 def raw_rows(path, count=3, points=(5, 3, -4)):
     """A rubric file in HealthBench's raw schema."""
-    items = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in rubric(*points)]
+    items = [
+        {"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in rubric(*points)
+    ]
     rows = [
         {
             "prompt_id": f"p{i}",

@@ -102,7 +102,9 @@ class Engine:
 
     async def __aenter__(self) -> "Engine":
         app = web.Application()
-        app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort)])
+        app.add_routes(
+            [web.post("/generate", self._generate), web.post("/abort_request", self._abort)]
+        )
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -126,7 +128,10 @@ class Engine:
         if fault == "html":
             return web.Response(text="<html>the proxy says hello</html>", content_type="text/html")
         if fault == "nan":
-            meta = {"finish_reason": {"type": "stop"}, "output_token_logprobs": [[math.nan, 1, None]]}
+            meta = {
+                "finish_reason": {"type": "stop"},
+                "output_token_logprobs": [[math.nan, 1, None]],
+            }
             return web.json_response({"text": "word", "meta_info": meta})
         if fault == "drop":
             request.transport.close()
@@ -137,7 +142,9 @@ class Engine:
         meta["output_token_logprobs"] = [[-0.5, 7, None]] * count
         if fault == "textless":
             return web.json_response({"meta_info": meta})
-        return web.json_response({"text": "word " * count, "meta_info": meta} if fault != "empty" else {"text": ""})
+        return web.json_response(
+            {"text": "word " * count, "meta_info": meta} if fault != "empty" else {"text": ""}
+        )
 
 
 class Call:
@@ -161,7 +168,9 @@ class FakeCluster:
             state=Call(lambda: self.offset),
         )
         self.actors = [
-            argparse.Namespace(call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments)))
+            argparse.Namespace(
+                call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments))
+            )
         ]
 
     def load(self, checkpoint, state: dict | None) -> None:
@@ -211,12 +220,22 @@ def run_with_doubles(directory: str, delay: float, rollouts: int) -> None:
     from rubric_rl.cpu.run_directory import RunDirectory
     from rubric_rl.cpu.train import Trainer, begin
 
-    more = ["--eval-prompt-data", "held", "rows.jsonl", "--eval-interval", "2", "--save-interval", "1"]
+    more = [
+        "--eval-prompt-data",
+        "held",
+        "rows.jsonl",
+        "--eval-interval",
+        "2",
+        "--save-interval",
+        "1",
+    ]
     args = make_args("--save", directory, "--load", directory, *more, "--num-rollout", rollouts)
     run = RunDirectory(directory)
     start = begin(args, run)
     cluster = FakeCluster(delay)
-    cluster.load(run.iteration(start - 1) if start else None, run.state(start - 1) if start else None)
+    cluster.load(
+        run.iteration(start - 1) if start else None, run.state(start - 1) if start else None
+    )
     Trainer(args, run, cluster, Recorder(run.path, start, rollouts, tensorboard=False)).go(start)
 
 

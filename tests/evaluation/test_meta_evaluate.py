@@ -20,7 +20,9 @@ from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows
 
 
-def judged(verdict, labels, prompt="p", category="c", physicians=None, probability=None, status="graded"):
+def judged(
+    verdict, labels, prompt="p", category="c", physicians=None, probability=None, status="graded"
+):
     physicians = physicians if physicians is not None else [f"d{i}" for i in range(len(labels))]
     return {
         "verdict": verdict,
@@ -69,7 +71,10 @@ class TestCounting:
 
     def test_by_cluster_a_class_that_never_comes_has_no_value(self):
         cluster = Agreement(ROWS).result()["clusters"]["d"]
-        assert cluster["met"] == {"precision": 0.0, "recall": None, "f1": None} and cluster["balanced_f1"] is None
+        assert (
+            cluster["met"] == {"precision": 0.0, "recall": None, "f1": None}
+            and cluster["balanced_f1"] is None
+        )
 
     def test_physicians_are_rated_as_graders_of_each_other(self):
         peers = Agreement(ROWS[:4]).result()["physicians"]
@@ -80,9 +85,20 @@ class TestCounting:
         assert each["number"] == 2 and each["lowest"] <= each["median"] <= each["highest"]
 
     def test_accounts_for_every_row(self):
-        assert Agreement(ROWS).result()["rows"] == {"all": 6, "graded": 4, "unreadable": 1, "ungraded": 1}
+        assert Agreement(ROWS).result()["rows"] == {
+            "all": 6,
+            "graded": 4,
+            "unreadable": 1,
+            "ungraded": 1,
+        }
 
-    @given(st.lists(st.tuples(st.booleans(), st.lists(st.booleans(), min_size=1, max_size=4)), min_size=1, max_size=12))
+    @given(
+        st.lists(
+            st.tuples(st.booleans(), st.lists(st.booleans(), min_size=1, max_size=4)),
+            min_size=1,
+            max_size=12,
+        )
+    )
     def test_order_changes_nothing(self, items):
         rows = [judged(said, labels, f"p{i % 3}") for i, (said, labels) in enumerate(items)]
         assert Agreement(rows).result() == Agreement(rows[::-1]).result()
@@ -101,7 +117,9 @@ class TestCalibration:
             judged(True, [True], probability=1.0),
         ]
         result = Agreement(rows).result()["calibration"]
-        table = {row["from"]: (row["labels"], row["probability"], row["met"]) for row in result["table"]}
+        table = {
+            row["from"]: (row["labels"], row["probability"], row["met"]) for row in result["table"]
+        }
         assert table[0.1] == (2, pytest.approx(0.15), 0.5) and table[0.9] == (
             3,
             pytest.approx(2.8 / 3),
@@ -115,8 +133,12 @@ class TestCalibration:
 
 
 def test_before_against_after_on_the_prompts_of_both():
-    after = Agreement([judged(True, [True], "p"), judged(False, [False], "q"), judged(True, [True], "new")])
-    before = Agreement([judged(False, [True], "p"), judged(True, [False], "q"), judged(True, [True], "old")])
+    after = Agreement(
+        [judged(True, [True], "p"), judged(False, [False], "q"), judged(True, [True], "new")]
+    )
+    before = Agreement(
+        [judged(False, [True], "p"), judged(True, [False], "q"), judged(True, [True], "old")]
+    )
     changed = change(before, after)
     assert changed["prompts"] == 2
     assert (
@@ -134,7 +156,9 @@ def meta(tmp_path):
         {"prompt": [{"role": "user", "content": f"q{i}"}], "completion": f"completion {i}", "rubric": f"rule {i}",
          "category": "c", "binary_labels": [i % 2 == 0, True], "anonymized_physician_ids": ["a", "b"]} for i in range(6)
     ]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": [], "binary_labels": []}]))
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": [], "binary_labels": []}])
+    )
     return path
 
 
@@ -151,14 +175,26 @@ def run(engine, meta, out, *flags) -> dict:
 
 
 MESSAGES = [{"role": "user", "content": "x"}]
-ROW = {"prompt": MESSAGES, "completion": "c", "rubric": "r", "category": "k", "binary_labels": [True]}
+ROW = {
+    "prompt": MESSAGES,
+    "completion": "c",
+    "rubric": "r",
+    "category": "k",
+    "binary_labels": [True],
+}
 
 
 class TestRun:
-    def test_asks_each_row_once_without_points_and_resumes(self, meta, tmp_path, monkeypatch, capsys):
+    def test_asks_each_row_once_without_points_and_resumes(
+        self, meta, tmp_path, monkeypatch, capsys
+    ):
         skip_pauses(monkeypatch)
         engine = FakeEngine(
-            lambda prompt: Fail(500) if "rule 3" in prompt else verdict("rule 0" in prompt or "rule 2" in prompt)
+            lambda prompt: (
+                Fail(500)
+                if "rule 3" in prompt
+                else verdict("rule 0" in prompt or "rule 2" in prompt)
+            )
         )
         result = run(engine, meta, tmp_path / "run")
         assert result["rows"] == {
@@ -176,16 +212,22 @@ class TestRun:
         assert "physicians among themselves" in capsys.readouterr().out
 
     def test_direct_mode_brings_probabilities(self, meta, tmp_path):
-        result = run(FakeEngine(Say(true=0.8, false=0.2)), meta, tmp_path / "run", "--grader-mode", "direct")
+        result = run(
+            FakeEngine(Say(true=0.8, false=0.2)), meta, tmp_path / "run", "--grader-mode", "direct"
+        )
         assert result["calibration"]["table"][0]["probability"] == pytest.approx(0.8)
 
-    def test_a_changed_setting_is_refused_and_two_runs_are_compared(self, meta, tmp_path, monkeypatch, capsys):
+    def test_a_changed_setting_is_refused_and_two_runs_are_compared(
+        self, meta, tmp_path, monkeypatch, capsys
+    ):
         run(FakeEngine(verdict(True)), meta, tmp_path / "before")
         with pytest.raises(UserError, match="grader.seed was 0, is 5"):
             run(FakeEngine(verdict(True)), meta, tmp_path / "before", "--grader-seed", "5")
         run(FakeEngine(verdict(False)), meta, tmp_path / "after", "--against", tmp_path / "before")
         assert "Change on 6 prompts" in capsys.readouterr().out
-        monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path / "before"), str(tmp_path / "after")])
+        monkeypatch.setattr(
+            sys, "argv", ["compare", str(tmp_path / "before"), str(tmp_path / "after")]
+        )
         assert compare.main() == 0 and "Change on 6 prompts" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
@@ -227,8 +269,15 @@ class TestTinyWorld:
 
     def test_answers_of_a_run_become_rows_too(self):
         source = tiny_rows(held_out=True)[0]
-        rubric = [{"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in source.rubric]
-        record = {"prompt_id": source.prompt_id, "status": "graded", "rubrics": rubric, "answer": "Nothing."}
+        rubric = [
+            {"criterion": c.text, "points": c.points, "tags": list(c.tags)} for c in source.rubric
+        ]
+        record = {
+            "prompt_id": source.prompt_id,
+            "status": "graded",
+            "rubrics": rubric,
+            "answer": "Nothing.",
+        }
         made = list(tiny_meta.of_records([record, record | {"status": "truncated"}]))
         assert len(made) == len(rubric) and made[0]["prompt"] == list(source.messages)
         assert not np.any([row["binary_labels"] for row in made])

@@ -12,7 +12,10 @@ from rubric_rl.evaluation.resume import CALLS, SETTINGS, Store, settings_of
 from rubric_rl.grading.endpoints import Reply
 from rubric_rl.grading.settings import GraderSettings
 
-SETTINGS_A = {"kind": "evaluate", "grader": {"temperature": 0.6, "url": "http://a", "extra_body": {}}}
+SETTINGS_A = {
+    "kind": "evaluate",
+    "grader": {"temperature": 0.6, "url": "http://a", "extra_body": {}},
+}
 
 
 def reply(text: str) -> Reply:
@@ -25,7 +28,11 @@ def test_a_reply_comes_back_once_each_in_the_order_it_came(tmp_path):
         store.keep("p#0", "question", reply("second"))
         assert store.recall("question") is None  # this session made the calls itself
     with Store(tmp_path, SETTINGS_A) as store:
-        assert [store.recall("question") for _ in range(3)] == [reply("first"), reply("second"), None]
+        assert [store.recall("question") for _ in range(3)] == [
+            reply("first"),
+            reply("second"),
+            None,
+        ]
 
 
 def test_replies_of_finished_answers_are_not_held(tmp_path):
@@ -67,7 +74,10 @@ class TestSettings:
         with pytest.raises(UserError) as caught:
             Store(tmp_path, other)
         message = str(caught.value)
-        assert "grader.temperature was 0.6, is 0.5" in message and "grader.mode was unset, is direct" in message
+        assert (
+            "grader.temperature was 0.6, is 0.5" in message
+            and "grader.mode was unset, is direct" in message
+        )
         assert "url" not in message and "\n" not in message
         assert json.loads((tmp_path / SETTINGS).read_text()) == SETTINGS_A  # and stay untouched
 
@@ -81,7 +91,11 @@ class TestSettings:
 
     def test_how_fast_or_with_which_key_is_asked_may_change(self):
         one = settings_of(GraderSettings())
-        other = settings_of(GraderSettings(retries=9, timeout=1, concurrency=3, api_key_env="KEY", warm_prefix=False))
+        other = settings_of(
+            GraderSettings(
+                retries=9, timeout=1, concurrency=3, api_key_env="KEY", warm_prefix=False
+            )
+        )
         assert one == other and settings_of(GraderSettings(seed=1)) != one
 
     def test_a_folder_in_use_is_refused(self, tmp_path):

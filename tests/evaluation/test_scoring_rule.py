@@ -18,7 +18,9 @@ from rubric_rl.evaluation.scoring_rule import Rule, add_rule_flags, rule_from, t
 from rubric_rl.grading.record import rubric_of
 from rubric_rl.grading.score import score
 
-RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))  # axes: accuracy 5 and -4, completeness 3 and 2
+RECORD = made(
+    "p", (5, 3, -4, 2), (True, None, None, False)
+)  # axes: accuracy 5 and -4, completeness 3 and 2
 
 
 @pytest.mark.parametrize(
@@ -47,15 +49,21 @@ def test_clipping_is_by_answer_and_after_the_length_adjustment():
     assert Rule(clip=True, penalty=0.1).score(long) == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("status, value", [("ungraded", math.nan), ("no_answer", 0.0), ("truncated", 0.0)])
-@pytest.mark.parametrize("rule", [Rule(), Rule(uniform=True), Rule(unreadable="met"), Rule(penalty=0.1)])
+@pytest.mark.parametrize(
+    "status, value", [("ungraded", math.nan), ("no_answer", 0.0), ("truncated", 0.0)]
+)
+@pytest.mark.parametrize(
+    "rule", [Rule(), Rule(uniform=True), Rule(unreadable="met"), Rule(penalty=0.1)]
+)
 def test_what_was_never_asked_stays_0_or_without_a_score(status, value, rule):
     assert rule.score(made("p", (5, -9), (), status=status)) == pytest.approx(value, nan_ok=True)
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(-10, 10).filter(bool), st.sampled_from([True, False, None])), min_size=1, max_size=12
+        st.tuples(st.integers(-10, 10).filter(bool), st.sampled_from([True, False, None])),
+        min_size=1,
+        max_size=12,
     )
 )
 def test_the_default_rule_is_the_training_reward(items):
@@ -75,14 +83,24 @@ class TestFlags:
         return rule_from(parser.parse_args(flags))
 
     def test_are_the_rule(self):
-        words = "--unreadable met --weight axis:a=b=2 --only x --drop y --length-penalty full --clip"
+        words = (
+            "--unreadable met --weight axis:a=b=2 --only x --drop y --length-penalty full --clip"
+        )
         rule = self.parse(*words.split())
         assert rule == Rule("met", True, False, (("axis:a=b", 2.0),), ("x",), ("y",), 0.0299)
         said = "unreadable met, clip, weights axis:a=b=2.0, only x, drop y, penalty 0.0299"
-        assert str(rule) == said and self.parse() == Rule() and str(Rule()) == "the training reward's"
+        assert (
+            str(rule) == said and self.parse() == Rule() and str(Rule()) == "the training reward's"
+        )
 
     @pytest.mark.parametrize(
-        "flags", [("--weight", "x"), ("--weight", "x=0"), ("--weight", "x=nan"), ("--length-penalty", "much")]
+        "flags",
+        [
+            ("--weight", "x"),
+            ("--weight", "x=0"),
+            ("--weight", "x=nan"),
+            ("--length-penalty", "much"),
+        ],
     )
     def test_that_mean_nothing_are_refused(self, flags):
         with pytest.raises(UserError, match=flags[0]):
@@ -90,12 +108,23 @@ class TestFlags:
 
 
 def test_rescore_shows_another_rule_without_a_model(tmp_path):
-    run = write_run(tmp_path / "run", [RECORD, made("q", (5,), (True,)), made("r", (5,), (), status="ungraded")])
+    run = write_run(
+        tmp_path / "run", [RECORD, made("q", (5,), (True,)), made("r", (5,), (), status="ungraded")]
+    )
     command = f"-m rubric_rl.rescore {run} --unreadable left_out --summary --out {tmp_path}/o.jsonl"
-    done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "unreadable left_out" in done.stdout and "3 answers, 1 of them with another score" in done.stdout
-    assert [json.loads(line)["rescored"] for line in (tmp_path / "o.jsonl").open()] == [5 / 7, 1.0, None]
+    assert (
+        "unreadable left_out" in done.stdout
+        and "3 answers, 1 of them with another score" in done.stdout
+    )
+    assert [json.loads(line)["rescored"] for line in (tmp_path / "o.jsonl").open()] == [
+        5 / 7,
+        1.0,
+        None,
+    ]
     assert "Rubric score, HealthBench's" in done.stdout and f"{(5 / 7 + 1) / 2:.4f}" in done.stdout
 
 
@@ -103,4 +132,7 @@ def test_a_rule_that_scores_nothing_is_an_error(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", [RECORD])
     monkeypatch.setattr(sys, "argv", ["rescore", str(run), "--only", "axis:none"])
     assert rescore.main() == 2
-    assert "no answer was graded and has a score by the rule (only axis:none)" in capsys.readouterr().err
+    assert (
+        "no answer was graded and has a score by the rule (only axis:none)"
+        in capsys.readouterr().err
+    )

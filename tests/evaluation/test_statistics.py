@@ -14,7 +14,9 @@ from rubric_rl.evaluation import statistics as stats
 SCORES = st.lists(st.floats(-3, 1, allow_nan=False), min_size=1, max_size=9)
 
 
-@pytest.mark.parametrize("values, mean", [([0.2, 0.6], 0.4), ([-1.0, 0.5], 0.0), ([-0.5, 1.0], 0.25), ([1.0], 1.0)])
+@pytest.mark.parametrize(
+    "values, mean", [([0.2, 0.6], 0.4), ([-1.0, 0.5], 0.0), ([-0.5, 1.0], 0.25), ([1.0], 1.0)]
+)
 def test_the_mean_is_clipped_not_its_parts(values, mean):
     assert stats.clipped_mean(values) == pytest.approx(mean, abs=1e-12)
 
@@ -45,14 +47,20 @@ class TestWorstAtK:
         assert stats.worst_of(values, k) == pytest.approx(statistics.fmean(subsets), abs=1e-9)
 
     def test_averages_prompts_that_have_enough_answers_then_clips(self):
-        assert stats.worst_at_k([[0.2, 0.8], [1.0], [-0.1, 0.4]], 2) == pytest.approx(0.05, abs=1e-12)
+        assert stats.worst_at_k([[0.2, 0.8], [1.0], [-0.1, 0.4]], 2) == pytest.approx(
+            0.05, abs=1e-12
+        )
         assert stats.worst_at_k([[-0.5, 0.5]], 2) == 0
         assert stats.worst_at_k([[0.5]], 2) is None
 
 
-@pytest.mark.parametrize("characters, expected", [(2000, 0.5), (2500, 0.4608), (0, 0.6568), (5400, 0.23344)])
+@pytest.mark.parametrize(
+    "characters, expected", [(2000, 0.5), (2500, 0.4608), (0, 0.6568), (5400, 0.23344)]
+)
 def test_length_adjustment(characters, expected):
-    assert stats.length_adjusted(0.5, characters, stats.PENALTIES["hard"]) == pytest.approx(expected, abs=1e-12)
+    assert stats.length_adjusted(0.5, characters, stats.PENALTIES["hard"]) == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 class TestInterval:
@@ -65,7 +73,9 @@ class TestInterval:
 
     def test_repeats_of_one_prompt_are_no_new_prompts(self):
         once = np.array([[value, 1.0] for value in (0.1, 0.4, 0.9)])
-        assert stats.interval(once * 8, stats.ratio) == pytest.approx(stats.interval(once, stats.ratio))
+        assert stats.interval(once * 8, stats.ratio) == pytest.approx(
+            stats.interval(once, stats.ratio)
+        )
 
     def test_has_none_for_one_prompt_or_without_a_value(self):
         assert stats.interval(np.array([[1.0, 1.0]]), stats.ratio) is None
@@ -74,13 +84,17 @@ class TestInterval:
 
 class TestAgreement:
     def test_by_hand(self):
-        counts = np.array([6.0, 2.0, 1.0, 11.0])  # both met, only the grader, only the label, neither
+        counts = np.array(
+            [6.0, 2.0, 1.0, 11.0]
+        )  # both met, only the grader, only the label, neither
         assert stats.f1(counts) == pytest.approx(12 / 15, abs=1e-12)
         assert stats.balanced_f1(counts) == pytest.approx((12 / 15 + 22 / 25) / 2, abs=1e-12)
         # agreed 17/20, by chance (8 * 7 + 12 * 13) / 400 = 0.53
         assert stats.kappa(counts) == pytest.approx((0.85 - 0.53) / 0.47, abs=1e-12)
 
-    @pytest.mark.parametrize("counts, value", [((0, 3, 2, 1), 0.0), ((0, 0, 2, 1), math.nan), ((0, 2, 0, 1), math.nan)])
+    @pytest.mark.parametrize(
+        "counts, value", [((0, 3, 2, 1), 0.0), ((0, 0, 2, 1), math.nan), ((0, 2, 0, 1), math.nan)]
+    )
     def test_f1_is_0_without_a_hit_and_missing_without_a_case(self, counts, value):
         assert stats.f1(np.array(counts, float)) == pytest.approx(value, nan_ok=True)
 

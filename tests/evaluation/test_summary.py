@@ -9,10 +9,18 @@ from rubric_rl.evaluation.summary import ADJUSTED, OVERALL, Summary, paired
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 
 RECORDS = [
-    made("p", (5, 3, -4), (True, False, True), index=0),  # (5 - 4) / 8; accuracy (5 - 4) / 5, completeness 0 / 3
-    made("p", (5, 3, -4), (False, True, True), index=1),  # (3 - 4) / 8, below 0; accuracy -4 / 5, completeness 1
-    made("q", (6, -2), (True, True), theme="u"),  # 4 / 6; accuracy 1; completeness has no positive points: missing
-    made("r", (2, 2), (None, True), theme="u", answer="a" * 4000),  # 2 / 4; unreadable counts as not met
+    made(
+        "p", (5, 3, -4), (True, False, True), index=0
+    ),  # (5 - 4) / 8; accuracy (5 - 4) / 5, completeness 0 / 3
+    made(
+        "p", (5, 3, -4), (False, True, True), index=1
+    ),  # (3 - 4) / 8, below 0; accuracy -4 / 5, completeness 1
+    made(
+        "q", (6, -2), (True, True), theme="u"
+    ),  # 4 / 6; accuracy 1; completeness has no positive points: missing
+    made(
+        "r", (2, 2), (None, True), theme="u", answer="a" * 4000
+    ),  # 2 / 4; unreadable counts as not met
     made("s", (2, 2), (), status="ungraded"),
     made("t", (1,), (), status="no_answer", answer=None),
 ]
@@ -51,7 +59,9 @@ def test_nothing_of_ours_is_mixed_into_the_reference(result):
 
 
 def test_worst_at_k_by_hand(result):
-    assert result["worst_at_k"]["1"] == pytest.approx((0.0 + 4 / 6 + 1 / 2 + 0.0) / 4, abs=1e-12)  # per prompt first
+    assert result["worst_at_k"]["1"] == pytest.approx(
+        (0.0 + 4 / 6 + 1 / 2 + 0.0) / 4, abs=1e-12
+    )  # per prompt first
     assert result["worst_at_k"]["2"] == 0.0  # only p has two answers: min(1/8, -1/8), clipped
 
 
@@ -76,7 +86,14 @@ def test_every_answer_and_criterion_is_accounted_for(result):
     }
     criteria = dict(result["criteria"])
     assert criteria.pop("all") == sum(criteria.values()) == 13
-    assert criteria == {"met": 7, "not_met": 2, "unreadable": 1, "no_answer": 1, "truncated": 0, "ungraded": 2}
+    assert criteria == {
+        "met": 7,
+        "not_met": 2,
+        "unreadable": 1,
+        "no_answer": 1,
+        "truncated": 0,
+        "ungraded": 2,
+    }
     assert result["tokens"]["grader_prompt"] == 6 * 300
     assert result["cost"] == {"grader": round(6 * (120 * 2 + 180 * 0.5 + 21 * 8) / 1e6, 4)}
 
@@ -93,19 +110,32 @@ def test_nothing_graded_is_no_crash():
 
 
 class TestPairedDifference:
-    BEFORE = Summary([made("p", (4,), (False,)), made("q", (4, 4), (True, False)), made("x", (1,), (True,))])
+    BEFORE = Summary(
+        [made("p", (4,), (False,)), made("q", (4, 4), (True, False)), made("x", (1,), (True,))]
+    )
     AFTER = Summary(
-        [made("p", (4,), (True,), index=0), made("p", (4,), (False,), index=1), made("q", (4, 4), (True, False))]
+        [
+            made("p", (4,), (True,), index=0),
+            made("p", (4,), (False,), index=1),
+            made("q", (4, 4), (True, False)),
+        ]
     )
 
     def test_by_hand(self):
         pair = paired(self.BEFORE, self.AFTER)
-        assert (pair["prompts"], pair["before"], pair["after"], pair["difference"]) == (2, 0.25, 0.5, 0.25)
+        assert (pair["prompts"], pair["before"], pair["after"], pair["difference"]) == (
+            2,
+            0.25,
+            0.5,
+            0.25,
+        )
         assert (pair["better"], pair["equal"], pair["worse"]) == (1, 1, 0)
         assert pair["interval_by_prompt"] == (0.0, 0.5)
 
     def test_names_what_stands_in_one_run_only(self):
-        assert "1 prompts are in one run only" in "\n".join(comparison_lines(self.BEFORE, self.AFTER))
+        assert "1 prompts are in one run only" in "\n".join(
+            comparison_lines(self.BEFORE, self.AFTER)
+        )
 
     def test_without_common_prompts_there_is_none(self):
         assert paired(Summary(), self.AFTER) is None

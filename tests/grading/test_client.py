@@ -22,7 +22,9 @@ def model(tmp_path_factory) -> str:
     return chat_model(tmp_path_factory.mktemp("model"))
 
 
-def ask(engine: FakeEngine, model: str, times: int = 1, stopped=lambda: False, key: str = "", **settings):
+def ask(
+    engine: FakeEngine, model: str, times: int = 1, stopped=lambda: False, key: str = "", **settings
+):
     """Starts the engine, asks it `times` at once, and gives the reply (or the list of what became of each)."""
     chosen = GraderSettings(**{"model": "m", "retries": 3} | settings)
 
@@ -42,7 +44,13 @@ class TestRequest:
         (body,) = engine.bodies
         turn = "<|im_start|>user\nIs it?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
         assert body["text"] == turn
-        sampling = {"temperature": 0.5, "top_p": 0.8, "top_k": 11, "max_new_tokens": 99, "sampling_seed": 7}
+        sampling = {
+            "temperature": 0.5,
+            "top_p": 0.8,
+            "top_k": 11,
+            "max_new_tokens": 99,
+            "sampling_seed": 7,
+        }
         assert body["sampling_params"] == sampling | {"json_schema": json.dumps(SCHEMA)}
 
     def test_with_thinking_the_turn_is_open_and_no_schema_forbids_thoughts(self, model):
@@ -55,7 +63,10 @@ class TestRequest:
         engine = FakeEngine(Say(true=0.6, false=0.2))
         assert ask(engine, model, mode="direct").probability == pytest.approx(0.75)
         (body,) = engine.bodies
-        assert body["text"].endswith('{"criteria_met":') and body["sampling_params"]["max_new_tokens"] == 1
+        assert (
+            body["text"].endswith('{"criteria_met":')
+            and body["sampling_params"]["max_new_tokens"] == 1
+        )
         assert body["return_logprob"] and len(set(body["token_ids_logprob"])) == 2
 
     def test_openai_gets_messages_schema_and_further_fields(self, model):
@@ -71,7 +82,11 @@ class TestRequest:
         assert ask(engine, model, api="openai", mode="direct").probability == pytest.approx(0.25)
         (body,) = engine.bodies
         assert body["messages"][-1] == {"role": "assistant", "content": '{"criteria_met":'}
-        assert body["continue_final_message"] and not body["add_generation_prompt"] and body["logprobs"]
+        assert (
+            body["continue_final_message"]
+            and not body["add_generation_prompt"]
+            and body["logprobs"]
+        )
 
     @pytest.mark.parametrize("key", ["a1-b2", "naïve id\r\nX-Evil: 1"])
     def test_one_routing_key_is_one_header(self, model, key):
@@ -86,7 +101,12 @@ class TestReply:
     @pytest.mark.parametrize("api", APIS)
     def test_text_tokens_and_weight_version_are_read(self, model, api):
         reply = ask(FakeEngine(Say("hello")), model, api=api)
-        assert (reply.text, reply.complete, reply.prompt_tokens, reply.completion_tokens) == ("hello", True, 100, 7)
+        assert (reply.text, reply.complete, reply.prompt_tokens, reply.completion_tokens) == (
+            "hello",
+            True,
+            100,
+            7,
+        )
         assert reply.weight_version == "3" and reply.probability is None
 
     @pytest.mark.parametrize("api", APIS)
@@ -95,8 +115,13 @@ class TestReply:
 
     @pytest.mark.parametrize("true, false", [(0.0, 0.0), (0.05, 0.04), (0.01, 0.0)])
     @pytest.mark.parametrize("api", APIS)
-    def test_a_grader_that_was_saying_something_else_gives_no_probability(self, model, api, true, false):
-        assert ask(FakeEngine(Say(true=true, false=false)), model, api=api, mode="direct").probability is None
+    def test_a_grader_that_was_saying_something_else_gives_no_probability(
+        self, model, api, true, false
+    ):
+        assert (
+            ask(FakeEngine(Say(true=true, false=false)), model, api=api, mode="direct").probability
+            is None
+        )
 
     def test_a_thought_that_the_template_opened_belongs_to_the_reply(self, tmp_path):
         model = chat_model(tmp_path, TEMPLATE + "{% if enable_thinking %}<think>\n{% endif %}")
@@ -125,7 +150,9 @@ PASSING = {
     "missing fields": Fail(200, '{"text": "x", "choices": []}'),
     "abort": Say(reason="abort"),
     "no end": Say(reason=None),
-    "text missing": Fail(200, '{"text": null, "meta_info": {"finish_reason": {"type": "stop"}}, "choices": [{}]}'),
+    "text missing": Fail(
+        200, '{"text": null, "meta_info": {"finish_reason": {"type": "stop"}}, "choices": [{}]}'
+    ),
 }
 
 
@@ -155,7 +182,9 @@ class TestFailuresThatMayPass:
 
     def test_pauses_grow_and_follow_the_server_within_bounds(self, model, monkeypatch):
         pauses = skip_pauses(monkeypatch)
-        asked = [Fail(429, headers={"Retry-After": value}) for value in ("7", "9" * 400, "²", "soon")]
+        asked = [
+            Fail(429, headers={"Retry-After": value}) for value in ("7", "9" * 400, "²", "soon")
+        ]
         ask(FakeEngine(Fail(500), Fail(500), *asked, Say()), model, retries=6)
         assert pauses[0] < pauses[1] < 2 and pauses[2:4] == [7, 120]
         assert len(pauses) == 6 and max(pauses) <= 120
@@ -164,8 +193,14 @@ class TestFailuresThatMayPass:
         pauses = skip_pauses(monkeypatch)
         dates = (formatdate(time.time() + 30, usegmt=True), formatdate(time.time() - 30, usegmt=True),
                  "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2026")  # fmt: skip
-        ask(FakeEngine(*[Fail(503, headers={"Retry-After": date}) for date in dates], Say()), model, retries=4)
-        assert 25 < pauses[0] <= 30 and max(pauses[1:]) < 6  # gone by, or no date: the ordinary pause
+        ask(
+            FakeEngine(*[Fail(503, headers={"Retry-After": date}) for date in dates], Say()),
+            model,
+            retries=4,
+        )
+        assert (
+            25 < pauses[0] <= 30 and max(pauses[1:]) < 6
+        )  # gone by, or no date: the ordinary pause
 
     def test_a_reply_that_never_comes_times_out(self, model, monkeypatch):
         skip_pauses(monkeypatch)
@@ -233,7 +268,9 @@ class TestKey:
             GraderClient(GraderSettings(api_key_env="sk-secret"), "http://127.0.0.1:9", model)
         assert "secret" not in str(error.value)
 
-    @pytest.mark.parametrize("url", ["http://user:secret@127.0.0.1:9", "127.0.0.1:9", "file:///etc/passwd"])
+    @pytest.mark.parametrize(
+        "url", ["http://user:secret@127.0.0.1:9", "127.0.0.1:9", "file:///etc/passwd"]
+    )
     def test_an_address_that_cannot_work_is_refused_and_not_shown(self, model, url):
         with pytest.raises(UserError, match="grader_url must begin with http") as error:
             GraderClient(GraderSettings(), url, model)
@@ -246,7 +283,9 @@ class TestLimits:
         ask(engine, model, times=12, concurrency=3)
         assert engine.peak == 3 and len(engine.bodies) == 12
 
-    def test_a_stopped_rollout_sends_nothing_more_not_even_what_was_waiting_its_turn(self, model, monkeypatch):
+    def test_a_stopped_rollout_sends_nothing_more_not_even_what_was_waiting_its_turn(
+        self, model, monkeypatch
+    ):
         skip_pauses(monkeypatch)
         engine = FakeEngine(Say(reason="abort"))
         stopped = lambda: len(engine.bodies) >= 2  # noqa: E731
@@ -291,7 +330,9 @@ class TestModelFolder:
         for content in (None, "{}", "not JSON"):
             if content:
                 (tmp_path / "tokenizer.json").write_text(content)
-            with pytest.raises(UserError, match="no usable tokenizer.*local folder of a chat model"):
+            with pytest.raises(
+                UserError, match="no usable tokenizer.*local folder of a chat model"
+            ):
                 GraderClient(GraderSettings(), "http://127.0.0.1:9", str(tmp_path))
 
     @pytest.mark.parametrize(

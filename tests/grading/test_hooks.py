@@ -54,7 +54,9 @@ class Sample:
 
 def sample(index: int = 0, group: int | None = 0, **changes) -> Sample:
     metadata = {"prompt_id": f"p{group}", "messages": MESSAGES, "rubrics": RUBRICS, "theme": "t"}
-    return Sample(index=index, group_index=group, metadata=metadata, session_id=f"session-{index}", **changes)
+    return Sample(
+        index=index, group_index=group, metadata=metadata, session_id=f"session-{index}", **changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +68,15 @@ def model(tmp_path_factory) -> str:
 def args(model, tmp_path) -> Namespace:
     """What slime's parser and --custom-config-path leave behind."""
     ours = {"grader_retries": 1, "grader_records": str(tmp_path / "verdicts")}
-    theirs = {"sglang_router_ip": "127.0.0.1", "sglang_router_port": 1, "hf_checkpoint": model, "reward_key": None}
-    return Namespace(**theirs, **ours, partial_rollout=False, save=None, grpo_std_normalization=True)
+    theirs = {
+        "sglang_router_ip": "127.0.0.1",
+        "sglang_router_port": 1,
+        "hf_checkpoint": model,
+        "reward_key": None,
+    }
+    return Namespace(
+        **theirs, **ours, partial_rollout=False, save=None, grpo_std_normalization=True
+    )
 
 
 def reward(engine: FakeEngine, args, samples):
@@ -99,9 +108,17 @@ class TestReward:
         assert json.loads(json.dumps(record)) == record
 
     def test_of_a_list_is_a_list_in_its_order(self, args):
-        samples = [sample(0), sample(1, response="Go away.<|im_end|>"), sample(2, response="<think>hm")]
+        samples = [
+            sample(0),
+            sample(1, response="Go away.<|im_end|>"),
+            sample(2, response="<think>hm"),
+        ]
         assert reward(FakeEngine(by_answer), args, samples) == [6 / 8, 0.0, 0.0]
-        assert [s.metadata["grading"]["status"] for s in samples] == ["graded", "graded", "no_answer"]
+        assert [s.metadata["grading"]["status"] for s in samples] == [
+            "graded",
+            "graded",
+            "no_answer",
+        ]
 
     def test_under_a_reward_key_is_a_dict(self, args):
         args.reward_key = "score"
@@ -144,7 +161,11 @@ class TestReward:
 
         async def main():
             async with other:
-                args.grader_url, args.grader_api, args.grader_model = other.url + "/v1/", "openai", "judge"
+                args.grader_url, args.grader_api, args.grader_model = (
+                    other.url + "/v1/",
+                    "openai",
+                    "judge",
+                )
                 value = await hooks.reward(args, sample())
                 await hooks._clients[asyncio.get_running_loop()].close()
                 return value
@@ -186,11 +207,17 @@ def test_an_aborted_rollout_marks_the_sample_and_keeps_no_verdict(args, monkeypa
     monkeypatch.setitem(sys.modules, module.__name__, module)
     engine, one = FakeEngine(Say(reason="abort")), sample()
     assert math.isnan(reward(engine, args, one))
-    assert one.status is Sample.Status.ABORTED and "grading" not in one.metadata and engine.bodies == []
+    assert (
+        one.status is Sample.Status.ABORTED
+        and "grading" not in one.metadata
+        and engine.bodies == []
+    )
 
 
 def rewarded(*rewards, groups=None) -> list[Sample]:
-    return [sample(n, group=groups[n] if groups else 0, reward=value) for n, value in enumerate(rewards)]
+    return [
+        sample(n, group=groups[n] if groups else 0, reward=value) for n, value in enumerate(rewards)
+    ]
 
 
 class TestPostProcess:
@@ -199,7 +226,9 @@ class TestPostProcess:
         raw, advantages = hooks.post_process(args, samples)
         assert advantages == pytest.approx([-0.70710578, 0.70710578, 0, 0, 0, 0], abs=1e-6)
         assert [s.remove_sample for s in samples] == [False, False, True, False, False, True]
-        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), "the logged mean is that of the graded"
+        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), (
+            "the logged mean is that of the graded"
+        )
 
     def test_reads_the_reward_key_and_the_std_switch(self, args):
         args.reward_key, args.grpo_std_normalization = "score", False
@@ -214,7 +243,9 @@ class TestPostProcess:
 
     def test_with_nothing_graded_there_is_one_clear_error(self, args):
         samples = rewarded(NAN, None)
-        with pytest.raises(UserError, match="no answer of this rollout could be graded: rows carry no rubrics"):
+        with pytest.raises(
+            UserError, match="no answer of this rollout could be graded: rows carry no rubrics"
+        ):
             hooks.post_process(args, samples)
         samples[1].metadata["grading"] = {"error": "http://h: HTTP 404"}
         with pytest.raises(UserError, match="could be graded: http://h: HTTP 404"):
@@ -222,11 +253,14 @@ class TestPostProcess:
 
 
 @pytest.mark.parametrize(
-    "rewards, kept", [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)]
+    "rewards, kept",
+    [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)],
 )
 def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
     assert hooks.keep_informative(args, rewarded(*rewards)) is kept
-    assert hooks.keep_informative(args, [[sample, sample] for sample in rewarded(*rewards)]) is kept  # fanned out
+    assert (
+        hooks.keep_informative(args, [[sample, sample] for sample in rewarded(*rewards)]) is kept
+    )  # fanned out
 
 
 def test_the_names_of_the_arguments_are_slimes():
@@ -244,7 +278,12 @@ def test_the_names_of_the_arguments_are_slimes():
 class TestLogs:
     @pytest.fixture
     def samples(self, args) -> list[Sample]:
-        samples = [sample(0), sample(1, response="Go away."), sample(2, group=1), sample(3, group=1)]
+        samples = [
+            sample(0),
+            sample(1, response="Go away."),
+            sample(2, group=1),
+            sample(3, group=1),
+        ]
         for one, value in zip(samples, reward(FakeEngine(by_answer), args, samples), strict=True):
             one.reward = value
         return samples
@@ -252,15 +291,23 @@ class TestLogs:
     def test_a_rollout_shows_the_rewards_parts_and_the_cost(self, args, samples):
         metrics = {"rollout/other": 1}
         assert hooks.log_rollout(0, args, samples, metrics, 1.0) is False
-        assert metrics["grading/zero_variance_groups"] == 0.5 and metrics["grading/theme/t"] == pytest.approx(4.5 / 8)
+        assert metrics["grading/zero_variance_groups"] == 0.5 and metrics[
+            "grading/theme/t"
+        ] == pytest.approx(4.5 / 8)
         wanted = "axis/accuracy negative_hit unreadable ungraded no_answer truncated tokens_prefilled tokens_cached "
         wanted += "tokens_decoded cached_share_after_first seconds_per_answer"
         assert {f"grading/{name}" for name in wanted.split()} <= metrics.keys()
-        assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values())
+        assert all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values()
+        )
 
     @pytest.mark.parametrize("extra_metrics", [None, {}])
-    def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(self, args, samples, extra_metrics):
-        data = {"hard": {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}}
+    def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(
+        self, args, samples, extra_metrics
+    ):
+        data = {
+            "hard": {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}
+        }
         assert hooks.log_eval(0, args, data, extra_metrics) is False
         assert data["hard"]["rewards"] == [0.75, 0.0]
         if extra_metrics is None:  # slime logs the mean of each set

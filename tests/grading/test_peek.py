@@ -13,7 +13,10 @@ from rubric_rl.grading.peek import main
 from rubric_rl.jsonl import write_jsonl
 
 RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))
-ROWS = [Row(f"p{number}", ({"role": "user", "content": f"question {number}"},), RUBRIC) for number in range(2)]
+ROWS = [
+    Row(f"p{number}", ({"role": "user", "content": f"question {number}"},), RUBRIC)
+    for number in range(2)
+]
 
 
 @pytest.fixture
@@ -34,9 +37,21 @@ def peek(tmp_path):
                 "--url",
                 engine.url,
             ]
-            command += ["--config", str(tmp_path / "grader.yaml"), "--tokenizer", model, "--answer", "Hello.", *options]
+            command += [
+                "--config",
+                str(tmp_path / "grader.yaml"),
+                "--tokenizer",
+                model,
+                "--answer",
+                "Hello.",
+                *options,
+            ]
             child = await asyncio.create_subprocess_exec(
-                *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                *command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
             out, err = await child.communicate()
             return child.returncode, out.decode(), err.decode()
@@ -45,10 +60,15 @@ def peek(tmp_path):
 
 
 def test_shows_prompt_reply_verdicts_and_how_the_score_comes_about(peek):
-    status, out, err = peek(FakeEngine(lambda prompt: verdict("Greets" in prompt)), "--prompt-id", "p1")
+    status, out, err = peek(
+        FakeEngine(lambda prompt: verdict("Greets" in prompt)), "--prompt-id", "p1"
+    )
     assert (status, err) == (0, "")
     assert "question 1" in out and '"criteria_met": true' in out and "100 in the prompt" in out
-    assert "       met     +6 of +6  Greets. Warmly." in out and "   not met     +0 of -4  Insults." in out
+    assert (
+        "       met     +6 of +6  Greets. Warmly." in out
+        and "   not met     +0 of -4  Insults." in out
+    )
     assert out.endswith("score 1.0000 = 6 of 6 points\n")
 
 
@@ -81,8 +101,18 @@ def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, complaint):
     write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
-    command = ["peek", "--rows", str(tmp_path / "rows.jsonl"), "--answer", "Hello.", "--url", "http://127.0.0.1:9"]
-    monkeypatch.setattr(sys, "argv", [*command, "--config", str(ROOT / "configs" / "grader.yaml"), *options])
+    command = [
+        "peek",
+        "--rows",
+        str(tmp_path / "rows.jsonl"),
+        "--answer",
+        "Hello.",
+        "--url",
+        "http://127.0.0.1:9",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", [*command, "--config", str(ROOT / "configs" / "grader.yaml"), *options]
+    )
     status, (out, err) = main(), capsys.readouterr()
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and complaint in err and err.count("\n") == 1

@@ -26,7 +26,9 @@ RUBRIC = (
 ROW = Row("p1", ({"role": "user", "content": "hi"},), RUBRIC, theme="t")
 
 
-def record(index=0, status="graded", verdicts=(True, False, None), split="train", version="1", **changes) -> dict:
+def record(
+    index=0, status="graded", verdicts=(True, False, None), split="train", version="1", **changes
+) -> dict:
     """A record as the hooks write it."""
     if status == "graded":
         value, verdicts = score(RUBRIC, verdicts), list(verdicts)
@@ -50,7 +52,10 @@ def test_each_answer_is_one_line_of_its_weight_versions_file(tmp_path):
     written = [record(0), record(1, "ungraded"), record(0, version="2")]
     for item in written:
         append_record(tmp_path / "verdicts", item)
-    assert [path.name for path in sorted((tmp_path / "verdicts").iterdir())] == ["weights_1.jsonl", "weights_2.jsonl"]
+    assert [path.name for path in sorted((tmp_path / "verdicts").iterdir())] == [
+        "weights_1.jsonl",
+        "weights_2.jsonl",
+    ]
     assert (tmp_path / "verdicts" / "weights_1.jsonl").read_bytes().count(b"\n") == 2
     assert stored(tmp_path / "verdicts") == written
 
@@ -104,13 +109,17 @@ def test_what_is_no_record_is_named_by_file_and_line(tmp_path, line):
     with pytest.raises(DataError, match="weights_1.jsonl:2"):
         stored(tmp_path)
     done = rescored(tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
 
 
 def test_a_meta_evaluation_is_named_as_one(tmp_path):
     (tmp_path / "meta").mkdir()
     (tmp_path / "calls.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match="is a meta-evaluation, which has no verdict records; name an evaluation's"):
+    with pytest.raises(
+        DataError, match="is a meta-evaluation, which has no verdict records; name an evaluation's"
+    ):
         Run(tmp_path)
 
 
@@ -139,7 +148,11 @@ def test_rescoring_equals_what_was_stored_and_shows_what_does_not(tmp_path):
     done = rescored(tmp_path / "v", "--out", tmp_path / "out.jsonl")
     assert done.returncode == 0 and "4 answers, 0 of them with another score" in done.stdout
     rows = [row for _, row in read_jsonl(tmp_path / "out.jsonl")]
-    assert [row["rescored"] for row in rows] == [row["score"] for row in rows] == [6 / 8, None, 0.0, 6 / 8]
+    assert (
+        [row["rescored"] for row in rows]
+        == [row["score"] for row in rows]
+        == [6 / 8, None, 0.0, 6 / 8]
+    )
     append_record(tmp_path / "v", record(0, score=0.9))
     assert "4 answers, 1 of them with another score" in rescored(tmp_path / "v").stdout
 
@@ -152,7 +165,12 @@ def test_rescoring_follows_points_that_were_mended():
 
 
 class TestMetrics:
-    RECORDS = [record(0), record(1, verdicts=(False, True, True)), record(2, "ungraded"), record(3, "no_answer")]
+    RECORDS = [
+        record(0),
+        record(1, verdicts=(False, True, True)),
+        record(2, "ungraded"),
+        record(3, "no_answer"),
+    ]
 
     def test_parts_of_the_reward(self):
         metrics = grading_metrics(self.RECORDS)
@@ -160,14 +178,24 @@ class TestMetrics:
         assert metrics["axis/accuracy"] == pytest.approx((6 / 6 - 4 / 6) / 2)
         assert metrics["axis/tone"] == pytest.approx((0 + 1) / 2)
         assert metrics["negative_hit"] == 1 / 2 and metrics["unreadable"] == 1 / 6
-        assert (metrics["ungraded"], metrics["no_answer"], metrics["truncated"]) == (1 / 4, 1 / 4, 0)
+        assert (metrics["ungraded"], metrics["no_answer"], metrics["truncated"]) == (
+            1 / 4,
+            1 / 4,
+            0,
+        )
 
     def test_cost(self):
         metrics = grading_metrics(self.RECORDS)
-        assert (metrics["tokens_prefilled"], metrics["tokens_cached"], metrics["tokens_decoded"]) == (480, 720, 84)
+        assert (
+            metrics["tokens_prefilled"],
+            metrics["tokens_cached"],
+            metrics["tokens_decoded"],
+        ) == (480, 720, 84)
         assert metrics["cached_share_after_first"] == 0.9 and metrics["seconds_per_answer"] == 0.5
 
     def test_nothing_graded_is_no_crash(self):
         assert grading_metrics([]) == {}
         assert grading_metrics([record(0, "ungraded")])["ungraded"] == 1
-        assert all(math.isfinite(value) for value in grading_metrics([record(0, "no_answer")]).values())
+        assert all(
+            math.isfinite(value) for value in grading_metrics([record(0, "no_answer")]).values()
+        )

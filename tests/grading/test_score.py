@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.grading.score import batch_advantages, flat_share, group_advantages, is_flat, is_met, score, score_by
+from rubric_rl.grading.score import (
+    batch_advantages,
+    flat_share,
+    group_advantages,
+    is_flat,
+    is_met,
+    score,
+    score_by,
+)
 
 NAN = math.nan
 POINTS = st.integers(-10, 10).filter(bool)
@@ -82,8 +90,14 @@ def test_parts_of_a_rubric_are_scored_on_their_own_items():
 @pytest.mark.parametrize(
     "rewards, expected",
     [
-        ((0.0, 1.0), (-0.70710578, 0.70710578)),  # the unbiased std of 0, 1 is 0.70710678; 1e-6 on top
-        ((1.0, 2.0, 3.0, 6.0), (-0.92582, -0.46291, 0.0, 1.38873)),  # mean 3, std sqrt(14/3) = 2.160247
+        (
+            (0.0, 1.0),
+            (-0.70710578, 0.70710578),
+        ),  # the unbiased std of 0, 1 is 0.70710678; 1e-6 on top
+        (
+            (1.0, 2.0, 3.0, 6.0),
+            (-0.92582, -0.46291, 0.0, 1.38873),
+        ),  # mean 3, std sqrt(14/3) = 2.160247
         ((0.4, 0.4, 0.4), (0.0, 0.0, 0.0)),
         ((1.0, NAN, 3.0), (-0.7071063, 0.0, 0.7071063)),
         ((NAN, 0.7), (0.0, 0.0)),
@@ -114,7 +128,9 @@ def test_advantages_sum_to_zero_and_keep_the_order(rewards, normalise):
 
 @given(REWARDS, st.integers(-5, 5))
 def test_a_shift_of_all_rewards_changes_nothing(rewards, shift):
-    assert group_advantages([r + shift for r in rewards]) == pytest.approx(group_advantages(rewards), abs=1e-5)
+    assert group_advantages([r + shift for r in rewards]) == pytest.approx(
+        group_advantages(rewards), abs=1e-5
+    )
 
 
 @given(REWARDS, st.data())

@@ -24,7 +24,9 @@ def test_settings_come_from_args_without_its_other_entries_and_overrides_win():
         settings.votes = 1
 
 
-@pytest.mark.parametrize("key, close", [("grader_vote", "grader_votes"), ("grader_temprature", "grader_temperature")])
+@pytest.mark.parametrize(
+    "key, close", [("grader_vote", "grader_votes"), ("grader_temprature", "grader_temperature")]
+)
 def test_an_unknown_key_is_refused_with_the_closest_known_one(key, close):
     with pytest.raises(UserError, match=f"unknown grader setting {key}; did you mean {close}"):
         load_settings({key: 1})

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from rubric_rl.grading.verdict import Reading, read_checklist, read_verdict
 
-MET, NOT_MET = '{"explanation": "yes", "criteria_met": true}', '{"explanation": "no", "criteria_met": false}'
+MET, NOT_MET = (
+    '{"explanation": "yes", "criteria_met": true}',
+    '{"explanation": "no", "criteria_met": false}',
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,10 @@ MET, NOT_MET = '{"explanation": "yes", "criteria_met": true}', '{"explanation": 
         (f"The answer greets.\n\n{MET}\n\nThat is all.", True),
         (f"<think>\nFirst I say {MET}\n</think>\n\n{NOT_MET}", False),
         (f"<think>one</think> {MET} <think>two</think> {NOT_MET}", False),
-        (json.dumps({"criteria_met": False, "explanation": 'it says {"criteria_met": true}'}), False),
+        (
+            json.dumps({"criteria_met": False, "explanation": 'it says {"criteria_met": true}'}),
+            False,
+        ),
         (json.dumps({"criteria_met": False, "quote": {"criteria_met": True}}), False),
         (json.dumps({"explanation": "é \ud83d", "criteria_met": True}), True),
     ],
@@ -36,11 +42,14 @@ def test_of_several_objects_the_last_wins(first, last):
 
 
 @pytest.mark.parametrize(
-    "value", ['"false"', '"true"', "0", "1", "null", "[]", "[true]", '{"criteria_met": true}', "True"]
+    "value",
+    ['"false"', '"true"', "0", "1", "null", "[]", "[true]", '{"criteria_met": true}', "True"],
 )
 def test_only_a_json_boolean_is_a_verdict(value):
     assert read_verdict(f'{{"criteria_met": {value}}}').met is None
-    assert read_verdict(f'{MET} {{"criteria_met": {value}}}').met is None, "an earlier verdict does not step in"
+    assert read_verdict(f'{MET} {{"criteria_met": {value}}}').met is None, (
+        "an earlier verdict does not step in"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,9 @@ def test_a_number_of_many_digits_is_no_crash():
 
 
 HOSTILE = st.lists(
-    st.sampled_from(["{", "}", '"', ":", ",", "criteria_met", "true", "false", " ", "<think>", "\\", MET])
+    st.sampled_from(
+        ["{", "}", '"', ":", ",", "criteria_met", "true", "false", " ", "<think>", "\\", MET]
+    )
 )
 
 
@@ -88,7 +99,9 @@ HOSTILE = st.lists(
 def test_what_the_grader_quotes_in_its_explanation_changes_nothing(quote):
     if "<think>" in quote:
         return
-    assert read_verdict(json.dumps({"explanation": quote, "criteria_met": False})) == Reading(False, quote)
+    assert read_verdict(json.dumps({"explanation": quote, "criteria_met": False})) == Reading(
+        False, quote
+    )
 
 
 @given(HOSTILE.map("".join), st.sampled_from([MET, NOT_MET]))
@@ -99,13 +112,27 @@ def test_no_garbage_around_a_verdict_turns_it_round(garbage, verdict):
 
 class TestChecklist:
     def reply(self, *mets) -> str:
-        return json.dumps({"verdicts": [{"explanation": str(n), "criteria_met": met} for n, met in enumerate(mets)]})
+        return json.dumps(
+            {
+                "verdicts": [
+                    {"explanation": str(n), "criteria_met": met} for n, met in enumerate(mets)
+                ]
+            }
+        )
 
     def test_verdicts_come_in_order(self):
-        assert read_checklist(self.reply(True, False), 2) == [Reading(True, "0"), Reading(False, "1")]
+        assert read_checklist(self.reply(True, False), 2) == [
+            Reading(True, "0"),
+            Reading(False, "1"),
+        ]
 
     def test_one_unreadable_verdict_leaves_the_others(self):
-        assert [r.met for r in read_checklist(self.reply(True, "false", None, False), 4)] == [True, None, None, False]
+        assert [r.met for r in read_checklist(self.reply(True, "false", None, False), 4)] == [
+            True,
+            None,
+            None,
+            False,
+        ]
         assert read_checklist('{"verdicts": [true]}', 1) == [Reading(None)]
 
     @pytest.mark.parametrize("count", [0, 1, 3])
@@ -113,7 +140,8 @@ class TestChecklist:
         assert read_checklist(self.reply(True, True), count) == [Reading(None)] * count
 
     @pytest.mark.parametrize(
-        "reply", ['{"verdicts": {}}', '{"verdicts": null}', MET, f"[{MET}]", "", '{"verdicts": [' + MET]
+        "reply",
+        ['{"verdicts": {}}', '{"verdicts": null}', MET, f"[{MET}]", "", '{"verdicts": [' + MET],
     )
     def test_anything_else_is_unreadable(self, reply):
         assert read_checklist(reply, 1) == [Reading(None)]

@@ -34,7 +34,9 @@ def good(tmp_path, monkeypatch):
     for folder in ("hf", "slime", "mega/megatron"):
         (tmp_path / folder).mkdir(parents=True)
     config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
-    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40960}))
+    (tmp_path / "hf" / "config.json").write_text(
+        json.dumps(config | {"max_position_embeddings": 40960})
+    )
     (tmp_path / "hf" / "tokenizer.json").write_text("{}")
     (tmp_path / "hf" / "model.safetensors").write_bytes(WEIGHTS)
     (tmp_path / "slime" / "train.py").write_text("")
@@ -62,16 +64,26 @@ def good(tmp_path, monkeypatch):
     run = subprocess.run
 
     def smi_output(*a, **k):
-        return SimpleNamespace(stdout="\n".join(smi.lines)) if a[0][0] == "nvidia-smi" else run(*a, **k)
+        return (
+            SimpleNamespace(stdout="\n".join(smi.lines))
+            if a[0][0] == "nvidia-smi"
+            else run(*a, **k)
+        )
 
     monkeypatch.setattr(preflight.subprocess, "run", smi_output)
-    monkeypatch.setattr(preflight, "flags", lambda words, options: iter(()))  # tests/contracts runs slime's parser
-    monkeypatch.setattr(preflight, "hook", lambda words, options: iter(()))  # a process per hook; has its own test
+    monkeypatch.setattr(
+        preflight, "flags", lambda words, options: iter(())
+    )  # tests/contracts runs slime's parser
+    monkeypatch.setattr(
+        preflight, "hook", lambda words, options: iter(())
+    )  # a process per hook; has its own test
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
     monkeypatch.setattr(
         rows,
         "ChatTemplate",
-        lambda folder: SimpleNamespace(render=lambda messages, thinking: "x", count=lambda text: 100),
+        lambda folder: SimpleNamespace(
+            render=lambda messages, thinking: "x", count=lambda text: 100
+        ),
     )
     rows.read.cache_clear()
     return SimpleNamespace(flags=flags, options=options, smi=smi, path=tmp_path)
@@ -155,14 +167,21 @@ def test_the_ray_on_path_must_be_that_of_the_python(tmp_path, monkeypatch, prefi
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     lines = list(preflight.ray_command(None, Namespace(running_ray=False)))
-    assert len(lines) == findings and all("/another/place, which lacks what PYTHON has" in line for line in lines)
+    assert len(lines) == findings and all(
+        "/another/place, which lacks what PYTHON has" in line for line in lines
+    )
     assert list(preflight.ray_command(None, Namespace(running_ray=True))) == []
 
 
 def test_hooks_are_imported_as_the_job_will(monkeypatch):
     monkeypatch.chdir(ROOT)
     words = Words(
-        ["--custom-rm-path", "self_reward_rm.reward", "--dynamic-sampling-filter-path", "self_reward_rm.keep"]
+        [
+            "--custom-rm-path",
+            "self_reward_rm.reward",
+            "--dynamic-sampling-filter-path",
+            "self_reward_rm.keep",
+        ]
     )
     (line,) = preflight.hook(words, None)
     assert line.startswith("self_reward_rm.keep cannot be imported inside the job (AttributeError")
@@ -170,7 +189,9 @@ def test_hooks_are_imported_as_the_job_will(monkeypatch):
 
 def test_hard_prompts_in_the_training_file_are_refused(good):
     write_jsonl(good.path / "healthbench_easy.jsonl", map(row, [1, 2, 101]))
-    assert any("1 prompts of" in line and "training on the test set" in line for line in found(good))
+    assert any(
+        "1 prompts of" in line and "training on the test set" in line for line in found(good)
+    )
 
 
 def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
@@ -185,21 +206,36 @@ def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
 def test_hard_prompts_are_found_in_raw_rows_beside_them_too(good):
     write_jsonl(good.path / "raw_hard.jsonl", [{"prompt_id": "id5", "prompt": [], "rubrics": []}])
     (line,) = found(good)
-    assert "1 prompts of" in line and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+    assert (
+        "1 prompts of" in line
+        and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+    )
 
 
 def test_hard_prompts_are_found_under_another_prompt_id_too(good):
-    raw = {"prompt_id": "another", "prompt": [{"role": "user", "content": " ask  5\n"}], "rubrics": []}
-    write_jsonl(good.path / "raw_hard.jsonl", [raw, raw | {"prompt": "ask 6"}, raw | {"prompt": [{"role": "user"}]}])
+    raw = {
+        "prompt_id": "another",
+        "prompt": [{"role": "user", "content": " ask  5\n"}],
+        "rubrics": [],
+    }
+    write_jsonl(
+        good.path / "raw_hard.jsonl",
+        [raw, raw | {"prompt": "ask 6"}, raw | {"prompt": [{"role": "user"}]}],
+    )
     (line,) = found(good)
-    assert "1 prompts of" in line and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+    assert (
+        "1 prompts of" in line
+        and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
+    )
 
 
 def test_hard_prompts_are_found_in_the_files_of_the_eval_config(good, tmp_path):
     (tmp_path / "far").mkdir()
     write_jsonl(tmp_path / "far" / "held.jsonl", [row(1)])
     config = tmp_path / "eval.yaml"
-    config.write_text(f"eval:\n  datasets:\n    - name: held\n      path: {tmp_path}/far/held.jsonl\n")
+    config.write_text(
+        f"eval:\n  datasets:\n    - name: held\n      path: {tmp_path}/far/held.jsonl\n"
+    )
     (line,) = found(good, "--eval-config", str(config))
     assert "1 prompts of" in line and "far/held.jsonl" in line
 
@@ -208,7 +244,10 @@ def test_the_tiny_rows_pass_with_the_raw_ones_beside_them(tmp_path, monkeypatch)
     """As run_qwen3_tiny.sh makes them; raw and finished hard rows have the same kind of name."""
     run = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(tmp_path)]
     subprocess.run(run, cwd=ROOT, check=True, capture_output=True)
-    raw = [f"--{flag}={tmp_path}/tiny_{part}.jsonl" for flag, part in (("source", "all"), ("hard", "hard"))]
+    raw = [
+        f"--{flag}={tmp_path}/tiny_{part}.jsonl"
+        for flag, part in (("source", "all"), ("hard", "hard"))
+    ]
     assert data_preprocess.main([*raw, f"--out={tmp_path}", "--allow-subset"]) == 0
     monkeypatch.setenv("EVAL_DATA_PATH", str(tmp_path / "healthbench_hard.jsonl"))
     easy = str(tmp_path / "healthbench_easy.jsonl")
@@ -220,14 +259,24 @@ def test_the_tiny_rows_pass_with_the_raw_ones_beside_them(tmp_path, monkeypatch)
 def test_rows_without_rubrics_are_refused(good):
     write_jsonl(
         good.path / "healthbench_easy.jsonl",
-        [{"prompt": "x", "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]}}],
+        [
+            {
+                "prompt": "x",
+                "metadata": {"prompt_id": "a", "messages": [{"role": "user", "content": "x"}]},
+            }
+        ],
     )
     assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in found(good))
 
 
 def test_weights_that_a_download_left_unfinished(good):
     hf = good.path / "hf"
-    for broken in (WEIGHTS[:-1], b"version https://git-lfs.github.com/spec/v1", b"", (2).to_bytes(8, "little") + b"[]"):
+    for broken in (
+        WEIGHTS[:-1],
+        b"version https://git-lfs.github.com/spec/v1",
+        b"",
+        (2).to_bytes(8, "little") + b"[]",
+    ):
         (hf / "model.safetensors").write_bytes(broken)
         (line,) = found(good)
         assert "model.safetensors: is cut short, or a pointer of git-lfs" in line
@@ -254,7 +303,9 @@ def test_a_checkpoint_that_is_named_must_be_there(good, word, folder, message):
 def test_machine_and_checkouts(good, monkeypatch):
     good.smi.lines = ["81559, 1"] * 3 + ["40000, 1", "81559, 9000"]
     lines = found(good)
-    assert any("5 GPUs here, not 8" in line for line in lines) and any("GPU 3: 42 GB" in line for line in lines)
+    assert any("5 GPUs here, not 8" in line for line in lines) and any(
+        "GPU 3: 42 GB" in line for line in lines
+    )
     assert any("GPU 4: in use" in line for line in lines)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
     (good.path / "slime" / "setup.py").write_text('version="0.2.9"')
@@ -317,7 +368,10 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 @pytest.mark.parametrize(
     "module, said",
     [
-        ("import nowhere", "slime's parser does not run here: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "import nowhere",
+            "slime's parser does not run here: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ("def parse_args(): assert False, 'no'", "slime refuses the command: AssertionError: no"),
     ],
 )
@@ -334,7 +388,16 @@ def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
 def test_unknown_abbreviated_and_removed_flags_are_named():
     known = {"--lr": 1, "--global-batch-size": 1, "--global-batch-tokens": 1}
     lines = problems(
-        ["--lr", "-1", "--global-batch", "3", "--slime-router-port=1", "--lrr", "--use-slime-router"], known
+        [
+            "--lr",
+            "-1",
+            "--global-batch",
+            "3",
+            "--slime-router-port=1",
+            "--lrr",
+            "--use-slime-router",
+        ],
+        known,
     )
     assert [line.split()[0] for line in lines] == [
         "--global-batch",
@@ -342,12 +405,20 @@ def test_unknown_abbreviated_and_removed_flags_are_named():
         "--lrr",
         "--use-slime-router",
     ]
-    assert "--global-batch-size or --global-batch-tokens" in lines[0] and "did you mean --lr?" in lines[2]
+    assert (
+        "--global-batch-size or --global-batch-tokens" in lines[0]
+        and "did you mean --lr?" in lines[2]
+    )
 
 
 def test_a_word_that_belongs_to_no_flag_is_named():
     parser = argparse.ArgumentParser()
-    for name, how in {"lr": {}, "bf16": {"action": "store_true"}, "sets": {"nargs": "+"}, "two": {"nargs": 2}}.items():
+    for name, how in {
+        "lr": {},
+        "bf16": {"action": "store_true"},
+        "sets": {"nargs": "+"},
+        "two": {"nargs": 2},
+    }.items():
         parser.add_argument(f"--{name}", **how)
     known = {flag: most_words(action) for flag, action in parser._option_string_actions.items()}
     assert problems("--lr -1 --sets a b c --two 1 2 --bf16 --lr=3".split(), known) == []

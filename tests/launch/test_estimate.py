@@ -9,7 +9,14 @@ import pytest
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.launch.estimate import checkpoint_bytes, checkpoints, host_bytes, plan_of, shape_of, training_parts
+from rubric_rl.launch.estimate import (
+    checkpoint_bytes,
+    checkpoints,
+    host_bytes,
+    plan_of,
+    shape_of,
+    training_parts,
+)
 from rubric_rl.launch.model_args import model_args
 from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import read_network
@@ -33,7 +40,10 @@ def parts(flags: str = SPLIT) -> dict[str, float]:
 
 
 def test_parameters_are_the_published_counts():
-    assert plan().shape.parameters == 8_190_735_360 and plan(size="32B").shape.parameters == 32_762_123_264
+    assert (
+        plan().shape.parameters == 8_190_735_360
+        and plan(size="32B").shape.parameters == 32_762_123_264
+    )
     assert plan().shape.kv_bytes == 147_456
     assert checkpoint_bytes(plan().shape) == 14 * 8_190_735_360
 
@@ -57,7 +67,11 @@ def test_a_training_gpu_by_hand():
         ("--max-tokens-per-gpu 32768", "logits", 2),
         ("--actor-num-gpus-per-node 8 --rollout-num-gpus 8", "optimizer", 1 / 2),
         ("--pipeline-model-parallel-size 2", "weights", 1 / 2),
-        ("--pipeline-model-parallel-size 2", "layer inputs", 1),  # half the layers, of two micro-batches in flight
+        (
+            "--pipeline-model-parallel-size 2",
+            "layer inputs",
+            1,
+        ),  # half the layers, of two micro-batches in flight
         ("--recompute-granularity selective", "layer inputs", 17),
         ("--optimizer-cpu-offload", "optimizer", 0),
     ],
@@ -67,7 +81,10 @@ def test_what_a_flag_changes(more, part, factor):
 
 
 def test_without_sequence_parallel_every_rank_keeps_the_whole_input():
-    assert parts(SPLIT.replace("--sequence-parallel", ""))["layer inputs"] == 2 * parts()["layer inputs"]
+    assert (
+        parts(SPLIT.replace("--sequence-parallel", ""))["layer inputs"]
+        == 2 * parts()["layer inputs"]
+    )
 
 
 def test_what_sleeps_lies_in_host_memory():
@@ -93,14 +110,24 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
     network = read_network(ROOT / "rubric_rl/tiny/model")
     words = Words(model_args(network))
     shape = shape_of(words)
-    assert asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
-    assert shape.tied and shape.vocab == 1367 and words.number("rotary-base") == network.rope_theta == 1e6
+    assert (
+        asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
+    )
+    assert (
+        shape.tied
+        and shape.vocab == 1367
+        and words.number("rotary-base") == network.rope_theta == 1e6
+    )
 
 
 @pytest.mark.parametrize(
     "flags, done, steps",
     [
-        ("--num-epoch 3 --save-interval 4", 0, [4, 8, 10, 12, 16, 20, 24, 28, 30]),  # slime saves at each epoch's end
+        (
+            "--num-epoch 3 --save-interval 4",
+            0,
+            [4, 8, 10, 12, 16, 20, 24, 28, 30],
+        ),  # slime saves at each epoch's end
         ("--num-epoch 3 --save-interval 4", 12, [16, 20, 24, 28, 30]),
         ("--num-epoch 3 --num-rollout 30 --save-interval 4", 0, [4, 8, 12, 16, 20, 24, 28, 30]),
         ("--num-rollout 3 --save-interval 4", 0, [3]),
@@ -114,7 +141,11 @@ def test_checkpoints_are_counted_as_slime_writes_them(flags, done, steps):
 
 # ---- the command that docs/gpu_runs.md names, and its table
 
-COLUMNS = {"8B, split": ("8B", "split"), "8B, colocate": ("8B", "colocate"), "32B, colocate": ("32B", "colocate")}
+COLUMNS = {
+    "8B, split": ("8B", "split"),
+    "8B, colocate": ("8B", "colocate"),
+    "32B, colocate": ("32B", "colocate"),
+}
 FIGURES = {  # row of the table -> where the command says it
     "training GPU": r"sum +([\d.]+) GB",
     "cache of an engine": r"([\d,]+) tokens an engine",
@@ -132,14 +163,23 @@ def report(size: str, placement: str) -> str:
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_docs_show_what_the_command_prints(column):
     docs = (ROOT / "docs/gpu_runs.md").read_text(encoding="utf-8")
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in docs.split("\n") if line[:1] == "|"]
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in docs.split("\n")
+        if line[:1] == "|"
+    ]
     position = next(row.index(column) for row in table if column in row)
-    cells, printed = {row[0]: row[position] for row in table if len(row) == 4}, report(*COLUMNS[column])
+    cells, printed = (
+        {row[0]: row[position] for row in table if len(row) == 4},
+        report(*COLUMNS[column]),
+    )
     for row, pattern in FIGURES.items():
         (figure,) = re.findall(pattern, printed)
         assert cells[row].split(" GB")[0].split(" tokens")[0] == figure
 
 
 def test_nothing_on_standard_input_is_an_error():
-    done = subprocess.run([sys.executable, "-m", "rubric_rl.launch.estimate"], cwd=ROOT, input="", capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "rubric_rl.launch.estimate"], cwd=ROOT, input="", capture_output=True
+    )
     assert done.returncode == 2 and b"nothing on standard input" in done.stderr

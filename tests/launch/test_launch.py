@@ -12,12 +12,25 @@ SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_dry_run_prints_the_command_word_by_word_without_slime(name):
-    done = script(name, "--lr", "2e-6", "--note", "two words", DRY_RUN="1", HF_CKPT_PATH="/models/a b")
+    done = script(
+        name, "--lr", "2e-6", "--note", "two words", DRY_RUN="1", HF_CKPT_PATH="/models/a b"
+    )
     assert done.returncode == 0 and "note: without SLIME_DIR" in done.stderr
     words = [shlex.split(line)[0] if line else "" for line in done.stdout.splitlines()]
-    assert words[1] == "<SLIME_DIR>/train.py" and words[-4:] == ["--lr", "2e-6", "--note", "two words"]
-    assert words[words.index("--hf-checkpoint") + 1] == "/models/a b" == words[words.index("--ref-load") + 1]
-    assert words[words.index("--custom-config-path") + 1] == str(ROOT / "configs/grader.yaml")  # the job runs elsewhere
+    assert words[1] == "<SLIME_DIR>/train.py" and words[-4:] == [
+        "--lr",
+        "2e-6",
+        "--note",
+        "two words",
+    ]
+    assert (
+        words[words.index("--hf-checkpoint") + 1]
+        == "/models/a b"
+        == words[words.index("--ref-load") + 1]
+    )
+    assert words[words.index("--custom-config-path") + 1] == str(
+        ROOT / "configs/grader.yaml"
+    )  # the job runs elsewhere
 
 
 @pytest.mark.parametrize(
@@ -26,7 +39,11 @@ def test_dry_run_prints_the_command_word_by_word_without_slime(name):
 def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
     default = Words(shlex.split(script(name, DRY_RUN="1").stdout)[2:])
     assert ("colocate" in default, "calculate-per-token-loss" in default) == (not split, per_token)
-    other = Words(shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[2:])
+    other = Words(
+        shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[
+            2:
+        ]
+    )
     assert ("colocate" in other) == split
     experiment = (
         "rollout-batch-size",
@@ -50,21 +67,33 @@ def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains_and_on_kern
     words = Words(shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND="slime").stdout)[2:])
     assert words.text("sglang-dtype") == "bfloat16" and "fp16" not in words
     assert words.text("sglang-attention-backend") == "triton"
-    assert int(words.text("kv-channels")) == 32  # FlashInfer, SGLang's choice but on Hopper, has none below 64
+    assert (
+        int(words.text("kv-channels")) == 32
+    )  # FlashInfer, SGLang's choice but on Hopper, has none below 64
 
 
 def test_model_flags_come_from_slimes_own_file(tmp_path):
     models = tmp_path / "scripts" / "models"
     models.mkdir(parents=True)
     (models / "qwen3-8B.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
-    assert "--num-layers\n36\n" in script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path)).stdout
+    assert (
+        "--num-layers\n36\n"
+        in script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path)).stdout
+    )
 
 
 def test_wandb_is_an_environment_variable_and_no_key_is_printed():
     done = script(
-        "run_qwen3_8B.sh", DRY_RUN="1", WANDB_PROJECT="rubrics", WANDB_API_KEY="secret", SAVE_PATH="/runs/first"
+        "run_qwen3_8B.sh",
+        DRY_RUN="1",
+        WANDB_PROJECT="rubrics",
+        WANDB_API_KEY="secret",
+        SAVE_PATH="/runs/first",
     )
-    assert "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout and "secret" not in done.stdout + done.stderr
+    assert (
+        "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout
+        and "secret" not in done.stdout + done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,6 +115,12 @@ def test_nodes_must_be_named(tmp_path):
     models = tmp_path / "scripts" / "models"
     models.mkdir(parents=True)
     (models / "qwen3-32B.sh").write_text("MODEL_ARGS=()\n")
-    paths = dict.fromkeys(("HF_CKPT_PATH", "PROMPT_DATA_PATH", "SAVE_PATH", "SLIME_DIR", "MEGATRON_DIR"), str(tmp_path))
+    paths = dict.fromkeys(
+        ("HF_CKPT_PATH", "PROMPT_DATA_PATH", "SAVE_PATH", "SLIME_DIR", "MEGATRON_DIR"),
+        str(tmp_path),
+    )
     done = script("run_qwen3_32B.sh", **paths)
-    assert done.returncode == 2 and "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr
+    assert (
+        done.returncode == 2
+        and "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr
+    )

@@ -24,11 +24,24 @@ def world(tmp_path):
 
 def assert_joined(world: World) -> None:
     """Three workers were started with the head's address, their own and the key in their environment, and ended."""
-    head, *workers = sorted(world.calls("ray start"), key=lambda call: "--head" not in call["words"])
-    assert [call["words"][call["words"].index("--address") + 1] for call in workers] == [f"127.0.0.1:{world.port}"] * 3
-    assert sorted(call["words"][call["words"].index("--node-ip-address") + 1] for call in workers) == HOSTS
-    assert {call["key"] for call in (head, *workers)} == {KEY} and {call["cwd"] for call in workers} == {str(ROOT)}
-    assert len(world.calls("worker ended")) == 3 and len(world.calls("head ended")) == 1 and world.nothing_left()
+    head, *workers = sorted(
+        world.calls("ray start"), key=lambda call: "--head" not in call["words"]
+    )
+    assert [call["words"][call["words"].index("--address") + 1] for call in workers] == [
+        f"127.0.0.1:{world.port}"
+    ] * 3
+    assert (
+        sorted(call["words"][call["words"].index("--node-ip-address") + 1] for call in workers)
+        == HOSTS
+    )
+    assert {call["key"] for call in (head, *workers)} == {KEY} and {
+        call["cwd"] for call in workers
+    } == {str(ROOT)}
+    assert (
+        len(world.calls("worker ended")) == 3
+        and len(world.calls("head ended")) == 1
+        and world.nothing_left()
+    )
     (submit,) = world.calls("ray job submit")
     runtime_env = submit["words"][submit["words"].index("--runtime-env-json") + 1]
     assert all(host in runtime_env for host in HOSTS)  # no proxy between them
@@ -45,7 +58,9 @@ def test_nodes_join_over_ssh(world):
 
 
 def test_nodes_of_a_slurm_job_join_by_srun(world):
-    done = world.run("run_qwen3_32B.sh", SLURM_JOB_ID="7", SLURM_JOB_NODELIST=",".join(["localhost", *HOSTS]))
+    done = world.run(
+        "run_qwen3_32B.sh", SLURM_JOB_ID="7", SLURM_JOB_NODELIST=",".join(["localhost", *HOSTS])
+    )
     assert done.status == 0, done.err
     assert sorted(call["words"][:6] for call in world.calls("srun")) == [
         ["--nodes", "1", "--ntasks", "1", "--overlap", "--nodelist"]] * 3  # fmt: skip
@@ -56,7 +71,11 @@ def test_nodes_of_a_slurm_job_join_by_srun(world):
                                        ({"RAY_BREAKS": "head"}, "this Ray cannot start; see {}/ray.log")])  # fmt: skip
 def test_a_node_that_does_not_come_up_is_one_line(world, env, said):
     done = world.run("run_qwen3_32B.sh", NODES=" ".join(["localhost", *HOSTS]), **env)
-    assert done.status == 2 and done.err.startswith("error: a process of Ray has ended: ") and done.err.count("\n") == 1
+    assert (
+        done.status == 2
+        and done.err.startswith("error: a process of Ray has ended: ")
+        and done.err.count("\n") == 1
+    )
     assert said.format(world.save) in done.err
     assert not world.calls("ray job submit") and world.nothing_left()
 
@@ -73,7 +92,9 @@ def test_a_running_cluster_gets_the_job_and_is_left_alone(world):
 
 
 def test_a_single_node_is_the_loopback_and_a_number_stays_one():
-    assert addresses.addresses(["localhost"]) == ["127.0.0.1"] and addresses.addresses(["192.0.2.7"]) == ["192.0.2.7"]
+    assert addresses.addresses(["localhost"]) == ["127.0.0.1"] and addresses.addresses(
+        ["192.0.2.7"]
+    ) == ["192.0.2.7"]
 
 
 def test_this_nodes_outer_address_is_found_also_without_a_way_out(monkeypatch, capsys):
@@ -92,7 +113,9 @@ def test_this_nodes_outer_address_is_found_also_without_a_way_out(monkeypatch, c
 
 
 def test_the_head_has_the_address_by_which_the_others_are_reached(monkeypatch):
-    monkeypatch.setattr(addresses.socket, "gethostbyname", {"here": "127.0.1.1", "there": "127.9.9.9"}.get)
+    monkeypatch.setattr(
+        addresses.socket, "gethostbyname", {"here": "127.0.1.1", "there": "127.9.9.9"}.get
+    )
     assert addresses.addresses(["here", "there"]) == ["127.0.0.1", "127.9.9.9"]
 
 
@@ -106,5 +129,8 @@ def test_missing_gpus_are_counted_when_time_is_up(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "PAUSE", 0.01)
     monkeypatch.setattr(cluster, "gpus", lambda address: 24)
     alive = [[str(os.getpid()), "ray.log"], [str(os.getpid()), "ray.host2.log"]]
-    assert cluster.wait("h:1", 32, alive) == "Ray at h:1 has 24 of 32 GPUs after 0.1 s; see ray.log, ray.host2.log"
+    assert (
+        cluster.wait("h:1", 32, alive)
+        == "Ray at h:1 has 24 of 32 GPUs after 0.1 s; see ray.log, ray.host2.log"
+    )
     assert cluster.wait("h:1", 24, alive) == ""

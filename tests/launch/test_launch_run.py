@@ -18,7 +18,16 @@ from rubric_rl.launch import node_addresses as addresses
 
 pytestmark = pytest.mark.slow
 
-FLAGS = ["--note", "two  words", "--json", '{"a": "it\'s \\"$HOME\\" `x`"}', "--empty", "", "--glob", "*"]
+FLAGS = [
+    "--note",
+    "two  words",
+    "--json",
+    '{"a": "it\'s \\"$HOME\\" `x`"}',
+    "--empty",
+    "",
+    "--glob",
+    "*",
+]
 FLAGS += ["--last", "line\nbreak"]
 PARSER = """
 import argparse, sys
@@ -43,9 +52,13 @@ def whole(tmp_path_factory):
     world = World(tmp_path_factory.mktemp("launch run"))
     other = World(tmp_path_factory.mktemp("neighbour"))
     command = f"ray start --head --block --node-ip-address 127.0.0.1 --port {other.port} --num-gpus 8".split()
-    neighbour = subprocess.Popen(command, env=other.env, executable=Path(other.env["PYTHON"]).with_name("ray"))
+    neighbour = subprocess.Popen(
+        command, env=other.env, executable=Path(other.env["PYTHON"]).with_name("ray")
+    )
     other.until(lambda: list(other.state.glob("gpus.*")))
-    yield SimpleNamespace(world=world, done=world.run("run_qwen3_8B.sh", *FLAGS), neighbour=neighbour)
+    yield SimpleNamespace(
+        world=world, done=world.run("run_qwen3_8B.sh", *FLAGS), neighbour=neighbour
+    )
     neighbour.terminate()
     neighbour.wait()
 
@@ -63,29 +76,42 @@ class TestAWholeRun:
     def test_starts_one_head_here_and_ends_it(self, whole):
         (head,), world = whole.world.calls("ray start"), whole.world
         words = " ".join(head["words"])
-        assert f"--head --block --node-ip-address 127.0.0.1 --port {world.port} --num-gpus 8" in words
+        assert (
+            f"--head --block --node-ip-address 127.0.0.1 --port {world.port} --num-gpus 8" in words
+        )
         assert "--dashboard-host 127.0.0.1" in words
-        assert [call["pid"] for call in world.calls("head ended")] == [head["pid"]] and world.nothing_left()
+        assert [call["pid"] for call in world.calls("head ended")] == [
+            head["pid"]
+        ] and world.nothing_left()
 
     def test_touches_no_other_ray(self, whole):
         assert whole.neighbour.poll() is None
 
     def test_the_runtime_environment_is_json_without_a_secret(self, whole):
         (submit,) = whole.world.calls("ray job submit")
-        variables = json.loads(submit["words"][submit["words"].index("--runtime-env-json") + 1])["env_vars"]
+        variables = json.loads(submit["words"][submit["words"].index("--runtime-env-json") + 1])[
+            "env_vars"
+        ]
         env = whole.world.env
         assert variables["PYTHONPATH"] == ":".join(
             [str(ROOT), env["SLIME_DIR"], env["MEGATRON_DIR"], env["PYTHONPATH"]]
         )
         assert variables["EVAL_NAME"] == "hard_by_policy" and variables["NCCL_NVLS_ENABLE"] == "1"
-        around = variables["no_proxy"].split(",")  # slime asks its own router and engines with requests
-        assert {"localhost", "127.0.0.1", addresses.own()} <= set(around) and variables["NO_PROXY"] == ",".join(around)
+        around = variables["no_proxy"].split(
+            ","
+        )  # slime asks its own router and engines with requests
+        assert {"localhost", "127.0.0.1", addresses.own()} <= set(around) and variables[
+            "NO_PROXY"
+        ] == ",".join(around)
         assert KEY not in json.dumps(variables)
 
     def test_the_key_reaches_the_job_and_stands_nowhere(self, whole):
         assert whole.world.job()["env"]["WANDB_API_KEY"] == KEY
         words = [
-            call["words"] for call in map(json.loads, (whole.world.state / "calls.jsonl").read_text().splitlines())
+            call["words"]
+            for call in map(
+                json.loads, (whole.world.state / "calls.jsonl").read_text().splitlines()
+            )
         ]
         files = [path.read_text() for path in whole.world.save.rglob("*") if path.is_file()]
         assert KEY not in json.dumps([words, files, whole.done.out, whole.done.err])
@@ -124,7 +150,9 @@ def test_what_preflight_finds_ends_the_script_before_ray(world):
     assert not world.calls("ray start") and not (world.save / "command.sh").exists()
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_stops_the_job_and_ray(world, number, status):
     process = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
     world.until((world.state / "job.json").exists)
@@ -133,7 +161,10 @@ def test_a_signal_stops_the_job_and_ray(world, number, status):
     else:
         process.send_signal(number)
     assert world.end(process).status == status
-    assert len(world.calls("ray job stop")) == len(world.calls("head ended")) == 1 and world.nothing_left()
+    assert (
+        len(world.calls("ray job stop")) == len(world.calls("head ended")) == 1
+        and world.nothing_left()
+    )
 
 
 def test_an_impatient_second_signal_leaves_nothing_behind(world):
@@ -149,13 +180,19 @@ def test_a_signal_ends_the_wait_for_ray(world):
     process = world.start("run_qwen3_8B.sh", RAY_WITHOUT_GPUS="1")
     world.until(lambda: list(world.state.glob("gpus.*")))
     process.send_signal(signal.SIGTERM)
-    assert world.end(process).status == 143 and not world.calls("ray job submit") and world.nothing_left()
+    assert (
+        world.end(process).status == 143
+        and not world.calls("ray job submit")
+        and world.nothing_left()
+    )
 
 
 def test_a_job_stopped_by_somebody_else_is_no_success(world):
     process = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
     world.until((world.state / "job.json").exists)
-    subprocess.run([Path(world.env["PYTHON"]).with_name("ray"), "job", "stop", "j"], env=world.env, check=True)
+    subprocess.run(
+        [Path(world.env["PYTHON"]).with_name("ray"), "job", "stop", "j"], env=world.env, check=True
+    )
     done = world.end(process)
     assert done.status == 1 and done.err == "error: the job did not succeed: Job 'j' was stopped\n"
 
@@ -176,14 +213,23 @@ def test_a_second_run_in_the_same_place_is_refused_and_harms_nothing(world):
     command = (world.save / "command.sh").read_text()
     second = world.run("run_qwen3_8B.sh", "--other", PREFLIGHT="2")
     assert second.status == 2
-    assert second.err == f"error: {world.save} is in use by another run; end that one, or set another SAVE_PATH\n"
+    assert (
+        second.err
+        == f"error: {world.save} is in use by another run; end that one, or set another SAVE_PATH\n"
+    )
     assert first.poll() is None and (world.save / "command.sh").read_text() == command
     first.terminate()
     assert world.end(first).status == 143
 
 
 def test_the_tiny_run_goes_through_slime_on_one_gpu(world):
-    done = world.run("run_qwen3_tiny.sh", "--num-rollout", "2", BACKEND="slime", HF_CKPT_PATH="rubric_rl/tiny/model")
+    done = world.run(
+        "run_qwen3_tiny.sh",
+        "--num-rollout",
+        "2",
+        BACKEND="slime",
+        HF_CKPT_PATH="rubric_rl/tiny/model",
+    )
     words = world.job()["words"]
     assert done.status == 0 and words[-2:] == ["--num-rollout", "2"] and "--colocate" in words
     assert words[words.index("--hidden-size") + 1] == "128"  # from the checkpoint's own config.json
@@ -197,7 +243,9 @@ def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_pat
     package.mkdir(parents=True)
     (package / "arguments.py").write_text(PARSER)
     (tmp_path / "sl ime" / "setup.py").write_text('setup(version="0.3.1",)')
-    (tmp_path / "the lib" / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: True)\n")
+    (tmp_path / "the lib" / "torch.py").write_text(
+        "class cuda:\n    is_available = staticmethod(lambda: True)\n"
+    )
     (tmp_path / "mega tron" / "megatron").mkdir()
     write_jsonl(tmp_path / "the rows.jsonl", map(row, range(32)))
     write_jsonl(tmp_path / "held out.jsonl", map(row, range(100, 104)))
@@ -208,7 +256,10 @@ def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_pat
         "PYTHON": sys.executable,
     }
     slip = world.run("run_qwen3_tiny.sh", "--qqqqq", "1", **env)
-    assert slip.status == 2 and slip.err == "error: --qqqqq is unknown to this slime, which would ignore it\n"
+    assert (
+        slip.status == 2
+        and slip.err == "error: --qqqqq is unknown to this slime, which would ignore it\n"
+    )
     assert not world.calls("ray start")
     good = world.run("run_qwen3_tiny.sh", **env)
     assert good.status == 0, good.err
@@ -226,4 +277,8 @@ def test_without_ray_or_a_place_to_write_there_is_one_line(world, tmp_path):
     assert done.err == "error: SAVE_PATH /proc/run cannot be made; set it to a folder of your own\n"
     Path(world.env["PYTHON"]).with_name("ray").unlink()
     done = world.run("run_qwen3_8B.sh")
-    assert done.status == 2 and "there is no command ray on PATH" in done.err and done.err.count("\n") == 1
+    assert (
+        done.status == 2
+        and "there is no command ray on PATH" in done.err
+        and done.err.count("\n") == 1
+    )

@@ -22,7 +22,9 @@ from rubric_rl.report.markdown import block, plain
 from rubric_rl.report.run_view import Side
 from rubric_rl.report.svg import Bar, bars, histogram
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 HOSTILE = (
     '</script><script>document.title="owned"</script><img src=x onerror=document.title="owned"> '
     "`` ``` \u2028 {{body}} <!-- \ud83d &amp;"
@@ -41,7 +43,10 @@ def reports(tmp_path_factory) -> dict[str, Path]:
     before = write_run(folder / "before", RECORDS)
     after = write_run(
         folder / "after",
-        [made("p-low", (5, 3, -4), (True, True, True), index=i, answer=f"better {i}") for i in range(2)],
+        [
+            made("p-low", (5, 3, -4), (True, True, True), index=i, answer=f"better {i}")
+            for i in range(2)
+        ],
     )
     one = write_report([Run(before)], Rule(), folder / "one")
     two = write_report([Run(before), Run(after)], Rule(), folder / "two")
@@ -53,27 +58,38 @@ def data(page: Path) -> dict:
     text = page.read_text(encoding="utf-8")
     return {
         name: json.loads(value)
-        for name, value in re.findall(r'<script type="application/json" id="(\w+)">(.*?)</script>', text, re.S)
+        for name, value in re.findall(
+            r'<script type="application/json" id="(\w+)">(.*?)</script>', text, re.S
+        )
     }
 
 
 def test_the_page_needs_nothing_from_outside(reports):
     text = reports["one"].read_text(encoding="utf-8")
-    assert not re.search(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=", text) and "default-src 'none'" in text
+    assert (
+        not re.search(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=", text)
+        and "default-src 'none'" in text
+    )
     assert "http:" not in text and "https:" not in text
 
 
 def test_hostile_text_is_data_and_nothing_else(reports):
     text = reports["one"].read_text(encoding="utf-8")
-    assert text.count("<script") == text.count("</script>") == 1 + 2 + 4  # the program, names and index, four prompts
-    assert "onerror" not in re.sub(r'<script type="application/json".*?</script>|&lt;img.*?&gt;', "", text, flags=re.S)
+    assert (
+        text.count("<script") == text.count("</script>") == 1 + 2 + 4
+    )  # the program, names and index, four prompts
+    assert "onerror" not in re.sub(
+        r'<script type="application/json".*?</script>|&lt;img.*?&gt;', "", text, flags=re.S
+    )
     assert data(reports["one"])["e0"]["runs"][0][0]["answer"] == HOSTILE.replace("\ud83d", "?")
 
 
 @given(st.text())
 def test_no_text_ends_its_data_block(text):
     block_ = _json("x", {"text": text})
-    inside = block_.removeprefix('<script type="application/json" id="x">').removesuffix("</script>\n")
+    inside = block_.removeprefix('<script type="application/json" id="x">').removesuffix(
+        "</script>\n"
+    )
     assert not re.search("[<>&\u2028\u2029]", inside) and json.loads(inside)["text"] == text
 
 
@@ -93,13 +109,19 @@ def test_two_runs_stand_side_by_side(reports):
     assert [len(answers) for answers in low["runs"]] == [1, 2]
     assert [said["verdict"] for said in low["runs"][1][1]["verdicts"]] == [True, True, True]
     assert "paired difference on 1 prompts: 1 better" in reports["two"].read_text(encoding="utf-8")
-    assert "Paired difference on 1 prompts: **+1.0000**" in reports["two_md"].read_text(encoding="utf-8")
+    assert "Paired difference on 1 prompts: **+1.0000**" in reports["two_md"].read_text(
+        encoding="utf-8"
+    )
 
 
 def test_markdown_says_the_same(reports):
     text = reports["md"].read_text(encoding="utf-8", errors="surrogatepass")
     mean = (-4 / 8 + 1 + 1) / 3
-    assert f"| {mean:.4f} |" in text and "## Worst criteria" in text and "## Most often unreadable" in text
+    assert (
+        f"| {mean:.4f} |" in text
+        and "## Worst criteria" in text
+        and "## Most often unreadable" in text
+    )
     assert "## Prompt p\\-low" in text and "| unreadable |" in text
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", text, flags=re.S | re.M)
     assert not re.search(r"(?<!\\)<", outside)
@@ -125,11 +147,17 @@ class TestCommand:
         monkeypatch.setattr(sys, "argv", ["report", *map(str, args)])
         return report.main()
 
-    def test_writes_beside_the_run_and_shows_the_prompts_asked_for(self, tmp_path, monkeypatch, capsys):
+    def test_writes_beside_the_run_and_shows_the_prompts_asked_for(
+        self, tmp_path, monkeypatch, capsys
+    ):
         run = write_run(tmp_path / "run", RECORDS)
         assert self.call(monkeypatch, run, "--prompt-id", "p-high") == 0
         text = (run / "report.md").read_text(encoding="utf-8")
-        assert "## Prompt p\\-high" in text and "## Prompt p\\-low" not in text and (run / "report.html").exists()
+        assert (
+            "## Prompt p\\-high" in text
+            and "## Prompt p\\-low" not in text
+            and (run / "report.html").exists()
+        )
         assert self.call(monkeypatch, run, "--prompt-id", "nobody") == 2
         assert self.call(monkeypatch, tmp_path / "nothing") == 2
         assert capsys.readouterr().err.count("error: ") == 2
@@ -143,19 +171,30 @@ class TestCommand:
     def test_nothing_graded_is_still_a_page(self, tmp_path, monkeypatch):
         write_run(tmp_path / "run", RECORDS[2:3])
         assert self.call(monkeypatch, tmp_path / "run") == 0
-        assert "no answer was graded" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+        assert "no answer was graded" in (tmp_path / "run" / "report.html").read_text(
+            encoding="utf-8"
+        )
 
 
 class TestPlots:
     def test_bars_grow_with_their_values_and_labels_are_text(self):
-        svg = bars([("<a>", [Bar(0.5, (0.4, 0.6), "x"), None]), ("b", [Bar(-0.25, None, "<y>"), Bar(1.0, None, "z")])])
+        svg = bars(
+            [
+                ("<a>", [Bar(0.5, (0.4, 0.6), "x"), None]),
+                ("b", [Bar(-0.25, None, "<y>"), Bar(1.0, None, "z")]),
+            ]
+        )
         widths = [float(w) for w in re.findall(r'<rect class="run\d" [^>]* width="([\d.]+)"', svg)]
-        assert widths[0] == pytest.approx(2 * widths[1], abs=0.2) and widths[2] == pytest.approx(2 * widths[0], abs=0.2)
+        assert widths[0] == pytest.approx(2 * widths[1], abs=0.2) and widths[2] == pytest.approx(
+            2 * widths[0], abs=0.2
+        )
         assert "&lt;a&gt;" in svg and "<a>" not in svg and svg.count("whisker") == 1
 
     @given(st.lists(st.lists(st.floats(-5, 1), max_size=9), min_size=1, max_size=2))
     def test_a_histogram_counts_everything(self, runs):
-        shares = [float(x) for x in re.findall(r"([\d.]+)%<", histogram(runs, [-0.2, 0.0, 0.5, 1.0]))]
+        shares = [
+            float(x) for x in re.findall(r"([\d.]+)%<", histogram(runs, [-0.2, 0.0, 0.5, 1.0]))
+        ]
         assert sum(shares) == pytest.approx(100 * sum(bool(run) for run in runs), abs=0.5)
 
 
@@ -172,7 +211,11 @@ class TestInABrowser:
             "--dump-dom",
         ]
         done = subprocess.run(
-            [*command, page.as_uri() + fragment], capture_output=True, text=True, timeout=60, encoding="utf-8"
+            [*command, page.as_uri() + fragment],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr[-500:]
         return done.stdout

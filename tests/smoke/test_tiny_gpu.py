@@ -23,7 +23,10 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def save(tmp_path) -> Path:
     """Where the run goes. Skips where there is no NVIDIA GPU or no slime."""
-    if not shutil.which("nvidia-smi") or subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode:
+    if (
+        not shutil.which("nvidia-smi")
+        or subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode
+    ):
         pytest.skip("no NVIDIA GPU here (nvidia-smi lists none)")
     for name in ("SLIME_DIR", "MEGATRON_DIR"):
         if not os.environ.get(name):
@@ -45,12 +48,18 @@ def assert_whole(save: Path, rollouts: int) -> None:
     assert any((save / f"iter_{rollouts - 1:07d}").iterdir())
     log = (save / "train.log").read_text(errors="replace")
     for rollout in range(rollouts):
-        lines = [line for line in log.splitlines() if f"perf {rollout}: " in line]  # the engines' and the trainer's
+        lines = [
+            line for line in log.splitlines() if f"perf {rollout}: " in line
+        ]  # the engines' and the trainer's
         (figures,) = [line for line in lines if "'rollout/" in line]
         assert "'grading/" in figures and "'tiny/grader_accuracy'" in figures
         assert any("'perf/actor_train_time'" in line for line in lines)
     assert "eval/held_out" in log and list((save / "tensorboard").glob("events.*"))
-    trained = Counter(record["index"] for record in Run(save / "verdicts", every=True) if record["split"] == "train")
+    trained = Counter(
+        record["index"]
+        for record in Run(save / "verdicts", every=True)
+        if record["split"] == "train"
+    )
     assert trained == Counter(range(rollouts * PROMPTS * GROUP))
 
 

@@ -36,11 +36,21 @@ def start(directory: Path) -> subprocess.Popen:
     grader.write_text(
         "grader_mode: explain\ngrader_max_tokens: 48\ngrader_truncated: grade\n"
     )  # long replies: grading goes on after the last answer
-    environment = {**os.environ, "SAVE_PATH": str(directory), "EVAL_DATA_PATH": str(data), "GRADER_CONFIG": str(grader)}
+    environment = {
+        **os.environ,
+        "SAVE_PATH": str(directory),
+        "EVAL_DATA_PATH": str(data),
+        "GRADER_CONFIG": str(grader),
+    }
     with open(directory.with_name("console.txt"), "ab") as console:
         command = ["bash", "run_qwen3_tiny.sh", *FLAGS]
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=console, stderr=console, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
         )
 
 
@@ -61,7 +71,9 @@ def stop_at(stage: str, how: signal.Signals, directory: Path) -> None:
     process = start(directory)
     try:
         wait_for(stage, directory, process)
-        while not (family := psutil.Process(process.pid).children(recursive=True)):  # engines, Ray, router, their parts
+        while not (
+            family := psutil.Process(process.pid).children(recursive=True)
+        ):  # engines, Ray, router, their parts
             time.sleep(0.05)
     finally:
         process.send_signal(how)
@@ -79,14 +91,23 @@ def assert_whole(directory: Path) -> None:
     assert [row["train/step"] for row in rows] == list(range(ROLLOUTS))
     assert [row["step"] for row in read_rows(directory / "eval.jsonl")] == [0, ROLLOUTS]
     newest = directory / f"iter_{ROLLOUTS - 1:07d}"
-    assert json.loads((newest / "state.json").read_text())["data"]["sample_group_index"] == 4 * ROLLOUTS
+    assert (
+        json.loads((newest / "state.json").read_text())["data"]["sample_group_index"]
+        == 4 * ROLLOUTS
+    )
     assert (newest / "hf" / "model.safetensors").stat().st_size > 0
     assert not list(directory.glob(".iter*"))
     for version in range(ROLLOUTS):
         records = read_rows(directory / "verdicts" / f"weights_{version}.jsonl")
         trained = [record["index"] for record in records if record["split"] == "train"]
-        assert sorted(trained) == list(range(16 * version, 16 * (version + 1)))  # each answer graded once
-    assert {path.name for path in directory.glob("*.png")} >= {"reward.png", "response_length.png", "seconds.png"}
+        assert sorted(trained) == list(
+            range(16 * version, 16 * (version + 1))
+        )  # each answer graded once
+    assert {path.name for path in directory.glob("*.png")} >= {
+        "reward.png",
+        "response_length.png",
+        "seconds.png",
+    }
 
 
 def test_killed_at_every_stage_and_gone_on_with(tmp_path):
@@ -107,13 +128,18 @@ def test_bad_input_stops_before_anything_starts(tmp_path):
     def run(*flags: str, **variables: str):
         environment = {**os.environ, "SAVE_PATH": str(tmp_path / "run"), **variables}
         command = ["bash", "run_qwen3_tiny.sh", *flags]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
 
     llama = tmp_path / "llama"
     llama.mkdir()
     (llama / "config.json").write_text('{"model_type": "llama"}')
     broken = tmp_path / "broken.jsonl"
-    broken.write_text((ROOT / "runs/tiny/data/healthbench_easy.jsonl").read_text() + '{"metadata": {"prompt_id": "x"\n')
+    broken.write_text(
+        (ROOT / "runs/tiny/data/healthbench_easy.jsonl").read_text()
+        + '{"metadata": {"prompt_id": "x"\n'
+    )
     hard = str(ROOT / "runs/tiny/data/healthbench_hard.jsonl")
     cases = [
         (run("--no-such-flag", "1"), "--no-such-flag"),

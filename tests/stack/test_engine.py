@@ -18,7 +18,10 @@ pytestmark = pytest.mark.stack
 WORDS = "the patient has a fever and should rest , drink water and see a doctor "
 VERDICT = {
     "type": "object",
-    "properties": {"explanation": {"type": "string", "maxLength": 20}, "criteria_met": {"type": "boolean"}},
+    "properties": {
+        "explanation": {"type": "string", "maxLength": 20},
+        "criteria_met": {"type": "boolean"},
+    },
     "required": ["explanation", "criteria_met"],
     "additionalProperties": False,
 }
@@ -38,7 +41,8 @@ def generate(engine):
     def call(prompt, extras=None, **sampling):
         key = "text" if isinstance(prompt, str) else "input_ids"
         return cpu.request(
-            engine.router_url + "/generate", {key: prompt, "sampling_params": sampling, **(extras or {})}
+            engine.router_url + "/generate",
+            {key: prompt, "sampling_params": sampling, **(extras or {})},
         )
 
     return call
@@ -63,13 +67,19 @@ def wait_for(condition, seconds):
 
 def listeners():
     """(name, address, port) of all sockets our descendants listen on."""
-    found = [(p.name(), c) for p in psutil.Process().children(recursive=True) for c in p.net_connections("tcp")]
+    found = [
+        (p.name(), c)
+        for p in psutil.Process().children(recursive=True)
+        for c in p.net_connections("tcp")
+    ]
     return {(name, c.laddr.ip, c.laddr.port) for name, c in found if c.status == psutil.CONN_LISTEN}
 
 
 def test_sampled_logprobs_are_those_of_transformers(engine, tokenizer, generate):
     prompt = tokenizer.encode(WORDS)
-    reply = generate(prompt, {"return_logprob": True}, max_new_tokens=24, temperature=1.0, ignore_eos=True)
+    reply = generate(
+        prompt, {"return_logprob": True}, max_new_tokens=24, temperature=1.0, ignore_eos=True
+    )
     meta, ids = reply["meta_info"], reply["output_ids"]
     assert meta["prompt_tokens"] == len(prompt) and meta["completion_tokens"] == len(ids) == 24
     assert meta["finish_reason"] == {"type": "length", "length": 24}
@@ -85,23 +95,35 @@ def test_logprobs_of_asked_tokens_keep_their_order(engine, tokenizer, generate):
     row = transformers_logprobs(engine.model_dir, prompt)[-1]
     for asked in (pair, pair[::-1]):
         extras = {"return_logprob": True, "token_ids_logprob": asked}
-        (found,) = generate(prompt, extras, max_new_tokens=1, temperature=0)["meta_info"]["output_token_ids_logprobs"]
+        (found,) = generate(prompt, extras, max_new_tokens=1, temperature=0)["meta_info"][
+            "output_token_ids_logprobs"
+        ]
         assert [token for _, token, _ in found] == asked
-        assert [logprob for logprob, _, _ in found] == pytest.approx([row[t].item() for t in asked], abs=2e-4)
+        assert [logprob for logprob, _, _ in found] == pytest.approx(
+            [row[t].item() for t in asked], abs=2e-4
+        )
 
 
 def test_shared_prefix_is_cached_to_the_token(tokenizer, generate):
     shared = tokenizer.encode("never seen before : " + WORDS * 3)
     (a,), (b,) = (tokenizer.encode(letter) for letter in "ab")
-    cached = [generate(shared + [t] * 5, max_new_tokens=1)["meta_info"]["cached_tokens"] for t in (a, b, b)]
-    assert cached[1:] == [len(shared), len(shared) + 4]  # page size 1; the last prompt token is always computed
+    cached = [
+        generate(shared + [t] * 5, max_new_tokens=1)["meta_info"]["cached_tokens"]
+        for t in (a, b, b)
+    ]
+    assert cached[1:] == [
+        len(shared),
+        len(shared) + 4,
+    ]  # page size 1; the last prompt token is always computed
 
 
 def test_text_prompt_is_tokenized_as_transformers_does(tokenizer, generate):
     text = "<|im_start|>user\nis it so ?<|im_end|>\n"
     ids = tokenizer.encode(text)
     one, other = (generate(prompt, max_new_tokens=8, temperature=0) for prompt in (text, ids))
-    assert one["meta_info"]["prompt_tokens"] == len(ids) and one["output_ids"] == other["output_ids"]
+    assert (
+        one["meta_info"]["prompt_tokens"] == len(ids) and one["output_ids"] == other["output_ids"]
+    )
 
 
 def test_schema_and_regex_are_enforced(generate):
@@ -109,9 +131,13 @@ def test_schema_and_regex_are_enforced(generate):
     if reply["meta_info"]["finish_reason"]["type"] == "stop":
         # Not strict: the grammar lets raw control characters into a string, which JSON forbids.
         assert isinstance(json.loads(reply["text"], strict=False)["criteria_met"], bool)
-    assert reply["text"].startswith('{"explanation": "')  # Python's own spacing, no other whitespace
+    assert reply["text"].startswith(
+        '{"explanation": "'
+    )  # Python's own spacing, no other whitespace
     for _ in range(5):
-        assert generate(WORDS, max_new_tokens=30, temperature=1.0, regex="( true| false)")["text"] in (
+        assert generate(WORDS, max_new_tokens=30, temperature=1.0, regex="( true| false)")[
+            "text"
+        ] in (
             " true",
             " false",
         )
@@ -121,22 +147,38 @@ def test_stop_token_is_kept_when_asked_for(tokenizer, generate):
     keep = dict(skip_special_tokens=False, no_stop_trim=True, spaces_between_special_tokens=False)
     reply = generate(WORDS, max_new_tokens=60, temperature=1.0, regex=" true", **keep)
     assert reply["text"] == " true" + tokenizer.decode(reply["output_ids"][-1:])
-    assert reply["output_ids"][-1] == tokenizer.eos_token_id == reply["meta_info"]["finish_reason"]["matched"]
+    assert (
+        reply["output_ids"][-1]
+        == tokenizer.eos_token_id
+        == reply["meta_info"]["finish_reason"]["matched"]
+    )
 
 
 def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
     """As the generation prompt plus the opening: not as the template would render a finished assistant turn."""
     question, opening = {"role": "user", "content": "is it so ?"}, '{"criteria_met":'
-    body = {"model": "policy", "messages": [question, {"role": "assistant", "content": opening}], "max_tokens": 1}
+    body = {
+        "model": "policy",
+        "messages": [question, {"role": "assistant", "content": opening}],
+        "max_tokens": 1,
+    }
     body |= {"continue_final_message": True, "add_generation_prompt": False, "temperature": 0}
-    body |= {"logprobs": True, "top_logprobs": 5, "chat_template_kwargs": {"enable_thinking": False}}
+    body |= {
+        "logprobs": True,
+        "top_logprobs": 5,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
     cpu.request(engine.router_url + "/v1/chat/completions", body)
     reply = cpu.request(engine.router_url + "/v1/chat/completions", body)
     template = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
     text = tokenizer.apply_chat_template([question], **template) + opening
-    same = generate(text, {"return_logprob": True, "top_logprobs_num": 5}, max_new_tokens=1, temperature=0)["meta_info"]
+    same = generate(
+        text, {"return_logprob": True, "top_logprobs_num": 5}, max_new_tokens=1, temperature=0
+    )["meta_info"]
     top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-    assert [t["logprob"] for t in top] == pytest.approx([row[0] for row in same["output_top_logprobs"][0]], abs=2e-4)
+    assert [t["logprob"] for t in top] == pytest.approx(
+        [row[0] for row in same["output_top_logprobs"][0]], abs=2e-4
+    )
     assert reply["usage"]["prompt_tokens"] == same["prompt_tokens"]
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == same["prompt_tokens"] - 1
 
@@ -159,7 +201,9 @@ def test_bad_requests_are_400_and_do_not_shut_out_the_engine(engine, generate, b
 
 
 def in_flight(generate, results):
-    thread = threading.Thread(target=lambda: results.append(generate(WORDS, max_new_tokens=700, ignore_eos=True)))
+    thread = threading.Thread(
+        target=lambda: results.append(generate(WORDS, max_new_tokens=700, ignore_eos=True))
+    )
     thread.start()
     time.sleep(0.5)
     return thread
@@ -174,11 +218,17 @@ def test_aborted_request_says_so(engine, generate):
     assert len(results[0]["output_ids"]) < 700
 
 
-def test_new_weights_change_answers_version_and_empty_the_cache(engine, other_weights, generate, tmp_path):
+def test_new_weights_change_answers_version_and_empty_the_cache(
+    engine, other_weights, generate, tmp_path
+):
     def ask():
         reply = generate(WORDS, {"return_logprob": True}, max_new_tokens=12, temperature=0)
         meta = reply["meta_info"]
-        return [row[0] for row in meta["output_token_logprobs"]], meta["weight_version"], meta["cached_tokens"]
+        return (
+            [row[0] for row in meta["output_token_logprobs"]],
+            meta["weight_version"],
+            meta["cached_tokens"],
+        )
 
     before = cpu.request(engine.url + "/model_info")["weight_version"]
     ask()
@@ -189,7 +239,9 @@ def test_new_weights_change_answers_version_and_empty_the_cache(engine, other_we
         thread = in_flight(generate, results)
         cpu.update_weights(engine.urls, other_weights(engine.model_dir, tmp_path / "new"), "41")
         thread.join()
-        assert results[0]["meta_info"]["finish_reason"]["type"] == "abort"  # no answer mixes two policies
+        assert (
+            results[0]["meta_info"]["finish_reason"]["type"] == "abort"
+        )  # no answer mixes two policies
         new, version, cached = ask()
         assert (version, cached) == ("41", 0) and new != pytest.approx(old, abs=1e-3)
         with pytest.raises(UserError, match="nowhere"):
@@ -209,7 +261,10 @@ def test_everything_listens_on_loopback_only(engine):
 def test_server_that_dies_at_start_shows_the_end_of_its_log(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     port = cpu.free_port()
-    with cpu.start_engine(tmp_path, port, tmp_path) as child, pytest.raises(ServerDied, match="no-such-model") as error:
+    with (
+        cpu.start_engine(tmp_path, port, tmp_path) as child,
+        pytest.raises(ServerDied, match="no-such-model") as error,
+    ):
         cpu.wait_healthy(f"http://{cpu.HOST}:{port}", child, 120)
     assert f"SGLang engine on port {port} ended with status 1" in str(error.value)
 
@@ -233,7 +288,10 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Worker).serve_f
 def test_routing_key_sticks_to_one_engine_and_moves_when_it_dies(tmp_path):
     """Real router, two stand-ins for engines that answer with their own port."""
     ports = [cpu.free_port(), cpu.free_port()]
-    workers = {p: Child.start([sys.executable, "-c", FAKE_WORKER, str(p)], tmp_path / str(p), grace=0) for p in ports}
+    workers = {
+        p: Child.start([sys.executable, "-c", FAKE_WORKER, str(p)], tmp_path / str(p), grace=0)
+        for p in ports
+    }
     urls = [f"http://{cpu.HOST}:{p}" for p in ports]
     router_port = cpu.free_port()
     try:

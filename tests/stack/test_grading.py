@@ -14,7 +14,9 @@ from rubric_rl.grading.grade import Grading, grade
 from rubric_rl.grading.settings import GraderSettings
 
 pytestmark = pytest.mark.stack
-RUBRIC = tuple(Criterion(f"Names remedy number {number}.", 5 - 2 * (number % 2) * 5) for number in range(6))
+RUBRIC = tuple(
+    Criterion(f"Names remedy number {number}.", 5 - 2 * (number % 2) * 5) for number in range(6)
+)
 ROW = Row("p1", ({"role": "user", "content": "I have a fever. What should I do?"},), RUBRIC)
 ANSWER = "Drink water, rest, and see a doctor when the fever stays for three days. " * 3
 
@@ -33,7 +35,9 @@ def graded(engine, answer: str, **settings) -> Grading:
 def test_every_mode_grades_on_both_routes(engine, mode, api):
     grading = graded(engine, f"{mode} {api}. {ANSWER}", mode=mode, api=api)
     assert grading.status == "graded", grading.error
-    assert len(grading.verdicts) == len(RUBRIC) and grading.calls == (1 if mode == "checklist" else len(RUBRIC))
+    assert len(grading.verdicts) == len(RUBRIC) and grading.calls == (
+        1 if mode == "checklist" else len(RUBRIC)
+    )
     assert grading.weight_versions and grading.first_tokens.prompt > 0
 
 
@@ -44,7 +48,9 @@ def test_after_the_first_criterion_the_prefix_comes_from_the_cache(engine, mode)
 
 
 def test_both_routes_read_the_same_probability(engine):
-    same_turn = {"chat_template_kwargs": {"enable_thinking": False}}  # as configs/grader.yaml says of continued turns
+    same_turn = {
+        "chat_template_kwargs": {"enable_thinking": False}
+    }  # as configs/grader.yaml says of continued turns
     one = graded(engine, ANSWER, mode="direct", api="sglang").probabilities
     other = graded(engine, ANSWER, mode="direct", api="openai", extra_body=same_turn).probabilities
     assert one == pytest.approx(other, abs=0.01)
@@ -60,12 +66,16 @@ def test_the_fake_engine_answers_in_the_shape_of_the_real_one(engine, api):
     """All unit tests of grading rest on the fake."""
 
     def ask(url: str, path: str, body: dict) -> dict:
-        request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def check(fake, real, where="answer"):
-        assert isinstance(real, type(fake)) or isinstance(fake, float) and isinstance(real, int), where
+        assert isinstance(real, type(fake)) or isinstance(fake, float) and isinstance(real, int), (
+            where
+        )
         if isinstance(fake, dict):
             for key in fake:
                 check(fake[key], real[key], f"{where}.{key}")
@@ -77,14 +87,21 @@ def test_the_fake_engine_answers_in_the_shape_of_the_real_one(engine, api):
         async with FakeEngine(Say(reason="length")) as fake:  # one token
             endpoint = GraderClient(settings, fake.url, str(engine.model_dir))._endpoint
             body = endpoint.body("Is it?", {}, 0)
-            check(*[await asyncio.to_thread(ask, url, endpoint.path, body) for url in (fake.url, engine.router_url)])
+            check(
+                *[
+                    await asyncio.to_thread(ask, url, endpoint.path, body)
+                    for url in (fake.url, engine.router_url)
+                ]
+            )
 
     asyncio.run(main(api))
 
 
 def test_an_unknown_route_is_a_refusal(engine):
     async def main():
-        async with GraderClient(GraderSettings(), engine.router_url + "/nowhere", str(engine.model_dir)) as client:
+        async with GraderClient(
+            GraderSettings(), engine.router_url + "/nowhere", str(engine.model_dir)
+        ) as client:
             await client.ask("Is it?", {}, 0)
 
     with pytest.raises(Unavailable, match="HTTP 404"):

@@ -31,7 +31,10 @@ sys.exit(sys.argv[-1] == "fail")
 @pytest.fixture
 def world(tmp_path):
     world = World(tmp_path)
-    program(Path(world.env["PYTHON"]).with_name("ray"), f'#!/bin/bash\nexec "{Path(sys.executable).parent}/ray" "$@"\n')
+    program(
+        Path(world.env["PYTHON"]).with_name("ray"),
+        f'#!/bin/bash\nexec "{Path(sys.executable).parent}/ray" "$@"\n',
+    )
     (tmp_path / "the lib" / "ray.py").unlink()
     (tmp_path / "sl ime" / "train.py").write_text(TRAIN)
     world.env |= ray_ports() | {"GPUS_PER_NODE": "2"}
@@ -46,7 +49,9 @@ def test_the_job_runs_with_its_words_and_ends_with_its_status(world, nodes, last
     log = (world.save / "train.log").read_text()
     assert done.status == status, done.err + log[-3000:]
     assert f"WORDS {json.dumps(['two  words', last])}" in log and log == done.out
-    assert not [path for path in world.save.rglob("*") if path.is_file() and KEY in path.read_text()]
+    assert not [
+        path for path in world.save.rglob("*") if path.is_file() and KEY in path.read_text()
+    ]
     assert not psutil.pid_exists(int(re.search(r"ENGINE (\d+)", log)[1])) and world.nothing_left()
 
 

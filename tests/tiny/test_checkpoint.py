@@ -42,28 +42,32 @@ def test_shipped_files_are_a_small_real_qwen3(model):
     assert sum(file.stat().st_size for file in MODEL.iterdir()) <= 8 * MEGABYTE
     assert model.config.tie_word_embeddings and model.config.max_position_embeddings >= 2048
     making = json.loads((MODEL / "making.json").read_text())
-    assert making["command"].startswith("python -m rubric_rl.tiny.") and making["measured"]["command"]
+    assert (
+        making["command"].startswith("python -m rubric_rl.tiny.") and making["measured"]["command"]
+    )
 
 
 def test_tokenizer_has_qwens_special_tokens_and_one_token_verdicts(tokenizer, model):
     for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"):
         assert len(_ids(tokenizer, token)) == 1
-    assert tokenizer.eos_token == "<|im_end|>" and model.config.eos_token_id == tokenizer.eos_token_id
+    assert (
+        tokenizer.eos_token == "<|im_end|>" and model.config.eos_token_id == tokenizer.eos_token_id
+    )
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert len(tokenizer) <= model.config.vocab_size
     opening = _ids(tokenizer, verdict_opening())
     for verdict in (" true", " false"):
-        assert _ids(tokenizer, verdict_opening() + verdict + "}")[: len(opening) + 1] == opening + _ids(
-            tokenizer, verdict
-        )
+        assert _ids(tokenizer, verdict_opening() + verdict + "}")[
+            : len(opening) + 1
+        ] == opening + _ids(tokenizer, verdict)
         assert len(_ids(tokenizer, verdict)) == 1
     for word in [*ADVICE, *CONDITIONS]:
         assert len(_ids(tokenizer, f" {word}")) == 1
     text = "Größe 漢字 🙂\n\t{}<think>\nx\n</think>\n"
     assert tokenizer.decode(_ids(tokenizer, text)) == text
-    assert Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(text, add_special_tokens=False).ids == _ids(
-        tokenizer, text
-    )
+    assert Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(
+        text, add_special_tokens=False
+    ).ids == _ids(tokenizer, text)
 
 
 def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
@@ -75,17 +79,23 @@ def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
     opened = turn + "<|im_start|>assistant\n"
     assert rendered(user, add_generation_prompt=True) == opened
     assert rendered(user, add_generation_prompt=True, enable_thinking=True) == opened
-    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == opened + "<think>\n\n</think>\n\n"
-    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTemplate(MODEL).render(
-        user, thinking=False
+    assert (
+        rendered(user, add_generation_prompt=True, enable_thinking=False)
+        == opened + "<think>\n\n</think>\n\n"
     )
+    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTemplate(
+        MODEL
+    ).render(user, thinking=False)
     reply = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes."}
     assert rendered([*user, reply]) == opened + "<think>\nhm\n</think>\n\nYes.<|im_end|>\n"
     assert (
         rendered([*user, reply, *user]) == opened + "Yes.<|im_end|>\n" + turn
     )  # thoughts of earlier turns are dropped
     prefilled = [*user, {"role": "assistant", "content": verdict_opening()}]
-    assert rendered(prefilled, continue_final_message=True) == opened + "<think>\n\n</think>\n\n" + verdict_opening()
+    assert (
+        rendered(prefilled, continue_final_message=True)
+        == opened + "<think>\n\n</think>\n\n" + verdict_opening()
+    )
 
 
 @pytest.mark.parametrize("mode", ["explain", "direct"])
@@ -98,15 +108,22 @@ def test_training_sequences_are_the_products_prompts_token_for_token(tokenizer, 
     )
     prefix = [t for t, b in zip(sequence.tokens, sequence.branches, strict=True) if b == 0]
     for number in range(1, max(sequence.branches) + 1):
-        tokens = prefix + [t for t, b in zip(sequence.tokens, sequence.branches, strict=True) if b == number]
+        tokens = prefix + [
+            t for t, b in zip(sequence.tokens, sequence.branches, strict=True) if b == number
+        ]
         text = tokenizer.decode(tokens)
         assert _ids(tokenizer, text) == tokens
         content = text.removeprefix("<|im_start|>user\n").partition("<|im_end|>")[0]
         served = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
         )
         assert text.startswith(served) and text.endswith("}<|im_end|>")
-        assert isinstance(json.loads(text[len(served) :].removesuffix("<|im_end|>"))["criteria_met"], bool)
+        assert isinstance(
+            json.loads(text[len(served) :].removesuffix("<|im_end|>"))["criteria_met"], bool
+        )
 
 
 def test_branches_behind_one_prefix_equal_separate_sequences(tokenizer):
@@ -116,7 +133,9 @@ def test_branches_behind_one_prefix_equal_separate_sequences(tokenizer):
     sequence = writer.grading(full=False)
     batch = training_sequences.collate([sequence, writer.answering()])
     with torch.no_grad():
-        packed = model(**{k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}).logits[0]
+        packed = model(
+            **{k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
+        ).logits[0]
         for number in (1, max(sequence.branches)):
             keep = [i for i, b in enumerate(sequence.branches) if b in (0, number)]
             alone = model(input_ids=batch["input_ids"][:1, keep]).logits[0]
@@ -152,13 +171,21 @@ def test_a_wrong_answer_of_the_grader_is_counted(model, tokenizer, monkeypatch):
     assert figures["accuracy"] <= 1 - 5 / total
 
 
-def test_an_unreadable_verdict_on_a_met_criterion_is_a_false_negative(model, tokenizer, monkeypatch):
+def test_an_unreadable_verdict_on_a_met_criterion_is_a_false_negative(
+    model, tokenizer, monkeypatch
+):
     cases = measure_checkpoint.world_cases(world.rows(held_out=True)[:5], 0)["ordinary"]
     monkeypatch.setattr(
-        measure_checkpoint, "verdicts", lambda *arguments: [[None] * len(row.rubric) for row, _ in cases]
+        measure_checkpoint,
+        "verdicts",
+        lambda *arguments: [[None] * len(row.rubric) for row, _ in cases],
     )
     figures = measure_checkpoint.grading_figures(model, tokenizer, "explain", cases)
-    assert (figures["accuracy"], figures["false_positive_rate"], figures["false_negative_rate"]) == (0, 0, 1)
+    assert (
+        figures["accuracy"],
+        figures["false_positive_rate"],
+        figures["false_negative_rate"],
+    ) == (0, 0, 1)
 
 
 @pytest.mark.slow
@@ -198,7 +225,9 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, model, tokenizer):
     (out / "making.json").write_text("old")
     with pytest.raises(TypeError):
         make_checkpoint.save(out, model, tokenizer, {"figures": Criterion})
-    assert (out / "making.json").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (out / "making.json").read_text() == "old" and [
+        path.name for path in tmp_path.iterdir()
+    ] == ["model"]
 
 
 def test_grader_prompt_fits_into_the_models_context(tokenizer, model):

@@ -22,7 +22,9 @@ ANY_PAIR = st.sampled_from(world.PAIRS)
 def test_a_fifth_of_the_pairs_is_held_out_and_both_halves_of_each_are_known():
     assert len(world.HELD_OUT) == 20 and len(world.PAIRS) == 100
     training = [pair for pair in world.PAIRS if pair not in world.HELD_OUT]
-    assert {c for c, _ in training} == set(CONDITIONS) and {m for _, m in training} == set(MODIFIERS)
+    assert {c for c, _ in training} == set(CONDITIONS) and {m for _, m in training} == set(
+        MODIFIERS
+    )
 
 
 def test_training_and_held_out_rows_share_no_conversation():
@@ -38,14 +40,17 @@ def test_rows_are_the_same_in_every_call_and_have_rubrics_like_healthbench():
     raw = world.raw_rows()
     assert raw == world.raw_rows()
     rubrics = [row["rubrics"] for row in raw]
-    assert all(2 <= len(rubric) <= 6 and any(item["points"] > 0 for item in rubric) for rubric in rubrics)
+    assert all(
+        2 <= len(rubric) <= 6 and any(item["points"] > 0 for item in rubric) for rubric in rubrics
+    )
     items = [item for rubric in rubrics for item in rubric]
     assert 0.28 < sum(item["points"] < 0 for item in items) / len(items) < 0.38
     assert {tag.split(":")[1] for item in items for tag in item["tags"] if tag.startswith("axis:")} == {
         "accuracy", "completeness", "communication_quality", "context_awareness", "instruction_following",
     }  # fmt: skip
     assert all(
-        set(row) == {"prompt_id", "prompt", "rubrics", "example_tags", "ideal_completions_data", "canary"}
+        set(row)
+        == {"prompt_id", "prompt", "rubrics", "example_tags", "ideal_completions_data", "canary"}
         for row in raw
     )
 
@@ -54,7 +59,9 @@ def test_no_rubric_wants_what_it_forbids_and_a_perfect_answer_is_short():
     for pair in world.PAIRS:
         assert not set(world.good_statements(pair)) & set(world.bad_statements(pair))
     for row in world.rows(held_out=True):
-        best = " ".join(sentences(s)[0] for s in [*world.good_statements(world.pair_of(row)), ("wish", "well")])
+        best = " ".join(
+            sentences(s)[0] for s in [*world.good_statements(world.pair_of(row)), ("wish", "well")]
+        )
         met = [c.points for c, t in zip(row.rubric, oracle.truth(row, best), strict=True) if t]
         assert all(points > 0 for points in met)
         assert sum(met) == sum(c.points for c in row.rubric if c.points > 0)
@@ -71,12 +78,20 @@ def test_command_writes_both_files(tmp_path):
     assert everything == world.raw_rows() and hard == world.raw_rows(held_out=True)
     (tmp_path / "file").write_text("")
     failed = subprocess.run([*command[:-1], str(tmp_path / "file")], capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    assert (
+        failed.returncode == 2
+        and failed.stderr.startswith("error: ")
+        and failed.stderr.count("\n") == 1
+    )
 
 
 def test_pair_of_a_row_of_another_world():
     row = row_from_metadata(
-        {"prompt_id": "x", "messages": [{"role": "user", "content": "a"}], "rubrics": [{"criterion": "b", "points": 1}]}
+        {
+            "prompt_id": "x",
+            "messages": [{"role": "user", "content": "a"}],
+            "rubrics": [{"criterion": "b", "points": 1}],
+        }
     )
     with pytest.raises(UserError, match="not of the tiny world"):
         world.pair_of(row)
@@ -92,7 +107,10 @@ def test_key_words_are_of_one_advice_only():
 
 @given(ANY_STATEMENT, st.data())
 def test_each_sentence_states_one_thing_and_each_criterion_asks_for_it(statement, data):
-    text, criterion = data.draw(st.sampled_from(sentences(statement))), data.draw(st.sampled_from(criteria(statement)))
+    text, criterion = (
+        data.draw(st.sampled_from(sentences(statement))),
+        data.draw(st.sampled_from(criteria(statement))),
+    )
     assert oracle.statements(text) == [statement]
     assert oracle.asked(criterion) == statement
     assert oracle.statements(f"{criterion}.") == []  # a copied criterion is no advice
@@ -104,7 +122,10 @@ def test_statements_of_joined_answers_are_those_of_the_parts(first, second):
     assert oracle.statements(" ".join(texts)) == first + second
 
 
-@given(st.lists(st.sampled_from(list(ADVICE)), min_size=1, max_size=30), st.sampled_from([" ", ", ", ". ", "\n- "]))
+@given(
+    st.lists(st.sampled_from(list(ADVICE)), min_size=1, max_size=30),
+    st.sampled_from([" ", ", ", ". ", "\n- "]),
+)
 def test_lists_of_key_words_state_nothing(words, separator):
     assert oracle.statements(separator.join(words) + ".") == []
 
@@ -117,10 +138,14 @@ def test_any_text_is_judged_and_never_states_more_than_it_has_sentences(text):
 
 @given(st.integers(0, 10**6), ANY_STATEMENT, ANY_STATEMENT)
 def test_a_garbled_sentence_states_no_new_advice_unless_it_is_whole(seed, statement, other):
-    text = example_answers.garbled(random.Random(seed), sentences(statement)[0], sentences(other)[0])
+    text = example_answers.garbled(
+        random.Random(seed), sentences(statement)[0], sentences(other)[0]
+    )
     known = {" ".join(t.lower().split()) for s in STATEMENTS for t in sentences(s)}
     pieces = [piece.strip().lower() + "." for piece in text.split(".")]
-    assert bool(oracle.statements(text)) == any(piece in known for piece in pieces if text.lower().count(piece))
+    assert bool(oracle.statements(text)) == any(
+        piece in known for piece in pieces if text.lower().count(piece)
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,9 +198,17 @@ def test_graded_material_of_the_warm_start_is_of_training_pairs_only():
     for _ in range(150):
         writer.grading(full=True), writer.answering()
     text = "\n".join(written)
-    held_out = [m[-1]["content"] for pair in world.HELD_OUT for w in range(4) for m in [world.messages(pair, w)]]
+    held_out = [
+        m[-1]["content"]
+        for pair in world.HELD_OUT
+        for w in range(4)
+        for m in [world.messages(pair, w)]
+    ]
     training = [
-        m[-1]["content"] for pair in batches.TRAINING_PAIRS for w in range(4) for m in [world.messages(pair, w)]
+        m[-1]["content"]
+        for pair in batches.TRAINING_PAIRS
+        for w in range(4)
+        for m in [world.messages(pair, w)]
     ]
     assert not any(prompt in text for prompt in held_out)
     assert sum(prompt in text for prompt in training) > 100
@@ -190,12 +223,16 @@ def test_explanation_points_at_the_deciding_place(pair, seed):
         reason = example_answers.explanation(answer, statement)
         if statement in oracle.statements(answer):
             assert any(reason in text for text in sentences(statement))
-        assert (reason == example_answers.NOTHING) == (not example_answers.mentions(answer, statement))
+        assert (reason == example_answers.NOTHING) == (
+            not example_answers.mentions(answer, statement)
+        )
 
 
 def _sample(response, grading, row=None):
     row = row or world.rows(held_out=True)[0]
-    return SimpleNamespace(prompt="", response=response, metadata=row.to_json()["metadata"] | {"grading": grading})
+    return SimpleNamespace(
+        prompt="", response=response, metadata=row.to_json()["metadata"] | {"grading": grading}
+    )
 
 
 def test_oracle_metrics_against_a_case_by_hand():
@@ -207,7 +244,9 @@ def test_oracle_metrics_against_a_case_by_hand():
         {"criterion": "Recommends to drink coffee", "points": -2},
         {"criterion": "Names as the likely cause flu", "points": 2},
     ]
-    row = row_from_metadata({"prompt_id": "a", "messages": [{"role": "user", "content": "b"}], "rubrics": rubrics})
+    row = row_from_metadata(
+        {"prompt_id": "a", "messages": [{"role": "user", "content": "b"}], "rubrics": rubrics}
+    )
     samples = [
         _sample(
             "Please drink fluids. You should drink coffee.<|im_end|>",
@@ -215,7 +254,11 @@ def test_oracle_metrics_against_a_case_by_hand():
             row,
         ),
         _sample("Please drink", {"status": "truncated", "score": 0.0, "verdicts": []}, row),
-        _sample("Please drink fluids.", {"status": "ungraded", "score": float("nan"), "verdicts": []}, row),
+        _sample(
+            "Please drink fluids.",
+            {"status": "ungraded", "score": float("nan"), "verdicts": []},
+            row,
+        ),
     ]
     assert oracle_metrics(samples) == {
         "true_score": pytest.approx((0.2 + 0.0) / 2),
@@ -235,7 +278,9 @@ def test_hooks_add_their_figures_and_keep_the_default_log(monkeypatch):
     monkeypatch.setattr(hooks.self_reward_rm, "log_eval", lambda *a: calls.append(a) or False)
     row = world.rows(held_out=True)[0]
     sample = _sample(
-        "Nothing.<|im_end|>", {"status": "graded", "score": 0.0, "verdicts": [False] * len(row.rubric)}, row
+        "Nothing.<|im_end|>",
+        {"status": "graded", "score": 0.0, "verdicts": [False] * len(row.rubric)},
+        row,
     )
     metrics = {}
     assert hooks.log_rollout(1, None, [sample], metrics, 2.0) is False

@@ -24,7 +24,9 @@ class _AnyAttribute(type):
 
 def _stand_in(module: str, name: str) -> type:
     def refuse(self, *args, **kwargs):
-        raise NotImplementedError(f"{module}.{name} is a stand-in: the CPU engine has no {module.split('.')[0]}")
+        raise NotImplementedError(
+            f"{module}.{name} is a stand-in: the CPU engine has no {module.split('.')[0]}"
+        )
 
     return _AnyAttribute(name, (), {"__init__": refuse, "__module__": module})
 
