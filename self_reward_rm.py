@@ -1,13 +1,36 @@
-"""The hooks that slime and the CPU trainer call by name: self-graded reward, advantages, logs (stages 3 and 4).
+"""The hooks that slime and the CPU trainer call by name: self-graded reward, advantages, logs.
 
-The only file that knows slime's objects; configs/recipe.sh names the hooks that every run uses.
+The method is the paper's (arXiv 2509.25534):
+ 1. The policy answers a prompt; the same served policy grades the answer by the prompt's rubric,
+    one request per criterion, before the update.
+ 2. Reward = points of met criteria / sum of positive points, not clipped.
+ 3. GRPO without KL and without entropy bonus updates the policy, the next answerer and grader.
+
+What deviates from the authors' published code, and why:
+ 4. Only the text after the last `</think>` is graded, without special tokens: theirs grades
+    thoughts and `<|im_end|>` too, which no user sees.
+ 5. An answer without a final part, or cut at the length limit, scores 0 without a call
+    (grader_truncated): theirs grades it as if it were complete.
+ 6. Criteria come last in the prompt, after instructions, conversation and answer, so that all of
+    them share their prefix in the engine's cache; the first request warms it.
+ 7. Delimiters carry a hash of their content and the template is filled in one pass: in theirs an
+    answer can forge turns and expand placeholders.
+ 8. A verdict is a JSON boolean in the reply's last well-formed object, after its thoughts: theirs
+    takes the first block, also inside thoughts, and the string "false" as met.
+ 9. An unreadable verdict is asked for again, then counts against the policy: theirs counts it as
+    not met, which rewards negative criteria, and the grader is the policy.
+10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std
+    and out of the loss, never 0; requests have time limits and a bounded number of retries.
+11. Training is on the 4,000 Easy prompts, evaluation on the 1,000 Hard ones: theirs swaps the two.
+
+This is the only file that knows slime's objects; configs/recipe.sh names the hooks of every run.
 """
 
 import asyncio
 import math
 import sys
 
-from rubric_rl.data.schema import row_from_metadata
+from rubric_rl.data.schema import Record, RowCache
 from rubric_rl.errors import UserError
 from rubric_rl.grading.client import Aborted
 from rubric_rl.grading.grade import grade
@@ -16,13 +39,15 @@ from rubric_rl.grading.record import append_record, grading_metrics
 from rubric_rl.grading.score import batch_advantages, flat_share, graded, is_flat
 
 _clients: dict = {}  # the running event loop -> its graders
+_rows = RowCache()
 
 
 async def reward(args, sample, **kwargs):
-    """The reward of one sample (or of each, for a list): points met / points possible; NaN when it stays ungraded.
+    """The reward of one sample, or of each for a list: points met / points possible.
 
-    Leaves the verdict record in `sample.metadata["grading"]` and, with grader_records, on disk. With --reward-key the
-    reward is a dict under that key. Raises UserError for settings that cannot work; a failing grader never raises.
+    It is NaN when the sample stays ungraded, and with --reward-key a dict under that key. Leaves
+    the record in `sample.metadata["grading"]` and, with grader_records, on disk. Raises UserError
+    for settings that cannot work; a failing grader never raises.
     """
     if isinstance(sample, list):
         return await asyncio.gather(*(reward(args, one, **kwargs) for one in sample))
@@ -32,37 +57,33 @@ async def reward(args, sample, **kwargs):
 
 
 async def _grade(args, sample) -> float:
-    row = row_from_metadata(sample.metadata, f"sample {sample.index}")
-    split = (
-        "train" if sample.group_index is not None else "eval"
-    )  # slime groups training samples only
+    row = _rows.row(sample.metadata, f"sample {sample.index}")
+    training = sample.group_index is not None  # slime groups training samples only
     graders = _graders(args)
-    grader, client = graders.choose(row.prompt_id, split == "train")
-    key = (
-        sample.session_id or f"{row.prompt_id}-{sample.index}"
-    )  # all criteria of an answer go to the same engine
     try:
-        grading = await grade(
-            client, row, sample.response, sample.prompt, sample.status.value == "truncated", key
+        record = await grade(
+            graders.choose(row.prompt_id, training),
+            row,
+            sample.response,
+            sample.prompt,
+            truncated=sample.status.value == "truncated",
+            # All criteria of an answer go to the same engine.
+            routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
         )
     except Aborted:
         sample.status = type(sample.status).ABORTED  # so that nobody trains on it
         return math.nan
-    version = (sample.weight_versions or grading.weight_versions or ["none"])[-1]
-    record = grading.record() | {
-        "split": split,
-        "index": sample.index,
-        "weight_version": version,
-        "grader": grader,
-    }
-    sample.metadata["grading"] = record
+    record.split = "train" if training else "eval"
+    record.index = sample.index
+    record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
+    sample.metadata["grading"] = record.to_json()
     if graders.records:
         append_record(graders.records, record)
-    return grading.score
+    return record.score
 
 
 def _graders(args) -> Graders:
-    """The grader clients of the running event loop; configs/grader.yaml says who grades."""
+    """The graders of the running event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
         graders = Graders(args, lambda: _aborting(args))
@@ -72,45 +93,53 @@ def _graders(args) -> Graders:
 
 
 def _aborting(args) -> bool:
-    """Whether slime is aborting the rollout: it then aborts requests until no more come, so none may be sent."""
+    """Whether slime is aborting the rollout.
+
+    It then aborts requests until no more come, so none may be sent.
+    """
     module = sys.modules.get("slime.rollout.sglang_rollout")
     return module is not None and module.GenerateState(args).aborted
 
 
 def post_process(args, samples) -> tuple[list[float], list[float]]:
-    """(raw rewards, advantages): each group is normalised over its graded members; the others are out of the loss.
+    """(raw rewards, advantages): each group is normalised over its graded members.
 
-    Raw rewards are only logged: an ungraded one is replaced by the mean of the graded, which the logged mean then is.
-    Raises UserError when no sample of the rollout could be graded.
+    The others are out of the loss. Raw rewards are only logged: an ungraded one is replaced by the
+    mean of the graded, which the logged mean then is. Raises UserError when no sample of the
+    rollout could be graded.
     """
     rewards = _rewards(args, samples)
-    if not (known := graded(rewards)):
-        reason = next(
-            (record["error"] for record in _gradings(samples) if record["error"]),
-            "rows carry no rubrics",
-        )
+    known = graded(rewards)
+    if not known:
+        reasons = [record.error for record in _records(samples) if record.error]
+        reason = reasons[0] if reasons else "rows carry no rubrics"
         raise UserError(f"no answer of this rollout could be graded: {reason}")
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
-    mean, normalise = sum(known) / len(known), getattr(args, "grpo_std_normalization", True)
-    advantages = batch_advantages(rewards, [sample.group_index for sample in samples], normalise)
-    return [mean if math.isnan(value) else value for value in rewards], advantages
+    mean = sum(known) / len(known)
+    raw = [mean if math.isnan(value) else value for value in rewards]
+    groups = [sample.group_index for sample in samples]
+    normalise = getattr(args, "grpo_std_normalization", True)
+    return raw, batch_advantages(rewards, groups, normalise)
 
 
 def keep_informative(args, samples, **kwargs) -> bool:
-    """Dynamic sampling filter: keeps a group only if its graded rewards differ, for otherwise it has no gradient."""
+    """Dynamic sampling filter: keeps a group whose graded rewards differ.
+
+    Any other has no gradient.
+    """
     return not is_flat(_rewards(args, samples))
 
 
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
-    """Adds the reward's parts and the grading's cost to the metrics as `grading/...`; False keeps the default log."""
-    metrics = grading_metrics(_gradings(samples))
-    metrics["zero_variance_groups"] = flat_share(
-        _rewards(args, samples), [s.group_index for s in samples]
-    )
-    if (
-        extra_metrics is not None
-    ):  # slime has none when it replays a stored rollout, and then logs nothing
+    """Adds the reward's parts and the grading's cost to the metrics as `grading/...`.
+
+    Returns False, which keeps the default log.
+    """
+    metrics = grading_metrics(_records(samples))
+    groups = [sample.group_index for sample in samples]
+    metrics["zero_variance_groups"] = flat_share(_rewards(args, samples), groups)
+    if extra_metrics is not None:  # slime has none when it replays a rollout, and logs nothing
         extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
     return False
 
@@ -119,10 +148,9 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     """The same per evaluation set, whose mean then leaves out ungraded answers."""
     for name, result in list(data.items()):
         result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
-        for key, value in grading_metrics(_gradings(result.get("samples") or [])).items():
-            if (
-                extra_metrics is None
-            ):  # slime passes none: each metric goes in as a data set with one reward
+        metrics = grading_metrics(_records(result.get("samples") or []))
+        for key, value in metrics.items():
+            if extra_metrics is None:  # slime passes none: each becomes a set with one reward
                 data[f"{name}/grading/{key}"] = {"rewards": [value]}
             else:
                 extra_metrics[f"eval/{name}/grading/{key}"] = value
@@ -130,15 +158,20 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
 
 def _rewards(args, samples) -> list[float]:
+    """The samples' rewards, NaN where there is none."""
     key = getattr(args, "reward_key", None)
-    # a custom generate function may return several samples for one
-    flat = (one for each in samples for one in (each if isinstance(each, list) else [each]))
-    values = (
-        sample.reward[key] if key and sample.reward is not None else sample.reward
-        for sample in flat
-    )
-    return [math.nan if value is None else value for value in values]
+    rewards = []
+    for each in samples:
+        # A custom generate function may return several samples for one.
+        for sample in each if isinstance(each, list) else [each]:
+            value = sample.reward
+            if key and value is not None:
+                value = value[key]
+            rewards.append(math.nan if value is None else value)
+    return rewards
 
 
-def _gradings(samples) -> list[dict]:
-    return [record for sample in samples if (record := (sample.metadata or {}).get("grading"))]
+def _records(samples) -> list[Record]:
+    """The records that `reward` left in the samples."""
+    found = [(sample.metadata or {}).get("grading") for sample in samples]
+    return [Record.from_json(item) for item in found if item]

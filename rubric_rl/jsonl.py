@@ -5,13 +5,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rubric_rl.errors import DataError
 
 
 def read_jsonl_offsets(
     path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
-) -> Iterator[tuple[int, int, object]]:
+) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
     Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them. `skip_partial` leaves out a last
@@ -42,7 +43,7 @@ def read_jsonl_offsets(
             yield number, offset, value
 
 
-def read_jsonl(path: str | os.PathLike, **how) -> Iterator[tuple[int, object]]:
+def read_jsonl(path: str | os.PathLike, **how) -> Iterator[tuple[int, Any]]:
     """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
     return ((number, value) for number, _, value in read_jsonl_offsets(path, **how))
 

@@ -1,8 +1,9 @@
-"""A worker pool with a progress bar that gives up when too many answers fail in a row (stage 6, evaluation)."""
+"""Progress bars, and a pool of workers that gives up when too many answers fail in a row."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,42 +14,59 @@ class GaveUp(UserError):
     """Too many answers in a row stayed ungraded."""
 
 
-def bar_pace() -> dict[str, float]:
-    """How often tqdm draws, in seconds: a log file gets a sign of life from a long stage, not a film."""
-    return {"mininterval": 0.5} if sys.stderr.isatty() else {"mininterval": 20.0, "delay": 20.0}
+def bar_pace() -> dict[str, Any]:
+    """How often tqdm draws, in seconds.
+
+    A log file gets a sign of life from a long stage, not a film.
+    """
+    if sys.stderr.isatty():
+        return {"mininterval": 0.5}
+    return {"mininterval": 20.0, "delay": 20.0}
 
 
-class Progress:
+class CriteriaBar:
     """A progress bar over criteria, and the number of failures in a row."""
 
     def __init__(self, total: int, give_up_after: int):
-        self.bar = tqdm(
+        self._bar = tqdm(
             total=total, unit="criteria", smoothing=0.05, dynamic_ncols=True, **bar_pace()
         )
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
     def skip(self, count: int) -> None:
-        """An earlier run did these `count` criteria: they move the bar, but do not count in its rate."""
-        self.bar.initial += count
-        self.bar.n += count
+        """An earlier run did these `count` criteria.
+
+        They move the bar, but do not count in its rate.
+        """
+        self._bar.initial += count
+        self._bar.n += count
 
     def done(self, count: int, error: str = "") -> None:
-        """An answer's `count` criteria have ended, with or without an error; raises GaveUp after too many in a row."""
-        self.bar.update(count)
+        """An answer's `count` criteria have ended, with or without an error.
+
+        Raises GaveUp after too many errors in a row.
+        """
+        self._bar.update(count)
         if not error:
             self.in_a_row = 0
             return
-        self.failures, self.in_a_row = self.failures + 1, self.in_a_row + 1
-        self.bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
+        self.failures += 1
+        self.in_a_row += 1
+        self._bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
         if self.in_a_row >= self.give_up_after > 0:
             what = f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}"
             raise GaveUp(f"{what}; fix that and run the same command again")
 
 
 async def work_through(jobs: Iterable, work: Callable[..., Awaitable[None]], workers: int) -> None:
-    """Awaits `work(job)` for each job, `workers` at a time; a job is taken from the stream when a worker is free.
+    """Awaits `work(job)` for each job, `workers` at a time.
 
-    The first exception cancels all work and is raised.
+    A job is taken from the stream when a worker is free. The first exception cancels all work and
+    is raised.
     """
     stream = iter(jobs)
 

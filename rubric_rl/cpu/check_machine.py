@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
-from rubric_rl.data.schema import read_slice
+from rubric_rl.data.row_file import read_slice
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import read_trainable_network
 

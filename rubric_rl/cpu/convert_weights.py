@@ -19,10 +19,18 @@ from rubric_rl.cpu.megatron import mpu
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import Shape
 
-COPIED = (
-    "config.json generation_config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json "
-    "vocab.json merges.txt chat_template.jinja chat_template.json"
-).split()
+COPIED = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

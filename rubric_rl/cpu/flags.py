@@ -11,7 +11,7 @@ import json
 from rubric_rl.cpu import flag_checks
 from rubric_rl.data import eval_config
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import PREFIX, GraderSettings, written_settings
+from rubric_rl.grading.settings import PREFIX, GraderSettings, read_settings
 from rubric_rl.launch.slime_flags import MODEL_SHAPE, NOT_ON_CPU, REASONS, REMOVED
 
 
@@ -225,7 +225,7 @@ def _refuse(parser, rest: list[str]) -> None:
 
 def _grader_settings(args) -> None:
     """Sets the grader_* keys of the YAML file on args, as slime does; raises UserError for one that is not valid."""
-    written = written_settings(args.custom_config_path)
-    GraderSettings(**written)
+    written = read_settings(args.custom_config_path)
+    GraderSettings.load(args.custom_config_path)
     for name, value in written.items():
         setattr(args, PREFIX + name, value)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rubric_rl.data.schema import split_slice
+from rubric_rl.data.row_file import split_slice
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import read_jsonl, write_jsonl, write_text
 
@@ -24,16 +24,50 @@ TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
 
 # Flags that may change when a run is resumed: length, intervals, speed, logging. All others define the experiment.
 FREE = frozenset(
-    """
-    num_rollout num_epoch save load save_interval eval_interval eval_config eval_datasets eval_prompt_data
-    skip_eval_before_train eval_temperature eval_top_p eval_top_k eval_max_response_len eval_max_prompt_len
-    eval_min_new_tokens eval_input_key n_samples_per_eval_prompt eval_reward_key custom_rollout_log_function_path
-    custom_eval_rollout_log_function_path custom_config_path sglang_server_concurrency sglang_router_port
-    sglang_router_request_timeout_secs sglang_router_ip router_policy rollout_num_gpus actor_num_nodes
-    actor_num_gpus_per_node distributed_timeout_minutes colocate use_tensorboard micro_batch_size
-    use_dynamic_batch_size max_tokens_per_gpu accumulate_allreduce_grads_in_fp32 attention_softmax_in_fp32
-    grader_records grader_concurrency grader_timeout grader_retries
-    """.split()
+    [
+        "num_rollout",
+        "num_epoch",
+        "save",
+        "load",
+        "save_interval",
+        "eval_interval",
+        "eval_config",
+        "eval_datasets",
+        "eval_prompt_data",
+        "skip_eval_before_train",
+        "eval_temperature",
+        "eval_top_p",
+        "eval_top_k",
+        "eval_max_response_len",
+        "eval_max_prompt_len",
+        "eval_min_new_tokens",
+        "eval_input_key",
+        "n_samples_per_eval_prompt",
+        "eval_reward_key",
+        "custom_rollout_log_function_path",
+        "custom_eval_rollout_log_function_path",
+        "custom_config_path",
+        "sglang_server_concurrency",
+        "sglang_router_port",
+        "sglang_router_request_timeout_secs",
+        "sglang_router_ip",
+        "router_policy",
+        "rollout_num_gpus",
+        "actor_num_nodes",
+        "actor_num_gpus_per_node",
+        "distributed_timeout_minutes",
+        "colocate",
+        "use_tensorboard",
+        "micro_batch_size",
+        "use_dynamic_batch_size",
+        "max_tokens_per_gpu",
+        "accumulate_allreduce_grads_in_fp32",
+        "attention_softmax_in_fp32",
+        "grader_records",
+        "grader_concurrency",
+        "grader_timeout",
+        "grader_retries",
+    ]
 )
 
 

@@ -1,1 +1,1 @@
-"""Stage 6, evaluation: the same grade and the same score on held-out prompts, stored, summed up, compared."""
+"""Stage 6, evaluation: the same grade and the same score on held-out prompts, kept and compared."""

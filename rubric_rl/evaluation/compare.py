@@ -1,24 +1,24 @@
-"""Two evaluations or meta-evaluations on the same prompts: paired difference and interval (stage 6, evaluation)."""
+"""Two evaluations or meta-evaluations on the same prompts: paired difference and interval."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from rubric_rl.errors import UserError
+from rubric_rl.errors import exit_status
 from rubric_rl.evaluation.agreement import change
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
-from rubric_rl.evaluation.meta_table import change_lines
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.evaluation.summary import Summary
-from rubric_rl.evaluation.tables import comparison_lines
+from rubric_rl.evaluation.tables import change_lines, comparison_lines
 
 
 def main() -> int:
+    """Exit status: 0 done, 2 something to fix."""
     parser = argparse.ArgumentParser(
         prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False
     )
-    add, names = parser.add_argument, ("BEFORE", "AFTER")
+    add = parser.add_argument
     add("before", help="an evaluation's --out, or a folder of verdict records")
     add("after", help="the other one; differences are after - before")
     add("--split", default="", help="only the train or the eval records of a training run")
@@ -26,22 +26,20 @@ def main() -> int:
         "--weights",
         nargs=2,
         default=("", ""),
-        metavar=names,
+        metavar=("BEFORE", "AFTER"),
         help="weight versions of training runs (default: last)",
     )
     add_rule_flags(parser)
-    args = parser.parse_args()
-    try:
-        lines = _graders(args) if (Path(args.before) / RESULTS).exists() else _answers(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(parser.parse_args()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if (Path(args.before) / RESULTS).exists():
+        lines = change_lines(change(read_results(args.before), read_results(args.after)))
+    else:
+        lines = _answers(args)
     print("\n".join(lines))
     return 0
-
-
-def _graders(args: argparse.Namespace) -> list[str]:
-    return change_lines(change(read_results(args.before), read_results(args.after)))
 
 
 def _answers(args: argparse.Namespace) -> list[str]:

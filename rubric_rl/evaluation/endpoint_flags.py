@@ -1,65 +1,71 @@
-"""Command-line flags for the settings of an endpoint, one per field of GraderSettings (stage 6, evaluation)."""
+"""Command-line flags for settings: `--<who>-<field>` for each field of some groups."""
 
 import argparse
-import dataclasses
 import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.settings import Settings
 
-RETRIES = 10  # an evaluation's default: it waits out a rate limit for minutes before it leaves an answer ungraded
-_PARSERS = {
-    bool: {"true": True, "false": False}.__getitem__,
-    dict: json.loads,
-    int: int,
-    float: float,
-}
-TRAINING_ONLY = ("engine", "teacher", "teacher_share", "records")
+# An evaluation's default: it waits out a rate limit for minutes before an answer stays ungraded.
+RETRIES = 10
 
 
-def add_endpoint_flags(
-    parser: argparse.ArgumentParser, who: str, about: str, left_out: tuple[str, ...] = ()
+def add_flags(
+    parser: argparse.ArgumentParser, who: str, about: str, *groups: type[Settings]
 ) -> None:
-    """Adds `--<who>-<field>` for every setting, except the training-only ones and those in `left_out`."""
-    group = parser.add_argument_group(about)
-    for field in dataclasses.fields(GraderSettings):
-        if field.name not in TRAINING_ONLY + left_out:
-            flag, help = (
-                f"--{who}-{field.name.replace('_', '-')}",
-                field.metadata["about"].replace("%", "%%"),
-            )
-            group.add_argument(
-                flag, dest=f"{who}_{field.name}", metavar=field.name.upper(), help=help
+    """Adds `--<who>-<field>` for every field of the groups."""
+    section = parser.add_argument_group(about)
+    for group in groups:
+        for name, field in group.model_fields.items():
+            help = (field.description or "").replace("%", "%%")
+            section.add_argument(
+                _flag(who, name), dest=f"{who}_{name}", metavar=name.upper(), help=help
             )
 
 
-def endpoint_settings(args: argparse.Namespace, who: str, defaults: dict) -> GraderSettings:
-    """The settings from the flags, which win over `defaults`; raises UserError naming the flag."""
-    chosen = {}
-    for field in dataclasses.fields(GraderSettings):
-        text = getattr(args, f"{who}_{field.name}", None)
+def settings_from(
+    args: argparse.Namespace, who: str, group: type[Settings], defaults: Mapping[str, Any]
+) -> Any:
+    """The group's settings from the flags, which win over `defaults`.
+
+    Raises UserError naming the flag, or the setting that cannot be.
+    """
+    chosen = dict(defaults)
+    for name, field in group.model_fields.items():
+        text = getattr(args, f"{who}_{name}", None)
         if text is not None:
-            chosen[field.name] = _value(field, text, f"--{who}-{field.name.replace('_', '-')}")
-    if engine := defaults.get("engine"):
-        hint = f"serve it, leave the key out and give --{who}-url"
-        raise UserError(f"grader_engine {engine} is a model inside a training run; {hint}")
-    try:
-        return GraderSettings(**(defaults | chosen))
-    except UserError as error:
-        raise UserError(str(error).replace("grader_", f"{who}_")) from None
+            chosen[name] = _value(field, text, _flag(who, name))
+    return group.of(chosen, f"{who}_")
 
 
-def _value(field: dataclasses.Field, text: str, flag: str):
-    if field.type not in _PARSERS:
+def _flag(who: str, name: str) -> str:
+    return f"--{who}-{name.replace('_', '-')}"
+
+
+def _value(field: FieldInfo, text: str, flag: str) -> Any:
+    """The text of a flag as a value of the field's type; its range is checked by the group."""
+    kind: Any = field.annotation
+    if kind is str:
         return text
+    if kind is dict:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise UserError(f"{flag} {text}: must be JSON") from None
     try:
-        return _PARSERS[field.type](text)
-    except (ValueError, KeyError):
-        raise UserError(f"{flag} {text}: must be of type {field.type.__name__}") from None
+        return TypeAdapter(kind).validate_strings(text)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].replace("Input should be", "must be")
+        raise UserError(f"{flag} {text}: {why}") from None
 
 
 def prices(text: str | None) -> tuple[float, float, float] | None:
-    """Prices per million tokens, `prompt,cached,completion`; raises UserError for anything else."""
+    """Prices per million tokens, `prompt,cached,completion`. Raises UserError for anything else."""
     if text is None:
         return None
     try:

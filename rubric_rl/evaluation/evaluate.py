@@ -1,10 +1,11 @@
-"""Grades answers to a rubric file with any grader and prints the HealthBench score (stage 6, evaluation).
+"""Grades answers to a rubric file with any grader and prints the HealthBench score.
 
     python -m rubric_rl.evaluate --rows data/healthbench_hard.jsonl --out runs/eval \\
-        --policy-url http://127.0.0.1:30000 --policy-tokenizer MODEL   (the model answers and grades itself)
+        --policy-url http://127.0.0.1:30000 --policy-tokenizer MODEL
+                                                    (the model answers and grades itself)
     python -m rubric_rl.evaluate --rows ROWS.jsonl --out runs/eval --answers ANSWERS.jsonl \\
-        --grader-config configs/grader.yaml --grader-api openai --grader-url URL --grader-model NAME \\
-        --grader-api-key-env VARIABLE
+        --grader-config configs/grader.yaml --grader-api openai --grader-url URL \\
+        --grader-model NAME --grader-api-key-env VARIABLE
 
 If it is interrupted, run the same command again: it resumes, and asks nothing twice.
 """
@@ -20,33 +21,109 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.data.download import digest
-from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.errors import DataError, UserError
-from rubric_rl.evaluation.answers import AnswerFile, Policy, RowFile
-from rubric_rl.evaluation.endpoint_flags import (
-    RETRIES,
-    add_endpoint_flags,
-    endpoint_settings,
-    prices,
-)
+from rubric_rl.data.row_file import RowFile
+from rubric_rl.data.schema import Criterion, Record, Row, TokenCounts
+from rubric_rl.errors import DataError, UserError, exit_status
+from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, settings_from
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.resume import Store, StoringClient, settings_of
+from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
-from rubric_rl.grading.endpoints import Unavailable
-from rubric_rl.grading.grade import Grading, grade
+from rubric_rl.grading.client import Question, Unavailable
+from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.grading.settings import GraderSettings, written_settings
-from rubric_rl.progress import GaveUp, Progress, work_through
+from rubric_rl.grading.settings import (
+    Endpoint,
+    Grading,
+    Scoring,
+    check_together,
+    read_settings,
+)
+from rubric_rl.jsonl import read_jsonl_offsets
+from rubric_rl.progress import CriteriaBar, GaveUp, work_through
 
-GRADER_ONLY = (
-    "mode",
-    "votes",
-    "truncated",
-    "rereads",
-    "warm_prefix",
-)  # settings that mean nothing for the policy
+ANSWER_TOKENS = 6144  # limit of a policy's answer, as in training
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A raw response, thoughts and special tokens included."""
+
+    response: str
+    truncated: bool = False  # it was cut at the length limit
+    tokens: TokenCounts | None = None  # what it cost, where it was asked for here
+
+
+class AnswerFile:
+    """JSONL of {"prompt_id", "answer"} and optionally "truncated".
+
+    Lines of the same prompt are its repeats, in order. Records, of an evaluation or a training
+    run, are such a file too. Only offsets are kept in memory.
+    """
+
+    def __init__(self, path: str | Path):
+        """Raises DataError naming file and line for a line without prompt_id and answer."""
+        self.path = Path(path)
+        # prompt_id -> number of the repeat -> offset of its last line
+        self._offsets: dict[str, dict[int, int]] = {}
+        if not self.path.is_file():
+            hint = "give --answers a JSONL file of prompt_id and answer"
+            raise DataError(f"{path}: no such file; {hint}")
+        for number, offset, item in read_jsonl_offsets(self.path):
+            if not _is_answer(item):
+                wanted = 'each line needs {"prompt_id": ..., "answer": ...}'
+                raise DataError(f"{path}:{number}: {wanted}; fix the line")
+            if item["answer"] is None and item["status"] == "ungraded":
+                continue  # the policy failed: there is no answer
+            offsets = self._offsets.setdefault(item["prompt_id"], {})
+            # A record of a resumed run replaces an earlier one of the same answer.
+            repeat = item["index"] if _is_record(item) else len(offsets)
+            offsets[repeat] = offset
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many answers each prompt_id has."""
+        return Counter({prompt_id: len(offsets) for prompt_id, offsets in self._offsets.items()})
+
+    async def get(self, row: Row, repeat: int, key: str) -> Answer:
+        """Answer number `repeat` to this row."""
+        offset = list(self._offsets[row.prompt_id].values())[repeat]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            item = json.loads(file.readline())
+        truncated = item.get("truncated") is True or item.get("status") == "truncated"
+        return Answer(item["answer"] or "", truncated)
+
+
+def _is_answer(item: object) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
+        return False
+    if "answer" in item and item["answer"] is None:
+        return item.get("status") in ("no_answer", "ungraded")
+    return isinstance(item.get("answer"), str)
+
+
+def _is_record(item: dict) -> bool:
+    try:
+        Record.from_json(item)
+    except DataError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A served policy that answers prompts, with the client's retries, limits and store."""
+
+    client: PolicyClient
+
+    async def get(self, row: Row, repeat: int, key: str) -> Answer:
+        """Answer number `repeat` to this row. Raises Unavailable as Client.ask does."""
+        seed = self.client.endpoint.seed + repeat
+        question = Question(list(row.messages), seed, routing_key=key)
+        reply = await self.client.ask(question)
+        return Answer(reply.text, not reply.complete, reply.tokens)
 
 
 @dataclass
@@ -55,18 +132,19 @@ class Evaluation:
 
     rows: RowFile
     answers: AnswerFile | Policy
-    grader: StoringClient
-    store: Store
+    grader: Grader
+    store: EvaluationFolder
     name: str
     repeats: dict[str, int]  # prompt_id -> number of its answers
-    progress: Progress
+    progress: CriteriaBar
 
     async def run(self) -> None:
         """Grades every answer that has no result yet."""
         try:
-            await work_through(self._jobs(), self._grade, self.grader.settings.concurrency)
+            workers = self.grader.client.endpoint.concurrency
+            await work_through(self._jobs(), self._grade, workers)
         finally:
-            self.progress.bar.close()
+            self.progress.close()
 
     def _jobs(self) -> Iterator[tuple[Row, int, str]]:
         for row in self.rows:
@@ -82,20 +160,145 @@ class Evaluation:
         try:
             answer = await self.answers.get(row, repeat, key)
         except Unavailable as error:
-            grading, tokens = Grading(row, "ungraded", None, error=f"policy: {error}"), None
+            record = Record.of(row, "ungraded", None, error=f"policy: {error}")
         else:
-            grading = await grade(
+            record = await grade(
                 self.grader, row, answer.response, truncated=answer.truncated, routing_key=key
             )
-            tokens = answer.tokens
-        origin = {
-            "split": "eval",
-            "index": repeat,
-            "weight_version": self.name,
-            "messages": list(row.messages),
+            record.policy_tokens = answer.tokens
+        record.split, record.index, record.weight_version = "eval", repeat, self.name
+        self.store.finish(key, record)
+        self.progress.done(len(row.rubric), record.error)
+
+
+class EvaluationPlan:
+    """The evaluation that the flags describe, checked before the first call."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.policy = _policy(args)
+        self.grader, self.grading, self.scoring = _grader(args, self.policy)
+        self.rows = RowFile(args.rows, args.limit)
+        self.answers = AnswerFile(args.answers) if args.answers else None
+        self.repeats = _repeats(args, self.rows, self.answers)
+        counts = self.rows.criteria.items()
+        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in counts)
+        self.prices = {}
+        for who, text in (("grader", args.grader_price), ("policy", args.policy_price)):
+            if price := prices(text):
+                self.prices[who] = price
+        self.penalty = penalty_from(args.length_penalty)
+        self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
+        model = Path(args.policy_model or args.policy_tokenizer or "policy").name
+        self.name = args.name or (Path(args.answers).stem if args.answers else model)
+
+    def identity(self) -> dict:
+        """Everything that a result depends on."""
+        if self.policy:
+            answers = {"policy": self.policy.identity()}
+        else:
+            answers = {"sha256": digest(self.args.answers)}
+        empty = [{"role": "user", "content": ""}]
+        sample = grader_prompt(self.grading.mode, empty, "", [Criterion("", 1.0)])
+        grader = self.grader.identity() | self.grading.identity() | self.scoring.identity()
+        return {
+            "kind": "evaluate",
+            "name": self.name,
+            "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
+            "answers": answers,
+            "repeats": self.args.repeats,
+            "grader": grader,
+            "grader_prompt": sample,
         }
-        self.store.finish(key, grading.record() | origin | {"policy_tokens": tokens})
-        self.progress.done(len(row.rubric), grading.error)
+
+    async def run(self) -> None:
+        """Asks and grades, and leaves one record per answer in the folder --out."""
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(StoringClient(self.grader))
+            grader = Grader(client, self.grading, self.scoring)
+            answers: AnswerFile | Policy
+            if self.policy:
+                own = PolicyClient(self.policy, prefix="policy_")
+                answers = Policy(await stack.enter_async_context(own))
+            else:
+                assert self.answers is not None
+                answers = self.answers
+            folder = EvaluationFolder(self.args.out, self.identity(), moved=self.args.moved)
+            client.store = stack.enter_context(folder)
+            if isinstance(answers, Policy):
+                answers.client.store = folder
+            bar = CriteriaBar(self.criteria, self.args.give_up_after)
+            rows, name, repeats = self.rows, self.name, self.repeats
+            await Evaluation(rows, answers, grader, folder, name, repeats, bar).run()
+
+    def report(self) -> dict:
+        """Writes result.json, prints it and returns it; it accounts for every criterion."""
+        summary = Summary(Run(self.args.out), penalty=self.penalty)
+        result = summary.result(self.prices)
+        result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
+        text = json.dumps(result, indent=1) + "\n"
+        (self.args.out / "result.json").write_text(text, encoding="utf-8")
+        print("\n".join(summary_lines(result)))
+        if self.before:
+            print("\n".join(comparison_lines(self.before, summary)))
+        return result
+
+
+def _policy(args: argparse.Namespace) -> Endpoint | None:
+    """The policy that answers; None with an answers file."""
+    if args.answers:
+        return None
+    defaults = {"retries": RETRIES, "max_tokens": ANSWER_TOKENS}
+    policy = settings_from(args, "policy", Endpoint, defaults)
+    if not policy.url:
+        hint = "give --answers FILE, or --policy-url for a model that answers"
+        raise UserError(f"nothing to grade: {hint}")
+    return policy
+
+
+def _grader(args: argparse.Namespace, policy: Endpoint | None) -> tuple[Endpoint, Grading, Scoring]:
+    """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
+    written = read_settings(args.grader_config)
+    refuse_engine(written, "--grader-url")
+    defaults: dict = {"retries": RETRIES}
+    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
+        shared = ("url", "api", "model", "tokenizer", "api_key_env")
+        defaults |= {name: getattr(policy, name) for name in shared}
+    defaults |= written
+    endpoint = settings_from(args, "grader", Endpoint, defaults)
+    grading = settings_from(args, "grader", Grading, defaults)
+    scoring = settings_from(args, "grader", Scoring, defaults)
+    check_together(endpoint, grading)
+    return endpoint, grading, scoring
+
+
+def refuse_engine(written: dict, flag: str) -> None:
+    """Raises UserError for a grader that exists only inside a training run."""
+    if engine := written.get("engine"):
+        hint = f"serve it, leave the key out and give {flag}"
+        raise UserError(f"grader_engine {engine} is a model inside a training run; {hint}")
+
+
+def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
+    """How many answers to each prompt are graded.
+
+    Drops the rows without an answer, if --allow-missing permits.
+    """
+    if answers is None:
+        return dict.fromkeys(rows.criteria, max(args.repeats, 1))
+    counts: Counter[str] = answers.counts
+    total = len(rows.criteria)
+    missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
+    if len(missing) == total or (missing and not args.allow_missing):
+        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
+        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
+    rows.keep(counts)
+    repeats: dict[str, int] = {}
+    for prompt_id in rows.criteria:
+        there: int = counts[prompt_id]
+        wanted: int = args.repeats or there
+        repeats[prompt_id] = min(there, wanted)
+    return repeats
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,44 +309,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "--rows",
-        required=True,
-        help="rubric file: raw HealthBench rows, or those of data_preprocess.py",
-    )
+    add("--rows", required=True, help="raw HealthBench rows, or those of data_preprocess.py")
     add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
-    add(
-        "--answers",
-        help="JSONL of prompt_id and answer (or verdict records); without it the policy answers",
-    )
-    add(
-        "--allow-missing",
-        action="store_true",
-        help="leave out the prompts that the answers file lacks",
-    )
-    add(
-        "--repeats",
-        type=int,
-        default=0,
-        help="answers per prompt (default: 1, or all that the file has)",
-    )
-    add(
-        "--limit",
-        type=int,
-        default=0,
-        help="only this many prompts, the same ones that simple-evals draws",
-    )
-    add(
-        "--name",
-        default="",
-        help="name of the run in tables (default: the policy's model or the answers file)",
-    )
+    add("--answers", help="JSONL of prompt_id and answer, or records; else the policy answers")
+    add("--allow-missing", action="store_true", help="leave out prompts without an answer")
+    add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or the file's)")
+    add("--limit", type=int, default=0, help="only so many prompts, those that simple-evals draws")
+    add("--name", default="", help="name in tables (default: policy's model or answers file)")
     add("--moved", action="store_true", help="resume although an endpoint has another URL now")
-    add(
-        "--against",
-        metavar="RUN",
-        help="also print the paired difference, this run minus this earlier RUN",
-    )
+    add("--against", metavar="RUN", help="also the paired difference to this earlier RUN")
     add(
         "--length-penalty",
         default="hard",
@@ -155,142 +329,39 @@ def _parser() -> argparse.ArgumentParser:
         default=50,
         help="stop after this many ungraded answers in a row; 0: never",
     )
-    add(
-        "--grader-config",
-        default="",
-        help="YAML file of grader_* keys, e.g. configs/grader.yaml; flags win over it",
-    )
+    add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
-    add_endpoint_flags(parser, "grader", "grader (url empty: the policy grades itself)")
-    add_endpoint_flags(parser, "policy", "policy", GRADER_ONLY)
+    grader = "grader (url empty: the policy grades itself)"
+    add_flags(parser, "grader", grader, Endpoint, Grading, Scoring)
+    add_flags(parser, "policy", "policy", Endpoint)
     return parser
-
-
-def _settings(args: argparse.Namespace) -> tuple[GraderSettings | None, GraderSettings]:
-    """The policy's settings (None with an answers file) and the grader's."""
-    policy = None
-    if not args.answers:
-        policy = endpoint_settings(args, "policy", {"retries": RETRIES, "max_tokens": 6144})
-        if not policy.url:
-            raise UserError(
-                "nothing to grade: give --answers FILE, or --policy-url for a model that answers"
-            )
-    written = written_settings(args.grader_config)
-    own = {"retries": RETRIES}
-    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
-        own |= {
-            name: getattr(policy, name)
-            for name in ("url", "api", "model", "tokenizer", "api_key_env")
-        }
-    return policy, endpoint_settings(args, "grader", own | written)
-
-
-def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
-    """How many answers to each prompt are graded. Drops the rows without an answer, if --allow-missing permits."""
-    if answers is None:
-        return dict.fromkeys(rows.criteria, max(args.repeats, 1))
-    counts, total = answers.counts, len(rows.criteria)
-    missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
-    if len(missing) == total or (missing and not args.allow_missing):
-        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
-        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
-    rows.keep(counts)
-    return {
-        prompt_id: min(counts[prompt_id], args.repeats or counts[prompt_id])
-        for prompt_id in rows.criteria
-    }
-
-
-class Plan:
-    """The evaluation that the flags describe, checked before the first call."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
-        self.policy, self.grader = _settings(args)
-        self.rows, self.answers = (
-            RowFile(args.rows, args.limit),
-            AnswerFile(args.answers) if args.answers else None,
-        )
-        self.repeats = _repeats(args, self.rows, self.answers)
-        self.criteria = sum(
-            self.repeats[prompt_id] * count for prompt_id, count in self.rows.criteria.items()
-        )
-        self.prices = {who: prices(getattr(args, f"{who}_price")) for who in ("grader", "policy")}
-        self.penalty = penalty_from(args.length_penalty)
-        self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
-        model = Path(args.policy_model or args.policy_tokenizer or "policy").name
-        self.name = args.name or (Path(args.answers).stem if args.answers else model)
-
-    def identity(self) -> dict:
-        """Everything that a result depends on."""
-        if self.answers:
-            answers = {"sha256": digest(self.args.answers)}
-        else:
-            answers = {"policy": settings_of(self.policy, GRADER_ONLY)}
-        empty = [{"role": "user", "content": ""}]
-        return {
-            "kind": "evaluate",
-            "name": self.name,
-            "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
-            "answers": answers,
-            "repeats": self.args.repeats,
-            "grader": settings_of(self.grader),
-            "grader_prompt": grader_prompt(self.grader.mode, empty, "", [Criterion("", 1.0)]),
-        }
-
-    async def run(self) -> None:
-        """Asks and grades, and leaves one record per answer in the folder --out."""
-        async with AsyncExitStack() as stack:
-            answers = self.answers or await stack.enter_async_context(Policy(self.policy))
-            grader = await stack.enter_async_context(StoringClient(self.grader))
-            store = stack.enter_context(
-                Store(self.args.out, self.identity(), moved=self.args.moved)
-            )
-            grader.store = store
-            if not self.answers:
-                answers.store = store
-            progress = Progress(self.criteria, self.args.give_up_after)
-            await Evaluation(
-                self.rows, answers, grader, store, self.name, self.repeats, progress
-            ).run()
-
-    def report(self) -> dict:
-        """Writes result.json, prints it, and returns it; it accounts for every criterion of the plan."""
-        summary = Summary(Run(self.args.out), penalty=self.penalty)
-        result = summary.result({who: value for who, value in self.prices.items() if value})
-        result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
-        (self.args.out / "result.json").write_text(
-            json.dumps(result, indent=1) + "\n", encoding="utf-8"
-        )
-        print("\n".join(summary_lines(result)))
-        if self.before:
-            print("\n".join(comparison_lines(self.before, summary)))
-        return result
 
 
 def main() -> int:
     """Exit status: 0 all graded, 1 some answers stayed ungraded, 2 something to fix."""
-    args, stopped = _parser().parse_args(), ""
+    return exit_status(lambda: _run(_parser().parse_args()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    plan = EvaluationPlan(args)
+    stopped = ""
     try:
-        plan = Plan(args)
-        try:
-            asyncio.run(plan.run())
-        except GaveUp as error:
-            stopped = str(error)
-        except KeyboardInterrupt:
-            stopped = "interrupted; run the same command again to resume"
+        asyncio.run(plan.run())
+    except GaveUp as error:
+        stopped = str(error)
+    except KeyboardInterrupt:
+        stopped = "interrupted; run the same command again to resume"
+    try:
         result = plan.report()
-    except (UserError, OSError) as error:
-        print(f"error: {stopped or error}", file=sys.stderr)
-        return 2
+    except DataError as error:  # no answer has a result yet
+        raise UserError(stopped or str(error)) from None
     if stopped:
-        print(f"error: {stopped}", file=sys.stderr)
-        return 2
-    if ungraded := result["answers"]["ungraded"]:
-        causes = Counter(
-            record["error"] for record in Run(args.out) if record["status"] == "ungraded"
-        )
+        raise UserError(stopped)
+    ungraded = result["answers"]["ungraded"]
+    if ungraded:
+        records = Run(args.out)
+        causes = Counter(record.error for record in records if record.status == "ungraded")
         cause, count = causes.most_common(1)[0]
         what = f"{ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}"
         print(f"error: {what}; the same command asks for them again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A folder that keeps every reply as it comes, so that a killed evaluation can be resumed (stage 6, evaluation)."""
+"""A folder that keeps every reply as it comes, so that a killed evaluation can be resumed."""
 
 import fcntl
 import hashlib
@@ -7,20 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
+from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import GraderClient
-from rubric_rl.grading.endpoints import Reply
+from rubric_rl.grading.client import Client, Question, Reply
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
 
 
-class Store:
-    """Keeps DIR/settings.json (what was asked), DIR/calls.jsonl (a line per reply) and the results (a line per answer).
+class EvaluationFolder:
+    """The folder of one evaluation: settings.json, calls.jsonl and the results.
 
-    An answer is finished when it has a result that is not `ungraded`; only the replies of unfinished answers are kept
-    in memory. Use it as a context manager: it locks the folder.
+    settings.json says what was asked, calls.jsonl has a line per reply, the results a line per
+    answer. An answer is finished when it has a result that is not `ungraded`; only the replies of
+    unfinished answers are kept in memory. Use it as a context manager: it locks the folder.
     """
 
     def __init__(
@@ -30,43 +32,50 @@ class Store:
         results: str = "verdicts/verdicts.jsonl",
         moved: bool = False,
     ):
-        """`settings` is everything that a result depends on; `moved` accepts other endpoint URLs than before.
+        """`settings` is everything that a result depends on.
 
-        Raises UserError when the folder belongs to a run with other settings (named in the message), or is in use.
+        `moved` accepts other endpoint URLs than before. Raises UserError when the folder belongs
+        to a run with other settings (named in the message), or is in use.
         """
         self.folder, self.results = Path(folder), Path(folder) / results
         self.results.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        self._open_files: list[IO] = []
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self._open(self.folder / "lock", "w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(json.loads(json.dumps(settings)), moved)
-            self.finished = {r["key"] for _, r in _lines(self.results) if r["status"] != "ungraded"}
-            self._replies = defaultdict(list)  # question -> its replies in order
-            for _, call in _lines(self.folder / CALLS):
-                if call["answer"] not in self.finished:
-                    self._replies[call["question"]].append(Reply(**call["reply"]))
-            self._calls = (self.folder / CALLS).open("a+b", buffering=0)
-            self._results = self.results.open("a+b", buffering=0)
+            self.finished = self._finished()
+            self._replies = self._unfinished_replies()
+            self._calls = self._open(self.folder / CALLS, "a+b", buffering=0)
+            self._results = self._open(self.results, "a+b", buffering=0)
         except OSError as error:
-            self._lock.close()
+            self._close()
             why = f"in use by another run, or not writable ({error.strerror})"
             raise UserError(f"{self.folder}: {why}; choose another --out") from None
         except BaseException:
-            self._lock.close()
+            self._close()
             raise
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "EvaluationFolder":
         return self
 
     def __exit__(self, *_) -> None:
-        for file in (self._calls, self._results, self._lock):
+        self._close()
+
+    def _open(self, path: Path, mode: str, **how) -> IO:
+        file = path.open(mode, **how)
+        self._open_files.append(file)
+        return file
+
+    def _close(self) -> None:
+        for file in reversed(self._open_files):  # the lock last
             file.close()
 
     def _check(self, settings: dict, moved: bool) -> None:
         path = self.folder / SETTINGS
         if path.exists():
-            (_, old), *_ = read_jsonl(path)
-            before, now = _flat(old), _flat(settings)
+            ((_, old),) = read_jsonl(path)
+            before, now = _flat(_without_defaults_of_old_form(old)), _flat(settings)
             changed = [
                 key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
             ]
@@ -77,69 +86,102 @@ class Store:
                     for key in refused
                 )
                 hint = "choose another --out or the old settings"
-                hint += "" if beyond_url else " (the same model at another place: add --moved)"
-                raise UserError(f"{self.folder}: holds a run with other settings: {shown}; {hint}")
+                if not beyond_url:
+                    hint += " (the same model at another place: add --moved)"
+                what = f"{self.folder}: holds a run with other settings: {shown}"
+                raise UserError(f"{what}; {hint}")
         write_jsonl(path, [settings])
 
+    def _finished(self) -> set[str]:
+        """The keys of answers with a result that counts."""
+        results = (result for _, result in _lines(self.results))
+        return {result["key"] for result in results if result["status"] != "ungraded"}
+
+    def _unfinished_replies(self) -> dict[str, list[Reply]]:
+        """Question -> its stored replies in order, of answers that are not finished."""
+        replies = defaultdict(list)
+        for _, call in _lines(self.folder / CALLS):
+            if call["answer"] not in self.finished:
+                replies[call["question"]].append(Reply(**call["reply"]))
+        return replies
+
     def recall(self, question: str) -> Reply | None:
-        """The next stored reply to a question; each is given out once, since what was asked twice has two replies."""
+        """The next stored reply to a question.
+
+        Each is given out once, since what was asked twice has two replies.
+        """
         replies = self._replies.get(question)
         return replies.pop(0) if replies else None
 
     def keep(self, answer: str, question: str, reply: Reply) -> None:
         """Stores a new reply."""
-        append_line(self._calls, {"answer": answer, "question": question, "reply": asdict(reply)})
+        call = {"answer": answer, "question": question, "reply": asdict(reply)}
+        append_line(self._calls, call)
 
-    def finish(self, key: str, record: Mapping) -> None:
+    def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
-        append_line(self._results, {"key": key} | record)
-        if record["status"] != "ungraded":
+        append_line(self._results, {"key": key} | record.to_json())
+        if record.status != "ungraded":
             self.finished.add(key)
 
 
-class StoringClient(GraderClient):
-    """A grader client that asks nothing twice. The routing key must be the store's key of the answer."""
+class StoringClient(Client):
+    """A client that asks nothing twice. The routing key must be the folder's key of the answer."""
 
-    store: Store
+    store: EvaluationFolder
     role = "grader"  # part of the question: policy and grader may get the same text
 
-    async def ask(self, content, schema: dict, seed: int, routing_key: str = "") -> Reply:
-        """As GraderClient.ask, but from the store where possible."""
-        parts = json.dumps([self.role, routing_key, seed, content]).encode()
-        question = hashlib.blake2b(parts, digest_size=16).hexdigest()
-        reply = self.store.recall(question)
+    async def ask(self, question: Question) -> Reply:
+        """As Client.ask, but from the store where possible."""
+        name = self._name(question)
+        reply = self.store.recall(name)
         if reply is None:
-            reply = await super().ask(content, schema, seed, routing_key)
-            self.store.keep(routing_key, question, reply)
+            reply = await super().ask(question)
+            self.store.keep(question.routing_key, name, reply)
         return reply
 
+    def _name(self, question: Question) -> str:
+        """What tells a question from all others, in 32 digits."""
+        parts = [self.role, question.routing_key, question.seed, self._content(question)]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
-def settings_of(client_settings, left_out: tuple[str, ...] = ()) -> dict:
-    """The settings that a reply depends on: not those of transport (retries, speed, the key)."""
-    transport = (
-        "retries",
-        "timeout",
-        "concurrency",
-        "records",
-        "api_key_env",
-        "warm_prefix",
-        *left_out,
-    )
-    return {name: value for name, value in asdict(client_settings).items() if name not in transport}
+    def _content(self, question: Question) -> object:
+        return question.messages[-1]["content"]
+
+
+class PolicyClient(StoringClient):
+    """The same for a policy, which is asked to continue whole conversations."""
+
+    role = "policy"
+
+    def _content(self, question: Question) -> object:
+        return question.messages
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict]]:
     return read_jsonl(path, skip_partial=True) if path.exists() else iter(())
 
 
-def _flat(value, prefix: str = "") -> dict:
+def _without_defaults_of_old_form(settings: dict) -> dict:
+    """Settings without those that only training runs have; the first form named them too."""
+    training = ("engine", "teacher", "teacher_share")
+    return {
+        name: _without_defaults_of_old_form(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name not in training
+    }
+
+
+def _flat(value: object, prefix: str = "") -> dict:
     """{"a": {"b": 1}} as {"a.b": 1}."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    parts = (_flat(item, f"{prefix}.{name}" if prefix else name) for name, item in value.items())
-    return {key: leaf for part in parts for key, leaf in part.items()}
+    flat = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{prefix}.{name}" if prefix else name)
+    return flat
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     text = "unset" if value is None else str(value)
     return text if len(text) <= 24 else text[:12] + "..."

@@ -1,31 +1,30 @@
-"""Other scoring rules for stored verdicts: they change what `score` is given, never its formula (stage 4, reward)."""
+"""Other scoring rules for stored verdicts: they change what `score` is given, not its formula."""
 
 import argparse
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rubric_rl.data.schema import Criterion
+from rubric_rl.data.schema import Criterion, Record, Verdict
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.statistics import PENALTIES, length_adjusted
-from rubric_rl.grading.record import rubric_of
-from rubric_rl.grading.score import Verdict, score
+from rubric_rl.grading.score import possible_points, score
 
 Judged = list[tuple[Criterion, Verdict]]  # a rubric with its verdicts
-UNREADABLE = ("against", "not_met", "met", "left_out")
+UNREADABLE_RULES = ("against", "not_met", "met", "left_out")
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScoringRule:
     """How verdicts become a score; the default is the rule of the training reward.
 
     Tags are written `kind:value`, e.g. `axis:accuracy`.
     """
 
-    unreadable: str = "against"  # never helps the policy; not_met and met take a side; left_out drops the criterion
+    # An unreadable verdict: against the policy; not_met and met take a side; left_out drops it.
+    unreadable: str = "against"
     clip: bool = False  # each answer's score to [0, 1]
     uniform: bool = False  # every criterion weighs 1, or -1
-    weights: tuple[tuple[str, float], ...] = ()  # (tag, factor on the points of criteria with it)
+    weights: tuple[tuple[str, float], ...] = ()  # (tag, factor on the points of its criteria)
     only: tuple[str, ...] = ()  # only criteria with one of these tags
     drop: tuple[str, ...] = ()  # no criteria with one of these tags
     penalty: float = 0.0  # of the length adjustment
@@ -33,54 +32,80 @@ class Rule:
     def __str__(self) -> str:
         parts = []
         for name, value in vars(self).items():
-            if value != getattr(Rule, name):
-                each = value if isinstance(value, tuple) else (value,)
-                shown = (
-                    "=".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in each
-                )
-                parts.append(name if value is True else f"{name} {' '.join(shown)}")
+            if value == getattr(ScoringRule, name):
+                continue
+            if value is True:
+                parts.append(name)
+            elif name == "weights":
+                shown = " ".join(f"{tag}={factor}" for tag, factor in value)
+                parts.append(f"{name} {shown}")
+            elif isinstance(value, tuple):
+                parts.append(f"{name} {' '.join(value)}")
+            else:
+                parts.append(f"{name} {value}")
         return ", ".join(parts) or "the training reward's"
 
-    def judged(self, record: Mapping) -> Judged:
-        """The rubric and verdicts that `score` is given; an answer that scores 0 without a call met nothing."""
-        rubric = rubric_of(record)
-        verdicts = record["verdicts"] if record["status"] == "graded" else [False] * len(rubric)
-        pairs = [
-            (self._weighed(c), v) for c, v in zip(rubric, verdicts, strict=True) if self._counts(c)
-        ]
-        if self.unreadable == "left_out":
-            return [(c, v) for c, v in pairs if v is not None]
-        side = {"against": None, "not_met": False, "met": True}[self.unreadable]
-        return [(c, side if v is None else v) for c, v in pairs]
+    def judged(self, record: Record) -> Judged:
+        """The rubric and verdicts that `score` is given.
 
-    def score(self, record: Mapping) -> float:
-        """The score under this rule: NaN for an ungraded answer, or when no criterion with positive points is left."""
-        value = math.nan if record["status"] == "ungraded" else score_of(self.judged(record))
-        if self.penalty and record["status"] == "graded":
-            value = length_adjusted(value, len(record["answer"]), self.penalty)
-        return min(max(value, 0.0), 1.0) if self.clip and not math.isnan(value) else value
+        An answer that scores 0 without a call met nothing.
+        """
+        verdicts = record.verdicts
+        if record.status != "graded":
+            verdicts = [Verdict(False)] * len(record.rubric)
+        judged = []
+        for criterion, verdict in zip(record.rubric, verdicts, strict=True):
+            if not self._counts(criterion):
+                continue
+            if verdict.met is None and self.unreadable == "left_out":
+                continue
+            if verdict.met is None and self.unreadable in ("met", "not_met"):
+                verdict = replace(verdict, met=self.unreadable == "met")
+            judged.append((self._weighed(criterion), verdict))
+        return judged
+
+    def score(self, record: Record) -> float:
+        """The score under this rule.
+
+        NaN for an ungraded answer, or when no criterion with positive points is left.
+        """
+        if record.status == "ungraded":
+            return math.nan
+        value = score_of(self.judged(record))
+        if self.penalty and record.status == "graded":
+            value = length_adjusted(value, len(record.answer or ""), self.penalty)
+        if self.clip and not math.isnan(value):
+            value = min(max(value, 0.0), 1.0)
+        return value
 
     def _counts(self, criterion: Criterion) -> bool:
-        tags = criterion.tags
-        return (not self.only or any(tag in self.only for tag in tags)) and not any(
-            tag in self.drop for tag in tags
-        )
+        tags = set(criterion.tags)
+        if self.only and not tags & set(self.only):
+            return False
+        return not tags & set(self.drop)
 
     def _weighed(self, criterion: Criterion) -> Criterion:
         if not self.uniform and not self.weights:
             return criterion
         points = math.copysign(1, criterion.points) if self.uniform else criterion.points
-        factor = math.prod(factor for tag, factor in self.weights if tag in criterion.tags)
-        return replace(criterion, points=points * factor)
+        for tag, factor in self.weights:
+            if tag in criterion.tags:
+                points *= factor
+        return replace(criterion, points=points)
 
 
 def score_of(judged: Judged) -> float:
     """`score` of the pairs; NaN when none has positive points."""
-    return score(*zip(*judged)) if any(c.points > 0 for c, _ in judged) else math.nan
+    rubric = [criterion for criterion, _ in judged]
+    verdicts = [verdict for _, verdict in judged]
+    return score(rubric, verdicts) if possible_points(rubric) > 0 else math.nan
 
 
 def tag_scores(judged: Judged) -> dict[str, float]:
-    """The score of each tag's own criteria; a tag without positive points is left out (the reference's rubric tags)."""
+    """The score of each tag's own criteria (the reference's rubric tags).
+
+    A tag without positive points is left out.
+    """
     parts: dict[str, Judged] = {}
     for criterion, verdict in judged:
         for tag in dict.fromkeys(criterion.tags):
@@ -92,56 +117,63 @@ def tag_scores(judged: Judged) -> dict[str, float]:
 def add_rule_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `rule_from` reads."""
     add = parser.add_argument_group("scoring rule (default: the training reward's)").add_argument
-    default = "how an unreadable verdict counts (default: against the policy)"
-    add("--unreadable", choices=UNREADABLE, default="against", help=default)
+    add(
+        "--unreadable",
+        choices=UNREADABLE_RULES,
+        default="against",
+        help="how an unreadable verdict counts (default: against the policy)",
+    )
     add("--clip", action="store_true", help="clip each answer's score to [0, 1]")
     add("--uniform", action="store_true", help="every criterion weighs 1, a negative one -1")
-    repeated = {"action": "append", "default": []}
     add(
         "--weight",
         metavar="TAG=FACTOR",
-        **repeated,
+        action="append",
+        default=[],
         help="multiply the points of criteria with this tag (repeatable)",
     )
     add(
         "--only",
         metavar="TAG",
-        **repeated,
+        action="append",
+        default=[],
         help="only criteria with this tag, e.g. level:example (repeatable)",
     )
-    add("--drop", metavar="TAG", **repeated, help="no criteria with this tag (repeatable)")
-    penalties = f"a number, or {', '.join(PENALTIES)}"
+    add(
+        "--drop",
+        metavar="TAG",
+        action="append",
+        default=[],
+        help="no criteria with this tag (repeatable)",
+    )
+    named = ", ".join(PENALTIES)
     add(
         "--length-penalty",
         default="0",
-        help=f"subtract this x (characters - 2000) / 500: {penalties}",
+        help=f"subtract this x (characters - 2000) / 500: a number, or {named}",
     )
 
 
-def rule_from(args: argparse.Namespace) -> Rule:
-    """The rule that the flags of `add_rule_flags` describe; raises UserError for an invalid weight or penalty."""
-    weights, penalty = (
-        tuple(_weight(text) for text in args.weight),
-        penalty_from(args.length_penalty),
-    )
-    return Rule(
-        args.unreadable,
-        args.clip,
-        args.uniform,
-        weights,
-        tuple(args.only),
-        tuple(args.drop),
-        penalty,
+def rule_from(args: argparse.Namespace) -> ScoringRule:
+    """The rule of the flags of `add_rule_flags`. Raises UserError for a bad weight or penalty."""
+    return ScoringRule(
+        unreadable=args.unreadable,
+        clip=args.clip,
+        uniform=args.uniform,
+        weights=tuple(_weight(text) for text in args.weight),
+        only=tuple(args.only),
+        drop=tuple(args.drop),
+        penalty=penalty_from(args.length_penalty),
     )
 
 
 def penalty_from(text: str) -> float:
-    """A length penalty by name or as a number; raises UserError for anything else."""
+    """A length penalty by name or as a number. Raises UserError for anything else."""
     value = PENALTIES[text] if text in PENALTIES else _number(text)
     if value is None or value < 0:
-        raise UserError(
-            f"--length-penalty {text}: give a number of 0 or more, or one of {', '.join(PENALTIES)}"
-        )
+        named = ", ".join(PENALTIES)
+        hint = f"give a number of 0 or more, or one of {named}"
+        raise UserError(f"--length-penalty {text}: {hint}")
     return value
 
 
@@ -149,9 +181,8 @@ def _weight(text: str) -> tuple[str, float]:
     tag, _, factor = text.rpartition("=")
     value = _number(factor)
     if not tag or value is None or value <= 0:
-        raise UserError(
-            f"--weight {text}: write TAG=FACTOR with a positive factor, e.g. axis:accuracy=2"
-        )
+        hint = "write TAG=FACTOR with a positive factor, e.g. axis:accuracy=2"
+        raise UserError(f"--weight {text}: {hint}")
     return tag, value
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them (stage 6, evaluation)."""
+"""The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,60 +8,70 @@ import numpy as np
 DRAWS = 1000  # of the reference's bootstrap
 LEVEL, RESAMPLES = 0.95, 2000  # of every interval
 FREE_CHARACTERS, CHARACTERS_PER_PENALTY = 2000, 500  # of the length adjustment
-PENALTIES = {
-    "full": 0.0299,
-    "hard": 0.0392,
-    "consensus": 0.0020,
-}  # per 500 characters (OpenAI, 2026)
+# per 500 characters (OpenAI, 2026)
+PENALTIES = {"full": 0.0299, "hard": 0.0392, "consensus": 0.0020}
 _AT_ONCE = 2_000_000  # random numbers held in memory at a time
+Values = Sequence[float]
 
 
-def clipped_mean(values: Sequence[float]) -> float:
+def clipped_mean(values: Values) -> float:
     """The reference's headline: the mean of unclipped scores, clipped to [0, 1]."""
     return float(np.clip(np.mean(values), 0, 1))
 
 
-def bootstrap_std(values: Sequence[float]) -> float:
-    """The reference's error of that mean: the standard deviation of 1,000 bootstrap means, each clipped to [0, 1].
+def bootstrap_std(values: Values) -> float:
+    """The reference's error of that mean.
 
-    The draws are those of simple-evals after `np.random.seed(0)`.
+    The standard deviation of 1,000 bootstrap means, each clipped to [0, 1]. The draws are those of
+    simple-evals after `np.random.seed(0)`.
     """
-    values = np.asarray(values, float)
-    random, count = np.random.RandomState(0), len(values)
-    means = [
-        values[random.randint(0, count, (rows, count))].mean(axis=1)
-        for rows in _chunks(DRAWS, count)
-    ]
+    array = np.asarray(values, float)
+    random, count = np.random.RandomState(0), len(array)
+    means = []
+    for rows in _chunks(DRAWS, count):
+        drawn = random.randint(0, count, (rows, count))
+        means.append(array[drawn].mean(axis=1))
     return float(np.std(np.clip(np.concatenate(means), 0, 1)))
 
 
-def worst_of(values: Sequence[float], k: int) -> float:
-    """The mean over all k-subsets of their minimum, in one pass over the sorted values (HealthBench, worst-at-k)."""
+def worst_of(values: Values, k: int) -> float:
+    """The mean over all k-subsets of their minimum (HealthBench, worst-at-k).
+
+    In one pass: the i-th smallest value is the minimum of the subsets that hold it and k - 1 of
+    the larger ones.
+    """
     count = len(values)
     subsets = math.comb(count, k)
-    return math.fsum(
-        v * (math.comb(count - 1 - i, k - 1) / subsets) for i, v in enumerate(sorted(values))
-    )
+    terms = []
+    for place, value in enumerate(sorted(values)):
+        as_minimum = math.comb(count - 1 - place, k - 1)
+        terms.append(value * (as_minimum / subsets))
+    return math.fsum(terms)
 
 
-def worst_at_k(groups: Sequence[Sequence[float]], k: int) -> float | None:
-    """`worst_of` each prompt's scores, averaged over the prompts that have k of them, clipped; None when none has."""
+def worst_at_k(groups: Sequence[Values], k: int) -> float | None:
+    """`worst_of` each prompt's scores, averaged over the prompts that have k of them, clipped.
+
+    None when no prompt has k.
+    """
     values = [worst_of(group, k) for group in groups if len(group) >= k]
     return clipped_mean(values) if values else None
 
 
 def length_adjusted(score: float, characters: int, penalty: float) -> float:
-    """score - penalty x (characters - 2000) / 500, for one answer (OpenAI, 2026; `PENALTIES`)."""
-    return score - penalty * (characters - FREE_CHARACTERS) / CHARACTERS_PER_PENALTY
+    """score - penalty x (characters - 2000) / 500, for one answer (OpenAI, 2026)."""
+    excess = (characters - FREE_CHARACTERS) / CHARACTERS_PER_PENALTY
+    return score - penalty * excess
 
 
 def interval(
     parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float] | None:
-    """The 95% percentile interval of a statistic, bootstrapped by prompt (all answers to a prompt are drawn together).
+    """The 95% percentile interval of a statistic, bootstrapped by prompt.
 
-    `parts` holds one row of sums per prompt; `statistic` takes summed rows of shape (draws, columns) and returns one
-    value per draw. None with fewer than two prompts, or where no draw has a value.
+    All answers to a prompt are drawn together. `parts` holds one row of sums per prompt;
+    `statistic` takes summed rows of shape (draws, columns) and returns one value per draw. None
+    with fewer than two prompts, or where no draw has a value.
     """
     parts, random = np.asarray(parts, float), np.random.default_rng(0)
     count = len(parts)
@@ -72,14 +82,17 @@ def interval(
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    outside = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [outside, 1 - outside])
     return float(low), float(high)
 
 
 def _times_drawn(random: np.random.Generator, count: int, rows: int) -> np.ndarray:
     """How often each of `count` prompts is drawn, in each of `rows` draws of `count`."""
-    drawn = random.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
+    drawn = random.integers(0, count, (rows, count))
+    shifted = drawn + count * np.arange(rows)[:, None]  # each draw counts in bins of its own
+    times = np.bincount(shifted.ravel(), minlength=rows * count)
+    return times.reshape(rows, count).astype(float)
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
@@ -92,30 +105,38 @@ def f1(sums: np.ndarray) -> np.ndarray:
 
     NaN when the class was never predicted or never labelled, as in the reference.
     """
-    hit, false, missed = (sums[..., i] for i in range(3))
+    hit, false, missed = sums[..., 0], sums[..., 1], sums[..., 2]
     value = _divide(2 * hit, 2 * hit + false + missed)
-    return np.where((hit + false == 0) | (hit + missed == 0), np.nan, value)
+    absent = (hit + false == 0) | (hit + missed == 0)
+    return np.where(absent, np.nan, value)
 
 
 def balanced_f1(sums: np.ndarray) -> np.ndarray:
     """The mean of the F1 of met and of not met; columns as for `kappa`."""
-    return (f1(sums[..., [0, 1, 2]]) + f1(sums[..., [3, 2, 1]])) / 2
+    met = f1(sums[..., [0, 1, 2]])
+    not_met = f1(sums[..., [3, 2, 1]])
+    return (met + not_met) / 2
 
 
 def kappa(sums: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of the columns (both met, only the grader says met, only the label says met, neither)."""
-    both, grader, label, neither = (sums[..., i] for i in range(4))
+    """Cohen's kappa.
+
+    Columns: both met, only the grader says met, only the label says met, neither.
+    """
+    both, grader, label, neither = (sums[..., column] for column in range(4))
     total = both + grader + label + neither
     agreed = _divide(both + neither, total)
-    chance = _divide(
-        (both + grader) * (both + label) + (label + neither) * (grader + neither), total**2
-    )
+    by_chance_met = (both + grader) * (both + label)
+    by_chance_not = (label + neither) * (grader + neither)
+    chance = _divide(by_chance_met + by_chance_not, total**2)
     return _divide(agreed - chance, 1 - chance)
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the divisor is 0."""
     below = np.asarray(below, float)
-    return np.where(below == 0, np.nan, above / np.where(below == 0, 1, below))
+    is_zero = below == 0
+    return np.where(is_zero, np.nan, above / np.where(is_zero, 1, below))
 
 
 def _chunks(draws: int, width: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Sums up a run's records: the figures of simple-evals, and our own apart from them (stage 6, evaluation)."""
+"""Sums up a run's records: the figures of simple-evals, and our own apart from them."""
 
 import math
 from array import array
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rubric_rl.evaluation.scoring_rule import Rule, tag_scores
+from rubric_rl.data.schema import Record, TokenCounts
+from rubric_rl.evaluation.scoring_rule import ScoringRule, tag_scores
 from rubric_rl.evaluation.statistics import (
     PENALTIES,
     bootstrap_std,
@@ -21,10 +22,12 @@ from rubric_rl.evaluation.statistics import (
 OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call
 TOKENS = ("prompt", "cached", "completion")
+Price = tuple[float, float, float]  # per million prompt, cached and completion tokens
+TRAINING_RULE = ScoringRule()
 
 
-class Values:
-    """One metric: a value per answer, and the index of the answer's prompt."""
+class Metric:
+    """A value per answer, and the index of the answer's prompt."""
 
     def __init__(self):
         self.prompts, self.values = array("l"), array("d")
@@ -40,9 +43,8 @@ class Values:
 
     def means(self) -> dict[int, float]:
         """Index of a prompt -> mean over its answers."""
-        return dict(
-            zip(np.unique(self.prompts).tolist(), ratio(self.parts()).tolist(), strict=True)
-        )
+        prompts = np.unique(self.prompts).tolist()
+        return dict(zip(prompts, ratio(self.parts()).tolist(), strict=True))
 
 
 class Summary:
@@ -50,66 +52,73 @@ class Summary:
 
     def __init__(
         self,
-        records: Iterable[Mapping] = (),
-        rule: Rule = Rule(),
+        records: Iterable[Record] = (),
+        rule: ScoringRule = TRAINING_RULE,
         penalty: float = PENALTIES["hard"],
     ):
-        """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure beside the headline."""
+        """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure."""
         self.rule, self.penalty = rule, penalty
-        self.metrics: dict[str, Values] = {}
+        self.metrics: dict[str, Metric] = {}
         self.prompts: dict[str, int] = {}  # prompt_id -> index
-        self.answers, self.criteria, self.tokens = Counter(), Counter(), Counter()
+        self.answers: Counter[str] = Counter()
+        self.criteria: Counter[str] = Counter()
+        self.tokens = {"grader": TokenCounts(), "policy": TokenCounts()}
         self.characters, self.seconds, self.calls = array("l"), 0.0, 0
-        self._means: dict[
-            str, tuple
-        ] = {}  # cached: an interval is slow to compute, and each page shows it
+        # Intervals are slow to compute, and each page shows them:
+        # name -> number of values they are of, mean, interval
+        self._means: dict[str, tuple[int, float, tuple[float, float] | None]] = {}
         for record in records:
             self.add(record)
 
-    def add(self, record: Mapping) -> None:
+    def add(self, record: Record) -> None:
         """Counts one record."""
-        status = record["status"]
-        self.answers[status] += 1
+        self.answers[record.status] += 1
         self._count_criteria(record)
-        self.seconds += record["seconds"]
-        self.calls += record["calls"]
-        for who, parts in (
-            ("grader", ("first_tokens", "rest_tokens")),
-            ("policy", ("policy_tokens",)),
-        ):
-            for kind in TOKENS:
-                self.tokens[f"{who}_{kind}"] += sum(
-                    (record.get(part) or {}).get(kind, 0) for part in parts
-                )
-        if math.isnan(value := self.rule.score(record)):
-            self.answers["without_score"] += (
-                status != "ungraded"
-            )  # the rule leaves no positive points
+        self.seconds += record.seconds
+        self.calls += record.calls
+        self.tokens["grader"] += record.first_tokens + record.rest_tokens
+        if record.policy_tokens:
+            self.tokens["policy"] += record.policy_tokens
+        value = self.rule.score(record)
+        if math.isnan(value):
+            if record.status != "ungraded":  # the rule leaves no positive points
+                self.answers["without_score"] += 1
             return
-        prompt = self.prompts.setdefault(record["prompt_id"], len(self.prompts))
-        characters = len(record["answer"]) if status == "graded" else None
-        self.characters.append(characters or 0)
-        adjusted = value if characters is None else length_adjusted(value, characters, self.penalty)
-        scores = dict.fromkeys(record["example_tags"], value) | tag_scores(self.rule.judged(record))
-        for name, one in (scores | {OVERALL: value, ADJUSTED: adjusted}).items():
-            self.metrics.setdefault(name, Values()).add(prompt, one)
+        self._add_scores(record, value)
 
-    def metric(self, name: str) -> Values:
-        """The values of a metric, none where no answer has it."""
-        return self.metrics.get(name) or Values()
+    def _add_scores(self, record: Record, value: float) -> None:
+        prompt = self.prompts.setdefault(record.prompt_id, len(self.prompts))
+        adjusted, characters = value, 0
+        if record.status == "graded":
+            characters = len(record.answer or "")
+            adjusted = length_adjusted(value, characters, self.penalty)
+        self.characters.append(characters)
+        scores = dict.fromkeys(record.example_tags, value)
+        scores |= tag_scores(self.rule.judged(record))
+        scores |= {OVERALL: value, ADJUSTED: adjusted}
+        for name, one in scores.items():
+            self.metrics.setdefault(name, Metric()).add(prompt, one)
 
-    def _count_criteria(self, record: Mapping) -> None:
-        count = len(record["rubrics"])
+    def _count_criteria(self, record: Record) -> None:
+        count = len(record.rubric)
         self.criteria["all"] += count
-        if record["status"] != "graded":
-            self.criteria[record["status"]] += count
+        if record.status != "graded":
+            self.criteria[record.status] += count
             return
-        for verdict in record["verdicts"]:
-            self.criteria["unreadable" if verdict is None else "met" if verdict else "not_met"] += 1
+        names = {True: "met", False: "not_met", None: "unreadable"}
+        for verdict in record.verdicts:
+            self.criteria[names[verdict.met]] += 1
+
+    def metric(self, name: str) -> Metric:
+        """The values of a metric, none where no answer has it."""
+        return self.metrics.get(name) or Metric()
 
     def reference(self) -> dict[str, float]:
-        """The figures of simple-evals, under its names: clipped mean, bootstrap std and number of every metric."""
-        figures = {}
+        """The figures of simple-evals, under its names.
+
+        Clipped mean, bootstrap std and number of values of every metric.
+        """
+        figures: dict[str, float] = {}
         for name, metric in self.metrics.items():
             if name != ADJUSTED:
                 figures[name] = clipped_mean(metric.values)
@@ -117,38 +126,45 @@ class Summary:
                 figures[f"{name}:bootstrap_std"] = bootstrap_std(metric.values)
         return figures
 
-    def worst(self) -> dict[str, float]:
+    def worst(self) -> dict[str, float | None]:
         """worst-at-k for every k up to the largest number of answers to a prompt."""
-        groups = defaultdict(list)
+        by_prompt: dict[int, list[float]] = defaultdict(list)
         metric = self.metric(OVERALL)
         for prompt, value in zip(metric.prompts, metric.values, strict=True):
-            groups[prompt].append(value)
-        most = max(map(len, groups.values()), default=0)
-        return {str(k): worst_at_k(list(groups.values()), k) for k in range(1, most + 1)}
+            by_prompt[prompt].append(value)
+        groups = list(by_prompt.values())
+        most = max(map(len, groups), default=0)
+        return {str(k): worst_at_k(groups, k) for k in range(1, most + 1)}
 
     def mean(self, name: str) -> tuple[float, tuple[float, float] | None]:
         """The unclipped mean of a metric and its 95% interval by prompt."""
-        values = self.metric(name).values
-        if len(values) != self._means.get(name, (0,))[0]:
-            self._means[name] = (
-                len(values),
-                float(np.mean(values)),
-                interval(self.metric(name).parts(), ratio),
-            )
+        metric = self.metric(name)
+        count = len(metric.values)
+        if name not in self._means or self._means[name][0] != count:
+            mean = float(np.mean(metric.values))
+            self._means[name] = (count, mean, interval(metric.parts(), ratio))
         return self._means[name][1:]
 
     def tags(self, kind: str) -> list[str]:
         """The tags of one kind (theme, axis, level) that have a score, in order."""
         return sorted(name for name in self.metrics if name.startswith(kind + ":"))
 
-    def result(self, prices: Mapping[str, tuple[float, float, float]] | None = None) -> dict:
-        """Everything as JSON; only what stands under `reference` is comparable with simple-evals."""
-        counts = self._counts(prices or {})
+    def result(self, prices: Mapping[str, Price] | None = None) -> dict:
+        """Everything as JSON; only what stands under `reference` compares with simple-evals."""
         if OVERALL not in self.metrics:
-            return {"reference": {}, "worst_at_k": {}, "beside": {}} | counts
+            figures: dict = {"reference": {}, "worst_at_k": {}, "beside": {}}
+        else:
+            figures = {
+                "reference": self.reference(),
+                "worst_at_k": self.worst(),
+                "beside": self._beside(),
+            }
+        return figures | self._account(prices or {})
+
+    def _beside(self) -> dict:
         mean, by_prompt = self.mean(OVERALL)
         adjusted, adjusted_by_prompt = self.mean(ADJUSTED)
-        beside = {
+        return {
             "prompts": len(self.prompts),
             "mean_unclipped": mean,
             "interval_by_prompt": by_prompt,
@@ -161,61 +177,67 @@ class Summary:
             "characters_per_answer": float(np.mean(self.characters)),
             "rule": str(self.rule),
         }
-        return {
-            "reference": self.reference(),
-            "worst_at_k": self.worst(),
-            "beside": beside,
-        } | counts
 
-    def _counts(self, prices: Mapping) -> dict:
-        names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
+    def _account(self, prices: Mapping[str, Price]) -> dict:
+        """What became of every answer and criterion, and what it cost."""
         statuses = ("graded", *NO_CALL, "ungraded")
         answers = {"all": sum(self.answers[status] for status in statuses)}
-        answers |= {status: self.answers[status] for status in (*statuses, "without_score")}
+        for status in (*statuses, "without_score"):
+            answers[status] = self.answers[status]
+        names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
+        tokens = {
+            f"{who}_{kind}": getattr(counts, kind)
+            for who, counts in self.tokens.items()
+            for kind in TOKENS
+        }
         return {
             "answers": answers,
             "criteria": {name: self.criteria[name] for name in names},
-            "tokens": dict(self.tokens),
+            "tokens": tokens,
             "calls": self.calls,
             "grading_seconds": round(self.seconds, 2),
-            "cost": {who: self._cost(who, *price) for who, price in prices.items()},
+            "cost": {who: _cost(self.tokens[who], price) for who, price in prices.items()},
         }
 
-    def _cost(
-        self, who: str, prompt_price: float, cached_price: float, completion_price: float
-    ) -> float:
-        """What the tokens cost, at prices per million."""
-        prompt, cached, completion = (self.tokens[f"{who}_{kind}"] for kind in TOKENS)
-        cost = (
-            (prompt - cached) * prompt_price + cached * cached_price + completion * completion_price
-        )
-        return round(cost / 1e6, 4)
+
+def _cost(tokens: TokenCounts, price: Price) -> float:
+    """What the tokens cost, at prices per million."""
+    prompt_price, cached_price, completion_price = price
+    uncached = (tokens.prompt - tokens.cached) * prompt_price
+    cached = tokens.cached * cached_price
+    completion = tokens.completion * completion_price
+    return round((uncached + cached + completion) / 1e6, 4)
 
 
 def _by_prompt_id(summary: Summary, name: str) -> dict[str, float]:
     means = summary.metric(name).means()
-    return {
-        prompt_id: means[index] for prompt_id, index in summary.prompts.items() if index in means
-    }
+    by_prompt_id = {}
+    for prompt_id, index in summary.prompts.items():
+        if index in means:
+            by_prompt_id[prompt_id] = means[index]
+    return by_prompt_id
 
 
 def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
-    """after - before on the prompts with a value in both, each prompt's answers averaged first; None without any."""
+    """after - before on the prompts with a value in both; None without any.
+
+    Each prompt's answers are averaged first.
+    """
     if name not in before.metrics or name not in after.metrics:
         return None
-    one, other = (_by_prompt_id(summary, name) for summary in (before, after))
+    one, other = _by_prompt_id(before, name), _by_prompt_id(after, name)
     common = one.keys() & other.keys()
     if not common:
         return None
-    gains = np.array(
-        sorted(other[p] - one[p] for p in common)
-    )  # sorted: the interval must not depend on a set's order
+    # Sorted: the interval must not depend on the order of a set.
+    gains = np.array(sorted(other[prompt] - one[prompt] for prompt in common))
+    parts = np.stack([gains, np.ones(len(gains))], axis=1)
     return {
         "prompts": len(common),
-        "before": float(np.mean([one[p] for p in common])),
-        "after": float(np.mean([other[p] for p in common])),
+        "before": float(np.mean([one[prompt] for prompt in common])),
+        "after": float(np.mean([other[prompt] for prompt in common])),
         "difference": float(gains.mean()),
-        "interval_by_prompt": interval(np.stack([gains, np.ones(len(gains))], axis=1), ratio),
+        "interval_by_prompt": interval(parts, ratio),
         "better": int((gains > 1e-9).sum()),
         "equal": int((abs(gains) <= 1e-9).sum()),
         "worse": int((gains < -1e-9).sum()),

@@ -1,16 +1,16 @@
-"""Grades one answer against its rubric and leaves one record of it (stage 3, rubric grading, and stage 4, reward)."""
+"""Grades one answer by its rubric: what is asked, in which order, and what comes of it."""
 
 import asyncio
-import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 
-from rubric_rl.data.schema import Criterion, Row, rubrics_json
-from rubric_rl.grading.client import GraderClient
-from rubric_rl.grading.endpoints import Reply, Unavailable
-from rubric_rl.grading.prompt import graded_text, grader_prompt
-from rubric_rl.grading.score import Verdict, score
-from rubric_rl.grading.verdict import Reading, read_checklist, read_verdict
+from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, Verdict
+from rubric_rl.grading.client import Client, Question, Reply, SGLang, Unavailable
+from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
+from rubric_rl.grading.score import score
+from rubric_rl.grading.settings import PREFIX, Grading, Scoring, check_together
+from rubric_rl.grading.verdict import majority, read_checklist, read_probability, read_verdict
 
 _VERDICT = {
     "type": "object",
@@ -20,184 +20,156 @@ _VERDICT = {
 }
 
 
-@dataclass
-class Tokens:
-    """Tokens of grading requests: in the prompt, of these found in the engine's cache, and generated."""
+@dataclass(frozen=True)
+class Grader:
+    """A served model that grades, and how it does so. Raises UserError where it cannot."""
 
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
+    client: Client
+    grading: Grading = Grading()
+    scoring: Scoring = Scoring()
+    name: str = "policy"
 
-    def add(self, reply: Reply) -> None:
-        self.prompt += reply.prompt_tokens
-        self.cached += reply.cached_tokens
-        self.completion += reply.completion_tokens
-
-
-@dataclass
-class Grading:
-    """The result of grading one answer. `score` is NaN when it is ungraded; verdicts are in the rubric's order."""
-
-    row: Row
-    status: str  # graded, no_answer, truncated (both score 0 without a call) or ungraded
-    answer: str | None
-    score: float = math.nan
-    verdicts: list[Verdict] = field(default_factory=list)
-    probabilities: list[float | None] = field(default_factory=list)
-    explanations: list[str] = field(default_factory=list)
-    first_tokens: Tokens = field(
-        default_factory=Tokens
-    )  # of the first request, which warms the cache
-    rest_tokens: Tokens = field(default_factory=Tokens)  # of all other requests
-    calls: int = 0
-    seconds: float = 0.0
-    weight_versions: list[str] = field(default_factory=list)
-    error: str = ""
-
-    def record(self) -> dict:
-        """The verdict record as JSON; rewards can be recomputed from it without the model."""
-        return {
-            "prompt_id": self.row.prompt_id,
-            "theme": self.row.theme,
-            "example_tags": list(self.row.example_tags),
-            "status": self.status,
-            "score": None if math.isnan(self.score) else self.score,
-            "answer": self.answer,
-            "rubrics": rubrics_json(self.row.rubric),
-            "verdicts": self.verdicts,
-            "unreadable": self.verdicts.count(None),
-            "probabilities": self.probabilities,
-            "explanations": self.explanations,
-            "first_tokens": vars(self.first_tokens),
-            "rest_tokens": vars(self.rest_tokens),
-            "calls": self.calls,
-            "seconds": round(self.seconds, 4),
-            "weight_versions": self.weight_versions,
-            "error": self.error,
-        }
+    def __post_init__(self):
+        check_together(self.client.endpoint, self.grading, PREFIX)
+        if self.grading.mode == "direct" and isinstance(self.client.api, SGLang):
+            self.client.api.check_choices()
 
 
 async def grade(
-    client: GraderClient,
+    grader: Grader,
     row: Row,
     response: str,
     prompt: str = "",
     truncated: bool = False,
     routing_key: str = "",
-) -> Grading:
-    """Grades `response` (raw, thoughts and special tokens included) by every criterion of the row's rubric.
+) -> Record:
+    """Grades `response` (raw, thoughts and special tokens included) by the row's rubric.
 
-    `prompt` is the templated prompt it responds to; `truncated` says that it was cut at the length limit; requests with
-    the same `routing_key` go to the same engine. If the endpoint stays unavailable the answer is ungraded (NaN), never
-    0. Raises Aborted when the rollout is being aborted.
+    `prompt` is the templated prompt it responds to; `truncated` says that it was cut at the length
+    limit; requests with the same `routing_key` go to the same engine. If the endpoint stays
+    unavailable the answer is ungraded (NaN), never 0. Raises Aborted when the rollout is being
+    aborted.
     """
-    grading = Grading(row, "graded", graded_text(response, prompt))
-    if grading.answer is None:
-        grading.status, grading.score = "no_answer", 0.0
-    elif truncated and client.settings.truncated == "zero":
-        grading.status, grading.score = "truncated", 0.0
-    else:
-        start = time.monotonic()
-        try:
-            readings = await ask_verdicts(client, grading, routing_key)
-            grading.verdicts = [reading.met for reading in readings]
-            grading.probabilities = [reading.probability for reading in readings]
-            grading.explanations = [reading.explanation for reading in readings]
-            grading.score = score(row.rubric, grading.verdicts)
-        except Unavailable as error:
-            grading.status, grading.error = "ungraded", str(error)
-        grading.seconds = time.monotonic() - start
-    return grading
+    answer = graded_text(response, prompt)
+    if answer is None:
+        return Record.of(row, "no_answer", None, score=0.0, grader=grader.name)
+    if truncated and grader.scoring.truncated == "zero":
+        return Record.of(row, "truncated", answer, score=0.0, grader=grader.name)
+    record = Record.of(row, "graded", answer, grader=grader.name)
+    await ask_verdicts(grader, record, routing_key)
+    if record.status == "graded":
+        record.score = score(record.rubric, record.verdicts)
+    return record
 
 
-async def ask_verdicts(
-    client: GraderClient, grading: Grading, routing_key: str = ""
-) -> list[Reading]:
-    """Asks the grader for its verdict on every criterion, in the rubric's order; scores nothing.
+async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> None:
+    """Fills in the record's verdicts, with calls, tokens and seconds; scores nothing.
 
-    Adds calls, tokens and weight versions to `grading`. Raises as `client.ask`.
+    If the endpoint stays unavailable the record becomes ungraded, with the error.
     """
-    return await _Asker(client, grading, routing_key).readings()
+    start = time.monotonic()
+    try:
+        record.verdicts = await _Asker(grader, record, routing_key).verdicts()
+    except Unavailable as error:
+        record.status, record.error = "ungraded", str(error)
+    record.seconds = time.monotonic() - start
 
 
 class _Asker:
     """Makes all requests about one answer."""
 
-    def __init__(self, client: GraderClient, grading: Grading, routing_key: str):
-        self.client, self.settings = client, client.settings
-        self.grading, self.routing_key = grading, routing_key
+    def __init__(self, grader: Grader, record: Record, routing_key: str):
+        self.client, self.grading = grader.client, grader.grading
+        self.record, self.routing_key = record, routing_key
 
-    async def readings(self) -> list[Reading]:
-        """One reading per criterion, in the rubric's order."""
-        rubric = list(self.grading.row.rubric)
-        if self.settings.mode == "checklist":
-            ballots = [await self._checklist(rubric, vote) for vote in range(self.settings.votes)]
-            return [majority(votes) for votes in zip(*ballots, strict=True)]
-        # The first request puts the shared prefix into the engine's cache; sent all at once, every one would miss it.
-        warm = 1 if self.settings.warm_prefix else 0
-        first = [await self._criterion(criterion) for criterion in rubric[:warm]]
-        rest = await _all_or_none(self._criterion(criterion) for criterion in rubric[warm:])
+    async def verdicts(self) -> list[Verdict]:
+        """One verdict per criterion, in the rubric's order."""
+        rubric = list(self.record.rubric)
+        if self.grading.mode == "checklist":
+            ballots = [await self._checklist(rubric, vote) for vote in range(self.grading.votes)]
+            return [majority(list(votes)) for votes in zip(*ballots, strict=True)]
+        # The first request puts the shared prefix into the engine's cache; sent all at once,
+        # every one would miss it.
+        warming = 1 if self.grading.warm_prefix else 0
+        first = [await self._criterion(criterion) for criterion in rubric[:warming]]
+        rest = await _all_or_none(self._criterion(criterion) for criterion in rubric[warming:])
         return first + rest
 
-    async def _criterion(self, criterion: Criterion) -> Reading:
-        return majority([await self._vote(criterion, vote) for vote in range(self.settings.votes)])
+    async def _criterion(self, criterion: Criterion) -> Verdict:
+        return majority([await self._vote(criterion, vote) for vote in range(self.grading.votes)])
 
-    async def _vote(self, criterion: Criterion, vote: int) -> Reading:
-        def read(reply: Reply) -> list[Reading]:
-            if self.settings.mode == "direct":
-                p = reply.probability
-                return [Reading(None if p in (None, 0.5) else p > 0.5, probability=p)]
-            return [read_verdict(reply.text) if reply.complete else Reading(None)]
+    async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
+        def read(reply: Reply) -> list[Verdict]:
+            if self.grading.mode == "direct":
+                return [read_probability(reply.probability)]
+            return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
 
-        return (await self._ask([criterion], _VERDICT, read, vote))[0]
+        (verdict,) = await self._ask([criterion], _VERDICT, read, vote)
+        return verdict
 
-    async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Reading]:
+    async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
         count = len(rubric)
-        verdicts = {"type": "array", "items": _VERDICT, "minItems": count, "maxItems": count}
-        schema = {"type": "object", "properties": {"verdicts": verdicts}, "required": ["verdicts"]}
+        items = {"type": "array", "items": _VERDICT, "minItems": count, "maxItems": count}
+        schema = {
+            "type": "object",
+            "properties": {"verdicts": items},
+            "required": ["verdicts"],
+            "additionalProperties": False,
+        }
 
-        def read(reply: Reply) -> list[Reading]:
-            return read_checklist(reply.text, count) if reply.complete else [Reading(None)] * count
+        def read(reply: Reply) -> list[Verdict]:
+            return read_checklist(reply.text, count) if reply.complete else [UNREADABLE] * count
 
-        return await self._ask(rubric, schema | {"additionalProperties": False}, read, vote)
+        return await self._ask(rubric, schema, read, vote)
 
-    async def _ask(self, criteria: list[Criterion], schema: dict, read, vote: int) -> list[Reading]:
-        """Asks until `read` finds every verdict in the reply: at most `rereads` times more, each with another seed."""
-        row, settings = self.grading.row, self.settings
-        content = grader_prompt(settings.mode, row.messages, self.grading.answer, criteria)
-        # Asking again changes nothing at temperature 0, or when the probability itself is the verdict.
-        rereads = 0 if settings.mode == "direct" or settings.temperature == 0 else settings.rereads
-        for attempt in range(rereads + 1):
-            seed = settings.seed + vote * (settings.rereads + 1) + attempt
-            reply = await self.client.ask(content, schema, seed, self.routing_key)
+    async def _ask(
+        self,
+        criteria: list[Criterion],
+        schema: dict,
+        read: Callable[[Reply], list[Verdict]],
+        vote: int,
+    ) -> list[Verdict]:
+        """Asks until `read` finds every verdict: at most `rereads` times more, with new seeds."""
+        record, mode = self.record, self.grading.mode
+        assert record.answer is not None  # an answer that is none is never asked about
+        endpoint = self.client.endpoint
+        content = grader_prompt(mode, record.messages, record.answer, criteria)
+        # Asking again changes nothing at temperature 0, or where the probability is the verdict.
+        changeless = mode == "direct" or endpoint.temperature == 0
+        attempts = 1 if changeless else self.grading.rereads + 1
+        verdicts: list[Verdict] = []
+        for attempt in range(attempts):
+            question = Question(
+                messages=[{"role": "user", "content": content}],
+                seed=endpoint.seed + vote * (self.grading.rereads + 1) + attempt,
+                schema=schema,
+                opening=verdict_opening() if mode == "direct" else "",
+                routing_key=self.routing_key,
+            )
+            reply = await self.client.ask(question)
             self._count(reply)
-            readings = read(reply)
-            if all(reading.met is not None for reading in readings):
+            verdicts = read(reply)
+            if all(verdict.met is not None for verdict in verdicts):
                 break
-        return readings
+        return verdicts
 
     def _count(self, reply: Reply) -> None:
-        grading = self.grading
-        (grading.rest_tokens if grading.calls else grading.first_tokens).add(reply)
-        grading.calls += 1
-        if reply.weight_version and reply.weight_version not in grading.weight_versions:
-            grading.weight_versions.append(reply.weight_version)
+        record = self.record
+        if record.calls == 0:
+            record.first_tokens += reply.tokens
+        else:
+            record.rest_tokens += reply.tokens
+        record.calls += 1
+        version = reply.weight_version
+        if version and version not in record.grader_versions:
+            record.grader_versions.append(version)
 
 
-def majority(votes: list[Reading]) -> Reading:
-    """The reading that more than half of all votes share, unreadable ones counted; else an unreadable one."""
-    for verdict in (True, False):
-        agreeing = [vote for vote in votes if vote.met is verdict]
-        if 2 * len(agreeing) > len(votes):
-            return agreeing[0]
-    return Reading(None)
-
-
-async def _all_or_none(coroutines) -> list:
-    """Results in order; the first failure cancels the others, so that no request outlives its answer."""
+async def _all_or_none(work: Iterable[Coroutine[None, None, Verdict]]) -> list[Verdict]:
+    """Results in order; the first failure cancels the others: no request outlives its answer."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            tasks = [group.create_task(coroutine) for coroutine in work]
     except* Exception as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -1,4 +1,4 @@
-"""Which grader grades a prompt: the policy, another model, or a teacher for some prompts (stage 3, rubric grading)."""
+"""Who grades a prompt: the policy, another model, or a teacher for some prompts."""
 
 import hashlib
 import sys
@@ -9,94 +9,99 @@ from urllib.parse import urlsplit
 import yaml
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
-from rubric_rl.grading.client import GraderClient
-from rubric_rl.grading.settings import GraderSettings, load_settings
+from rubric_rl.errors import UserError, exit_status
+from rubric_rl.grading.client import Client
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.settings import GraderSettings, TrainingGraders
 
 
 class Graders:
-    """The grader clients of a run. Use them in one event loop only."""
+    """The graders of a training run. Use them in one event loop only."""
 
     def __init__(self, args, stopped: Callable[[], bool]):
-        """`args` are slime's, with the grader_* keys; `stopped` says whether the rollout is being aborted.
+        """`args` are slime's, with the grader_* keys; `stopped`: the rollout is being aborted.
 
         Raises UserError for settings that cannot work.
         """
         if getattr(args, "partial_rollout", False):
             why = "an aborted grading would count as finished"
             raise UserError(f"--partial-rollout cannot be used here: {why}; leave it out")
-        self.settings = load_settings(vars(args))
+        settings = GraderSettings.load(vars(args))
         save = getattr(args, "save", None)
-        self.records = self.settings.records or (
-            f"{save}/verdicts" if save else ""
-        )  # "": none are written
-        self._main = GraderClient(self.settings, *_served(args, self.settings), stopped)
+        default = f"{save}/verdicts" if save else ""
+        self.records = settings.training.records or default  # "": none are written
+        self._teacher_share = settings.training.teacher_share
+        url, tokenizer = _served(args, settings.training)
+        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped)
         self._teacher = None
-        if self.settings.teacher_share:
-            self._teacher = GraderClient(
-                load_teacher(self.settings), "", args.hf_checkpoint, stopped
-            )
+        if self._teacher_share:
+            teacher = load_teacher(settings.training.teacher)
+            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
 
     async def close(self) -> None:
         """Closes the connections."""
-        for client in filter(None, (self._main, self._teacher)):
-            await client.close()
+        await self._main.client.close()
+        if self._teacher:
+            await self._teacher.client.close()
 
-    def choose(self, prompt_id: str, training: bool) -> tuple[str, GraderClient]:
-        """(name, client) of the prompt's grader: the same for all its answers, and in evaluation never the teacher."""
-        if (
-            self._teacher is not None
-            and training
-            and share_of(prompt_id) < self.settings.teacher_share
-        ):
-            return "teacher", self._teacher
-        return grader_name(self.settings), self._main
+    def choose(self, prompt_id: str, training: bool) -> Grader:
+        """The prompt's grader: the same for all its answers, in evaluation never the teacher."""
+        if self._teacher and training and share_of(prompt_id) < self._teacher_share:
+            return self._teacher
+        return self._main
+
+
+def _grader(
+    settings: GraderSettings, name: str, url: str, tokenizer: str, stopped: Callable[[], bool]
+) -> Grader:
+    client = Client(settings.endpoint, url, tokenizer, stopped)
+    return Grader(client, settings.grading, settings.scoring, name)
 
 
 def share_of(prompt_id: str) -> float:
     """A number in [0, 1), uniform over prompts, that depends on the prompt_id alone."""
-    return int.from_bytes(hashlib.sha256(f"teacher:{prompt_id}".encode()).digest()[:8]) / 2**64
+    digest = hashlib.sha256(f"teacher:{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def grader_name(settings: GraderSettings) -> str:
-    """The main grader's name in records and evaluation: `policy`, an engine's name, or an endpoint's model or host."""
-    if settings.engine:
-        return settings.engine
-    if settings.url:
-        return (settings.model or urlsplit(settings.url).netloc).replace("/", "-")
+    """The main grader's name in records and evaluation.
+
+    It is `policy`, an engine's name, or an endpoint's model or host.
+    """
+    endpoint = settings.endpoint
+    if settings.training.engine:
+        return settings.training.engine
+    if endpoint.url:
+        return (endpoint.model or urlsplit(endpoint.url).netloc).replace("/", "-")
     return "policy"
 
 
-def load_teacher(settings: GraderSettings) -> GraderSettings:
-    """The settings in the file that grader_teacher names; raises UserError when they name no endpoint of its own."""
-    teacher = load_settings(ROOT / settings.teacher)  # a relative path starts at the repository
-    if not teacher.url:
-        raise UserError(
-            f"{settings.teacher}: a teacher needs grader_url, the address of its endpoint"
-        )
-    if teacher.teacher or teacher.engine:
-        raise UserError(
-            f"{settings.teacher}: a teacher has no grader_teacher or grader_engine of its own"
-        )
+def load_teacher(file: str) -> GraderSettings:
+    """The settings in the file that grader_teacher names; a relative path starts at ROOT.
+
+    Raises UserError when they name no endpoint of its own.
+    """
+    teacher = GraderSettings.load(ROOT / file)
+    if not teacher.endpoint.url:
+        raise UserError(f"{file}: a teacher needs grader_url, the address of its endpoint")
+    if teacher.training.teacher or teacher.training.engine:
+        raise UserError(f"{file}: a teacher has no grader_teacher or grader_engine of its own")
     return teacher
 
 
-def _served(args, settings: GraderSettings) -> tuple[str, str]:
+def _served(args, training: TrainingGraders) -> tuple[str, str]:
     """(url, tokenizer folder) of the main grader where its settings leave them empty."""
-    if not settings.engine:
+    if not training.engine:
         return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
     routers = getattr(args, "sglang_model_routers", None) or {}
-    if (
-        settings.engine not in routers
-    ):  # slime's own look-up would fall back to the policy without a word
+    if training.engine not in routers:  # slime's own look-up would fall back to the policy
         served = ", ".join(routers) or "none"
-        raise UserError(
-            f"grader_engine {settings.engine}: no such model in --sglang-config; it serves {served}"
-        )
-    host, port = routers[settings.engine]
-    return f"http://{host}:{port}", _model_path(
-        args.sglang_config, settings.engine
-    ) or args.hf_checkpoint
+        what = f"grader_engine {training.engine}: no such model in --sglang-config"
+        raise UserError(f"{what}; it serves {served}")
+    host, port = routers[training.engine]
+    folder = _model_path(args.sglang_config, training.engine) or args.hf_checkpoint
+    return f"http://{host}:{port}", folder
 
 
 def _model_path(config: str, name: str) -> str | None:
@@ -105,14 +110,10 @@ def _model_path(config: str, name: str) -> str | None:
 
 
 def main() -> int:
-    """Prints the name of the evaluation set (`hard_by_<grader>`) for a settings file; returns the exit status."""
-    try:
-        print(f"hard_by_{grader_name(load_settings(Path(sys.argv[1])))}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Prints the evaluation set's name, `hard_by_<grader>`, for a settings file."""
+    print(f"hard_by_{grader_name(GraderSettings.load(Path(sys.argv[1])))}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -1,100 +1,68 @@
-"""Verdict records on disk and what they add up to (stages 3 and 4)."""
+"""Records on disk, one line per answer, and what they add up to."""
 
 import os
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from rubric_rl.data.schema import Criterion
+from rubric_rl.data.schema import STATUSES, Record, TokenCounts
 from rubric_rl.grading.score import is_met, score_by
 from rubric_rl.jsonl import append_line
 
-ANSWER_KEY = (
-    "split",
-    "index",
-    "weight_version",
-    "prompt_id",
-)  # what identifies an answer within a run
-STATUSES = ("graded", "no_answer", "truncated", "ungraded")
 
-
-def append_record(folder: str | os.PathLike, record: Mapping) -> None:
+def append_record(folder: str | os.PathLike, record: Record) -> None:
     """Adds one record to the folder's file of its weight version."""
-    path = (
-        Path(folder)
-        / f"weights_{quote(str(record['weight_version']), '', errors='replace')[:100]}.jsonl"
-    )
+    version = quote(str(record.weight_version), "", errors="replace")[:100]
+    path = Path(folder) / f"weights_{version}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
-        append_line(file, record)
+        append_line(file, record.to_json())
 
 
-def is_record(record) -> bool:
-    """Whether it is a verdict record, from which rewards can be recomputed."""
-    if (
-        not isinstance(record, dict)
-        or not {*ANSWER_KEY, "score", "rubrics", "verdicts"} <= record.keys()
-    ):
-        return False
-    if record.get("status") == "graded":
-        return isinstance(record["score"], (int, float)) and len(record["rubrics"]) == len(
-            record["verdicts"]
-        )
-    return record.get("status") in STATUSES
+def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
+    """Means over answers (scores by axis and theme) and over criteria, and token sums.
 
-
-def rubric_of(record: Mapping) -> tuple[Criterion, ...]:
-    """The rubric that a record was graded by."""
-    return tuple(
-        Criterion(item["criterion"], item["points"], tuple(item["tags"]))
-        for item in record["rubrics"]
-    )
-
-
-def grading_metrics(records: Iterable[Mapping]) -> dict[str, float]:
-    """Means over answers (scores by axis and theme) and over criteria (negative ones met, unreadable), token sums."""
+    `negative_hit`: share of negative criteria that count as met; `unreadable`: of verdicts.
+    """
     records = list(records)
     if not records:
         return {}
-    parts, negatives, verdicts = defaultdict(list), [], []
+    parts: dict[str, list[float]] = defaultdict(list)
+    negatives: list[bool] = []
+    unreadable: list[bool] = []
     for record in records:
-        if record["status"] == "ungraded":
+        if record.status == "ungraded":
             continue
-        parts[f"theme/{record['theme'] or 'none'}"].append(record["score"])
-        if record["status"] == "graded":
-            rubric = rubric_of(record)
-            for axis, value in score_by(
-                lambda c: c.tag("axis"), rubric, record["verdicts"]
-            ).items():
-                parts[f"axis/{axis}"].append(value)
-            negatives += [
-                is_met(c, v)
-                for c, v in zip(rubric, record["verdicts"], strict=True)
-                if c.points < 0
-            ]
-            verdicts += record["verdicts"]
+        parts[f"theme/{record.theme or 'none'}"].append(record.score)
+        if record.status != "graded":
+            continue
+        axes = score_by(lambda criterion: criterion.tag("axis"), record.rubric, record.verdicts)
+        for axis, value in axes.items():
+            parts[f"axis/{axis}"].append(value)
+        for criterion, verdict in zip(record.rubric, record.verdicts, strict=True):
+            unreadable.append(verdict.met is None)
+            if criterion.points < 0:
+                negatives.append(is_met(criterion, verdict))
     metrics = {name: statistics.fmean(values) for name, values in sorted(parts.items())}
-    metrics |= {
-        status: sum(r["status"] == status for r in records) / len(records)
-        for status in STATUSES[1:]
-    }
+    for status in STATUSES[1:]:
+        metrics[status] = statistics.fmean(record.status == status for record in records)
     metrics["negative_hit"] = statistics.fmean(negatives) if negatives else 0.0
-    metrics["unreadable"] = verdicts.count(None) / len(verdicts) if verdicts else 0.0
-    metrics["seconds_per_answer"] = statistics.fmean(r["seconds"] for r in records)
+    metrics["unreadable"] = statistics.fmean(unreadable) if unreadable else 0.0
+    metrics["seconds_per_answer"] = statistics.fmean(record.seconds for record in records)
     return metrics | _token_metrics(records)
 
 
-def _token_metrics(records: list[Mapping]) -> dict[str, float]:
-    first, rest = Counter(), Counter()
+def _token_metrics(records: list[Record]) -> dict[str, float]:
+    first, rest = TokenCounts(), TokenCounts()
     for record in records:
-        first.update(record["first_tokens"])
-        rest.update(record["rest_tokens"])
+        first += record.first_tokens
+        rest += record.rest_tokens
     total = first + rest
     return {
-        "tokens_prefilled": total["prompt"] - total["cached"],
-        "tokens_cached": total["cached"],
-        "tokens_decoded": total["completion"],
-        "cached_share_after_first": rest["cached"] / rest["prompt"] if rest["prompt"] else 0.0,
+        "tokens_prefilled": total.prompt - total.cached,
+        "tokens_cached": total.cached,
+        "tokens_decoded": total.completion,
+        "cached_share_after_first": rest.cached / rest.prompt if rest.prompt else 0.0,
     }

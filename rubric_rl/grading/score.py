@@ -1,61 +1,68 @@
-"""The reward formula and the group's advantages; defined here and nowhere else (stage 4, reward)."""
+"""The reward formula and the group's advantages; defined here and nowhere else."""
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from rubric_rl.data.schema import Criterion
-
-Verdict = bool | None  # None: the grader answered, but unreadably
+from rubric_rl.data.schema import Criterion, Verdict
 
 
 def is_met(criterion: Criterion, verdict: Verdict) -> bool:
     """Whether the criterion counts as met.
 
-    An unreadable verdict never helps the policy, because the policy is the grader: a positive criterion counts as not
-    met, a negative one as met.
+    An unreadable verdict never helps the policy, because the policy is the grader: a positive
+    criterion counts as not met, a negative one as met.
     """
-    return criterion.points < 0 if verdict is None else verdict
+    if verdict.met is None:
+        return criterion.points < 0
+    return verdict.met
+
+
+def possible_points(rubric: Iterable[Criterion]) -> float:
+    """The sum of the positive points: what the best answer gets."""
+    return math.fsum(criterion.points for criterion in rubric if criterion.points > 0)
 
 
 def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
-    """Points of met criteria / sum of positive points (arXiv 2509.25534; HealthBench, arXiv 2505.08775), not clipped.
+    """Points of met criteria / sum of positive points, not clipped.
 
-    At most 1; below 0 when negative criteria outweigh the rest. Raises ValueError when the two lengths differ or no
-    criterion has positive points.
+    At most 1; below 0 when negative criteria outweigh the rest. Source: arXiv 2509.25534;
+    HealthBench, arXiv 2505.08775. Raises ValueError when the two lengths differ or no criterion
+    has positive points.
     """
-    possible = math.fsum(criterion.points for criterion in rubric if criterion.points > 0)
+    possible = possible_points(rubric)
     if possible <= 0:
         raise ValueError("a rubric without positive points has no score")
-    return (
-        math.fsum(
-            c.points for c, verdict in zip(rubric, verdicts, strict=True) if is_met(c, verdict)
-        )
-        / possible
-    )
+    pairs = zip(rubric, verdicts, strict=True)
+    met = math.fsum(criterion.points for criterion, verdict in pairs if is_met(criterion, verdict))
+    return met / possible
 
 
 def score_by(
     key: Callable[[Criterion], str], rubric: Sequence[Criterion], verdicts: Sequence[Verdict]
 ) -> dict[str, float]:
-    """`score` per part of the rubric, e.g. by `lambda c: c.tag("axis")`; a part without positive points is left out."""
-    parts = defaultdict(list)
+    """`score` per part of the rubric, e.g. by `lambda criterion: criterion.tag("axis")`.
+
+    A part without positive points, or without a name, is left out.
+    """
+    parts: dict[str, tuple[list[Criterion], list[Verdict]]] = defaultdict(lambda: ([], []))
     for criterion, verdict in zip(rubric, verdicts, strict=True):
-        parts[key(criterion)].append((criterion, verdict))
-    parts = {
-        name: tuple(zip(*items))
-        for name, items in parts.items()
-        if name and any(c.points > 0 for c, _ in items)
-    }
-    return {name: score(*part) for name, part in parts.items()}
+        criteria, answers = parts[key(criterion)]
+        criteria.append(criterion)
+        answers.append(verdict)
+    scores = {}
+    for name, (criteria, answers) in parts.items():
+        if name and possible_points(criteria) > 0:
+            scores[name] = score(criteria, answers)
+    return scores
 
 
 def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> list[float]:
-    """GRPO advantages of one prompt's answers: (r - mean) / (std + 1e-6) with the unbiased std, as slime computes them.
+    """GRPO advantages of one prompt's answers: (r - mean) / (std + 1e-6), the std unbiased.
 
-    NaN marks an ungraded answer: it takes no part in mean and std and gets 0. With fewer than two graded answers there
-    is nothing to compare, so all get 0.
+    As slime computes them. NaN marks an ungraded answer: it takes no part in mean and std and
+    gets 0. With fewer than two graded answers there is nothing to compare, so all get 0.
     """
     values = graded(rewards)
     if len(values) < 2:
@@ -66,26 +73,30 @@ def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> li
 
 
 def batch_advantages(
-    rewards: Sequence[float], groups: Sequence, normalise_std: bool = True
+    rewards: Sequence[float], groups: Sequence[Hashable], normalise_std: bool = True
 ) -> list[float]:
-    """`group_advantages` of each group of a batch, in the batch's order; `groups` holds each answer's group id."""
+    """`group_advantages` of each group of a batch, in the batch's order.
+
+    `groups` holds each answer's group id.
+    """
     advantages = [0.0] * len(rewards)
     for members in _members(groups):
-        values = group_advantages([rewards[i] for i in members], normalise_std)
-        for i, value in zip(members, values, strict=True):
-            advantages[i] = value
+        own = [rewards[position] for position in members]
+        values = group_advantages(own, normalise_std)
+        for position, value in zip(members, values, strict=True):
+            advantages[position] = value
     return advantages
 
 
 def is_flat(rewards: Sequence[float]) -> bool:
-    """Whether a group has no gradient: fewer than two graded answers, or all with the same reward."""
+    """Whether a group has no gradient: fewer than two graded answers, or all rewards equal."""
     values = graded(rewards)
     return len(values) < 2 or max(values) - min(values) <= 1e-6
 
 
-def flat_share(rewards: Sequence[float], groups: Sequence) -> float:
+def flat_share(rewards: Sequence[float], groups: Sequence[Hashable]) -> float:
     """Share of a batch's groups that are flat (zero variance); NaN without groups."""
-    flat = [is_flat([rewards[i] for i in group]) for group in _members(groups)]
+    flat = [is_flat([rewards[position] for position in group]) for group in _members(groups)]
     return sum(flat) / len(flat) if flat else math.nan
 
 
@@ -94,7 +105,8 @@ def graded(rewards: Sequence[float]) -> list[float]:
     return [reward for reward in rewards if not math.isnan(reward)]
 
 
-def _members(groups: Sequence) -> list[list[int]]:
+def _members(groups: Sequence[Hashable]) -> list[list[int]]:
+    """The positions of each group's members."""
     members = defaultdict(list)
     for position, group in enumerate(groups):
         members[group].append(position)

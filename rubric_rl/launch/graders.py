@@ -1,49 +1,52 @@
 """Will there be a grader: its model among the engines, its endpoint's key, its teacher? (stage 3, rubric grading)"""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import GraderClient
+from rubric_rl.grading.client import Client
 from rubric_rl.grading.graders import load_teacher
-from rubric_rl.grading.settings import GraderSettings, load_settings
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.estimate import plan_of
 from rubric_rl.launch.words import Words
 
 
 def problems(words: Words, options) -> Iterator[str]:
     """One line for each reason why answers would stay ungraded, or be graded by another model than meant."""
-    settings = load_settings(words.text("custom-config-path"))
+    settings = GraderSettings.load(words.text("custom-config-path"))
     if "sglang-config" in words:
         yield from engines(words, settings)
-    elif settings.engine:
-        yield (f"grader_engine {settings.engine}: no such model is served; "
+    elif settings.training.engine:
+        yield (f"grader_engine {settings.training.engine}: no such model is served; "
                "give --sglang-config configs/frozen_grader.yaml, or leave grader_engine out")  # fmt: skip
-    if settings.url:
+    if settings.endpoint.url:
         yield from endpoint(words.text("custom-config-path"), settings, words, options)
-    if settings.teacher_share:
-        yield from endpoint(settings.teacher, load_teacher(settings), words, options)
+    if settings.training.teacher_share:
+        yield from endpoint(
+            settings.training.teacher, load_teacher(settings.training.teacher), words, options
+        )
 
 
 def engines(words: Words, settings: GraderSettings) -> Iterator[str]:
     """What is wrong with the models of --sglang-config; slime would say so, or not, with all GPUs up."""
     path = words.text("sglang-config")
     models = read_models(path)
-    others = [name for name in list(models)[1:] if name != settings.engine]
-    if settings.engine and settings.engine not in models:
-        yield f"grader_engine {settings.engine}: {path} serves {', '.join(models)}; name one of these"
+    others = [name for name in list(models)[1:] if name != settings.training.engine]
+    if settings.training.engine and settings.training.engine not in models:
+        yield f"grader_engine {settings.training.engine}: {path} serves {', '.join(models)}; name one of these"
     elif others:
         yield (f"{path} serves {', '.join(others)}, which nothing asks; "
                "set grader_engine in GRADER_CONFIG, or leave the model out")  # fmt: skip
     same = (None, words.text("hf-checkpoint"))  # slime's own default for models of these is true
     beside = [
-        model for name, model in models.items() if name == settings.engine != next(iter(models))
+        model
+        for name, model in models.items()
+        if name == settings.training.engine != next(iter(models))
     ]
     if any(model.get("update_weights", model.get("model_path") in same) for model in beside):
-        yield (f"grader_engine {settings.engine}: it would get the policy's weights; "
+        yield (f"grader_engine {settings.training.engine}: it would get the policy's weights; "
                f"write update_weights: false in {path}")  # fmt: skip
     plan, total = plan_of(words), sum(model["gpus"] for model in models.values())
     if total != (serve := plan.engines * plan.engine_gpus):
@@ -75,8 +78,12 @@ def read_models(path: str) -> dict[str, dict]:
 
 def endpoint(file: str, settings: GraderSettings, words: Words, options) -> Iterator[str]:
     """Whether the endpoint in a settings file could be asked from here; a running Ray has keys of its own."""
-    here = replace(settings, api_key_env="") if options.running_ray else settings
+    here = (
+        settings.endpoint.model_copy(update={"api_key_env": ""})
+        if options.running_ray
+        else settings.endpoint
+    )
     try:
-        GraderClient(here, "", words.text("hf-checkpoint"))
+        Client(here, "", words.text("hf-checkpoint"))
     except UserError as error:  # says nothing of the address, which may hold a password
         yield f"{file}: {error}"

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rubric_rl.data.eval_config import read_entries
-from rubric_rl.data.schema import Row, conversation, read_slice, split_slice
-from rubric_rl.grading.settings import load_settings
+from rubric_rl.data.row_file import read_slice, split_slice
+from rubric_rl.data.schema import Row, conversation
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import read_jsonl
 from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import read_network
@@ -84,7 +85,7 @@ def keys(path: Path) -> Iterator[str | tuple]:
 def lengths(words: Words) -> Iterator[str]:
     """Context length against prompt, answer and grader limits, in the policy's tokens."""
     folder = Path(words.text("hf-checkpoint"))
-    template, settings = ChatTemplate(folder), load_settings(words.text("custom-config-path"))
+    template, settings = ChatTemplate(folder), GraderSettings.load(words.text("custom-config-path"))
     training = read(words.text("prompt-data"))
     longest = max(
         template.count(template.render(list(row.messages), thinking=True)) for row in training
@@ -92,12 +93,12 @@ def lengths(words: Words) -> Iterator[str]:
     criterion = max(template.count(c.text) for row in training for c in row.rubric)
     answer = int(words.number("rollout-max-response-len"))
     limit = int(words.number("sglang-context-length")) or read_network(folder).max_positions
-    judged = longest + answer + criterion + INSTRUCTIONS + settings.max_tokens
+    judged = longest + answer + criterion + INSTRUCTIONS + settings.endpoint.max_tokens
     if longest + answer > limit:
         yield (f"a prompt of {longest} tokens and --rollout-max-response-len {answer} exceed the context of {limit}; "
                "lower it, or use --max-prompt-tokens")  # fmt: skip
-    elif settings.api == "sglang" and not settings.engine and judged > limit:
-        yield (f"grading may take {longest} + {answer} + {criterion} + {INSTRUCTIONS} + {settings.max_tokens} tokens, "
+    elif settings.endpoint.api == "sglang" and not settings.training.engine and judged > limit:
+        yield (f"grading may take {longest} + {answer} + {criterion} + {INSTRUCTIONS} + {settings.endpoint.max_tokens} tokens, "
                f"the context is {limit}; lower grader_max_tokens")  # fmt: skip
     most = int(words.number("max-tokens-per-gpu")) * int(words.number("context-parallel-size", 1))
     if "use-dynamic-batch-size" in words and longest + answer > most:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.scoring_rule import Rule, add_rule_flags, rule_from
+from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.report.html_page import page
 from rubric_rl.report.markdown import markdown
-from rubric_rl.report.run_view import Side
+from rubric_rl.report.run_view import RunView
 
 
 def write_report(
     runs: list[Run],
-    rule: Rule,
+    rule: ScoringRule,
     out: Path,
     title: str = "",
     shown: list[str] = (),
@@ -32,7 +32,7 @@ def write_report(
     The Markdown shows the answers to the prompts `shown`, by default to the `examples` prompts with the lowest score.
     Raises UserError for a prompt_id that no run has.
     """
-    sides = [Side(run, rule, rule.penalty or PENALTIES["hard"]) for run in runs]
+    sides = [RunView(run, rule, rule.penalty or PENALTIES["hard"]) for run in runs]
     results = [side.summary.result() for side in sides]
     names = [run.name for run in runs]
     known = dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from rubric_rl.data.schema import Criterion
 from rubric_rl.evaluation.summary import OVERALL, paired
-from rubric_rl.report.run_view import Side, Tally, example
+from rubric_rl.report.run_view import CriterionTally, RunView, example
 from rubric_rl.report.svg import Bar, bars, histogram
 
 _HERE = Path(__file__).parent
@@ -20,7 +21,7 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def page(
-    title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]
+    title: str, names: Sequence[str], sides: Sequence[RunView], results: Sequence[dict]
 ) -> Iterator[str]:
     """The page in pieces, so that never more than one example is in memory."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def page(
     yield after
 
 
-def _data(names: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
+def _data(names: Sequence[str], sides: Sequence[RunView]) -> Iterator[str]:
     index, prompt_ids = (
         [],
         list(dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed)),
@@ -67,7 +68,9 @@ def _json(name: str, value) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
 
-def _body(title: str, names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
+def _body(
+    title: str, names: Sequence[str], sides: Sequence[RunView], results: Sequence[dict]
+) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{_legend(names)} · rule: {escape(str(sides[0].rule))}</p>',
@@ -106,7 +109,7 @@ def _of(name: str, names: Sequence[str]) -> str:
     return f": {name}" if len(names) > 1 else ""
 
 
-def _headline(names: Sequence[str], sides: Sequence[Side], results: Sequence[dict]) -> str:
+def _headline(names: Sequence[str], sides: Sequence[RunView], results: Sequence[dict]) -> str:
     cards = []
     for i, result in enumerate(results):
         key = f'<i class="key run{i}"></i>' if len(names) > 1 else ""
@@ -149,7 +152,7 @@ def _range(bounds) -> str:
     return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
 
 
-def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
+def _plot(kind: str, names: Sequence[str], sides: Sequence[RunView]) -> str:
     tags = sorted({tag for side in sides for tag in side.summary.tags(kind)})
     rows = []
     for tag in tags:
@@ -158,7 +161,7 @@ def _plot(kind: str, names: Sequence[str], sides: Sequence[Side]) -> str:
     return bars(rows) if rows else ""
 
 
-def _bar(tag: str, name: str, side: Side) -> Bar | None:
+def _bar(tag: str, name: str, side: RunView) -> Bar | None:
     if tag not in side.summary.metrics:
         return None
     (mean, interval), count = side.summary.mean(tag), len(side.summary.metric(tag).values)
@@ -181,7 +184,9 @@ def _account(names: Sequence[str], results: Sequence[dict]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, note: str = "") -> str:
+def _criteria(
+    heading: str, found: Sequence[tuple[Criterion, CriterionTally]], side: RunView, note: str = ""
+) -> str:
     if not found:
         return f'<h2>{escape(heading)}</h2><p class="note">None.</p>'
     answers = len(side.summary.metric(OVERALL).values)
@@ -190,12 +195,12 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side, not
         '<th class="n">unreadable</th><th class="n">cost</th><th></th></tr>'
     )
     rows = []
-    for item, tally in found:
+    for criterion, tally in found:
         figures = [tally.answers, f"{tally.met / tally.answers:.0%}", tally.unreadable]
         figures.append(f"{tally.lost / max(answers, 1):.4f}")
         rows.append(
-            f'<tr><td class="n">{item["points"]:+g}</td>'
-            f'<td class="text"><div class="clamp">{escape(item["criterion"])}</div></td>'
+            f'<tr><td class="n">{criterion.points:+g}</td>'
+            f'<td class="text"><div class="clamp">{escape(criterion.text)}</div></td>'
             + "".join(f'<td class="n">{figure}</td>' for figure in figures)
             + f'<td><a class="jump" data-jump="{escape(tally.prompt_id)}">show</a></td></tr>'
         )

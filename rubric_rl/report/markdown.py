@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from rubric_rl.data.schema import Criterion
 from rubric_rl.evaluation.summary import OVERALL, paired
 from rubric_rl.evaluation.tables import account_lines, bounds
-from rubric_rl.report.run_view import Side, Tally, example
+from rubric_rl.report.run_view import CriterionTally, RunView, example
 
 ROWS = 15  # of the tables of criteria
 WORDS = {True: "met", False: "not met", None: "unreadable"}
@@ -26,7 +27,7 @@ def block(text: str) -> str:
 def markdown(
     title: str,
     names: Sequence[str],
-    sides: Sequence[Side],
+    sides: Sequence[RunView],
     results: Sequence[dict],
     shown: Sequence[str],
 ) -> Iterator[str]:
@@ -91,7 +92,9 @@ def _parts(kind: str, names, sides) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> str:
+def _criteria(
+    heading: str, found: Sequence[tuple[Criterion, CriterionTally]], side: RunView
+) -> str:
     if not found:
         return f"\n## {heading}\n\nNone.\n"
     answers = max(len(side.summary.metric(OVERALL).values), 1)
@@ -99,9 +102,9 @@ def _criteria(heading: str, found: Sequence[tuple[dict, Tally]], side: Side) -> 
         f"\n## {heading}\n",
         *_header("points", "criterion", "asked", "met", "unreadable", "cost", "prompt"),
     ]
-    for item, tally in found:
+    for criterion, tally in found:
         met, cost = f"{tally.met / tally.answers:.0%}", f"{tally.lost / answers:.4f}"
-        text, prompt_id = plain(item["criterion"]), plain(tally.prompt_id)
+        text, prompt_id = plain(criterion.text), plain(tally.prompt_id)
         lines.append(
             _row(
                 f"{item['points']:+g}", text, tally.answers, met, tally.unreadable, cost, prompt_id

@@ -5,7 +5,7 @@ grader_accuracy, false_positive_rate (of the criteria not met), false_negative_r
 """
 
 import self_reward_rm
-from rubric_rl.data.schema import row_from_metadata
+from rubric_rl.data.schema import Record, Verdict
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.score import score
 from rubric_rl.tiny.oracle import truth
@@ -36,20 +36,21 @@ def oracle_metrics(samples) -> dict[str, float]:
     """
     true_scores, self_scores, pairs = [], [], []
     for sample in samples:
-        grading = sample.metadata.get("grading") or {"status": "ungraded"}
-        if grading["status"] == "ungraded":
+        item = sample.metadata.get("grading")
+        if not item or item["status"] == "ungraded":
             continue
-        row, true = row_from_metadata(sample.metadata), []
-        if grading["status"] == "graded":
-            true = truth(row, graded_text(sample.response, sample.prompt) or "")
-            pairs += zip(grading["verdicts"], true, strict=True)
-        true_scores.append(score(row.rubric, true) if true else 0.0)
-        self_scores.append(grading["score"])
+        record = Record.from_json(item)
+        true: list[bool] = []
+        if record.status == "graded":
+            true = truth(record.rubric, graded_text(sample.response, sample.prompt) or "")
+            pairs += zip(record.mets, true, strict=True)
+        true_scores.append(score(record.rubric, [Verdict(met) for met in true]) if true else 0.0)
+        self_scores.append(record.score)
     cases = {
         "true_score": true_scores,
         "self_score": self_scores,
-        "grader_accuracy": [verdict is met for verdict, met in pairs],
-        "false_positive_rate": [verdict is True for verdict, met in pairs if not met],
-        "false_negative_rate": [verdict is not True for verdict, met in pairs if met],
+        "grader_accuracy": [said is met for said, met in pairs],
+        "false_positive_rate": [said is True for said, met in pairs if not met],
+        "false_negative_rate": [said is not True for said, met in pairs if met],
     }
     return {name: sum(values) / len(values) for name, values in cases.items() if values}

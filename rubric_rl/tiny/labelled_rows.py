@@ -9,13 +9,12 @@ Then `python -m rubric_rl.meta_eval --rows META.jsonl` before and after training
 import argparse
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rubric_rl.data.schema import Row
+from rubric_rl.data.schema import Record, Row
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.grading.record import rubric_of
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import asked, statements
@@ -46,13 +45,13 @@ def of_world(seed: int) -> Iterator[dict]:
             yield from meta_rows(row, make(rng, pair_of(row)))
 
 
-def of_records(records: Iterable[Mapping]) -> Iterator[dict]:
+def of_records(records: Iterable[Record]) -> Iterator[dict]:
     """The answers that a run graded; raises UserError for a record that is not of the tiny world."""
     for record in records:
-        if record["status"] == "graded":
-            row = Row(record["prompt_id"], (), rubric_of(record))
+        if record.status == "graded":
+            row = Row(record.prompt_id, (), record.rubric)
             turns = messages(pair_of(row), int(row.prompt_id.rpartition("-")[2]))
-            yield from meta_rows(Row(row.prompt_id, tuple(turns), row.rubric), record["answer"])
+            yield from meta_rows(Row(row.prompt_id, tuple(turns), row.rubric), record.answer or "")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rubric_rl.data.schema import Row
+from rubric_rl.data.schema import Row, Verdict
 from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
 from rubric_rl.grading.score import score
@@ -23,6 +23,10 @@ from rubric_rl.tiny.world import HELD_OUT, PATIENTS, Pair, messages, pair_of, ro
 
 CAP = 64  # tokens of an answer, as in the tiny run
 Case = tuple[Row, str]  # a row and an answer to it
+
+
+def _true_score(row: Row, answer: str) -> float:
+    return score(row.rubric, [Verdict(met) for met in truth(row.rubric, answer)])
 
 
 def _templated(tokenizer, conversation: list[dict]) -> str:
@@ -100,8 +104,7 @@ def answer_figures(
     texts = [graded_text(tokenizer.decode(ids)) or "" for ids in replies]
     cut = [ids[-1] != tokenizer.eos_token_id for ids in replies]
     scores = [
-        0.0 if c or not t else score(r.rubric, truth(r, t))
-        for r, t, c in zip(cases, texts, cut, strict=True)
+        0.0 if c or not t else _true_score(r, t) for r, t, c in zip(cases, texts, cut, strict=True)
     ]
     groups = [scores[i : i + per_row] for i in range(0, len(scores), per_row)]
     figures = {
@@ -154,7 +157,7 @@ def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
 def grading_figures(model, tokenizer, mode: str, cases: list[Case]) -> dict:
     """Agreement with the oracle; an unreadable reply is wrong. `always_false`: the accuracy of "false" every time."""
     found = [verdict for each in verdicts(model, tokenizer, mode, cases) for verdict in each]
-    true = [met for row, answer in cases for met in truth(row, answer)]
+    true = [met for row, answer in cases for met in truth(row.rubric, answer)]
     met = [verdict for verdict, t in zip(found, true, strict=True) if t]
     unmet = [verdict for verdict, t in zip(found, true, strict=True) if not t]
     figures = {

@@ -5,8 +5,9 @@ quotations and criteria copied into the answer state nothing.
 """
 
 import re
+from collections.abc import Iterable
 
-from rubric_rl.data.schema import Row
+from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import DataError
 from rubric_rl.tiny.knowledge import STATEMENTS, Statement, criteria, sentences
 
@@ -46,7 +47,7 @@ def asked(criterion: str) -> Statement:
     return statement
 
 
-def truth(row: Row, answer: str) -> list[bool]:
+def truth(rubric: Iterable[Criterion], answer: str) -> list[bool]:
     """Whether the answer meets each criterion, in the rubric's order."""
     stated = set(statements(answer))
-    return [asked(criterion.text) in stated for criterion in row.rubric]
+    return [asked(criterion.text) in stated for criterion in rubric]

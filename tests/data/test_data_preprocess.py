@@ -9,7 +9,7 @@ import pytest
 
 import data_preprocess
 from rubric_rl.data.healthbench import Source
-from rubric_rl.data.schema import read_rows
+from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.split import Options, report, split
 from rubric_rl.errors import DataError
 

@@ -1,0 +1,82 @@
+"""Files of rows, as data_preprocess.py writes them or HealthBench publishes them."""
+
+import os
+import random
+import re
+from collections.abc import Collection, Iterator
+
+from rubric_rl.data.healthbench import to_row
+from rubric_rl.data.schema import REMAKE, Row, row_from_metadata
+from rubric_rl.errors import DataError
+from rubric_rl.jsonl import read_jsonl
+
+
+def read_rows(path: str | os.PathLike) -> list[Row]:
+    """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
+    rows = []
+    for number, item in read_jsonl(path):
+        if not isinstance(item, dict):
+            raise DataError(f"{path}:{number}: not a JSON object; {REMAKE}")
+        rows.append(row_from_metadata(item.get("metadata"), f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
+    return rows
+
+
+def split_slice(path: str) -> tuple[str, slice]:
+    """The file and the slice of rows named by `file@[a:b]`, slime's notation.
+
+    A plain path means all rows.
+    """
+    match = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path, re.DOTALL)
+    assert match is not None  # the first group takes anything
+    name, start, stop = match.groups()
+    return name, slice(int(start) if start else None, int(stop) if stop else None)
+
+
+def read_slice(path: str) -> list[Row]:
+    """The rows of `file` or `file@[a:b]`."""
+    name, rows = split_slice(path)
+    return read_rows(name)[rows]
+
+
+class RowFile:
+    """A rubric file: raw HealthBench rows, or those of data_preprocess.py.
+
+    Checked as a whole at the start, then read row by row.
+    """
+
+    def __init__(self, path: str, limit: int = 0):
+        """With `limit`, that many rows are drawn, the same ones that simple-evals draws.
+
+        Raises DataError for a broken row or a repeated prompt_id.
+        """
+        self.path = path
+        self.criteria: dict[str, int] = {}  # prompt_id -> number of criteria
+        for number, row in self._rows():
+            if row.prompt_id in self.criteria:
+                where = f"{path}:{number}, prompt_id {row.prompt_id}"
+                raise DataError(f"{where}: duplicate of an earlier line; leave one of them out")
+            self.criteria[row.prompt_id] = len(row.rubric)
+        if not self.criteria:
+            raise DataError(f"{path}: holds no rows")
+        if 0 < limit < len(self.criteria):
+            self.keep(set(random.Random(0).sample(list(self.criteria), limit)))
+
+    def keep(self, prompt_ids: Collection[str]) -> None:
+        """Keeps only the rows with one of these ids."""
+        self.criteria = {key: count for key, count in self.criteria.items() if key in prompt_ids}
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _, row in self._rows() if row.prompt_id in self.criteria)
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        for number, item in read_jsonl(self.path):
+            where = f"{self.path}:{number}"
+            if not isinstance(item, dict):
+                hint = "give --rows a file of HealthBench rows"
+                raise DataError(f"{where}: not a JSON object; {hint}")
+            if "metadata" in item:
+                yield number, row_from_metadata(item["metadata"], where)
+            else:
+                yield number, to_row(item, where)
