@@ -1,4 +1,4 @@
-"""The rules of this repository's design that a machine can check: imports, sizes, openings, shells (all stages)."""
+"""The rules of the house that a machine can check: what imports what, sizes, width, density."""
 
 import ast
 import re
@@ -13,33 +13,20 @@ import pytest
 from rubric_rl import ROOT
 
 LIBRARY = ROOT / "rubric_rl"
-# A folder may import those to its left; the ground is what stands in rubric_rl/ itself.
+# A folder may import those to its left. What stands in rubric_rl/ itself is the ground below them
+# all, and the entry points (`python -m rubric_rl.evaluate`) above them.
 FOLDERS = ("data", "grading", "evaluation", "report", "launch", "cpu", "tiny")
-LIGHT = (
-    "data",
-    "grading",
-    "evaluation",
-    "report",
-    "launch",
-)  # load no torch, ray, megatron, sglang or slime
-HEAVY = {
-    "slime",
-    "torch",
-    "ray",
-    "megatron",
-    "sglang",
-    "sglang_router",
-    "transformers",
-}  # none is needed to grade
+LIGHT = ("data", "grading", "evaluation", "report", "launch")
+# None of these is needed to grade.
+HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router"}
+ENTRY_POINTS = ("evaluate", "meta_eval", "rescore", "compare", "peek")
+
 HOOKS = ROOT / "self_reward_rm.py"
-THIN = [HOOKS, ROOT / "data_preprocess.py"]
-LIBRARY_WITHOUT_STACK = sorted(
-    path
-    for part in ("*.py", *(f"{folder}/**/*.py" for folder in LIGHT))
-    for path in LIBRARY.glob(part)
-)
-MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.stem != "__init__") + THIN
+TOP = [HOOKS, ROOT / "data_preprocess.py"]
+GROUND = sorted(path for path in LIBRARY.glob("*.py") if path.stem not in ENTRY_POINTS)
+MODULES = sorted(LIBRARY.rglob("*.py")) + TOP
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 SHELLS = sorted(
     [
         *ROOT.glob("*.sh"),
@@ -58,6 +45,12 @@ def each(paths: list[Path]):
     return pytest.mark.parametrize("path", paths, ids=name)
 
 
+def folder(path: Path) -> str:
+    """The folder of rubric_rl that a module stands in; "" for the ground and what is outside."""
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if parts[0] == "rubric_rl" and len(parts) > 2 else ""
+
+
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -73,133 +66,165 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path: Path) -> set[str]:
-    """The modules of rubric_rl, or its folders, that a file imports."""
-    return {
-        parts[1]
-        for parts in (dotted.split(".") for dotted in imports(path))
-        if parts[0] == "rubric_rl"
-    }
+def imported_folders(path: Path) -> set[str]:
+    """The folders of rubric_rl from which a file imports."""
+    parts = (dotted.split(".") for dotted in imports(path))
+    return {part[1] for part in parts if part[0] == "rubric_rl" and part[1] in FOLDERS}
 
 
 @cache
 def defined(path: Path) -> set[str]:
     """Every name that a module imports, assigns or defines."""
-    nodes = list(ast.walk(tree(path)))
-    stored = {
-        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    return stored | {getattr(node, "asname", None) or getattr(node, "name", "") for node in nodes}
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        names.add(getattr(node, "asname", None) or getattr(node, "name", ""))
+    return names
+
+
+def docstring_lines(module: ast.Module) -> set[int]:
+    lines: set[int] = set()
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(module):
+        if isinstance(node, holders) and ast.get_docstring(node, clean=False) is not None:
+            lines |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return lines
+
+
+def code_lines(path: Path) -> list[int]:
+    """The lines that are neither blank, comment nor docstring."""
+    docstrings = docstring_lines(tree(path))
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        text = line.strip()
+        if text and not text.startswith("#") and number not in docstrings:
+            found.append(number)
+    return found
 
 
 def code(path: Path) -> str:
     """The program text without comments and docstrings."""
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(module):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value.value = ""
-    return ast.unparse(module)
+    if path.suffix != ".py":
+        return re.sub(r"(?m)(^|\s)#.*$", "", path.read_text())
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return "\n".join(lines[number - 1] for number in code_lines(path))
 
 
 class TestImports:
-    @each([path for path in MODULES if path.parent.name in FOLDERS])
+    @each([path for path in MODULES if folder(path)])
     def test_point_down(self, path):
-        above = FOLDERS[FOLDERS.index(path.relative_to(LIBRARY).parts[0]) + 1 :]
-        assert not own_imports(path) & set(above)
+        above = FOLDERS[FOLDERS.index(folder(path)) + 1 :]
+        assert not imported_folders(path) & set(above)
 
-    @each([path for path in LIBRARY_WITHOUT_STACK if path.parent.name != "launch"] + THIN)
-    def test_of_the_library_and_the_hooks_name_no_heavy_package(self, path):
+    @each(GROUND)
+    def test_of_the_ground_know_no_folder(self, path):
+        assert not imported_folders(path)
+
+    @each([path for path in MODULES if folder(path) == "cpu"])
+    def test_of_the_trainer_without_a_gpu_know_nothing_of_the_tiny_world(self, path):
+        assert "tiny" not in imported_folders(path)
+
+    @each([path for path in MODULES if folder(path) not in ("launch", "cpu", "tiny")])
+    def test_name_no_heavy_package(self, path):
         assert not HEAVY & {dotted.split(".")[0] for dotted in imports(path)}
 
-    def test_of_the_library_and_the_hooks_load_no_heavy_package(self):
-        paths = [path for path in LIBRARY_WITHOUT_STACK if path.stem != "__main__"]
-        modules = [name(path).removesuffix(".py").replace("/", ".") for path in paths + THIN]
+    def test_load_no_heavy_package(self):
+        """Also those of launch/, which name slime and Ray inside functions."""
+        light = [path for path in MODULES if folder(path) in ("", *LIGHT)]
+        modules = [name(path).removesuffix(".py").replace("/", ".") for path in light]
         program = (
             "import importlib, sys\n"
             f"for name in {modules!r}:\n"
             "    importlib.import_module(name)\n"
             f"    assert not {HEAVY!r} & sys.modules.keys(), name\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
-        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     @each(MODULES + TESTS)
     def test_of_own_names_exist(self, path):
         """Also in tests and benchmarks that do not run everywhere."""
         for dotted in imports(path):
-            if dotted.startswith("rubric_rl."):
-                module = ROOT / dotted.replace(".", "/")
-                if not (module.is_dir() or module.with_suffix(".py").is_file()):
-                    folder = module.parent / "__init__.py"
-                    holder = folder if folder.is_file() else module.parent.with_suffix(".py")
-                    assert module.name in defined(holder), f"{name(path)}: no {dotted}"
+            if not dotted.startswith("rubric_rl."):
+                continue
+            module = ROOT / dotted.replace(".", "/")
+            if module.is_dir() or module.with_suffix(".py").is_file():
+                continue
+            package = module.parent / "__init__.py"
+            holder = package if package.is_file() else module.parent.with_suffix(".py")
+            assert module.name in defined(holder), f"{name(path)}: no {dotted}"
 
 
 class TestSizes:
-    @each(MODULES)
+    """Guards against outliers only: where to split, the subject says and not a count."""
+
+    @each(MODULES + TESTS)
     def test_no_file_is_long(self, path):
         assert len(path.read_text().splitlines()) <= 500
 
     @each(MODULES)
     def test_no_function_is_long(self, path):
-        functions = [
-            n
-            for n in ast.walk(tree(path))
-            if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
-        ]
-        assert [f.name for f in functions if f.end_lineno - f.lineno >= 80] == []
-
-    @each(TESTS)
-    def test_no_test_file_is_long(self, path):
-        assert len(path.read_text().splitlines()) <= 500
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        functions = [node for node in ast.walk(tree(path)) if isinstance(node, kinds)]
+        long = [node.name for node in functions if node.end_lineno - node.lineno >= 80]
+        assert long == []
 
     @each(sorted(ROOT.glob("run_*.sh")))
     def test_no_run_script_is_long(self, path):
-        assert len(path.read_text().splitlines()) <= 80
+        assert len(path.read_text().splitlines()) <= 100
 
     def test_no_line_is_wide(self):
-        paths = [*LIBRARY.rglob("*.py"), *THIN, *TESTS, *SHELLS]
-        lines = (
-            (path, *pair)
-            for path in paths
-            for pair in enumerate(path.read_text("utf-8").split("\n"), 1)
-        )
-        assert [f"{name(path)}:{number}" for path, number, line in lines if len(line) > 120] == []
+        texts = [*LIBRARY.rglob("*.js"), *LIBRARY.rglob("*.html"), *LIBRARY.rglob("*.jinja*")]
+        texts = [path for path in texts if "model" not in path.parts]
+        wide = []
+        for path in [*MODULES, *TESTS, *SCRIPTS, *SHELLS, *texts]:
+            for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+                if len(line) > 100:
+                    wide.append(f"{name(path)}:{number}")
+        assert wide == []
+
+    def test_a_line_of_code_holds_one_thought(self):
+        """At most five expressions and statements of the syntax tree, on average."""
+        nodes = lines = 0
+        for path in MODULES:
+            module = tree(path)
+            docstrings = docstring_lines(module)
+            for node in ast.walk(module):
+                if isinstance(node, (ast.expr, ast.stmt)) and node.lineno not in docstrings:
+                    nodes += 1
+            lines += len(code_lines(path))
+        assert nodes / lines <= 5.0, f"{nodes / lines:.2f} on {lines} lines"
 
 
 class TestOpenings:
     @each(MODULES)
     def test_a_module_says_in_one_sentence_what_it_is_for(self, path):
         first = (ast.get_docstring(tree(path)) or "").split("\n")[0]
-        assert first.endswith((".", ":", "?", ")"))
+        assert first.endswith((".", ":", "?"))
 
     @each(SHELLS)
     def test_a_shell_script_stops_at_its_first_failure(self, path):
-        lines = [
-            line
-            for line in path.read_text().splitlines()
-            if line.strip() and not line.startswith("#")
-        ]
-        sourced = not path.read_text().startswith("#!")  # by a script that has set it
-        assert sourced or lines[0] == "set -euo pipefail"
+        text = path.read_text()
+        if text.startswith("#!"):  # others are sourced by a script that has set it
+            lines = [line for line in text.splitlines() if line.strip()]
+            code = [line for line in lines if not line.startswith("#")]
+            assert code[0] == "set -euo pipefail"
 
 
-class TestHouse:
+class TestHabits:
     @each(MODULES + TESTS)
     def test_no_exception_is_swallowed(self, path):
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.ExceptHandler):
-                where = f"{name(path)}:{node.lineno}"
-                assert node.type is not None, f"{where}: bare except"
-                broad = ast.unparse(node.type) in ("Exception", "BaseException")
-                silent = all(isinstance(child, (ast.Pass, ast.Continue)) for child in node.body)
-                assert not (broad and silent), f"{where}: every error is swallowed"
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            where = f"{name(path)}:{node.lineno}"
+            assert node.type is not None, f"{where}: bare except"
+            broad = ast.unparse(node.type) in ("Exception", "BaseException")
+            silent = all(isinstance(child, (ast.Pass, ast.Continue)) for child in node.body)
+            assert not (broad and silent), f"{where}: every error is swallowed"
 
     @each([path for path in MODULES + TESTS + SHELLS if path != Path(__file__)])
     def test_only_own_processes_are_ended(self, path):
-        text = (
-            code(path) if path.suffix == ".py" else re.sub(r"(?m)(^|\s)#.*$", "", path.read_text())
-        )
-        assert not re.search(r"\b(pkill|killall)\b|\bray\W+stop\b", text)
+        assert not re.search(r"\b(pkill|killall)\b|\bray\W+stop\b", code(path))

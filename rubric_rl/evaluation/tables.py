@@ -4,23 +4,39 @@ from collections.abc import Mapping
 
 from rubric_rl.evaluation.summary import OVERALL, TOKENS, Summary, paired
 
-Bounds = tuple[float, float] | None
-NAME = 58  # width of the column of names
+METRIC = "  {name:<58} {value:7.4f} ± {std:.4f}  {count:6}"
+BESIDE = "  {name:<58} {value:7.4f}  95% by prompt {interval}"
+DIFFERENCE_HEAD = (
+    "  {:<40} {prompts:>8} {before:>8} {after:>8} {diff:>8}  {interval:<20} better/equal/worse"
+)
+DIFFERENCE = (
+    "  {name:<40} {prompts:>8} {before:>8.4f} {after:>8.4f} {difference:>+8.4f}"
+    "  {interval:<20} {better}/{equal}/{worse}"
+)
+AGREEMENT = "  {name:<58} {pairs:>6}  {met:<23} {not_met:<23} {balanced:>11} {kappa:>7}"
+CALIBRATION_HEAD = "  {probability:<12} {labels:>7} {mean:>8} {met:>8}"
+CALIBRATION = "  {from:.1f} to {to:.1f}   {labels:>7} {probability:>8.4f} {met:>8.4f}"
+CHANGE = "  {name:<12} {before} -> {after}  {difference}  {interval}"
+NO_NUMBER = "     -"
 
 
-def bounds(pair: Bounds) -> str:
+def bounds(pair: tuple[float, float] | None) -> str:
     """An interval in brackets, or `none`."""
-    return f"[{pair[0]:+.4f}, {pair[1]:+.4f}]" if pair else "none"
+    return "[{:+.4f}, {:+.4f}]".format(*pair) if pair else "none"
 
 
 def number(value: float | None) -> str:
     """Four digits, or a dash where there is no value."""
-    return "     -" if value is None else f"{value:.4f}"
+    return NO_NUMBER if value is None else f"{value:.4f}"
 
 
 def summary_lines(result: Mapping) -> list[str]:
     """The reference's figures, our own beside them, what became of every answer and criterion."""
-    return _reference_lines(result) + _beside_lines(result) + account_lines(result)
+    return [
+        *_reference_lines(result),
+        *_beside_lines(result),
+        *account_lines(result),
+    ]
 
 
 def _reference_lines(result: Mapping) -> list[str]:
@@ -29,8 +45,13 @@ def _reference_lines(result: Mapping) -> list[str]:
     if not reference:
         return [*lines, "  none: no answer was graded"]
     for name in (OVERALL, *_tags(reference)):
-        std, count = reference[f"{name}:bootstrap_std"], reference[f"{name}:n_samples"]
-        lines.append(f"  {name:<{NAME}} {reference[name]:7.4f} ± {std:.4f}  {count:6}")
+        line = METRIC.format(
+            name=name,
+            value=reference[name],
+            std=reference[f"{name}:bootstrap_std"],
+            count=reference[f"{name}:n_samples"],
+        )
+        lines.append(line)
     worst = result["worst_at_k"]
     if len(worst) > 1:
         values = [f"{k}: {value:.4f}" for k, value in worst.items()]
@@ -42,8 +63,13 @@ def _tags(reference: Mapping) -> list[str]:
     """The metrics beside the overall score: themes, axes, levels, then the others."""
     ending = ":n_samples"
     names = {name.removesuffix(ending) for name in reference if name.endswith(ending)}
-    rank = {"theme": 0, "axis": 1, "level": 2}
-    return sorted(names - {OVERALL}, key=lambda name: (rank.get(name.split(":")[0], 3), name))
+    order = {"theme": 0, "axis": 1, "level": 2}
+
+    def place(name: str) -> tuple[int, str]:
+        kind = name.split(":")[0]
+        return order.get(kind, 3), name
+
+    return sorted(names - {OVERALL}, key=place)
 
 
 def _beside_lines(result: Mapping) -> list[str]:
@@ -52,21 +78,30 @@ def _beside_lines(result: Mapping) -> list[str]:
         return []
     adjusted = beside["length_adjusted"]
     penalty = adjusted["penalty_per_500_characters"]
-    label = f"length-adjusted, {penalty:g} per 500 characters, clipped mean"
-    figures = [
-        ("mean, unclipped", beside["mean_unclipped"], beside["interval_by_prompt"]),
-        (label, adjusted["mean_clipped"], adjusted["interval_by_prompt"]),
+    mean_line = BESIDE.format(
+        name="mean, unclipped",
+        value=beside["mean_unclipped"],
+        interval=bounds(beside["interval_by_prompt"]),
+    )
+    adjusted_line = BESIDE.format(
+        name=f"length-adjusted, {penalty:g} per 500 characters, clipped mean",
+        value=adjusted["mean_clipped"],
+        interval=bounds(adjusted["interval_by_prompt"]),
+    )
+    characters = beside["characters_per_answer"]
+    return [
+        f"Beside it, not comparable with it (rule: {beside['rule']})",
+        mean_line,
+        adjusted_line,
+        f"  characters per answer {characters:.0f}, {beside['prompts']} prompts",
     ]
-    lines = [f"Beside it, not comparable with it (rule: {beside['rule']})"]
-    for name, value, interval in figures:
-        lines.append(f"  {name:<{NAME}} {value:7.4f}  95% by prompt {bounds(interval)}")
-    characters = f"characters per answer {beside['characters_per_answer']:.0f}"
-    return [*lines, f"  {characters}, {beside['prompts']} prompts"]
 
 
 def account_lines(result: Mapping) -> list[str]:
     """What became of every answer and every criterion; calls, tokens and cost."""
-    answers, criteria, tokens = result["answers"], result["criteria"], result["tokens"]
+    answers = result["answers"]
+    criteria = result["criteria"]
+    tokens = result["tokens"]
     planned = criteria["all"] + criteria.get("not_asked", 0)
     lines = [
         "Account",
@@ -82,7 +117,12 @@ def account_lines(result: Mapping) -> list[str]:
 
 
 def _counts(counts: Mapping) -> str:
-    parts = [f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if name != "all"]
+    """`3 met, 4 not met, ...`: every count beside the sum."""
+    parts = []
+    for name, value in counts.items():
+        if name != "all":
+            words = name.replace("_", " ")
+            parts.append(f"{value} {words}")
     return ", ".join(parts)
 
 
@@ -96,66 +136,89 @@ def comparison_lines(before: Summary, after: Summary) -> list[str]:
 
     On the prompts that both runs have.
     """
-    lines = ["Paired difference on the same prompts (unclipped means over prompts, 95% by prompt)"]
-    columns = f"{'prompts':>8} {'before':>8} {'after':>8} {'diff':>8}"
-    lines.append(f"  {'':<40} {columns}  {'interval':<20} better/equal/worse")
-    for name in [OVERALL, *after.tags("theme"), *after.tags("axis")]:
+    title = "Paired difference on the same prompts (unclipped means over prompts, 95% by prompt)"
+    head = DIFFERENCE_HEAD.format(
+        "",
+        prompts="prompts",
+        before="before",
+        after="after",
+        diff="diff",
+        interval="interval",
+    )
+    rows = []
+    for name in (OVERALL, *after.tags("theme"), *after.tags("axis")):
         pair = paired(before, after, name)
-        if not pair:
-            continue
-        means = f"{pair['before']:>8.4f} {pair['after']:>8.4f} {pair['difference']:>+8.4f}"
-        interval = bounds(pair["interval_by_prompt"])
-        counts = f"{pair['better']}/{pair['equal']}/{pair['worse']}"
-        lines.append(f"  {name:<40} {pair['prompts']:>8} {means}  {interval:<20} {counts}")
-    if len(lines) == 2:
-        lines.append("  none: the runs share no prompt with a score")
-    alone = len(before.prompts.keys() ^ after.prompts.keys())
+        if pair:
+            interval = bounds(pair["interval_by_prompt"])
+            rows.append(DIFFERENCE.format(name=name, interval=interval, **pair))
+    if not rows:
+        rows = ["  none: the runs share no prompt with a score"]
+    alone = before.prompts.keys() ^ after.prompts.keys()
     if alone:
-        lines.append(f"  {alone} prompts are in one run only and left out")
-    return lines
+        rows.append(f"  {len(alone)} prompts are in one run only and left out")
+    return [title, head, *rows]
 
 
 def agreement_lines(result: Mapping) -> list[str]:
     """Grader and physicians, overall and by cluster; calibration; what became of every row."""
+    head = AGREEMENT.format(
+        name="",
+        pairs="pairs",
+        met="met: P, R, F1",
+        not_met="not met: P, R, F1",
+        balanced="balanced F1",
+        kappa="kappa",
+    )
     lines = [
         "Agreement with physicians, pairwise as simple-evals counts "
-        "(precision, recall, F1 of met | of not met)"
+        "(precision, recall, F1 of met | of not met)",
+        head,
+        _agreement_line("grader", result["grader"]),
+        _agreement_line("physicians among themselves (the ceiling)", result["physicians"]),
+        _intervals_line("grader", result["grader"]),
+        _intervals_line("physicians", result["physicians"]),
+        *_each_physician_lines(result["physicians"]["each"]),
+        "By cluster: the grader, and below it the physicians",
     ]
-    sides = f"{'met: P, R, F1':<23} {'not met: P, R, F1':<23}"
-    lines.append(f"  {'':<{NAME}} {'pairs':>6}  {sides} {'balanced F1':>11} {'kappa':>7}")
-    lines.append(_agreement_line("grader", result["grader"]))
-    ceiling = "physicians among themselves (the ceiling)"
-    lines.append(_agreement_line(ceiling, result["physicians"]))
-    for who in ("grader", "physicians"):
-        one = result[who]
-        f1 = bounds(one["balanced_f1_interval_by_prompt"])
-        kappa = bounds(one["kappa_interval_by_prompt"])
-        lines.append(f"  {who}: 95% by prompt: balanced F1 {f1}, kappa {kappa}")
-    lines += _each_physician_lines(result["physicians"]["each"])
-    lines.append("By cluster: the grader, and below it the physicians")
     for name, one in result["clusters"].items():
         lines.append(_agreement_line(name, one))
         peers = result["physician_clusters"][name]
         if peers["pairs"]:
             lines.append(_agreement_line("", peers))
-    return lines + _calibration_lines(result["calibration"]) + _rows_lines(result)
+    return [
+        *lines,
+        *_calibration_lines(result["calibration"]),
+        *_rows_lines(result),
+    ]
 
 
 def _agreement_line(name: str, one: Mapping) -> str:
-    met, not_met = (
-        "  ".join(number(one[side][key]) for key in ("precision", "recall", "f1"))
-        for side in ("met", "not_met")
+    return AGREEMENT.format(
+        name=name,
+        pairs=one["pairs"],
+        met=_precision_recall_f1(one["met"]),
+        not_met=_precision_recall_f1(one["not_met"]),
+        balanced=number(one["balanced_f1"]),
+        kappa=number(one["kappa"]),
     )
-    balanced, kappa = number(one["balanced_f1"]), number(one["kappa"])
-    return f"  {name:<{NAME}} {one['pairs']:>6}  {met:<23} {not_met:<23} {balanced:>11} {kappa:>7}"
+
+
+def _precision_recall_f1(side: Mapping) -> str:
+    return "  ".join(number(side[key]) for key in ("precision", "recall", "f1"))
+
+
+def _intervals_line(who: str, one: Mapping) -> str:
+    f1 = bounds(one["balanced_f1_interval_by_prompt"])
+    kappa = bounds(one["kappa_interval_by_prompt"])
+    return f"  {who}: 95% by prompt: balanced F1 {f1}, kappa {kappa}"
 
 
 def _each_physician_lines(each: Mapping | None) -> list[str]:
     if not each:
         return []
+    spread = "{lowest:.4f} to {highest:.4f}, median {median:.4f}".format(**each)
     share = each["share_below_the_grader"]
     below = "" if share is None else f"; {share:.0%} of them below the grader"
-    spread = f"{each['lowest']:.4f} to {each['highest']:.4f}, median {each['median']:.4f}"
     what = f"{each['number']} physicians, each against the others"
     return [f"  {what}: balanced F1 {spread}{below}"]
 
@@ -163,14 +226,18 @@ def _each_physician_lines(each: Mapping | None) -> list[str]:
 def _calibration_lines(calibration: Mapping | None) -> list[str]:
     if not calibration:
         return ["Calibration: none (only grader_mode direct gives probabilities)"]
-    errors = f"ECE {calibration['ece']:.4f}, Brier score {calibration['brier']:.4f}"
-    lines = [f"Calibration of {calibration['labels']} labels: {errors}"]
-    lines.append(f"  {'probability':<12} {'labels':>7} {'mean p':>8} {'met':>8}")
-    for row in calibration["table"]:
-        place = f"{row['from']:.1f} to {row['to']:.1f}"
-        figures = f"{row['labels']:>7} {row['probability']:>8.4f} {row['met']:>8.4f}"
-        lines.append(f"  {place}   {figures}")
-    return lines
+    title = "Calibration of {labels} labels: ECE {ece:.4f}, Brier score {brier:.4f}"
+    head = CALIBRATION_HEAD.format(
+        probability="probability",
+        labels="labels",
+        mean="mean p",
+        met="met",
+    )
+    return [
+        title.format(**calibration),
+        head,
+        *(CALIBRATION.format(**row) for row in calibration["table"]),
+    ]
 
 
 def _rows_lines(result: Mapping) -> list[str]:
@@ -188,10 +255,13 @@ def change_lines(changed: Mapping) -> list[str]:
     lines = [f"Change on {changed['prompts']} prompts that both runs judged (95% by prompt)"]
     for name in ("balanced_f1", "kappa"):
         one = changed[name]
-        difference = "     -"
-        if one["difference"] is not None:
-            difference = f"{one['difference']:+.4f}"
-        moved = f"{number(one['before'])} -> {number(one['after'])}"
-        interval = bounds(one["interval_by_prompt"])
-        lines.append(f"  {name:<12} {moved}  {difference}  {interval}")
+        gain = one["difference"]
+        line = CHANGE.format(
+            name=name,
+            before=number(one["before"]),
+            after=number(one["after"]),
+            difference=NO_NUMBER if gain is None else f"{gain:+.4f}",
+            interval=bounds(one["interval_by_prompt"]),
+        )
+        lines.append(line)
     return lines
