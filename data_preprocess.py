@@ -10,7 +10,7 @@ try:
     from rubric_rl.data.split import Options, report, split
     from rubric_rl.errors import UserError
     from rubric_rl.jsonl import write_jsonl
-    from rubric_rl.tokenizer import ChatTemplate
+    from rubric_rl.tokenizer import ChatTokenizer
 except (
     ModuleNotFoundError
 ) as error:  # the first Python a newcomer starts, often in no environment yet
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = Options(
             converter=load_converter(args.converter) if args.converter else None,
-            template=ChatTemplate(args.tokenizer) if args.tokenizer else None,
+            template=ChatTokenizer(args.tokenizer) if args.tokenizer else None,
             **{
                 name: getattr(args, name)
                 for name in vars(Options())

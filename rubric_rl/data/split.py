@@ -17,7 +17,7 @@ from rubric_rl.data.healthbench import (
 )
 from rubric_rl.data.schema import Criterion, Row, conversation
 from rubric_rl.errors import DataError
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Options:
     fix_signs: bool = False
     consensus: bool = False
     max_prompt_tokens: int | None = None
-    template: ChatTemplate | None = None  # counts the tokens of prompts
+    template: ChatTokenizer | None = None  # counts the tokens of prompts
     sample: int | None = None
     eval_sample: int = 128
     seed: int = 0

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import THINK, verdict_opening
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 CHOICES = (" true", " false")  # the two tokens of `direct` mode
 MIN_MASS = (
@@ -60,7 +60,7 @@ class SGLang:
 
     def __init__(self, settings: GraderSettings, tokenizer: str):
         self._settings = settings
-        self._template = ChatTemplate(settings.tokenizer or tokenizer)
+        self._template = ChatTokenizer(settings.tokenizer or tokenizer)
         rendered = self._template.render([{"role": "user", "content": ""}], settings.thinking)
         self._thought = (
             THINK if rendered.rstrip().endswith(THINK) else ""
