@@ -135,11 +135,12 @@ def _special_tokens(config: dict) -> dict[str, str]:
 def _read_template(folder: Path, config: dict) -> str:
     """The default template: of the template files, else of tokenizer_config.json."""
     template = _template_files(folder) or config.get("chat_template")
-    if isinstance(template, list):
-        entries = [entry for entry in template if isinstance(entry, dict)]
-        template = {entry.get("name"): entry.get("template") for entry in entries}
     if isinstance(template, dict):
         template = template.get("default")
+    elif isinstance(template, list):
+        named = [entry for entry in template if isinstance(entry, dict)]
+        defaults = [entry for entry in named if entry.get("name") == "default"]
+        template = defaults[-1].get("template") if defaults else None
     if not isinstance(template, str):
         raise UserError(f"{folder}: no chat template; {HINT}")
     return template

@@ -197,7 +197,9 @@ class TestTokenIds:
     def test_a_word_of_two_tokens_is_no_choice(self, tmp_path):
         tokenizer = ChatTokenizer(chat_model(tmp_path))
         assert tokenizer.token_id(" true") == tokenizer.encode(" true")[0]
-        with pytest.raises(UserError, match="' zebra' as one token, but the tokenizer of .* makes"):
+        with pytest.raises(
+            UserError, match=r"' zebra' as one token, but the tokenizer of .* makes"
+        ):
             tokenizer.token_id(" zebra")
 
 
