@@ -1,6 +1,6 @@
 """Raw HealthBench rows -> healthbench_easy.jsonl (training), healthbench_hard.jsonl (evaluation).
 
-1 prompt: the first step of the way that README.md describes.
+docs/data.md tells what is refused and what is left out.
 """
 
 import argparse
