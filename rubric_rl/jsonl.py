@@ -1,9 +1,10 @@
-"""JSONL files: read line by line, written as a whole or not at all, appended so that a kill mixes no lines."""
+"""Files of JSON lines, read line by line and written so that a kill leaves no half of anything."""
 
 import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,49 @@ def read_jsonl_offsets(
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
-    Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them. `skip_partial` leaves out a last
-    line without its "\\n", which a killed writer cut short. A broken line raises DataError with file and line; where a
-    list `refused` is given, the message is added to it instead and the line is left out.
+    `skip_partial` leaves out a last line without its "\\n", which a killed writer cut short. A
+    broken line raises DataError with file and line; where a list `refused` is given, the message
+    is added to it instead and the line is left out. Raises DataError for a file that is not
+    there or cannot be read.
     """
-    path, end = Path(path), 0
+    end = 0
+    for number, line in enumerate(_lines(Path(path)), 1):
+        offset = end
+        end += len(line)
+        partial = not line.endswith(b"\n")
+        if not line.strip() or (skip_partial and partial):
+            continue
+        try:
+            value = json.loads(line.decode())
+        # Not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply.
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            message = f"{path}:{number}: broken JSON ({reason}); make or restore the file"
+            if refused is None:
+                raise DataError(message) from None
+            refused.append(message)
+            continue
+        yield number, offset, value
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
+    hint = "check the path, or make rows with data_preprocess.py"
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; check the path, or make rows with data_preprocess.py"
-        )
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            offset, end = end, end + len(line)
-            if not line.strip() or (skip_partial and not line.endswith(b"\n")):
-                continue
-            try:
-                value = json.loads(line.decode())
-            except (
-                ValueError,
-                RecursionError,
-            ) as error:  # not JSON, not UTF-8, a number of 5,000 digits, too deep
-                message = f"{path}:{number}: broken JSON ({getattr(error, 'msg', error)}); make or restore the file"
-                if refused is None:
-                    raise DataError(message) from None
-                refused.append(message)
-                continue
-            yield number, offset, value
+        raise DataError(f"{path}: no such file; {hint}")
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
 
 
-def read_jsonl(path: str | os.PathLike, **how) -> Iterator[tuple[int, Any]]:
+def read_jsonl(
+    path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
+) -> Iterator[tuple[int, Any]]:
     """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
-    return ((number, value) for number, _, value in read_jsonl_offsets(path, **how))
+    for number, _, value in read_jsonl_offsets(path, skip_partial, refused):
+        yield number, value
 
 
 def json_line(item: Mapping) -> bytes:
@@ -53,31 +66,45 @@ def json_line(item: Mapping) -> bytes:
 
     A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
-    return (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        errors="backslashreplace"
-    )
+    text = json.dumps(item, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
-def append_line(file, item: Mapping) -> None:
-    """Appends the item to an unbuffered file of mode "a+b" in one write, so that a kill cannot mix two lines.
+def append_line(file: FileIO, item: Mapping) -> None:
+    """Appends the item to an unbuffered file of mode "a+b".
 
-    A last line that a killed writer cut short is dropped first. On a full disk it adds nothing and raises OSError.
+    It is one write, so that a kill cannot mix two lines. A last line that a killed writer cut
+    short is dropped first. On a full disk it adds nothing and raises OSError.
     """
-    line, end = json_line(item), file.seek(0, os.SEEK_END)
-    file.seek(max(end - 1, 0))
-    if file.read(1) not in (b"", b"\n"):
-        with open(file.name, "rb") as lines:
-            end = file.truncate(sum(len(whole) for whole in lines if whole.endswith(b"\n")))
-    if file.write(line) != len(line):
+    line = json_line(item)
+    end = _drop_partial_line(file)
+    written = file.write(line)
+    if written != len(line):
         file.truncate(end)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+        reason = os.strerror(errno.ENOSPC)
+        raise OSError(errno.ENOSPC, reason, file.name)
+
+
+def _drop_partial_line(file: FileIO) -> int:
+    """Cuts off a last line without its end; returns the file's size."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - 1, 0))
+    if file.read(1) in (b"", b"\n"):
+        return end
+    size = 0
+    with open(file.name, "rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                size += len(line)
+    return file.truncate(size)
 
 
 def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
     """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, count = path.with_name(f".{path.name}.{os.getpid()}.tmp"), 0
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
     try:
         with temporary.open("wb") as file:
             for item in items:
@@ -86,8 +113,10 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+            error.filename = str(path)
         raise
     return count
 

@@ -1,90 +1,163 @@
-"""Renders the grader's turn with a model's chat template for engines that take plain text (stage 3, rubric grading)."""
+"""A model's chat template and tokenizer: from a conversation to the text and the token ids."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from rubric_rl.errors import UserError
 
+HINT = "name the local folder of a chat model as tokenizer"
 
-class ChatTemplate:
-    """The chat template and tokenizer of a Hugging Face model folder.
 
-    Read without importing transformers, which loads torch.
+class ChatTokenizer:
+    """The chat template and the tokenizer of a Hugging Face model folder.
+
+    transformers renders the template, so that the text is the one that the policy was trained
+    on. Its AutoTokenizer would do the rest as well, but it loads torch.
     """
 
     def __init__(self, folder: str | Path):
-        """Raises UserError when the folder holds no tokenizer.json or no chat template."""
-        folder = Path(folder)
+        """Raises UserError, naming the folder, where it lacks a tokenizer or a chat template."""
+        self._folder = Path(folder)
+        self._tokenizer = _read_tokenizer(self._folder)
+        config = _read_config(self._folder)
+        self._options: dict[str, Any] = _special_tokens(config) | {
+            "chat_template": _read_template(self._folder, config),
+            "add_generation_prompt": True,
+        }
+        self._render_template = _import_renderer()
         try:
-            self._tokenizer = Tokenizer.from_str(
-                (folder / "tokenizer.json").read_text(encoding="utf-8")
-            )
-            self._config = json.loads(
-                (folder / "tokenizer_config.json").read_text(encoding="utf-8")
-            )
-        except Exception as error:  # tokenizers raises nothing more specific
-            hint = "name the local folder of a chat model as tokenizer"
-            raise UserError(f"{folder}: no usable tokenizer ({error}); {hint}") from None
-        file = folder / "chat_template.jinja"
-        source = (
-            file.read_text(encoding="utf-8")
-            if file.is_file()
-            else self._config.get("chat_template")
-        )
-        if not isinstance(source, str):
-            raise UserError(f"{folder}: no chat template; name the local folder of a chat model")
-        # The environment in which transformers renders chat templates.
-        extensions = ["jinja2.ext.loopcontrols"]
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=extensions
-        )
-        environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, ensure_ascii=False, **options
-        )
-        environment.globals["raise_exception"] = _raise
-        try:
-            self._template = environment.from_string(source)
+            # This compiles the template, which transformers keeps, and renders nothing.
+            self._render_template(conversations=[], **self._options)
         except jinja2.TemplateError as error:
-            raise UserError(f"{folder}: broken chat template: {error}") from None
+            raise UserError(f"{folder}: broken chat template ({error}); {HINT}") from None
 
     def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
-        """The text that the model continues: the messages, the assistant's header, and `opening`."""
-        options = {"add_generation_prompt": True, "enable_thinking": thinking, **self._special()}
+        """The text that the model continues: messages, the assistant's header and `opening`.
+
+        Raises UserError with the template's reason when it refuses this conversation, such as
+        one with a system message or with two turns of the user in a row.
+        """
+        options = self._options | {"enable_thinking": thinking}
         try:
-            return self._template.render(messages=messages, **options) + opening
-        except jinja2.TemplateError as error:
-            hint = "name another chat model as tokenizer"
-            raise UserError(
-                f"the chat template refuses the grader's turn: {error}; {hint}"
-            ) from None
+            rendered, _ = self._render_template(conversations=[messages], **options)
+        except Exception as error:  # a template is a program: it can raise anything
+            reason = str(error)
+            if not isinstance(error, jinja2.TemplateError):
+                reason = f"{type(error).__name__}: {error}"
+            refusal = f"the chat template of {self._folder} refuses this conversation: {reason}"
+            raise UserError(f"{refusal}; name another chat model as tokenizer") from None
+        return rendered[0] + opening
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a rendered text; no BOS is added to the one that the template wrote."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def count(self, text: str) -> int:
+        """The number of tokens of `text`."""
+        return len(self.encode(text))
 
     def token_id(self, text: str) -> int:
         """The id of `text` as one token; raises UserError when it is not one."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self.encode(text)
         if len(ids) != 1:
-            found = f"this tokenizer makes {len(ids)}"
+            found = f"the tokenizer of {self._folder} makes {len(ids)}"
             raise UserError(
                 f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain"
             )
         return ids[0]
 
-    def count(self, text: str) -> int:
-        """The number of tokens of `text`."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _special(self) -> dict[str, str]:
-        names = ("bos_token", "eos_token", "pad_token", "unk_token")
-        tokens = {name: self._config.get(name) for name in names}
-        return {
-            name: token["content"] if isinstance(token, dict) else token
-            for name, token in tokens.items()
-            if token
-        }
+def _import_renderer() -> Callable[..., Any]:
+    """transformers' rendering, imported late: it takes more than a second, and few need it."""
+    # It would advise every user to install torch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    return render_jinja_template
 
 
-def _raise(message: str):
-    raise jinja2.exceptions.TemplateError(message)
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise _unusable(folder, error) from None
+    # A tokenizer.json can hold limits of its last use, which would cut every text.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_config(folder: Path) -> dict:
+    """The fields of tokenizer_config.json, completed as transformers completes them."""
+    config = _read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:  # as older versions saved it
+        config |= _read_json(folder / "special_tokens_map.json")
+    return config
+
+
+def _read_json(path: Path) -> dict:
+    """The fields of a JSON file; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unusable(path.parent, f"{path.name}: {error}") from None
+    if not isinstance(fields, dict):
+        raise _unusable(path.parent, f"{path.name} is not a JSON object")
+    return fields
+
+
+def _unusable(folder: Path, why: object) -> UserError:
+    return UserError(f"{folder}: no usable tokenizer ({why}); {HINT}")
+
+
+def _special_tokens(config: dict) -> dict[str, str]:
+    """The tokens that templates know by name: bos_token, eos_token and the like."""
+    fields = dict(config)
+    named_by_model = config.get("extra_special_tokens")
+    if isinstance(named_by_model, dict):
+        fields |= named_by_model
+    tokens = {}
+    for name, token in fields.items():
+        text = token.get("content") if isinstance(token, dict) else token
+        if name.endswith("_token") and isinstance(text, str):
+            tokens[name] = text
+    return tokens
+
+
+def _read_template(folder: Path, config: dict) -> str:
+    """The default template: of the template files, else of tokenizer_config.json."""
+    template = _template_files(folder) or config.get("chat_template")
+    if isinstance(template, dict):
+        template = template.get("default")
+    elif isinstance(template, list):
+        named = [entry for entry in template if isinstance(entry, dict)]
+        defaults = [entry for entry in named if entry.get("name") == "default"]
+        template = defaults[-1].get("template") if defaults else None
+    if not isinstance(template, str):
+        raise UserError(f"{folder}: no chat template; {HINT}")
+    return template
+
+
+def _template_files(folder: Path) -> dict[str, str]:
+    """Name -> text of the templates that stand in files of their own."""
+    paths = {"default": folder / "chat_template.jinja"}
+    for path in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        paths[path.stem] = path
+    texts = {}
+    for name, path in paths.items():
+        if not path.is_file():
+            continue
+        try:
+            texts[name] = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            why = f"no usable chat template ({path.name}: {error})"
+            raise UserError(f"{folder}: {why}; {HINT}") from None
+    return texts

@@ -1,21 +1,21 @@
-"""Downloads a published file once: resumed after a broken connection, checked, then kept (stage 1, prompt)."""
+"""Downloads a published file once: resumed after a broken connection, checked, then kept."""
 
 import hashlib
-import http.client
 import os
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+import urllib3
 from tqdm import tqdm
 
 from rubric_rl.errors import DataError
 
 ATTEMPTS = 8  # in a row without a single new byte, before giving up
-CHUNK = 1 << 18
-TIMEOUT = 60.0  # seconds
+CHUNK = 1 << 18  # bytes
+TIMEOUT = 60.0  # seconds without a byte
+LONGEST_PAUSE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -28,71 +28,107 @@ class Published:
 
 
 def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
-    """The path of the checked file in `folder`; it is downloaded from `base_url` unless it is there already.
+    """The path of the checked file in `folder`; downloaded from `base_url` unless it is there.
 
-    A download that broke off is resumed, also by the next run. Raises DataError when the server refuses, sends nothing
-    new in 8 attempts, or sends other bytes than the published ones.
+    A download that broke off is resumed, also by the next run.
+
+    Raises:
+        DataError: when the server refuses, sends nothing new in 8 attempts, or sends other bytes
+            than the published ones, and when `folder` cannot be written.
     """
     folder = Path(folder)
-    path, part = folder / file.name, folder / f"{file.name}.part"
-    if path.is_file() and digest(path) == file.sha256:
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    _receive(f"{base_url.rstrip('/')}/{file.name}", part, file)
-    if (found := digest(part)) != file.sha256:
-        part.unlink()
-        found = f"sha256 {found[:12]}... is not the published {file.sha256[:12]}..."
-        raise DataError(f"{file.name}: {found}; run it again, or pass --source")
-    os.replace(part, path)
+    path = folder / file.name
+    part = folder / f"{file.name}.part"
+    url = f"{base_url.rstrip('/')}/{file.name}"
+    try:
+        if path.is_file() and digest(path) == file.sha256:
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        _receive(url, part, file)
+        _check(part, file)
+        os.replace(part, path)
+    except OSError as error:
+        problem = f"{error.filename or part}: {error.strerror or error}"
+        raise DataError(f"{problem}; name a folder with --cache that can be written") from None
     return path
 
 
 def _receive(url: str, part: Path, file: Published) -> None:
-    """Fills `part` up to the published size."""
-    if part.is_file() and part.stat().st_size > file.size:
+    """Fills `part` up to the published size, in as many requests as it takes."""
+    if _size(part) > file.size:
         part.unlink()
+    have = _size(part)
     failures = 0
-    with tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
-        while (have := part.stat().st_size if part.is_file() else 0) < file.size:
-            bar.n = have
-            try:
-                _append(url, part, have, file.size, bar)
-                problem = "the connection ended early"
-            except urllib.error.HTTPError as error:
-                if error.code < 500 and error.code not in (408, 429):
-                    raise DataError(
-                        f"{url}: HTTP {error.code}; pass a local copy with --source"
-                    ) from None
-                problem = f"HTTP {error.code}"
-            except (
-                OSError,
-                http.client.HTTPException,
-            ) as error:  # refused, reset, timed out, cut short
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-            failures = 0 if part.is_file() and part.stat().st_size > have else failures + 1
+    with tqdm(
+        total=file.size, initial=have, unit="B", unit_scale=True, desc=file.name, disable=None
+    ) as bar:
+        while have < file.size:
+            problem = _request_rest(url, part, have, file.size, bar)
+            before, have = have, _size(part)
+            failures = 0 if have > before else failures + 1
             if failures >= ATTEMPTS:
                 hint = "run it again to resume, or pass a local copy with --source"
                 raise DataError(f"{url}: {problem}, {ATTEMPTS} times; {hint}")
-            time.sleep(min(0.1 * 2**failures, 5.0) if failures else 0)
+            if failures:
+                time.sleep(min(0.1 * 2**failures, LONGEST_PAUSE))
 
 
-def _append(url: str, part: Path, have: int, size: int, bar: tqdm) -> None:
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
-        with part.open(
-            "ab" if resumed else "wb"
-        ) as out:  # a server that knows no ranges begins anew
-            left = size - (have if resumed else 0)
-            bar.n = size - left
-            while left > 0 and (
-                chunk := answer.read1(min(CHUNK, left))
-            ):  # read1: what came before a break is kept
-                out.write(chunk)
-                left -= len(chunk)
-                bar.update(len(chunk))
+def _request_rest(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
+    """One request for all but the first `have` bytes; returns why it may have brought less."""
+    headers = {"Accept-Encoding": "identity"}  # the bytes as published, not compressed
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            status = answer.status_code
+            if status >= 500 or status in (408, 429):
+                return f"HTTP {status}"
+            if status >= 400:
+                raise DataError(f"{url}: HTTP {status}; pass a local copy with --source")
+            _append(answer, part, have, size, bar)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        return _cause(error)
+    return "the connection ended early"
+
+
+def _append(answer: requests.Response, part: Path, have: int, size: int, bar: tqdm) -> None:
+    """Writes what the server sends behind the bytes of `part`, or from the start."""
+    served = answer.headers.get("Content-Range", "")
+    resumed = answer.status_code == 206 and served.startswith(f"bytes {have}-")
+    if not resumed:  # a server that knows no ranges begins anew
+        have = 0
+    bar.n = have
+    with part.open("ab" if resumed else "wb") as out:
+        while have < size:
+            # read1 gives what has arrived, so that a break loses nothing of it.
+            chunk = answer.raw.read1(min(CHUNK, size - have))
+            if not chunk:
+                return
+            out.write(chunk)
+            have += len(chunk)
+            bar.update(len(chunk))
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong first, without the layers of the libraries around it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    reason = getattr(error, "strerror", None) or str(error)
+    return " ".join(reason.split()) or type(error).__name__
+
+
+def _check(part: Path, file: Published) -> None:
+    """Removes other bytes than the published ones and raises DataError."""
+    found = digest(part)
+    if found == file.sha256:
+        return
+    part.unlink()
+    what = f"sha256 {found[:12]}... is not the published {file.sha256[:12]}..."
+    raise DataError(f"{file.name}: {what}; run it again, or pass --source")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def digest(path: str | os.PathLike) -> str:

@@ -1,7 +1,8 @@
-"""Which data sets are evaluated and how: slime's --eval-config schema or --eval-prompt-data (stage 6, evaluation)."""
+"""Which data sets are evaluated and how: slime's --eval-config schema or --eval-prompt-data."""
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from rubric_rl.errors import UserError
 
 @dataclass
 class EvalDataset:
-    """One data set; a field that is None takes the flag's value (--eval-*, then the rollout's), as in slime."""
+    """One data set.
+
+    A field that is None takes the flag's value (--eval-*, then the rollout's), as in slime.
+    """
 
     name: str
     path: str
@@ -44,15 +48,14 @@ class EvalDataset:
             "no_stop_trim": True,
             "spaces_between_special_tokens": False,
         }
-        return (
-            params
-            if self.min_new_tokens is None
-            else params | {"min_new_tokens": self.min_new_tokens}
-        )
+        if self.min_new_tokens is not None:
+            params["min_new_tokens"] = self.min_new_tokens
+        return params
 
 
-# Where a field comes from when neither the data set nor the defaults name it; the first flag that is set wins.
-_FLAGS = {
+# The flags that a field is taken from when neither the data set nor the defaults name it; the
+# first flag that is set wins.
+FALLBACK_FLAGS = {
     "input_key": ("eval_input_key", "input_key"),
     "metadata_key": ("metadata_key",),
     "apply_chat_template": ("apply_chat_template",),
@@ -76,68 +79,104 @@ def resolve(args) -> list[EvalDataset]:
         UserError: an unreadable file or an unknown key, by name.
     """
     entries, defaults = read_entries(args)
-    known = {field.name for field in fields(EvalDataset)}
-    datasets = []
-    for entry in entries:
-        if unknown := sorted((set(entry) | set(defaults)) - known):
-            known_names = ", ".join(sorted(known))
-            raise UserError(
-                f"--eval-config: {', '.join(unknown)} cannot be honoured; known are {known_names}"
-            )
-        if not entry.get("name") or not entry.get("path"):
-            raise UserError("--eval-config: each data set needs a name and a path")
-        merged = defaults | entry
-        for name, flags in _FLAGS.items():
-            if name not in merged:
-                merged[name] = next(
-                    (v for v in (getattr(args, flag) for flag in flags) if v is not None), None
-                )
-        datasets.append(EvalDataset(**merged))
-    if len({dataset.name for dataset in datasets}) < len(datasets):
+    datasets = [_resolve_entry(entry, defaults, args) for entry in entries]
+    names = {dataset.name for dataset in datasets}
+    if len(names) < len(datasets):
         raise UserError("--eval-config: two data sets have the same name")
     return datasets
 
 
+def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
+    merged = defaults | entry
+    _check_keys(merged)
+    if not entry.get("name") or not entry.get("path"):
+        raise UserError("--eval-config: each data set needs a name and a path")
+    for name, flags in FALLBACK_FLAGS.items():
+        if name not in merged:
+            merged[name] = _first_set(args, flags)
+    return EvalDataset(**merged)
+
+
+def _check_keys(entry: dict) -> None:
+    known = {each.name for each in fields(EvalDataset)}
+    unknown = [str(key) for key in entry if key not in known]
+    if unknown:
+        listed = ", ".join(sorted(unknown))
+        known_keys = ", ".join(sorted(known))
+        raise UserError(f"--eval-config: {listed} cannot be honoured; known are {known_keys}")
+
+
+def _first_set(args, flags: Iterable[str]) -> object:
+    """The value of the first of these flags that has one."""
+    for flag in flags:
+        value = getattr(args, flag)
+        if value is not None:
+            return value
+    return None
+
+
 def read_entries(args) -> tuple[list[dict], dict]:
-    """The entries of the data sets and their defaults, as written in args.eval_config or args.eval_prompt_data."""
+    """The entries of the data sets and their defaults.
+
+    They are as written in args.eval_config or args.eval_prompt_data.
+    """
     if not args.eval_config:
-        words = args.eval_prompt_data or []
-        if len(words) % 2:
-            raise UserError("--eval-prompt-data takes pairs of a name and a path")
-        return [
-            {"name": name, "path": path} for name, path in zip(words[::2], words[1::2], strict=True)
-        ], {}
+        return _pairs(args.eval_prompt_data or []), {}
     path = Path(args.eval_config)
-    if not path.is_file():
-        raise UserError(f"--eval-config {path}: no such file; name one like configs/eval.yaml")
-    try:
-        content = yaml.safe_load(_fill_environment(path.read_text(encoding="utf-8"))) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--eval-config {path}: not YAML ({' '.join(str(error).split())})"
-        ) from None
-    content = content.get("eval", content) if isinstance(content, dict) else None
-    datasets, defaults = (
-        (content.get("datasets"), content.get("defaults"))
-        if isinstance(content, dict)
-        else (None, {})
-    )
-    if isinstance(datasets, dict):
-        datasets = [
-            {"name": name} | entry if isinstance(entry, dict) else entry
-            for name, entry in datasets.items()
-        ]
-    if (
-        not isinstance(datasets, list)
-        or not datasets
-        or not all(isinstance(entry, dict) for entry in datasets)
-    ):
-        raise UserError(
-            f"--eval-config {path}: no data sets under eval.datasets, each with a name and a path"
-        )
-    if not isinstance(defaults or {}, dict):
+    config = _read_yaml(path)
+    defaults = config.get("defaults") or {}
+    if not isinstance(defaults, dict):
         raise UserError(f"--eval-config {path}: eval.defaults must hold `key: value` lines")
-    return datasets, defaults or {}
+    entries = _entries(config.get("datasets"))
+    if not entries:
+        what = "no data sets under eval.datasets, each with a name and a path"
+        raise UserError(f"--eval-config {path}: {what}")
+    return entries, defaults
+
+
+def _pairs(words: list[str]) -> list[dict]:
+    """The entries of --eval-prompt-data: name path name path ..."""
+    if len(words) % 2:
+        raise UserError("--eval-prompt-data takes pairs of a name and a path")
+    names = words[::2]
+    paths = words[1::2]
+    entries = []
+    for name, path in zip(names, paths, strict=True):
+        entries.append({"name": name, "path": path})
+    return entries
+
+
+def _entries(datasets: object) -> list[dict]:
+    """The entries of a list, or of a mapping from names; none if it is neither."""
+    entries = []
+    if isinstance(datasets, list):
+        entries = datasets
+    if isinstance(datasets, dict):
+        for name, entry in datasets.items():
+            if isinstance(entry, dict):
+                entry = {"name": name} | entry
+            entries.append(entry)
+    readable = all(isinstance(entry, dict) for entry in entries)
+    return entries if readable else []
+
+
+def _read_yaml(path: Path) -> dict:
+    """What stands under `eval` of the file, or at its top; nothing if that is no mapping."""
+    place = f"--eval-config {path}"
+    if not path.is_file():
+        raise UserError(f"{place}: no such file; name one like configs/eval.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(_fill_environment(text))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}: not YAML ({reason})") from None
+    except OSError as error:
+        raise UserError(f"{place}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        return {}
+    section = content.get("eval", content)
+    return section if isinstance(section, dict) else {}
 
 
 def _fill_environment(text: str) -> str:
@@ -145,8 +184,9 @@ def _fill_environment(text: str) -> str:
 
     def value(match: re.Match) -> str:
         name, default = match.group(1), match.group(2)
-        if name not in os.environ and default is None:
+        found = os.environ.get(name, default)
+        if found is None:
             raise UserError(f"--eval-config: the environment variable {name} is not set")
-        return os.environ.get(name, default)
+        return found
 
     return re.sub(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}", value, text)

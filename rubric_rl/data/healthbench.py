@@ -1,10 +1,11 @@
-"""HealthBench as published: its files, where to find them, and how a raw row becomes a Row (stage 1, prompt)."""
+"""HealthBench as published: its files, where to find them, and how a raw row becomes a Row."""
 
 import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from rubric_rl.data.download import Published, download
 from rubric_rl.data.schema import Criterion, Row, row_from_metadata
@@ -25,11 +26,15 @@ HARD = Published(
 )
 FULL_ROWS, HARD_ROWS = 5000, 1000
 
-# (prompt_id, published points, words of the criterion): the sign contradicts the text (simple-evals issue 77)
+# (prompt_id, published points, words of the criterion) where the sign contradicts the text:
+# issue 77 of simple-evals.
 WRONG_SIGNS = (
     ("a7014ba7-dff8-41f8-9f51-8c39be0cdfd4", 10, "any herbal teas"),
     ("287d7b73-d8d5-4727-a094-fd7d778fc019", -9, "seek emergency help immediately"),
 )
+
+# What a row keeps of a raw one, beside the prompt. The reference answers stay behind.
+KEPT_FIELDS = ("prompt_id", "rubrics", "example_tags", "theme", "canary")
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class Source:
 def locate(source: str, hard: Path | None, cache: Path) -> Source:
     """Finds the files named by `--source`, downloading them if necessary.
 
-    It is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file. Raises DataError for a
-    missing file or a failed download.
+    It is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file.
+    Raises DataError for a missing file or a failed download.
     """
     if source == "official":
         return Source(download(URL, FULL, cache), hard or download(URL, HARD, cache))
@@ -54,121 +59,141 @@ def locate(source: str, hard: Path | None, cache: Path) -> Source:
         return Source(source, hard)
     path = Path(source).expanduser()
     if path.is_dir():
-        beside, path = path / HARD.name, path / FULL.name
+        folder = path
+        path = folder / FULL.name
         if not path.is_file():
-            raise DataError(
-                f"{path.parent}: holds no {FULL.name}; name the file itself with --source, and --hard"
-            )
-    else:
-        beside = path.parent / HARD.name
-    return Source(path, hard or (beside if beside.is_file() else None))
+            hint = "name the file itself with --source, and --hard"
+            raise DataError(f"{folder}: holds no {FULL.name}; {hint}")
+    published_hard = path.parent / HARD.name
+    if hard is None and published_hard.is_file():
+        hard = published_hard
+    return Source(path, hard)
 
 
 def _from_hub(file: Published) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise UserError(
-            "--source hf needs huggingface_hub, which comes with datasets: pip install datasets"
-        ) from None
+        what = "--source hf needs huggingface_hub, which comes with datasets"
+        raise UserError(f"{what}: pip install datasets") from None
     try:
         return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
     except Exception as error:  # its errors share no base class of their own
-        why = " ".join(str(error).split())[:200]
-        raise DataError(f"{HF_DATASET}: {why}; use --source official or a local copy") from None
+        hint = "use --source official or a local copy"
+        raise DataError(f"{HF_DATASET}: {_one_line(error)}; {hint}") from None
 
 
-def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, dict]]:
-    """Yields (where, raw row); a message for each broken line is added to `refused`. Raises DataError for no file."""
+def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, object]]:
+    """Yields (where, raw row); a message for each broken line is added to `refused`.
+
+    Raises DataError when there is no such file or data set.
+    """
     if isinstance(source, str) and source.startswith("hf:"):
-        numbered = (
-            (number, dict(item))
-            for number, item in enumerate(_hf_rows(source.removeprefix("hf:")), 1)
-        )
+        rows = _hub_rows(source.removeprefix("hf:"))
+        numbered = enumerate(rows, 1)
     else:
         numbered = read_jsonl(source, refused=refused)
-    yield from ((f"{source}:{number}", item) for number, item in numbered)
+    for number, item in numbered:
+        yield f"{source}:{number}", item
 
 
-def _hf_rows(name: str):
+def _hub_rows(name: str) -> Iterator[dict]:
+    """The rows of a Hugging Face data set, `OWNER/NAME` or `OWNER/NAME@SPLIT`."""
     try:
         from datasets import load_dataset
     except ImportError:
-        raise UserError(
-            f"--source hf:{name} needs the package datasets: pip install datasets"
-        ) from None
+        what = f"--source hf:{name} needs the package datasets"
+        raise UserError(f"{what}: pip install datasets") from None
     name, _, part = name.partition("@")
     try:
-        return load_dataset(name, split=part or "train")
+        rows = load_dataset(name, split=part or "train")
     except Exception as error:  # its errors share no base class of their own
-        raise DataError(
-            f"hf:{name}: {' '.join(str(error).split())[:200]}; pass a JSONL file with --source"
-        ) from None
+        hint = "pass a JSONL file with --source"
+        raise DataError(f"hf:{name}: {_one_line(error)}; {hint}") from None
+    for row in rows:
+        yield dict(row)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def load_converter(path: str) -> Callable[[dict], dict]:
-    """The function `module.function` that turns a foreign row into {prompt_id, prompt, rubrics}; raises UserError."""
+    """The function `module.function` that turns a foreign row into {prompt_id, prompt, rubrics}.
+
+    Raises UserError when there is none of that name.
+    """
     module, _, name = path.rpartition(".")
+    hint = "give module.function, importable from here"
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"--converter {path}: {error}; give module.function, importable from here"
-        ) from None
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # it is the user's module: it may raise anything
+        raise UserError(f"--converter {path}: {_one_line(error)}; {hint}") from None
+    if not callable(function):
+        raise UserError(f"--converter {path}: not a function; {hint}")
+    return cast(Callable[[dict], dict], function)
 
 
-def to_row(item: dict, where: str) -> Row:
+def to_row(item: object, where: str) -> Row:
     """One raw row (prompt_id, prompt, rubrics, example_tags, canary) as a Row.
 
     Raises DataError when it cannot be scored.
     """
     if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
-        raise DataError(
-            f"{where}: no prompt_id; is it a HealthBench row? other data needs --converter"
-        )
-    kept = {
-        key: item[key]
-        for key in ("prompt_id", "rubrics", "example_tags", "theme", "canary")
-        if key in item
-    }
-    row = row_from_metadata(kept | {"messages": item.get("prompt")}, where)
+        hint = "is it a HealthBench row? other data needs --converter"
+        raise DataError(f"{where}: no prompt_id; {hint}")
+    metadata = {"messages": item.get("prompt")}
+    for key in KEPT_FIELDS:
+        if key in item:
+            metadata[key] = item[key]
+    row = row_from_metadata(metadata, where)
+    _check_json(row, where)
+    return replace(row, theme=_theme_tag(row) or row.theme)
+
+
+def _check_json(row: Row, where: str) -> None:
+    """Raises DataError for a row that a JSONL file cannot hold."""
     try:
         json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        name = row.prompt_id.encode(errors="replace").decode()
-        raise DataError(
-            f"{where}, prompt_id {name}: a lone surrogate, which no tokenizer reads"
-        ) from None
+        printable = row.prompt_id.encode(errors="replace").decode()
+        what = "a lone surrogate, which no tokenizer reads"
+        raise DataError(f"{where}, prompt_id {printable}: {what}") from None
     except ValueError:
-        raise DataError(
-            f"{where}, prompt_id {row.prompt_id}: a number that is not finite, which JSON lacks"
-        ) from None
-    theme = next(
-        (tag.removeprefix("theme:") for tag in row.example_tags if tag.startswith("theme:")),
-        row.theme,
-    )
-    return replace(row, theme=theme)
+        what = "a number that is not finite, which JSON lacks"
+        raise DataError(f"{where}, prompt_id {row.prompt_id}: {what}") from None
+
+
+def _theme_tag(row: Row) -> str:
+    """HealthBench writes the theme as a tag of the example."""
+    for tag in row.example_tags:
+        if tag.startswith("theme:"):
+            return tag.removeprefix("theme:")
+    return ""
 
 
 def fix_signs(row: Row) -> Row:
     """The row with the sign of its points flipped where WRONG_SIGNS names the criterion."""
+    rubric = []
+    for criterion in row.rubric:
+        if _has_wrong_sign(criterion, row.prompt_id):
+            criterion = replace(criterion, points=-criterion.points)
+        rubric.append(criterion)
+    return replace(row, rubric=tuple(rubric))
 
-    def wrong(criterion: Criterion) -> bool:
-        known = (
-            entry
-            for entry in WRONG_SIGNS
-            if entry[0] == row.prompt_id and entry[1] == criterion.points
-        )
-        return any(words in criterion.text for _, _, words in known)
 
-    return replace(
-        row, rubric=tuple(replace(c, points=-c.points) if wrong(c) else c for c in row.rubric)
-    )
+def _has_wrong_sign(criterion: Criterion, of_prompt: str) -> bool:
+    for prompt_id, points, words in WRONG_SIGNS:
+        known = prompt_id == of_prompt and points == criterion.points
+        if known and words in criterion.text:
+            return True
+    return False
 
 
 def consensus(row: Row) -> Row:
-    """The row with only the criteria that physicians agreed on (`level:cluster`); the rubric may end up empty."""
-    return replace(
-        row,
-        rubric=tuple(criterion for criterion in row.rubric if criterion.tag("level") == "cluster"),
-    )
+    """The row with only the criteria that physicians agreed on (`level:cluster`).
+
+    The rubric may end up empty.
+    """
+    agreed = [criterion for criterion in row.rubric if criterion.tag("level") == "cluster"]
+    return replace(row, rubric=tuple(agreed))

@@ -19,7 +19,7 @@ from rubric_rl.data.schema import TokenCounts
 from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import THINK
 from rubric_rl.grading.settings import PREFIX, Endpoint
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 LOG = logging.getLogger(__name__)
 CHOICES = (" true", " false")  # the two tokens of `direct` mode
@@ -109,7 +109,7 @@ class SGLang:
 
     def __init__(self, endpoint: Endpoint, tokenizer: str):
         self._endpoint = endpoint
-        self._template = ChatTemplate(endpoint.tokenizer or tokenizer)
+        self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
         rendered = self._template.render([{"role": "user", "content": ""}], endpoint.thinking)
         # Some templates open the thoughts themselves.
         self._thought = THINK if rendered.rstrip().endswith(THINK) else ""

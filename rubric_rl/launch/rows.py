@@ -13,7 +13,7 @@ from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import read_jsonl
 from rubric_rl.launch.words import Words
 from rubric_rl.model_shape import read_network
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
 
@@ -85,7 +85,7 @@ def keys(path: Path) -> Iterator[str | tuple]:
 def lengths(words: Words) -> Iterator[str]:
     """Context length against prompt, answer and grader limits, in the policy's tokens."""
     folder = Path(words.text("hf-checkpoint"))
-    template, settings = ChatTemplate(folder), GraderSettings.load(words.text("custom-config-path"))
+    template, settings = ChatTokenizer(folder), GraderSettings.load(words.text("custom-config-path"))
     training = read(words.text("prompt-data"))
     longest = max(
         template.count(template.render(list(row.messages), thinking=True)) for row in training

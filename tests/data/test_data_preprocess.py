@@ -4,13 +4,15 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from doubles.engine import TEMPLATE, chat_model
 
 import data_preprocess
 from rubric_rl.data.healthbench import Source
 from rubric_rl.data.row_file import read_rows
-from rubric_rl.data.split import Options, report, split
+from rubric_rl.data.split import SplitOptions, report, split
 from rubric_rl.errors import DataError
 
 
@@ -19,97 +21,119 @@ def raw(number: int, **more) -> dict:
         {"criterion": f"names {number}", "points": 5, "tags": ["axis:accuracy", "level:cluster"]},
         {"criterion": "invents", "points": -2, "tags": []},
     ]
-    prompt = [{"role": "user", "content": f"question {number}"}]
-    return {"prompt_id": f"id{number}", "prompt": prompt, "rubrics": rubrics, "example_tags": [f"theme:t{number % 2}"],
-            "canary": "c", "ideal_completions_data": None} | more  # fmt: skip
+    row = {
+        "prompt_id": f"id{number}",
+        "prompt": [{"role": "user", "content": f"question {number}"}],
+        "rubrics": rubrics,
+        "example_tags": [f"theme:t{number % 2}"],
+        "canary": "c",
+        "ideal_completions_data": None,
+    }
+    return row | more
+
+
+def asks(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
 
 
 def write(path, rows):
-    path.write_text(
-        "".join(
-            (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n"
-            for row in rows
-        ),
-        encoding="utf-8",
-    )
+    """Writes rows as JSONL; a text stands for itself."""
+    lines = []
+    for row in rows:
+        line = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)
+        lines.append(line + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
     return path
+
+
+def make_source(folder: Path, rows: list, hard: list) -> Source:
+    full_path = write(folder / "all.jsonl", rows)
+    hard_path = write(folder / "hard.jsonl", hard)
+    return Source(full_path, hard_path)
 
 
 @pytest.fixture
 def source(tmp_path):
     rows = [raw(number) for number in range(10)]
-    return Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[6:]))
+    return make_source(tmp_path, rows, rows[6:])
 
 
-def run(source, out, *flags):
-    return data_preprocess.main(
-        ["--source", str(source.full), "--hard", str(source.hard), "--out", str(out), *flags]
-    )
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def run(source: Source, out, *flags: str) -> int:
+    """The command on a source of few rows."""
+    return run_complete(source, out, "--allow-subset", *flags)
+
+
+def run_complete(source: Source, out, *flags: str) -> int:
+    words = [
+        f"--source={source.full}",
+        f"--hard={source.hard}",
+        f"--out={out}",
+        *flags,
+    ]
+    return data_preprocess.main(words)
 
 
 def ids(path):
     return [row.prompt_id for row in read_rows(path)]
 
 
-def test_hard_ids_are_evaluation_and_all_others_training(source, tmp_path, capsys):
-    assert run(source, tmp_path / "out", "--allow-subset") == 0
-    assert ids(tmp_path / "out" / "healthbench_easy.jsonl") == [f"id{n}" for n in range(6)]
-    assert ids(tmp_path / "out" / "healthbench_hard.jsonl") == [f"id{n}" for n in range(6, 10)]
-    row = json.loads((tmp_path / "out" / "healthbench_easy.jsonl").read_text().split("\n")[0])
-    assert (
-        row["prompt"] == row["metadata"]["messages"]
-        and row["metadata"]["theme"] == "t0"
-        and row["metadata"]["canary"] == "c"
-    )
+def test_hard_ids_are_evaluation_and_all_others_training(source, out, capsys):
+    easy, hard = out / "healthbench_easy.jsonl", out / "healthbench_hard.jsonl"
+    assert run(source, out) == 0
+    assert ids(easy) == ["id0", "id1", "id2", "id3", "id4", "id5"]
+    assert ids(hard) == ["id6", "id7", "id8", "id9"]
+    first_line = easy.read_text().split("\n")[0]
+    row = json.loads(first_line)
+    metadata = row["metadata"]
+    assert row["prompt"] == metadata["messages"]
+    assert metadata["theme"] == "t0"
+    assert metadata["canary"] == "c"
     text = capsys.readouterr().out
-    assert text == (tmp_path / "out" / "healthbench_report.txt").read_text()
-    assert (
-        text.startswith("a subset") and "training: 6 prompts, 12 criteria, 50.0% negative" in text
-    )
+    report_file = out / "healthbench_report.txt"
+    assert text == report_file.read_text()
+    assert text.startswith("a subset")
+    assert "training: 6 prompts, 12 criteria, 50.0% negative" in text
 
 
 def test_output_is_byte_identical(source, tmp_path):
-    for out in ("one", "two"):
-        run(source, tmp_path / out, "--allow-subset", "--sample", "3", "--seed", "7")
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    one, two = tmp_path / "one", tmp_path / "two"
+    for out in (one, two):
+        run(source, out, "--sample", "3", "--seed", "7")
+    names = sorted(path.name for path in one.iterdir())
     assert names == [
         "healthbench_easy.jsonl",
         "healthbench_hard.jsonl",
         "healthbench_hard_sample.jsonl",
         "healthbench_report.txt",
     ]
-    assert all(
-        (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-        for name in names
-    )
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_subset_needs_the_flag_and_writes_nothing(source, tmp_path, capsys):
-    assert run(source, tmp_path / "out") == 2
-    assert (
-        "6 training and 4 hard prompts, not 4000 and 1000; add --allow-subset"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / "out").exists()
+def test_subset_needs_the_flag_and_writes_nothing(source, out, capsys):
+    assert run_complete(source, out) == 2
+    said = capsys.readouterr().err
+    assert "6 training and 4 hard prompts, not 4000 and 1000; add --allow-subset" in said
+    assert not out.exists()
 
 
 def test_the_complete_set_passes_without_the_flag(tmp_path):
     rows = [raw(number) for number in range(5000)]
-    complete = Source(
-        write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[::5])
-    )
+    complete = make_source(tmp_path, rows, rows[::5])
     result = split(complete)
-    assert (len(result.easy), len(result.hard), len(result.hard_sample), result.subset) == (
-        4000,
-        1000,
-        128,
-        False,
-    )
+    assert len(result.easy) == 4000
+    assert len(result.hard) == 1000
+    assert len(result.hard_sample) == 128
+    assert result.subset is False
     rows[1]["rubrics"] = []
     write(tmp_path / "all.jsonl", rows)
-    with pytest.raises(
-        DataError, match="3999 training and 1000 hard.*1 refused.*all.jsonl:2, prompt_id id1"
-    ):
+    complaint = r"3999 training and 1000 hard.*1 refused.*all.jsonl:2, prompt_id id1"
+    with pytest.raises(DataError, match=complaint):
         split(complete)
 
 
@@ -133,34 +157,34 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("reason", DAMAGED)
-def test_a_row_that_cannot_be_scored_is_refused_by_place_and_reason(reason, tmp_path, capsys):
+def test_a_row_that_cannot_be_scored_is_refused_by_place_and_reason(reason, tmp_path, out, capsys):
     rows = [raw(0), DAMAGED[reason], raw(2), raw(3)]
-    source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", [raw(3)]))
-    assert run(source, tmp_path / "out", "--allow-subset") == 0
+    source = make_source(tmp_path, rows, rows[3:])
+    assert run(source, out) == 0
     captured = capsys.readouterr()
-    assert (
-        "all.jsonl:2" in captured.err
-        and reason in captured.err
-        and captured.err.count("refused: ") == 1
-    )
+    assert "all.jsonl:2" in captured.err
+    assert reason in captured.err
+    assert captured.err.count("refused: ") == 1
     assert "refused 1 rows: " in captured.out
-    assert ids(tmp_path / "out" / "healthbench_easy.jsonl") == ["id0", "id2"]
+    assert ids(out / "healthbench_easy.jsonl") == ["id0", "id2"]
 
 
 def test_line_separators_inside_strings_do_not_split_rows(tmp_path):
-    rows = [raw(0, prompt=[{"role": "user", "content": "a\u2028b\u0085c"}]), raw(1)]
-    result = split(
-        Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[1:])),
-        Options(allow_subset=True),
-    )
-    assert result.easy[0].messages[0]["content"] == "a\u2028b\u0085c" and not result.refused
+    text = "a\u2028b\u0085c"
+    rows = [raw(0, prompt=asks(text)), raw(1)]
+    source = make_source(tmp_path, rows, rows[1:])
+    result = split(source, SplitOptions(allow_subset=True))
+    (message,) = result.easy[0].messages
+    assert message["content"] == text
+    assert not result.refused
 
 
 @pytest.mark.parametrize("line", [raw(99), "{broken", {"prompt": []}])
-def test_every_hard_row_must_be_readable_and_exist(source, line, capsys, tmp_path):
+def test_every_hard_row_must_be_readable_and_exist(source, line, out, capsys):
     write(source.hard, [raw(6), line])
-    assert run(source, tmp_path / "out", "--allow-subset") == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert run(source, out) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
 
 
 def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_path):
@@ -169,40 +193,39 @@ def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_pat
         {"criterion": "b", "points": 1},
         {"criterion": "a ", "points": 3},
     ]
-    same = [{"role": "user", "content": "question  9"}]
     rows = [
         raw(0, rubrics=twice),
-        raw(1, prompt=raw(0)["prompt"]),
-        raw(2, prompt=same),
+        raw(1, prompt=asks("question 0")),
+        raw(2, prompt=asks("question  9")),
         raw(9, rubrics=twice),
     ]
-    source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[3:]))
-    result = split(source, Options(allow_subset=True))
-    assert [row.prompt_id for row in result.easy] == ["id0"]
-    assert [c.points for c in result.easy[0].rubric] == [5, 1] and [
-        c.points for c in result.hard[0].rubric
-    ] == [
-        5,
-        1,
-        3,
-    ]
+    source = make_source(tmp_path, rows, rows[3:])
+    result = split(source, SplitOptions(allow_subset=True))
+    (easy,) = result.easy
+    (hard,) = result.hard
+    assert easy.prompt_id == "id0"
+    assert [criterion.points for criterion in easy.rubric] == [5, 1]
+    assert [criterion.points for criterion in hard.rubric] == [5, 1, 3]
     assert sorted(result.left_out.values()) == [1, 1, 1]
 
 
 def test_samples_do_not_depend_on_the_order_of_rows(source, tmp_path):
-    options = Options(allow_subset=True, sample=2, eval_sample=1, seed=3)
+    options = SplitOptions(allow_subset=True, sample=2, eval_sample=1, seed=3)
     first = split(source, options)
-    write(source.full, [raw(number) for number in reversed(range(10))])
+    rows = [raw(number) for number in range(10)]
+    write(source.full, rows[::-1])
     second = split(source, options)
     for part in ("easy", "hard", "hard_sample"):
-        assert {r.prompt_id for r in getattr(first, part)} == {
-            r.prompt_id for r in getattr(second, part)
-        }
+        drawn_first = {row.prompt_id for row in getattr(first, part)}
+        drawn_second = {row.prompt_id for row in getattr(second, part)}
+        assert drawn_first == drawn_second
     assert [len(first.easy), len(first.hard), len(first.hard_sample)] == [2, 2, 1]
-    assert any(
-        split(source, Options(allow_subset=True, sample=2, seed=seed)).easy != second.easy
-        for seed in range(4, 9)
-    )
+    differs = []
+    for seed in range(4, 9):
+        options = SplitOptions(allow_subset=True, sample=2, seed=seed)
+        other = split(source, options)
+        differs.append(other.easy != second.easy)
+    assert any(differs)
 
 
 class Words:
@@ -218,93 +241,149 @@ class Words:
 def test_long_training_prompts_are_left_out(tmp_path):
     rows = [
         raw(0),
-        raw(1, prompt=[{"role": "user", "content": "a b c"}]),
-        raw(2, prompt=[{"role": "user", "content": "a b c d"}]),
+        raw(1, prompt=asks("a b c")),
+        raw(2, prompt=asks("a b c d")),
     ]
-    source = Source(write(tmp_path / "all.jsonl", rows), write(tmp_path / "hard.jsonl", rows[2:]))
-    options = Options(allow_subset=True, max_prompt_tokens=2, template=Words())
+    source = make_source(tmp_path, rows, rows[2:])
+    options = SplitOptions(allow_subset=True, max_prompt_tokens=2, tokenizer=Words())
     result = split(source, options)
-    assert [row.prompt_id for row in result.easy] == ["id0"] and len(result.hard) == 1
-    text = report(result, options)
-    assert (
-        "left out 1 training prompts over 2 tokens" in text and "longest 4, in all 4 tokens" in text
-    )
+    assert [row.prompt_id for row in result.easy] == ["id0"]
+    assert len(result.hard) == 1
+    text = report(result, options.tokenizer)
+    assert "left out 1 training prompts over 2 tokens" in text
+    assert "longest 4, in all 4 tokens" in text
 
 
 def test_consensus_drops_prompts_that_keep_no_criterion(source):
     rows = [raw(number) for number in range(10)]
-    rows[0]["rubrics"][0]["tags"] = []
+    first_criterion = rows[0]["rubrics"][0]
+    first_criterion["tags"] = []
     write(source.full, rows)
-    result = split(source, Options(allow_subset=True, consensus=True))
-    assert len(result.easy) == 5 and all(len(row.rubric) == 1 for row in result.easy + result.hard)
+    result = split(source, SplitOptions(allow_subset=True, consensus=True))
+    assert len(result.easy) == 5
+    for row in result.easy + result.hard:
+        assert len(row.rubric) == 1
 
 
-def test_other_data_with_a_converter_and_a_drawn_hold_out(tmp_path, capsys):
-    rows = [
-        {"prompt": f"ask {n}", "rubric": [{"description": "good", "weight": 1}]} for n in range(8)
-    ]
-    path, out = write(tmp_path / "other.jsonl", rows), tmp_path / "out"
-    flags = ["--source", str(path), "--out", str(out), "--allow-subset"]
-    convert = ["--converter", "rubric_rl.data.converters.plain"]
-    assert data_preprocess.main(flags + convert) == 2 and "--hold-out N" in capsys.readouterr().err
-    assert data_preprocess.main(flags + convert + ["--hold-out", "3", "--name", "other"]) == 0
-    assert (len(ids(out / "other_easy.jsonl")), len(ids(out / "other_hard.jsonl"))) == (5, 3)
+class TestOtherData:
+    FLAGS = ("--converter=rubric_rl.data.converters.plain", "--allow-subset", "--name=other")
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        rubric = [{"description": "good", "weight": 1}]
+        rows = [{"prompt": f"ask {n}", "rubric": rubric} for n in range(8)]
+        return write(tmp_path / "other.jsonl", rows)
+
+    def test_a_converter_and_a_drawn_hold_out(self, path, out, capsys):
+        flags = [f"--source={path}", f"--out={out}", *self.FLAGS]
+        assert data_preprocess.main(flags) == 2
+        assert "--hold-out N" in capsys.readouterr().err
+        assert data_preprocess.main([*flags, "--hold-out=3"]) == 0
+        assert len(ids(out / "other_easy.jsonl")) == 5
+        assert len(ids(out / "other_hard.jsonl")) == 3
+
+    def test_a_converter_that_raises_refuses_its_row(self, path, out, capsys):
+        with path.open("a") as file:
+            file.write('{"x": 1}\n')
+        flags = [f"--source={path}", f"--out={out}", *self.FLAGS]
+        assert data_preprocess.main([*flags, "--hold-out=1"]) == 0
+        said = capsys.readouterr().err
+        assert "other.jsonl:9: the converter raised KeyError" in said
+
+    def test_a_hard_file_and_a_drawn_hold_out_exclude_each_other(self, source, out, capsys):
+        assert run(source, out, "--hold-out=3") == 2
+        said = capsys.readouterr().err
+        assert "hard.jsonl says what is held out; leave out --hold-out" in said
 
 
-def test_a_hard_file_and_a_drawn_hold_out_exclude_each_other(source, tmp_path, capsys):
-    assert run(source, tmp_path / "out", "--allow-subset", "--hold-out", "3") == 2
-    assert "hard.jsonl says what is held out; leave out --hold-out" in capsys.readouterr().err
+class TestExitStatus:
+    """2 and one line for what a user can mend; a defect of ours ends in its traceback."""
 
+    @pytest.mark.parametrize(
+        "flags",
+        [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]],
+    )
+    def test_impossible_flags_are_refused(self, flags, monkeypatch):
+        monkeypatch.delenv("HF_CKPT_PATH", raising=False)
+        with pytest.raises(SystemExit) as end:
+            data_preprocess.main(flags)
+        assert end.value.code == 2
 
-def test_a_folder_that_cannot_be_made_is_one_line(source, capsys):
-    assert run(source, "/proc/nowhere", "--allow-subset") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: /proc/nowhere: ") and said.count("\n") == 1 and "--out" in said
+    def test_swapped_files_and_missing_ones_are_one_line(self, source, tmp_path, out, capsys):
+        def complaint(full: Path, hard: Path) -> str:
+            assert run(Source(full, hard), out) == 2
+            return capsys.readouterr().err
 
+        assert "lacks 6 prompts of" in complaint(source.hard, source.full)
+        assert "nowhere: no such file" in complaint(source.full, tmp_path / "nowhere")
+        assert not out.exists()
+        assert "nothing is left for training" in complaint(source.full, source.full)
 
-def test_a_converter_that_raises_refuses_its_row(tmp_path, capsys):
-    rows = [{"prompt": f"ask {n}", "rubric": [{"text": "good", "weight": 1}]} for n in range(4)]
-    path = write(tmp_path / "other.jsonl", [*rows, {"x": 1}])
-    flags = f"--source {path} --out {tmp_path} --allow-subset --hold-out 1 --converter rubric_rl.data.converters.plain"
-    assert data_preprocess.main(flags.split()) == 0
-    assert "other.jsonl:5: the converter raised KeyError" in capsys.readouterr().err
+    def test_a_hold_out_of_all_prompts_is_one_line(self, source, out, capsys):
+        flags = [f"--source={source.full}", f"--out={out}", "--hold-out=9999", "--allow-subset"]
+        assert data_preprocess.main(flags) == 2
+        said = capsys.readouterr().err
+        assert "usable prompts leaves none for training; hold out fewer" in said
 
+    def test_a_folder_that_cannot_be_made_is_one_line(self, source, capsys):
+        assert run(source, "/proc/nowhere") == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: /proc/nowhere: ")
+        assert said.count("\n") == 1
+        assert "--out" in said
 
-@pytest.mark.parametrize(
-    "flags",
-    [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]],
-)
-def test_impossible_flags_are_refused(flags, capsys, monkeypatch):
-    monkeypatch.delenv("HF_CKPT_PATH", raising=False)
-    with pytest.raises(SystemExit) as end:
-        data_preprocess.main(flags)
-    assert end.value.code == 2
+    def test_a_full_disk_names_the_file(self, source, out, capsys, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
 
+        monkeypatch.setattr("rubric_rl.jsonl.os.fsync", full)
+        assert run(source, out) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {out}/healthbench_easy.jsonl: No space left on device; ")
+        assert list(out.iterdir()) == []
 
-def test_swapped_files_and_missing_ones_are_one_line(source, tmp_path, capsys):
-    swapped = Source(source.hard, source.full)
-    assert run(swapped, tmp_path / "out", "--allow-subset") == 2
-    assert "lacks 6 prompts of" in capsys.readouterr().err
-    assert run(Source(source.full, tmp_path / "nowhere"), tmp_path / "out", "--allow-subset") == 2
-    assert "nowhere: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    assert run(Source(source.full, source.full), tmp_path / "out", "--allow-subset") == 2
-    assert "nothing is left for training" in capsys.readouterr().err
-    drawn = [
-        "--source",
-        str(source.full),
-        "--hold-out",
-        "9999",
-        "--allow-subset",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert data_preprocess.main(drawn) == 2
-    assert "usable prompts leaves none for training; hold out fewer" in capsys.readouterr().err
+    def test_a_file_that_cannot_be_read_is_one_line(self, source, out, capsys):
+        unreadable = Path("/proc/self/mem")  # also for root
+        assert run(Source(unreadable, source.hard), out) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: /proc/self/mem: cannot be read (")
+        assert said.count("\n") == 1
 
+    @pytest.mark.parametrize("defect", [OSError("ours"), KeyError("ours")])
+    def test_a_defect_is_not_the_users_mistake(self, source, out, monkeypatch, defect):
+        def broken(*_):
+            raise defect
 
-def test_an_environment_without_the_packages_is_one_line():
-    bare = [sys.executable, "-S", data_preprocess.__file__]  # -S: no site-packages
-    done = subprocess.run(bare, capture_output=True, text=True)
-    assert done.returncode and done.stdout == ""
-    line = r"error: the package \w+ is missing; pip install -e \. here, or use \.venv/bin/python\n"
-    assert re.fullmatch(line, done.stderr)
+        monkeypatch.setattr(data_preprocess, "split", broken)
+        with pytest.raises(type(defect), match="ours"):
+            run(source, out)
+
+    def test_a_template_that_refuses_a_prompt_names_it_and_writes_nothing(
+        self, source, tmp_path, out, capsys
+    ):
+        rows = [raw(number) for number in range(10)]
+        system = {"role": "system", "content": "be kind"}
+        rows[3]["prompt"].insert(0, system)
+        write(source.full, rows)
+        refusal = (
+            "{% if messages[0].role == 'system' %}"
+            "{{ raise_exception('no system role') }}"
+            "{% endif %}"
+        )
+        model = chat_model(tmp_path / "model", refusal + TEMPLATE)
+        assert run(source, out, f"--tokenizer={model}") == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: prompt_id id3: the chat template of {model} refuses")
+        assert "no system role" in said
+        assert not out.exists()
+
+    def test_an_environment_without_the_packages_is_one_line(self):
+        bare = [sys.executable, "-S", data_preprocess.__file__]  # -S: no site-packages
+        done = subprocess.run(bare, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        line = (
+            r"error: the package \w+ is missing; "
+            r"pip install -e \. here, or use \.venv/bin/python\n"
+        )
+        assert re.fullmatch(line, done.stderr)

@@ -1,6 +1,7 @@
 """The published files: download with breaks, where files are found, raw rows, known wrong signs."""
 
 import hashlib
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,21 +25,24 @@ FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())
 
 
 class Flaky(BaseHTTPRequestHandler):
-    """Serves BODY; `server.cut` bytes an answer, then the connection drops; `server.ranges`: whether Range is known."""
+    """Serves the body of its server, with the faults that a test sets there."""
 
     def do_GET(self):
-        server, asked = self.server, self.headers.get("Range")
+        server = self.server
+        asked = self.headers.get("Range")
         server.asked.append(asked)
+        server.encodings.append(self.headers.get("Accept-Encoding"))
         if server.status != 200:
             self.send_error(server.status)
             return
-        start = int(asked.split("=")[1].rstrip("-")) if asked and server.ranges else 0
+        start = 0
+        if asked and server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
         body = server.body[start:]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header(
-                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
-            )
+            size = len(server.body)
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cut])
@@ -52,7 +56,12 @@ class Flaky(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    server.body, server.cut, server.ranges, server.status, server.asked = BODY, None, True, 200, []
+    server.body = BODY
+    server.cut = None  # bytes an answer, then the connection drops
+    server.ranges = True  # whether Range is known
+    server.status = 200
+    server.asked = []  # the Range of each request
+    server.encodings = []
     server.url = f"http://127.0.0.1:{server.server_port}/files"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -63,9 +72,18 @@ def server(monkeypatch):
 
 
 def test_download_is_checked_and_kept(server, tmp_path):
-    path = download(server.url, FILE, tmp_path / "new")
-    assert path.read_bytes() == BODY and [p.name for p in path.parent.iterdir()] == ["rows.jsonl"]
-    assert download(server.url, FILE, tmp_path / "new") == path and len(server.asked) == 1
+    folder = tmp_path / "new"
+    path = download(server.url, FILE, folder)
+    assert path.read_bytes() == BODY
+    assert [each.name for each in folder.iterdir()] == ["rows.jsonl"]
+    assert download(server.url, FILE, folder) == path
+    assert len(server.asked) == 1
+
+
+def test_the_bytes_are_asked_for_as_published(server, tmp_path):
+    """A compressed answer could not be resumed by its place in the file."""
+    download(server.url, FILE, tmp_path)
+    assert server.encodings == ["identity"]
 
 
 def test_dropped_connection_is_taken_up_where_it_ended(server, tmp_path):
@@ -100,7 +118,7 @@ def test_a_kept_file_with_other_bytes_is_fetched_again(server, tmp_path):
 
 def test_refusal_names_url_and_next_step(server, tmp_path):
     server.status = 404
-    with pytest.raises(DataError, match="rows.jsonl: HTTP 404; pass a local copy with --source"):
+    with pytest.raises(DataError, match=r"rows.jsonl: HTTP 404; pass a local copy with --source"):
         download(server.url, FILE, tmp_path)
 
 
@@ -109,25 +127,53 @@ def test_a_server_that_sends_nothing_is_given_up(server, tmp_path, monkeypatch):
     server.cut = 0
     with pytest.raises(DataError, match="8 times"):
         download(server.url, FILE, tmp_path)
+    assert len(server.asked) == 8
+
+
+def test_where_nobody_listens_the_reason_is_one_short_line(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("rubric_rl.data.download.time.sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with pytest.raises(DataError) as failure:
+        download(url, FILE, tmp_path)
+    hint = "run it again to resume, or pass a local copy with --source"
+    assert str(failure.value) == f"{url}/rows.jsonl: Connection refused, 8 times; {hint}"
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_to_mend(server, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=f"{tmp_path}/file.*; name a folder with --cache"):
+        download(server.url, FILE, tmp_path / "file" / "cache")
+
+
+def test_a_full_disk_is_no_broken_connection(server, tmp_path):
+    (tmp_path / "rows.jsonl.part").symlink_to("/dev/full")
+    complaint = "No space left on device; name a folder with --cache"
+    with pytest.raises(DataError, match=complaint):
+        download(server.url, FILE, tmp_path)
+    assert len(server.asked) == 1
 
 
 def raw(prompt_id="p", points=(5, -3), **more) -> dict:
-    rubrics = [
-        {"criterion": f"criterion {i}", "points": p, "tags": []} for i, p in enumerate(points)
-    ]
-    return {
+    rubrics = []
+    for number, each in enumerate(points):
+        rubrics.append({"criterion": f"criterion {number}", "points": each, "tags": []})
+    row = {
         "prompt_id": prompt_id,
         "prompt": [{"role": "user", "content": "ask"}],
         "rubrics": rubrics,
-    } | more
+    }
+    return row | more
 
 
 def test_row_keeps_theme_tags_and_canary_and_drops_reference_answers():
     tags = ["theme:hedging", "physician_agreed_category:x"]
-    row = to_row(
-        raw(example_tags=tags, canary="c", ideal_completions_data={"ideal": "secret"}), "f:1"
-    )
-    assert (row.theme, row.example_tags, row.extra) == ("hedging", tuple(tags), {"canary": "c"})
+    item = raw(example_tags=tags, canary="c", ideal_completions_data={"ideal": "secret"})
+    row = to_row(item, "f:1")
+    assert row.theme == "hedging"
+    assert row.example_tags == tuple(tags)
+    assert row.extra == {"canary": "c"}
     assert "secret" not in str(row.to_json())
 
 
@@ -148,8 +194,10 @@ def test_folder_and_file_find_the_published_hard_file(tmp_path):
     full, hard = tmp_path / healthbench.FULL.name, tmp_path / healthbench.HARD.name
     for source in (tmp_path, full):
         found = locate(str(source), None, tmp_path)
-        assert (found.full, found.hard) == (full, hard)
-    assert locate(str(full), tmp_path / "mine", tmp_path).hard == tmp_path / "mine"
+        assert found.full == full
+        assert found.hard == hard
+    mine = tmp_path / "mine"
+    assert locate(str(full), mine, tmp_path).hard == mine
 
 
 def test_folder_without_the_files_says_which(tmp_path):
@@ -159,16 +207,17 @@ def test_folder_without_the_files_says_which(tmp_path):
 
 def test_hub_names_are_read_with_datasets(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"prompt": "ask", "rubrics": []}\n')
-    assert list(raw_rows(f"hf:{tmp_path}", [])) == [
-        (f"hf:{tmp_path}:1", {"prompt": "ask", "rubrics": []})
-    ]
+    name = f"hf:{tmp_path}"
+    (found,) = raw_rows(name, [])
+    assert found == (f"{name}:1", {"prompt": "ask", "rubrics": []})
 
 
 def test_signs_are_turned_only_where_known():
     prompt_id, points, words = healthbench.WRONG_SIGNS[0]
     item = raw(prompt_id, points=(points, points, 3))
     item["rubrics"][0]["criterion"] = f"Advises {words}."
-    assert [c.points for c in fix_signs(to_row(item, "f:1")).rubric] == [-points, points, 3]
+    fixed = fix_signs(to_row(item, "f:1"))
+    assert [criterion.points for criterion in fixed.rubric] == [-points, points, 3]
     other = to_row(item | {"prompt_id": "other"}, "f:1")
     assert fix_signs(other) == other
 
@@ -177,7 +226,8 @@ def test_consensus_keeps_agreed_criteria():
     item = raw(points=(1, 2, 3))
     item["rubrics"][1]["tags"] = ["level:cluster"]
     item["rubrics"][2]["tags"] = ["level:example"]
-    assert [c.points for c in consensus(to_row(item, "f:1")).rubric] == [2]
+    agreed = consensus(to_row(item, "f:1"))
+    assert [criterion.points for criterion in agreed.rubric] == [2]
 
 
 def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
@@ -189,19 +239,25 @@ def test_plain_converter_makes_a_row_of_any_prompt_with_rubrics():
         ],
     }
     row = to_row(plain(item), "f:1")
-    assert [(c.text, c.points, c.tags) for c in row.rubric] == [
-        ("says so", 2, ()),
-        ("lies", -1, ("axis:a",)),
-    ]
-    assert (
-        row.messages == ({"role": "user", "content": "ask"},)
-        and row.prompt_id == to_row(plain(item), "f:9").prompt_id
-    )
+    first, second = row.rubric
+    assert (first.text, first.points, first.tags) == ("says so", 2, ())
+    assert (second.text, second.points, second.tags) == ("lies", -1, ("axis:a",))
+    assert row.messages == ({"role": "user", "content": "ask"},)
+    assert row.prompt_id == to_row(plain(item), "f:9").prompt_id
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing", "rubric_rl.data.converters.absent", "no_such_module.f"]
+    "path, complaint",
+    [
+        ("nothing", "give module.function"),
+        ("rubric_rl.data.converters.absent", "no attribute 'absent'"),
+        ("no_such_module.f", "No module named"),
+        ("rubric_rl.data.converters", "not a function"),
+        ("broken_converter.convert", "out of order"),
+    ],
 )
-def test_unknown_converter_is_a_clear_error(path):
-    with pytest.raises(UserError, match="--converter"):
+def test_unknown_converter_is_a_clear_error(path, complaint, tmp_path, monkeypatch):
+    (tmp_path / "broken_converter.py").write_text("raise RuntimeError('out of order')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"^--converter {path}: .*{complaint}"):
         load_converter(path)

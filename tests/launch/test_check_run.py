@@ -80,7 +80,7 @@ def good(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
     monkeypatch.setattr(
         rows,
-        "ChatTemplate",
+        "ChatTokenizer",
         lambda folder: SimpleNamespace(
             render=lambda messages, thinking: "x", count=lambda text: 100
         ),

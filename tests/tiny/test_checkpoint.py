@@ -15,7 +15,7 @@ from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny import make_checkpoint, measure_checkpoint, training_sequences, world
 from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 MODEL = Path(make_checkpoint.__file__).parent / "model"
 MEGABYTE = 2**20
@@ -83,7 +83,7 @@ def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
         rendered(user, add_generation_prompt=True, enable_thinking=False)
         == opened + "<think>\n\n</think>\n\n"
     )
-    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTemplate(
+    assert rendered(user, add_generation_prompt=True, enable_thinking=False) == ChatTokenizer(
         MODEL
     ).render(user, thinking=False)
     reply = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes."}
