@@ -30,7 +30,8 @@ import asyncio
 import math
 import sys
 
-from rubric_rl.data.schema import Record, RowCache
+from rubric_rl.data.parse import RowCache, record_from_json
+from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.grading.client import Aborted
 from rubric_rl.grading.grade import grade
@@ -174,4 +175,4 @@ def _rewards(args, samples) -> list[float]:
 def _records(samples) -> list[Record]:
     """The records that `reward` left in the samples."""
     found = [(sample.metadata or {}).get("grading") for sample in samples]
-    return [Record.from_json(item) for item in found if item]
+    return [record_from_json(item) for item in found if item]

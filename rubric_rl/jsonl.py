@@ -4,9 +4,8 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rubric_rl.errors import DataError
 
@@ -70,7 +69,7 @@ def json_line(item: Mapping) -> bytes:
     return f"{text}\n".encode(errors="backslashreplace")
 
 
-def append_line(file: FileIO, item: Mapping) -> None:
+def append_line(file: IO[bytes], item: Mapping) -> None:
     """Appends the item to an unbuffered file of mode "a+b".
 
     It is one write, so that a kill cannot mix two lines. A last line that a killed writer cut
@@ -85,7 +84,7 @@ def append_line(file: FileIO, item: Mapping) -> None:
         raise OSError(errno.ENOSPC, reason, file.name)
 
 
-def _drop_partial_line(file: FileIO) -> int:
+def _drop_partial_line(file: IO[bytes]) -> int:
     """Cuts off a last line without its end; returns the file's size."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 1, 0))

@@ -5,8 +5,8 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 
+from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.row_file import split_slice
-from rubric_rl.data.schema import row_from_metadata
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from rubric_rl.data.download import Published, download
-from rubric_rl.data.schema import Criterion, Row, row_from_metadata
+from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.jsonl import read_jsonl
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator
 
 from rubric_rl.data.healthbench import to_row
-from rubric_rl.data.schema import REMAKE, Row, row_from_metadata
+from rubric_rl.data.parse import REMAKE, row_from_metadata
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl
 

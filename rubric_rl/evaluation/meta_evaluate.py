@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.data.download import digest
+from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row, TokenCounts, Verdict
 from rubric_rl.errors import DataError, UserError, exit_status
 from rubric_rl.evaluation.agreement import Agreement, change
@@ -179,7 +180,7 @@ def _read_record(item: dict, where: str) -> Record:
     """A result; one of the first form has a single verdict, and no answer or criterion."""
     try:
         if "verdict" not in item:
-            return Record.from_json(item)
+            return record_from_json(item)
         graded = item["status"] == "graded"
         verdict = Verdict(item["verdict"], item["probability"], item["explanation"])
         return Record(

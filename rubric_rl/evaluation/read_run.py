@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl_offsets
@@ -75,7 +76,7 @@ class Run:
                 if number not in files:
                     files[number] = self._paths[number].open("rb")
                 files[number].seek(offset)
-                yield Record.from_json(json.loads(files[number].readline()))
+                yield record_from_json(json.loads(files[number].readline()))
         finally:
             for file in files.values():
                 file.close()
@@ -96,6 +97,6 @@ def _record_files(folder: Path) -> list[Path]:
 def _records(path: Path) -> Iterator[tuple[int, Record]]:
     for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
         try:
-            yield offset, Record.from_json(item)
+            yield offset, record_from_json(item)
         except DataError as error:
             raise DataError(f"{path}:{number}: {error}") from None

@@ -85,7 +85,10 @@ def keys(path: Path) -> Iterator[str | tuple]:
 def lengths(words: Words) -> Iterator[str]:
     """Context length against prompt, answer and grader limits, in the policy's tokens."""
     folder = Path(words.text("hf-checkpoint"))
-    template, settings = ChatTokenizer(folder), GraderSettings.load(words.text("custom-config-path"))
+    template, settings = (
+        ChatTokenizer(folder),
+        GraderSettings.load(words.text("custom-config-path")),
+    )
     training = read(words.text("prompt-data"))
     longest = max(
         template.count(template.render(list(row.messages), thinking=True)) for row in training

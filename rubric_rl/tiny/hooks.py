@@ -5,7 +5,8 @@ grader_accuracy, false_positive_rate (of the criteria not met), false_negative_r
 """
 
 import self_reward_rm
-from rubric_rl.data.schema import Record, Verdict
+from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.schema import Verdict
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.score import score
 from rubric_rl.tiny.oracle import truth
@@ -39,7 +40,7 @@ def oracle_metrics(samples) -> dict[str, float]:
         item = sample.metadata.get("grading")
         if not item or item["status"] == "ungraded":
             continue
-        record = Record.from_json(item)
+        record = record_from_json(item)
         true: list[bool] = []
         if record.status == "graded":
             true = truth(record.rubric, graded_text(sample.response, sample.prompt) or "")

@@ -8,7 +8,8 @@ import random
 import sys
 from pathlib import Path
 
-from rubric_rl.data.schema import Row, row_from_metadata
+from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.knowledge import CONDITIONS, MODIFIERS, PATIENTS, Statement, criteria

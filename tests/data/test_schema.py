@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.row_file import read_rows
-from rubric_rl.data.schema import Criterion, row_from_metadata
+from rubric_rl.data.schema import Criterion
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rubric_rl.grading.endpoints import Reply
 
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.resume import CALLS, SETTINGS, Store, settings_of
-from rubric_rl.grading.endpoints import Reply
 from rubric_rl.grading.settings import GraderSettings
 
 SETTINGS_A = {

@@ -7,10 +7,10 @@ from email.utils import formatdate
 
 import pytest
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
+from rubric_rl.grading.endpoints import Unavailable
 
 from rubric_rl.errors import UserError
 from rubric_rl.grading.client import Aborted, GraderClient
-from rubric_rl.grading.endpoints import Unavailable
 from rubric_rl.grading.settings import GraderSettings
 
 SCHEMA = {"type": "object"}

@@ -6,10 +6,10 @@ import urllib.request
 
 import pytest
 from doubles.engine import FakeEngine, Say
+from rubric_rl.grading.endpoints import Unavailable
 
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.grading.client import GraderClient
-from rubric_rl.grading.endpoints import Unavailable
 from rubric_rl.grading.grade import Grading, grade
 from rubric_rl.grading.settings import GraderSettings
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rubric_rl.data.schema import row_from_metadata
+from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.tiny import example_answers, oracle, world
 from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS, MODIFIERS, STATEMENTS, criteria, sentences
