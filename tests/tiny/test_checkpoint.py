@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny import make_checkpoint, measure_checkpoint, training_sequences, world
-from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS
+from rubric_rl.tiny.oracle import ADVICE, CONDITIONS
 from rubric_rl.tokenizer import ChatTemplate
 
 MODEL = Path(make_checkpoint.__file__).parent / "model"
@@ -100,7 +100,9 @@ def test_chat_template_has_qwen3s_thinking_switch(tokenizer):
 
 @pytest.mark.parametrize("mode", ["explain", "direct"])
 def test_training_sequences_are_the_products_prompts_token_for_token(tokenizer, mode):
-    writer = training_sequences.Writer(lambda text: _ids(tokenizer, text), random.Random(3), 900)
+    writer = training_sequences.SequenceWriter(
+        lambda text: _ids(tokenizer, text), random.Random(3), 900
+    )
     sequence = next(
         s
         for s in iter(lambda: writer.grading(full=True), None)
@@ -129,7 +131,9 @@ def test_training_sequences_are_the_products_prompts_token_for_token(tokenizer, 
 def test_branches_behind_one_prefix_equal_separate_sequences(tokenizer):
     torch.manual_seed(0)
     model = make_checkpoint.new_model(len(tokenizer), make_checkpoint.SCALES["small"], 1, 0).eval()
-    writer = training_sequences.Writer(lambda text: _ids(tokenizer, text), random.Random(5), 400)
+    writer = training_sequences.SequenceWriter(
+        lambda text: _ids(tokenizer, text), random.Random(5), 400
+    )
     sequence = writer.grading(full=False)
     batch = training_sequences.collate([sequence, writer.answering()])
     with torch.no_grad():
@@ -146,16 +150,24 @@ def test_branches_behind_one_prefix_equal_separate_sequences(tokenizer):
 @pytest.mark.parametrize("mode", ["explain", "direct"])
 def test_shipped_checkpoint_grades_held_out_answers(model, tokenizer, mode):
     rows = random.Random(7).sample(world.rows(held_out=True), 30)
-    _, own = measure_checkpoint.answer_figures(model, tokenizer, rows, 1, 1.0, seed=7)
+    _, own = measure_checkpoint.answer_figures(
+        measure_checkpoint.Policy(model, tokenizer), rows, 1, 1.0, seed=7
+    )
     cases = own + measure_checkpoint.world_cases(rows, 7)["ordinary"]
-    figures = measure_checkpoint.grading_figures(model, tokenizer, mode, cases)
+    figures = measure_checkpoint.grading_figures(
+        measure_checkpoint.Policy(model, tokenizer), mode, cases
+    )
     assert figures["verdicts"] > 200 and figures["accuracy"] >= 0.95, figures
 
 
 @pytest.mark.slow
 def test_shipped_checkpoint_answers_held_out_patients_mediocrely(model, tokenizer):
     figures, _ = measure_checkpoint.answer_figures(
-        model, tokenizer, random.Random(7).sample(world.rows(held_out=True), 40), 8, 1.0, seed=7
+        measure_checkpoint.Policy(model, tokenizer),
+        random.Random(7).sample(world.rows(held_out=True), 40),
+        8,
+        1.0,
+        seed=7,
     )
     assert 0.15 <= figures["true_score"] <= 0.45, figures
     assert figures["groups_with_variance"] >= 0.9 and figures["truncated"] <= 0.1, figures
@@ -165,7 +177,9 @@ def test_a_wrong_answer_of_the_grader_is_counted(model, tokenizer, monkeypatch):
     cases = measure_checkpoint.world_cases(world.rows(held_out=True)[:5], 0)["ordinary"]
     given = [[True, None][: len(row.rubric)] + [False] * (len(row.rubric) - 2) for row, _ in cases]
     monkeypatch.setattr(measure_checkpoint, "verdicts", lambda *arguments: given)
-    figures = measure_checkpoint.grading_figures(model, tokenizer, "explain", cases)
+    figures = measure_checkpoint.grading_figures(
+        measure_checkpoint.Policy(model, tokenizer), "explain", cases
+    )
     total = sum(len(row.rubric) for row, _ in cases)
     assert figures["verdicts"] == total and figures["unreadable"] == round(5 / total, 4)
     assert figures["accuracy"] <= 1 - 5 / total
@@ -180,7 +194,9 @@ def test_an_unreadable_verdict_on_a_met_criterion_is_a_false_negative(
         "verdicts",
         lambda *arguments: [[None] * len(row.rubric) for row, _ in cases],
     )
-    figures = measure_checkpoint.grading_figures(model, tokenizer, "explain", cases)
+    figures = measure_checkpoint.grading_figures(
+        measure_checkpoint.Policy(model, tokenizer), "explain", cases
+    )
     assert (
         figures["accuracy"],
         figures["false_positive_rate"],

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from rubric_rl.data.schema import row_from_metadata
 from rubric_rl.errors import DataError, UserError
-from rubric_rl.tiny import example_answers, oracle, world
-from rubric_rl.tiny.knowledge import ADVICE, CONDITIONS, MODIFIERS, STATEMENTS, criteria, sentences
+from rubric_rl.tiny import example_answers, example_replies, oracle, world
+from rubric_rl.tiny.oracle import ADVICE, CONDITIONS, MODIFIERS, STATEMENTS, criteria, sentences
 
 ANY_STATEMENT = st.sampled_from(STATEMENTS)
 ANY_PAIR = st.sampled_from(world.PAIRS)
 
 
 def test_a_fifth_of_the_pairs_is_held_out_and_both_halves_of_each_are_known():
-    assert len(world.HELD_OUT) == 20 and len(world.PAIRS) == 100
-    training = [pair for pair in world.PAIRS if pair not in world.HELD_OUT]
+    assert len(world.HELD_OUT_PAIRS) == 20 and len(world.PAIRS) == 100
+    training = [pair for pair in world.PAIRS if pair not in world.HELD_OUT_PAIRS]
     assert {c for c, _ in training} == set(CONDITIONS) and {m for _, m in training} == set(
         MODIFIERS
     )
@@ -32,8 +32,8 @@ def test_training_and_held_out_rows_share_no_conversation():
     assert (len(training), len(held_out)) == (320, 80)
     texts = [json.dumps(row.messages) for row in training + held_out]
     assert len(set(texts)) == 400
-    assert {world.pair_of(row) for row in held_out} == world.HELD_OUT
-    assert not {world.pair_of(row) for row in training} & world.HELD_OUT
+    assert {world.pair_of(row) for row in held_out} == world.HELD_OUT_PAIRS
+    assert not {world.pair_of(row) for row in training} & world.HELD_OUT_PAIRS
 
 
 def test_rows_are_the_same_in_every_call_and_have_rubrics_like_healthbench():
@@ -60,9 +60,11 @@ def test_no_rubric_wants_what_it_forbids_and_a_perfect_answer_is_short():
         assert not set(world.good_statements(pair)) & set(world.bad_statements(pair))
     for row in world.rows(held_out=True):
         best = " ".join(
-            sentences(s)[0] for s in [*world.good_statements(world.pair_of(row)), ("wish", "well")]
+            sentences(s)[0] for s in [*world.good_statements(world.pair_of(row)), oracle.WISH]
         )
-        met = [c.points for c, t in zip(row.rubric, oracle.truth(row, best), strict=True) if t]
+        met = [
+            c.points for c, t in zip(row.rubric, oracle.truth(row.rubric, best), strict=True) if t
+        ]
         assert all(points > 0 for points in met)
         assert sum(met) == sum(c.points for c in row.rubric if c.points > 0)
         assert len(best.split()) <= 42  # about 52 tokens
@@ -96,7 +98,7 @@ def test_pair_of_a_row_of_another_world():
     with pytest.raises(UserError, match="not of the tiny world"):
         world.pair_of(row)
     with pytest.raises(DataError, match="not of the tiny world"):
-        oracle.truth(row, "b")
+        oracle.truth(row.rubric, "b")
 
 
 def test_key_words_are_of_one_advice_only():
@@ -111,15 +113,15 @@ def test_each_sentence_states_one_thing_and_each_criterion_asks_for_it(statement
         data.draw(st.sampled_from(sentences(statement))),
         data.draw(st.sampled_from(criteria(statement))),
     )
-    assert oracle.statements(text) == [statement]
-    assert oracle.asked(criterion) == statement
-    assert oracle.statements(f"{criterion}.") == []  # a copied criterion is no advice
+    assert oracle.statements_of(text) == [statement]
+    assert oracle.statement_asked_by(criterion) == statement
+    assert oracle.statements_of(f"{criterion}.") == []  # a copied criterion is no advice
 
 
 @given(st.lists(ANY_STATEMENT, max_size=8), st.lists(ANY_STATEMENT, max_size=8))
 def test_statements_of_joined_answers_are_those_of_the_parts(first, second):
     texts = [" ".join(sentences(s)[0] for s in part) for part in (first, second)]
-    assert oracle.statements(" ".join(texts)) == first + second
+    assert oracle.statements_of(" ".join(texts)) == first + second
 
 
 @given(
@@ -127,13 +129,13 @@ def test_statements_of_joined_answers_are_those_of_the_parts(first, second):
     st.sampled_from([" ", ", ", ". ", "\n- "]),
 )
 def test_lists_of_key_words_state_nothing(words, separator):
-    assert oracle.statements(separator.join(words) + ".") == []
+    assert oracle.statements_of(separator.join(words) + ".") == []
 
 
 @given(st.text())
 @settings(max_examples=200)
 def test_any_text_is_judged_and_never_states_more_than_it_has_sentences(text):
-    assert len(oracle.statements(text)) <= sum(text.count(mark) for mark in ".!")
+    assert len(oracle.statements_of(text)) <= sum(text.count(mark) for mark in ".!")
 
 
 @given(st.integers(0, 10**6), ANY_STATEMENT, ANY_STATEMENT)
@@ -143,7 +145,7 @@ def test_a_garbled_sentence_states_no_new_advice_unless_it_is_whole(seed, statem
     )
     known = {" ".join(t.lower().split()) for s in STATEMENTS for t in sentences(s)}
     pieces = [piece.strip().lower() + "." for piece in text.split(".")]
-    assert bool(oracle.statements(text)) == any(
+    assert bool(oracle.statements_of(text)) == any(
         piece in known for piece in pieces if text.lower().count(piece)
     )
 
@@ -169,7 +171,7 @@ def test_a_garbled_sentence_states_no_new_advice_unless_it_is_whole(seed, statem
     ],
 )
 def test_hostile_texts_do_not_recommend_aspirin(answer):
-    assert ("do", "aspirin") not in oracle.statements(answer)
+    assert ("do", "aspirin") not in oracle.statements_of(answer)
 
 
 @pytest.mark.parametrize(
@@ -182,25 +184,27 @@ def test_hostile_texts_do_not_recommend_aspirin(answer):
     ],
 )
 def test_whole_sentences_recommend_aspirin(answer):
-    assert oracle.statements(answer) == [("do", "aspirin")]
+    assert oracle.statements_of(answer) == [("do", "aspirin")]
 
 
 def test_graded_material_of_the_warm_start_is_of_training_pairs_only():
     batches = pytest.importorskip("rubric_rl.tiny.training_sequences")
-    assert not set(batches.TRAINING_PAIRS) & world.HELD_OUT and len(batches.TRAINING_PAIRS) == 80
+    assert (
+        not set(batches.TRAINING_PAIRS) & world.HELD_OUT_PAIRS and len(batches.TRAINING_PAIRS) == 80
+    )
     written = []
 
     def encode(text):
         written.append(text)
         return [0] * len(text)
 
-    writer = batches.Writer(encode, random.Random(0), length=4000)
+    writer = batches.SequenceWriter(encode, random.Random(0), length=4000)
     for _ in range(150):
         writer.grading(full=True), writer.answering()
     text = "\n".join(written)
     held_out = [
         m[-1]["content"]
-        for pair in world.HELD_OUT
+        for pair in world.HELD_OUT_PAIRS
         for w in range(4)
         for m in [world.messages(pair, w)]
     ]
@@ -219,12 +223,12 @@ def test_graded_material_of_the_warm_start_is_of_training_pairs_only():
 def test_explanation_points_at_the_deciding_place(pair, seed):
     rng = random.Random(seed)
     answer = example_answers.graded_answer(rng, pair)
-    for statement in example_answers.asked_statements(rng, pair, answer, 5):
-        reason = example_answers.explanation(answer, statement)
-        if statement in oracle.statements(answer):
+    for statement in example_replies.asked_statements(rng, pair, answer, 5):
+        reason = example_replies.explanation(answer, statement)
+        if statement in oracle.statements_of(answer):
             assert any(reason in text for text in sentences(statement))
-        assert (reason == example_answers.NOTHING) == (
-            not example_answers.mentions(answer, statement)
+        assert (reason == example_replies.NOTHING) == (
+            not example_replies.mentions(answer, statement)
         )
 
 
@@ -236,7 +240,7 @@ def _sample(response, grading, row=None):
 
 
 def test_oracle_metrics_against_a_case_by_hand():
-    from rubric_rl.tiny.hooks import oracle_metrics
+    from rubric_rl.tiny.log_hooks import oracle_metrics
 
     rubrics = [
         {"criterion": "Recommends to drink fluids", "points": 4},
@@ -271,7 +275,7 @@ def test_oracle_metrics_against_a_case_by_hand():
 
 
 def test_hooks_add_their_figures_and_keep_the_default_log(monkeypatch):
-    from rubric_rl.tiny import hooks
+    from rubric_rl.tiny import log_hooks as hooks
 
     calls = []
     monkeypatch.setattr(hooks.self_reward_rm, "log_rollout", lambda *a: calls.append(a) or False)
@@ -294,6 +298,6 @@ def test_hooks_add_their_figures_and_keep_the_default_log(monkeypatch):
 
 
 def test_world_and_oracle_do_not_import_torch():
-    modules = "rubric_rl.tiny.world, rubric_rl.tiny.oracle, rubric_rl.tiny.hooks"
+    modules = "rubric_rl.tiny.world, rubric_rl.tiny.oracle, rubric_rl.tiny.log_hooks"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
