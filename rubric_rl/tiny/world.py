@@ -3,6 +3,9 @@
     python -m rubric_rl.tiny.world --out DIR
 
 writes DIR/tiny_all.jsonl and DIR/tiny_hard.jsonl (the held-out patients alone).
+
+A patient has a condition ("gout") and a modifier ("pregnant"), and tells of this pair in one of
+four ways: 100 pairs, 400 patients, a row each. 20 of the pairs are held out.
 """
 
 import argparse
@@ -28,8 +31,7 @@ class Pair(NamedTuple):
     modifier: str
 
 
-# The ways in which each pair is told: one patient each. Several texts alternate between user and
-# assistant.
+# The ways to tell of a pair: one patient each. Several texts alternate between user and assistant.
 PATIENTS = (
     ("I have {symptom}. {modifier} What should I do?",),
     ("{modifier} Since yesterday I have {symptom}. Tell me whom to see.",),
