@@ -33,8 +33,8 @@ TINY_ARGS=(
    --weight-decay 0.0
    --eval-interval 12
    --save-interval 1
-   --custom-rollout-log-function-path rubric_rl.tiny.hooks.log_rollout        # the oracle's figures beside the reward
-   --custom-eval-rollout-log-function-path rubric_rl.tiny.hooks.log_eval
+   --custom-rollout-log-function-path rubric_rl.tiny.log_hooks.log_rollout   # the oracle's figures beside the reward
+   --custom-eval-rollout-log-function-path rubric_rl.tiny.log_hooks.log_eval
 )
 
 # A "GPU" is one CPU process here: two engines that share the answers, two training processes that share the batch.

@@ -205,7 +205,8 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
     Drops the rows without an answer, if --allow-missing permits.
     """
     if answers is None:
-        return dict.fromkeys(rows.criteria, max(args.repeats, 1))
+        asked: int = max(args.repeats, 1)
+        return dict.fromkeys(rows.criteria, asked)
     counts: Counter[str] = answers.counts
     total = len(rows.criteria)
     missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]

@@ -385,7 +385,7 @@ def _authorization(variable: str, prefix: str) -> dict:
 
 
 def _pause_seconds(attempt: int, failure: Exception) -> float:
-    """Seconds before the next attempt: what the server asked for, else 0.5, 1, 2, ... and jitter."""
+    """Seconds before the next attempt: what the server asked, else 0.5, 1, 2, ... and jitter."""
     asked = getattr(failure, "retry_after", None)
     if asked is not None:
         return min(max(asked, 0.5), LONGEST_PAUSE)

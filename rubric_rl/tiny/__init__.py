@@ -1,1 +1,1 @@
-"""The tiny world: patients, rubrics, the rule oracle and the tiny Qwen3 checkpoint (stages 1 and 6 in small)."""
+"""Annex: a small made-up world of patients, the oracle that knows its truth, and the tiny Qwen3."""

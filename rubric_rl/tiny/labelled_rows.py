@@ -1,9 +1,11 @@
-"""Meta-evaluation rows of the tiny world, labelled by its oracle instead of physicians (stage 6, evaluation).
+"""Meta-evaluation rows of the tiny world, labelled by its oracle instead of physicians.
 
-    python -m rubric_rl.tiny.labelled_rows --out META.jsonl   the world's own answers, held-out patients
-    python -m rubric_rl.tiny.labelled_rows --out META.jsonl --records VERDICTS   what a run graded
+    python -m rubric_rl.tiny.labelled_rows --out META.jsonl
+        answers made up by the world, to the held-out patients
+    python -m rubric_rl.tiny.labelled_rows --out META.jsonl --records VERDICTS
+        the answers that a run graded
 
-Then `python -m rubric_rl.meta_eval --rows META.jsonl` before and after training.
+Then `python -m rubric_rl.meta_eval --rows META.jsonl`, before and after training.
 """
 
 import argparse
@@ -17,14 +19,16 @@ from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
-from rubric_rl.tiny.oracle import asked, statements
-from rubric_rl.tiny.world import messages, pair_of, rows
+from rubric_rl.tiny.oracle import truth
+from rubric_rl.tiny.world import messages, pair_of, patient_of, rows
 
 
 def meta_rows(row: Row, answer: str) -> Iterator[dict]:
-    """One row per criterion in HealthBench's meta-evaluation schema; the grader sees the `points`, as in training."""
-    stated = set(statements(answer))
-    for criterion in row.rubric:
+    """One row per criterion, in HealthBench's meta-evaluation schema.
+
+    The grader sees the `points`, as in training.
+    """
+    for criterion, is_met in zip(row.rubric, truth(row.rubric, answer), strict=True):
         yield {
             "prompt_id": row.prompt_id,
             "prompt": list(row.messages),
@@ -32,26 +36,35 @@ def meta_rows(row: Row, answer: str) -> Iterator[dict]:
             "rubric": criterion.text,
             "points": criterion.points,
             "category": f"axis:{criterion.tag('axis')}",
-            "binary_labels": [asked(criterion.text) in stated],
+            "binary_labels": [is_met],
             "anonymized_physician_ids": ["oracle"],
         }
 
 
 def of_world(seed: int) -> Iterator[dict]:
-    """Two answers to each held-out patient: an ordinary one, and one spliced, cut, repeated or contradictory."""
+    """Two answers to each held-out patient: an ordinary one and a hostile one."""
     rng = random.Random(seed)
     for row in rows(held_out=True):
-        for make in (mediocre_answer, graded_answer):
-            yield from meta_rows(row, make(rng, pair_of(row)))
+        pair = pair_of(row)
+        yield from meta_rows(row, mediocre_answer(rng, pair))
+        yield from meta_rows(row, graded_answer(rng, pair))
 
 
 def of_records(records: Iterable[Record]) -> Iterator[dict]:
-    """The answers that a run graded; raises UserError for a record that is not of the tiny world."""
+    """The answers that a run graded.
+
+    Raises:
+        UserError: for a record that is not of the tiny world.
+    """
     for record in records:
         if record.status == "graded":
-            row = Row(record.prompt_id, (), record.rubric)
-            turns = messages(pair_of(row), int(row.prompt_id.rpartition("-")[2]))
-            yield from meta_rows(Row(row.prompt_id, tuple(turns), row.rubric), record.answer or "")
+            yield from meta_rows(_row_of(record), record.answer or "")
+
+
+def _row_of(record: Record) -> Row:
+    """The record's row; its conversation comes from the prompt_id, for old records hold none."""
+    pair, patient = patient_of(record.prompt_id)
+    return Row(record.prompt_id, tuple(messages(pair, patient)), record.rubric)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,11 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
-        made = (
-            of_records(Run(args.records, args.split, args.weights))
-            if args.records
-            else of_world(args.seed)
-        )
+        if args.records:
+            made = of_records(Run(args.records, args.split, args.weights))
+        else:
+            made = of_world(args.seed)
         count = write_jsonl(args.out, made)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

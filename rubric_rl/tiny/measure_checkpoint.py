@@ -1,4 +1,4 @@
-"""Measures a tiny checkpoint without a server: how well it grades and how well it answers (stage 6, evaluation).
+"""Measures a tiny checkpoint without a server: how well it grades and how well it answers.
 
 python -m rubric_rl.tiny.measure_checkpoint --model rubric_rl/tiny/model
 """
@@ -7,196 +7,275 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rubric_rl.data.schema import Row, Verdict
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
-from rubric_rl.grading.score import score
 from rubric_rl.grading.verdict import read_verdict
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
-from rubric_rl.tiny.oracle import truth
-from rubric_rl.tiny.world import HELD_OUT, PATIENTS, Pair, messages, pair_of, rows
+from rubric_rl.tiny.oracle import VerdictCounts, true_score
+from rubric_rl.tiny.world import PATIENTS, Pair, messages, pair_of, rows
 
-CAP = 64  # tokens of an answer, as in the tiny run
-Case = tuple[Row, str]  # a row and an answer to it
+MAX_ANSWER_TOKENS = 64  # as in the tiny run
+MAX_REPLY_TOKENS = 48
+GROUP = 8  # answers to a row
 
-
-def _true_score(row: Row, answer: str) -> float:
-    return score(row.rubric, [Verdict(met) for met in truth(row.rubric, answer)])
-
-
-def _templated(tokenizer, conversation: list[dict]) -> str:
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    return tokenizer.apply_chat_template(conversation, **options)
+Figures = dict[str, float]
 
 
-def _padded(tokenizer, texts: list[str]):
-    return tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-    )
+class Case(NamedTuple):
+    """A row and an answer to it."""
+
+    row: Row
+    answer: str
 
 
-@torch.inference_mode()
-def generate(
-    model, tokenizer, prompts: list[str], limit: int, temperature: float, batch: int = 64
-) -> list[list[int]]:
-    """New token ids for each templated prompt, cut after the first end of turn; temperature 0 is greedy."""
-    model.eval()
-    order = sorted(
-        range(len(prompts)), key=lambda i: len(prompts[i])
-    )  # similar lengths together: less padding
-    sampling = {"do_sample": False}
-    if temperature:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    replies: dict[int, list[int]] = {}
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        inputs = _padded(tokenizer, [prompts[i] for i in chosen])
-        output = model.generate(
-            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=limit,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **sampling,
-        )  # fmt: skip
-        for index, ids in zip(chosen, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
-            end = (
-                ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+class Policy:
+    """A checkpoint that answers in this process, without a server."""
+
+    def __init__(self, model, tokenizer):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_of_turn: int = tokenizer.eos_token_id
+
+    def templated(self, conversation: Iterable[dict]) -> str:
+        """The prompt of the next assistant turn, with thinking off."""
+        return self.tokenizer.apply_chat_template(
+            list(conversation), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+
+    def encoded(self, texts: list[str]):
+        """`input_ids` and `attention_mask`, [texts, longest], padded on the left."""
+        return self.tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+        )
+
+    def decoded(self, tokens: list[int]) -> str:
+        """Their text, control tokens included."""
+        return self.tokenizer.decode(tokens)
+
+    @torch.inference_mode()
+    def replies(self, prompts: list[str], limit: int, temperature: float) -> list[list[int]]:
+        """New token ids for each templated prompt, cut after the first end of turn.
+
+        At most `limit` tokens each; temperature 0 is greedy.
+        """
+        # Prompts of similar length share a batch, for less padding.
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        replies: dict[int, list[int]] = {}
+        for start in range(0, len(prompts), 64):
+            indices = by_length[start : start + 64]
+            chosen = [prompts[index] for index in indices]
+            generated = self._generate(chosen, limit, temperature)
+            for index, tokens in zip(indices, generated, strict=True):
+                replies[index] = self._until_end_of_turn(tokens)
+        return [replies[index] for index in range(len(prompts))]
+
+    def _generate(self, prompts: list[str], limit: int, temperature: float) -> list[list[int]]:
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature:
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        inputs = self.encoded(prompts)
+        self.model.eval()
+        output = self.model.generate(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            max_new_tokens=limit,
+            eos_token_id=self.end_of_turn,
+            pad_token_id=self.tokenizer.pad_token_id,
+            **sampling,
+        )
+        prompt_length = inputs.input_ids.shape[1]
+        return output[:, prompt_length:].tolist()
+
+    def _until_end_of_turn(self, tokens: list[int]) -> list[int]:
+        """The tokens up to the first end of turn, which is kept; without one, all of them."""
+        if self.end_of_turn not in tokens:
+            return tokens
+        end = tokens.index(self.end_of_turn)
+        return tokens[: end + 1]
+
+    @torch.inference_mode()
+    def prefers_true(self, prompts: list[str]) -> list[bool]:
+        """Whether ` true` is likelier than ` false` as the next token of each prompt."""
+        true = self.tokenizer.encode(" true", add_special_tokens=False)[0]
+        false = self.tokenizer.encode(" false", add_special_tokens=False)[0]
+        self.model.eval()
+        preferred = []
+        for start in range(0, len(prompts), 32):
+            inputs = self.encoded(prompts[start : start + 32])
+            output = self.model(
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                logits_to_keep=1,
             )
-            replies[index] = ids[:end]
-    return [replies[i] for i in range(len(prompts))]
+            logits = output.logits[:, -1]  # [prompts, vocabulary]
+            is_likelier = logits[:, true] > logits[:, false]
+            preferred += is_likelier.tolist()
+        return preferred
 
 
 def sampled_answers(
-    model, tokenizer, pairs: list[Pair], per_pair: int, temperature: float, seed: int
+    policy: Policy, pairs: Iterable[Pair], per_pair: int, temperature: float, seed: int
 ) -> list[tuple[Pair, str]]:
-    """The policy's own answers (their graded text; empty ones left out) to patients of these pairs."""
+    """The policy's own answers to `per_pair` patients of each pair; empty ones are left out."""
     torch.manual_seed(seed)
-    chosen = [
-        (pair, messages(pair, number % len(PATIENTS)))
-        for pair in pairs
-        for number in range(per_pair)
-    ]
-    replies = generate(
-        model, tokenizer, [_templated(tokenizer, m) for _, m in chosen], CAP, temperature
-    )
-    texts = [graded_text(tokenizer.decode(ids)) for ids in replies]
-    return [(pair, text) for (pair, _), text in zip(chosen, texts, strict=True) if text]
+    asked = []
+    prompts = []
+    for pair in pairs:
+        for number in range(per_pair):
+            conversation = messages(pair, number % len(PATIENTS))
+            asked.append(pair)
+            prompts.append(policy.templated(conversation))
+    replies = policy.replies(prompts, MAX_ANSWER_TOKENS, temperature)
+    answers = []
+    for pair, tokens in zip(asked, replies, strict=True):
+        text = graded_text(policy.decoded(tokens))
+        if text:
+            answers.append((pair, text))
+    return answers
 
 
 def answer_figures(
-    model, tokenizer, chosen: list[Row], per_row: int, temperature: float, seed: int
-) -> tuple[dict, list[Case]]:
-    """True score, length in tokens, truncated share, group variance of `per_row` answers to each row; and the answers.
+    policy: Policy, chosen: list[Row], per_row: int, temperature: float, seed: int
+) -> tuple[Figures, list[Case]]:
+    """How well the policy answers the chosen rows, `per_row` times each; and its answers.
 
-    A truncated or empty answer scores 0, as in training.
+    A truncated or empty answer scores 0, as in training; empty ones are not among the answers.
     """
     torch.manual_seed(seed)
-    cases = [row for row in chosen for _ in range(per_row)]
-    replies = generate(
-        model,
-        tokenizer,
-        [_templated(tokenizer, list(row.messages)) for row in cases],
-        CAP,
-        temperature,
-    )
-    texts = [graded_text(tokenizer.decode(ids)) or "" for ids in replies]
-    cut = [ids[-1] != tokenizer.eos_token_id for ids in replies]
-    scores = [
-        0.0 if c or not t else _true_score(r, t) for r, t, c in zip(cases, texts, cut, strict=True)
-    ]
-    groups = [scores[i : i + per_row] for i in range(0, len(scores), per_row)]
+    asked: list[Row] = []
+    for row in chosen:
+        asked += [row] * per_row
+    prompts = [policy.templated(row.messages) for row in asked]
+    replies = policy.replies(prompts, MAX_ANSWER_TOKENS, temperature)
+    cases = []
+    scores = []
+    truncated = 0
+    tokens_written = 0
+    for row, tokens in zip(asked, replies, strict=True):
+        text = graded_text(policy.decoded(tokens))
+        was_cut_off = tokens[-1] != policy.end_of_turn
+        truncated += was_cut_off
+        tokens_written += len(tokens)
+        scores.append(true_score(row.rubric, text) if text and not was_cut_off else 0.0)
+        if text:
+            cases.append(Case(row, text))
+    best_scores = []
+    groups_with_variance = 0
+    for start in range(0, len(scores), per_row):
+        group = scores[start : start + per_row]
+        best_scores.append(max(group))
+        groups_with_variance += len(set(group)) > 1
     figures = {
         "true_score": sum(scores) / len(scores),
-        "groups_with_variance": sum(len(set(group)) > 1 for group in groups) / len(groups),
-        "best_of_group": sum(map(max, groups)) / len(groups),
-        "tokens": sum(map(len, replies)) / len(replies),
-        "truncated": sum(cut) / len(cut),
+        "groups_with_variance": groups_with_variance / len(best_scores),
+        "best_of_group": sum(best_scores) / len(best_scores),
+        "tokens": tokens_written / len(scores),
+        "truncated": truncated / len(scores),
     }
-    return {k: round(v, 4) for k, v in figures.items()}, [
-        (r, t) for r, t in zip(cases, texts, strict=True) if t
-    ]
+    return _rounded(figures), cases
 
 
-def verdicts(model, tokenizer, mode: str, cases: list[Case]) -> list[list[bool | None]]:
-    """The model's verdict on each criterion of each case, asked with the real grader prompt; None: unreadable."""
-    asked = [
-        grader_prompt(mode, list(row.messages), answer, [c])
-        for row, answer in cases
-        for c in row.rubric
-    ]
-    prompts = [_templated(tokenizer, [{"role": "user", "content": content}]) for content in asked]
+def _rounded(figures: Figures) -> Figures:
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def verdicts(policy: Policy, mode: str, cases: list[Case]) -> list[list[bool | None]]:
+    """The policy's verdict on each criterion of each case; None: unreadable.
+
+    It is asked with the real grader prompt.
+    """
+    prompts = []
+    for row, answer in cases:
+        for criterion in row.rubric:
+            content = grader_prompt(mode, list(row.messages), answer, [criterion])
+            prompts.append(policy.templated([{"role": "user", "content": content}]))
     if mode == "direct":
-        flat = iter(_direct(model, tokenizer, prompts))
+        opened = [prompt + verdict_opening() for prompt in prompts]
+        met = iter(policy.prefers_true(opened))
     else:
-        replies = generate(model, tokenizer, prompts, 48, temperature=0)
-        flat = iter(
-            [read_verdict(tokenizer.decode(ids, skip_special_tokens=True)).met for ids in replies]
-        )
-    return [[next(flat) for _ in row.rubric] for row, _ in cases]
+        replies = policy.replies(prompts, MAX_REPLY_TOKENS, temperature=0)
+        met = iter([_met(policy, tokens) for tokens in replies])
+    by_case = []
+    for row, _ in cases:
+        by_case.append(list(islice(met, len(row.rubric))))
+    return by_case
 
 
-@torch.inference_mode()
-def _direct(model, tokenizer, prompts: list[str]) -> list[bool]:
-    true, false = (
-        tokenizer.encode(text, add_special_tokens=False)[0] for text in (" true", " false")
-    )
-    met = []
-    for start in range(0, len(prompts), 32):
-        inputs = _padded(
-            tokenizer, [prompt + verdict_opening() for prompt in prompts[start : start + 32]]
-        )
-        logits = model(
-            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_to_keep=1
-        ).logits[:, -1]
-        met += (logits[:, true] > logits[:, false]).tolist()
-    return met
+def _met(policy: Policy, reply: list[int]) -> bool | None:
+    text = policy.tokenizer.decode(reply, skip_special_tokens=True)
+    return read_verdict(text).met
 
 
-def grading_figures(model, tokenizer, mode: str, cases: list[Case]) -> dict:
-    """Agreement with the oracle; an unreadable reply is wrong. `always_false`: the accuracy of "false" every time."""
-    found = [verdict for each in verdicts(model, tokenizer, mode, cases) for verdict in each]
-    true = [met for row, answer in cases for met in truth(row.rubric, answer)]
-    met = [verdict for verdict, t in zip(found, true, strict=True) if t]
-    unmet = [verdict for verdict, t in zip(found, true, strict=True) if not t]
+def grading_figures(policy: Policy, mode: str, cases: list[Case]) -> Figures:
+    """Agreement with the oracle; an unreadable reply is wrong.
+
+    `always_false` is the accuracy of saying "false" every time.
+    """
+    counts = VerdictCounts()
+    for case, found in zip(cases, verdicts(policy, mode, cases), strict=True):
+        counts.add(case.row.rubric, case.answer, found)
     figures = {
-        "accuracy": (met.count(True) + unmet.count(False)) / len(true),
-        "false_positive_rate": unmet.count(True) / max(1, len(unmet)),
-        "false_negative_rate": (len(met) - met.count(True)) / max(1, len(met)),
-        "unreadable": found.count(None) / len(found),
-        "always_false": len(unmet) / len(true),
+        "accuracy": counts.right / counts.total,
+        "false_positive_rate": counts.false_positives / max(1, counts.not_met),
+        "false_negative_rate": counts.false_negatives / max(1, counts.met),
+        "unreadable": counts.unreadable / counts.total,
+        "always_false": counts.not_met / counts.total,
     }
-    return {k: round(v, 4) for k, v in figures.items()} | {"verdicts": len(true)}
+    return _rounded(figures) | {"verdicts": counts.total}
 
 
 def world_cases(chosen: list[Row], seed: int) -> dict[str, list[Case]]:
-    """Answers made by the world: `ordinary` ones, and `hostile` ones (spliced, cut, repeated, contradictory)."""
+    """Answers made up by the world.
+
+    `ordinary` ones, and `hostile` ones (spliced, cut, repeated, contradictory).
+    """
     rng = random.Random(seed)
-    return {
-        "ordinary": [(row, mediocre_answer(rng, pair_of(row))) for row in chosen],
-        "hostile": [(row, graded_answer(rng, pair_of(row))) for row in chosen],
-    }
+    ordinary = []
+    for row in chosen:
+        answer = mediocre_answer(rng, pair_of(row))
+        ordinary.append(Case(row, answer))
+    hostile = []
+    for row in chosen:
+        answer = graded_answer(rng, pair_of(row))
+        hostile.append(Case(row, answer))
+    return {"ordinary": ordinary, "hostile": hostile}
 
 
-def measure(model, tokenizer, sample: int = 80, seed: int = 1234) -> dict:
-    """All figures, on `sample` held-out rows and as many training rows; a group is 8 answers."""
-    held_out, training = (
-        random.Random(seed).sample(rows(h), min(sample, 4 * len(HELD_OUT))) for h in (True, False)
-    )
-    figures, own = {}, []
-    for name, chosen in (("held_out", held_out), ("training", training)):
+def measure(policy: Policy, sample: int = 80, seed: int = 1234) -> dict[str, Figures]:
+    """All figures, on `sample` held-out rows and as many training rows."""
+    held_out = _sampled(rows(held_out=True), sample, seed)
+    training = _sampled(rows(held_out=False), len(held_out), seed)
+    figures = {}
+    own: list[Case] = []  # the policy's answers to held-out patients
+    for split, chosen in (("held_out", held_out), ("training", training)):
         for temperature in (1.0, 0.7):
-            key = f"answers {name} T={temperature}"
-            figures[key], cases = answer_figures(model, tokenizer, chosen, 8, temperature, seed)
+            found, cases = answer_figures(policy, chosen, GROUP, temperature, seed)
+            figures[f"answers {split} T={temperature}"] = found
             own = own or cases
-    sources = {"own": random.Random(seed).sample(own, min(len(own), 2 * sample))} | world_cases(
-        held_out, seed
-    )
+    sources = {"own": _sampled(own, 2 * sample, seed)}
+    sources |= world_cases(held_out, seed)
     for mode in ("explain", "direct"):
-        for name, cases in sources.items():
-            figures[f"grading {mode} {name}"] = grading_figures(model, tokenizer, mode, cases)
+        for source, cases in sources.items():
+            figures[f"grading {mode} {source}"] = grading_figures(policy, mode, cases)
     return figures
+
+
+def _sampled(population: list, most: int, seed: int) -> list:
+    count = min(most, len(population))
+    return random.Random(seed).sample(population, count)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,9 +292,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         if not (args.model / "config.json").is_file():
-            raise UserError(
-                f"{args.model}: no checkpoint there; make one with python -m rubric_rl.tiny.make_checkpoint"
-            )
+            hint = "make one with python -m rubric_rl.tiny.make_checkpoint"
+            raise UserError(f"{args.model}: no checkpoint there; {hint}")
         model = AutoModelForCausalLM.from_pretrained(
             args.model, dtype=torch.float32, local_files_only=True
         )
@@ -223,7 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(measure(model, tokenizer, args.sample, args.seed), indent=1))
+    figures = measure(Policy(model, tokenizer), args.sample, args.seed)
+    print(json.dumps(figures, indent=1))
     return 0
 
 

@@ -1,196 +1,293 @@
-"""Training sequences of the warm start: many branches behind one shared prefix, which is read once (stages 2-3).
+"""Training sequences of the warm start: many branches behind one prefix that they share.
 
-An answer's criteria are branches, and so are patients: each sees the prefix and itself, and its positions continue from
-the prefix. Token for token and position for position this is what the served model sees.
+The grader reads an answer once and is then asked about it criterion by criterion. A sequence for
+grading looks the same: the prefix, which is read once, and behind it branches that each hold one
+criterion and the right verdict.
+
+    prefix, branch 0                         branch 1                  branch 2
+    <user> instructions, patient, answer  |  criterion 1 -> verdict 1 |  criterion 2 -> verdict 2
+
+In a sequence for answering the prefix is only the opening of the user's turn, and every branch
+holds another patient and an answer. All tokens stand in one row, but a branch sees only the prefix
+and itself, as if the other branches were not there, and its positions continue from the prefix.
+With a prefix of three tokens and branches of two (x: the query sees the key):
+
+                       key   prefix   branch 1   branch 2
+                             P P P    a a        b b         position
+    query   prefix       P   x . .    . .        . .         0
+                         P   x x .    . .        . .         1
+                         P   x x x    . .        . .         2
+            branch 1     a   x x x    x .        . .         3
+                         a   x x x    x x        . .         4
+            branch 2     b   x x x    . .        x .         3
+                         b   x x x    . .        x x         4
+
+So each branch, with the prefix before it, is token for token and position for position what the
+served model will see, and the long prefix costs its computation once instead of once a criterion.
 """
 
 import json
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
 
 import torch
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.tiny.example_answers import (
-    asked_statements,
-    explanation,
-    graded_answer,
-    mediocre_answer,
-)
-from rubric_rl.tiny.knowledge import Statement, criteria
-from rubric_rl.tiny.oracle import statements
-from rubric_rl.tiny.world import HELD_OUT, PAIRS, PATIENTS, Pair, messages
+from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
+from rubric_rl.tiny.example_replies import asked_statements, explanation
+from rubric_rl.tiny.oracle import Statement, criteria, statements_of
+from rubric_rl.tiny.world import PATIENTS, TRAINING_PAIRS, Pair, messages
 
-TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
+USER_TURN = "<|im_start|>user\n"
+ASSISTANT_TURN = "<|im_start|>assistant\n"
+END_OF_TURN = "<|im_end|>"
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
-# The verdict is one token of many; an answer's tokens are more still, and only mediocre answers are wanted.
-VERDICT_WEIGHT, QUOTE_WEIGHT, CLOSING_WEIGHT, ANSWER_WEIGHT = 1.0, 0.5, 0.03, 0.2
-# Every token between criterion and reply is taught the verdict, and at a middle layer the first word of the reason (the
-# hint). Nothing is ever read off there, but without it the one-token verdict stays at chance for a thousand steps.
+
+# Weight of a token in the loss. The verdict is one token of many; an answer's tokens are more
+# still, and only mediocre answers are wanted.
+READ_ONLY = 0.0
+VERDICT_WEIGHT = 1.0
+QUOTE_WEIGHT = 0.5
+CLOSING_WEIGHT = 0.03
+ANSWER_WEIGHT = 0.2
+CAUSE_WEIGHT = 3 * ANSWER_WEIGHT  # the first sentence shows whether the patient was understood
+THOUGHT_OPENING_WEIGHT = 0.01
 HINT_WEIGHT = 0.06
-CAUSE_FACTOR = 3  # an answer's first sentence shows whether the patient was understood
+
+MAX_CRITERIA = 40  # asked about one answer; fewer fit
+
+
+class Hint(NamedTuple):
+    """What the tokens between criterion and reply are taught instead of their successors.
+
+    Nothing is ever read off there. But without it the one-token verdict stays at chance for a
+    thousand steps.
+    """
+
+    verdict: int  # token that the last layer learns to predict, at each of them
+    reason: int  # token that a middle layer learns to predict, at the first of them
+
+
+class Piece(NamedTuple):
+    """A part of a branch, whose tokens have the same weight in the loss."""
+
+    text: str
+    weight: float
+    hint: Hint | None = None
 
 
 @dataclass
-class Sequence:
+class TrainingSequence:
     """One prefix and its branches; all lists have one entry per token."""
 
-    tokens: list[int]
-    targets: list[int]  # what the last layer learns to predict in the token's place
-    weights: list[float]  # its weight in the loss
-    hints: list[int]  # what a middle layer learns to predict there; 0: nothing
-    branches: list[int]  # the token's branch; 0: the prefix
+    tokens: list[int] = field(default_factory=list)
+    # What the last layer learns to predict in the token's place: itself, or a hint's verdict.
+    targets: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)  # of that prediction in the loss
+    hints: list[int] = field(default_factory=list)  # for a middle layer; 0: it learns nothing there
+    branches: list[int] = field(default_factory=list)  # number of its branch; 0: the prefix
+
+    def append(self, tokens: list[int], branch: int, weight: float, hint: Hint | None) -> None:
+        """Appends a piece's tokens; `hint` is what they are taught instead of themselves."""
+        count = len(tokens)
+        targets = tokens
+        hints = [0] * count
+        if hint is not None:
+            targets = [hint.verdict] * count
+            hints[0] = hint.reason
+        self.tokens += tokens
+        self.targets += targets
+        self.weights += [weight] * count
+        self.hints += hints
+        self.branches += [branch] * count
 
 
 def user_turn(content: str) -> str:
-    """A user's turn and the opening of the assistant's, as the chat template writes them with thinking off."""
-    return f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n{EMPTY_THOUGHTS}"
+    """A user's turn and the opening of the assistant's.
+
+    As the chat template writes them with thinking off.
+    """
+    return f"{USER_TURN}{content}{END_OF_TURN}\n{ASSISTANT_TURN}{EMPTY_THOUGHTS}"
 
 
-def verdict_text(mode: str, answer: str, statement: Statement) -> list[tuple[str, float]]:
-    """The correct reply in pieces, each with its loss weight."""
-    verdict = (" true" if statement in statements(answer) else " false", VERDICT_WEIGHT)
-    closing = ("}<|im_end|>", CLOSING_WEIGHT)
+def reply_pieces(mode: str, answer: str, statement: Statement) -> list[Piece]:
+    """The right reply to the criterion that asks for `statement`, in the grading mode's format."""
+    closing = Piece("}" + END_OF_TURN, CLOSING_WEIGHT)
+    verdict = _verdict_piece(answer, statement)
     if mode == "direct":
-        return [('{"criteria_met":', CLOSING_WEIGHT), verdict, closing]
+        return [Piece('{"criteria_met":', CLOSING_WEIGHT), verdict, closing]
     quote = json.dumps(explanation(answer, statement), ensure_ascii=False)
     return [
-        ('{"explanation":', CLOSING_WEIGHT),
-        (f" {quote},", QUOTE_WEIGHT),
-        (' "criteria_met":', CLOSING_WEIGHT),
+        Piece('{"explanation":', CLOSING_WEIGHT),
+        Piece(f" {quote},", QUOTE_WEIGHT),
+        Piece(' "criteria_met":', CLOSING_WEIGHT),
         verdict,
         closing,
     ]
 
 
-class Writer:
-    """Writes training sequences of about `length` tokens; every draw comes from `rng`."""
+def _verdict_piece(answer: str, statement: Statement) -> Piece:
+    is_met = statement in statements_of(answer)
+    text = " true" if is_met else " false"
+    return Piece(text, VERDICT_WEIGHT)
 
-    def __init__(self, encode: Callable[[str], list[int]], rng: random.Random, length: int = 640):
-        self.encode, self.rng, self.length = encode, rng, length
-        self.difficulty = 1.0
-        self.own_answers: list[
-            tuple[Pair, str]
-        ] = []  # the policy's own samples, once there are any
+
+def _prompt_parts(prompt: str) -> tuple[str, str, str]:
+    """A grader prompt's shared part, its criterion, and what comes between that and the reply."""
+    start = prompt.rindex("Criterion: [")
+    end = prompt.index(END_OF_TURN, start)
+    return prompt[:start], prompt[start:end], prompt[end:]
+
+
+def _answer_block(shared: str) -> str:
+    return shared[shared.rindex("<answer ") :]
+
+
+class SequenceWriter:
+    """Writes sequences of about `length` tokens; every draw comes from `rng`, in a fixed order."""
+
+    def __init__(self, encode: Callable[[str], list[int]], rng: Random, length: int = 640):
+        self.encode = encode
+        self.rng = rng
+        self.length = length
+        self.difficulty = 1.0  # of the graded answers
+        self.own_answers: list[tuple[Pair, str]] = []  # the policy's, once there are any
+
+    def grading(self, full: bool) -> TrainingSequence:
+        """An answer and as many criteria as fit.
+
+        `full`: the prefix is the real grader prompt; else it lacks instructions and conversation.
+        """
+        mode = self.rng.choice(("explain", "direct"))
+        pair, conversation, answer = self._answered_patient()
+        sequence = TrainingSequence()
+        asked = asked_statements(self.rng, pair, answer, MAX_CRITERIA)
+        for number, statement in enumerate(asked, 1):
+            criterion = self._criterion(statement)
+            prompt = user_turn(grader_prompt(mode, conversation, answer, [criterion]))
+            shared, question, reply_opening = _prompt_parts(prompt)
+            if number == 1:
+                prefix = shared if full else USER_TURN + _answer_block(shared)
+                self._append_prefix(sequence, prefix)
+            hint = self._hint(answer, statement)
+            reply = reply_pieces(mode, answer, statement)
+            branch = [Piece(question, READ_ONLY), Piece(reply_opening, HINT_WEIGHT, hint), *reply]
+            if not self._append_branch(sequence, number, branch):
+                break
+        return sequence
+
+    def answering(self) -> TrainingSequence:
+        """Patients and a mediocre answer to each; a few are preceded by a short thought.
+
+        Every branch is another patient: many answers to a few patients taught nothing about
+        patients.
+        """
+        sequence = TrainingSequence()
+        self._append_prefix(sequence, USER_TURN)
+        number = 1
+        while self._append_branch(sequence, number, self._patient_and_answer()):
+            number += 1
+        return sequence
 
     def _patient(self) -> tuple[Pair, list[dict]]:
         pair = self.rng.choice(TRAINING_PAIRS)
-        return pair, messages(pair, self.rng.randrange(len(PATIENTS)))
+        return pair, self._conversation(pair)
 
-    def grading(self, full: bool) -> Sequence:
-        """An answer and many criteria. `full`: the real grader prompt; else without instructions and conversation."""
-        mode = self.rng.choice(("explain", "direct"))
+    def _conversation(self, pair: Pair) -> list[dict]:
+        patient = self.rng.randrange(len(PATIENTS))
+        return messages(pair, patient)
+
+    def _answered_patient(self) -> tuple[Pair, list[dict], str]:
+        """A pair, a patient's conversation, and an answer: made up, or one of the policy's own."""
         pair, conversation = self._patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
         if self.own_answers and self.rng.random() < 0.35:
             pair, answer = self.rng.choice(self.own_answers)
-            conversation = messages(pair, self.rng.randrange(len(PATIENTS)))
-        sequence, number = None, 0
-        for statement in asked_statements(self.rng, pair, answer, 40):
-            points = self.rng.randint(1, 10) * self.rng.choice((1, 1, -1))
-            criterion = Criterion(self.rng.choice(criteria(statement)), points)
-            prompt = user_turn(grader_prompt(mode, conversation, answer, [criterion]))
-            cut = prompt.rindex("Criterion: [")
-            if sequence is None:
-                head = (
-                    prompt[:cut]
-                    if full
-                    else "<|im_start|>user\n" + prompt[prompt.rindex("<answer ") : cut]
-                )
-                sequence = self._sequence(head)
-            number += 1
-            question, turn, rest = prompt[cut:].partition("<|im_end|>")
-            pieces = [
-                (question, 0.0),
-                (turn + rest, HINT_WEIGHT),
-                *verdict_text(mode, answer, statement),
-            ]
-            reason, verdict = (
-                self.encode(explanation(answer, statement))[0],
-                self.encode(pieces[-2][0])[0],
-            )
-            if not self._branch(sequence, number, pieces, reason, verdict):
-                break
-        return sequence
+            conversation = self._conversation(pair)
+        return pair, conversation, answer
 
-    def answering(self) -> Sequence:
-        """Patients and a mediocre answer to each; a few are preceded by a short thought."""
-        opening = "<|im_start|>user\n"
-        sequence, number, fits = self._sequence(opening), 0, True
-        while fits:  # every branch is another patient: many answers to a few patients taught nothing about patients
-            number += 1
-            pair, conversation = self._patient()
-            turns = "".join(
-                f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation
-            )
-            thoughts = [(EMPTY_THOUGHTS, 0.0)]
-            if self.rng.random() < 0.1:
-                thoughts = [
-                    ("<think>\n", 0.01),
-                    (f"It may be {pair[0]}.\n</think>\n\n", ANSWER_WEIGHT),
-                ]
-            cause, _, advice = mediocre_answer(self.rng, pair).partition(".")
-            answer = [
-                (cause, CAUSE_FACTOR * ANSWER_WEIGHT),
-                (f".{advice}<|im_end|>", ANSWER_WEIGHT),
-            ]
-            prompt = (turns.removeprefix(opening) + "<|im_start|>assistant\n", 0.0)
-            fits = self._branch(sequence, number, [prompt, *thoughts, *answer])
-        return sequence
+    def _criterion(self, statement: Statement) -> Criterion:
+        size = self.rng.randint(1, 10)
+        sign = self.rng.choice((1, 1, -1))
+        text = self.rng.choice(criteria(statement))
+        return Criterion(text, points=sign * size)
 
-    def _sequence(self, head: str) -> Sequence:
-        tokens = self.encode(head)
-        return Sequence(
-            list(tokens), list(tokens), [0.0] * len(tokens), [0] * len(tokens), [0] * len(tokens)
+    def _hint(self, answer: str, statement: Statement) -> Hint:
+        verdict = _verdict_piece(answer, statement)
+        reason = explanation(answer, statement)
+        return Hint(
+            verdict=self.encode(verdict.text)[0],  # its only token
+            reason=self.encode(reason)[0],
         )
 
-    def _branch(
-        self,
-        sequence: Sequence,
-        number: int,
-        pieces: list[tuple[str, float]],
-        hint: int = 0,
-        verdict: int = 0,
-    ) -> bool:
-        """Appends a branch if it fits (the first one always does); says whether it did.
+    def _patient_and_answer(self) -> list[Piece]:
+        pair, conversation = self._patient()
+        prompt = ""
+        for message in conversation:
+            prompt += f"<|im_start|>{message['role']}\n{message['content']}{END_OF_TURN}\n"
+        prompt += ASSISTANT_TURN
+        prompt = prompt.removeprefix(USER_TURN)  # it is the sequence's prefix
+        thoughts = [Piece(EMPTY_THOUGHTS, READ_ONLY)]
+        if self.rng.random() < 0.1:
+            thoughts = [
+                Piece("<think>\n", THOUGHT_OPENING_WEIGHT),
+                Piece(f"It may be {pair.condition}.\n</think>\n\n", ANSWER_WEIGHT),
+            ]
+        cause, full_stop, advice = mediocre_answer(self.rng, pair).partition(".")
+        return [
+            Piece(prompt, READ_ONLY),
+            *thoughts,
+            Piece(cause, CAUSE_WEIGHT),
+            Piece(full_stop + advice + END_OF_TURN, ANSWER_WEIGHT),
+        ]
 
-        `hint` and `verdict` are what a middle layer and the last one are taught in hint pieces.
-        """
-        encoded = [(self.encode(text), weight) for text, weight in pieces]
-        size = sum(len(tokens) for tokens, _ in encoded)
+    def _append_prefix(self, sequence: TrainingSequence, text: str) -> None:
+        sequence.append(self.encode(text), branch=0, weight=READ_ONLY, hint=None)
+
+    def _append_branch(self, sequence: TrainingSequence, number: int, pieces: list[Piece]) -> bool:
+        """Appends a branch if it fits (the first one always does); says whether it did."""
+        # Piece by piece: the verdict must be a token of its own, as the served model decodes it.
+        encoded = [self.encode(piece.text) for piece in pieces]
+        size = sum(len(tokens) for tokens in encoded)
         if number > 1 and len(sequence.tokens) + size > self.length:
             return False
-        for tokens, weight in encoded:
-            sequence.tokens += tokens
-            hinted = weight == HINT_WEIGHT
-            sequence.targets += [verdict] * len(tokens) if hinted else tokens
-            sequence.hints += [hint if hinted else 0] + [0] * (len(tokens) - 1)
-            sequence.weights += [weight] * len(tokens)
-        sequence.branches += [number] * size
+        for piece, tokens in zip(pieces, encoded, strict=True):
+            sequence.append(tokens, number, piece.weight, piece.hint)
         return True
 
 
-def collate(sequences: list[Sequence]) -> dict[str, torch.Tensor]:
-    """Pads to the longest: input_ids, targets, hints, position_ids, weights [batch, length]; attention_mask
-    [batch, 1, length, length], bool.
+def collate(sequences: list[TrainingSequence]) -> dict[str, torch.Tensor]:
+    """A batch, padded to its longest sequence.
+
+    input_ids, targets, hints, position_ids (int64) and weights (float32) are [batch, length];
+    attention_mask (bool) is [batch, 1, query, key].
     """
-    longest = max(len(s.tokens) for s in sequences)
+    longest = max(len(sequence.tokens) for sequence in sequences)
 
-    def padded(values: list, fill) -> list:
-        return values + [fill] * (longest - len(values))
+    def padded(name: str, fill: float) -> torch.Tensor:
+        lines = []
+        for sequence in sequences:
+            values = getattr(sequence, name)
+            padding = [fill] * (longest - len(values))
+            lines.append(values + padding)
+        return torch.tensor(lines)
 
-    branches = torch.tensor([padded(s.branches, -1) for s in sequences])
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    query, key = branches[:, :, None], branches[:, None, :]
-    mask = causal & ((key == query) | (key == 0))
-    # A branch's positions continue from the prefix: a token's position is the number of earlier tokens that it sees.
+    branches = padded("branches", fill=-1)  # padding is a branch of its own: no token sees it
+    query_branch = branches[:, :, None]
+    key_branch = branches[:, None, :]
+    is_not_later = torch.ones(longest, longest, dtype=torch.bool).tril()
+    is_of_same_branch = key_branch == query_branch
+    is_of_prefix = key_branch == 0
+    is_visible = is_not_later & (is_of_same_branch | is_of_prefix)
     return {
-        "input_ids": torch.tensor([padded(s.tokens, 0) for s in sequences]),
-        "targets": torch.tensor([padded(s.targets, 0) for s in sequences]),
-        "hints": torch.tensor([padded(s.hints, 0) for s in sequences]),
-        "weights": torch.tensor([padded(s.weights, 0.0) for s in sequences]),
-        "position_ids": mask.sum(-1) - 1,
-        "attention_mask": mask[:, None],
+        "input_ids": padded("tokens", fill=0),
+        "targets": padded("targets", fill=0),
+        "hints": padded("hints", fill=0),
+        "weights": padded("weights", fill=0.0),
+        # A token's position is the number of other tokens that it sees: all of them are earlier.
+        "position_ids": is_visible.sum(-1) - 1,
+        "attention_mask": is_visible[:, None],
     }

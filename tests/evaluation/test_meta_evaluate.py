@@ -262,7 +262,7 @@ class TestTinyWorld:
             source = world[row["prompt_id"]]
             place = [c.text for c in source.rubric].index(row["rubric"])
             assert (
-                row["binary_labels"] == [truth(source, row["completion"])[place]]
+                row["binary_labels"] == [truth(source.rubric, row["completion"])[place]]
                 and row["points"] == source.rubric[place].points
             )
         assert len(MetaFile(str(tmp_path / "meta.jsonl")).chosen) == len(rows)

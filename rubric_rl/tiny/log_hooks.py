@@ -1,0 +1,81 @@
+"""The log hooks of the tiny run: those of self_reward_rm, and the oracle's judgement beside them.
+
+`tiny/...` says of the answers whose grade is known
+
+    true_score            their mean score by the oracle
+    self_score            their mean score by the policy itself, which is the reward
+    grader_accuracy       share of the policy's verdicts that are right
+    false_positive_rate   share of "met" among the criteria that are not met
+    false_negative_rate   share of anything else among the criteria that are met
+
+These figures are shown and never trained on.
+"""
+
+import self_reward_rm
+from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.schema import Record
+from rubric_rl.grading.prompt import graded_text
+from rubric_rl.tiny.oracle import VerdictCounts, true_score
+
+
+def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
+    """Adds `tiny/...` to what self_reward_rm.log_rollout adds; False keeps the default log."""
+    if extra_metrics is not None:  # slime has none when it replays a stored rollout
+        metrics = oracle_metrics(samples)
+        for name, value in metrics.items():
+            extra_metrics[f"tiny/{name}"] = value
+    return self_reward_rm.log_rollout(rollout_id, args, samples, extra_metrics, rollout_time)
+
+
+def log_eval(rollout_id, args, data, extra_metrics) -> bool:
+    """The same for each evaluation set, as `eval/<set>/tiny/...`.
+
+    slime passes no metrics here: each figure then goes in as an evaluation set with one reward.
+    """
+    for set_name, result in list(data.items()):
+        samples = result.get("samples") or []
+        metrics = oracle_metrics(samples)
+        for name, value in metrics.items():
+            if extra_metrics is None:
+                data[f"{set_name}/tiny/{name}"] = {"rewards": [value]}
+            else:
+                extra_metrics[f"eval/{set_name}/tiny/{name}"] = value
+    return self_reward_rm.log_eval(rollout_id, args, data, extra_metrics)
+
+
+def oracle_metrics(samples) -> dict[str, float]:
+    """The figures over all samples with a grade; a figure without a single case is left out.
+
+    An answer that scores 0 without a call (empty, or cut off) has a true score of 0 and no
+    verdicts.
+    """
+    true_scores: list[float] = []
+    self_scores: list[float] = []
+    verdicts = VerdictCounts()
+    for sample in samples:
+        record = _record_of(sample)
+        if record is None:
+            continue
+        self_scores.append(record.score)
+        if record.status == "graded":
+            answer = graded_text(sample.response, sample.prompt) or ""
+            true_scores.append(true_score(record.rubric, answer))
+            verdicts.add(record.rubric, answer, record.mets)
+        else:
+            true_scores.append(0.0)
+    shares = {
+        "true_score": (sum(true_scores), len(true_scores)),
+        "self_score": (sum(self_scores), len(self_scores)),
+        "grader_accuracy": (verdicts.right, verdicts.total),
+        "false_positive_rate": (verdicts.false_positives, verdicts.not_met),
+        "false_negative_rate": (verdicts.false_negatives, verdicts.met),
+    }
+    return {name: part / whole for name, (part, whole) in shares.items() if whole}
+
+
+def _record_of(sample) -> Record | None:
+    """The sample's record; None: it is ungraded."""
+    item = sample.metadata.get("grading")
+    if not item or item["status"] == "ungraded":
+        return None
+    return record_from_json(item)
