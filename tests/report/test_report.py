@@ -1,13 +1,15 @@
 """The report command, and what it makes of an evaluation's and of a training run's records."""
 
-import json
 import sys
 
 import pytest
-from doubles.records import made, write_run
+from doubles.records import made, rubric, write_run
 
+from rubric_rl.data.schema import Record, Row, Verdict
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.grading.record import append_record
+from rubric_rl.jsonl import write_jsonl
 from rubric_rl.report import __main__ as command
 from rubric_rl.report.run_view import RunView
 
@@ -32,9 +34,9 @@ def as_first_form(record) -> dict:
     verdicts = item.pop("verdicts")
     del item["messages"]
     del item["grader_versions"]
-    item["verdicts"] = [verdict["met"] for verdict in verdicts]
-    item["probabilities"] = [verdict["probability"] for verdict in verdicts]
-    item["explanations"] = [verdict["explanation"] for verdict in verdicts]
+    lists = {"verdicts": "met", "probabilities": "probability", "explanations": "explanation"}
+    for name, part in lists.items():
+        item[name] = [verdict[part] for verdict in verdicts]
     item["weight_versions"] = ["7"]
     return item
 
@@ -52,7 +54,8 @@ def test_a_prompt_or_a_folder_that_is_not_there_is_one_line(tmp_path, records, r
     run = write_run(tmp_path / "run", records)
     assert report(run, "--prompt-id", "nobody") == 2
     assert report(tmp_path / "nothing") == 2
-    assert report(run, "--out", run / "verdicts" / "verdicts.jsonl" / "report") == 2
+    in_a_file = run / "verdicts" / "verdicts.jsonl" / "report"
+    assert report(run, "--out", in_a_file) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: ") for line in lines)
@@ -69,15 +72,19 @@ def test_of_a_training_run_shows_the_last_weights(tmp_path, report, data):
 
 
 def test_of_a_training_run_shows_the_conversation(tmp_path, report, data):
-    """A training record holds its conversation, as an evaluation's does."""
+    """The record that training writes holds it, as an evaluation's does."""
     messages = (
         {"role": "user", "content": "I cough."},
         {"role": "assistant", "content": "For how long?"},
         {"role": "user", "content": "A\nweek."},
     )
-    record = made("p", (1,), (True,), messages=messages, split="train", index=12, weights="3")
-    run = write_run(tmp_path / "run", [record])
-    assert report(run / "verdicts", "--out", tmp_path / "r") == 0
+    row = Row("p", messages, rubric(1))
+    record = Record.of(row, "graded", "Rest.", score=1.0, verdicts=[Verdict(True)])
+    record.split = "train"
+    record.index = 12
+    record.weight_version = "3"
+    append_record(tmp_path / "verdicts", record)
+    assert report(tmp_path / "verdicts", "--out", tmp_path / "r") == 0
     blocks = data(tmp_path / "r.html")
     assert blocks["prompt0"]["messages"] == list(messages)
     assert blocks["index"][0][2] == "A week."
@@ -88,20 +95,21 @@ def test_of_a_training_run_shows_the_conversation(tmp_path, report, data):
 
 def test_records_of_the_first_form_are_shown_and_their_lack_is_said(tmp_path, report, data):
     folder = tmp_path / "verdicts"
-    folder.mkdir()
     item = as_first_form(made("p", (1, -2), (True, None)))
-    (folder / "weights_w.jsonl").write_text(json.dumps(item) + "\n")
+    write_jsonl(folder / "weights_w.jsonl", [item])
     assert report(folder, "--out", tmp_path / "r") == 0
     shown = data(tmp_path / "r.html")["prompt0"]
     assert shown["messages"] == []
-    assert [verdict["met"] for verdict in shown["runs"][0][0]["verdicts"]] == [True, None]
+    answer = shown["runs"][0][0]
+    mets = [verdict["met"] for verdict in answer["verdicts"]]
+    assert mets == [True, None]
     assert MISSING in (tmp_path / "r.md").read_text(encoding="utf-8")
 
 
 def test_a_conversation_that_one_of_two_runs_lacks_comes_from_the_other(tmp_path, report, data):
     record = made("p", (1,), (True,))
     old = tmp_path / "old.jsonl"
-    old.write_text(json.dumps(as_first_form(record)) + "\n")
+    write_jsonl(old, [as_first_form(record)])
     new = write_run(tmp_path / "new", [record])
     assert report(new, "--against", old, "--out", tmp_path / "r") == 0
     blocks = data(tmp_path / "r.html")
@@ -119,7 +127,8 @@ def test_nothing_graded_is_still_a_report(tmp_path, records, report):
 def test_the_cost_of_a_criterion_is_weighed_as_the_rule_weighs_it(tmp_path):
     run = Run(write_run(tmp_path / "run", [made("p", (10, 2), (True, False))]))
     view = RunView(run, ScoringRule(uniform=True))
-    assert [row.cost for row in view.worst(5)] == [0.5]
+    (row,) = view.worst(5)
+    assert row.cost == 0.5
 
 
 def test_a_verdict_of_another_rubric_is_not_asked(tmp_path, report, data):
