@@ -13,10 +13,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rubric_rl.evaluation.tables import Bounds
 from rubric_rl.report.jinja_environment import jinja_environment
 from rubric_rl.report.plots import bar_plot, histogram
 from rubric_rl.report.report_view import CRITERIA, ReportView
+from rubric_rl.report.run_view import Interval
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # In JSON these marks are escaped, so that no text can end its block or start another.
@@ -59,7 +59,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(digest).decode()
 
 
-def _range(interval: Bounds) -> str:
+def _range(interval: Interval) -> str:
     if interval is None:
         return ""
     low, high = interval

@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rubric_rl.evaluation.tables import Bounds, bounds
+from rubric_rl.evaluation.tables import bounds
 from rubric_rl.report.jinja_environment import MISSING, jinja_environment, number
 from rubric_rl.report.report_view import CRITERIA, Mean, ReportView
-from rubric_rl.report.run_view import RunView
+from rubric_rl.report.run_view import Interval, RunView
 
 VERDICTS = {True: "met", False: "not met", None: "unreadable"}
 BAR_LENGTH = 20  # blocks of a bar that stands for 1
@@ -75,7 +75,7 @@ def _header(*headings: str) -> Markup:
     return Markup(f"{names}\n|{line}")
 
 
-def _bounds(interval: Bounds) -> Markup:
+def _bounds(interval: Interval) -> Markup:
     return Markup(bounds(interval))
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rubric_rl.evaluation.tables import Bounds
 from rubric_rl.report.report_view import Mean, Part
+from rubric_rl.report.run_view import Interval
 
 EDGES = tuple(tenth / 10 for tenth in range(-2, 11))  # of the histogram's bins
 MARGIN = 0.05  # of a bin's width, left free at each side
@@ -32,7 +32,7 @@ class Bar:
     mean: Mean
     left: float
     width: float
-    whisker: Bounds
+    whisker: Interval
     end: float  # what reaches furthest to the right, bar or whisker
 
 

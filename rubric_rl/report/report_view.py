@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.evaluation.summary import OVERALL, paired
-from rubric_rl.evaluation.tables import Bounds
-from rubric_rl.report.run_view import RunView, example
+from rubric_rl.report.run_view import Interval, RunView, example
 
 CRITERIA = 15  # rows in the tables of criteria
 
@@ -20,7 +19,7 @@ class Mean:
     """A mean over answers, unclipped, with its 95% interval by prompt."""
 
     value: float
-    interval: Bounds
+    interval: Interval
     answers: int
 
 

@@ -12,9 +12,10 @@ from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import OVERALL, Summary
-from rubric_rl.evaluation.tables import Bounds, account_lines
+from rubric_rl.evaluation.tables import account_lines
 from rubric_rl.grading.score import is_met, possible_points
 
+Interval = tuple[float, float] | None
 QUESTION_CHARACTERS = 160  # of a question in the list of prompts
 
 
@@ -25,7 +26,7 @@ class Headline:
     score: float  # HealthBench's: the clipped mean
     bootstrap_std: float
     mean: float  # unclipped
-    interval: Bounds  # 95% by prompt, of `mean`
+    interval: Interval  # 95% by prompt, of `mean`
     adjusted: float  # the length-adjusted clipped mean
     penalty: float  # per 500 characters
     characters: float  # per answer

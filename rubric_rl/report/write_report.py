@@ -22,8 +22,11 @@ def write_report(
     """Writes OUT.html and OUT.md for one run, or for two (before, after); returns the two paths.
 
     The Markdown shows the answers to the prompts `shown`, by default to the `examples` prompts
-    with the lowest score. Raises UserError for a prompt_id that no run has.
+    with the lowest score. Raises UserError for a prompt_id that no run has, and for an `out` that
+    is no name of a file.
     """
+    if not out.name:
+        raise UserError(f"--out {out}: names no file; end it in a name, as in {out / 'report'}")
     view = ReportView(runs, rule, title)
     for prompt_id in shown:
         if prompt_id not in view.places:

@@ -56,7 +56,7 @@ def test_ticks_are_few_and_hold_every_value(values):
     plot = bar_plot([Part("one", means)])
     places = [tick.place for tick in plot.ticks]
     assert 2 <= len(places) <= 10
-    assert places[0] == 0
+    assert places[0] == pytest.approx(0, abs=1e-9)
     assert places[-1] == pytest.approx(100)
     (row,) = plot.rows
     for bar in row.bars:

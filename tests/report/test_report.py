@@ -56,8 +56,9 @@ def test_a_prompt_or_a_folder_that_is_not_there_is_one_line(tmp_path, records, r
     assert report(tmp_path / "nothing") == 2
     in_a_file = run / "verdicts" / "verdicts.jsonl" / "report"
     assert report(run, "--out", in_a_file) == 2
+    assert report(run, "--out", ".") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert all(line.startswith("error: ") for line in lines)
 
 
