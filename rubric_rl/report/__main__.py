@@ -1,66 +1,23 @@
-"""Reports one run, or two side by side, as an HTML page and as Markdown (stage 6, evaluation).
+"""Reports one run, or two side by side, as an HTML page and as Markdown.
 
 For example:
-    python -m rubric_rl.report runs/eval                                 writes runs/eval/report.html and report.md
+    python -m rubric_rl.report runs/eval              writes runs/eval/report.html and report.md
     python -m rubric_rl.report runs/after --against runs/before --out report
-    python -m rubric_rl.report runs/tiny/verdicts --split eval --out report     verdict records of a training run
+    python -m rubric_rl.report runs/tiny/verdicts --split eval --out report    of a training run
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from rubric_rl.errors import UserError
+from rubric_rl.errors import exit_status
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from
-from rubric_rl.evaluation.statistics import PENALTIES
-from rubric_rl.report.html_page import page
-from rubric_rl.report.markdown import markdown
-from rubric_rl.report.run_view import RunView
-
-
-def write_report(
-    runs: list[Run],
-    rule: ScoringRule,
-    out: Path,
-    title: str = "",
-    shown: list[str] = (),
-    examples: int = 5,
-) -> list[Path]:
-    """Writes OUT.html and OUT.md for one run, or for two (before, after); returns the two paths.
-
-    The Markdown shows the answers to the prompts `shown`, by default to the `examples` prompts with the lowest score.
-    Raises UserError for a prompt_id that no run has.
-    """
-    sides = [RunView(run, rule, rule.penalty or PENALTIES["hard"]) for run in runs]
-    results = [side.summary.result() for side in sides]
-    names = [run.name for run in runs]
-    known = dict.fromkeys(prompt_id for side in sides for prompt_id in side.listed)
-    if missing := [prompt_id for prompt_id in shown if prompt_id not in known]:
-        raise UserError(
-            f"no answer to prompt_id {missing[0]}; the first one is {next(iter(known))}"
-        )
-    scores = {prompt_id: sides[-1].score(prompt_id) for prompt_id in known}
-    lowest = sorted((value, prompt_id) for prompt_id, value in scores.items() if value is not None)[
-        :examples
-    ]
-    title = title or "HealthBench report: " + " → ".join(names)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pieces = {
-        ".html": page(title, names, sides, results),
-        ".md": markdown(
-            title, names, sides, results, list(shown) or [prompt_id for _, prompt_id in lowest]
-        ),
-    }
-    paths = []
-    for ending, parts in pieces.items():
-        paths.append(out.with_name(out.name + ending))
-        with paths[-1].open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.writelines(parts)
-    return paths
+from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
+from rubric_rl.report.write_report import write_report
 
 
 def main() -> int:
+    """Exit status: 0 done, 2 something to fix."""
     parser = argparse.ArgumentParser(
         prog="python -m rubric_rl.report",
         description=__doc__,
@@ -88,17 +45,20 @@ def main() -> int:
     add("--weights", default="", help="weight version of a training run (default: the last)")
     add("--against-weights", default="", help="the same for --against")
     add_rule_flags(parser)
-    args = parser.parse_args()
-    try:
-        runs = [Run(args.against, args.split, args.against_weights)] if args.against else []
-        runs.append(Run(args.run, args.split, args.weights))
-        folder = Path(args.run) if Path(args.run).is_dir() else Path(args.run).parent
-        out = args.out or folder / "report"
-        paths = write_report(runs, rule_from(args), out, args.title, args.prompt_id, args.examples)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("wrote " + " and ".join(map(str, paths)))
+    return exit_status(lambda: _run(parser.parse_args()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    rule = rule_from(args)
+    runs = []
+    if args.against:
+        runs.append(Run(args.against, args.split, args.against_weights))
+    runs.append(Run(args.run, args.split, args.weights))
+    source = Path(args.run)
+    folder = source if source.is_dir() else source.parent
+    out = args.out or folder / "report"
+    paths = write_report(runs, rule, out, args.title, args.prompt_id, args.examples)
+    print("wrote " + " and ".join(str(path) for path in paths))
     return 0
 
 

@@ -1,4 +1,7 @@
-"""What a report shows of one run: its summary, a tally of its criteria, its records by prompt."""
+"""What a report shows of one run: its summary, its prompts, a tally of its criteria, its records.
+
+A run is read once from end to end; no text of it is kept but the start of each question.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +10,43 @@ from dataclasses import dataclass
 from rubric_rl.data.schema import Criterion, Record
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.evaluation.summary import Summary
+from rubric_rl.evaluation.statistics import PENALTIES
+from rubric_rl.evaluation.summary import OVERALL, Summary
+from rubric_rl.evaluation.tables import account_lines
 from rubric_rl.grading.score import is_met, possible_points
+
+Interval = tuple[float, float] | None
+QUESTION_CHARACTERS = 160  # of a question in the list of prompts
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures at the top of a report."""
+
+    score: float  # HealthBench's: the clipped mean
+    bootstrap_std: float
+    mean: float  # unclipped
+    interval: Interval  # 95% by prompt, of `mean`
+    adjusted: float  # the length-adjusted clipped mean
+    penalty: float  # per 500 characters
+    characters: float  # per answer
+    worst_of: int  # the largest number of answers to a prompt
+    worst: float | None  # the mean of the worst of that many
+
+
+@dataclass
+class PromptTally:
+    """One prompt of a run, as the list of prompts shows it."""
+
+    theme: str
+    question: str  # the start of the last turn; empty in records of the first form
+    answers: int = 0  # those with a score
+    total: float = 0.0  # the sum of their scores
+
+    @property
+    def score(self) -> float | None:
+        """The mean score of the answers; None when none has a score."""
+        return self.total / self.answers if self.answers else None
 
 
 @dataclass
@@ -23,30 +61,47 @@ class CriterionTally:
     lost: float = 0.0  # the score that it cost these answers, summed
 
 
+@dataclass(frozen=True)
+class CriterionRow:
+    """A line of the tables of criteria."""
+
+    criterion: Criterion
+    prompt_id: str
+    answers: int
+    met: float  # share of the answers that were counted as meeting it
+    unreadable: int
+    cost: float  # by how much the run's mean would rise if no answer failed it
+
+
 class RunView:
     """A run, read once from end to end; afterwards records are read only prompt by prompt."""
 
-    def __init__(self, run: Run, rule: ScoringRule, penalty: float):
-        self.run, self.rule = run, rule
-        self.summary = Summary(rule=rule, penalty=penalty)
+    def __init__(self, run: Run, rule: ScoringRule):
+        self.name, self.rule = run.name, rule
+        self.summary = Summary(rule=rule, penalty=rule.penalty or PENALTIES["hard"])
         self.criteria: dict[int, CriterionTally] = {}  # by `_key`: no text is kept
-        # prompt_id -> (number of answers with a score, their sum)
-        self.listed: dict[str, tuple[int, float]] = {}
+        self.prompts: dict[str, PromptTally] = {}  # by prompt_id, in the files' order
         for record in run:
             self._add(record)
         self.records = run.by_prompt()
+        self.result = self.summary.result()
+        self.headline = _headline(self.result)
+        self.account = "\n".join(account_lines(self.result))  # as the evaluation prints it
 
     def _add(self, record: Record) -> None:
         self.summary.add(record)
+        tally = self.prompts.get(record.prompt_id)
+        if tally is None:
+            tally = PromptTally(record.theme, _question(record))
+            self.prompts[record.prompt_id] = tally
         value = self.rule.score(record)
-        count, total = self.listed.get(record.prompt_id, (0, 0.0))
         if not math.isnan(value):
-            count, total = count + 1, total + value
-        self.listed[record.prompt_id] = count, total
+            tally.answers += 1
+            tally.total += value
         if record.status == "graded":
-            self._tally(record)
+            self._tally_criteria(record)
 
-    def _tally(self, record: Record) -> None:
+    def _tally_criteria(self, record: Record) -> None:
         judged = self.rule.judged(record)
         possible = possible_points(criterion for criterion, _ in judged)  # as the rule weighs them
         for criterion, verdict in judged:
@@ -61,20 +116,32 @@ class RunView:
                 tally.lost += abs(criterion.points) / possible
 
     def score(self, prompt_id: str) -> float | None:
-        """The mean score of a prompt's answers; None when none has a score."""
-        count, total = self.listed.get(prompt_id, (0, 0.0))
-        return total / count if count else None
+        """The mean score of a prompt's answers; None when the run has none with a score."""
+        tally = self.prompts.get(prompt_id)
+        return tally.score if tally else None
 
-    def worst(self, count: int) -> list[tuple[Criterion, CriterionTally]]:
+    def worst(self, count: int) -> list[CriterionRow]:
         """The criteria that cost the run the most score."""
-        found = sorted(self.criteria.values(), key=lambda tally: (-tally.lost, tally.prompt_id))
-        return [(self._criterion(tally), tally) for tally in found[:count] if tally.lost > 0]
+        costly = [tally for tally in self.criteria.values() if tally.lost > 0]
+        costly.sort(key=lambda tally: (-tally.lost, tally.prompt_id))
+        return [self._row(tally) for tally in costly[:count]]
 
-    def unreadable(self, count: int) -> list[tuple[Criterion, CriterionTally]]:
+    def most_unreadable(self, count: int) -> list[CriterionRow]:
         """The criteria whose verdicts were most often unreadable."""
-        tallies = self.criteria.values()
-        found = sorted(tallies, key=lambda tally: (-tally.unreadable, tally.prompt_id))
-        return [(self._criterion(tally), tally) for tally in found[:count] if tally.unreadable]
+        unreadable = [tally for tally in self.criteria.values() if tally.unreadable]
+        unreadable.sort(key=lambda tally: (-tally.unreadable, tally.prompt_id))
+        return [self._row(tally) for tally in unreadable[:count]]
+
+    def _row(self, tally: CriterionTally) -> CriterionRow:
+        scored = len(self.summary.metric(OVERALL).values)
+        return CriterionRow(
+            criterion=self._criterion(tally),
+            prompt_id=tally.prompt_id,
+            answers=tally.answers,
+            met=tally.met / tally.answers,
+            unreadable=tally.unreadable,
+            cost=tally.lost / max(scored, 1),
+        )
 
     def _criterion(self, tally: CriterionTally) -> Criterion:
         """The criterion of a tally, read again from the records of its prompt."""
@@ -89,22 +156,52 @@ def _key(criterion: Criterion) -> int:
     return hash((criterion.text, criterion.points > 0))
 
 
+def _question(record: Record) -> str:
+    if not record.messages:
+        return ""
+    words = record.messages[-1]["content"].split()
+    return " ".join(words)[:QUESTION_CHARACTERS]
+
+
+def _headline(result: dict) -> Headline | None:
+    """The headline of a summary's result; None where no answer was graded."""
+    reference, beside = result["reference"], result["beside"]
+    if not reference:
+        return None
+    worst_of, worst = list(result["worst_at_k"].items())[-1]
+    adjusted = beside["length_adjusted"]
+    return Headline(
+        score=reference[OVERALL],
+        bootstrap_std=reference[f"{OVERALL}:bootstrap_std"],
+        mean=beside["mean_unclipped"],
+        interval=beside["interval_by_prompt"],
+        adjusted=adjusted["mean_clipped"],
+        penalty=adjusted["penalty_per_500_characters"],
+        characters=beside["characters_per_answer"],
+        worst_of=int(worst_of),
+        worst=worst,
+    )
+
+
 def example(prompt_id: str, views: Sequence[RunView]) -> dict:
     """Everything about one prompt as JSON.
 
-    Messages, rubric, and each run's answers with a verdict per criterion.
+    Messages, rubric, and each run's answers with a verdict per criterion. `messages` is empty when
+    all its records are of the first form, which lacks them.
     """
     records = [view.records(prompt_id) for view in views]
-    first = next(record for each in records for record in each)
-    runs = []
+    together = [record for each in records for record in each]
+    first = together[0]
+    messages = next((record.messages for record in together if record.messages), ())
+    answers = []
     for view, each in zip(views, records, strict=True):
-        runs.append([_answer(record, first.rubric, view.rule) for record in each])
+        answers.append([_answer(record, first.rubric, view.rule) for record in each])
     return {
         "id": prompt_id,
         "theme": first.theme,
-        "messages": list(first.messages),
+        "messages": list(messages),
         "rubric": [criterion.to_json() for criterion in first.rubric],
-        "runs": runs,
+        "runs": answers,
     }
 
 
@@ -113,18 +210,15 @@ def _answer(record: Record, rubric: Sequence[Criterion], rule: ScoringRule) -> d
 
     They are matched by text and points: two runs may have graded a prompt by different rubrics.
     """
-    found: dict[tuple, list[dict]] = {}
-    for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
-        entry = {
-            "verdict": verdict.met,
-            "probability": verdict.probability,
-            "explanation": verdict.explanation,
-        }
-        found.setdefault((criterion.text, criterion.points), []).append(entry)
+    found: dict[tuple[str, float], list[dict]] = {}
+    if record.status == "graded":
+        for criterion, verdict in zip(record.rubric, record.verdicts, strict=True):
+            same = found.setdefault((criterion.text, criterion.points), [])
+            same.append(vars(verdict).copy())
     verdicts = []
     for criterion in rubric:
-        entries = found.get((criterion.text, criterion.points))
-        verdicts.append(entries.pop(0) if entries else None)
+        same = found.get((criterion.text, criterion.points))
+        verdicts.append(same.pop(0) if same else None)
     value = rule.score(record)
     return {
         "status": record.status,

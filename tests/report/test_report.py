@@ -1,233 +1,142 @@
-"""The report: hostile text stays text, in a real browser too; two runs side by side; the same as Markdown (stage 6)."""
+"""The report command, and what it makes of an evaluation's and of a training run's records."""
 
-import html
-import json
-import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from doubles.records import made, write_run
-from hypothesis import given
-from hypothesis import strategies as st
+from doubles.records import made, rubric, write_run
 
+from rubric_rl.data.schema import Record, Row, Verdict
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.scoring_rule import Rule
-from rubric_rl.report import __main__ as report
-from rubric_rl.report.__main__ import write_report
-from rubric_rl.report.html_page import _json
-from rubric_rl.report.markdown import block, plain
-from rubric_rl.report.run_view import Side
-from rubric_rl.report.svg import Bar, bars, histogram
+from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.grading.record import append_record
+from rubric_rl.jsonl import write_jsonl
+from rubric_rl.report import __main__ as command
+from rubric_rl.report.run_view import RunView
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-HOSTILE = (
-    '</script><script>document.title="owned"</script><img src=x onerror=document.title="owned"> '
-    "`` ``` \u2028 {{body}} <!-- \ud83d &amp;"
-)
-RECORDS = [
-    made("p-low", (5, 3, -4), (False, None, True), answer=HOSTILE, explanation=HOSTILE),
-    made("p-high", (5, 3, -4), (True, True, False), theme="u"),
-    made("p-out", (5,), (), status="ungraded", answer=None, error="HTTP 500"),
-    made(HOSTILE, (5,), (True,), theme=HOSTILE),
-]
+MISSING = "The conversation is not in these records"
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("report")
-    before = write_run(folder / "before", RECORDS)
-    after = write_run(
-        folder / "after",
-        [
-            made("p-low", (5, 3, -4), (True, True, True), index=i, answer=f"better {i}")
-            for i in range(2)
-        ],
+@pytest.fixture
+def report(monkeypatch):
+    """Calls the command and returns its exit status."""
+
+    def call(*args) -> int:
+        words = [str(arg) for arg in args]
+        monkeypatch.setattr(sys, "argv", ["report", *words])
+        return command.main()
+
+    return call
+
+
+def as_first_form(record) -> dict:
+    """The JSON of a record as training wrote it first: without messages, verdicts in lists."""
+    item = record.to_json()
+    verdicts = item.pop("verdicts")
+    del item["messages"]
+    del item["grader_versions"]
+    lists = {"verdicts": "met", "probabilities": "probability", "explanations": "explanation"}
+    for name, part in lists.items():
+        item[name] = [verdict[part] for verdict in verdicts]
+    item["weight_versions"] = ["7"]
+    return item
+
+
+def test_writes_beside_the_run_and_shows_the_prompts_asked_for(tmp_path, records, report):
+    run = write_run(tmp_path / "run", records)
+    assert report(run, "--prompt-id", "p-high") == 0
+    assert (run / "report.html").exists()
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert "## Prompt p\\-high" in text
+    assert "## Prompt p\\-low" not in text
+
+
+def test_a_prompt_or_a_folder_that_is_not_there_is_one_line(tmp_path, records, report, capsys):
+    run = write_run(tmp_path / "run", records)
+    assert report(run, "--prompt-id", "nobody") == 2
+    assert report(tmp_path / "nothing") == 2
+    in_a_file = run / "verdicts" / "verdicts.jsonl" / "report"
+    assert report(run, "--out", in_a_file) == 2
+    assert report(run, "--out", ".") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_of_a_training_run_shows_the_last_weights(tmp_path, report, data):
+    records = []
+    for version in (2, 10, 9):
+        records.append(made("p", (1,), (version > 9,), weights=str(version)))
+    run = write_run(tmp_path / "run", records)
+    assert report(run / "verdicts", "--out", tmp_path / "r") == 0
+    index = data(tmp_path / "r.html")["index"]
+    assert index == [["p", "t", "question of p", [1.0]]]
+
+
+def test_of_a_training_run_shows_the_conversation(tmp_path, report, data):
+    """The record that training writes holds it, as an evaluation's does."""
+    messages = (
+        {"role": "user", "content": "I cough."},
+        {"role": "assistant", "content": "For how long?"},
+        {"role": "user", "content": "A\nweek."},
     )
-    one = write_report([Run(before)], Rule(), folder / "one")
-    two = write_report([Run(before), Run(after)], Rule(), folder / "two")
-    return {"one": one[0], "two": two[0], "md": one[1], "two_md": two[1]}
+    row = Row("p", messages, rubric(1))
+    record = Record.of(row, "graded", "Rest.", score=1.0, verdicts=[Verdict(True)])
+    record.split = "train"
+    record.index = 12
+    record.weight_version = "3"
+    append_record(tmp_path / "verdicts", record)
+    assert report(tmp_path / "verdicts", "--out", tmp_path / "r") == 0
+    blocks = data(tmp_path / "r.html")
+    assert blocks["prompt0"]["messages"] == list(messages)
+    assert blocks["index"][0][2] == "A week."
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert "assistant:\n\n```text\nFor how long?\n```" in text
+    assert MISSING not in text
 
 
-def data(page: Path) -> dict:
-    """The data blocks of the page, found as a browser finds them: up to the next end of a script."""
-    text = page.read_text(encoding="utf-8")
-    return {
-        name: json.loads(value)
-        for name, value in re.findall(
-            r'<script type="application/json" id="(\w+)">(.*?)</script>', text, re.S
-        )
-    }
+def test_records_of_the_first_form_are_shown_and_their_lack_is_said(tmp_path, report, data):
+    folder = tmp_path / "verdicts"
+    item = as_first_form(made("p", (1, -2), (True, None)))
+    write_jsonl(folder / "weights_w.jsonl", [item])
+    assert report(folder, "--out", tmp_path / "r") == 0
+    shown = data(tmp_path / "r.html")["prompt0"]
+    assert shown["messages"] == []
+    answer = shown["runs"][0][0]
+    mets = [verdict["met"] for verdict in answer["verdicts"]]
+    assert mets == [True, None]
+    assert MISSING in (tmp_path / "r.md").read_text(encoding="utf-8")
 
 
-def test_the_page_needs_nothing_from_outside(reports):
-    text = reports["one"].read_text(encoding="utf-8")
-    assert (
-        not re.search(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=", text)
-        and "default-src 'none'" in text
-    )
-    assert "http:" not in text and "https:" not in text
+def test_a_conversation_that_one_of_two_runs_lacks_comes_from_the_other(tmp_path, report, data):
+    record = made("p", (1,), (True,))
+    old = tmp_path / "old.jsonl"
+    write_jsonl(old, [as_first_form(record)])
+    new = write_run(tmp_path / "new", [record])
+    assert report(new, "--against", old, "--out", tmp_path / "r") == 0
+    blocks = data(tmp_path / "r.html")
+    assert blocks["prompt0"]["messages"] == list(record.messages)
+    assert blocks["index"][0][2] == "question of p"
 
 
-def test_hostile_text_is_data_and_nothing_else(reports):
-    text = reports["one"].read_text(encoding="utf-8")
-    assert (
-        text.count("<script") == text.count("</script>") == 1 + 2 + 4
-    )  # the program, names and index, four prompts
-    assert "onerror" not in re.sub(
-        r'<script type="application/json".*?</script>|&lt;img.*?&gt;', "", text, flags=re.S
-    )
-    assert data(reports["one"])["e0"]["runs"][0][0]["answer"] == HOSTILE.replace("\ud83d", "?")
-
-
-@given(st.text())
-def test_no_text_ends_its_data_block(text):
-    block_ = _json("x", {"text": text})
-    inside = block_.removeprefix('<script type="application/json" id="x">').removesuffix(
-        "</script>\n"
-    )
-    assert not re.search("[<>&\u2028\u2029]", inside) and json.loads(inside)["text"] == text
-
-
-@given(st.text())
-def test_no_text_ends_its_code_block_or_table_cell(text):
-    first, *middle, last = block(text).split("\n")
-    fence = first.removesuffix("text")
-    assert last == fence and not any(line.strip().startswith(fence) for line in middle)
-    cell = plain(text)
-    assert "\n" not in cell and not re.search(r"(?<!\\)(?:\\\\)*[|<`]", cell)
-
-
-def test_two_runs_stand_side_by_side(reports):
-    found = data(reports["two"])
-    assert [len(entry[3]) for entry in found["index"]] == [2] * 4
-    low = found["e0"]
-    assert [len(answers) for answers in low["runs"]] == [1, 2]
-    assert [said["verdict"] for said in low["runs"][1][1]["verdicts"]] == [True, True, True]
-    assert "paired difference on 1 prompts: 1 better" in reports["two"].read_text(encoding="utf-8")
-    assert "Paired difference on 1 prompts: **+1.0000**" in reports["two_md"].read_text(
-        encoding="utf-8"
-    )
-
-
-def test_markdown_says_the_same(reports):
-    text = reports["md"].read_text(encoding="utf-8", errors="surrogatepass")
-    mean = (-4 / 8 + 1 + 1) / 3
-    assert (
-        f"| {mean:.4f} |" in text
-        and "## Worst criteria" in text
-        and "## Most often unreadable" in text
-    )
-    assert "## Prompt p\\-low" in text and "| unreadable |" in text
-    outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", text, flags=re.S | re.M)
-    assert not re.search(r"(?<!\\)<", outside)
-
-
-def test_the_worst_criteria_are_those_that_cost_most(reports):
-    text = reports["one"].read_text(encoding="utf-8")
-    table = text[text.index("Worst criteria") : text.index("Most often unreadable")]
-    costs = [float(value) for value in re.findall(r'class="n">(\d\.\d{4})</td>', table)]
-    assert costs == sorted(costs, reverse=True) and costs == [
-        pytest.approx(points / 8 / 3, abs=1e-4) for points in (5, 4, 3)
-    ]
+def test_nothing_graded_is_still_a_report(tmp_path, records, report):
+    run = write_run(tmp_path / "run", records[2:3])
+    assert report(run) == 0
+    assert "no answer was graded" in (run / "report.html").read_text(encoding="utf-8")
+    assert "| \N{EN DASH} | \N{EN DASH} |" in (run / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_cost_of_a_criterion_is_weighed_as_the_rule_weighs_it(tmp_path):
     run = Run(write_run(tmp_path / "run", [made("p", (10, 2), (True, False))]))
-    side = Side(run, Rule(uniform=True), 0.0)
-    assert [tally.lost for _, tally in side.worst(5)] == [0.5]
+    view = RunView(run, ScoringRule(uniform=True))
+    (row,) = view.worst(5)
+    assert row.cost == 0.5
 
 
-class TestCommand:
-    def call(self, monkeypatch, *args) -> int:
-        monkeypatch.setattr(sys, "argv", ["report", *map(str, args)])
-        return report.main()
-
-    def test_writes_beside_the_run_and_shows_the_prompts_asked_for(
-        self, tmp_path, monkeypatch, capsys
-    ):
-        run = write_run(tmp_path / "run", RECORDS)
-        assert self.call(monkeypatch, run, "--prompt-id", "p-high") == 0
-        text = (run / "report.md").read_text(encoding="utf-8")
-        assert (
-            "## Prompt p\\-high" in text
-            and "## Prompt p\\-low" not in text
-            and (run / "report.html").exists()
-        )
-        assert self.call(monkeypatch, run, "--prompt-id", "nobody") == 2
-        assert self.call(monkeypatch, tmp_path / "nothing") == 2
-        assert capsys.readouterr().err.count("error: ") == 2
-
-    def test_of_a_training_run_shows_the_last_weights(self, tmp_path, monkeypatch):
-        records = [made("p", (1,), (version > 9,), weights=str(version)) for version in (2, 10, 9)]
-        write_run(tmp_path / "run", records)
-        assert self.call(monkeypatch, tmp_path / "run" / "verdicts", "--out", tmp_path / "r") == 0
-        assert data(tmp_path / "r.html")["index"] == [["p", "t", "question of p", [1.0]]]
-
-    def test_nothing_graded_is_still_a_page(self, tmp_path, monkeypatch):
-        write_run(tmp_path / "run", RECORDS[2:3])
-        assert self.call(monkeypatch, tmp_path / "run") == 0
-        assert "no answer was graded" in (tmp_path / "run" / "report.html").read_text(
-            encoding="utf-8"
-        )
-
-
-class TestPlots:
-    def test_bars_grow_with_their_values_and_labels_are_text(self):
-        svg = bars(
-            [
-                ("<a>", [Bar(0.5, (0.4, 0.6), "x"), None]),
-                ("b", [Bar(-0.25, None, "<y>"), Bar(1.0, None, "z")]),
-            ]
-        )
-        widths = [float(w) for w in re.findall(r'<rect class="run\d" [^>]* width="([\d.]+)"', svg)]
-        assert widths[0] == pytest.approx(2 * widths[1], abs=0.2) and widths[2] == pytest.approx(
-            2 * widths[0], abs=0.2
-        )
-        assert "&lt;a&gt;" in svg and "<a>" not in svg and svg.count("whisker") == 1
-
-    @given(st.lists(st.lists(st.floats(-5, 1), max_size=9), min_size=1, max_size=2))
-    def test_a_histogram_counts_everything(self, runs):
-        shares = [
-            float(x) for x in re.findall(r"([\d.]+)%<", histogram(runs, [-0.2, 0.0, 0.5, 1.0]))
-        ]
-        assert sum(shares) == pytest.approx(100 * sum(bool(run) for run in runs), abs=0.5)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on this machine")
-class TestInABrowser:
-    def dom(self, page: Path, fragment: str = "") -> str:
-        command = [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--virtual-time-budget=3000",
-            "--dump-dom",
-        ]
-        done = subprocess.run(
-            [*command, page.as_uri() + fragment],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            encoding="utf-8",
-        )
-        assert done.returncode == 0, done.stderr[-500:]
-        return done.stdout
-
-    def test_the_page_lists_the_prompts_and_hostile_answers_are_shown_not_run(self, reports):
-        dom = self.dom(reports["one"])
-        assert "4 of 4 prompts" in dom and "owned" not in re.search(r"<title>(.*?)</title>", dom)[1]
-        shown = html.unescape(dom[dom.index('id="detail"') : dom.index("</main>")])
-        assert "</script><script>document.title=" in shown and 'chip odd">unreadable' in shown
-        assert re.search(r'chip bad">met', shown)  # a negative criterion that is met
-
-    def test_a_prompt_is_chosen_by_its_id_and_both_runs_are_shown(self, reports):
-        dom = self.dom(reports["two"], "#p-low")
-        shown = dom[dom.index('id="detail"') : dom.index("</main>")]
-        assert "better 0" in shown and "better 1" in shown and shown.count('class="turn run1"') == 2
+def test_a_verdict_of_another_rubric_is_not_asked(tmp_path, report, data):
+    before = write_run(tmp_path / "before", [made("p", (5, 3), (True, False))])
+    after = write_run(tmp_path / "after", [made("p", (5,), (False,))])
+    assert report(after, "--against", before, "--out", tmp_path / "r") == 0
+    _, answers = data(tmp_path / "r.html")["prompt0"]["runs"]
+    mets = [verdict and verdict["met"] for verdict in answers[0]["verdicts"]]
+    assert mets == [False, None]
+    assert "| not asked |" in (tmp_path / "r.md").read_text(encoding="utf-8")

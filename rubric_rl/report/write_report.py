@@ -1,0 +1,46 @@
+"""Writes the report of one run, or of two side by side, in both of its forms."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rubric_rl.errors import UserError
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.report.html_page import html_page
+from rubric_rl.report.markdown import markdown
+from rubric_rl.report.report_view import ReportView
+
+
+def write_report(
+    runs: Sequence[Run],
+    rule: ScoringRule,
+    out: Path,
+    title: str = "",
+    shown: Sequence[str] = (),
+    examples: int = 5,
+) -> list[Path]:
+    """Writes OUT.html and OUT.md for one run, or for two (before, after); returns the two paths.
+
+    The Markdown shows the answers to the prompts `shown`, by default to the `examples` prompts
+    with the lowest score. Raises UserError for a prompt_id that no run has, and for an `out` that
+    is no name of a file.
+    """
+    if not out.name:
+        raise UserError(f"--out {out}: names no file; end it in a name, as in {out / 'report'}")
+    view = ReportView(runs, rule, title)
+    for prompt_id in shown:
+        if prompt_id not in view.places:
+            first = next(iter(view.places))
+            raise UserError(f"no answer to prompt_id {prompt_id}; the first one is {first}")
+    page_path = out.with_name(out.name + ".html")
+    markdown_path = out.with_name(out.name + ".md")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(page_path, html_page(view))
+    _write(markdown_path, markdown(view, shown or view.lowest(examples)))
+    return [page_path, markdown_path]
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    # A lone surrogate, which a model can write but UTF-8 cannot encode, is written as \udXXX.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(pieces)
