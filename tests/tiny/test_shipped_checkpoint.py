@@ -11,7 +11,7 @@ from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny.measure_checkpoint import answer_figures, grading_figures, world_cases
 from rubric_rl.tiny.oracle import ADVICE, CONDITIONS
 from rubric_rl.tiny.world import rows
-from rubric_rl.tokenizer import ChatTemplate
+from rubric_rl.tokenizer import ChatTokenizer
 
 MEGABYTE = 2**20
 
@@ -68,7 +68,7 @@ class TestTokenizer:
         assert plain.encode(text, add_special_tokens=False).ids == encode(text)
 
 
-class TestChatTemplate:
+class TestChatTokenizer:
     USER = {"role": "user", "content": "Hi"}  # noqa: RUF012
     TURN = "<|im_start|>user\nHi<|im_end|>\n"
     OPENED = TURN + "<|im_start|>assistant\n"
@@ -89,7 +89,7 @@ class TestChatTemplate:
     def test_opens_with_empty_thoughts_when_thinking_is_off(self, render, model_folder):
         silent = render(self.USER, add_generation_prompt=True, enable_thinking=False)
         assert silent == self.OPENED + self.NO_THOUGHTS
-        assert silent == ChatTemplate(model_folder).render([self.USER], thinking=False)
+        assert silent == ChatTokenizer(model_folder).render([self.USER], thinking=False)
 
     def test_keeps_the_thoughts_of_the_last_turn_alone(self, render):
         thoughts = "<think>\nhm\n</think>\n\n"
