@@ -27,11 +27,13 @@ def bootstrap_std(values: Values) -> float:
     """
     array = np.asarray(values, float)
     random, count = np.random.RandomState(0), len(array)
-    means = []
-    for rows in _chunks(DRAWS, count):
+
+    def means(rows: int) -> np.ndarray:
         drawn = random.randint(0, count, (rows, count))
-        means.append(array[drawn].mean(axis=1))
-    return float(np.std(np.clip(np.concatenate(means), 0, 1)))
+        return array[drawn].mean(axis=1)
+
+    all_means = np.concatenate([means(rows) for rows in _chunks(DRAWS, count)])
+    return float(np.std(np.clip(all_means, 0, 1)))
 
 
 def worst_of(values: Values, k: int) -> float:
