@@ -3,6 +3,7 @@
 The JSON form of each is known here and nowhere else.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -175,18 +176,21 @@ class RowCache:
     """Rows by prompt: the answers of a group, and of later epochs, share the Row parsed first."""
 
     def __init__(self):
-        self._rows: dict[str, tuple[dict, Row]] = {}  # prompt_id -> the metadata it came from, Row
+        # prompt_id -> the fields that it came from, Row
+        self._rows: dict[str, tuple[dict, Row]] = {}
 
     def row(self, metadata: dict, where: str) -> Row:
         """The Row of a sample's `metadata`. Raises DataError as `row_from_metadata`."""
-        prompt_id = metadata.get("prompt_id")
+        fields = {name: metadata.get(name) for name in _RowForm.model_fields}
+        prompt_id = fields["prompt_id"]
         if isinstance(prompt_id, str) and prompt_id in self._rows:
             seen, row = self._rows[prompt_id]
             # Two data sets may know one prompt by different rubrics.
-            if all(metadata.get(name) == seen.get(name) for name in _RowForm.model_fields):
+            if fields == seen:
                 return row
         row = row_from_metadata(metadata, where)
-        self._rows[row.prompt_id] = (dict(metadata), row)
+        # A copy: who changes the metadata later gets another row.
+        self._rows[row.prompt_id] = (copy.deepcopy(fields), row)
         return row
 
 
