@@ -81,6 +81,13 @@ def _finite_size(points: float) -> float:
     return points
 
 
+def _not_empty(text: str) -> str:
+    # pydantic's own min_length would refuse a lone surrogate.
+    if not text:
+        raise ValueError
+    return text
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError
@@ -105,7 +112,7 @@ class _CriterionForm(_Form):
 class _RowForm(_Form):
     model_config = ConfigDict(strict=True, extra="allow")
 
-    prompt_id: str = Field(min_length=1)
+    prompt_id: Annotated[str, AfterValidator(_not_empty)]
     messages: Annotated[list[_MessageForm], Field(min_length=1)]
     rubrics: Annotated[list[_CriterionForm], Field(min_length=1)]
     theme: Any = None
@@ -150,8 +157,6 @@ def _complaint(error: ValidationError) -> str:
     """The first thing that is wrong with a row, as the rest of a line that names its place."""
     first = error.errors()[0]
     name, *inner = first["loc"]
-    if first["type"] == "string_unicode":
-        return ": a lone surrogate, which no tokenizer reads"
     if name == "prompt_id":
         return f": prompt_id is missing; {REMAKE}"
     if name == "example_tags":
