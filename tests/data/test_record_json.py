@@ -5,7 +5,8 @@ import math
 
 import pytest
 from doubles import old_form
-from doubles.records import any_text, made
+from doubles.records import made
+from doubles.texts import any_text
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from doubles.records import any_text
+from doubles.texts import any_text
 from hypothesis import given
 
 from rubric_rl.data import schema

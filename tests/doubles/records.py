@@ -5,8 +5,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from hypothesis import strategies as st
-
 from rubric_rl.data.schema import Criterion, Record, TokenCounts, Verdict
 from rubric_rl.grading.score import score
 from rubric_rl.jsonl import write_jsonl
@@ -69,18 +67,6 @@ def made(
         "seconds": 0.5,
     }
     return Record(**fields | more)
-
-
-def any_text() -> st.SearchStrategy[str]:
-    """Every text that can stand in JSON, half surrogate pairs included.
-
-    JSON cannot tell a pair of surrogates from the one character that it stands for.
-    """
-
-    def with_pairs_joined(text: str) -> str:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-
-    return st.text(st.characters(codec=None)).map(with_pairs_joined)
 
 
 def write_run(folder: Path, records: Iterable[Record]) -> Path:
