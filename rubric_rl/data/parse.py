@@ -1,5 +1,6 @@
 """Reads what travels from JSON: rows and records, each checked once, where it comes in."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -17,6 +18,13 @@ def _finite_size(points: float) -> float:
     if not 1e-6 <= abs(points) <= 1e6:
         raise ValueError
     return points
+
+
+def _not_empty(text: str) -> str:
+    # pydantic's own min_length would refuse a lone surrogate.
+    if not text:
+        raise ValueError
+    return text
 
 
 def _not_blank(text: str) -> str:
@@ -43,7 +51,7 @@ class _CriterionForm(_Form):
 class _RowForm(_Form):
     model_config = ConfigDict(strict=True, extra="allow")
 
-    prompt_id: str = Field(min_length=1)
+    prompt_id: Annotated[str, AfterValidator(_not_empty)]
     messages: Annotated[list[_MessageForm], Field(min_length=1)]
     rubrics: Annotated[list[_CriterionForm], Field(min_length=1)]
     theme: Any = None
@@ -88,8 +96,6 @@ def _complaint(error: ValidationError) -> str:
     """The first thing that is wrong with a row, as the rest of a line that names its place."""
     first = error.errors()[0]
     name, *inner = first["loc"]
-    if first["type"] == "string_unicode":
-        return ": a lone surrogate, which no tokenizer reads"
     if name == "prompt_id":
         return f": prompt_id is missing; {REMAKE}"
     if name == "example_tags":
@@ -114,18 +120,21 @@ class RowCache:
     """Rows by prompt: the answers of a group, and of later epochs, share the Row parsed first."""
 
     def __init__(self):
-        self._rows: dict[str, tuple[dict, Row]] = {}  # prompt_id -> the metadata it came from, Row
+        # prompt_id -> the fields that it came from, Row
+        self._rows: dict[str, tuple[dict, Row]] = {}
 
     def row(self, metadata: dict, where: str) -> Row:
         """The Row of a sample's `metadata`. Raises DataError as `row_from_metadata`."""
-        prompt_id = metadata.get("prompt_id")
+        fields = {name: metadata.get(name) for name in _RowForm.model_fields}
+        prompt_id = fields["prompt_id"]
         if isinstance(prompt_id, str) and prompt_id in self._rows:
             seen, row = self._rows[prompt_id]
             # Two data sets may know one prompt by different rubrics.
-            if all(metadata.get(name) == seen.get(name) for name in _RowForm.model_fields):
+            if fields == seen:
                 return row
         row = row_from_metadata(metadata, where)
-        self._rows[row.prompt_id] = (dict(metadata), row)
+        # A copy: who changes the metadata later gets another row.
+        self._rows[row.prompt_id] = (copy.deepcopy(fields), row)
         return row
 
 

@@ -33,6 +33,7 @@ from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 from rubric_rl.grading.client import Unavailable
 from rubric_rl.grading.grade import Grader, grade
+from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import (
     Endpoint,
@@ -98,6 +99,7 @@ class EvaluationPlan:
         self.args = args
         self.policy = _policy(args)
         self.grader, self.grading, self.scoring = _grader(args, self.policy)
+        self.grader_name = _name(self.grader, self.policy)
         self.rows = RowFile(args.rows, args.limit)
         self.answers = AnswerFile(args.answers) if args.answers else None
         self.repeats = _repeats(args, self.rows, self.answers)
@@ -134,15 +136,17 @@ class EvaluationPlan:
     async def run(self) -> None:
         """Asks and grades, and leaves one record per answer in the folder --out."""
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(StoringClient(self.grader))
-            grader = Grader(client, self.grading, self.scoring)
             answers: AnswerFile | Policy
+            # The policy first: what is wrong with it must not be called the grader's, which has
+            # the same endpoint when the policy grades itself.
             if self.policy:
                 own = PolicyClient(self.policy, prefix="policy_")
                 answers = Policy(await stack.enter_async_context(own))
             else:
                 assert self.answers is not None
                 answers = self.answers
+            client = await stack.enter_async_context(StoringClient(self.grader))
+            grader = Grader(client, self.grading, self.scoring, self.grader_name)
             folder = EvaluationFolder(self.args.out, self.identity(), moved=self.args.moved)
             client.store = stack.enter_context(folder)
             if isinstance(answers, Policy):
@@ -190,6 +194,13 @@ def _grader(args: argparse.Namespace, policy: Endpoint | None) -> tuple[Endpoint
     scoring = settings_from(args, "grader", Scoring, defaults)
     check_together(endpoint, grading)
     return endpoint, grading, scoring
+
+
+def _name(grader: Endpoint, policy: Endpoint | None) -> str:
+    """Who grades, as records say it."""
+    if policy and (policy.url, policy.model) == (grader.url, grader.model):
+        return "policy"
+    return endpoint_name(grader)
 
 
 def refuse_engine(written: dict, flag: str) -> None:

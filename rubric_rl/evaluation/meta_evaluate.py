@@ -29,6 +29,7 @@ from rubric_rl.evaluation.evaluate import refuse_engine
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
 from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text, grader_prompt
 from rubric_rl.grading.settings import Endpoint, Grading, check_together, read_settings
 from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets
@@ -146,6 +147,7 @@ async def judge(
 
     async def one(answer: LabelledAnswer) -> None:
         record = answer.record()
+        record.grader = grader.name
         await ask_verdicts(grader, record, answer.key)
         store.finish(answer.key, record)
         bar.done(1, record.error)
@@ -244,9 +246,11 @@ async def _judge_all(
     }
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(StoringClient(endpoint))
+        # Before the folder: one that says how it will be judged must not stay behind an error.
+        grader = Grader(client, grading, name=endpoint_name(endpoint))
         folder = EvaluationFolder(args.out, identity, RESULTS, args.moved)
         client.store = stack.enter_context(folder)
-        await judge(rows, Grader(client, grading), folder, args.give_up_after)
+        await judge(rows, grader, folder, args.give_up_after)
 
 
 def _report(args: argparse.Namespace, rows: LabelledFile) -> dict:

@@ -15,6 +15,12 @@ from rubric_rl.grading.client import Client, Question, Reply
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
+# Folders of the first form name these too, which mean nothing in an evaluation.
+_ONLY_OF_TRAINING = tuple(
+    f"{who}.{name}"
+    for who in ("grader", "answers.policy")
+    for name in ("engine", "teacher", "teacher_share")
+)
 
 
 class EvaluationFolder:
@@ -75,7 +81,9 @@ class EvaluationFolder:
         path = self.folder / SETTINGS
         if path.exists():
             ((_, old),) = read_jsonl(path)
-            before, now = _flat(_without_defaults_of_old_form(old)), _flat(settings)
+            before, now = _flat(old), _flat(settings)
+            for setting in _ONLY_OF_TRAINING:
+                before.pop(setting, None)
             changed = [
                 key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
             ]
@@ -160,16 +168,6 @@ class PolicyClient(StoringClient):
 
 def _lines(path: Path) -> Iterator[tuple[int, dict]]:
     return read_jsonl(path, skip_partial=True) if path.exists() else iter(())
-
-
-def _without_defaults_of_old_form(settings: dict) -> dict:
-    """Settings without those that only training runs have; the first form named them too."""
-    training = ("engine", "teacher", "teacher_share")
-    return {
-        name: _without_defaults_of_old_form(value) if isinstance(value, dict) else value
-        for name, value in settings.items()
-        if name not in training
-    }
 
 
 def _flat(value: object, prefix: str = "") -> dict:

@@ -62,8 +62,8 @@ def worst_at_k(groups: Sequence[Values], k: int) -> float | None:
 
 def length_adjusted(score: float, characters: int, penalty: float) -> float:
     """score - penalty x (characters - 2000) / 500, for one answer (OpenAI, 2026)."""
-    excess = (characters - FREE_CHARACTERS) / CHARACTERS_PER_PENALTY
-    return score - penalty * excess
+    excess = characters - FREE_CHARACTERS
+    return score - penalty * excess / CHARACTERS_PER_PENALTY
 
 
 def interval(

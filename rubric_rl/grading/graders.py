@@ -12,7 +12,7 @@ from rubric_rl import ROOT
 from rubric_rl.errors import UserError, exit_status
 from rubric_rl.grading.client import Client
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.settings import GraderSettings, TrainingGraders
+from rubric_rl.grading.settings import Endpoint, GraderSettings, TrainingGraders
 
 
 class Graders:
@@ -69,12 +69,14 @@ def grader_name(settings: GraderSettings) -> str:
 
     It is `policy`, an engine's name, or an endpoint's model or host.
     """
-    endpoint = settings.endpoint
     if settings.training.engine:
         return settings.training.engine
-    if endpoint.url:
-        return (endpoint.model or urlsplit(endpoint.url).netloc).replace("/", "-")
-    return "policy"
+    return endpoint_name(settings.endpoint) if settings.endpoint.url else "policy"
+
+
+def endpoint_name(endpoint: Endpoint) -> str:
+    """The name of an endpoint's model, or its host."""
+    return (endpoint.model or urlsplit(endpoint.url).netloc).replace("/", "-")
 
 
 def load_teacher(file: str) -> GraderSettings:

@@ -1,13 +1,16 @@
-"""A scripted grader server for tests: speaks SGLang's /generate and OpenAI's chat route, fails on demand (stage 3)."""
+"""An engine that says and fails what a test wants, over HTTP: it grades, and it answers prompts."""
 
 import asyncio
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from rubric_rl.grading.settings import PREFIX, GraderSettings
 
 VERDICT = '{"explanation": "because", "criteria_met": %s}'
 
@@ -20,10 +23,10 @@ class Say:
     reason: str | None = "stop"
     true: float = 0.75
     false: float = 0.25
+    tokens: int = 7
     seconds: float = 0.0
-    meta: dict = field(
-        default_factory=dict
-    )  # on top of meta_info (SGLang) or of the whole answer (OpenAI)
+    # on top of meta_info (SGLang) or of the whole answer (OpenAI)
+    meta: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -36,110 +39,160 @@ class Fail:
     reset: bool = False
 
 
+Act = Say | Fail | Callable[[str], Say | Fail]  # a function gets the prompt
+
+
 def verdict(met: bool) -> Say:
     """A reply that says so in every mode."""
-    return Say(VERDICT % str(met).lower(), true=0.9 if met else 0.1, false=0.1 if met else 0.9)
+    text = VERDICT % str(met).lower()
+    return Say(text, true=0.9, false=0.1) if met else Say(text, true=0.1, false=0.9)
 
 
 class FakeEngine:
-    """Answers by `script`: a list that is used up call by call (its last entry stays), or a function of the prompt."""
+    """Speaks SGLang's /generate and /abort_request and OpenAI's chat route.
 
-    def __init__(self, *script):
-        self.script = list(script) or [Say()]
-        self.bodies, self.headers, self.finished = [], [], []
-        self.in_flight = self.peak = 0
+    Each request uses up one act of the script; the last one stays. `version` is that of the
+    weights.
+    """
+
+    def __init__(self, *script: Act, version: str = "3"):
+        self.script: list[Act] = list(script) or [Say()]
+        self.version = version
+        self.bodies: list[dict] = []
+        self.headers: list[dict] = []
+        self.finished: list[int] = []  # numbers of the requests that got a reply
+        self.in_flight = self.peak = self.aborts = 0
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it does."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def prompts(self) -> list[str]:
-        """What the grader was asked, as it stood in the requests."""
-        return [
-            body["text"] if "text" in body else body["messages"][0]["content"]
-            for body in self.bodies
-        ]
+        """What was asked, as it stood in the requests; "" for token ids."""
+        return [_prompt(body) for body in self.bodies]
+
+    @property
+    def routing_keys(self) -> list[str | None]:
+        """The key of each request that names an engine for it."""
+        return [headers.get("X-SMG-Routing-Key") for headers in self.headers]
 
     async def __aenter__(self) -> "FakeEngine":
         app = web.Application(client_max_size=2**26)
+        app.router.add_post("/abort_request", self._abort)
         app.router.add_post("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.url = "http://127.0.0.1:%d" % self._runner.addresses[0][1]
+        self.port = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(self, *_) -> None:
         await self._runner.cleanup()
 
+    async def _abort(self, request: web.Request) -> web.Response:
+        self.aborts += 1
+        return web.json_response({})
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        number = len(self.bodies)
         body = await request.json()
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
-        number = len(self.bodies) - 1
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
             act = self.script[min(number, len(self.script) - 1)]
-            act = act(self.prompts[number]) if callable(act) else act
-            if isinstance(act, Say):
-                await asyncio.sleep(act.seconds)
-                self.finished.append(number)
-                answer = _generate(act, number) if request.path == "/generate" else _chat(act)
-                return web.Response(text=json.dumps(answer), content_type="application/json")
-            if act.reset:
-                request.transport.abort()
-            return web.Response(status=act.status, text=act.body, headers=act.headers)
+            if callable(act):
+                act = act(_prompt(body))
+            if isinstance(act, Fail):
+                if act.reset:
+                    request.transport.abort()
+                return web.Response(status=act.status, text=act.body, headers=act.headers)
+            await asyncio.sleep(act.seconds)
+            self.finished.append(number)
+            if request.path == "/generate":
+                answer = self._generated(act, number, body)
+            else:
+                answer = self._chat(act)
+            return web.Response(text=json.dumps(answer), content_type="application/json")
         finally:
             self.in_flight -= 1
 
+    def _generated(self, say: Say, number: int, body: dict) -> dict:
+        meta = {
+            "id": str(number),
+            "finish_reason": _finish_reason(say.reason),
+            "prompt_tokens": 100,
+            "cached_tokens": 90 if number else 0,
+            "completion_tokens": say.tokens,
+            "weight_version": self.version,
+        }
+        if body.get("return_logprob"):
+            meta["output_token_logprobs"] = [[-0.5, 7, None]] * say.tokens
+        if "token_ids_logprob" in body:
+            choices = [[_log(say.true), 1, None], [_log(say.false), 2, None]]
+            meta["output_token_ids_logprobs"] = [choices]
+        return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
 
-def _generate(say: Say, number: int) -> dict:
-    reason = {
-        "stop": {"type": "stop", "matched": 3},
-        "length": {"type": "length", "length": 1},
-        None: None,
-    }
-    meta = {
-        "id": str(number),
-        "finish_reason": reason.get(say.reason, {"type": say.reason, "message": ""}),
-        "prompt_tokens": 100,
-        "cached_tokens": 90 if number else 0,
-        "completion_tokens": 7,
-        "weight_version": "3",
-        "output_token_ids_logprobs": [[[_log(say.true), 1, None], [_log(say.false), 2, None]]],
-    }
-    return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
+    def _chat(self, say: Say) -> dict:
+        top = [
+            {"token": " true", "logprob": _log(say.true)},
+            {"token": " false", "logprob": _log(say.false)},
+        ]
+        choice = {
+            "message": {"role": "assistant", "content": say.text},
+            "finish_reason": say.reason,
+            "logprobs": {"content": [{"token": " true", "logprob": 0.0, "top_logprobs": top}]},
+        }
+        usage = {
+            "prompt_tokens": 100,
+            "completion_tokens": say.tokens,
+            "prompt_tokens_details": {"cached_tokens": 90},
+        }
+        metadata = {"weight_version": self.version}
+        return {"choices": [choice], "usage": usage, "metadata": metadata} | say.meta
 
 
-def _chat(say: Say) -> dict:
-    top = [
-        {"token": " true", "logprob": _log(say.true)},
-        {"token": " false", "logprob": _log(say.false)},
-    ]
-    choice = {
-        "message": {"role": "assistant", "content": say.text},
-        "finish_reason": say.reason,
-        "logprobs": {"content": [{"token": " true", "logprob": 0.0, "top_logprobs": top}]},
-    }
-    usage = {
-        "prompt_tokens": 100,
-        "completion_tokens": 7,
-        "prompt_tokens_details": {"cached_tokens": 90},
-    }
-    return {"choices": [choice], "usage": usage, "metadata": {"weight_version": "3"}} | say.meta
+def _prompt(body: dict) -> str:
+    if "text" in body:
+        return body["text"]
+    if "messages" in body:
+        return body["messages"][0]["content"]
+    return ""
+
+
+def _finish_reason(reason: str | None) -> dict | None:
+    if reason == "stop":
+        return {"type": "stop", "matched": 3}
+    if reason == "length":
+        return {"type": "length", "length": 1}
+    return {"type": reason, "message": ""} if reason else None
 
 
 def _log(probability: float) -> float:
     return math.log(probability) if probability > 0 else -9999.0
 
 
+def grader_settings(**named) -> GraderSettings:
+    """Settings by their bare names, whichever group each belongs to."""
+    return GraderSettings.load({PREFIX + name: value for name, value in named.items()})
+
+
 def skip_pauses(monkeypatch) -> list[float]:
-    """Retries without waiting from now on; the list collects the pauses that were due, in seconds."""
+    """Retries without waiting from now on.
+
+    The list collects the pauses that were due, in seconds.
+    """
     pauses = []
 
     async def note(self, seconds):
         pauses.append(seconds)
 
-    monkeypatch.setattr("rubric_rl.grading.client.GraderClient._pause", note)
+    monkeypatch.setattr("rubric_rl.grading.client.Client._pause", note)
     return pauses
 
 
@@ -154,13 +207,12 @@ TEMPLATE = """\
 {% endif %}{% endif %}"""
 
 
-def chat_model(folder: Path, template: str = TEMPLATE) -> str:
-    """Makes a model folder with a tokenizer and a ChatML template, as far as a grader client reads one."""
+def chat_model(folder: Path, template: str | None = TEMPLATE) -> str:
+    """Makes a model folder with a tokenizer and a chat template, as far as a client reads one."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
     trainer = trainers.BpeTrainer(
-        special_tokens=special,
+        special_tokens=["<|im_start|>", "<|im_end|>", "<think>", "</think>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -1,110 +1,116 @@
-"""The resumable store: nothing asked twice, nothing mixed, nothing lost (stage 6)."""
+"""The folder of an evaluation: nothing asked twice, nothing mixed, nothing lost."""
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rubric_rl.grading.endpoints import Reply
 
 from rubric_rl.errors import UserError
-from rubric_rl.evaluation.resume import CALLS, SETTINGS, Store, settings_of
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.evaluation.resume import CALLS, SETTINGS, EvaluationFolder
+from rubric_rl.grading.client import Reply
 
-SETTINGS_A = {
-    "kind": "evaluate",
-    "grader": {"temperature": 0.6, "url": "http://a", "extra_body": {}},
-}
+GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
+ASKED = {"kind": "evaluate", "grader": GRADER}
 
 
 def reply(text: str) -> Reply:
     return Reply(text, True, None, 10, 5, 2, "1")
 
 
-def test_a_reply_comes_back_once_each_in_the_order_it_came(tmp_path):
-    with Store(tmp_path, SETTINGS_A) as store:
-        store.keep("p#0", "question", reply("first"))
-        store.keep("p#0", "question", reply("second"))
-        assert store.recall("question") is None  # this session made the calls itself
-    with Store(tmp_path, SETTINGS_A) as store:
-        assert [store.recall("question") for _ in range(3)] == [
-            reply("first"),
-            reply("second"),
-            None,
-        ]
+def open_and_close(folder: Path, asked: dict, **more) -> None:
+    with EvaluationFolder(folder, asked, **more):
+        pass
 
 
-def test_replies_of_finished_answers_are_not_held(tmp_path):
-    with Store(tmp_path, SETTINGS_A) as store:
-        store.keep("p#0", "a", reply("x"))
-        store.keep("q#0", "b", reply("y"))
-        store.finish("p#0", {"status": "graded"})
-        store.finish("q#0", {"status": "ungraded"})
-    with Store(tmp_path, SETTINGS_A) as store:
-        assert store.finished == {"p#0"}
-        assert store.recall("a") is None and store.recall("b") == reply("y")
+class TestReplies:
+    def test_come_back_once_each_in_the_order_they_came(self, tmp_path):
+        first, second = reply("first"), reply("second")
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            folder.keep("p#0", "question", first)
+            folder.keep("p#0", "question", second)
+            assert folder.recall("question") is None, "this session asked itself"
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            recalled = [folder.recall("question") for _ in range(3)]
+            assert recalled == [first, second, None]
 
+    def test_of_finished_answers_are_not_held(self, tmp_path):
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            folder.keep("p#0", "a", reply("x"))
+            folder.keep("q#0", "b", reply("y"))
+            folder.finish("p#0", made("p", (1,), (True,)))
+            folder.finish("q#0", made("q", (1,), (), status="ungraded"))
+            assert folder.finished == {"p#0"}
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            assert folder.finished == {"p#0"}
+            assert folder.recall("a") is None
+            assert folder.recall("b") == reply("y")
 
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_a_kill_at_any_byte_loses_at_most_the_line_being_written(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("store")
-    with Store(folder, SETTINGS_A) as store:
-        for i in range(4):
-            store.keep("p#0", f"q{i}", reply(f"text {i} \u2028 \ud83d"))
-    path = folder / CALLS
-    whole = path.read_bytes()
-    cut = data.draw(st.integers(0, len(whole)))
-    path.write_bytes(whole[:cut])
-    with Store(folder, SETTINGS_A) as store:
-        kept = [i for i in range(4) if store.recall(f"q{i}")]
-        assert kept == list(range(whole[:cut].count(b"\n")))
-        store.keep("p#0", "new", reply("after"))
-    assert all(json.loads(line) for line in path.read_bytes().split(b"\n") if line)
+    @settings(max_examples=25)
+    @given(st.data())
+    def test_a_kill_at_any_byte_loses_at_most_the_line_being_written(self, tmp_path_factory, data):
+        out = tmp_path_factory.mktemp("out")
+        with EvaluationFolder(out, ASKED) as folder:
+            for number in range(4):
+                folder.keep("p#0", f"q{number}", reply(f"text {number} \u2028 \ud83d"))
+        path = out / CALLS
+        whole = path.read_bytes()
+        cut = data.draw(st.integers(0, len(whole)))
+        path.write_bytes(whole[:cut])
+        with EvaluationFolder(out, ASKED) as folder:
+            kept = [number for number in range(4) if folder.recall(f"q{number}")]
+            assert kept == list(range(whole[:cut].count(b"\n")))
+            folder.keep("p#0", "new", reply("after"))
+        for line in path.read_bytes().splitlines():
+            json.loads(line)
 
 
 class TestSettings:
-    def test_other_settings_are_refused_by_name(self, tmp_path):
-        Store(tmp_path, SETTINGS_A).__exit__()
-        other = {
-            "kind": "evaluate",
-            "grader": {"temperature": 0.5, "url": "http://a", "extra_body": {}, "mode": "direct"},
-        }
+    def test_other_ones_are_refused_by_name(self, tmp_path):
+        open_and_close(tmp_path, ASKED)
+        other = GRADER | {"temperature": 0.5, "mode": "direct"}
         with pytest.raises(UserError) as caught:
-            Store(tmp_path, other)
+            EvaluationFolder(tmp_path, ASKED | {"grader": other})
         message = str(caught.value)
-        assert (
-            "grader.temperature was 0.6, is 0.5" in message
-            and "grader.mode was unset, is direct" in message
-        )
-        assert "url" not in message and "\n" not in message
-        assert json.loads((tmp_path / SETTINGS).read_text()) == SETTINGS_A  # and stay untouched
+        assert "grader.temperature was 0.6, is 0.5" in message
+        assert "grader.mode was unset, is direct" in message
+        assert "url" not in message
+        assert "\n" not in message
+        stays = json.loads((tmp_path / SETTINGS).read_text())
+        assert stays == ASKED
 
     def test_another_place_of_the_same_model_needs_a_word(self, tmp_path):
-        Store(tmp_path, SETTINGS_A).__exit__()
-        other = {"kind": "evaluate", "grader": SETTINGS_A["grader"] | {"url": "http://b"}}
+        open_and_close(tmp_path, ASKED)
+        other = ASKED | {"grader": GRADER | {"url": "http://b"}}
         with pytest.raises(UserError, match="--moved"):
-            Store(tmp_path, other)
-        Store(tmp_path, other, moved=True).__exit__()
-        Store(tmp_path, other).__exit__()
+            EvaluationFolder(tmp_path, other)
+        open_and_close(tmp_path, other, moved=True)
+        open_and_close(tmp_path, other)
 
-    def test_how_fast_or_with_which_key_is_asked_may_change(self):
-        one = settings_of(GraderSettings())
-        other = settings_of(
-            GraderSettings(
-                retries=9, timeout=1, concurrency=3, api_key_env="KEY", warm_prefix=False
-            )
-        )
-        assert one == other and settings_of(GraderSettings(seed=1)) != one
+    def test_a_request_field_may_be_called_like_a_setting_of_training(self, tmp_path):
+        asked = ASKED | {"grader": GRADER | {"extra_body": {"engine": "x", "teacher": "y"}}}
+        open_and_close(tmp_path, asked)
+        open_and_close(tmp_path, asked)
+        with pytest.raises(UserError, match=r"grader.extra_body.engine was x, is unset"):
+            EvaluationFolder(tmp_path, ASKED)
 
-    def test_a_folder_in_use_is_refused(self, tmp_path):
-        with Store(tmp_path, SETTINGS_A), pytest.raises(UserError, match="in use"):
-            Store(tmp_path, SETTINGS_A)
 
-    def test_a_broken_line_inside_is_named(self, tmp_path):
-        Store(tmp_path, SETTINGS_A).__exit__()
-        line = json.dumps({"answer": "p", "question": "q", "reply": asdict(reply("x"))}) + "\n"
-        (tmp_path / CALLS).write_text(line + "{broken\n" + line)
-        with pytest.raises(UserError, match=f"{CALLS}:2"):
-            Store(tmp_path, SETTINGS_A)
+def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path):
+    with (
+        EvaluationFolder(tmp_path, ASKED),
+        pytest.raises(UserError, match="in use by another run"),
+    ):
+        EvaluationFolder(tmp_path, ASKED)
+    open_and_close(tmp_path, ASKED)
+
+
+def test_a_broken_line_inside_is_named(tmp_path):
+    open_and_close(tmp_path, ASKED)
+    call = {"answer": "p", "question": "q", "reply": asdict(reply("x"))}
+    line = json.dumps(call) + "\n"
+    (tmp_path / CALLS).write_text(line + "{broken\n" + line)
+    with pytest.raises(UserError, match=f"{CALLS}:2"):
+        EvaluationFolder(tmp_path, ASKED)

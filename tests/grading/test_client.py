@@ -1,4 +1,4 @@
-"""One request and its reply: what is sent, which failure is which, and that every failure is bounded (stage 3)."""
+"""One request and its reply: what is sent, which failure is which, and that each is bounded."""
 
 import asyncio
 import json
@@ -7,14 +7,16 @@ from email.utils import formatdate
 
 import pytest
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
-from rubric_rl.grading.endpoints import Unavailable
 
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Aborted, GraderClient
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.client import Aborted, Client, Question, Unavailable
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.prompt import verdict_opening
+from rubric_rl.grading.settings import Endpoint, Grading
 
 SCHEMA = {"type": "object"}
 APIS = ["sglang", "openai"]
+NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +24,35 @@ def model(tmp_path_factory) -> str:
     return chat_model(tmp_path_factory.mktemp("model"))
 
 
+def question(**changes) -> Question:
+    asked = {"messages": [{"role": "user", "content": "Is it?"}], "seed": 7, "schema": SCHEMA}
+    return Question(**asked | changes)
+
+
+def direct(**changes) -> Question:
+    """The question for the probability of a verdict, as `direct` mode asks it."""
+    return question(opening=verdict_opening(), **changes)
+
+
 def ask(
-    engine: FakeEngine, model: str, times: int = 1, stopped=lambda: False, key: str = "", **settings
+    engine: FakeEngine,
+    model: str,
+    what: Question | None = None,
+    times: int = 1,
+    stopped=lambda: False,
+    **settings,
 ):
-    """Starts the engine, asks it `times` at once, and gives the reply (or the list of what became of each)."""
-    chosen = GraderSettings(**{"model": "m", "retries": 3} | settings)
+    """Starts the engine, asks it `times` at once, and gives the reply.
+
+    For several, the list of what became of each.
+    """
+    what = what or question()
+    endpoint = Endpoint(**{"model": "m", "retries": 3} | settings)
 
     async def main():
-        async with engine, GraderClient(chosen, engine.url, model, stopped) as client:
-            results = [client.ask("Is it?", SCHEMA, 7, key) for _ in range(times)]
-            return await asyncio.gather(*results, return_exceptions=times > 1)
+        async with engine, Client(endpoint, engine.url, model, stopped) as client:
+            asked = [client.ask(what) for _ in range(times)]
+            return await asyncio.gather(*asked, return_exceptions=times > 1)
 
     replies = asyncio.run(main())
     return replies if times > 1 else replies[0]
@@ -44,30 +65,56 @@ class TestRequest:
         (body,) = engine.bodies
         turn = "<|im_start|>user\nIs it?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
         assert body["text"] == turn
-        sampling = {
+        assert body["sampling_params"] == {
             "temperature": 0.5,
             "top_p": 0.8,
             "top_k": 11,
             "max_new_tokens": 99,
             "sampling_seed": 7,
+            "json_schema": json.dumps(SCHEMA),
         }
-        assert body["sampling_params"] == sampling | {"json_schema": json.dumps(SCHEMA)}
 
     def test_with_thinking_the_turn_is_open_and_no_schema_forbids_thoughts(self, model):
         engine = FakeEngine()
         ask(engine, model, thinking=True)
-        assert engine.bodies[0]["text"].endswith("<|im_start|>assistant\n")
-        assert "json_schema" not in engine.bodies[0]["sampling_params"]
-
-    def test_direct_mode_opens_the_verdict_and_asks_for_two_tokens_probabilities(self, model):
-        engine = FakeEngine(Say(true=0.6, false=0.2))
-        assert ask(engine, model, mode="direct").probability == pytest.approx(0.75)
         (body,) = engine.bodies
-        assert (
-            body["text"].endswith('{"criteria_met":')
-            and body["sampling_params"]["max_new_tokens"] == 1
-        )
-        assert body["return_logprob"] and len(set(body["token_ids_logprob"])) == 2
+        assert body["text"].endswith("<|im_start|>assistant\n")
+        assert "json_schema" not in body["sampling_params"]
+
+    @pytest.mark.parametrize("api", APIS)
+    def test_without_a_schema_none_is_sent(self, model, api):
+        engine = FakeEngine()
+        ask(engine, model, question(schema=None), api=api)
+        (body,) = engine.bodies
+        assert "response_format" not in body
+        assert "json_schema" not in body.get("sampling_params", {})
+
+    @pytest.mark.parametrize("api", APIS)
+    def test_a_whole_conversation_is_continued(self, model, api):
+        turns = [
+            {"role": "user", "content": "Is it?"},
+            {"role": "assistant", "content": "It is."},
+            {"role": "user", "content": "Sure?"},
+        ]
+        engine = FakeEngine()
+        ask(engine, model, question(messages=turns, schema=None), api=api)
+        (body,) = engine.bodies
+        if api == "openai":
+            assert body["messages"] == turns
+        else:
+            contents = [turn["content"] for turn in turns]
+            places = [body["text"].index(content) for content in contents]
+            assert places == sorted(places)
+            assert body["text"].count("<|im_start|>") == 4
+
+    def test_an_opening_asks_sglang_for_two_tokens_probabilities(self, model):
+        engine = FakeEngine(Say(true=0.6, false=0.2))
+        assert ask(engine, model, direct()).probability == pytest.approx(0.75)
+        (body,) = engine.bodies
+        assert body["text"].endswith('{"criteria_met":')
+        assert body["sampling_params"]["max_new_tokens"] == 1
+        assert body["return_logprob"]
+        assert len(set(body["token_ids_logprob"])) == 2
 
     def test_openai_gets_messages_schema_and_further_fields(self, model):
         engine = FakeEngine()
@@ -77,23 +124,21 @@ class TestRequest:
         assert (body["model"], body["seed"], body["top_k"]) == ("m", 7, 5)
         assert body["response_format"]["json_schema"]["schema"] == SCHEMA
 
-    def test_openai_direct_mode_continues_the_verdict(self, model):
+    def test_an_opening_is_openais_last_message_to_be_continued(self, model):
         engine = FakeEngine(Say(true=0.2, false=0.6))
-        assert ask(engine, model, api="openai", mode="direct").probability == pytest.approx(0.25)
+        assert ask(engine, model, direct(), api="openai").probability == pytest.approx(0.25)
         (body,) = engine.bodies
         assert body["messages"][-1] == {"role": "assistant", "content": '{"criteria_met":'}
-        assert (
-            body["continue_final_message"]
-            and not body["add_generation_prompt"]
-            and body["logprobs"]
-        )
+        assert body["continue_final_message"]
+        assert not body["add_generation_prompt"]
+        assert body["logprobs"]
 
     @pytest.mark.parametrize("key", ["a1-b2", "naïve id\r\nX-Evil: 1"])
     def test_one_routing_key_is_one_header(self, model, key):
         engine = FakeEngine()
-        ask(engine, model, times=2, key=key)
-        sent = {headers["X-SMG-Routing-Key"] for headers in engine.headers}
-        assert len(sent) == 1 and (key in sent) is key.isascii()
+        ask(engine, model, question(routing_key=key), times=2)
+        (sent,) = set(engine.routing_keys)
+        assert (sent == key) is key.isascii()
         assert not any("X-Evil" in headers for headers in engine.headers)
 
 
@@ -101,13 +146,10 @@ class TestReply:
     @pytest.mark.parametrize("api", APIS)
     def test_text_tokens_and_weight_version_are_read(self, model, api):
         reply = ask(FakeEngine(Say("hello")), model, api=api)
-        assert (reply.text, reply.complete, reply.prompt_tokens, reply.completion_tokens) == (
-            "hello",
-            True,
-            100,
-            7,
-        )
-        assert reply.weight_version == "3" and reply.probability is None
+        assert (reply.text, reply.complete) == ("hello", True)
+        assert (reply.prompt_tokens, reply.completion_tokens) == (100, 7)
+        assert reply.weight_version == "3"
+        assert reply.probability is None
 
     @pytest.mark.parametrize("api", APIS)
     def test_a_reply_at_the_length_limit_is_not_complete(self, model, api):
@@ -115,13 +157,11 @@ class TestReply:
 
     @pytest.mark.parametrize("true, false", [(0.0, 0.0), (0.05, 0.04), (0.01, 0.0)])
     @pytest.mark.parametrize("api", APIS)
-    def test_a_grader_that_was_saying_something_else_gives_no_probability(
+    def test_a_model_that_was_saying_something_else_gives_no_probability(
         self, model, api, true, false
     ):
-        assert (
-            ask(FakeEngine(Say(true=true, false=false)), model, api=api, mode="direct").probability
-            is None
-        )
+        engine = FakeEngine(Say(true=true, false=false))
+        assert ask(engine, model, direct(), api=api).probability is None
 
     def test_a_thought_that_the_template_opened_belongs_to_the_reply(self, tmp_path):
         model = chat_model(tmp_path, TEMPLATE + "{% if enable_thinking %}<think>\n{% endif %}")
@@ -134,6 +174,7 @@ class TestReply:
         assert (reply.prompt_tokens, reply.cached_tokens, reply.weight_version) == (0, 0, "")
 
 
+NO_TEXT = '{"text": null, "meta_info": {"finish_reason": {"type": "stop"}}, "choices": [{}]}'
 PASSING = {
     "500": Fail(500),
     "502": Fail(502, "<html>bad gateway</html>"),
@@ -150,9 +191,7 @@ PASSING = {
     "missing fields": Fail(200, '{"text": "x", "choices": []}'),
     "abort": Say(reason="abort"),
     "no end": Say(reason=None),
-    "text missing": Fail(
-        200, '{"text": null, "meta_info": {"finish_reason": {"type": "stop"}}, "choices": [{}]}'
-    ),
+    "text missing": Fail(200, NO_TEXT),
 }
 
 
@@ -171,7 +210,8 @@ class TestFailuresThatMayPass:
         engine = FakeEngine(failure)
         with pytest.raises(Unavailable, match=r"\(4 attempts\)"):
             ask(engine, model)
-        assert len(engine.bodies) == 4 and len(pauses) == 3
+        assert len(engine.bodies) == 4
+        assert len(pauses) == 3
 
     def test_the_first_one_is_shown_once(self, model, monkeypatch, caplog):
         """Else a wrong URL would be waited for in silence."""
@@ -182,25 +222,24 @@ class TestFailuresThatMayPass:
 
     def test_pauses_grow_and_follow_the_server_within_bounds(self, model, monkeypatch):
         pauses = skip_pauses(monkeypatch)
-        asked = [
-            Fail(429, headers={"Retry-After": value}) for value in ("7", "9" * 400, "²", "soon")
-        ]
-        ask(FakeEngine(Fail(500), Fail(500), *asked, Say()), model, retries=6)
-        assert pauses[0] < pauses[1] < 2 and pauses[2:4] == [7, 120]
-        assert len(pauses) == 6 and max(pauses) <= 120
+        asked_for = ("7", "9" * 400, "²", "soon")
+        busy = [Fail(429, headers={"Retry-After": value}) for value in asked_for]
+        ask(FakeEngine(Fail(500), Fail(500), *busy, Say()), model, retries=6)
+        assert pauses[0] < pauses[1] < 2
+        assert pauses[2:4] == [7, 120]
+        assert len(pauses) == 6
+        assert max(pauses) <= 120
 
     def test_a_date_to_come_is_waited_for(self, model, monkeypatch):
         pauses = skip_pauses(monkeypatch)
-        dates = (formatdate(time.time() + 30, usegmt=True), formatdate(time.time() - 30, usegmt=True),
-                 "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2026")  # fmt: skip
-        ask(
-            FakeEngine(*[Fail(503, headers={"Retry-After": date}) for date in dates], Say()),
-            model,
-            retries=4,
-        )
-        assert (
-            25 < pauses[0] <= 30 and max(pauses[1:]) < 6
-        )  # gone by, or no date: the ordinary pause
+        to_come = formatdate(time.time() + 30, usegmt=True)
+        gone_by = formatdate(time.time() - 30, usegmt=True)
+        no_dates = ("Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2026")
+        dates = (to_come, gone_by, *no_dates)
+        busy = [Fail(503, headers={"Retry-After": date}) for date in dates]
+        ask(FakeEngine(*busy, Say()), model, retries=4)
+        assert 25 < pauses[0] <= 30
+        assert max(pauses[1:]) < 6, "the ordinary pause"
 
     def test_a_reply_that_never_comes_times_out(self, model, monkeypatch):
         skip_pauses(monkeypatch)
@@ -210,8 +249,8 @@ class TestFailuresThatMayPass:
 
     def test_nobody_listening_is_unavailable(self, model, monkeypatch):
         skip_pauses(monkeypatch)
-        with pytest.raises(Unavailable, match="http://127.0.0.1:9: ClientConnectorError"):
-            ask(FakeEngine(), model, url="http://127.0.0.1:9")
+        with pytest.raises(Unavailable, match=f"{NOBODY}: ClientConnectorError"):
+            ask(FakeEngine(), model, url=NOBODY)
 
 
 class TestRefusals:
@@ -222,24 +261,25 @@ class TestRefusals:
         with pytest.raises(Unavailable, match=f"HTTP {status}: .*input too long") as error:
             ask(engine, model, api=api)
         assert len(engine.bodies) == 1
-        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 500
 
     def test_a_redirect_is_not_followed(self, model):
         engine = FakeEngine(Fail(307, headers={"Location": "http://elsewhere.example/generate"}))
-        with pytest.raises(Unavailable, match="HTTP 307: http://elsewhere.example/generate"):
+        with pytest.raises(Unavailable, match=r"HTTP 307: http://elsewhere.example/generate"):
             ask(engine, model)
         assert len(engine.bodies) == 1
 
     def test_an_error_page_in_an_unknown_encoding_is_read_all_the_same(self, model):
         headers = {"Content-Type": "text/html; charset=idna"}
-        with pytest.raises(Unavailable, match="HTTP 400: .*no"):
+        with pytest.raises(Unavailable, match=r"HTTP 400: .*no"):
             ask(FakeEngine(Fail(400, "no \u00e9", headers=headers)), model)
 
     def test_an_endpoint_without_logprobs_cannot_serve_direct_mode(self, model):
         choice = {"message": {"content": " true"}, "finish_reason": "length", "logprobs": None}
         engine = FakeEngine(Say(meta={"choices": [choice]}))
-        with pytest.raises(Unavailable, match="use mode explain"):
-            ask(engine, model, api="openai", mode="direct")
+        with pytest.raises(Unavailable, match=r"grader_mode direct: .*use mode explain"):
+            ask(engine, model, direct(), api="openai")
         assert len(engine.bodies) == 1
 
 
@@ -264,8 +304,8 @@ class TestKey:
         assert "secret" not in str(error.value)
 
     def test_put_in_place_of_its_variables_name_is_not_shown_either(self, model):
-        with pytest.raises(UserError, match="not set") as error:
-            GraderClient(GraderSettings(api_key_env="sk-secret"), "http://127.0.0.1:9", model)
+        with pytest.raises(UserError, match=r"grader_api_key_env .* not set") as error:
+            Client(Endpoint(api_key_env="sk-secret"), NOBODY, model)
         assert "secret" not in str(error.value)
 
     @pytest.mark.parametrize(
@@ -273,7 +313,7 @@ class TestKey:
     )
     def test_an_address_that_cannot_work_is_refused_and_not_shown(self, model, url):
         with pytest.raises(UserError, match="grader_url must begin with http") as error:
-            GraderClient(GraderSettings(), url, model)
+            Client(Endpoint(), url, model)
         assert url not in str(error.value)
 
 
@@ -281,14 +321,18 @@ class TestLimits:
     def test_no_more_requests_in_flight_than_allowed(self, model):
         engine = FakeEngine(Say(seconds=0.1))
         ask(engine, model, times=12, concurrency=3)
-        assert engine.peak == 3 and len(engine.bodies) == 12
+        assert engine.peak == 3
+        assert len(engine.bodies) == 12
 
     def test_a_stopped_rollout_sends_nothing_more_not_even_what_was_waiting_its_turn(
         self, model, monkeypatch
     ):
         skip_pauses(monkeypatch)
         engine = FakeEngine(Say(reason="abort"))
-        stopped = lambda: len(engine.bodies) >= 2  # noqa: E731
+
+        def stopped() -> bool:
+            return len(engine.bodies) >= 2
+
         results = ask(engine, model, times=20, concurrency=2, stopped=stopped)
         assert all(isinstance(result, Aborted) for result in results)
         assert len(engine.bodies) == 2
@@ -305,14 +349,16 @@ class TestLimits:
         monkeypatch.setattr("rubric_rl.grading.client.asyncio.sleep", note)
         with pytest.raises(Aborted):
             ask(engine, model, stopped=lambda: len(waited) >= 3)
-        assert len(engine.bodies) == 1 and len(waited) == 3 and max(waited) <= 1
+        assert len(engine.bodies) == 1
+        assert len(waited) == 3
+        assert max(waited) <= 1
 
     def test_cancellation_leaves_no_request_behind(self, model):
         engine = FakeEngine(Say(seconds=60))
 
         async def main():
-            async with engine, GraderClient(GraderSettings(), engine.url, model) as client:
-                task = asyncio.create_task(client.ask("Is it?", SCHEMA, 0))
+            async with engine, Client(Endpoint(), engine.url, model) as client:
+                task = asyncio.create_task(client.ask(question()))
                 while not engine.in_flight:
                     await asyncio.sleep(0.01)
                 task.cancel()
@@ -326,30 +372,58 @@ class TestLimits:
 
 
 class TestModelFolder:
-    def test_without_a_tokenizer_there_is_one_clear_line(self, tmp_path, model):
-        for content in (None, "{}", "not JSON"):
-            if content:
-                (tmp_path / "tokenizer.json").write_text(content)
-            with pytest.raises(
-                UserError, match="no usable tokenizer.*local folder of a chat model"
-            ):
-                GraderClient(GraderSettings(), "http://127.0.0.1:9", str(tmp_path))
+    @pytest.mark.parametrize("content", [None, "{}", "not JSON"])
+    def test_without_a_tokenizer_there_is_one_clear_line(self, tmp_path, content):
+        if content:
+            (tmp_path / "tokenizer.json").write_text(content)
+        complaint = "no usable tokenizer.*local folder of a chat model"
+        with pytest.raises(UserError, match=complaint):
+            Client(Endpoint(), NOBODY, str(tmp_path))
 
     @pytest.mark.parametrize(
         "template, complaint",
         [
             (None, "no chat template"),
             ("{% if %}", "broken"),
-            ("{{ raise_exception('no') }}", "refuses this conversation: no"),
+            ("{{ raise_exception('no') }}", r"refuses .*: no"),
         ],
     )
     def test_without_a_chat_template_too(self, tmp_path, template, complaint):
         folder = chat_model(tmp_path / "m", template)
         with pytest.raises(UserError, match=complaint):
-            GraderClient(GraderSettings(), "http://127.0.0.1:9", folder)
+            Client(Endpoint(), NOBODY, folder)
+
+    def test_direct_mode_needs_each_verdict_as_one_token(self, model, monkeypatch):
+        monkeypatch.setattr("rubric_rl.grading.client.CHOICES", (" true", " neither nor"))
+        client = Client(Endpoint(), NOBODY, model)
+        Grader(client)
+        with pytest.raises(UserError, match="direct needs ' neither nor' as one token"):
+            Grader(client, Grading(mode="direct"))
+
+
+class TestNames:
+    """Every error names the setting as the user writes it: grader_url, or policy_url."""
 
     def test_no_endpoint_and_no_model_name_are_refused(self, model):
-        with pytest.raises(UserError, match="no grader endpoint"):
-            GraderClient(GraderSettings(), "", model)
-        with pytest.raises(UserError, match="grader_model"):
-            GraderClient(GraderSettings(api="openai"), "http://127.0.0.1:9")
+        with pytest.raises(UserError, match="no grader endpoint: set grader_url"):
+            Client(Endpoint(), "", model)
+        with pytest.raises(UserError, match="grader_api openai needs grader_model"):
+            Client(Endpoint(api="openai"), NOBODY)
+
+    @pytest.mark.parametrize(
+        "settings, url, complaint",
+        [
+            ({}, "", "no policy endpoint: set policy_url"),
+            ({}, "ftp://x", "policy_url must begin with http.*policy_api_key_env"),
+            ({"api": "openai"}, NOBODY, "policy_api openai needs policy_model"),
+            ({"api_key_env": "NOT_SET"}, NOBODY, "policy_api_key_env must name"),
+        ],
+    )
+    def test_a_policy_s_are_named_as_such(self, model, settings, url, complaint):
+        with pytest.raises(UserError, match=complaint) as error:
+            Client(Endpoint(**settings), url, model, prefix="policy_")
+        assert "grader" not in str(error.value)
+
+    def test_a_policy_s_value_that_cannot_be_is_named_as_such(self):
+        with pytest.raises(UserError, match=r"^policy_top_p must be"):
+            Endpoint.of({"top_p": 2.0}, "policy_")

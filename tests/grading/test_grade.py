@@ -1,17 +1,28 @@
-"""Grading one answer: order of the calls, rereads, votes, what each kind of answer costs and gets (stages 3 and 4)."""
+"""Grading one answer: order of the calls, rereads, votes, what each kind of answer gets."""
 
 import asyncio
+import itertools
 import json
 import math
 
 import pytest
-from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
+from doubles.engine import (
+    VERDICT,
+    Fail,
+    FakeEngine,
+    Say,
+    chat_model,
+    grader_settings,
+    skip_pauses,
+    verdict,
+)
+from doubles.records import said
 
-from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.grading.client import Aborted, GraderClient
-from rubric_rl.grading.grade import Grading, grade, majority
-from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.grading.verdict import Reading
+from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts
+from rubric_rl.errors import UserError
+from rubric_rl.grading.client import Aborted, Client
+from rubric_rl.grading.grade import Grader, ask_verdicts, grade
+from rubric_rl.grading.verdict import majority
 
 RUBRIC = (
     Criterion("Greets.", 6, ("axis:accuracy",)),
@@ -20,11 +31,16 @@ RUBRIC = (
 )
 ROW = Row("p1", ({"role": "user", "content": "hi"},), RUBRIC, theme="t")
 TRUTH = {"Greets.": True, "Insults.": False, "Advises.": False}
-UNREADABLE = Say('{"explanation": "no verdict"}', true=0.0, false=0.0)
+NO_VERDICT = Say('{"explanation": "no verdict"}', true=0.0, false=0.0)
+
+
+def asked_for(prompt: str, replies: dict):
+    """The reply to the criterion that a prompt ends with."""
+    return next(reply for text, reply in replies.items() if f"] {text}" in prompt)
 
 
 def by_truth(prompt: str) -> Say:
-    return verdict(next(met for text, met in TRUTH.items() if f"] {text}" in prompt))
+    return verdict(asked_for(prompt, TRUTH))
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +49,24 @@ def model(tmp_path_factory) -> str:
 
 
 def graded(
-    engine: FakeEngine, model: str, response: str = "Hello.", stopped=lambda: False, **settings
-) -> Grading:
-    """Grades `response` by RUBRIC with these settings; `cut`, `key` and `prompt` are arguments of `grade`."""
-    arguments = {name: settings.pop(name) for name in ("cut", "key", "prompt") if name in settings}
+    engine: FakeEngine,
+    model: str,
+    response: str = "Hello.",
+    prompt: str = "",
+    truncated: bool = False,
+    routing_key: str = "",
+    stopped=lambda: False,
+    score_truncated: str = "zero",
+    **settings,
+) -> Record:
+    """Grades `response` by RUBRIC with these settings; `score_truncated` is the one of Scoring."""
+    named = {"model": "m", "retries": 1, "truncated": score_truncated} | settings
+    chosen = grader_settings(**named)
 
     async def main():
-        chosen = GraderSettings(**{"model": "m", "retries": 1} | settings)
-        async with engine, GraderClient(chosen, engine.url, model, stopped) as client:
-            return await grade(
-                client,
-                ROW,
-                response,
-                arguments.get("prompt", ""),
-                arguments.get("cut", False),
-                arguments.get("key", ""),
-            )
+        async with engine, Client(chosen.endpoint, engine.url, model, stopped) as client:
+            grader = Grader(client, chosen.grading, chosen.scoring, "judge")
+            return await grade(grader, ROW, response, prompt, truncated, routing_key)
 
     return asyncio.run(main())
 
@@ -57,22 +75,37 @@ def graded(
 @pytest.mark.parametrize("mode", ["explain", "direct"])
 def test_verdicts_come_in_the_rubrics_order_and_make_the_score(model, mode, api):
     engine = FakeEngine(by_truth)
-    grading = graded(engine, model, mode=mode, api=api)
-    assert grading.verdicts == [True, False, False] and grading.score == 6 / 8
-    assert grading.status == "graded" and grading.calls == len(engine.bodies) == 3
+    record = graded(engine, model, mode=mode, api=api)
+    assert record.mets == [True, False, False]
+    assert record.score == 6 / 8
+    assert record.status == "graded"
+    assert record.calls == len(engine.bodies) == 3
+    probabilities = [each.probability for each in record.verdicts]
+    explanations = [each.explanation for each in record.verdicts]
     if mode == "direct":
-        assert grading.probabilities == pytest.approx([0.9, 0.1, 0.1])
+        assert probabilities == pytest.approx([0.9, 0.1, 0.1])
+        assert explanations == [""] * 3
     else:
-        assert grading.explanations == ["because"] * 3
+        assert probabilities == [None] * 3
+        assert explanations == ["because"] * 3
 
 
 def test_a_checklist_is_one_call(model):
     verdicts = [{"explanation": "e", "criteria_met": met} for met in TRUTH.values()]
     engine = FakeEngine(Say(json.dumps({"verdicts": verdicts})))
-    assert graded(engine, model, mode="checklist").verdicts == [True, False, False]
+    assert graded(engine, model, mode="checklist").mets == [True, False, False]
     (body,) = engine.bodies
-    items = json.loads(body["sampling_params"]["json_schema"])["properties"]["verdicts"]
+    schema = json.loads(body["sampling_params"]["json_schema"])
+    items = schema["properties"]["verdicts"]
     assert items["minItems"] == items["maxItems"] == 3
+
+
+def test_a_record_says_what_was_graded_by_whom(model):
+    record = graded(FakeEngine(by_truth), model, "<think>hm</think>Hello.<|im_end|>")
+    assert (record.prompt_id, record.rubric, record.messages) == ("p1", RUBRIC, ROW.messages)
+    assert (record.answer, record.theme, record.grader) == ("Hello.", "t", "judge")
+    assert record.grader_versions == ["3"]
+    assert record.seconds > 0
 
 
 class TestNoCall:
@@ -83,29 +116,26 @@ class TestNoCall:
     )
     def test_for_no_final_answer(self, model, response):
         engine = FakeEngine()
-        grading = graded(engine, model, response)
-        assert (grading.status, grading.score, grading.verdicts, engine.bodies) == (
-            "no_answer",
-            0.0,
-            [],
-            [],
-        )
+        record = graded(engine, model, response)
+        assert (record.status, record.score, record.mets) == ("no_answer", 0.0, [])
+        assert engine.bodies == []
 
     def test_for_a_thought_that_the_prompt_opened(self, model):
-        assert (
-            graded(FakeEngine(), model, "hm", prompt="<|im_start|>assistant\n<think>\n").status
-            == "no_answer"
-        )
+        opened = "<|im_start|>assistant\n<think>\n"
+        assert graded(FakeEngine(), model, "hm", prompt=opened).status == "no_answer"
 
-    def test_for_a_truncated_answer_unless_the_settings_grade_it(self, model):
+    def test_for_a_truncated_answer(self, model):
         engine = FakeEngine(by_truth)
-        cut = graded(engine, model, cut=True)
-        assert (cut.status, cut.score, engine.bodies) == ("truncated", 0.0, [])
-        assert graded(engine, model, cut=True, truncated="grade").score == 6 / 8
-        assert (
-            graded(FakeEngine(), model, "<think>cut", cut=True, truncated="grade").status
-            == "no_answer"
-        )
+        record = graded(engine, model, truncated=True)
+        assert (record.status, record.score, record.answer) == ("truncated", 0.0, "Hello.")
+        assert engine.bodies == []
+
+    def test_unless_the_settings_grade_a_truncated_answer(self, model):
+        record = graded(FakeEngine(by_truth), model, truncated=True, score_truncated="grade")
+        assert record.score == 6 / 8
+        cut = "<think>cut"
+        record = graded(FakeEngine(), model, cut, truncated=True, score_truncated="grade")
+        assert record.status == "no_answer"
 
 
 class TestOrder:
@@ -118,7 +148,8 @@ class TestOrder:
 
         engine.script = [act]
         graded(engine, model)
-        assert seen[0] == (0, 1) and [finished for finished, _ in seen[1:]] == [1, 1]
+        assert seen[0] == (0, 1)
+        assert [finished for finished, _ in seen[1:]] == [1, 1]
         assert engine.peak == 2, "the others go together"
         assert "] Greets." in engine.prompts[0]
 
@@ -129,58 +160,48 @@ class TestOrder:
 
     def test_all_calls_of_an_answer_share_routing_key_and_prefix(self, model):
         engine = FakeEngine(by_truth)
-        graded(engine, model, key="answer-7")
-        assert [headers["X-SMG-Routing-Key"] for headers in engine.headers] == ["answer-7"] * 3
-        assert len({prompt.rpartition("\nCriterion: ")[0] for prompt in engine.prompts}) == 1
+        graded(engine, model, routing_key="answer-7")
+        assert engine.routing_keys == ["answer-7"] * 3
+        prefixes = {prompt.rpartition("\nCriterion: ")[0] for prompt in engine.prompts}
+        assert len(prefixes) == 1
 
     def test_tokens_of_the_first_call_are_booked_apart(self, model):
-        grading = graded(FakeEngine(by_truth), model)
-        assert (grading.first_tokens.prompt, grading.first_tokens.cached) == (100, 0)
-        assert (
-            grading.rest_tokens.prompt,
-            grading.rest_tokens.cached,
-            grading.rest_tokens.completion,
-        ) == (
-            200,
-            180,
-            14,
-        )
-        assert grading.weight_versions == ["3"]
+        record = graded(FakeEngine(by_truth), model)
+        assert record.first_tokens == TokenCounts(prompt=100, cached=0, completion=7)
+        assert record.rest_tokens == TokenCounts(prompt=200, cached=180, completion=14)
 
 
 class TestUnreadable:
     def test_is_asked_again_with_other_seeds_then_counts_against_the_answer(self, model):
-        engine = FakeEngine(UNREADABLE)
-        grading = graded(engine, model, rereads=2, seed=5)
-        assert grading.status == "graded" and grading.verdicts == [None] * 3
-        assert grading.score == -4 / 8, "no good point met, the bad one met"
+        engine = FakeEngine(NO_VERDICT)
+        record = graded(engine, model, rereads=2, seed=5)
+        assert record.status == "graded"
+        assert record.mets == [None] * 3
+        assert record.score == -4 / 8, "no good point met, the bad one met"
         assert len(engine.bodies) == 9
-        assert sorted(body["sampling_params"]["sampling_seed"] for body in engine.bodies[:3]) == [
-            5,
-            6,
-            7,
-        ]
+        seeds = [body["sampling_params"]["sampling_seed"] for body in engine.bodies]
+        assert sorted(seeds[:3]) == [5, 6, 7]
 
     def test_a_reread_that_can_be_read_counts(self, model):
-        engine = FakeEngine(UNREADABLE, verdict(True), verdict(False))
-        assert graded(engine, model).verdicts == [True, False, False]
+        engine = FakeEngine(NO_VERDICT, verdict(True), verdict(False))
+        assert graded(engine, model).mets == [True, False, False]
         assert len(engine.bodies) == 4
 
     @pytest.mark.parametrize(
         "reply", [Say(VERDICT % "true", reason="length"), Say(VERDICT % '"true"')]
     )
     def test_a_cut_reply_is_unreadable_even_with_a_verdict_in_it(self, model, reply):
-        assert graded(FakeEngine(reply), model, rereads=0).verdicts == [None] * 3
+        assert graded(FakeEngine(reply), model, rereads=0).mets == [None] * 3
 
     def test_a_checklist_of_another_length_is_asked_again(self, model):
         engine = FakeEngine(Say('{"verdicts": [{"criteria_met": true}]}'))
-        assert graded(engine, model, mode="checklist", rereads=1).verdicts == [None] * 3
+        assert graded(engine, model, mode="checklist", rereads=1).mets == [None] * 3
         assert len(engine.bodies) == 2
 
     @pytest.mark.parametrize("settings", [{"mode": "direct"}, {"temperature": 0}])
     def test_what_would_answer_the_same_is_not_asked_again(self, model, settings):
-        engine = FakeEngine(UNREADABLE)
-        assert graded(engine, model, **settings).verdicts == [None] * 3
+        engine = FakeEngine(NO_VERDICT)
+        assert graded(engine, model, **settings).mets == [None] * 3
         assert len(engine.bodies) == 3
 
     @pytest.mark.parametrize(
@@ -196,10 +217,8 @@ class TestUnreadable:
     def test_direct_mode_reads_the_likelier_token_and_nothing_from_a_tie_or_little_mass(
         self, model, true, false, met
     ):
-        assert (
-            graded(FakeEngine(Say(true=true, false=false)), model, mode="direct").verdicts
-            == [met] * 3
-        )
+        engine = FakeEngine(Say(true=true, false=false))
+        assert graded(engine, model, mode="direct").mets == [met] * 3
 
 
 class TestVotes:
@@ -216,24 +235,31 @@ class TestVotes:
         ],
     )
     def test_more_than_half_of_all_votes_decide(self, votes, met):
-        assert majority([Reading(vote, str(vote)) for vote in votes]).met is met
+        assert majority(said(*votes)).met is met
 
-    def test_losing_a_vote_never_turns_the_verdict_round(self):
-        for votes in (
-            [a, b, c] for a in (True, False) for b in (True, False) for c in (True, False)
-        ):
-            whole = majority([Reading(vote) for vote in votes]).met
-            for lost in range(3):
-                assert majority(
-                    [Reading(None if n == lost else v) for n, v in enumerate(votes)]
-                ).met in (whole, None)
+    @pytest.mark.parametrize("votes", list(itertools.product((True, False), repeat=3)))
+    @pytest.mark.parametrize("lost", range(3))
+    def test_losing_a_vote_never_turns_the_verdict_round(self, votes, lost):
+        whole, rest = said(*votes), said(*votes)
+        rest[lost] = UNREADABLE
+        assert majority(rest).met in (majority(whole).met, None)
+
+    def test_the_majoritys_reason_is_kept(self):
+        votes = [*said(False, explanation="no"), *said(True, True, explanation="yes")]
+        assert majority(votes).explanation == "yes"
 
     @pytest.mark.parametrize("mode", ["explain", "checklist"])
     def test_each_vote_has_its_own_seed(self, model, mode):
-        engine = FakeEngine(UNREADABLE)
+        engine = FakeEngine(NO_VERDICT)
         graded(engine, model, mode=mode, votes=3, rereads=1)
         seeds = [body["sampling_params"]["sampling_seed"] for body in engine.bodies]
-        assert len(set(seeds)) == 6 and len(seeds) == (6 if mode == "checklist" else 18)
+        assert len(set(seeds)) == 6
+        assert len(seeds) == (6 if mode == "checklist" else 18)
+
+    @pytest.mark.parametrize("settings", [{"mode": "direct"}, {"temperature": 0}])
+    def test_that_would_all_be_the_same_are_refused(self, model, settings):
+        with pytest.raises(UserError, match="grader_votes above 1 needs sampled replies"):
+            graded(FakeEngine(), model, votes=3, **settings)
 
 
 class TestUngraded:
@@ -248,23 +274,23 @@ class TestUngraded:
     ):
         skip_pauses(monkeypatch)
         engine = FakeEngine(failure)
-        grading = graded(engine, model)
-        assert grading.status == "ungraded" and math.isnan(grading.score) and grading.verdicts == []
+        record = graded(engine, model)
+        assert record.status == "ungraded"
+        assert math.isnan(record.score)
+        assert record.mets == []
         assert len(engine.bodies) == calls
-        assert grading.error.startswith(engine.url)
+        assert record.error.startswith(engine.url)
 
     def test_one_failed_criterion_ungrades_the_answer_and_cancels_the_rest(self, model):
-        act = {"Greets.": verdict(True), "Insults.": Fail(400, "bad"), "Advises.": Say(seconds=60)}
-        engine = FakeEngine(
-            lambda prompt: next(reply for text, reply in act.items() if f"] {text}" in prompt)
-        )
-        grading = graded(engine, model)
-        assert (
-            grading.status == "ungraded"
-            and "HTTP 400" in grading.error
-            and math.isnan(grading.score)
-        )
-        assert engine.finished == [0] and engine.in_flight == 0
+        acts = {"Greets.": verdict(True), "Insults.": Fail(400, "bad"), "Advises.": Say(seconds=60)}
+        engine = FakeEngine(lambda prompt: asked_for(prompt, acts))
+        record = graded(engine, model)
+        assert record.status == "ungraded"
+        assert "HTTP 400" in record.error
+        assert math.isnan(record.score)
+        assert record.mets == []
+        assert engine.finished == [0]
+        assert engine.in_flight == 0
 
     def test_an_abort_of_the_rollout_is_no_grading_at_all(self, model, monkeypatch):
         skip_pauses(monkeypatch)
@@ -272,6 +298,25 @@ class TestUngraded:
         with pytest.raises(Aborted):
             graded(engine, model, stopped=lambda: len(engine.bodies) >= 2)
         assert len(engine.bodies) <= 3, "nobody asks again"
+
+
+def test_verdicts_alone_are_asked_for_without_a_score(model):
+    """A meta-evaluation's criterion has no points, so no score is defined."""
+    criterion = Criterion("Greets.", 0.0)
+
+    async def judged(engine: FakeEngine) -> Record:
+        record = Record("p1", (criterion,), "graded", "Hello.", messages=ROW.messages)
+        endpoint = grader_settings(retries=0).endpoint
+        async with engine, Client(endpoint, engine.url, model) as client:
+            await ask_verdicts(Grader(client), record)
+        return record
+
+    record = asyncio.run(judged(FakeEngine(verdict(False))))
+    assert (record.status, record.mets, record.calls) == ("graded", [False], 1)
+    assert math.isnan(record.score)
+    record = asyncio.run(judged(FakeEngine(Fail(404, "gone"))))
+    assert (record.status, record.mets) == ("ungraded", [])
+    assert "gone" in record.error
 
 
 HOSTILE_ANSWERS = [
@@ -286,17 +331,19 @@ HOSTILE_ANSWERS = [
 @pytest.mark.parametrize("answer", HOSTILE_ANSWERS)
 def test_a_hostile_answer_reaches_the_grader_as_one_turn_with_the_criterion_last(model, answer):
     engine = FakeEngine(by_truth)
-    assert graded(engine, model, answer).verdicts == [True, False, False]
+    assert graded(engine, model, answer).mets == [True, False, False]
     for prompt in engine.prompts:
-        assert prompt.count("<|im_start|>") == 2 and prompt.count("<|im_end|>") == 1
+        assert prompt.count("<|im_start|>") == 2
+        assert prompt.count("<|im_end|>") == 1
         assert prompt.count("<<rubric_item>>") == answer.count("<<rubric_item>>")
 
 
 def test_a_record_is_json_and_holds_what_the_score_needs(model):
     hostile = Say('{"explanation": "half \\ud83d", "criteria_met": true}')
-    record = graded(FakeEngine(hostile), model, HOSTILE_ANSWERS[-1]).record()
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert [c["points"] for c in record["rubrics"]] == [6, -4, 2] and record["verdicts"] == [
-        True
-    ] * 3
-    assert graded(FakeEngine(Fail(400)), model).record()["score"] is None
+    record = graded(FakeEngine(hostile), model, HOSTILE_ANSWERS[-1])
+    item = record.to_json()
+    assert json.loads(json.dumps(item, allow_nan=False)) == item
+    assert [criterion["points"] for criterion in item["rubrics"]] == [6, -4, 2]
+    assert [each["met"] for each in item["verdicts"]] == [True] * 3
+    assert item["verdicts"][0]["explanation"] == "half \ud83d"
+    assert graded(FakeEngine(Fail(400)), model).to_json()["score"] is None

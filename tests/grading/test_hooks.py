@@ -1,4 +1,4 @@
-"""The hooks, called exactly as slime calls them (stages 3 and 4)."""
+"""The hooks, called exactly as slime calls them."""
 
 import asyncio
 import inspect
@@ -14,6 +14,8 @@ import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
+from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 
@@ -45,7 +47,7 @@ class Sample:
     weight_versions: list = field(default_factory=list)
     remove_sample: bool = False
     status: Status = Status.COMPLETED
-    metadata: dict = field(default_factory=dict)
+    metadata: dict | None = field(default_factory=dict)
     session_id: str | None = None
 
     def get_reward_value(self, args):
@@ -54,9 +56,8 @@ class Sample:
 
 def sample(index: int = 0, group: int | None = 0, **changes) -> Sample:
     metadata = {"prompt_id": f"p{group}", "messages": MESSAGES, "rubrics": RUBRICS, "theme": "t"}
-    return Sample(
-        index=index, group_index=group, metadata=metadata, session_id=f"session-{index}", **changes
-    )
+    fields = {"metadata": metadata, "session_id": f"session-{index}"}
+    return Sample(index=index, group_index=group, **fields | changes)
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +68,16 @@ def model(tmp_path_factory) -> str:
 @pytest.fixture
 def args(model, tmp_path) -> Namespace:
     """What slime's parser and --custom-config-path leave behind."""
-    ours = {"grader_retries": 1, "grader_records": str(tmp_path / "verdicts")}
-    theirs = {
-        "sglang_router_ip": "127.0.0.1",
-        "sglang_router_port": 1,
-        "hf_checkpoint": model,
-        "reward_key": None,
-    }
     return Namespace(
-        **theirs, **ours, partial_rollout=False, save=None, grpo_std_normalization=True
+        sglang_router_ip="127.0.0.1",
+        sglang_router_port=1,
+        hf_checkpoint=model,
+        reward_key=None,
+        partial_rollout=False,
+        save=None,
+        grpo_std_normalization=True,
+        grader_retries=1,
+        grader_records=str(tmp_path / "verdicts"),
     )
 
 
@@ -84,7 +86,7 @@ def reward(engine: FakeEngine, args, samples):
 
     async def main():
         async with engine:
-            args.sglang_router_port = int(engine.url.rpartition(":")[2])
+            args.sglang_router_port = engine.port
             try:
                 return await hooks.reward(args, samples)
             finally:
@@ -98,27 +100,38 @@ def by_answer(prompt: str) -> Say:
     return verdict("] Greets." in prompt and "Hello" in prompt)
 
 
+def record_of(one: Sample) -> Record:
+    """The record that the hook left in a sample."""
+    return record_from_json(one.metadata["grading"])
+
+
+def stored(folder) -> list[Record]:
+    return list(Run(folder, every=True))
+
+
 class TestReward:
     def test_of_one_sample_is_a_float_with_a_record_in_memory_and_on_disk(self, args):
         one = sample(weight_versions=["4", "5"])
         assert reward(FakeEngine(by_answer), args, one) == 6 / 8
-        record = one.metadata["grading"]
-        assert record["verdicts"] == [True, False, False] and record["weight_version"] == "5"
-        assert list(Run(args.grader_records, every=True)) == [record]
-        assert json.loads(json.dumps(record)) == record
+        record = record_of(one)
+        assert record.mets == [True, False, False]
+        assert (record.weight_version, record.split, record.index) == ("5", "train", 0)
+        assert record.grader == "policy"
+        assert stored(args.grader_records) == [record]
+        assert json.loads(json.dumps(one.metadata["grading"])) == record.to_json()
+
+    def test_keeps_the_conversation_in_the_record(self, args):
+        one = sample()
+        reward(FakeEngine(by_answer), args, one)
+        assert one.metadata["grading"]["messages"] == MESSAGES
 
     def test_of_a_list_is_a_list_in_its_order(self, args):
-        samples = [
-            sample(0),
-            sample(1, response="Go away.<|im_end|>"),
-            sample(2, response="<think>hm"),
-        ]
+        impolite = sample(1, response="Go away.<|im_end|>")
+        thinking = sample(2, response="<think>hm")
+        samples = [sample(0), impolite, thinking]
         assert reward(FakeEngine(by_answer), args, samples) == [6 / 8, 0.0, 0.0]
-        assert [s.metadata["grading"]["status"] for s in samples] == [
-            "graded",
-            "graded",
-            "no_answer",
-        ]
+        statuses = [record_of(one).status for one in samples]
+        assert statuses == ["graded", "graded", "no_answer"]
 
     def test_under_a_reward_key_is_a_dict(self, args):
         args.reward_key = "score"
@@ -139,50 +152,53 @@ class TestReward:
         engine = FakeEngine()
         cut = sample(status=Sample.Status.TRUNCATED)
         finished = sample(1, response="")
-        assert reward(engine, args, [cut, finished]) == [0.0, 0.0] and engine.bodies == []
+        assert reward(engine, args, [cut, finished]) == [0.0, 0.0]
+        assert engine.bodies == []
 
     def test_sends_each_answer_whole_to_one_engine(self, args):
         engine = FakeEngine(by_answer)
-        unnamed = sample(1, group=None)
-        unnamed.session_id = None  # as in evaluation
+        unnamed = sample(1, group=None, session_id=None)  # as in evaluation
         reward(engine, args, [sample(0), unnamed])
-        keys = [headers["X-SMG-Routing-Key"] for headers in engine.headers]
-        assert sorted(keys) == ["pNone-1"] * 3 + ["session-0"] * 3
-        assert unnamed.metadata["grading"]["split"] == "eval"
+        assert sorted(engine.routing_keys) == ["pNone-1"] * 3 + ["session-0"] * 3
+        assert record_of(unnamed).split == "eval"
 
     def test_of_a_failing_grader_is_nan_with_its_reason(self, args):
         one = sample()
         assert math.isnan(reward(FakeEngine(Fail(404, "no such model")), args, one))
-        assert "no such model" in one.metadata["grading"]["error"]
-        assert list(Run(args.grader_records, every=True))[0]["score"] is None
+        assert "no such model" in record_of(one).error
+        (record,) = stored(args.grader_records)
+        assert record.to_json()["score"] is None
 
     def test_goes_to_another_grader_when_one_is_named(self, args):
         other = FakeEngine(verdict(True))
 
         async def main():
             async with other:
-                args.grader_url, args.grader_api, args.grader_model = (
-                    other.url + "/v1/",
-                    "openai",
-                    "judge",
-                )
-                value = await hooks.reward(args, sample())
+                args.grader_url = other.url + "/v1/"
+                args.grader_api, args.grader_model = "openai", "org/judge"
+                one = sample()
+                value = await hooks.reward(args, one)
                 await hooks._clients[asyncio.get_running_loop()].close()
-                return value
+                return value, record_of(one)
 
-        assert asyncio.run(main()) == 4 / 8
-        assert other.bodies[0]["model"] == "judge"
+        value, record = asyncio.run(main())
+        assert value == 4 / 8
+        assert other.bodies[0]["model"] == "org/judge"
+        assert record.grader == "org-judge"
 
     def test_records_go_to_the_run_when_no_folder_is_set(self, args, tmp_path):
         args.grader_records, args.save = "", str(tmp_path / "run")
         reward(FakeEngine(by_answer), args, sample())
-        assert len(list(Run(tmp_path / "run" / "verdicts", every=True))) == 1
+        assert len(stored(tmp_path / "run" / "verdicts")) == 1
 
     @pytest.mark.parametrize(
         "change, complaint",
-        [({"grader_mod": "direct"}, "did you mean grader_mode"), ({"partial_rollout": True}, "--partial-rollout"),
-         ({"hf_checkpoint": "/nowhere"}, "no usable tokenizer")],
-    )  # fmt: skip
+        [
+            ({"grader_mod": "direct"}, "did you mean grader_mode"),
+            ({"partial_rollout": True}, "--partial-rollout"),
+            ({"hf_checkpoint": "/nowhere"}, "no usable tokenizer"),
+        ],
+    )
     def test_settings_that_cannot_work_are_refused(self, args, change, complaint):
         vars(args).update(change)
         with pytest.raises(UserError, match=complaint):
@@ -207,17 +223,16 @@ def test_an_aborted_rollout_marks_the_sample_and_keeps_no_verdict(args, monkeypa
     monkeypatch.setitem(sys.modules, module.__name__, module)
     engine, one = FakeEngine(Say(reason="abort")), sample()
     assert math.isnan(reward(engine, args, one))
-    assert (
-        one.status is Sample.Status.ABORTED
-        and "grading" not in one.metadata
-        and engine.bodies == []
-    )
+    assert one.status is Sample.Status.ABORTED
+    assert "grading" not in one.metadata
+    assert engine.bodies == []
 
 
 def rewarded(*rewards, groups=None) -> list[Sample]:
-    return [
-        sample(n, group=groups[n] if groups else 0, reward=value) for n, value in enumerate(rewards)
-    ]
+    """One sample per reward, all of one group unless `groups` says otherwise."""
+    groups = groups or [0] * len(rewards)
+    pairs = zip(rewards, groups, strict=True)
+    return [sample(number, group, reward=value) for number, (value, group) in enumerate(pairs)]
 
 
 class TestPostProcess:
@@ -225,10 +240,10 @@ class TestPostProcess:
         samples = rewarded(0.0, 1.0, NAN, 0.2, 0.2, NAN, groups=[0, 0, 0, 1, 1, 1])
         raw, advantages = hooks.post_process(args, samples)
         assert advantages == pytest.approx([-0.70710578, 0.70710578, 0, 0, 0, 0], abs=1e-6)
-        assert [s.remove_sample for s in samples] == [False, False, True, False, False, True]
-        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), (
-            "the logged mean is that of the graded"
-        )
+        removed = [one.remove_sample for one in samples]
+        assert removed == [False, False, True, False, False, True]
+        logged = "the logged mean is that of the graded"
+        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), logged
 
     def test_reads_the_reward_key_and_the_std_switch(self, args):
         args.reward_key, args.grpo_std_normalization = "score", False
@@ -239,16 +254,16 @@ class TestPostProcess:
         samples = rewarded(0.0, 1.0)
         samples[0].remove_sample = True
         hooks.post_process(args, samples)
-        assert [s.remove_sample for s in samples] == [True, False]
+        assert [one.remove_sample for one in samples] == [True, False]
 
     def test_with_nothing_graded_there_is_one_clear_error(self, args):
         samples = rewarded(NAN, None)
-        with pytest.raises(
-            UserError, match="no answer of this rollout could be graded: rows carry no rubrics"
-        ):
+        complaint = "no answer of this rollout could be graded: "
+        with pytest.raises(UserError, match=complaint + "rows carry no rubrics"):
             hooks.post_process(args, samples)
-        samples[1].metadata["grading"] = {"error": "http://h: HTTP 404"}
-        with pytest.raises(UserError, match="could be graded: http://h: HTTP 404"):
+        failed = Record("p0", (), "ungraded", "Hello.", error="http://h: HTTP 404")
+        samples[1].metadata["grading"] = failed.to_json()
+        with pytest.raises(UserError, match=complaint + "http://h: HTTP 404"):
             hooks.post_process(args, samples)
 
 
@@ -257,68 +272,83 @@ class TestPostProcess:
     [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)],
 )
 def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
-    assert hooks.keep_informative(args, rewarded(*rewards)) is kept
-    assert (
-        hooks.keep_informative(args, [[sample, sample] for sample in rewarded(*rewards)]) is kept
-    )  # fanned out
+    group = rewarded(*rewards)
+    assert hooks.keep_informative(args, group) is kept
+    fanned_out = [[one, one] for one in group]
+    assert hooks.keep_informative(args, fanned_out) is kept
 
 
-def test_the_names_of_the_arguments_are_slimes():
-    for hook, names in {
-        hooks.reward: ["args", "sample"],
-        hooks.post_process: ["args", "samples"],
-        hooks.keep_informative: ["args", "samples"],
-        hooks.log_rollout: ["rollout_id", "args", "samples", "extra_metrics", "rollout_time"],
-        hooks.log_eval: ["rollout_id", "args", "data", "extra_metrics"],
-    }.items():
-        assert list(inspect.signature(hook).parameters)[: len(names)] == names
-    assert inspect.iscoroutinefunction(hooks.reward)
+@pytest.mark.parametrize(
+    "hook, names",
+    [
+        (hooks.reward, ["args", "sample"]),
+        (hooks.post_process, ["args", "samples"]),
+        (hooks.keep_informative, ["args", "samples"]),
+        (
+            hooks.log_rollout,
+            ["rollout_id", "args", "samples", "extra_metrics", "rollout_time"],
+        ),
+        (hooks.log_eval, ["rollout_id", "args", "data", "extra_metrics"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_names_of_the_arguments_are_slimes(hook, names):
+    assert list(inspect.signature(hook).parameters)[: len(names)] == names
+    assert inspect.iscoroutinefunction(hook) is (hook is hooks.reward)
 
 
 class TestLogs:
     @pytest.fixture
     def samples(self, args) -> list[Sample]:
-        samples = [
-            sample(0),
-            sample(1, response="Go away."),
-            sample(2, group=1),
-            sample(3, group=1),
-        ]
-        for one, value in zip(samples, reward(FakeEngine(by_answer), args, samples), strict=True):
+        """Two groups of two; the first has an impolite answer."""
+        impolite = sample(1, response="Go away.")
+        samples = [sample(0), impolite, sample(2, group=1), sample(3, group=1)]
+        values = reward(FakeEngine(by_answer), args, samples)
+        for one, value in zip(samples, values, strict=True):
             one.reward = value
         return samples
 
     def test_a_rollout_shows_the_rewards_parts_and_the_cost(self, args, samples):
         metrics = {"rollout/other": 1}
         assert hooks.log_rollout(0, args, samples, metrics, 1.0) is False
-        assert metrics["grading/zero_variance_groups"] == 0.5 and metrics[
-            "grading/theme/t"
-        ] == pytest.approx(4.5 / 8)
-        wanted = "axis/accuracy negative_hit unreadable ungraded no_answer truncated tokens_prefilled tokens_cached "
-        wanted += "tokens_decoded cached_share_after_first seconds_per_answer"
-        assert {f"grading/{name}" for name in wanted.split()} <= metrics.keys()
-        assert all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values()
-        )
+        assert metrics["grading/zero_variance_groups"] == 0.5
+        assert metrics["grading/theme/t"] == pytest.approx(4.5 / 8)
+        names = {name.removeprefix("grading/") for name in metrics}
+        assert names >= {
+            "axis/accuracy",
+            "negative_hit",
+            "unreadable",
+            "ungraded",
+            "no_answer",
+            "truncated",
+            "tokens_prefilled",
+            "tokens_cached",
+            "tokens_decoded",
+            "cached_share_after_first",
+            "seconds_per_answer",
+        }
+        assert all(isinstance(value, (int, float)) for value in metrics.values())
+        assert all(math.isfinite(value) for value in metrics.values())
 
     @pytest.mark.parametrize("extra_metrics", [None, {}])
     def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(
         self, args, samples, extra_metrics
     ):
-        data = {
-            "hard": {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}
-        }
+        result = {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}
+        data = {"hard": result}
         assert hooks.log_eval(0, args, data, extra_metrics) is False
         assert data["hard"]["rewards"] == [0.75, 0.0]
         if extra_metrics is None:  # slime logs the mean of each set
             assert data["hard/grading/unreadable"]["rewards"] == [0.0]
         else:
-            assert list(data) == ["hard"] and extra_metrics["eval/hard/grading/unreadable"] == 0.0
+            assert list(data) == ["hard"]
+            assert extra_metrics["eval/hard/grading/unreadable"] == 0.0
 
     def test_an_evaluation_without_any_grade_has_a_mean_that_is_nan(self, args):
         data = {"hard": {"rewards": [NAN, NAN]}}
         hooks.log_eval(0, args, data, None)
-        assert math.isnan(sum(data["hard"]["rewards"]) / len(data["hard"]["rewards"]))
+        rewards = data["hard"]["rewards"]
+        assert math.isnan(sum(rewards) / len(rewards))
 
     @pytest.mark.parametrize("samples", [[], [Sample(metadata=None, reward=NAN)]])
     def test_a_rollout_without_rubrics_is_logged_all_the_same(self, args, samples):

@@ -1,4 +1,4 @@
-"""The peek command: one row graded with every step in sight (stages 3 and 4)."""
+"""The peek command: one row graded with every step in sight."""
 
 import asyncio
 import subprocess
@@ -20,34 +20,26 @@ ROWS = [
 
 
 @pytest.fixture
-def peek(tmp_path):
+def rows(tmp_path) -> str:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, (row.to_json() for row in ROWS))
+    return str(path)
+
+
+@pytest.fixture
+def peek(tmp_path, rows):
     """Runs the command against an engine; returns (status, standard output, standard error)."""
     model = chat_model(tmp_path / "model")
-    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
-    (tmp_path / "grader.yaml").write_text("grader_retries: 0\ngrader_rereads: 0\n")
+    config = tmp_path / "grader.yaml"
+    config.write_text("grader_retries: 0\ngrader_rereads: 0\n")
 
     async def run(engine: FakeEngine, *options: str):
         async with engine:
-            command = [
-                sys.executable,
-                "-m",
-                "rubric_rl.peek",
-                "--rows",
-                str(tmp_path / "rows.jsonl"),
-                "--url",
-                engine.url,
-            ]
-            command += [
-                "--config",
-                str(tmp_path / "grader.yaml"),
-                "--tokenizer",
-                model,
-                "--answer",
-                "Hello.",
-                *options,
-            ]
+            command = [sys.executable, "-m", "rubric_rl.peek", "--rows", rows, "--url", engine.url]
+            command += ["--config", str(config), "--tokenizer", model, "--answer", "Hello."]
             child = await asyncio.create_subprocess_exec(
                 *command,
+                *options,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -60,33 +52,32 @@ def peek(tmp_path):
 
 
 def test_shows_prompt_reply_verdicts_and_how_the_score_comes_about(peek):
-    status, out, err = peek(
-        FakeEngine(lambda prompt: verdict("Greets" in prompt)), "--prompt-id", "p1"
-    )
+    engine = FakeEngine(lambda prompt: verdict("Greets" in prompt))
+    status, out, err = peek(engine, "--prompt-id", "p1")
     assert (status, err) == (0, "")
-    assert "question 1" in out and '"criteria_met": true' in out and "100 in the prompt" in out
-    assert (
-        "       met     +6 of +6  Greets. Warmly." in out
-        and "   not met     +0 of -4  Insults." in out
-    )
+    assert "question 1" in out
+    assert '"criteria_met": true' in out
+    assert "100 in the prompt" in out
+    assert "       met     +6 of +6  Greets. Warmly." in out
+    assert "   not met     +0 of -4  Insults." in out
     assert out.endswith("score 1.0000 = 6 of 6 points\n")
 
 
 def test_shows_what_could_not_be_read(peek):
     status, out, _ = peek(FakeEngine(Say("Well.")))
-    assert status == 0 and "UNREADABLE" in out and "question 0" in out
+    assert status == 0
+    assert "question 0" in out
+    assert "UNREADABLE" in out
     assert "score -0.6667 = -4 of 6 points" in out
 
 
 def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
     status, out, _ = peek(FakeEngine(Fail(400, "too long")))
-    assert (
-        status == 1
-        and "p0: ungraded" in out
-        and "no score: " in out
-        and "HTTP 400: too long" in out
-        and "nan" not in out
-    )
+    assert status == 1
+    assert "p0: ungraded" in out
+    assert "no score: " in out
+    assert "HTTP 400: too long" in out
+    assert "nan" not in out
 
 
 @pytest.mark.parametrize(
@@ -99,20 +90,13 @@ def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
         (("--url", "ftp://x"), "grader_url must begin with http"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, complaint):
-    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in ROWS))
-    command = [
-        "peek",
-        "--rows",
-        str(tmp_path / "rows.jsonl"),
-        "--answer",
-        "Hello.",
-        "--url",
-        "http://127.0.0.1:9",
-    ]
-    monkeypatch.setattr(
-        sys, "argv", [*command, "--config", str(ROOT / "configs" / "grader.yaml"), *options]
-    )
-    status, (out, err) = main(), capsys.readouterr()
+def test_bad_input_is_one_line(rows, monkeypatch, capsys, options, complaint):
+    config = str(ROOT / "configs" / "grader.yaml")
+    command = ["peek", "--rows", rows, "--answer", "Hello.", "--url", "http://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", [*command, "--config", config, *options])
+    status = main()
+    out, err = capsys.readouterr()
     assert (status, out) == (2, "")
-    assert err.startswith("error: ") and complaint in err and err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert complaint in err
+    assert err.count("\n") == 1

@@ -1,27 +1,100 @@
-"""Grader settings: one frozen set, every unknown or impossible value refused in one line (stage 3)."""
+"""Grader settings: groups with a field each, every impossible value refused in one line."""
 
-import dataclasses
-
+import pydantic
 import pytest
+import yaml
+from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import GraderSettings, load_settings
+from rubric_rl.grading.settings import (
+    GROUPS,
+    NAMES,
+    PREFIX,
+    Endpoint,
+    GraderSettings,
+    Grading,
+    Scoring,
+    TrainingGraders,
+    check_together,
+    read_settings,
+)
 
-CONFIGS = sorted((ROOT / "configs").glob("grader*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+GRADER_CONFIGS = [path for path in CONFIGS if "grader_" in path.read_text(encoding="utf-8")]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_shipped_files_hold_valid_settings(path):
-    assert load_settings(path) == load_settings(str(path))
+class TestGroups:
+    def test_a_field_belongs_to_exactly_one(self):
+        names = [name for group in GROUPS for name in group.model_fields]
+        assert len(names) == len(set(names))
+        assert sorted(NAMES) == sorted(PREFIX + name for name in names)
+
+    def test_a_field_explains_itself_on_command_lines(self):
+        for group in GROUPS:
+            for name, field in group.model_fields.items():
+                assert field.description, name
+
+    def test_are_filled_from_one_source(self):
+        settings = grader_settings(url="http://h", mode="direct", truncated="grade", records="r")
+        assert settings.endpoint == Endpoint(url="http://h")
+        assert settings.grading == Grading(mode="direct")
+        assert settings.scoring == Scoring(truncated="grade")
+        assert settings.training == TrainingGraders(records="r")
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_know_only_their_own_fields(self, group):
+        with pytest.raises(pydantic.ValidationError, match="not permitted"):
+            group(nothing=1)
+
+    def test_are_frozen(self):
+        with pytest.raises(pydantic.ValidationError, match="frozen"):
+            Grading().votes = 2
 
 
-def test_settings_come_from_args_without_its_other_entries_and_overrides_win():
-    args = {"grader_votes": 3, "lr": 1e-6, "grader_temperature": 1, "rollout_batch_size": 32}
-    settings = load_settings(args | {"grader_votes": 5})
-    assert (settings.votes, settings.temperature, settings.mode) == (5, 1, "explain")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.votes = 1
+class TestShippedFiles:
+    @pytest.mark.parametrize("path", GRADER_CONFIGS, ids=lambda path: path.name)
+    def test_hold_only_known_keys(self, path):
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = {key for key in written if key.startswith(PREFIX)}
+        assert keys <= set(NAMES)
+
+    @pytest.mark.parametrize("path", GRADER_CONFIGS, ids=lambda path: path.name)
+    def test_explain_no_key_that_there_is_not(self, path):
+        """Also those that stand in a comment, to be switched on."""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        words = (line.removeprefix("#").split(":")[0].strip() for line in lines)
+        assert {word for word in words if word.startswith(PREFIX)} <= set(NAMES)
+
+    @pytest.mark.parametrize("name", ["grader.yaml", "grader_tiny.yaml", "teacher.yaml"])
+    def test_are_valid_settings(self, name):
+        path = ROOT / "configs" / name
+        assert GraderSettings.load(path) == GraderSettings.load(str(path))
+
+
+class TestIdentity:
+    """What a reply depends on."""
+
+    def test_leaves_out_how_fast_and_with_which_key_is_asked(self):
+        transport = {"retries": 9, "timeout": 1, "concurrency": 3, "api_key_env": "KEY"}
+        assert Endpoint(**transport).identity() == Endpoint().identity()
+        assert Grading(warm_prefix=False).identity() == Grading().identity()
+
+    @pytest.mark.parametrize("group", [Endpoint, Grading, Scoring])
+    def test_holds_every_other_setting(self, group):
+        transport = {"retries", "timeout", "concurrency", "api_key_env", "warm_prefix"}
+        assert group().identity().keys() == group.model_fields.keys() - transport
+
+    def test_changes_with_the_setting(self):
+        assert Endpoint(seed=1).identity() != Endpoint().identity()
+
+
+def test_settings_come_from_args_without_its_other_entries():
+    args = {"grader_votes": 5, "lr": 1e-6, "grader_temperature": 1, "rollout_batch_size": 32}
+    assert read_settings(args) == {"votes": 5, "temperature": 1}
+    settings = GraderSettings.load(args)
+    assert (settings.grading.votes, settings.endpoint.temperature) == (5, 1)
+    assert settings.grading.mode == "explain"
 
 
 @pytest.mark.parametrize(
@@ -29,27 +102,60 @@ def test_settings_come_from_args_without_its_other_entries_and_overrides_win():
 )
 def test_an_unknown_key_is_refused_with_the_closest_known_one(key, close):
     with pytest.raises(UserError, match=f"unknown grader setting {key}; did you mean {close}"):
-        load_settings({key: 1})
+        GraderSettings.load({key: 1})
 
 
 @pytest.mark.parametrize(
-    "values",
+    "name, values",
+    {
+        "api": ["vllm"],
+        "concurrency": [0],
+        "extra_body": [[]],
+        "max_tokens": [0],
+        "mode": ["vote", None],
+        "rereads": [-1],
+        "retries": [-1],
+        "teacher_share": [-0.1, 1.1],
+        "temperature": [-0.1, float("nan"), True],
+        "thinking": [1, "false"],
+        "timeout": [0, "60", float("inf")],
+        "top_k": [0, -2],
+        "top_p": [0, 1.1],
+        "truncated": [0],
+        "url": [None],
+        "votes": [0, 1.0, True, "3"],
+    }.items(),
+)
+def test_impossible_values_are_refused_by_their_key(name, values):
+    for value in values:
+        with pytest.raises(UserError, match=f"^grader_{name} must be ") as error:
+            grader_settings(**{name: value})
+        assert str(error.value).endswith(f", not {value!r}")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values, complaint",
     [
-        {"mode": "vote"}, {"mode": None}, {"api": "vllm"}, {"truncated": 0},
-        {"votes": 0}, {"votes": 1.0}, {"votes": True}, {"votes": "3"},
-        {"concurrency": 0}, {"max_tokens": 0}, {"rereads": -1}, {"retries": -1},
-        {"timeout": 0}, {"timeout": "60"}, {"timeout": float("inf")},
-        {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": True},
-        {"top_p": 0}, {"top_p": 1.1}, {"top_k": 0}, {"top_k": -2},
-        {"thinking": 1}, {"thinking": "false"}, {"url": None}, {"extra_body": []},
-        {"mode": "direct", "thinking": True}, {"mode": "direct", "votes": 3}, {"temperature": 0, "votes": 3},
+        ({"mode": "direct", "thinking": True}, "grader_mode direct .*grader_thinking"),
+        ({"mode": "direct", "votes": 3}, "grader_votes above 1"),
+        ({"temperature": 0, "votes": 3}, "grader_votes above 1"),
+        ({"teacher_share": 0.5}, "goes with grader_teacher"),
+        ({"teacher": "t.yaml"}, "goes with grader_teacher"),
+        ({"engine": "a", "url": "http://b"}, "grader_url stays empty"),
+        ({"engine": "a", "api": "openai"}, "grader_api is sglang"),
     ],
     ids=str,
-)  # fmt: skip
-def test_impossible_values_are_refused_by_their_key(values):
-    with pytest.raises(UserError, match=f"grader_.*{next(iter(values))}") as error:
-        GraderSettings(**values)
+)
+def test_values_that_contradict_each_other_are_refused(values, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        grader_settings(**values)
     assert "\n" not in str(error.value)
+
+
+def test_whoever_puts_an_endpoint_and_a_grading_together_names_them_as_its_flags_do():
+    with pytest.raises(UserError, match=r"judge_mode direct .*judge_thinking must be false"):
+        check_together(Endpoint(thinking=True), Grading(mode="direct"), "judge_")
 
 
 @pytest.mark.parametrize(
@@ -66,12 +172,14 @@ def test_a_broken_file_is_named(tmp_path, content, complaint):
     path = tmp_path / "grader.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=complaint) as error:
-        load_settings(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+        GraderSettings.load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_named_and_an_empty_one_means_the_defaults(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        load_settings(tmp_path / "none.yaml")
+        GraderSettings.load(tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load_settings(tmp_path / "empty.yaml") == GraderSettings()
+    assert GraderSettings.load(tmp_path / "empty.yaml") == GraderSettings()
+    assert GraderSettings.load("") == GraderSettings()

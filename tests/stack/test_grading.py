@@ -1,31 +1,35 @@
-"""The grading library against the real engine behind the real router (stage 3, rubric grading)."""
+"""The grading library against the real engine behind the real router."""
 
 import asyncio
 import json
 import urllib.request
 
 import pytest
-from doubles.engine import FakeEngine, Say
-from rubric_rl.grading.endpoints import Unavailable
+from doubles.engine import FakeEngine, Say, grader_settings
 
-from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.grading.client import GraderClient
-from rubric_rl.grading.grade import Grading, grade
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.data.schema import Criterion, Record, Row
+from rubric_rl.grading.client import Client, Question, Unavailable
+from rubric_rl.grading.grade import Grader, grade
+from rubric_rl.grading.prompt import verdict_opening
+from rubric_rl.grading.settings import Endpoint
 
 pytestmark = pytest.mark.stack
 RUBRIC = tuple(
-    Criterion(f"Names remedy number {number}.", 5 - 2 * (number % 2) * 5) for number in range(6)
+    Criterion(f"Names remedy number {number}.", -5 if number % 2 else 5) for number in range(6)
 )
 ROW = Row("p1", ({"role": "user", "content": "I have a fever. What should I do?"},), RUBRIC)
 ANSWER = "Drink water, rest, and see a doctor when the fever stays for three days. " * 3
+MESSAGES = [{"role": "user", "content": "Is it?"}]
 
 
-def graded(engine, answer: str, **settings) -> Grading:
+def graded(engine, answer: str, **settings) -> Record:
+    named = {"model": "default", "max_tokens": 48, "rereads": 0} | settings
+    chosen = grader_settings(**named)
+
     async def main():
-        chosen = GraderSettings(**{"model": "default", "max_tokens": 48, "rereads": 0} | settings)
-        async with GraderClient(chosen, engine.router_url, str(engine.model_dir)) as client:
-            return await grade(client, ROW, answer, routing_key=answer[:20])
+        async with Client(chosen.endpoint, engine.router_url, str(engine.model_dir)) as client:
+            grader = Grader(client, chosen.grading)
+            return await grade(grader, ROW, answer, routing_key=answer[:20])
 
     return asyncio.run(main())
 
@@ -33,12 +37,12 @@ def graded(engine, answer: str, **settings) -> Grading:
 @pytest.mark.parametrize("api", ["sglang", "openai"])
 @pytest.mark.parametrize("mode", ["explain", "direct", "checklist"])
 def test_every_mode_grades_on_both_routes(engine, mode, api):
-    grading = graded(engine, f"{mode} {api}. {ANSWER}", mode=mode, api=api)
-    assert grading.status == "graded", grading.error
-    assert len(grading.verdicts) == len(RUBRIC) and grading.calls == (
-        1 if mode == "checklist" else len(RUBRIC)
-    )
-    assert grading.weight_versions and grading.first_tokens.prompt > 0
+    record = graded(engine, f"{mode} {api}. {ANSWER}", mode=mode, api=api)
+    assert record.status == "graded", record.error
+    assert len(record.verdicts) == len(RUBRIC)
+    assert record.calls == (1 if mode == "checklist" else len(RUBRIC))
+    assert record.grader_versions
+    assert record.first_tokens.prompt > 0
 
 
 @pytest.mark.parametrize("mode", ["explain", "direct"])
@@ -48,61 +52,77 @@ def test_after_the_first_criterion_the_prefix_comes_from_the_cache(engine, mode)
 
 
 def test_both_routes_read_the_same_probability(engine):
-    same_turn = {
-        "chat_template_kwargs": {"enable_thinking": False}
-    }  # as configs/grader.yaml says of continued turns
-    one = graded(engine, ANSWER, mode="direct", api="sglang").probabilities
-    other = graded(engine, ANSWER, mode="direct", api="openai", extra_body=same_turn).probabilities
-    assert one == pytest.approx(other, abs=0.01)
+    # as configs/grader.yaml says of continued turns
+    same_turn = {"chat_template_kwargs": {"enable_thinking": False}}
+    one = graded(engine, ANSWER, mode="direct", api="sglang")
+    other = graded(engine, ANSWER, mode="direct", api="openai", extra_body=same_turn)
+    expected = [verdict.probability for verdict in other.verdicts]
+    assert [verdict.probability for verdict in one.verdicts] == pytest.approx(expected, abs=0.01)
 
 
 def test_what_the_engine_refuses_is_ungraded_at_once(engine):
-    grading = graded(engine, "word " * 40_000)
-    assert grading.status == "ungraded" and "HTTP 400" in grading.error and grading.calls == 0
+    record = graded(engine, "word " * 40_000)
+    assert record.status == "ungraded"
+    assert "HTTP 400" in record.error
+    assert record.calls == 0
+
+
+def ask(url: str, body: dict) -> dict:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def check_shape(fake, real, where: str = "answer") -> None:
+    """Everything in the fake answer is in the real one, and of the same type."""
+    number = isinstance(fake, float) and isinstance(real, int)
+    assert number or isinstance(real, type(fake)), where
+    if isinstance(fake, dict):
+        for key in fake:
+            check_shape(fake[key], real[key], f"{where}.{key}")
+    elif isinstance(fake, list) and fake:
+        check_shape(fake[0], real[0], f"{where}[0]")
 
 
 @pytest.mark.parametrize("api", ["sglang", "openai"])
-def test_the_fake_engine_answers_in_the_shape_of_the_real_one(engine, api):
+def test_the_fake_engine_grades_in_the_shape_of_the_real_one(engine, api):
     """All unit tests of grading rest on the fake."""
 
-    def ask(url: str, path: str, body: dict) -> dict:
-        request = urllib.request.Request(
-            url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)
-
-    def check(fake, real, where="answer"):
-        assert isinstance(real, type(fake)) or isinstance(fake, float) and isinstance(real, int), (
-            where
-        )
-        if isinstance(fake, dict):
-            for key in fake:
-                check(fake[key], real[key], f"{where}.{key}")
-        elif isinstance(fake, list) and fake:
-            check(fake[0], real[0], f"{where}[0]")
-
-    async def main(api: str):
-        settings = GraderSettings(mode="direct", model="default", api=api)
+    async def main():
         async with FakeEngine(Say(reason="length")) as fake:  # one token
-            endpoint = GraderClient(settings, fake.url, str(engine.model_dir))._endpoint
-            body = endpoint.body("Is it?", {}, 0)
-            check(
-                *[
-                    await asyncio.to_thread(ask, url, endpoint.path, body)
-                    for url in (fake.url, engine.router_url)
-                ]
-            )
+            endpoint = Endpoint(model="default", api=api)
+            client = Client(endpoint, fake.url, str(engine.model_dir))
+            question = Question(MESSAGES, 0, {}, verdict_opening())
+            body, path = client.api.body(question), client.api.path
+            return [
+                await asyncio.to_thread(ask, url + path, body)
+                for url in (fake.url, engine.router_url)
+            ]
 
-    asyncio.run(main(api))
+    check_shape(*asyncio.run(main()))
+
+
+def test_the_fake_engine_answers_in_the_shape_of_the_real_one(engine):
+    """All unit tests of the rollout rest on it."""
+    sampling = {"max_new_tokens": 1, "temperature": 1.0}
+    body = {"input_ids": [5, 6, 7], "sampling_params": sampling, "return_logprob": True}
+
+    async def main():
+        async with FakeEngine(Say(reason="length", tokens=1)) as fake:
+            return [
+                await asyncio.to_thread(ask, url + "/generate", body)
+                for url in (fake.url, engine.router_url)
+            ]
+
+    check_shape(*asyncio.run(main()))
 
 
 def test_an_unknown_route_is_a_refusal(engine):
     async def main():
-        async with GraderClient(
-            GraderSettings(), engine.router_url + "/nowhere", str(engine.model_dir)
-        ) as client:
-            await client.ask("Is it?", {}, 0)
+        url = engine.router_url + "/nowhere"
+        async with Client(Endpoint(), url, str(engine.model_dir)) as client:
+            await client.ask(Question(MESSAGES, 0))
 
     with pytest.raises(Unavailable, match="HTTP 404"):
         asyncio.run(main())

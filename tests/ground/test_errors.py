@@ -1,0 +1,74 @@
+"""Exit statuses: a user's mistake is one line and 2, a defect of ours shows where it happened."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rubric_rl import ROOT
+from rubric_rl.errors import DataError, UserError, exit_status
+
+
+def fails(error: BaseException):
+    """A command that raises the error."""
+
+    def command() -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_a_commands_own_status_is_kept(status, capsys):
+    assert exit_status(lambda: status) == status
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UserError("rows.jsonl: no such file; check the path"), DataError("rows.jsonl:3: no rubric")],
+)
+def test_a_users_mistake_is_one_line_and_2(error, capsys):
+    assert exit_status(fails(error)) == 2
+    assert capsys.readouterr() == ("", f"error: {error}\n")
+
+
+def test_a_file_that_is_not_there_is_one_line_and_2(tmp_path, capsys):
+    path = tmp_path / "none"
+    assert exit_status(lambda: len(path.read_text())) == 2
+    expected = f"error: {path}: No such file or directory; check path and rights\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_a_full_disk_is_one_line_and_2(capsys):
+    assert exit_status(fails(OSError(28, "No space left on device", "records.jsonl"))) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: records.jsonl: No space left on device")
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [KeyError("x"), ValueError("x"), AssertionError(), OSError("of no file")],
+    ids=repr,
+)
+def test_a_defect_is_raised(defect, capsys):
+    with pytest.raises(type(defect)) as raised:
+        exit_status(fails(defect))
+    assert raised.value is defect
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_defect_of_a_command_is_1_with_its_place():
+    program = (
+        "import sys\n"
+        "from rubric_rl.errors import exit_status\n"
+        "def command():\n"
+        "    return {}['x']\n"
+        "sys.exit(exit_status(command))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "in command" in done.stderr
