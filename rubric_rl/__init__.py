@@ -1,4 +1,4 @@
-"""Self-rewarding rubric RL: the served policy grades its own answers against each prompt's rubric."""
+"""Self-rewarding rubric RL: the served policy grades its own answers by each prompt's rubric."""
 
 from pathlib import Path
 

@@ -100,7 +100,8 @@ class Agreement:
         probability = verdict.probability
         if probability is not None:
             place = min(int(probability * BINS), BINS - 1)
-            self.bins[place] += (len(labels), probability * len(labels), sum(labels))
+            count, met = len(labels), sum(labels)
+            self.bins[place] += (count, probability * count, met)
             self.squares += sum((probability - label) ** 2 for label in labels)
 
     def _add_peers(self, record: Record) -> None:
@@ -115,8 +116,13 @@ class Agreement:
 
     def result(self) -> dict:
         """Everything as JSON."""
-        parts, peers = _stacked(self.by_prompt), _stacked(self.peers_by_prompt)
-        rows = {name: self.rows[name] for name in ("graded", "unreadable", "ungraded")}
+        parts = _stacked(self.by_prompt)
+        peers = _stacked(self.peers_by_prompt)
+        rows = {
+            "graded": self.rows["graded"],
+            "unreadable": self.rows["unreadable"],
+            "ungraded": self.rows["ungraded"],
+        }
         physicians = figures(peers.sum(axis=0), peers)
         physicians["each"] = self._each_physician()
         return {
@@ -139,10 +145,12 @@ class Agreement:
         values = sorted(value for value in found if value is not None)
         if not values:
             return None
-        grader = _number(balanced_f1(_stacked(self.by_prompt).sum(axis=0)))
+        counts = _stacked(self.by_prompt).sum(axis=0)
+        grader = _number(balanced_f1(counts))
         below = None
         if grader is not None:
-            below = sum(value < grader for value in values) / len(values)
+            beaten = sum(value < grader for value in values)
+            below = beaten / len(values)
         return {
             "number": len(values),
             "lowest": values[0],
@@ -172,8 +180,12 @@ class Agreement:
                     "met": share_met,
                 }
             )
-        brier = float(self.squares / total)
-        return {"labels": int(total), "ece": float(error), "brier": brier, "table": table}
+        return {
+            "labels": int(total),
+            "ece": float(error),
+            "brier": float(self.squares / total),
+            "table": table,
+        }
 
 
 def _no_counts() -> np.ndarray:
@@ -182,7 +194,8 @@ def _no_counts() -> np.ndarray:
 
 def _stacked(counts: Mapping[str, np.ndarray]) -> np.ndarray:
     """One row per prompt, in the order of the prompts."""
-    return np.array([counts[prompt] for prompt in sorted(counts)]).reshape(-1, 6)
+    rows = [counts[prompt] for prompt in sorted(counts)]
+    return np.array(rows).reshape(-1, 6)
 
 
 def _each_figures(counts: Mapping[str, np.ndarray]) -> dict[str, dict]:
@@ -194,21 +207,30 @@ def change(before: Agreement, after: Agreement) -> dict:
 
     The bootstrap of the interval is by prompt.
     """
-    common = sorted(before.by_prompt.keys() & after.by_prompt.keys())
-    rows = [[*before.by_prompt[prompt], *after.by_prompt[prompt]] for prompt in common]
+    shared = before.by_prompt.keys() & after.by_prompt.keys()
+    common = sorted(shared)
+    rows = []
+    for prompt in common:
+        row = np.concatenate([before.by_prompt[prompt], after.by_prompt[prompt]])
+        rows.append(row)
     parts = np.array(rows).reshape(-1, 12)
     total = parts.sum(axis=0)
     values: dict = {"prompts": len(common)}
     for name, statistic in (("balanced_f1", balanced_f1), ("kappa", kappa)):
 
         def gain(sums: np.ndarray, statistic=statistic) -> np.ndarray:
-            return statistic(sums[..., 6:]) - statistic(sums[..., :6])
+            earlier, later = sums[..., :6], sums[..., 6:]
+            return statistic(later) - statistic(earlier)
 
-        one, other = _number(statistic(total[:6])), _number(statistic(total[6:]))
+        one = _number(statistic(total[:6]))
+        other = _number(statistic(total[6:]))
+        difference = None
+        if one is not None and other is not None:
+            difference = other - one
         values[name] = {
             "before": one,
             "after": other,
-            "difference": None if one is None or other is None else other - one,
+            "difference": difference,
             "interval_by_prompt": interval(parts, gain),
         }
     return values

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl_offsets
+
+Key = tuple  # Record.key: split, index, weight version, prompt_id
+Place = tuple[int, int]  # number of the file, offset of the line
 
 
 class Run:
@@ -27,16 +31,16 @@ class Run:
         """
         self.folder = Path(folder)
         self._paths = _record_files(self.folder)
-        self._places: dict[tuple, tuple[int, int]] = {}  # Record.key -> (index of file, offset)
+        self._places: dict[Key, Place] = {}
         for number, path in enumerate(self._paths):
             for offset, record in _records(path):
                 self._places[record.key] = (number, offset)
         if split:
             self._keep(lambda key: key[0] == split)
-        versions = sorted({key[2] for key in self._places}, key=lambda name: (len(name), name))
-        last = versions[-1] if versions else ""
-        self.weights = weights or last
-        self.name = f"{self.folder.name} ({self.weights})" if self.weights else self.folder.name
+        self.weights = weights or self._last_version()
+        self.name = self.folder.name
+        if self.weights:
+            self.name += f" ({self.weights})"
         if not every:
             self._keep(lambda key: key[2] == self.weights)
         if not self._places:
@@ -44,7 +48,13 @@ class Run:
             wanted += f" of weights {weights}" if weights else ""
             raise DataError(f"{self.folder}: holds no verdict records{wanted}; check the folder")
 
-    def _keep(self, wanted: Callable[[tuple], bool]) -> None:
+    def _last_version(self) -> str:
+        versions = {key[2] for key in self._places}
+        # Versions are numbers written as text: shorter ones come first.
+        in_order = sorted(versions, key=lambda version: (len(version), version))
+        return in_order[-1] if in_order else ""
+
+    def _keep(self, wanted: Callable[[Key], bool]) -> None:
         self._places = {key: place for key, place in self._places.items() if wanted(key)}
 
     def __len__(self) -> int:
@@ -57,26 +67,34 @@ class Run:
     def prompt_ids(self) -> dict[str, int]:
         """Each prompt_id with its number of answers, in the files' order."""
         counts: dict[str, int] = {}
-        in_order = sorted(self._places.items(), key=lambda item: item[1])
-        for (_, _, _, prompt_id), _ in in_order:
+        for key in sorted(self._places, key=lambda key: self._places[key]):
+            prompt_id = key[3]
             counts[prompt_id] = counts.get(prompt_id, 0) + 1
         return counts
 
     def by_prompt(self) -> Callable[[str], list[Record]]:
         """A function that reads one prompt's records."""
-        places: dict[str, list[tuple[int, int]]] = {}
-        for (_, _, _, prompt_id), place in self._places.items():
+        places: dict[str, list[Place]] = {}
+        for key, place in self._places.items():
+            prompt_id = key[3]
             places.setdefault(prompt_id, []).append(place)
-        return lambda prompt_id: list(self._read(places.get(prompt_id, [])))
 
-    def _read(self, places: Iterable[tuple[int, int]]) -> Iterator[Record]:
-        files = {}
+        def read(prompt_id: str) -> list[Record]:
+            own = places.get(prompt_id, [])
+            return list(self._read(own))
+
+        return read
+
+    def _read(self, places: Iterable[Place]) -> Iterator[Record]:
+        files: dict[int, BinaryIO] = {}
         try:
             for number, offset in sorted(places):
                 if number not in files:
                     files[number] = self._paths[number].open("rb")
-                files[number].seek(offset)
-                yield record_from_json(json.loads(files[number].readline()))
+                file = files[number]
+                file.seek(offset)
+                item = json.loads(file.readline())
+                yield record_from_json(item)
         finally:
             for file in files.values():
                 file.close()

@@ -43,34 +43,68 @@ def _json_number(value: float) -> float | None:
 class ScoreTable:
     """One line per split and weight version: answers, and means of stored and new scores."""
 
+    LINE = "{split:>6} {weights:>{width}} {answers:>8} {without:>9} {stored:>8} {rescored:>9}"
+
     def __init__(self):
+        # (split, weight version) -> (stored, new score) of each answer
         self.parts: dict[tuple[str, str], list[tuple]] = defaultdict(list)
         self.differ = 0  # answers whose new score is another than the stored one
 
     def add(self, row: Mapping) -> None:
-        self.differ += row["rescored"] != row["score"]
+        stored, rescored = row["score"], row["rescored"]
         part = row["split"], row["weight_version"]
-        self.parts[part].append((row["score"], row["rescored"]))
+        self.parts[part].append((stored, rescored))
+        if stored != rescored:
+            self.differ += 1
 
     def __str__(self) -> str:
-        width = max(8, *(len(version) for _, version in self.parts))
-        head = f"{'split':>6} {'weights':>{width}} {'answers':>8} {'no score':>9}"
-        lines = [f"{head} {'stored':>8} {'rescored':>9}"]
-        # Versions are numbers written as text: shorter ones come first.
-        in_order = sorted(self.parts, key=lambda part: (part[0], len(part[1]), part[1]))
-        for split, version in in_order:
-            rows = self.parts[split, version]
-            scored = [row for row in rows if row[1] is not None]
-            stored = statistics.fmean(row[0] for row in scored) if scored else math.nan
-            rescored = statistics.fmean(row[1] for row in scored) if scored else math.nan
-            counts = f"{len(rows):>8} {len(rows) - len(scored):>9}"
-            lines.append(f"{split:>6} {version:>{width}} {counts} {stored:>8.4f} {rescored:>9.4f}")
+        longest = max(len(version) for _, version in self.parts)
+        width = max(8, longest)
+        head = self.LINE.format(
+            split="split",
+            weights="weights",
+            width=width,
+            answers="answers",
+            without="no score",
+            stored="stored",
+            rescored="rescored",
+        )
+        lines = [head]
+        for part in sorted(self.parts, key=_place):
+            split, version = part
+            scores = self.parts[part]
+            scored = _with_new_score(scores)
+            line = self.LINE.format(
+                split=split,
+                weights=version,
+                width=width,
+                answers=len(scores),
+                without=len(scores) - len(scored),
+                stored=_mean([stored for stored, _ in scored]),
+                rescored=_mean([rescored for _, rescored in scored]),
+            )
+            lines.append(line)
         return "\n".join(lines)
 
     @property
     def any_score(self) -> bool:
         """Whether an answer has a score under the rule."""
-        return any(row[1] is not None for rows in self.parts.values() for row in rows)
+        return any(_with_new_score(scores) for scores in self.parts.values())
+
+
+def _place(part: tuple[str, str]) -> tuple:
+    """Versions are numbers written as text: shorter ones come first."""
+    split, version = part
+    return split, len(version), version
+
+
+def _with_new_score(scores: list[tuple]) -> list[tuple]:
+    return [pair for pair in scores if pair[1] is not None]
+
+
+def _mean(values: list[float]) -> str:
+    mean = statistics.fmean(values) if values else math.nan
+    return f"{mean:.4f}"
 
 
 def main() -> int:
@@ -88,9 +122,14 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    rule, table = rule_from(args), ScoreTable()
-    rows = _counted(rescore(Run(args.records, args.split, every=True), rule), table)
-    count = write_jsonl(args.out, rows) if args.out else sum(1 for _ in rows)
+    rule = rule_from(args)
+    table = ScoreTable()
+    records = Run(args.records, args.split, every=True)
+    rows = _counted(rescore(records, rule), table)
+    if args.out:
+        count = write_jsonl(args.out, rows)
+    else:
+        count = sum(1 for _ in rows)
     if not table.any_score:
         what = f"{args.records}: no answer was graded and has a score by the rule ({rule})"
         raise UserError(f"{what}; choose other tags or another --split")

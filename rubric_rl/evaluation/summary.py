@@ -22,6 +22,7 @@ from rubric_rl.evaluation.statistics import (
 OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call
 TOKENS = ("prompt", "cached", "completion")
+Bounds = tuple[float, float] | None  # of an interval
 Price = tuple[float, float, float]  # per million prompt, cached and completion tokens
 TRAINING_RULE = ScoringRule()
 
@@ -38,13 +39,16 @@ class Metric:
 
     def parts(self) -> np.ndarray:
         """One row per prompt: (sum of its values, number of values)."""
-        prompts = np.unique(self.prompts, return_inverse=True)[1]
-        return np.stack([np.bincount(prompts, self.values), np.bincount(prompts)], axis=1)
+        _, places = np.unique(self.prompts, return_inverse=True)
+        sums = np.bincount(places, self.values)
+        counts = np.bincount(places)
+        return np.stack([sums, counts], axis=1)
 
     def means(self) -> dict[int, float]:
         """Index of a prompt -> mean over its answers."""
-        prompts = np.unique(self.prompts).tolist()
-        return dict(zip(prompts, ratio(self.parts()).tolist(), strict=True))
+        prompts = np.unique(self.prompts)
+        means = ratio(self.parts())
+        return dict(zip(prompts.tolist(), means.tolist(), strict=True))
 
 
 class Summary:
@@ -63,10 +67,12 @@ class Summary:
         self.answers: Counter[str] = Counter()
         self.criteria: Counter[str] = Counter()
         self.tokens = {"grader": TokenCounts(), "policy": TokenCounts()}
-        self.characters, self.seconds, self.calls = array("l"), 0.0, 0
+        self.characters = array("l")
+        self.seconds = 0.0
+        self.calls = 0
         # Intervals are slow to compute, and each page shows them:
         # name -> number of values they are of, mean, interval
-        self._means: dict[str, tuple[int, float, tuple[float, float] | None]] = {}
+        self._means: dict[str, tuple[int, float, Bounds]] = {}
         for record in records:
             self.add(record)
 
@@ -133,21 +139,28 @@ class Summary:
         for prompt, value in zip(metric.prompts, metric.values, strict=True):
             by_prompt[prompt].append(value)
         groups = list(by_prompt.values())
-        most = max(map(len, groups), default=0)
-        return {str(k): worst_at_k(groups, k) for k in range(1, most + 1)}
+        most = max((len(group) for group in groups), default=0)
+        worst = {}
+        for k in range(1, most + 1):
+            worst[str(k)] = worst_at_k(groups, k)
+        return worst
 
-    def mean(self, name: str) -> tuple[float, tuple[float, float] | None]:
+    def mean(self, name: str) -> tuple[float, Bounds]:
         """The unclipped mean of a metric and its 95% interval by prompt."""
         metric = self.metric(name)
         count = len(metric.values)
-        if name not in self._means or self._means[name][0] != count:
+        known = self._means.get(name)
+        if known is None or known[0] != count:
             mean = float(np.mean(metric.values))
-            self._means[name] = (count, mean, interval(metric.parts(), ratio))
-        return self._means[name][1:]
+            bounds = interval(metric.parts(), ratio)
+            known = (count, mean, bounds)
+            self._means[name] = known
+        return known[1:]
 
     def tags(self, kind: str) -> list[str]:
         """The tags of one kind (theme, axis, level) that have a score, in order."""
-        return sorted(name for name in self.metrics if name.startswith(kind + ":"))
+        start = kind + ":"
+        return sorted(name for name in self.metrics if name.startswith(start))
 
     def result(self, prices: Mapping[str, Price] | None = None) -> dict:
         """Everything as JSON; only what stands under `reference` compares with simple-evals."""
@@ -185,18 +198,20 @@ class Summary:
         for status in (*statuses, "without_score"):
             answers[status] = self.answers[status]
         names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
-        tokens = {
-            f"{who}_{kind}": getattr(counts, kind)
-            for who, counts in self.tokens.items()
-            for kind in TOKENS
-        }
+        tokens = {}
+        for who, counts in self.tokens.items():
+            for kind in TOKENS:
+                tokens[f"{who}_{kind}"] = getattr(counts, kind)
+        cost = {}
+        for who, price in prices.items():
+            cost[who] = _cost(self.tokens[who], price)
         return {
             "answers": answers,
             "criteria": {name: self.criteria[name] for name in names},
             "tokens": tokens,
             "calls": self.calls,
             "grading_seconds": round(self.seconds, 2),
-            "cost": {who: _cost(self.tokens[who], price) for who, price in prices.items()},
+            "cost": cost,
         }
 
 
@@ -230,12 +245,16 @@ def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
     if not common:
         return None
     # Sorted: the interval must not depend on the order of a set.
-    gains = np.array(sorted(other[prompt] - one[prompt] for prompt in common))
-    parts = np.stack([gains, np.ones(len(gains))], axis=1)
+    differences = sorted(other[prompt] - one[prompt] for prompt in common)
+    gains = np.array(differences)
+    counts = np.ones(len(gains))
+    parts = np.stack([gains, counts], axis=1)
+    mean_before = np.mean([one[prompt] for prompt in common])
+    mean_after = np.mean([other[prompt] for prompt in common])
     return {
         "prompts": len(common),
-        "before": float(np.mean([one[prompt] for prompt in common])),
-        "after": float(np.mean([other[prompt] for prompt in common])),
+        "before": float(mean_before),
+        "after": float(mean_after),
         "difference": float(gains.mean()),
         "interval_by_prompt": interval(parts, ratio),
         "better": int((gains > 1e-9).sum()),

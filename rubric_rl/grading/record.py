@@ -3,7 +3,7 @@
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,8 +14,8 @@ from rubric_rl.jsonl import append_line
 
 def append_record(folder: str | os.PathLike, record: Record) -> None:
     """Adds one record to the folder's file of its weight version."""
-    version = quote(str(record.weight_version), "", errors="replace")[:100]
-    path = Path(folder) / f"weights_{version}.jsonl"
+    version = quote(str(record.weight_version), safe="", errors="replace")
+    path = Path(folder) / f"weights_{version[:100]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         append_line(file, record.to_json())
@@ -45,13 +45,19 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
             unreadable.append(verdict.met is None)
             if criterion.points < 0:
                 negatives.append(is_met(criterion, verdict))
-    metrics = {name: statistics.fmean(values) for name, values in sorted(parts.items())}
+    metrics = {}
+    for name in sorted(parts):
+        metrics[name] = _mean(parts[name])
     for status in STATUSES[1:]:
-        metrics[status] = statistics.fmean(record.status == status for record in records)
-    metrics["negative_hit"] = statistics.fmean(negatives) if negatives else 0.0
-    metrics["unreadable"] = statistics.fmean(unreadable) if unreadable else 0.0
-    metrics["seconds_per_answer"] = statistics.fmean(record.seconds for record in records)
+        metrics[status] = _mean([record.status == status for record in records])
+    metrics["negative_hit"] = _mean(negatives)
+    metrics["unreadable"] = _mean(unreadable)
+    metrics["seconds_per_answer"] = _mean([record.seconds for record in records])
     return metrics | _token_metrics(records)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else 0.0
 
 
 def _token_metrics(records: list[Record]) -> dict[str, float]:

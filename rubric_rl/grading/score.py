@@ -34,9 +34,11 @@ def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
     possible = possible_points(rubric)
     if possible <= 0:
         raise ValueError("a rubric without positive points has no score")
-    pairs = zip(rubric, verdicts, strict=True)
-    met = math.fsum(criterion.points for criterion, verdict in pairs if is_met(criterion, verdict))
-    return met / possible
+    met = []
+    for criterion, verdict in zip(rubric, verdicts, strict=True):
+        if is_met(criterion, verdict):
+            met.append(criterion.points)
+    return math.fsum(met) / possible
 
 
 def score_by(
@@ -46,15 +48,15 @@ def score_by(
 
     A part without positive points, or without a name, is left out.
     """
-    parts: dict[str, tuple[list[Criterion], list[Verdict]]] = defaultdict(lambda: ([], []))
+    parts = defaultdict(list)
     for criterion, verdict in zip(rubric, verdicts, strict=True):
-        criteria, answers = parts[key(criterion)]
-        criteria.append(criterion)
-        answers.append(verdict)
+        name = key(criterion)
+        parts[name].append((criterion, verdict))
     scores = {}
-    for name, (criteria, answers) in parts.items():
+    for name, pairs in parts.items():
+        criteria, said = zip(*pairs, strict=True)
         if name and possible_points(criteria) > 0:
-            scores[name] = score(criteria, answers)
+            scores[name] = score(criteria, said)
     return scores
 
 
@@ -69,7 +71,11 @@ def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> li
         return [0.0] * len(rewards)
     mean = statistics.fmean(values)
     scale = statistics.stdev(values, mean) + 1e-6 if normalise_std else 1.0
-    return [0.0 if math.isnan(reward) else (reward - mean) / scale for reward in rewards]
+    advantages = []
+    for reward in rewards:
+        ungraded = math.isnan(reward)
+        advantages.append(0.0 if ungraded else (reward - mean) / scale)
+    return advantages
 
 
 def batch_advantages(
@@ -91,12 +97,17 @@ def batch_advantages(
 def is_flat(rewards: Sequence[float]) -> bool:
     """Whether a group has no gradient: fewer than two graded answers, or all rewards equal."""
     values = graded(rewards)
-    return len(values) < 2 or max(values) - min(values) <= 1e-6
+    if len(values) < 2:
+        return True
+    return max(values) - min(values) <= 1e-6
 
 
 def flat_share(rewards: Sequence[float], groups: Sequence[Hashable]) -> float:
     """Share of a batch's groups that are flat (zero variance); NaN without groups."""
-    flat = [is_flat([rewards[position] for position in group]) for group in _members(groups)]
+    flat = []
+    for members in _members(groups):
+        own = [rewards[position] for position in members]
+        flat.append(is_flat(own))
     return sum(flat) / len(flat) if flat else math.nan
 
 
