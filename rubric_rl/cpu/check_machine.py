@@ -21,7 +21,7 @@ def check(args: Namespace) -> None:
         if folder:
             check_model(folder, flag)
     _raise_first(_row_problems(args))
-    _raise_first(shared_checks.check_hooks(_hooks(args)))
+    _raise_first(shared_checks.check_hooks(hooks_of(args)))
     require_memory(_needed_gb(args), f"this run of {args.hf_checkpoint}")
     if args.sglang_router_port is not None:
         require_port(args.sglang_router_port, "router (--sglang-router-port)")
@@ -46,7 +46,7 @@ def _row_problems(args: Namespace) -> Iterator[str]:
     )
 
 
-def _hooks(args: Namespace) -> list[str]:
+def hooks_of(args: Namespace) -> list[str]:
     """The dotted paths of all hooks that the run will call."""
     named = [
         args.custom_rm_path,
