@@ -6,7 +6,7 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-from doubles.launch_world import ROOT, WEIGHTS, row
+from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row
 
 from rubric_rl.cpu import check_machine, flags
 from rubric_rl.cpu.check_machine import hooks_of
@@ -24,7 +24,6 @@ def parse_args():
     parser.add_argument("--num-layers")   # by which Megatron's parser, the last one, is known
     parser.parse_known_args()
 """
-NO_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 ENGINE_FLAGS = "--actor-num-nodes 1 --actor-num-gpus-per-node 2 --rollout-num-gpus 1"
 TRAINING_FLAGS = """
     --input-key prompt --apply-chat-template --rollout-batch-size 4 --n-samples-per-prompt 4

@@ -16,6 +16,8 @@ from rubric_rl import ROOT
 KEY = "a-key-nobody-may-see"
 HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"  # a whole safetensors file
+# All that slime_flags asks of torch, for a process that shall not load the real one.
+NO_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 TRAIN = """
 import json, os, signal, sys
 job = {"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
@@ -150,6 +152,17 @@ class World:
         out, err = process.communicate(timeout=seconds)
         return SimpleNamespace(status=process.returncode, out=out, err=err)
 
+    def start_job(self, script: str, **env: str) -> subprocess.Popen:
+        """A run whose job is at work and waits to be ended."""
+        process = self.start(script, JOB_WAITS="1", **env)
+        self.until((self.state / "job.json").exists)
+        return process
+
+    def call(self, name: str) -> list[str]:
+        """The words of a command that was called once."""
+        (call,) = self.calls(name)
+        return call["words"]
+
     def calls(self, name: str) -> list[dict]:
         """How a command was called, in order: cluster_commands.record."""
         path = self.state / "calls.jsonl"
@@ -159,6 +172,7 @@ class World:
         return [call for call in calls if call["name"] == name]
 
     def job(self) -> dict:
+        """What the job was given: its words, its environment, its folder."""
         return json.loads((self.state / "job.json").read_text())
 
     def until(self, truth, seconds: float = 30) -> None:

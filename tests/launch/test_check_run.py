@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from doubles.launch_world import ROOT, WEIGHTS, row, script
+from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row, script
 
 import data_preprocess
 from rubric_rl.jsonl import write_jsonl
@@ -28,8 +28,6 @@ SHAPE = (
     "--num-query-groups 8 --kv-channels 128 --vocab-size 151936 "
     "--untie-embeddings-and-output-weights"
 )
-# Enough for slime_flags, in a process that shall not load the real one.
-NO_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 
 
 class Good:
