@@ -6,10 +6,12 @@ from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
 from rubric_rl.cpu.flags import training_processes
-from rubric_rl.data.schema import read_slice
+from rubric_rl.data.schema import Row, read_slice
 from rubric_rl.errors import UserError
+from rubric_rl.grading.settings import load_settings
 from rubric_rl.launch import shared_checks
 from rubric_rl.model_shape import read_trainable_network
+from rubric_rl.tokenizer import ChatTemplate
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor
@@ -20,11 +22,13 @@ def check(args: Namespace) -> None:
     for flag, folder in (("--hf-checkpoint", args.hf_checkpoint), ("--ref-load", args.ref_load)):
         if folder:
             check_model(folder, flag)
-    _raise_first(_row_problems(args))
-    _raise_first(shared_checks.check_hooks(hooks_of(args)))
+    rows = read_slice(args.prompt_data)
+    _raise_first(_row_problems(args, rows))
     require_memory(_needed_gb(args), f"this run of {args.hf_checkpoint}")
     if args.sglang_router_port is not None:
         require_port(args.sglang_router_port, "router (--sglang-router-port)")
+    _raise_first(_length_problems(args, rows))
+    _raise_first(shared_checks.check_hooks(hooks_of(args)))
 
 
 def check_model(folder: str | Path, flag: str) -> None:
@@ -34,8 +38,7 @@ def check_model(folder: str | Path, flag: str) -> None:
     _raise_first(shared_checks.check_checkpoint(flag, Path(folder), ["tokenizer.json"]))
 
 
-def _row_problems(args: Namespace) -> Iterator[str]:
-    rows = read_slice(args.prompt_data)
+def _row_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
     evaluation = [dataset.path for dataset in args.eval_datasets]
     yield from shared_checks.check_held_out_prompts(args.prompt_data, rows, evaluation)
     yield from shared_checks.check_run_length(
@@ -44,6 +47,34 @@ def _row_problems(args: Namespace) -> Iterator[str]:
         batch=args.rollout_batch_size,
         prompts=len(rows),
     )
+
+
+def _length_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
+    template = ChatTemplate(args.hf_checkpoint)
+    training = shared_checks.prompt_lengths(
+        args.prompt_data,
+        rows,
+        template,
+        template_options=args.apply_chat_template_kwargs,
+        max_prompt=args.rollout_max_prompt_len,
+        limit="--rollout-max-response-len",
+        answer=args.rollout_max_response_len,
+    )
+    lengths = [training]
+    for dataset in args.eval_datasets:
+        evaluation = shared_checks.prompt_lengths(
+            dataset.path,
+            read_slice(dataset.path),
+            template,
+            template_options=dataset.apply_chat_template_kwargs,
+            max_prompt=args.eval_max_prompt_len,
+            limit=f"max_response_len of {dataset.name}",
+            answer=dataset.max_response_len,
+        )
+        lengths.append(evaluation)
+    context = read_trainable_network(args.hf_checkpoint).max_positions
+    reply = shared_checks.policy_reply_limit(args.custom_rm_path, load_settings(vars(args)))
+    yield from shared_checks.check_context(context, lengths, reply)
 
 
 def hooks_of(args: Namespace) -> list[str]:

@@ -28,6 +28,16 @@ class FlagError(UserError):
     """A flag that cannot be honoured; the message names it and the next step."""
 
 
+def _json_object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
+    return value
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise FlagError(f"{message}; see --help")
@@ -81,7 +91,7 @@ def _data(parser):
     add("--input-key", default="input")
     add("--metadata-key", default="metadata")
     add("--apply-chat-template", action="store_true")
-    add("--apply-chat-template-kwargs", type=json.loads, default="{}")
+    add("--apply-chat-template-kwargs", type=_json_object, default="{}")
     add("--rollout-shuffle", action="store_true")
     add("--rollout-seed", type=int, default=42)
     add("--rollout-max-prompt-len", type=int, default=None)

@@ -6,11 +6,7 @@ import threading
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.rollout_metrics import versions
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
-from rubric_rl.data.schema import row_from_metadata
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import load_settings
-from rubric_rl.launch.shared_checks import PromptLengths, check_context, policy_reply_limit
-from rubric_rl.model_shape import read_network
 
 
 class RolloutManager:
@@ -29,7 +25,6 @@ class RolloutManager:
         self.eval_prompts = {
             d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets
         }
-        self._check_context()
         self.rollouts: Rollout | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="rollout").start()
@@ -45,36 +40,6 @@ class RolloutManager:
             template_kwargs=fields.apply_chat_template_kwargs,
             max_length=max_length,
         )
-
-    def _check_context(self) -> None:
-        """Raises UserError where prompt, answer or grading may exceed the model's positions."""
-        args = self.args
-        lengths = [
-            self._lengths(
-                "--rollout-max-response-len", args.rollout_max_response_len, self.source.prompts
-            )
-        ]
-        for dataset in args.eval_datasets:
-            limit = f"max_response_len of {dataset.name}"
-            prompts = self.eval_prompts[dataset.name]
-            lengths.append(self._lengths(limit, dataset.max_response_len, prompts))
-        context = read_network(args.hf_checkpoint).max_positions
-        reply = policy_reply_limit(args.custom_rm_path, load_settings(vars(args)))
-        for problem in check_context(context, lengths, reply):
-            raise UserError(problem)
-
-    def _lengths(self, limit: str, answer: int, prompts: list[Sample]) -> PromptLengths:
-        """The longest prompt and criterion in tokens; `limit` names what limits the answers."""
-
-        def tokens(text: str) -> int:
-            return len(self.tokenizer.encode(text, add_special_tokens=False))
-
-        prompt = criterion = 0
-        for sample in prompts:
-            prompt = max(prompt, tokens(sample.prompt))
-            for item in row_from_metadata(sample.metadata).rubric:
-                criterion = max(criterion, tokens(item.text))
-        return PromptLengths(limit=limit, answer=answer, prompt=prompt, criterion=criterion)
 
     def prompts(self) -> int:
         """The number of training prompts; the call returns once the rows are read."""

@@ -3,7 +3,8 @@
 Each function yields one line per problem: what is wrong, where, the next step.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,6 @@ from rubric_rl.grading.graders import load_teacher
 from rubric_rl.grading.settings import GraderSettings, load_settings
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
-from rubric_rl.launch.shared_checks import PromptLengths
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.model_shape import read_network
 from rubric_rl.tokenizer import ChatTemplate
@@ -27,11 +27,12 @@ from rubric_rl.tokenizer import ChatTemplate
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A data set of the evaluation: its name, its file, the limit of its answers in tokens."""
+    """A data set of the evaluation."""
 
     name: str
     path: str
-    max_answer: int
+    max_answer: int  # tokens
+    template_options: dict  # of its own
 
 
 class RunInputs:
@@ -67,13 +68,19 @@ class RunInputs:
         for entry in entries:
             if not entry.get("name") or not entry.get("path"):
                 raise UserError("--eval-config: each data set needs a name and a path")
-            limit = (defaults | entry).get("max_response_len")
+            merged = defaults | entry
+            limit = merged.get("max_response_len")
             if limit is None:
                 limit = default
-            if not isinstance(limit, int):
-                what = f"max_response_len of {entry['name']} is {limit!r}"
-                raise UserError(f"--eval-config: {what}; write a whole number")
-            sets.append(EvaluationSet(entry["name"], entry["path"], limit))
+            options = merged.get("apply_chat_template_kwargs") or {}
+            for key, value, kind in (
+                ("max_response_len", limit, int),
+                ("apply_chat_template_kwargs", options, dict),
+            ):
+                if not isinstance(value, kind):
+                    what = f"{key} of {entry['name']} is {value!r}"
+                    raise UserError(f"--eval-config: {what}, not of type {kind.__name__}")
+            sets.append(EvaluationSet(entry["name"], entry["path"], limit, options))
         return sets
 
     @cached_property
@@ -154,16 +161,28 @@ def check_lengths(inputs: RunInputs) -> Iterator[str]:
     flags = inputs.flags
     folder = flags.text("hf-checkpoint")
     template = ChatTemplate(folder)
-    prompt, criterion = longest_texts(
-        inputs.training_rows, template, flags.whole("rollout-max-prompt-len")
+    options = _template_options(flags)
+    training = shared_checks.prompt_lengths(
+        inputs.training_path,
+        inputs.training_rows,
+        template,
+        template_options=options,
+        max_prompt=flags.whole("rollout-max-prompt-len"),
+        limit="--rollout-max-response-len",
+        answer=flags.whole("rollout-max-response-len"),
     )
-    answer = flags.whole("rollout-max-response-len")
-    lengths = [PromptLengths("--rollout-max-response-len", answer, prompt, criterion)]
+    lengths = [training]
     for dataset in inputs.evaluation_sets:
-        limit = f"max_response_len of {dataset.name}"
-        rows = read_slice(dataset.path)
-        longest = longest_texts(rows, template, flags.whole("eval-max-prompt-len"))
-        lengths.append(PromptLengths(limit, dataset.max_answer, *longest))
+        evaluation = shared_checks.prompt_lengths(
+            dataset.path,
+            read_slice(dataset.path),
+            template,
+            template_options=dataset.template_options or options,
+            max_prompt=flags.whole("eval-max-prompt-len"),
+            limit=f"max_response_len of {dataset.name}",
+            answer=dataset.max_answer,
+        )
+        lengths.append(evaluation)
 
     context = flags.whole("sglang-context-length") or read_network(folder).max_positions
     reply = shared_checks.policy_reply_limit(flags.text("custom-rm-path"), inputs.grader)
@@ -171,27 +190,23 @@ def check_lengths(inputs: RunInputs) -> Iterator[str]:
 
     if "use-dynamic-batch-size" in flags:
         most = flags.whole("max-tokens-per-gpu") * flags.whole("context-parallel-size", 1)
-        if prompt + answer > most:
+        if training.prompt + training.answer > most:
             yield (
                 f"--max-tokens-per-gpu {most} is below the longest sample, "
-                f"{prompt} + {answer} tokens; raise it or context parallel"
+                f"{training.prompt} + {training.answer} tokens; raise it or context parallel"
             )
 
 
-def longest_texts(rows: Iterable[Row], template: ChatTemplate, max_prompt: int) -> tuple[int, int]:
-    """Tokens of the longest prompt and of the longest criterion.
-
-    slime leaves out prompts of more than `max_prompt` tokens; 0: none.
-    """
-    prompt = criterion = 0
-    for row in rows:
-        tokens = template.count(template.render(list(row.messages), thinking=True))
-        if max_prompt and tokens > max_prompt:
-            continue
-        prompt = max(prompt, tokens)
-        for item in row.rubric:
-            criterion = max(criterion, template.count(item.text))
-    return prompt, criterion
+def _template_options(flags: CommandLine) -> dict:
+    """The options of --apply-chat-template-kwargs."""
+    text = flags.text("apply-chat-template-kwargs", "{}")
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise UserError(f"--apply-chat-template-kwargs {text}: not a JSON object; write one")
+    return options
 
 
 # ---- graders

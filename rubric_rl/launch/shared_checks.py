@@ -10,14 +10,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.data.schema import Row, conversation, read_slice, split_slice
+from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import read_jsonl
 from rubric_rl.launch.schedule import answers_per_step
+from rubric_rl.tokenizer import ChatTemplate
 
 GRADER_INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
 
@@ -309,6 +311,36 @@ class PromptLengths:
     answer: int  # its value
     prompt: int
     criterion: int
+
+
+def prompt_lengths(
+    path: str,
+    rows: Iterable[Row],
+    template: ChatTemplate,
+    *,
+    template_options: Mapping,
+    max_prompt: int | None,
+    limit: str,
+    answer: int,
+) -> PromptLengths:
+    """The longest prompt and criterion of the rows in a file.
+
+    `template_options` are those of --apply-chat-template-kwargs. Prompts of more than `max_prompt`
+    tokens are left out, as both trainers do; raises UserError where none is left.
+    """
+    thinking = bool(template_options.get("enable_thinking", True))
+    prompt = criterion = 0
+    for row in rows:
+        tokens = template.count(template.render(list(row.messages), thinking))
+        if max_prompt and tokens > max_prompt:
+            continue
+        prompt = max(prompt, tokens)
+        for item in row.rubric:
+            criterion = max(criterion, template.count(item.text))
+    if prompt == 0:
+        hint = "raise --rollout-max-prompt-len or --eval-max-prompt-len"
+        raise UserError(f"{path}: every prompt is longer than {max_prompt} tokens; {hint}")
+    return PromptLengths(limit=limit, answer=answer, prompt=prompt, criterion=criterion)
 
 
 def policy_reply_limit(reward_hook: str, grader: GraderSettings) -> int | None:

@@ -77,6 +77,8 @@ def test_the_last_word_wins():
         (["stray"], "'stray' belongs to no flag"),
         (["--lr", "1", "2"], "'2' belongs to no flag"),
         (["--lr", "fast"], "--lr: invalid float value"),
+        (["--apply-chat-template-kwargs", "[]"], "-kwargs: [] is not a JSON object"),
+        (["--apply-chat-template-kwargs", "{"], "-kwargs: { is not a JSON object"),
     ],
 )
 def test_refused_by_name(words, said):

@@ -10,7 +10,6 @@ from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row
 
 from rubric_rl.cpu import check_machine, flags
 from rubric_rl.cpu.check_machine import hooks_of
-from rubric_rl.cpu.rollout_manager import RolloutManager
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.launch import check_run, shared_checks
@@ -67,20 +66,18 @@ class Both:
         """What the check before a slime run says."""
         return list(check_run.check(self.run(*more, **fields)))
 
-    def cpu(self, *more: str, start: bool = False) -> list[str]:
-        """What the trainer without a GPU says, up to the `start` of its first actor."""
+    def cpu(self, *more: str) -> list[str]:
+        """What the trainer without a GPU says before it starts a process."""
         try:
             args = flags.parse([*self.command, *more])
             check_machine.check(args)
-            if start:
-                RolloutManager(args)
         except UserError as error:
             return [str(error)]
         return []
 
-    def line(self, *more: str, **how) -> str:
+    def line(self, *more: str) -> str:
         """The one line that both say."""
-        (line,) = self.cpu(*more, **how)
+        (line,) = self.cpu(*more)
         assert line in self.gpu(*more)
         assert "\n" not in line
         return line
@@ -111,7 +108,7 @@ def both(tmp_path, monkeypatch):
 
 
 def test_both_take_what_is_right(both):
-    assert both.gpu() == [] and both.cpu(start=True) == []
+    assert both.gpu() == [] and both.cpu() == []
 
 
 @pytest.mark.parametrize(
@@ -294,16 +291,28 @@ class TestContext:
     """The tiny checkpoint has 2,048 positions."""
 
     def test_an_answer_that_does_not_fit(self, both):
-        line = both.line("--rollout-max-response-len", "2048", start=True)
+        line = both.line("--rollout-max-response-len", "2048")
         assert "tokens and --rollout-max-response-len 2048 exceed the context of 2048" in line
 
     def test_an_answer_of_the_evaluation_that_does_not_fit(self, both):
-        line = both.line("--eval-max-response-len", "2048", start=True)
+        line = both.line("--eval-max-response-len", "2048")
         assert "tokens and max_response_len of held 2048 exceed the context of 2048" in line
 
     def test_a_grading_that_does_not_fit(self, both):
-        line = both.line("--rollout-max-response-len", "1400", start=True)
+        line = both.line("--rollout-max-response-len", "1400")
         assert "+ 96 tokens, the context is 2048; lower grader_max_tokens" in line
+
+    def test_prompts_that_are_all_left_out(self, both):
+        for flag, file in (("--rollout-max", "rows"), ("--eval-max", "held")):
+            line = both.line(f"{flag}-prompt-len", "3")
+            assert f"{file}.jsonl: every prompt is longer than 3 tokens" in line
+
+    def test_the_options_of_the_chat_template_count(self, both):
+        """Without thoughts this template adds an empty pair of tags."""
+        options = ["--apply-chat-template-kwargs", '{"enable_thinking": false}']
+        more = ["--rollout-max-response-len", "2048"]
+        prompts = [int(both.line(*more, *extra).split()[3]) for extra in ([], options)]
+        assert prompts[1] > prompts[0]
 
     @pytest.mark.parametrize(
         "grader",
@@ -316,11 +325,11 @@ class TestContext:
         monkeypatch.chdir(ROOT)
         (both.path / "grader.yaml").write_text(f"{grader}\n")
         more = ["--rollout-max-response-len", "1400"]
-        assert both.gpu(*more) == both.cpu(*more, start=True) == []
+        assert both.gpu(*more) == both.cpu(*more) == []
 
     def test_another_hook_grades_as_it_likes(self, both):
         more = ["--rollout-max-response-len", "1400", "--custom-rm-path", "doubles.trainer.reward"]
-        assert both.gpu(*more) == both.cpu(*more, start=True) == []
+        assert both.gpu(*more) == both.cpu(*more) == []
 
 
 class TestPorts:

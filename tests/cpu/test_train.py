@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 
@@ -28,7 +29,8 @@ def model(path, kind="qwen3", weights=True, tokenizer=True, shape=()):
     if weights:
         (path / "model.safetensors").write_bytes(WEIGHTS)
     if tokenizer:
-        (path / "tokenizer.json").write_text("{}")
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(ROOT / "rubric_rl/tiny/model" / name, path)
     return path
 
 

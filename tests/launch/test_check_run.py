@@ -133,6 +133,7 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
          "GPU 0, 1, 2, 3, 4, 5, 6, 7: 86 GB, training needs about"),
         (["--sglang-mem-fraction-static", "0.2"],
          "but an engine needs 16 for its weights and 1 for one"),
+        (["--apply-chat-template-kwargs", "[]"], "-kwargs []: not a JSON object"),
         (["--num-rollout", "1e3"], "--num-rollout 1e3: not a whole number"),
         (["--sglang-mem-fraction-static", "nan"], "--sglang-mem-fraction-static nan: not a number"),
         (["--num-rollout", "0", "--num-epoch", "2", "--rollout-batch-size", "64"],
