@@ -241,12 +241,13 @@ def _why_refused(word: str, known: dict[str, float]) -> str:
     return why_dropped(word, [*known, *(f"--{name}" for name in NOT_ON_CPU)])
 
 
+_DROPOUT = "Megatron's default of 0.1 would make the policy differ from the engine"
 # What slime can vary and this trainer cannot: the one value it takes, and why.
 _ONLY = {
     "advantage_estimator": ("grpo", "GRPO is what it computes"),
     "optimizer": ("adam", "Adam with decoupled weight decay is what it runs"),
-    "attention_dropout": (0.0, "dropout would make the policy differ from the engine"),
-    "hidden_dropout": (0.0, "dropout would make the policy differ from the engine"),
+    "attention_dropout": (0.0, _DROPOUT),
+    "hidden_dropout": (0.0, _DROPOUT),
     "rollout_top_p": (1.0, "log-probabilities are those of the full distribution"),
     "pipeline_model_parallel_size": (1, "it has tensor and data parallelism"),
     "context_parallel_size": (1, "it has tensor and data parallelism"),

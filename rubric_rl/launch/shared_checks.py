@@ -372,7 +372,8 @@ def check_context(
         if prompt + answer + criterion + GRADER_INSTRUCTIONS + grader_reply > context:
             yield (
                 f"grading may take {prompt} + {answer} + {criterion} + {GRADER_INSTRUCTIONS} + "
-                f"{grader_reply} tokens, the context is {context}; lower grader_max_tokens"
+                f"{grader_reply} tokens, the context is {context}; "
+                "lower grader_max_tokens or the limit of the answers"
             )
 
 
