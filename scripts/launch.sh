@@ -1,16 +1,20 @@
 # shellcheck shell=bash
-# How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh, run_qwen3_32B.sh and, with
-# BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION, PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS
-# and MEMORY_ARGS. Ends only what it started itself, by pid.
+# How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh,
+# run_qwen3_32B.sh and, with BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION,
+# PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS and MEMORY_ARGS. Ends only what it started itself,
+# by pid. Exit status: the job's; 2 for something to fix before it starts, 1 for a defect of ours.
 #
 #   PYTHON            slime's interpreter (python3)
-#   GRADER_CONFIG     configs/grader.yaml          EVAL_CONFIG       configs/eval.yaml
+#   GRADER_CONFIG     configs/grader.yaml
+#   EVAL_CONFIG       configs/eval.yaml
 #   EVAL_DATA_PATH    healthbench_hard_sample.jsonl beside the training rows
-#   NODES             "host1 host2 ...": this node first, the others over ssh (same paths there); a Slurm job knows them
+#   NODES             "host1 host2 ...": this node first, the others over ssh (same paths there);
+#                     a Slurm job knows them
 #   RAY_ADDRESS       dashboard of a running cluster (http://host:8265): no Ray is started then
 #   RAY_PORT, RAY_DASHBOARD_PORT   6379 and 8265
 #   MASTER_ADDR       this node's address, as the others reach it: for a node with several networks
-#   WANDB_PROJECT     logs to W&B too (key: WANDB_API_KEY or wandb login; WANDB_MODE=offline without one)
+#   WANDB_PROJECT     logs to W&B too (key: WANDB_API_KEY or wandb login; without one
+#                     WANDB_MODE=offline)
 #   TENSORBOARD_DIR   SAVE_PATH/tensorboard
 
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
@@ -33,28 +37,37 @@ done
 DIST_CKPT_PATH="${DIST_CKPT_PATH:-${HF_CKPT_PATH}}"
 GRADER_CONFIG="${GRADER_CONFIG:-configs/grader.yaml}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval.yaml}"
-EVAL_DATA_PATH="${EVAL_DATA_PATH:-$(dirname -- "${PROMPT_DATA_PATH}")/healthbench_hard_sample.jsonl}"
+rows="$(dirname -- "${PROMPT_DATA_PATH}")"
+EVAL_DATA_PATH="${EVAL_DATA_PATH:-${rows}/healthbench_hard_sample.jsonl}"
 TENSORBOARD_DIR="${TENSORBOARD_DIR:-${SAVE_PATH}/tensorboard}"
-for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR \
-   GRADER_CONFIG EVAL_CONFIG TENSORBOARD_DIR; do
-   case "${!name}" in /* | "<"*) ;; *) declare "${name}=${ROOT}/${!name}" ;; esac   # the job runs elsewhere
+# The job runs elsewhere, so every path is made absolute; "<NAME>" is a path that is not set.
+for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PATH \
+   SLIME_DIR MEGATRON_DIR GRADER_CONFIG EVAL_CONFIG TENSORBOARD_DIR; do
+   case "${!name}" in
+      /* | "<"*) ;;
+      *) declare "${name}=${ROOT}/${!name}" ;;
+   esac
 done
 export EVAL_DATA_PATH TENSORBOARD_DIR
-[[ "${PLACEMENT}" == split || "${PLACEMENT}" == colocate ]] || die "PLACEMENT is split or colocate, not ${PLACEMENT}"
+[[ "${PLACEMENT}" == split || "${PLACEMENT}" == colocate ]] ||
+   die "PLACEMENT is split or colocate, not ${PLACEMENT}"
 
 source configs/recipe.sh
 
 MODEL_ARGS=()
 if [[ -z "${MODEL}" ]]; then   # a shape that slime has no file for
-   words="$("${PYTHON}" -m rubric_rl.launch.model_args "${HF_CKPT_PATH}")"   # ends here without one
-   mapfile -t MODEL_ARGS <<<"${words}"
+   # Not in one line with mapfile, which would hide that the checkpoint cannot be read.
+   model_flags="$("${PYTHON}" -m rubric_rl.launch.slime_flags model "${HF_CKPT_PATH}")"
+   mapfile -t MODEL_ARGS <<<"${model_flags}"
 elif [[ -f "${SLIME_DIR}/scripts/models/${MODEL}.sh" ]]; then
    # shellcheck source=/dev/null
    source "${SLIME_DIR}/scripts/models/${MODEL}.sh"
 elif [[ "${DRY_RUN}" == 1 ]]; then
-   echo "note: without SLIME_DIR the model's shape is missing below (SLIME_DIR/scripts/models/${MODEL}.sh)" >&2
+   file="SLIME_DIR/scripts/models/${MODEL}.sh"
+   echo "note: without SLIME_DIR the model's shape is missing below (${file})" >&2
 else
-   die "${SLIME_DIR}/scripts/models/${MODEL}.sh does not exist; set SLIME_DIR to a checkout of slime"
+   die "${SLIME_DIR}/scripts/models/${MODEL}.sh does not exist;" \
+      "set SLIME_DIR to a checkout of slime"
 fi
 
 if [[ "${PLACEMENT}" == colocate ]]; then   # all GPUs train and serve in turn
@@ -64,7 +77,7 @@ if [[ "${PLACEMENT}" == colocate ]]; then   # all GPUs train and serve in turn
       --actor-num-gpus-per-node "${GPUS_PER_NODE}"
       --sglang-mem-fraction-static 0.7      # the rest: what training leaves behind while it sleeps
    )
-else   # half of the GPUs train while the other half serve; with several nodes the first of them train
+else   # half of the GPUs train while the other half serve; of several nodes the first ones train
    PLACEMENT_ARGS=(
       --actor-num-nodes "${NNODES}"
       --actor-num-gpus-per-node "$((GPUS_PER_NODE / 2))"
@@ -76,12 +89,14 @@ fi
 ENGINE_ARGS=(
    --ref-load "${DIST_CKPT_PATH}"       # where the first start takes its weights from
    --num-gpus-per-node "${GPUS_PER_NODE}"
-   --router-policy manual               # all criteria of an answer go to the engine that has its prefix
+   --router-policy manual               # an answer's criteria go to the engine with its prefix
    --balance-data
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32
    --attention-softmax-in-fp32
-   --override-opt-param-scheduler       # else a run does not go on with more rollouts: their number is in the schedule
+   # The number of rollouts is part of the schedule in a checkpoint: without this flag a run could
+   # not go on with more of them.
+   --override-opt-param-scheduler
 )
 
 LOG_ARGS=()
@@ -90,25 +105,35 @@ if [[ -n "${WANDB_PROJECT:-}" ]]; then
       --wandb-group "${WANDB_GROUP:-$(basename -- "${SAVE_PATH}")}")
 fi
 
-# What the processes of the job need; keys are not among them: they come from the environment of Ray, never from a
-# command line.
+# The variables in its words, as the JSON of Ray's runtime environment.
+AS_RUNTIME_ENV='
+import json, os, sys
+names = [name for name in sys.argv[1:] if name in os.environ]
+print(json.dumps({"env_vars": {name: os.environ[name] for name in names}}))
+'
+
+# What the processes of the job need; keys are not among them: they come from the environment of
+# Ray, never from a command line.
 runtime_env() {
-   local nvlink=0 hosts
+   local nvlink=0 own hosts
    if [[ "$(nvidia-smi topo -m 2>/dev/null)" =~ NV[0-9] ]]; then nvlink=1; fi
-   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),$("${PYTHON}" -m rubric_rl.launch.node_addresses --own)"
+   own="$("${PYTHON}" -m rubric_rl.launch.node_addresses --own)"
+   hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),${own}"
    export PYTHONPATH="${ROOT}:${SLIME_DIR}:${MEGATRON_DIR}${PYTHONPATH:+:${PYTHONPATH}}"
-   export CUDA_DEVICE_MAX_CONNECTIONS=1 NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}" PYTHONUNBUFFERED=1
-   export no_proxy="localhost,127.0.0.1,${hosts}${no_proxy:+,${no_proxy}}${NO_PROXY:+,${NO_PROXY}}"
+   export CUDA_DEVICE_MAX_CONNECTIONS=1 PYTHONUNBUFFERED=1
+   export NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}"
+   # slime asks its own router and engines by HTTP: no proxy may stand between them.
+   hosts="localhost,127.0.0.1,${hosts}"
+   export no_proxy="${hosts}${no_proxy:+,${no_proxy}}${NO_PROXY:+,${NO_PROXY}}"
    export NO_PROXY="${no_proxy}"        # some clients read only this one
-   RUNTIME_ENV="$("${PYTHON}" -c 'import json, os, sys
-print(json.dumps({"env_vars": {name: os.environ[name] for name in sys.argv[1:] if name in os.environ}}))' \
+   RUNTIME_ENV="$("${PYTHON}" -c "${AS_RUNTIME_ENV}" \
       PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy NO_PROXY \
       TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME)"
 }
 
 # The nodes: NODES, or those of the Slurm job, or this one.
 find_nodes() {
-   local words
+   local addresses
    read -ra HOSTS <<<"${NODES:-}"
    if ((${#HOSTS[@]} == 0)) && [[ -n "${SLURM_JOB_NODELIST:-}" ]]; then
       mapfile -t HOSTS < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
@@ -117,11 +142,13 @@ find_nodes() {
    ((${#HOSTS[@]} == NNODES)) || [[ -n "${RAY_ADDRESS:-}" ]] ||
       die "NNODES is ${NNODES}, but ${#HOSTS[@]} node(s) are known;" \
          "name them in NODES, or start in a Slurm job of that size"
-   words="$("${PYTHON}" -m rubric_rl.launch.node_addresses "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
-   read -ra ADDRESSES <<<"${words}"
+   addresses="$("${PYTHON}" -m rubric_rl.launch.node_addresses \
+      "${MASTER_ADDR:-${HOSTS[0]}}" "${HOSTS[@]:1}")"
+   read -ra ADDRESSES <<<"${addresses}"
 }
 
-# Runs a command and waits for it in the background, so that a signal ends this script at once; its status is returned.
+# Runs a command in the background and waits for it, so that a signal ends this script at once;
+# returns the command's status.
 CLIENT=""
 attend() {
    local status=0
@@ -139,71 +166,82 @@ stop() {
    trap '' HUP INT TERM   # a second signal does not leave Ray behind
    local pid
    [[ -z "${CLIENT}" ]] || kill -KILL "${CLIENT}" 2>/dev/null || true
-   [[ -z "${JOB}" ]] || timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
+   [[ -z "${JOB}" ]] ||
+      timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
    for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
    for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
 }
 
-# Turns this process into a command on another node. Over ssh the environment goes through the pipe, so that no key
-# stands in a process list.
+# Turns this process into a command on another node. Over ssh the environment goes through the
+# pipe, so that no key stands in a process list.
 become() {
    local host="$1"
    shift
-   if [[ -n "${SLURM_JOB_ID:-}" ]]; then exec srun --nodes 1 --ntasks 1 --overlap --nodelist "${host}" "$@"; fi
+   if [[ -n "${SLURM_JOB_ID:-}" ]]; then
+      exec srun --nodes 1 --ntasks 1 --overlap --nodelist "${host}" "$@"
+   fi
    exec ssh -o BatchMode=yes "${host}" bash -s \
       < <(export -p; printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "$@"; echo)
 }
 
-# A Ray of our own: the head here, one worker per other node. They end with this script; workers also when their head
-# is gone.
+# A Ray of our own: the head here, one worker per other node. They end with this script; workers
+# also when their head is gone.
 start_ray() {
-   local node log="${SAVE_PATH}/ray.log"
+   local node log="${SAVE_PATH}/ray.log" head="${ADDRESSES[0]}:${RAY_PORT}"
    local more=(--num-gpus "${GPUS_PER_NODE}" --disable-usage-stats)
-   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${SAVE_PATH}/ray.token"   # older versions of Ray ignore both
-   (umask 077 && "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}")
+   # Whoever reaches the head could run programs here, so Ray asks for a token that only this user
+   # can read. Older versions of Ray ignore both variables.
+   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${SAVE_PATH}/ray.token"
+   (umask 077 &&
+      "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}")
    ray start --head --block --node-ip-address "${ADDRESSES[0]}" --port "${RAY_PORT}" "${more[@]}" \
       --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT}" >>"${log}" 2>&1 &
    CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
    for ((node = 1; node < ${#HOSTS[@]}; node++)); do
       log="${SAVE_PATH}/ray.${HOSTS[node]}.log"
-      become "${HOSTS[node]}" ray start --block --address "${ADDRESSES[0]}:${RAY_PORT}" "${more[@]}" \
+      become "${HOSTS[node]}" ray start --block --address "${head}" "${more[@]}" \
          --node-ip-address "${ADDRESSES[node]}" >>"${log}" 2>&1 &
       CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
    done
-   attend "${PYTHON}" -m rubric_rl.launch.wait_for_gpus --address "${ADDRESSES[0]}:${RAY_PORT}" \
+   attend "${PYTHON}" -m rubric_rl.launch.wait_for_gpus --address "${head}" \
       --gpus "$((NNODES * GPUS_PER_NODE))" "${WATCHED[@]}"
    RAY_ADDRESS="http://127.0.0.1:${RAY_DASHBOARD_PORT}"
 }
 
-# Runs the job and shows its output. `ray job submit` returns 0 also when somebody stopped the job, or when only the
-# connection to its log broke: Ray's own word counts.
+# Runs the job and shows its output. `ray job submit` returns 0 also when somebody stopped the job,
+# or when only the connection to its log broke: Ray's own word counts.
 run_job() {
    local status=0 told="" state tee log="${SAVE_PATH}/train.log"
    JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
    exec 8> >(exec tee -ai "${log}")
    tee="$!"
-   attend ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" --runtime-env-json "${RUNTIME_ENV}" \
-      -- bash "${SAVE_PATH}/command.sh" >&8 2>&1 || status="$?"
+   attend ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" \
+      --runtime-env-json "${RUNTIME_ENV}" -- bash "${SAVE_PATH}/command.sh" >&8 2>&1 || status="$?"
    exec 8>&-
    wait "${tee}" || true
    ((status == 0)) || exit "${status}"
-   until state="$(ray job status --address "${RAY_ADDRESS}" "${JOB}" 2>&1)" && [[ "${state}" == *succeeded* ]]; do
+   until state="$(ray job status --address "${RAY_ADDRESS}" "${JOB}" 2>&1)" &&
+      [[ "${state}" == *succeeded* ]]; do
       if [[ "${state}" != *RUNNING* && "${state}" != *PENDING* ]]; then
          echo "error: the job did not succeed: ${state##*$'\n'}" >&2
          exit 1
       fi
-      [[ -n "${told}" ]] || echo "note: the job goes on, but Ray shows its output no longer: ray job logs ${JOB}" >&2
-      told=1
+      if [[ -z "${told}" ]]; then
+         echo "note: the job goes on, but Ray shows its output no longer: ray job logs ${JOB}" >&2
+         told=1
+      fi
       attend sleep 30
    done
    JOB=""
 }
 
-# Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the user's flags: the
-# last word.
+# Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the
+# user's flags: the last word.
 launch() {
-   local args=("${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PLACEMENT_ARGS[@]}" "${PARALLEL_ARGS[@]}" "${MEMORY_ARGS[@]}"
-      "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@")
+   local args=(
+      "${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PLACEMENT_ARGS[@]}" "${PARALLEL_ARGS[@]}"
+      "${MEMORY_ARGS[@]}" "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@"
+   )
    local command=("${PYTHON}" "${SLIME_DIR}/train.py" "${args[@]}")
    if [[ "${DRY_RUN}" == 1 ]]; then
       printf '%q\n' "${command[@]}"
@@ -211,18 +249,26 @@ launch() {
    fi
    RAY_PORT="${RAY_PORT:-6379}" RAY_DASHBOARD_PORT="${RAY_DASHBOARD_PORT:-8265}"
    find_nodes
-   command -v ray >/dev/null || die "there is no command ray on PATH; start inside slime's image or environment"
-   mkdir -p -- "${SAVE_PATH}" 2>/dev/null || die "SAVE_PATH ${SAVE_PATH} cannot be made; set it to a folder of your own"
+   command -v ray >/dev/null ||
+      die "there is no command ray on PATH; start inside slime's image or environment"
+   mkdir -p -- "${SAVE_PATH}" 2>/dev/null ||
+      die "SAVE_PATH ${SAVE_PATH} cannot be made; set it to a folder of your own"
    exec 9>"${SAVE_PATH}/lock"
-   flock -n 9 || die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
+   flock -n 9 ||
+      die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
    EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
-   "${PYTHON}" -m rubric_rl.launch.check_run --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \
-      --nnodes "${NNODES}" --gpus-per-node "${GPUS_PER_NODE}" ${RAY_ADDRESS:+--running-ray} \
+   "${PYTHON}" -m rubric_rl.launch.check_run \
+      --slime-dir "${SLIME_DIR}" --megatron-dir "${MEGATRON_DIR}" \
+      --nodes "${NNODES}" --gpus-per-node "${GPUS_PER_NODE}" ${RAY_ADDRESS:+--running-ray} \
       --ports "${RAY_PORT}" "${RAY_DASHBOARD_PORT}" -- "${args[@]}"
 
-   { printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "${command[@]}"; echo; } >"${SAVE_PATH}/command.sh"
+   {
+      printf 'cd %q && exec ' "${ROOT}"
+      printf '%q ' "${command[@]}"
+      echo
+   } >"${SAVE_PATH}/command.sh"
    trap stop EXIT
    trap 'exit 129' HUP
    trap 'exit 130' INT

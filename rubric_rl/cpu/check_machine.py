@@ -1,50 +1,106 @@
-"""Checks model, rows, memory and ports before any process starts; each problem is one line (all stages)."""
+"""Checks model, rows, hooks, memory and ports before any process of a run starts."""
 
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
+from rubric_rl.cpu.flags import training_processes
 from rubric_rl.data.row_file import read_slice
+from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.launch import shared_checks
 from rubric_rl.model_shape import read_trainable_network
+from rubric_rl.tokenizer import ChatTokenizer
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor
 
 
-def check(args) -> None:
+def check(args: Namespace) -> None:
     """Raises UserError for the first thing that would stop the run."""
-    for flag in ("hf_checkpoint", "ref_load"):
-        if path := getattr(args, flag):
-            check_model(Path(path), "--" + flag.replace("_", "-"))
-    held_out = {}  # prompt_id -> file
-    for dataset in args.eval_datasets:
-        held_out |= {row.prompt_id: dataset.path for row in read_slice(dataset.path)}
-    for row in read_slice(args.prompt_data):
-        if row.prompt_id in held_out:
-            where = f"prompt_id {row.prompt_id} is in {args.prompt_data} and in {held_out[row.prompt_id]}"
-            raise UserError(
-                f"{where}: training on the evaluation; make the rows again with data_preprocess.py"
-            )
-    world = args.actor_num_nodes * args.actor_num_gpus_per_node
-    weights = (
-        4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9
-    )  # GB: everything here is fp32
-    engines = args.rollout_num_gpus * (ENGINE_GB + weights)
-    actors = world * (
-        ACTOR_GB + 4 * weights / args.tensor_model_parallel_size
-    )  # gradients and two moments as well
-    require_memory(BASE_GB + engines + actors, f"this run of {args.hf_checkpoint}")
+    for flag, folder in (("--hf-checkpoint", args.hf_checkpoint), ("--ref-load", args.ref_load)):
+        if folder:
+            check_model(folder, flag)
+    rows = read_slice(args.prompt_data)
+    _raise_first(_row_problems(args, rows))
+    require_memory(_needed_gb(args), f"this run of {args.hf_checkpoint}")
     if args.sglang_router_port is not None:
         require_port(args.sglang_router_port, "router (--sglang-router-port)")
+    _raise_first(_length_problems(args, rows))
+    _raise_first(shared_checks.check_hooks(hooks_of(args)))
 
 
-def check_model(path: Path, flag: str) -> None:
-    """A Hugging Face directory of a Qwen3 model with its tokenizer, or a UserError that says what is missing."""
-    if not path.is_dir():
-        hint = "name a Hugging Face checkpoint of a Qwen3 model (HF_CKPT_PATH)"
-        raise UserError(f"{flag} {path}: no such directory; {hint}")
-    read_trainable_network(path)
-    if not any(path.glob("*.safetensors")):
-        raise UserError(f"{flag} {path}: holds no *.safetensors weights; get the checkpoint again")
-    if not (path / "tokenizer.json").is_file():
-        raise UserError(f"{flag} {path}: holds no tokenizer.json; get the checkpoint again")
+def check_model(folder: str | Path, flag: str) -> None:
+    """Raises UserError for what is missing in a folder of a Qwen3 model with its tokenizer."""
+    _raise_first(shared_checks.check_folder(flag, str(folder), "HF_CKPT_PATH"))
+    read_trainable_network(folder)
+    _raise_first(shared_checks.check_checkpoint(flag, Path(folder), ["tokenizer.json"]))
+
+
+def _row_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
+    evaluation = [dataset.path for dataset in args.eval_datasets]
+    yield from shared_checks.check_held_out_prompts(args.prompt_data, rows, evaluation)
+    yield from shared_checks.check_run_length(
+        num_rollout=args.num_rollout,
+        num_epoch=args.num_epoch,
+        batch=args.rollout_batch_size,
+        prompts=len(rows),
+    )
+
+
+def _length_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
+    template = ChatTokenizer(args.hf_checkpoint)
+    training = shared_checks.prompt_lengths(
+        args.prompt_data,
+        rows,
+        template,
+        template_options=args.apply_chat_template_kwargs,
+        max_prompt=args.rollout_max_prompt_len,
+        limit="--rollout-max-response-len",
+        answer=args.rollout_max_response_len,
+    )
+    lengths = [training]
+    for dataset in args.eval_datasets:
+        evaluation = shared_checks.prompt_lengths(
+            dataset.path,
+            read_slice(dataset.path),
+            template,
+            template_options=dataset.apply_chat_template_kwargs,
+            max_prompt=args.eval_max_prompt_len,
+            limit=f"max_response_len of {dataset.name}",
+            answer=dataset.max_response_len,
+        )
+        lengths.append(evaluation)
+    context = read_trainable_network(args.hf_checkpoint).max_positions
+    reply = shared_checks.policy_reply_limit(args.custom_rm_path, GraderSettings.load(vars(args)))
+    yield from shared_checks.check_context(context, lengths, reply)
+
+
+def hooks_of(args: Namespace) -> list[str]:
+    """The dotted paths of all hooks that the run will call."""
+    named = [
+        args.custom_rm_path,
+        args.custom_reward_post_process_path,
+        args.custom_rollout_log_function_path,
+        args.custom_eval_rollout_log_function_path,
+        args.dynamic_sampling_filter_path,
+        args.rollout_sample_filter_path,
+        *(dataset.custom_rm_path for dataset in args.eval_datasets),
+    ]
+    return [name for name in named if name]
+
+
+def _needed_gb(args: Namespace) -> float:
+    """Memory of all processes of the run in GB; every number is fp32 here."""
+    weights = 4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9
+    # Weights, gradients and two moments, shared by the tensor-parallel processes.
+    actor = ACTOR_GB + 4 * weights / args.tensor_model_parallel_size
+    engine = ENGINE_GB + weights
+    return BASE_GB + args.rollout_num_gpus * engine + training_processes(args) * actor
+
+
+def _raise_first(problems: Iterator[str]) -> None:
+    for problem in problems:
+        raise UserError(problem)

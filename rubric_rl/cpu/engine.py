@@ -15,6 +15,7 @@ import psutil
 
 from rubric_rl.cpu.process import Child
 from rubric_rl.errors import UserError
+from rubric_rl.launch.shared_checks import check_port
 
 HOST = "127.0.0.1"
 COMPAT = Path(__file__).parent / "compat"
@@ -55,16 +56,8 @@ def free_port() -> int:
 
 def require_port(port: int, what: str) -> None:
     """Raises UserError when `port` is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do: a port in TIME_WAIT is free
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as problem:
-            why = getattr(problem, "strerror", problem)
-            hint = "end the process that holds it or choose another port"
-            raise UserError(f"port {port} for the {what} cannot be used ({why}): {hint}") from None
+    for problem in check_port(port, f"the {what}", HOST):
+        raise UserError(problem)
 
 
 def available_gb() -> float:

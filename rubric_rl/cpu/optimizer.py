@@ -5,7 +5,7 @@ from argparse import Namespace
 import torch
 import torch.distributed as dist
 
-from rubric_rl.cpu.flag_checks import schedule_of
+from rubric_rl.cpu.flags import schedule_of
 from rubric_rl.cpu.megatron import (
     OptimizerParamScheduler,
     mpu,

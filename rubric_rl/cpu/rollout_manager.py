@@ -7,7 +7,6 @@ from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.rollout_metrics import versions
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
 from rubric_rl.errors import UserError
-from rubric_rl.model_shape import read_network
 
 
 class RolloutManager:
@@ -26,7 +25,6 @@ class RolloutManager:
         self.eval_prompts = {
             d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets
         }
-        self._check_context()
         self.rollouts: Rollout | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="rollout").start()
@@ -42,24 +40,6 @@ class RolloutManager:
             template_kwargs=fields.apply_chat_template_kwargs,
             max_length=max_length,
         )
-
-    def _check_context(self) -> None:
-        """The longest prompt and an answer at its limit must fit into the model's positions."""
-        limit = read_network(self.args.hf_checkpoint).max_positions
-        cases = [
-            ("--rollout-max-response-len", self.source.prompts, self.args.rollout_max_response_len)
-        ]
-        for dataset in self.args.eval_datasets:
-            name, prompts = f"max_response_len of {dataset.name}", self.eval_prompts[dataset.name]
-            cases.append((name, prompts, dataset.max_response_len))
-        for name, prompts, answer in cases:
-            longest = max(
-                len(self.tokenizer.encode(sample.prompt, add_special_tokens=False))
-                for sample in prompts
-            )
-            if longest + answer > limit:
-                what = f"{name} {answer} and a prompt of {longest} tokens"
-                raise UserError(f"{what} exceed the model's {limit} positions; lower it")
 
     def prompts(self) -> int:
         """The number of training prompts; the call returns once the rows are read."""

@@ -1,1 +1,1 @@
-"""Annex: what is checked and computed before a run with slime starts, and what both trainers check alike."""
+"""Annex: what is checked and computed before a slime run, and what both trainers check alike."""

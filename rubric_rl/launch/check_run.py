@@ -1,246 +1,420 @@
-"""Everything that can be known before Ray starts, each failure one line and the next step (all stages)."""
+"""Everything that can be known before Ray starts: each failure is one line with the next step.
+
+    python -m rubric_rl.launch.check_run --slime-dir ... -- WORDS     (scripts/launch.sh calls it)
+
+Exit status: 0 nothing found, 2 something for the user to fix, 1 a defect of this program.
+"""
 
 import argparse
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rubric_rl.errors import UserError
-from rubric_rl.launch import devices, graders, rows, weights
-from rubric_rl.launch.estimate import GB, checkpoint_bytes, checkpoints, plan_of, rollouts
-from rubric_rl.launch.schedule import schedule
-from rubric_rl.launch.words import Words
+from rubric_rl.launch import check_inputs, shared_checks
+from rubric_rl.launch.check_inputs import RunInputs
+from rubric_rl.launch.estimate import (
+    GB,
+    ParallelPlan,
+    checkpoint_bytes,
+    count_checkpoints,
+    count_rollouts,
+    engine_weight_bytes,
+    parallel_plan,
+    training_bytes,
+)
+from rubric_rl.launch.schedule import answers_per_step, schedule
+from rubric_rl.launch.slime_flags import CommandLine
 
-SLIME = (0, 3, 1)  # the oldest slime whose flags the recipe uses
+OLDEST_SLIME = (0, 3, 1)  # whose flags the recipe uses
 
 
-def check(words: Words, options: argparse.Namespace) -> Iterator[str]:
-    """Yields one line for each thing that would stop or spoil the run."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run as its command line describes it, and the machine that it is to start on."""
+
+    command: list[str]  # the words of slime's command line
+    slime_dir: Path
+    megatron_dir: Path
+    nodes: int
+    gpus_per_node: int
+    ports: list[int]  # of the Ray that will be started
+    running_ray: bool  # the job goes to a Ray that runs already
+
+    @cached_property
+    def flags(self) -> CommandLine:
+        """The command line as plain values; raises UserError for a word before the first flag."""
+        return CommandLine(self.command)
+
+    @cached_property
+    def inputs(self) -> RunInputs:
+        """The files that the run reads."""
+        return RunInputs(self.flags)
+
+    @property
+    def save(self) -> Path:
+        """The folder of the run."""
+        return Path(self.flags.text("save", "."))
+
+
+def check(run: PlannedRun) -> Iterator[str]:
+    """Yields one line for each thing that would stop or spoil the run, each line once."""
     parts = (
-        paths,
-        slime_checkout,
-        batches,
-        gradings,
-        parallel,
-        devices.problems,
-        disk,
-        ports,
-        ray_command,
+        check_paths,
+        check_weights,
+        check_slime_checkout,
+        check_batches,
+        check_gradings,
+        check_parallel_sizes,
+        check_gpus,
+        check_disk,
+        check_ports,
+        check_ray_command,
+        check_rows,
+        check_lengths,
+        check_graders,
+        check_hooks,
+        check_flags,
     )
-    for part in (*parts, weights.problems, rows.problems, graders.problems, hook, flags):
+    said = set()
+    for part in parts:
         try:
-            yield from part(words, options)
+            for line in part(run):
+                if line not in said:
+                    yield line
+                said.add(line)
         except UserError as error:
-            yield str(error)
+            if str(error) not in said:
+                yield str(error)
+            said.add(str(error))
 
 
-def paths(words: Words, options) -> Iterator[str]:
-    """Folders and files that the flags name."""
-    for flag, needed in (("hf-checkpoint", ("config.json", "tokenizer.json")), ("ref-load", ())):
-        folder = Path(words.text(flag))
-        if flag == "ref-load" and folder == Path(words.text("hf-checkpoint")):
-            continue  # its finding is above
-        if not words.text(flag) or not folder.is_dir():
-            yield (f"--{flag} {folder}: no such folder; "
-                   f"set {'HF_CKPT_PATH' if needed else 'DIST_CKPT_PATH'} to a checkpoint")  # fmt: skip
-        missing = [name for name in needed if folder.is_dir() and not (folder / name).is_file()]
-        yield from (
-            f"--{flag} {folder}: holds no {name}; get the checkpoint again" for name in missing
-        )
-    reference = Path(words.text("ref-load"))
-    signs = ("latest_checkpointed_iteration.txt", "config.json")
-    if reference.is_dir() and not any((reference / name).is_file() for name in signs):
-        yield (f"--ref-load {reference}: neither Megatron's format nor Hugging Face's; "
-               "convert it with SLIME_DIR/tools/convert_hf_to_torch_dist.py")  # fmt: skip
-    save = Path(words.text("save", "."))
-    parent = next(folder for folder in (save, *save.absolute().parents) if folder.exists())
+# ---- the flags and the files that they name
+
+
+def check_paths(run: PlannedRun) -> Iterator[str]:
+    """A folder for the run that can be written, and from which it goes on."""
+    parent = _nearest_folder(run.save)
     if not os.access(parent, os.W_OK):
-        yield f"--save {save}: {parent} is not writable; set SAVE_PATH to a folder of your own"
-    if words.text("load") != words.text("save"):
-        yield (f"--load {words.text('load')} is not --save {save}, so the same command would not go on with the run; "
-               "set SAVE_PATH alone")  # fmt: skip
+        yield f"--save {run.save}: {parent} is not writable; set SAVE_PATH to a folder of your own"
+    load = run.flags.text("load")
+    if load != run.flags.text("save"):
+        yield (
+            f"--load {load} is not --save {run.save}, so the same command would not go on with "
+            "the run; set SAVE_PATH alone"
+        )
 
 
-def slime_checkout(words: Words, options) -> Iterator[str]:
+def _nearest_folder(path: Path) -> Path:
+    """The path itself, or the nearest folder above that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def check_slime_checkout(run: PlannedRun) -> Iterator[str]:
     """SLIME_DIR and its version, MEGATRON_DIR."""
-    setup = options.slime_dir / "setup.py"
-    if not (options.slime_dir / "train.py").is_file() or not setup.is_file():
-        yield (f"SLIME_DIR {options.slime_dir}: holds no train.py; "
-               "clone github.com/THUDM/slime, or use the folder in its image")  # fmt: skip
+    setup = run.slime_dir / "setup.py"
+    if not (run.slime_dir / "train.py").is_file() or not setup.is_file():
+        yield (
+            f"SLIME_DIR {run.slime_dir}: holds no train.py; "
+            "clone github.com/THUDM/slime, or use the folder in its image"
+        )
     else:
-        found = re.search(r"version=\"(\d+)\.(\d+)\.(\d+)", setup.read_text(encoding="utf-8"))
-        if not found or tuple(map(int, found.groups())) < SLIME:
-            version = ".".join(found.groups()) if found else "unknown"
-            yield (f"SLIME_DIR {options.slime_dir}: version {version}, but {'.'.join(map(str, SLIME))} or later is "
-                   "needed; update it")  # fmt: skip
-    if not (options.megatron_dir / "megatron").is_dir():
-        yield (f"MEGATRON_DIR {options.megatron_dir}: holds no folder megatron; "
-               "name the Megatron-LM of slime's image (/root/Megatron-LM)")  # fmt: skip
+        version = re.search(r"version=\"(\d+)\.(\d+)\.(\d+)", setup.read_text(encoding="utf-8"))
+        numbers = tuple(int(number) for number in version.groups()) if version else ()
+        if numbers < OLDEST_SLIME:
+            found = ".".join(map(str, numbers)) or "unknown"
+            oldest = ".".join(map(str, OLDEST_SLIME))
+            yield (
+                f"SLIME_DIR {run.slime_dir}: version {found}, but {oldest} or later is needed; "
+                "update it"
+            )
+    if not (run.megatron_dir / "megatron").is_dir():
+        yield (
+            f"MEGATRON_DIR {run.megatron_dir}: holds no folder megatron; "
+            "name the Megatron-LM of slime's image (/root/Megatron-LM)"
+        )
 
 
-def batches(words: Words, options) -> Iterator[str]:
-    """Batch sizes that divide, a run longer than its warm-up."""
-    prompts, answers = words.number("rollout-batch-size"), words.number("n-samples-per-prompt", 1)
-    total, steps = prompts * answers, words.number("num-steps-per-rollout")
-    size = words.number("global-batch-size") or (total // steps if steps else 0)
-    if answers < 2:
-        yield f"--n-samples-per-prompt {answers}: a group of one has no advantage; give 2 or more"
-    if size < 1 or total % size or (steps and size * steps != total):
-        yield (f"--global-batch-size {size} does not divide {total} answers ({prompts} prompts x {answers}); "
-               "change one of them")  # fmt: skip
-    elif size % (data := plan_of(words).data):
-        yield (f"--global-batch-size {size} is no multiple of {data}, the data parallel size; "
-               "change it or the parallel sizes")  # fmt: skip
-    if words.number("over-sampling-batch-size", prompts) < prompts:
-        yield f"--over-sampling-batch-size is below --rollout-batch-size {prompts}; raise it"
-    if not words.number("num-rollout") and not words.number("num-epoch"):
-        yield "how long is the run? give --num-rollout or --num-epoch"
-    elif not rollouts(words, rows.count(words)):
-        yield (f"{rows.count(words)} prompts make no rollout of --rollout-batch-size {prompts}; "
-               "lower it, or train on more prompts")  # fmt: skip
-    elif size:
-        fraction = words.number("lr-warmup-fraction") if "lr-warmup-fraction" in words else None
-        schedule(rollouts(words, rows.count(words)) * total, size, words.number("lr-decay-iters"),
-                 words.number("lr-warmup-iters"), fraction)  # fmt: skip
+def check_batches(run: PlannedRun) -> Iterator[str]:
+    """Batch sizes that divide, a run of some length that is longer than its warm-up."""
+    flags = run.flags
+    prompts = flags.whole("rollout-batch-size")
+    answers = flags.whole("n-samples-per-prompt", 1)
+    global_batch = flags.whole("global-batch-size") or None
+    steps = flags.whole("num-steps-per-rollout") or None
+    over_sampling = flags.whole("over-sampling-batch-size", prompts)
+    try:
+        data_parallel = parallel_plan(flags).data
+    except UserError:  # check_parallel_sizes says it
+        data_parallel = None
+    yield from shared_checks.check_batch_sizes(
+        prompts=prompts,
+        answers=answers,
+        global_batch=global_batch,
+        steps=steps,
+        over_sampling=over_sampling,
+        data_parallel=data_parallel,
+    )
+    num_rollout = flags.whole("num-rollout") or None
+    num_epoch = flags.whole("num-epoch") or None
+    training_prompts = len(run.inputs.training_rows) if num_epoch and not num_rollout else None
+    too_short = list(
+        shared_checks.check_run_length(
+            num_rollout=num_rollout, num_epoch=num_epoch, batch=prompts, prompts=training_prompts
+        )
+    )
+    yield from too_short
+    step = answers_per_step(prompts * answers, global_batch, steps)
+    if too_short or step < 1:
+        return
+    warmup_fraction = None
+    if "lr-warmup-fraction" in flags:
+        warmup_fraction = flags.number("lr-warmup-fraction")
+    rollouts = num_rollout or count_rollouts(flags, training_prompts or 0)
+    schedule(
+        rollouts * prompts * answers,
+        step,
+        flags.whole("lr-decay-iters") or None,
+        flags.whole("lr-warmup-iters"),
+        warmup_fraction,
+    )
 
 
-def gradings(words: Words, options) -> Iterator[str]:
+def check_gradings(run: PlannedRun) -> Iterator[str]:
     """What cannot go together with self-grading."""
-    if "partial-rollout" in words:
-        yield "--partial-rollout: an answer whose grading was aborted would keep a wrong reward; leave it out"
-    if "group-rm" in words:
-        yield "--group-rm: the hook grades one answer at a time; leave it out"
-    if words.number("rollout-temperature", 1) <= 0:
-        yield "--rollout-temperature must be above 0: greedy answers of a group are all equal"
+    temperature = run.flags.number("rollout-temperature", 1.0)
+    yield from shared_checks.check_self_grading(run.flags, temperature)
 
 
-def parallel(words: Words, options) -> Iterator[str]:
+def check_weights(run: PlannedRun) -> Iterator[str]:
+    """Checkpoints that are there, and whole."""
+    yield from check_inputs.check_weights(run.inputs)
+
+
+def check_rows(run: PlannedRun) -> Iterator[str]:
+    """Rows that can be graded, and none of the evaluation among them."""
+    yield from check_inputs.check_rows(run.inputs)
+
+
+def check_lengths(run: PlannedRun) -> Iterator[str]:
+    """Prompts, answers and gradings within the context."""
+    yield from check_inputs.check_lengths(run.inputs)
+
+
+def check_graders(run: PlannedRun) -> Iterator[str]:
+    """Graders that can be asked."""
+    yield from check_inputs.check_graders(run.inputs, run.running_ray)
+
+
+def check_hooks(run: PlannedRun) -> Iterator[str]:
+    """The functions that flags named *-path name, imported as the job will."""
+    names = []
+    for flag, values in run.flags.values.items():
+        names_hook = flag.endswith("-path") and not flag.endswith("config-path")
+        if not names_hook or flag.startswith("sglang-"):
+            continue
+        names += [value for value in values if re.fullmatch(r"[\w.]+\.\w+", value)]
+    yield from shared_checks.check_hooks(names)
+
+
+def check_flags(run: PlannedRun) -> Iterator[str]:
+    """Every flag held against slime's own parsers, and slime's own checks."""
+    if not (run.slime_dir / "train.py").is_file():
+        return
+    path = [str(run.slime_dir), str(run.megatron_dir), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    command = [sys.executable, "-m", "rubric_rl.launch.slime_flags", "check", "--", *run.command]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode < 0:
+        signal = -done.returncode
+        yield f"slime's parser does not run here: signal {signal} ended it; use slime's image"
+        return
+    if done.returncode > 0:
+        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{done.stderr}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if answer["absent"]:
+        yield f"slime's parser does not run here: {answer['absent']}; use slime's image"
+        return
+    yield from answer["unknown"]
+    if answer["error"]:
+        said = [line for line in done.stderr.splitlines() if "error:" in line]
+        yield f"slime refuses the command: {said[-1] if said else answer['error']}"
+
+
+# ---- the machine
+
+
+def check_parallel_sizes(run: PlannedRun) -> Iterator[str]:
     """Parallel sizes that fit the GPUs and the model."""
-    plan = plan_of(words)
-    shape, per_node = plan.shape, options.gpus_per_node
-    shares = (("attention heads", shape.heads, plan.tensor), ("attention heads", shape.heads, plan.engine_gpus),
-              ("key-value heads", shape.groups, plan.tensor), ("layers", shape.layers, plan.pipeline))  # fmt: skip
-    for name, number, size in shares:
-        if number % size:
-            yield f"{number} {name} cannot be shared by {size} GPUs; change the parallel sizes"
-    wanted = plan.train_gpus + (0 if plan.colocate else plan.engines * plan.engine_gpus)
-    if wanted > options.nnodes * per_node:
-        yield (f"{wanted} GPUs are asked for, but {options.nnodes} node(s) of {per_node} have "
-               f"{options.nnodes * per_node}; change NNODES or the sizes")  # fmt: skip
-    if plan.tensor > per_node or plan.engine_gpus > per_node:
-        yield (f"tensor parallel {plan.tensor} and {plan.engine_gpus} GPUs an engine must each fit one node of "
-               f"{per_node}")  # fmt: skip
+    plan = parallel_plan(run.flags)
+    shape, per_node = plan.shape, run.gpus_per_node
+    shares = (
+        ("attention heads", shape.heads, plan.tensor),
+        ("attention heads", shape.heads, plan.gpus_per_engine),
+        ("key-value heads", shape.groups, plan.tensor),
+        ("layers", shape.layers, plan.pipeline),
+    )
+    for name, number, gpus in shares:
+        if number % gpus:
+            yield f"{number} {name} cannot be shared by {gpus} GPUs; change the parallel sizes"
+    wanted = plan.training_gpus
+    if not plan.colocate:
+        wanted += plan.serving_gpus
+    there = run.nodes * per_node
+    if wanted > there:
+        yield (
+            f"{wanted} GPUs are asked for, but {run.nodes} node(s) of {per_node} have {there}; "
+            "change NNODES or the sizes"
+        )
+    if plan.tensor > per_node or plan.gpus_per_engine > per_node:
+        yield (
+            f"tensor parallel {plan.tensor} and {plan.gpus_per_engine} GPUs an engine must each "
+            f"fit one node of {per_node}; lower them"
+        )
 
 
-def disk(words: Words, options) -> Iterator[str]:
+def check_gpus(run: PlannedRun) -> Iterator[str]:
+    """Number and memory of this node's GPUs, against what training and serving need."""
+    query = ["nvidia-smi", "--query-gpu=memory.total,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        output = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        hint = "start on a node with GPUs, or look with DRY_RUN=1"
+        yield f"no GPU was found here (nvidia-smi: {error}); {hint}"
+        return
+    gpus = output.splitlines()
+    if len(gpus) < run.gpus_per_node:
+        yield (
+            f"{len(gpus)} GPUs here, not {run.gpus_per_node}; "
+            "set GPUS_PER_NODE, or take another node"
+        )
+    plan = parallel_plan(run.flags)
+    affected: dict[str, list[str]] = {}  # problem -> the GPUs that have it
+    for number, line in enumerate(gpus[: run.gpus_per_node]):
+        mebibytes = re.findall(r"\d+", line)
+        if not mebibytes:
+            continue
+        total, *rest = (int(size) * 2**20 / GB for size in mebibytes)
+        used = rest[0] if rest else 0.0  # "[N/A]": this GPU does not tell
+        problem = why_gpu_cannot_train(total, used, plan) or why_gpu_cannot_serve(total, plan)
+        if problem:
+            affected.setdefault(problem, []).append(str(number))
+    for problem, numbers in affected.items():
+        yield f"GPU {', '.join(numbers)}: {problem}"
+
+
+def why_gpu_cannot_train(total: float, used: float, plan: ParallelPlan) -> str:
+    """Why a GPU of `total` GB, of which `used` GB are taken, cannot train; "" if it can."""
+    if used > 2:
+        return f"in use ({used:.0f} GB); end what runs there, or take another node"
+    need = training_bytes(plan) / GB
+    if total >= need:
+        return ""
+    return (
+        f"{total:.0f} GB, training needs about {need:.0f}; lower --max-tokens-per-gpu "
+        "or add --optimizer-cpu-offload --use-precision-aware-optimizer"
+    )
+
+
+def why_gpu_cannot_serve(total: float, plan: ParallelPlan) -> str:
+    """Why a GPU of `total` GB cannot serve; "" if it can.
+
+    Beside the weights there must be cache for one answer of full length.
+    """
+    fraction = plan.flags.number("sglang-mem-fraction-static", 0.85)
+    weights = engine_weight_bytes(plan) / GB
+    answer = plan.flags.whole("rollout-max-response-len")
+    cache = answer * plan.shape.kv_bytes / plan.gpus_per_engine / GB
+    if fraction * total >= weights + cache:
+        return ""
+    return (
+        f"{total:.0f} GB x --sglang-mem-fraction-static {fraction:g}, but an engine needs "
+        f"{weights:.0f} for its weights and {cache:.0f} for one answer; "
+        "raise --rollout-num-gpus-per-engine"
+    )
+
+
+def check_disk(run: PlannedRun) -> Iterator[str]:
     """Room for the checkpoints still to come; slime removes none."""
-    save = Path(words.text("save", "."))
-    done = save / "latest_checkpointed_iteration.txt"
-    text = done.read_text().strip() if done.is_file() else ""
-    saves = checkpoints(words, rows.count(words), int(text) + 1 if text.isdecimal() else 0)
-    size = checkpoint_bytes(plan_of(words).shape)
-    free = shutil.disk_usage(
-        next(folder for folder in (save, *save.absolute().parents) if folder.exists())
-    ).free
+    tracker = run.save / "latest_checkpointed_iteration.txt"
+    last = tracker.read_text().strip() if tracker.is_file() else ""
+    done = int(last) + 1 if last.isdecimal() else 0
+    saves = count_checkpoints(run.flags, len(run.inputs.training_rows), done)
+    size = checkpoint_bytes(parallel_plan(run.flags).shape)
+    free = shutil.disk_usage(_nearest_folder(run.save)).free
     if saves * size > free:
-        yield (f"--save {save}: {saves} checkpoints of {size / GB:.0f} GB are to come, {free / GB:.0f} GB are free; "
-               "raise --save-interval or choose another SAVE_PATH")  # fmt: skip
+        yield (
+            f"--save {run.save}: {saves} checkpoints of {size / GB:.0f} GB are to come, "
+            f"{free / GB:.0f} GB are free; raise --save-interval or choose another SAVE_PATH"
+        )
 
 
-def ports(words: Words, options) -> Iterator[str]:
-    """Ports of the Ray that will be started."""
-    for port in [] if options.running_ray else options.ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))  # Ray listens at this node's outer address
-            except OSError as error:
-                yield f"port {port} cannot be used ({error.strerror}); set RAY_PORT and RAY_DASHBOARD_PORT to free ones"
+def check_ports(run: PlannedRun) -> Iterator[str]:
+    """Ports of the Ray that will be started; it listens at this node's outer address."""
+    if run.running_ray:
+        return
+    for port in run.ports:
+        yield from shared_checks.check_port(port, "Ray (RAY_PORT, RAY_DASHBOARD_PORT)")
 
 
-def ray_command(words: Words, options) -> Iterator[str]:
+def check_ray_command(run: PlannedRun) -> Iterator[str]:
     """The command ray on PATH: it starts every worker with its own Python, not with PYTHON."""
     command = shutil.which("ray")
-    if options.running_ray or command is None:
+    if run.running_ray or command is None:
         return
     with open(command, "rb") as file:
-        interpreter = file.readline().decode(errors="replace").removeprefix("#!").split()
-    if interpreter and "python" in interpreter[-1]:
-        ask = [*interpreter, "-c", "import sys; print(sys.prefix)"]
-        prefix = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-        if prefix != sys.prefix:
-            yield (f"{command} belongs to the Python in {prefix}, which lacks what PYTHON has ({sys.prefix}); "
-                   "put the folder of PYTHON's own ray first on PATH")  # fmt: skip
-
-
-def hook(words: Words, options) -> Iterator[str]:
-    """The functions that the flags name, imported as the job will."""
-    named = {
-        word for name, values in words.values.items() if name.endswith("-path") for word in values
-    }
-    for name in sorted(word for word in named if re.fullmatch(r"[\w.]+\.\w+", word)):
-        module, _, function = name.rpartition(".")
-        program = f"import {module} as m; m.{function}"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            yield (f"{name} cannot be imported inside the job ({reason[0]}); install this repository's packages there: "
-                   "pip install -e .")  # fmt: skip
-
-
-def flags(words: Words, options) -> Iterator[str]:
-    """Every flag held against slime's own parsers, and its own checks."""
-    if not (options.slime_dir / "train.py").is_file():
+        first_line = file.readline().decode(errors="replace")
+    interpreter = first_line.removeprefix("#!").split()
+    if not interpreter or "python" not in interpreter[-1]:
         return
-    folders = [str(options.slime_dir), str(options.megatron_dir), os.environ.get("PYTHONPATH", "")]
-    path = os.pathsep.join(filter(None, folders))
-    command = [sys.executable, "-m", "rubric_rl.launch.slime_args", *options.words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
+    question = [*interpreter, "-c", "import sys; print(sys.prefix)"]
+    hint = "put the folder of PYTHON's own ray first on PATH"
     try:
-        verdict = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        yield (f"slime's parser does not run here: {(done.stderr.strip().splitlines() or ['no output'])[-1]}; "
-               "use slime's image")  # fmt: skip
+        done = subprocess.run(question, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        yield f"{command}: its Python does not run ({error}); {hint}"
         return
-    yield from verdict["unknown"]
-    if verdict["error"]:
-        last = [line for line in done.stderr.splitlines() if "error:" in line][-1:]
-        yield f"slime refuses the command: {last[0] if last else verdict['error']}"
+    prefix = done.stdout.strip()
+    if prefix != sys.prefix:
+        yield (
+            f"{command} belongs to the Python in {prefix}, which lacks what PYTHON has "
+            f"({sys.prefix}); {hint}"
+        )
 
 
-def main() -> int:
-    """Prints every problem to stderr; returns 0 when there is none, else 2."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+def _planned_run() -> PlannedRun:
+    """The run that this program's own command line describes."""
+    parser = argparse.ArgumentParser(
+        description="Looks for everything that would stop or spoil a slime run.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("--slime-dir", type=Path, required=True)
     add("--megatron-dir", type=Path, required=True)
-    add("--nnodes", type=int, required=True)
+    add("--nodes", type=int, required=True)
     add("--gpus-per-node", type=int, required=True)
-    add("--ports", type=int, nargs="*", default=[])
-    add(
-        "--running-ray",
-        action="store_true",
-        help="no Ray will be started, so its ports may be in use",
-    )
-    add("words", nargs="*", help="after --: the command line for slime")
-    options = parser.parse_args()
-    try:
-        found = list(check(Words(options.words), options))
-    except UserError as error:
-        found = [str(error)]
-    for line in dict.fromkeys(found):
+    add("--ports", type=int, nargs="*", default=[], help="of the Ray that will be started")
+    add("--running-ray", action="store_true", help="no Ray will be started")
+    add("command", nargs="*", help="after --: the command line for slime")
+    return PlannedRun(**vars(parser.parse_args()))
+
+
+def main() -> int:
+    """Prints each problem to stderr; returns 0 when there is none, else 2."""
+    found = list(check(_planned_run()))
+    for line in found:
         print(f"error: {line}", file=sys.stderr)
-    if not found:
-        print("preflight: nothing found that would stop the run")
-    return 2 if found else 0
+    if found:
+        return 2
+    print("preflight: nothing found that would stop the run")
+    return 0
 
 
 if __name__ == "__main__":

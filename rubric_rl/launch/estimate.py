@@ -1,4 +1,4 @@
-"""Memory per GPU, disk and hours of a run, by arithmetic from its own flags (stages 2, 3 and 5).
+"""Memory per GPU, disk and hours of a run, by arithmetic from its own flags.
 
 For example:
     DRY_RUN=1 bash run_qwen3_8B.sh | python -m rubric_rl.launch.estimate
@@ -8,94 +8,170 @@ import argparse
 import shlex
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rubric_rl.errors import UserError
-from rubric_rl.launch.model_args import FLAGS
-from rubric_rl.launch.words import Words
+from rubric_rl.launch.slime_flags import SHAPE_FIELDS, CommandLine
 from rubric_rl.model_shape import Shape, read_network
 
 GB = 1e9
 
 
-def shape_of(words: Words) -> Shape:
-    """The shape from slime's model flags, else from config.json of --hf-checkpoint; raises UserError without either."""
-    if "num-layers" in words:
-        return Shape(**{field: int(words.number(flag)) for flag, field in FLAGS.items()},
-                     tied="untie-embeddings-and-output-weights" not in words)  # fmt: skip
-    return read_network(words.text("hf-checkpoint"))
+# ---- what the flags say
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the flags say about the machine: parallel sizes and GPUs."""
+def model_shape(flags: CommandLine) -> Shape:
+    """The shape of the model that a command line trains.
 
+    It is read from slime's model flags, else from config.json of --hf-checkpoint; raises UserError
+    without either.
+    """
+    if "num-layers" not in flags:
+        return read_network(flags.text("hf-checkpoint"))
+    sizes = {field: flags.whole(flag) for flag, field in SHAPE_FIELDS.items()}
+    return Shape(**sizes, tied="untie-embeddings-and-output-weights" not in flags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelPlan:
+    """How a command line spreads the model and its copies over GPUs."""
+
+    flags: CommandLine
     shape: Shape
     tensor: int
     pipeline: int
     data: int
-    train_gpus: int
-    engine_gpus: int
+    training_gpus: int
     engines: int
-    colocate: bool
-    words: Words
+    gpus_per_engine: int
+    colocate: bool  # the same GPUs train and serve in turn
+
+    @property
+    def serving_gpus(self) -> int:
+        """GPUs that serve."""
+        return self.engines * self.gpus_per_engine
+
+    @property
+    def parameters_per_gpu(self) -> float:
+        """Parameters that one training GPU holds."""
+        return self.shape.parameters / (self.tensor * self.pipeline)
 
 
-def plan_of(words: Words) -> Plan:
+def parallel_plan(flags: CommandLine) -> ParallelPlan:
     """Reads the parallel sizes; raises UserError when they do not divide the GPUs."""
-    names = ("tensor-model-parallel-size", "pipeline-model-parallel-size", "context-parallel-size")
-    tensor, pipeline, context = (int(words.number(name, 1)) for name in names)
-    train = int(words.number("actor-num-nodes", 1) * words.number("actor-num-gpus-per-node", 8))
-    serve = (
-        train
-        if "colocate" in words and "rollout-num-gpus" not in words
-        else int(words.number("rollout-num-gpus"))
+    tensor = flags.whole("tensor-model-parallel-size", 1)
+    pipeline = flags.whole("pipeline-model-parallel-size", 1)
+    context = flags.whole("context-parallel-size", 1)
+    copy = tensor * pipeline * context  # GPUs of one copy of the model
+    training = flags.whole("actor-num-nodes", 1) * flags.whole("actor-num-gpus-per-node", 8)
+    if copy < 1 or training < 1 or training % copy:
+        raise UserError(
+            f"{training} training GPUs are no multiple of tensor {tensor} x pipeline {pipeline} "
+            f"x context {context} parallel; change the sizes or --actor-num-gpus-per-node"
+        )
+    colocate = "colocate" in flags
+    serving = flags.whole("rollout-num-gpus")
+    if colocate and "rollout-num-gpus" not in flags:
+        serving = training
+    per_engine = flags.whole("rollout-num-gpus-per-engine", 1)
+    if per_engine < 1 or serving < per_engine or serving % per_engine:
+        raise UserError(
+            f"{serving} rollout GPUs are no multiple of {per_engine} per engine; "
+            "change --rollout-num-gpus or -per-engine"
+        )
+    return ParallelPlan(
+        flags=flags,
+        shape=model_shape(flags),
+        tensor=tensor,
+        pipeline=pipeline,
+        data=training // copy,
+        training_gpus=training,
+        engines=serving // per_engine,
+        gpus_per_engine=per_engine,
+        colocate=colocate,
     )
-    per_engine = int(words.number("rollout-num-gpus-per-engine", 1))
-    one = tensor * pipeline * context
-    if one < 1 or train < 1 or train % one:
-        raise UserError(f"{train} training GPUs are no multiple of tensor {tensor} x pipeline {pipeline} x "
-                        f"context {context} parallel; change the sizes or --actor-num-gpus-per-node")  # fmt: skip
-    if per_engine < 1 or serve < per_engine or serve % per_engine:
-        raise UserError(f"{serve} rollout GPUs are no multiple of {per_engine} per engine; "
-                        "change --rollout-num-gpus or -per-engine")  # fmt: skip
-    return Plan(shape_of(words), tensor, pipeline, data=train // one, train_gpus=train, engine_gpus=per_engine,
-                engines=serve // per_engine, colocate="colocate" in words, words=words)  # fmt: skip
 
 
-def training_parts(plan: Plan) -> dict[str, tuple[float, str]]:
-    """Part -> (bytes, derivation) on one training GPU, at the moment of the backward pass."""
-    shape, words = plan.shape, plan.words
-    tensor, own = plan.tensor, shape.parameters / (plan.tensor * plan.pipeline)
-    tokens = int(words.number("max-tokens-per-gpu", 4096))
+# ---- memory and disk
+
+
+class Part(NamedTuple):
+    """A part of a memory, in bytes, and how it was calculated."""
+
+    size: float
+    derivation: str
+
+
+def training_parts(plan: ParallelPlan) -> dict[str, Part]:
+    """What lies in the memory of one training GPU at the moment of the backward pass."""
+    shape, flags, tensor = plan.shape, plan.flags, plan.tensor
+    own = plan.parameters_per_gpu
     layers = shape.layers / plan.pipeline
-    shard = tensor if "sequence-parallel" in words else 1
-    full = words.text("recompute-granularity") == "full"
-    kept = 2 * tokens * shape.hidden * layers / shard * (1 if full else 17) * plan.pipeline
-    working = 2 * tokens * (17 * shape.hidden / shard + 3 * shape.ffn / tensor)
-    optimizer = 0 if "optimizer-cpu-offload" in words else 12 * own / plan.data
+    tokens = flags.whole("max-tokens-per-gpu", 4096)
+    sequence_shards = tensor if "sequence-parallel" in flags else 1
+
+    optimizer, where = 12 * own / plan.data, ""
+    if "optimizer-cpu-offload" in flags:
+        optimizer, where = 0.0, ": on the host"
+
+    # Per token a layer keeps its input; without full recomputation all 17 of its activations.
+    # With several stages, as many micro-batches are in flight.
+    kept_per_layer = 1 if flags.text("recompute-granularity") == "full" else 17
+    layer_inputs = 2 * tokens * shape.hidden * layers / sequence_shards * kept_per_layer
+    layer_inputs *= plan.pipeline
+    one_layer = 2 * tokens * (17 * shape.hidden / sequence_shards + 3 * shape.ffn / tensor)
+    logits = 10 * tokens * shape.vocab / tensor
     return {
-        "weights": (2 * own, f"2 bytes x {shape.parameters / GB:.2f}e9 / (tensor {tensor} x pipeline {plan.pipeline})"),
-        "gradients": (4 * own, "4 bytes (summed in fp32) x the same"),
-        "optimizer": (optimizer, f"(4 fp32 weights + 4 + 4 Adam) x the same / data {plan.data}"
-                                 + ("" if optimizer else ": on the host")),
-        "layer inputs": (kept, f"2 bytes x {tokens} tokens x {shape.hidden} x {layers:g} layers"
-                               f" x {plan.pipeline} stages / {shard}"),
-        "one layer": (working, f"2 bytes x {tokens} tokens x (17 x {shape.hidden} / {shard}"
-                               f" + 3 x {shape.ffn} / {tensor})"),
-        "logits": (10 * tokens * shape.vocab / tensor,
-                   f"(2 bf16 + 4 fp32 + 4 gradient) x {tokens} tokens x {shape.vocab} / {tensor}"),
-        "runtime": (4 * GB, "CUDA context, NCCL buffers, fragments: an allowance"),
-    }  # fmt: skip
+        "weights": Part(
+            2 * own,
+            f"2 bytes x {shape.parameters / GB:.2f}e9 / (tensor {tensor} x pipeline "
+            f"{plan.pipeline})",
+        ),
+        "gradients": Part(4 * own, "4 bytes (summed in fp32) x the same"),
+        "optimizer": Part(
+            optimizer, f"(4 fp32 weights + 4 + 4 Adam) x the same / data {plan.data}{where}"
+        ),
+        "layer inputs": Part(
+            layer_inputs,
+            f"2 bytes x {tokens} tokens x {shape.hidden} x {layers:g} layers "
+            f"x {plan.pipeline} stages / {sequence_shards}",
+        ),
+        "one layer": Part(
+            one_layer,
+            f"2 bytes x {tokens} tokens x (17 x {shape.hidden} / {sequence_shards} "
+            f"+ 3 x {shape.ffn} / {tensor})",
+        ),
+        "logits": Part(
+            logits,
+            f"(2 bf16 + 4 fp32 + 4 gradient) x {tokens} tokens x {shape.vocab} / {tensor}",
+        ),
+        "runtime": Part(4 * GB, "CUDA context, NCCL buffers, fragments: an allowance"),
+    }
 
 
-def host_bytes(plan: Plan) -> float:
-    """Host memory of one node for what training parks there: an offloaded optimizer; with --colocate all of it."""
-    own = plan.shape.parameters / (plan.tensor * plan.pipeline)
-    optimizer = (
-        12 * own / plan.data if plan.colocate or "optimizer-cpu-offload" in plan.words else 0
-    )
-    weights = 2 * own if plan.colocate else 0
-    return (optimizer + weights) * plan.words.number("actor-num-gpus-per-node", 8)
+def training_bytes(plan: ParallelPlan) -> float:
+    """The sum of `training_parts`."""
+    return sum(part.size for part in training_parts(plan).values())
+
+
+def engine_weight_bytes(plan: ParallelPlan) -> float:
+    """Weights (bf16) on one GPU of an engine."""
+    return 2 * plan.shape.parameters / plan.gpus_per_engine
+
+
+def host_bytes(plan: ParallelPlan) -> float:
+    """Host memory of one node for what training parks there.
+
+    That is an offloaded optimizer; with --colocate also weights and optimizer while the engines
+    serve.
+    """
+    own = plan.parameters_per_gpu
+    parked = 0.0
+    if plan.colocate or "optimizer-cpu-offload" in plan.flags:
+        parked += 12 * own / plan.data
+    if plan.colocate:
+        parked += 2 * own
+    return parked * plan.flags.whole("actor-num-gpus-per-node", 8)
 
 
 def checkpoint_bytes(shape: Shape) -> int:
@@ -103,128 +179,169 @@ def checkpoint_bytes(shape: Shape) -> int:
     return (2 + 12) * shape.parameters
 
 
-def rollouts(words: Words, rows: int) -> int:
-    """Rollouts of the run: --num-rollout, else --num-epoch passes over `rows` prompts."""
-    batch = max(int(words.number("rollout-batch-size", 1)), 1)
-    return int(words.number("num-rollout")) or int(words.number("num-epoch", 1)) * (rows // batch)
+# ---- length
 
 
-def checkpoints(words: Words, rows: int, done: int = 0) -> int:
-    """How many slime writes after `done` rollouts: each --save-interval, each end of an epoch, and the last rollout."""
-    if not (interval := int(words.number("save-interval"))):
+def count_rollouts(flags: CommandLine, prompts: int) -> int:
+    """Rollouts of the run: --num-rollout, else --num-epoch passes over the training prompts."""
+    rollouts = flags.whole("num-rollout")
+    if rollouts:
+        return rollouts
+    batch = max(flags.whole("rollout-batch-size", 1), 1)
+    return flags.whole("num-epoch", 1) * (prompts // batch)
+
+
+def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
+    """How many checkpoints slime writes after `done` rollouts.
+
+    One at each --save-interval, at each end of an epoch, and after the last rollout.
+    """
+    interval = flags.whole("save-interval")
+    if not interval:
         return 0
-    total, epochs = rollouts(words, rows), int(words.number("num-epoch", 1))
-    epoch = (
-        total if words.number("num-rollout") else max(total // epochs, 1)
-    )  # slime counts epochs only without it
-    return sum(
-        step % interval == 0 or step % epoch == 0 or step == total
-        for step in range(done + 1, total + 1)
-    )
+    total = count_rollouts(flags, prompts)
+    epoch = total
+    if not flags.whole("num-rollout"):  # with it, slime counts no epochs
+        epoch = max(total // flags.whole("num-epoch", 1), 1)
+    count = 0
+    for step in range(done + 1, total + 1):
+        if step % interval == 0 or step % epoch == 0 or step == total:
+            count += 1
+    return count
 
 
-def lines(words: Words, gpu_gb: float, rows: int, load: argparse.Namespace) -> list[str]:
-    """The report, one line a figure."""
-    plan = plan_of(words)
-    parts, engine = training_parts(plan), int(words.number("rollout-num-gpus-per-engine", 1))
-    text = [f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.train_gpus} GPUs train (tensor {plan.tensor}, "
-            f"pipeline {plan.pipeline}, data {plan.data}), {plan.engines} engines of {engine}"
-            + (", in turn on the same GPUs" if plan.colocate else "")]  # fmt: skip
-    text += [
-        f"  training GPU  {name:13}{size / GB:7.1f} GB  = {how}"
-        for name, (size, how) in parts.items()
-    ]
-    text.append(
-        f"  training GPU  sum          {sum(size for size, _ in parts.values()) / GB:7.1f} GB of {gpu_gb:g}"
-    )
-    fraction, weights = (
-        words.number("sglang-mem-fraction-static", 0.85),
-        2 * plan.shape.parameters / engine,
-    )
-    cache = fraction * gpu_gb * GB - weights
-    text.append(
-        f"  engine GPU    weights      {weights / GB:7.1f} GB  = 2 bytes x parameters / {engine}"
-    )
-    text.append(f"  engine GPU    cache        {cache / GB:7.1f} GB  = {fraction:g} x {gpu_gb:g} GB - weights: "
-                f"{max(cache, 0) * engine / plan.shape.kv_bytes:,.0f} tokens an engine "
-                f"at {plan.shape.kv_bytes:,} bytes")  # fmt: skip
-    text.append(
-        f"  node          host memory  {host_bytes(plan) / GB:7.1f} GB  = what sleeps or is offloaded there"
-    )
-    count, size = rollouts(words, rows), checkpoint_bytes(plan.shape)
-    saves = checkpoints(words, rows)
-    text.append(f"  disk          checkpoints  {saves * size / GB:7.0f} GB  = {saves} x {size / GB:.0f} GB "
-                "(14 bytes a parameter), none is removed")  # fmt: skip
-    return text + _hours(plan, count, load)
+# ---- the report
 
 
-def _hours(plan: Plan, count: int, load: argparse.Namespace) -> list[str]:
-    answers = plan.words.number("rollout-batch-size", 32) * plan.words.number(
-        "n-samples-per-prompt", 4
-    )
-    written, judged = answers * load.answer_tokens, answers * load.criteria * load.verdict_tokens
-    gpus = plan.engines * plan.engine_gpus
-    decode = (written + judged) / (load.decode_rate * (8e9 / plan.shape.parameters) * gpus)
-    # forward, backward and recompute; then the old log-probabilities
-    flops = (8 if plan.words.text("recompute-granularity") == "full" else 6) + 2
-    tokens = answers * (load.answer_tokens + load.prompt_tokens)
-    train = flops * plan.shape.parameters * tokens / (load.flops * load.mfu * plan.train_gpus)
+def report_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
+    """The report, one line a figure; `assumed` holds the options of the command."""
+    plan = parallel_plan(flags)
     return [
-        f"  rollout       {decode:7.0f} s = {answers:g} answers x ({load.answer_tokens} + {load.criteria:g} criteria"
-        f" x {load.verdict_tokens}) tokens"
-        f" / ({load.decode_rate:g} tokens/s of an 8e9 model, by size, x {gpus} GPUs)",
-        f"  update        {train:7.0f} s = {flops} FLOP x parameters x tokens"
-        f" / ({load.flops:.3g} x {load.mfu:g} x {plan.train_gpus} GPUs)",
-        f"  run           {count * (decode + train) / 3600:7.0f} h = {count} rollouts,"
-        " without evaluation, start and weight transfer",
+        _plan_line(plan),
+        *_training_lines(plan, assumed.gpu_gb),
+        *_engine_lines(plan, assumed.gpu_gb),
+        *_storage_lines(plan, assumed.rows),
+        *_time_lines(plan, count_rollouts(flags, assumed.rows), assumed),
     ]
+
+
+def _plan_line(plan: ParallelPlan) -> str:
+    turns = ", in turn on the same GPUs" if plan.colocate else ""
+    return (
+        f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.training_gpus} GPUs train "
+        f"(tensor {plan.tensor}, pipeline {plan.pipeline}, data {plan.data}), "
+        f"{plan.engines} engines of {plan.gpus_per_engine}{turns}"
+    )
+
+
+def _training_lines(plan: ParallelPlan, gpu_gb: float) -> list[str]:
+    lines = []
+    for name, part in training_parts(plan).items():
+        lines.append(f"  training GPU  {name:13}{part.size / GB:7.1f} GB  = {part.derivation}")
+    total = training_bytes(plan) / GB
+    lines.append(f"  training GPU  sum          {total:7.1f} GB of {gpu_gb:g}")
+    return lines
+
+
+def _engine_lines(plan: ParallelPlan, gpu_gb: float) -> list[str]:
+    fraction = plan.flags.number("sglang-mem-fraction-static", 0.85)
+    weights = engine_weight_bytes(plan)
+    cache = fraction * gpu_gb * GB - weights
+    token_bytes = plan.shape.kv_bytes
+    tokens = max(cache, 0) * plan.gpus_per_engine / token_bytes
+    return [
+        f"  engine GPU    weights      {weights / GB:7.1f} GB"
+        f"  = 2 bytes x parameters / {plan.gpus_per_engine}",
+        f"  engine GPU    cache        {cache / GB:7.1f} GB"
+        f"  = {fraction:g} x {gpu_gb:g} GB - weights: "
+        f"{tokens:,.0f} tokens an engine at {token_bytes:,} bytes",
+    ]
+
+
+def _storage_lines(plan: ParallelPlan, prompts: int) -> list[str]:
+    host = host_bytes(plan) / GB
+    size = checkpoint_bytes(plan.shape) / GB
+    count = count_checkpoints(plan.flags, prompts)
+    return [
+        f"  node          host memory  {host:7.1f} GB  = what sleeps or is offloaded there",
+        f"  disk          checkpoints  {count * size:7.0f} GB"
+        f"  = {count} x {size:.0f} GB (14 bytes a parameter), none is removed",
+    ]
+
+
+def _time_lines(plan: ParallelPlan, rollouts: int, assumed: argparse.Namespace) -> list[str]:
+    prompts = plan.flags.whole("rollout-batch-size", 32)
+    answers = prompts * plan.flags.whole("n-samples-per-prompt", 4)
+    parameters = plan.shape.parameters
+
+    verdict_tokens = assumed.criteria * assumed.verdict_tokens
+    written = answers * (assumed.answer_tokens + verdict_tokens)
+    gpu_rate = assumed.decode_rate * (8e9 / parameters)
+    rollout = written / (gpu_rate * plan.serving_gpus)
+
+    # Per parameter and token: 2 forward, 4 backward, 2 to recompute the activations; then 2 for
+    # the old log-probabilities.
+    recomputed = plan.flags.text("recompute-granularity") == "full"
+    flop = (8 if recomputed else 6) + 2
+    tokens = answers * (assumed.answer_tokens + assumed.prompt_tokens)
+    update = flop * parameters * tokens / (assumed.flops * assumed.mfu * plan.training_gpus)
+
+    hours = rollouts * (rollout + update) / 3600
+    return [
+        f"  rollout       {rollout:7.0f} s = {answers} answers x ({assumed.answer_tokens} + "
+        f"{assumed.criteria:g} criteria x {assumed.verdict_tokens}) tokens / "
+        f"({assumed.decode_rate:g} tokens/s of an 8e9 model, by size, x {plan.serving_gpus} GPUs)",
+        f"  update        {update:7.0f} s = {flop} FLOP x parameters x tokens / "
+        f"({assumed.flops:.3g} x {assumed.mfu:g} x {plan.training_gpus} GPUs)",
+        f"  run           {hours:7.0f} h = {rollouts} rollouts, "
+        "without evaluation, start and weight transfer",
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Memory per GPU, disk and hours of a run, by arithmetic from its own flags.",
+        epilog="The words of the command come from standard input, as DRY_RUN=1 prints them.",
+        allow_abbrev=False,
+    )
+
+    def add(name: str, default: float, about: str) -> None:
+        parser.add_argument(name, type=type(default), default=default, help=about)
+
+    add("--gpu-gb", 80.0, "memory of a GPU in GB")
+    add("--rows", 4000, "training prompts")
+    add("--criteria", 11.5, "criteria per prompt (HealthBench's mean)")
+    add("--prompt-tokens", 300, "of a prompt, on average")
+    add("--answer-tokens", 3000, "of an answer, on average; the paper's 8B: 1,400 to 5,400")
+    add("--verdict-tokens", 600, "of a verdict with its thoughts, assumed; direct mode: 1")
+    add("--decode-rate", 3000.0, "tokens/s of one GPU serving 8e9 parameters, assumed")
+    add("--flops", 989e12, "peak bf16 FLOP/s of a GPU (H100 SXM data sheet)")
+    add("--mfu", 0.3, "share of the peak that training reaches: an assumption")
+    return parser
+
+
+def read_command(text: str) -> CommandLine:
+    """The flags of a printed command, after its program; raises UserError without one."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        hint = "pipe what DRY_RUN=1 prints"
+        raise UserError(f"standard input is no command ({error}); {hint}") from None
+    if not words:
+        raise UserError(
+            "nothing on standard input: pipe `DRY_RUN=1 bash run_qwen3_8B.sh` into this command"
+        )
+    while words and not words[0].startswith("--"):
+        del words[0]
+    return CommandLine(words)
 
 
 def main() -> int:
-    """Reads the words of a command from standard input, as DRY_RUN=1 prints them; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--gpu-gb", type=float, default=80, help="memory of a GPU in GB")
-    add("--rows", type=int, default=4000, help="training prompts")
-    add("--criteria", type=float, default=11.5, help="criteria per prompt (HealthBench's mean)")
-    add("--prompt-tokens", type=int, default=300, help="of a prompt, on average")
-    add(
-        "--answer-tokens",
-        type=int,
-        default=3000,
-        help="of an answer, on average; the paper's 8B: 1,400 to 5,400",
-    )
-    add(
-        "--verdict-tokens",
-        type=int,
-        default=600,
-        help="of a verdict with its thoughts, assumed; direct mode: 1",
-    )
-    add(
-        "--decode-rate",
-        type=float,
-        default=3000,
-        help="tokens/s of one GPU serving 8e9 parameters, assumed",
-    )
-    add(
-        "--flops",
-        type=float,
-        default=989e12,
-        help="peak bf16 FLOP/s of a GPU (H100 SXM data sheet)",
-    )
-    add(
-        "--mfu",
-        type=float,
-        default=0.3,
-        help="share of the peak that training reaches: an assumption",
-    )
-    load = parser.parse_args()
-    words = shlex.split(sys.stdin.read())
-    if not words:
-        parser.error("nothing on standard input: pipe `DRY_RUN=1 bash run_qwen3_8B.sh` into it")
-    start = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
+    """Prints the report; returns the exit status."""
+    assumed = _parser().parse_args()
     try:
-        print("\n".join(lines(Words(words[start:]), load.gpu_gb, load.rows, load)))
+        flags = read_command(sys.stdin.read())
+        print("\n".join(report_lines(flags, assumed)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,55 +1,75 @@
-"""The addresses of a run's nodes as numbers: Ray finds no job agent on a node that is called by its name (all stages).
+"""The addresses of a run's nodes as numbers: Ray finds no job agent on a node called by its name.
 
 For example:
     python -m rubric_rl.launch.node_addresses host1 host2
-    python -m rubric_rl.launch.node_addresses --own       # where slime serves on this node, as it finds that out
+    python -m rubric_rl.launch.node_addresses --own       # where slime serves on this node
 """
 
+import argparse
 import socket
 import sys
 
 from rubric_rl.errors import UserError
 
 
-def addresses(hosts: list[str]) -> list[str]:
-    """One IPv4 address per host, this node first; raises UserError for a name that nobody knows."""
-    found = [_number(host) for host in hosts]
-    if (
-        found[0].startswith("127.") and len(found) > 1
-    ):  # /etc/hosts often has it so; others cannot reach that
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((found[1], 9))  # sends nothing: asks the routing table for the way there
-            found[0] = probe.getsockname()[0]
-    elif found[0].startswith("127."):
-        found[0] = "127.0.0.1"
-    return found
+def node_addresses(hosts: list[str]) -> list[str]:
+    """One IPv4 address per host, this node first.
 
-
-def own() -> str:
-    """This node's outer address: slime's router and engines are there, also on a single node."""
+    Raises UserError for a name that nobody knows, or a node that no network leads to.
+    """
+    found = [_resolve(host) for host in hosts]
+    if not found[0].startswith("127."):
+        return found
+    if len(found) == 1:
+        return ["127.0.0.1"]
+    # /etc/hosts often calls this node so; the others cannot reach it there.
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(("8.8.8.8", 80))  # sends nothing
-            return probe.getsockname()[0]
+        here = _address_towards(found[1])
+    except OSError as error:
+        hint = "check NODES, or set MASTER_ADDR to this node's address"
+        raise UserError(f"{hosts[1]}: no way there ({error.strerror}); {hint}") from None
+    return [here, *found[1:]]
+
+
+def own_address() -> str:
+    """This node's outer address: slime's router and engines are there, also on a single node.
+
+    slime finds it in the same way.
+    """
+    try:
+        return _address_towards("8.8.8.8")
     except OSError:  # no way out of here
-        try:
-            return socket.gethostbyname(socket.gethostname())
-        except OSError:
-            return "127.0.0.1"
+        pass
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"
 
 
-def _number(host: str) -> str:
+def _address_towards(there: str) -> str:
+    """The address by which this node reaches another one; asks the routing table, sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((there, 9))
+        return probe.getsockname()[0]
+
+
+def _resolve(host: str) -> str:
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        raise UserError(f"{host}: no such host ({error.strerror}); "
-                        "name nodes in NODES by host name or address") from None  # fmt: skip
+        hint = "name nodes in NODES by host name or address"
+        raise UserError(f"{host}: no such host ({error.strerror}); {hint}") from None
 
 
 def main() -> int:
-    """Prints them on one line; returns the exit status."""
+    """Prints the addresses on one line; returns the exit status."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="Addresses of a run's nodes.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--own", action="store_true", help="this node's outer address")
+    which.add_argument("hosts", nargs="*", default=[], help="the nodes, this one first")
+    args = parser.parse_args()
     try:
-        print(*([own()] if sys.argv[1:] == ["--own"] else addresses(sys.argv[1:])))
+        print(*([own_address()] if args.own else node_addresses(args.hosts)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Waits until a Ray cluster has all its GPUs (all stages)."""
+"""Waits until a Ray cluster has all its GPUs."""
 
 import argparse
 import socket
@@ -6,65 +6,100 @@ import sys
 import time
 from pathlib import Path
 
+from rubric_rl.errors import UserError
+
 WAIT = 600  # seconds; containers on other nodes may start late
 PAUSE = 1.0  # seconds between two looks
 
 
+class NotReady(Exception):
+    """Ray's head listens, but Ray cannot be asked yet."""
+
+
 def ended(processes: list[list[str]]) -> str:
-    """The first of the [pid, log] whose process is gone, with the last thing it said; empty while all live."""
+    """One line on the first of the [pid, log] whose process is gone, with the last line of its log.
+
+    "" while all live.
+    """
     for pid, log in processes:
         if not Path(f"/proc/{pid}").exists():
-            said = Path(log).read_text(errors="replace").split("\n") if Path(log).is_file() else []
-            last = next(
-                (line.strip() for line in reversed(said) if line.strip()), "it said nothing"
-            )
-            return f"a process of Ray has ended: {last[:300]}; see {log}"
+            return f"a process of Ray has ended: {_last_line(Path(log))}; see {log}"
     return ""
 
 
+def _last_line(log: Path) -> str:
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
 def gpus(address: str) -> int:
-    """GPUs that the Ray at an address knows; 0 as long as nobody listens there."""
+    """GPUs that the Ray at an address knows; 0 as long as nobody listens there.
+
+    Raises NotReady while Ray's head is coming up, and UserError where Ray is not installed.
+    """
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection(
-            (host, int(port)), timeout=5
-        ).close()  # ray.init would wait for a minute
+        # Without this look ray.init would wait for a minute, and could not be interrupted.
+        socket.create_connection((host, int(port)), timeout=5).close()
     except OSError:
         return 0
-    import ray
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"PYTHON has no Ray ({error}); set it to slime's interpreter") from None
+    try:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        resources = ray.cluster_resources()
+    except Exception as error:  # Ray raises all kinds meanwhile
+        raise NotReady(" ".join(str(error).split())) from error
+    return int(resources.get("GPU", 0))
 
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
-    return int(ray.cluster_resources().get("GPU", 0))
 
+def wait(address: str, wanted: int, processes: list[list[str]]) -> None:
+    """Returns when `wanted` GPUs are there; raises UserError when they will not come.
 
-def wait(address: str, wanted: int, processes: list[list[str]]) -> str:
-    """Returns when `wanted` GPUs are there; else why they will not come, as one line."""
-    end, found, problem = time.monotonic() + WAIT, 0, ""
+    `processes` are [pid, log] of what the cluster needs.
+    """
+    end = time.monotonic() + WAIT
+    found = 0
+    problem = ""
     while time.monotonic() < end:
-        if gone := ended(processes):
-            return gone
+        gone = ended(processes)
+        if gone:
+            raise UserError(gone)
         try:
             found = gpus(address)
-        except Exception as error:  # Ray raises all kinds while its head is coming up
-            problem = f" ({' '.join(str(error).split())[:200]})"
+            problem = ""
+        except NotReady as error:
+            problem = f" ({str(error)[:200]})"
         if found >= wanted:
-            return ""
+            return
         time.sleep(PAUSE)
     logs = ", ".join(log for _, log in processes)
-    return f"Ray at {address} has {found} of {wanted} GPUs after {WAIT} s{problem}; see {logs}"
+    what = f"{found} of {wanted} GPUs after {WAIT} s{problem}"
+    raise UserError(f"Ray at {address} has {what}; see {logs}")
 
 
 def main() -> int:
     """Returns 0 when the GPUs are there; else one line on stderr and 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--gpus", type=int, required=True)
-    parser.add_argument("--process", nargs=2, action="append", default=[], metavar=("PID", "LOG"),
-                        help="a process that the cluster needs, and where its output goes")  # fmt: skip
+    parser.add_argument("--address", required=True, help="HOST:PORT of Ray's head")
+    parser.add_argument("--gpus", type=int, required=True, help="how many to wait for")
+    parser.add_argument(
+        "--process",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("PID", "LOG"),
+        help="a process that the cluster needs, and where its output goes",
+    )
     args = parser.parse_args()
-    if problem := wait(args.address, args.gpus, args.process):
-        print(f"error: {problem}", file=sys.stderr)
+    try:
+        wait(args.address, args.gpus, args.process)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

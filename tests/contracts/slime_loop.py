@@ -10,7 +10,7 @@ import math
 import sys
 from types import SimpleNamespace
 
-from rubric_rl.launch.slime_args import pretend_gpu
+from rubric_rl.launch.slime_flags import pretend_gpu
 
 pretend_gpu()
 

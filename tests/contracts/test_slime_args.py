@@ -9,21 +9,28 @@ from pathlib import Path
 import pytest
 
 from rubric_rl import ROOT
+from rubric_rl.launch.slime_flags import REMOVED
 
 pytestmark = pytest.mark.contract
 
 SHAPES = {  # of the published config.json
-    "8B": dict(
-        hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32
-    ),
-    "32B": dict(
-        hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64
-    ),
+    "8B": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+    },
+    "32B": {
+        "hidden_size": 5120,
+        "intermediate_size": 25600,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 64,
+    },
 }
 
 SCHEDULES = """  # of a run of two rollouts, and what a run of three makes of its checkpoint
 from types import SimpleNamespace
-from rubric_rl.launch.slime_args import pretend_gpu
+from rubric_rl.launch.slime_flags import pretend_gpu
 pretend_gpu()
 from slime.utils.arguments import parse_args
 from slime.backends.megatron_utils.model import get_optimizer_param_scheduler
@@ -40,25 +47,29 @@ print("went on after", longer.num_steps, "of", longer.lr_decay_steps)
 
 def checkpoint(folder: Path, name: str) -> Path:
     folder.mkdir()
-    config = dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", num_key_value_heads=8, head_dim=128,
-                  vocab_size=151936, rope_theta=1000000, rms_norm_eps=1e-6, tie_word_embeddings=False,
-                  max_position_embeddings=40960)  # fmt: skip
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "rope_theta": 1000000,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 40960,
+    }
     (folder / "config.json").write_text(json.dumps(config | SHAPES[name]))
     return folder
 
 
 def command(slime, script: str, env: dict, *flags: str) -> list[str]:
     """The arguments that a run script gives to slime's train.py."""
-    env = (
-        slime.env
-        | env
-        | {
-            "DRY_RUN": "1",
-            "SLIME_DIR": str(slime.dir),
-            "MEGATRON_DIR": slime.megatron,
-            "PYTHON": slime.python,
-        }
-    )
+    paths = {
+        "SLIME_DIR": str(slime.dir),
+        "MEGATRON_DIR": slime.megatron,
+        "PYTHON": slime.python,
+    }
+    env = slime.env | env | paths | {"DRY_RUN": "1"}
     done = subprocess.run(
         ["bash", script, *flags], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
@@ -66,10 +77,10 @@ def command(slime, script: str, env: dict, *flags: str) -> list[str]:
     return words[words.index(str(slime.dir / "train.py")) + 1 :]
 
 
-def verdict(slime, words: list[str]) -> dict:
-    done = slime.run(
-        "-m", "rubric_rl.launch.slime_args", *words, EVAL_DATA_PATH="/nowhere/hard.jsonl"
-    )
+def answer(slime, words: list[str]) -> dict:
+    """What slime's parsers say of a command line."""
+    program = ["-m", "rubric_rl.launch.slime_flags", "check", "--"]
+    done = slime.run(*program, *words, EVAL_DATA_PATH="/nowhere/hard.jsonl")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -88,10 +99,8 @@ def test_slime_accepts_the_whole_command(slime, tmp_path, name, placement):
             "HF_CKPT_PATH": str(checkpoint(tmp_path / "hf", name)),
             "WANDB_PROJECT": "rubrics",
         }
-    assert verdict(slime, command(slime, f"run_qwen3_{name}.sh", env)) == {
-        "unknown": [],
-        "error": "",
-    }
+    words = command(slime, f"run_qwen3_{name}.sh", env)
+    assert answer(slime, words) == {"unknown": [], "error": "", "absent": ""}
 
 
 def test_misspelt_removed_and_abbreviated_flags_are_named(slime, tmp_path):
@@ -103,28 +112,18 @@ def test_misspelt_removed_and_abbreviated_flags_are_named(slime, tmp_path):
         "--qkv-format",
         "thd",
     ]
-    found = verdict(
-        slime,
-        command(
-            slime, "run_qwen3_tiny.sh", {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}, *flags
-        ),
-    )["unknown"]
-    assert [line.split(" ")[0] for line in found] == [
-        flag.partition("=")[0] for flag in flags if flag.startswith("--")
-    ]
+    env = {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}
+    found = answer(slime, command(slime, "run_qwen3_tiny.sh", env, *flags))["unknown"]
+    named = [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
+    assert [line.split(" ")[0] for line in found] == named
     assert "did you mean --n-samples-per-prompt?" in found[0] and "removed" in found[1]
     assert "write --sglang-mem-fraction-static" in found[2] and "removed" in found[3]
 
 
 def test_slimes_own_checks_are_reported(slime, tmp_path):
-    words = command(
-        slime,
-        "run_qwen3_tiny.sh",
-        {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)},
-        "--rollout-temperature",
-        "0",
-    )
-    assert "temperature" in verdict(slime, words)["error"]
+    env = {"BACKEND": "slime", "SAVE_PATH": str(tmp_path)}
+    words = command(slime, "run_qwen3_tiny.sh", env, "--rollout-temperature", "0")
+    assert "temperature" in answer(slime, words)["error"]
 
 
 def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
@@ -135,8 +134,6 @@ def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
 
 
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
-    from rubric_rl.launch.slime_flags import REMOVED
-
-    found = verdict(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
+    found = answer(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
     assert len(found) == len(REMOVED), f"this slime still has some of {sorted(REMOVED)}: {found}"
     assert os.path.isdir(slime.dir)

@@ -56,6 +56,6 @@ def test_preflight_reads_the_command_with_slimes_parser(env):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
     assert (
-        "--lrr is unknown to this slime" in done.stderr
+        "--lrr is an unknown flag" in done.stderr
         and "error: --partial-rollout" in done.stderr
     )

@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 
 import pytest
+from doubles.launch_world import WEIGHTS
 from doubles.trainer import FLAGS, make_args, row, write_rows
 
 from rubric_rl import ROOT
@@ -25,9 +27,10 @@ def model(path, kind="qwen3", weights=True, tokenizer=True, shape=()):
     path.mkdir()
     (path / "config.json").write_text(json.dumps(TINY | {"model_type": kind} | dict(shape)))
     if weights:
-        (path / "model.safetensors").write_bytes(b"x")
+        (path / "model.safetensors").write_bytes(WEIGHTS)
     if tokenizer:
-        (path / "tokenizer.json").write_text("{}")
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(ROOT / "rubric_rl/tiny/model" / name, path)
     return path
 
 
@@ -55,7 +58,7 @@ def test_a_checkpoint_that_cannot_be_used(tmp_path, change, said):
 
 
 def test_no_checkpoint_at_all(tmp_path):
-    with pytest.raises(UserError, match="no such directory"):
+    with pytest.raises(UserError, match="no such folder; set HF_CKPT_PATH"):
         check_machine.check_model(tmp_path / "absent", "--hf-checkpoint")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="config.json: no Qwen3 configuration"):
@@ -89,7 +92,9 @@ def test_training_on_the_evaluation_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(check_machine, "require_memory", lambda gigabytes, what: None)
     held = tmp_path / "held.jsonl"
     held.write_text(json.dumps(row(9)) + "\n" + json.dumps(row(2)) + "\n")
-    with pytest.raises(UserError, match="prompt_id p2 is in .*rows.jsonl and in .*held.jsonl"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl are held out for evaluation in .*held.jsonl, e.g. p2"
+    ):
         check_machine.check(args_of(tmp_path, "--eval-prompt-data", "held", str(held)))
 
 
@@ -101,7 +106,7 @@ def test_slices_of_one_file_that_do_not_meet_are_fine(tmp_path, monkeypatch):
             tmp_path, "--prompt-data", f"{rows}@[0:2]", "--eval-prompt-data", "held", f"{rows}@[2:]"
         )
     )
-    with pytest.raises(UserError, match="prompt_id p1 is in"):
+    with pytest.raises(UserError, match=r"are held out for evaluation in .*, e.g. p1"):
         check_machine.check(
             args_of(
                 tmp_path,

@@ -1,7 +1,9 @@
-"""What the launcher calls, played by cluster_commands.py NAME ARGUMENTS...: ray, ssh, srun, scontrol, nvidia-smi.
+"""What the launcher calls: ray, ssh, srun, scontrol, nvidia-smi.
 
-The folder $FAKE holds the cluster: calls.jsonl (who was called how), gpus.PID (a living Ray process), job.pid,
-job.status.
+    cluster_commands.py NAME ARGUMENTS...
+
+The folder $FAKE holds the cluster: calls.jsonl (who was called how), gpus.PID (a living process of
+Ray), job.pid, job.status.
 """
 
 import json
@@ -56,7 +58,10 @@ def ray_start(words: list[str]) -> int:
 
 
 def job_submit(words: list[str]) -> int:
-    """Runs the entrypoint in a session of its own, as Ray does; 1 when it fails, 0 also when it was stopped."""
+    """Runs the entrypoint in a session of its own, as Ray does.
+
+    Returns 1 when it fails, 0 also when it was stopped.
+    """
     env = os.environ | json.loads(after(words, "--runtime-env-json"))["env_vars"]
     entrypoint = words[words.index("--") + 1 :]
     status = STATE / "job.status"
@@ -101,8 +106,9 @@ def ssh(words: list[str]) -> int:
         print("ssh: connect to host port 22: Connection refused", file=sys.stderr)
         return 255
     there = words[words.index("bash") :]
+    env = {"PATH": os.environ["PATH"], "FAKE": str(STATE)}
     os.chdir("/")
-    os.execvpe(there[0], there, {"PATH": os.environ["PATH"], "FAKE": str(STATE)})
+    os.execvpe(there[0], there, env)
 
 
 def srun(words: list[str]) -> int:
@@ -116,15 +122,34 @@ def scontrol(words: list[str]) -> int:
 
 
 def nvidia_smi(words: list[str]) -> int:
-    print("\tGPU0\tGPU1\nGPU0\tX\tNV18" if "topo" in words else "\n".join(["81559, 1"] * 8))
+    """Eight GPUs of 80 GB that NVLink joins."""
+    if "topo" in words:
+        print("\tGPU0\tGPU1\nGPU0\tX\tNV18")
+    else:
+        print("81559, 1\n" * 8, end="")
     return 0
 
 
-PARTS = {"ray start": ray_start, "ray job submit": job_submit, "ray job status": job_status, "ray job stop": job_stop,
-         "ssh": ssh, "srun": srun, "scontrol": scontrol, "nvidia-smi": nvidia_smi}  # fmt: skip
+COMMANDS = {
+    "ray start": ray_start,
+    "ray job submit": job_submit,
+    "ray job status": job_status,
+    "ray job stop": job_stop,
+    "ssh": ssh,
+    "srun": srun,
+    "scontrol": scontrol,
+    "nvidia-smi": nvidia_smi,
+}
+
+
+def main() -> int:
+    """Plays the command that the words begin with."""
+    called = " ".join(sys.argv[1:])
+    name = next(name for name in COMMANDS if called.startswith(name))
+    words = sys.argv[1 + len(name.split()) :]
+    record(name, words)
+    return COMMANDS[name](words)
+
 
 if __name__ == "__main__":
-    spoken = " ".join(sys.argv[1:])
-    name = next(name for name in PARTS if spoken.startswith(name))
-    record(name, sys.argv[1 + len(name.split()) :])
-    sys.exit(PARTS[name](sys.argv[1 + len(name.split()) :]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A machine with a fake cluster, on which tests execute the GPU run scripts (all stages)."""
+"""A machine with a fake cluster, on which tests execute the GPU run scripts."""
 
 import json
 import os
@@ -14,6 +14,10 @@ import psutil
 from rubric_rl import ROOT
 
 KEY = "a-key-nobody-may-see"
+HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"  # a whole safetensors file
+# All that slime_flags asks of torch, for a process that shall not load the real one.
+NO_TORCH = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
 TRAIN = """
 import json, os, signal, sys
 job = {"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
@@ -29,9 +33,14 @@ is_initialized = lambda: True
 state = pathlib.Path(os.environ["FAKE"])
 cluster_resources = lambda: {"GPU": sum(int(p.read_text() or 0) for p in state.glob("gpus.*"))}
 """
-PYTHON = """#!/bin/bash
-if [[ "$*" == *rubric_rl.launch.check_run* ]]; then exit "${PREFLIGHT:-0}"; fi   # has tests of its own
-exec %s "$@"
+# The check of the run has tests of its own.
+PYTHON = f"""#!/bin/bash
+if [[ "$*" == *rubric_rl.launch.check_run* ]]; then exit "${{CHECK_RUN:-0}}"; fi
+exec {sys.executable} "$@"
+"""
+# Without this repository or installed packages, so that it starts fast.
+COMMAND = f"""#!/bin/bash
+exec {sys.executable} -SE {ROOT}/tests/doubles/cluster_commands.py %s "$@"
 """
 
 
@@ -58,7 +67,13 @@ def row(number: int) -> dict:
     return {"prompt": messages, "metadata": metadata}
 
 
+def after(words: list[str], flag: str) -> str:
+    """The word that follows a flag."""
+    return words[words.index(flag) + 1]
+
+
 def program(path: Path, text: str) -> None:
+    """Makes a file that can be executed."""
     path.write_text(text)
     path.chmod(0o755)
 
@@ -76,7 +91,7 @@ def ray_ports() -> dict[str, str]:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
-    head, dashboard = list(filter(free, range(6380, 6480)))[:2]
+    head, dashboard, *_ = filter(free, range(6380, 6480))
     return {
         "RAY_PORT": str(head),
         "RAY_DASHBOARD_PORT": str(dashboard),
@@ -89,30 +104,38 @@ class World:
 
     def __init__(self, path: Path):
         self.state, self.save = path / "the state", path / "a run"
-        bin, lib, models = (
-            path / "the bin",
-            path / "the lib",
-            path / "sl ime" / "scripts" / "models",
-        )
-        for folder in (self.state, bin, lib, models, path / "mega tron"):
+        self.bin, lib, slime = path / "the bin", path / "the lib", path / "sl ime"
+        models = slime / "scripts" / "models"
+        for folder in (self.state, self.bin, lib, models, path / "mega tron"):
             folder.mkdir(parents=True)
         for name in ("ray", "ssh", "srun", "scontrol", "nvidia-smi"):
-            program(
-                bin / name,
-                f'#!/bin/bash\nexec {sys.executable} -SE {ROOT}/tests/doubles/cluster_commands.py {name} "$@"\n',
-            )
-        program(bin / "sleep", "#!/bin/bash\nexec /bin/sleep 0.1\n")
-        program(bin / "python", PYTHON % sys.executable)
+            program(self.bin / name, COMMAND % name)
+        program(self.bin / "sleep", "#!/bin/bash\nexec /bin/sleep 0.1\n")
+        program(self.bin / "python", PYTHON)
         (lib / "ray.py").write_text(RAY_MODULE)
-        (path / "sl ime" / "train.py").write_text(TRAIN)
+        (slime / "train.py").write_text(TRAIN)
         for name in ("qwen3-8B", "qwen3-32B"):
             (models / f"{name}.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
         self.port = free_port()
-        self.env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(path), "FAKE": str(self.state),
-                    "PYTHON": str(bin / "python"), "PYTHONPATH": str(lib), "SLIME_DIR": str(path / "sl ime"),
-                    "MEGATRON_DIR": str(path / "mega tron"), "HF_CKPT_PATH": str(path / "h f"),
-                    "PROMPT_DATA_PATH": str(path / "the rows.jsonl"), "SAVE_PATH": str(self.save),
-                    "RAY_PORT": str(self.port), "RAY_DASHBOARD_PORT": "1", "WANDB_API_KEY": KEY}  # fmt: skip
+        self.env = {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "HOME": str(path),
+            "FAKE": str(self.state),
+            "PYTHON": str(self.bin / "python"),
+            "PYTHONPATH": str(lib),
+            "SLIME_DIR": str(slime),
+            "MEGATRON_DIR": str(path / "mega tron"),
+            "HF_CKPT_PATH": str(path / "h f"),
+            "PROMPT_DATA_PATH": str(path / "the rows.jsonl"),
+            "SAVE_PATH": str(self.save),
+            "RAY_PORT": str(self.port),
+            "RAY_DASHBOARD_PORT": "1",
+            "WANDB_API_KEY": KEY,
+        }
+
+    def program(self, name: str) -> Path:
+        """A command of this machine."""
+        return self.bin / name
 
     def start(self, script: str, *flags: str, **env: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -129,14 +152,27 @@ class World:
         out, err = process.communicate(timeout=seconds)
         return SimpleNamespace(status=process.returncode, out=out, err=err)
 
+    def start_job(self, script: str, **env: str) -> subprocess.Popen:
+        """A run whose job is at work and waits to be ended."""
+        process = self.start(script, JOB_WAITS="1", **env)
+        self.until((self.state / "job.json").exists)
+        return process
+
+    def call(self, name: str) -> list[str]:
+        """The words of a command that was called once."""
+        (call,) = self.calls(name)
+        return call["words"]
+
     def calls(self, name: str) -> list[dict]:
+        """How a command was called, in order: cluster_commands.record."""
         path = self.state / "calls.jsonl"
-        found = (
-            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        )
-        return [call for call in found if call["name"] == name]
+        if not path.exists():
+            return []
+        calls = [json.loads(line) for line in path.read_text().splitlines()]
+        return [call for call in calls if call["name"] == name]
 
     def job(self) -> dict:
+        """What the job was given: its words, its environment, its folder."""
         return json.loads((self.state / "job.json").read_text())
 
     def until(self, truth, seconds: float = 30) -> None:
@@ -150,10 +186,10 @@ class World:
 
         def mine(process) -> bool:
             try:
-                return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
-                    "FAKE"
-                ) == str(self.state)
-            except (psutil.Error, OSError):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    return False
+                return process.environ().get("FAKE") == str(self.state)
+            except (psutil.Error, OSError):  # it has ended, or is another user's
                 return False
 
         return list(filter(mine, psutil.process_iter()))

@@ -1,42 +1,80 @@
-"""What preflight finds before Ray starts, each finding one line (all stages)."""
+"""What is found before Ray starts, each finding one line."""
 
 import argparse
 import json
 import shlex
-import socket
 import subprocess
 import sys
-from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from doubles.launch_world import ROOT, row, script
+from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row, script
 
 import data_preprocess
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.launch import check_run as preflight
-from rubric_rl.launch import rows
-from rubric_rl.launch.slime_args import most_words, problems
-from rubric_rl.launch.words import Words
-
-SHAPE = (
-    "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "
-    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights"
+from rubric_rl.launch import check_inputs, check_run
+from rubric_rl.launch.check_inputs import RunInputs
+from rubric_rl.launch.check_run import PlannedRun
+from rubric_rl.launch.slime_flags import (
+    CommandLine,
+    dropped_words,
+    values_per_flag,
+    why_dropped,
 )
 
-HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
-WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abc"
+SHAPE = (
+    "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 "
+    "--num-query-groups 8 --kv-channels 128 --vocab-size 151936 "
+    "--untie-embeddings-and-output-weights"
+)
+
+
+class Good:
+    """A run that nothing is wrong with, on a machine with eight free GPUs of 80 GB."""
+
+    def __init__(self, path):
+        self.path = path
+        self.gpus = ["81559, 1"] * 8  # as nvidia-smi prints them
+        self.flags = f"""
+            {SHAPE} --hf-checkpoint {path}/hf --ref-load {path}/hf --load {path}/run
+            --save {path}/run --save-interval 10 --prompt-data {path}/healthbench_easy.jsonl
+            --eval-prompt-data hard {path}/healthbench_hard.jsonl
+            --custom-config-path {path}/grader.yaml --rollout-batch-size 32
+            --n-samples-per-prompt 4 --global-batch-size 32 --num-rollout 10
+            --rollout-max-response-len 6144 --tensor-model-parallel-size 2
+            --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
+            --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel
+            --custom-rm-path self_reward_rm.reward
+            """.split()
+        self.run = planned_run(slime_dir=path / "slime", megatron_dir=path / "mega")
+
+    def find(self, *more: str) -> list[str]:
+        """What is found when these flags are added."""
+        return list(check_run.check(replace(self.run, command=[*self.flags, *more])))
+
+
+def planned_run(**fields) -> PlannedRun:
+    """A run on a node of eight GPUs."""
+    common = {
+        "command": [],
+        "slime_dir": ROOT,
+        "megatron_dir": ROOT,
+        "nodes": 1,
+        "gpus_per_node": 8,
+        "ports": [],
+        "running_ray": False,
+    }
+    return PlannedRun(**common | fields)
 
 
 @pytest.fixture
 def good(tmp_path, monkeypatch):
-    """(flags, options) of a run that nothing is wrong with, on a machine with eight free GPUs of 80 GB."""
     for folder in ("hf", "slime", "mega/megatron"):
         (tmp_path / folder).mkdir(parents=True)
     config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
-    (tmp_path / "hf" / "config.json").write_text(
-        json.dumps(config | {"max_position_embeddings": 40960})
-    )
+    config["max_position_embeddings"] = 40960
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     (tmp_path / "hf" / "tokenizer.json").write_text("{}")
     (tmp_path / "hf" / "model.safetensors").write_bytes(WEIGHTS)
     (tmp_path / "slime" / "train.py").write_text("")
@@ -44,58 +82,29 @@ def good(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(32)))
     write_jsonl(tmp_path / "healthbench_hard.jsonl", map(row, range(100, 104)))
     (tmp_path / "grader.yaml").write_text("grader_max_tokens: 1024\n")
-    flags = f"""{SHAPE} --hf-checkpoint {tmp_path}/hf --ref-load {tmp_path}/hf --load {tmp_path}/run
-        --save {tmp_path}/run --save-interval 10
-        --prompt-data {tmp_path}/healthbench_easy.jsonl --eval-prompt-data hard {tmp_path}/healthbench_hard.jsonl
-        --custom-config-path {tmp_path}/grader.yaml --rollout-batch-size 32 --n-samples-per-prompt 4
-        --global-batch-size 32 --num-rollout 10 --rollout-max-response-len 6144 --tensor-model-parallel-size 2
-        --actor-num-nodes 1 --actor-num-gpus-per-node 4 --rollout-num-gpus 4
-        --max-tokens-per-gpu 16384 --recompute-granularity full --sequence-parallel
-        --custom-rm-path self_reward_rm.reward""".split()
-    options = Namespace(
-        slime_dir=tmp_path / "slime",
-        megatron_dir=tmp_path / "mega",
-        nnodes=1,
-        gpus_per_node=8,
-        ports=[],
-        running_ray=False,
-    )
-    smi = SimpleNamespace(lines=["81559, 1"] * 8)
+    good = Good(tmp_path)
     run = subprocess.run
 
-    def smi_output(*a, **k):
-        return (
-            SimpleNamespace(stdout="\n".join(smi.lines))
-            if a[0][0] == "nvidia-smi"
-            else run(*a, **k)
-        )
+    def nvidia_smi(command, **how):
+        if command[0] != "nvidia-smi":
+            return run(command, **how)
+        return SimpleNamespace(stdout="\n".join(good.gpus))
 
-    monkeypatch.setattr(preflight.subprocess, "run", smi_output)
-    monkeypatch.setattr(
-        preflight, "flags", lambda words, options: iter(())
-    )  # tests/contracts runs slime's parser
-    monkeypatch.setattr(
-        preflight, "hook", lambda words, options: iter(())
-    )  # a process per hook; has its own test
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
-    monkeypatch.setattr(
-        rows,
-        "ChatTokenizer",
-        lambda folder: SimpleNamespace(
-            render=lambda messages, thinking: "x", count=lambda text: 100
-        ),
+    monkeypatch.setattr(check_run.subprocess, "run", nvidia_smi)
+    # tests/contracts runs slime's parser; importing the hooks takes seconds and has its own test.
+    monkeypatch.setattr(check_run, "check_flags", lambda run: iter(()))
+    monkeypatch.setattr(check_run, "check_hooks", lambda run: iter(()))
+    monkeypatch.setattr(check_run.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
+    template = SimpleNamespace(
+        render=lambda messages, thinking: "x",
+        count=lambda text: 100,
     )
-    rows.read.cache_clear()
-    return SimpleNamespace(flags=flags, options=options, smi=smi, path=tmp_path)
-
-
-def found(run, *more: str) -> list[str]:
-    run.options.words = [*run.flags, *more]
-    return list(preflight.check(Words(run.options.words), run.options))
+    monkeypatch.setattr(check_inputs, "ChatTokenizer", lambda folder: template)
+    return good
 
 
 def test_nothing_is_found_where_nothing_is_wrong(good):
-    assert found(good) == []
+    assert good.find() == []
 
 
 @pytest.mark.parametrize(
@@ -107,18 +116,26 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
         (["--global-batch-size", "48"], "--global-batch-size 48 does not divide 128 answers"),
         (["--global-batch-size", "1"], "no multiple of 2, the data parallel size"),
         (["--n-samples-per-prompt", "1"], "a group of one has no advantage"),
-        (["--num-steps-per-rollout", "3"], "does not divide"),
+        (["--num-steps-per-rollout", "3"],
+         "--num-steps-per-rollout 3 x --global-batch-size 32 is not 128"),
         (["--over-sampling-batch-size", "16"], "below --rollout-batch-size"),
         (["--tensor-model-parallel-size", "3"], "4 training GPUs are no multiple of tensor 3"),
         (["--rollout-num-gpus", "8"], "12 GPUs are asked for, but 1 node(s) of 8 have 8"),
         (["--actor-num-gpus-per-node", "16", "--tensor-model-parallel-size", "16"],
          "8 key-value heads cannot be shared by 16 GPUs"),
-        (["--pipeline-model-parallel-size", "8", "--tensor-model-parallel-size", "1", "--actor-num-gpus-per-node", "8"],
+        (["--pipeline-model-parallel-size", "8", "--tensor-model-parallel-size", "1",
+          "--actor-num-gpus-per-node", "8"],
          "36 layers cannot be shared by 8"),
         (["--rollout-max-response-len", "40900"], "exceed the context of 40960"),
-        (["--max-tokens-per-gpu", "5000", "--use-dynamic-batch-size"], "below the longest sample, 100 + 6144"),
-        (["--max-tokens-per-gpu", "65536"], "GPU 0, 1, 2, 3, 4, 5, 6, 7: 86 GB, training needs about"),
-        (["--sglang-mem-fraction-static", "0.2"], "but an engine needs 16 for its weights and 1 for one"),
+        (["--max-tokens-per-gpu", "5000", "--use-dynamic-batch-size"],
+         "below the longest sample, 100 + 6144"),
+        (["--max-tokens-per-gpu", "65536"],
+         "GPU 0, 1, 2, 3, 4, 5, 6, 7: 86 GB, training needs about"),
+        (["--sglang-mem-fraction-static", "0.2"],
+         "but an engine needs 16 for its weights and 1 for one"),
+        (["--apply-chat-template-kwargs", "[]"], "-kwargs []: not a JSON object"),
+        (["--num-rollout", "1e3"], "--num-rollout 1e3: not a whole number"),
+        (["--sglang-mem-fraction-static", "nan"], "--sglang-mem-fraction-static nan: not a number"),
         (["--num-rollout", "0", "--num-epoch", "2", "--rollout-batch-size", "64"],
          "32 prompts make no rollout of --rollout-batch-size 64; lower it"),
         (["--partial-rollout"], "--partial-rollout"),
@@ -127,17 +144,18 @@ def test_nothing_is_found_where_nothing_is_wrong(good):
         (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
         (["--load", "/elsewhere"], "would not go on with the run"),
         (["--num-rollout", "0"], "give --num-rollout or --num-epoch"),
-        (["--num-rollout", "2", "--lr-warmup-iters", "8"], "8 optimizer steps of warm-up are not below the run's 8"),
+        (["--num-rollout", "2", "--lr-warmup-iters", "8"],
+         "8 optimizer steps of warm-up are not below the run's 8"),
     ],
 )  # fmt: skip
 def test_each_failure_is_one_line(good, flags, message):
-    lines = found(good, *flags)
+    lines = good.find(*flags)
     assert any(message in line for line in lines), lines
     assert not any("\n" in line for line in lines)
 
 
 def test_one_folder_given_twice_is_one_finding(good):
-    lines = found(good, "--hf-checkpoint", "/nowhere", "--ref-load", "/nowhere")
+    lines = good.find("--hf-checkpoint", "/nowhere", "--ref-load", "/nowhere")
     assert [line for line in lines if "no such folder" in line] == [
         "--hf-checkpoint /nowhere: no such folder; set HF_CKPT_PATH to a checkpoint"
     ]
@@ -148,12 +166,13 @@ def test_one_folder_given_twice_is_one_finding(good):
     [
         "--n-samples-per-prompt 2",
         "--max-tokens-per-gpu 5000",  # without --use-dynamic-batch-size it is not read
-        "--rollout-max-response-len 39136",  # + 100 prompt, 100 criterion, 600 instructions, 1,024 verdict = 40,960
+        # + 100 prompt, 100 criterion, 600 instructions, 1,024 verdict = 40,960
+        "--rollout-max-response-len 39136",
     ],
 )
 def test_what_just_fits_is_no_finding(good, flags):
-    assert found(good, *flags.split()) == []
-    (line,) = found(good, "--rollout-max-response-len", "39137")
+    assert good.find(*flags.split()) == []
+    (line,) = good.find("--rollout-max-response-len", "39137")
     assert "grading may take 100 + 39137 + 100 + 600 + 1024 tokens, the context is 40960" in line
 
 
@@ -166,31 +185,33 @@ def test_the_ray_on_path_must_be_that_of_the_python(tmp_path, monkeypatch, prefi
     for file in (interpreter, tmp_path / "ray"):
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    lines = list(preflight.ray_command(None, Namespace(running_ray=False)))
-    assert len(lines) == findings and all(
-        "/another/place, which lacks what PYTHON has" in line for line in lines
-    )
-    assert list(preflight.ray_command(None, Namespace(running_ray=True))) == []
+    lines = list(check_run.check_ray_command(planned_run()))
+    assert len(lines) == findings
+    assert all("/another/place, which lacks what PYTHON has" in line for line in lines)
+    assert list(check_run.check_ray_command(planned_run(running_ray=True))) == []
 
 
-def test_hooks_are_imported_as_the_job_will(monkeypatch):
+def test_a_ray_whose_python_does_not_run_is_named(tmp_path, monkeypatch):
+    (tmp_path / "ray").write_text("#!/nowhere/python\n")
+    (tmp_path / "ray").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (line,) = check_run.check_ray_command(planned_run())
+    assert "its Python does not run" in line and "put the folder of PYTHON's own ray first" in line
+
+
+def test_only_flags_that_name_hooks_are_imported(monkeypatch):
+    """A settings file in this folder looks like a dotted name, a folder does not."""
     monkeypatch.chdir(ROOT)
-    words = Words(
-        [
-            "--custom-rm-path",
-            "self_reward_rm.reward",
-            "--dynamic-sampling-filter-path",
-            "self_reward_rm.keep",
-        ]
-    )
-    (line,) = preflight.hook(words, None)
-    assert line.startswith("self_reward_rm.keep cannot be imported inside the job (AttributeError")
+    flags = "--custom-rm-path self_reward_rm.reward --custom-config-path grader.yaml"
+    flags += " --dynamic-sampling-filter-path self_reward_rm.keep --data-path /a/b.c"
+    (line,) = check_run.check_hooks(planned_run(command=flags.split()))
+    assert line.startswith("hook self_reward_rm.keep cannot be imported (AttributeError")
 
 
 def test_hard_prompts_in_the_training_file_are_refused(good):
     write_jsonl(good.path / "healthbench_easy.jsonl", map(row, [1, 2, 101]))
     assert any(
-        "1 prompts of" in line and "training on the test set" in line for line in found(good)
+        "1 prompts of" in line and "training on the test set" in line for line in good.find()
     )
 
 
@@ -199,13 +220,13 @@ def test_hard_prompts_are_found_in_the_hard_file_beside_a_sample_too(good):
     write_jsonl(good.path / "sample.jsonl", [row(100)])
     assert any(
         "training on the test set" in line
-        for line in found(good, "--eval-prompt-data", "hard", str(good.path / "sample.jsonl"))
+        for line in good.find("--eval-prompt-data", "hard", str(good.path / "sample.jsonl"))
     )
 
 
 def test_hard_prompts_are_found_in_raw_rows_beside_them_too(good):
     write_jsonl(good.path / "raw_hard.jsonl", [{"prompt_id": "id5", "prompt": [], "rubrics": []}])
-    (line,) = found(good)
+    (line,) = good.find()
     assert (
         "1 prompts of" in line
         and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
@@ -222,7 +243,7 @@ def test_hard_prompts_are_found_under_another_prompt_id_too(good):
         good.path / "raw_hard.jsonl",
         [raw, raw | {"prompt": "ask 6"}, raw | {"prompt": [{"role": "user"}]}],
     )
-    (line,) = found(good)
+    (line,) = good.find()
     assert (
         "1 prompts of" in line
         and "raw_hard.jsonl, e.g. id5: that is training on the test set" in line
@@ -236,7 +257,7 @@ def test_hard_prompts_are_found_in_the_files_of_the_eval_config(good, tmp_path):
     config.write_text(
         f"eval:\n  datasets:\n    - name: held\n      path: {tmp_path}/far/held.jsonl\n"
     )
-    (line,) = found(good, "--eval-config", str(config))
+    (line,) = good.find("--eval-config", str(config))
     assert "1 prompts of" in line and "far/held.jsonl" in line
 
 
@@ -252,8 +273,9 @@ def test_the_tiny_rows_pass_with_the_raw_ones_beside_them(tmp_path, monkeypatch)
     monkeypatch.setenv("EVAL_DATA_PATH", str(tmp_path / "healthbench_hard.jsonl"))
     easy = str(tmp_path / "healthbench_easy.jsonl")
     dry = script("run_qwen3_tiny.sh", BACKEND="slime", DRY_RUN="1", PROMPT_DATA_PATH=easy)
-    words = Words(shlex.split(dry.stdout)[2:])
-    assert rows.count(words) == 320 and list(rows.problems(words, None)) == []
+    inputs = RunInputs(CommandLine(shlex.split(dry.stdout)[2:]))
+    assert len(inputs.training_rows) == 320
+    assert [*check_inputs.check_rows(inputs), *check_inputs.check_lengths(inputs)] == []
 
 
 def test_rows_without_rubrics_are_refused(good):
@@ -266,7 +288,7 @@ def test_rows_without_rubrics_are_refused(good):
             }
         ],
     )
-    assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in found(good))
+    assert any("easy.jsonl:1, prompt_id a: rubrics is not a list" in line for line in good.find())
 
 
 def test_weights_that_a_download_left_unfinished(good):
@@ -278,73 +300,79 @@ def test_weights_that_a_download_left_unfinished(good):
         (2).to_bytes(8, "little") + b"[]",
     ):
         (hf / "model.safetensors").write_bytes(broken)
-        (line,) = found(good)
+        (line,) = good.find()
         assert "model.safetensors: is cut short, or a pointer of git-lfs" in line
     (hf / "model.safetensors").unlink()
-    (line,) = found(good)
-    assert "holds no weights" in line
+    (line,) = good.find()
+    assert "holds no *.safetensors weights" in line
     (hf / "model-1.safetensors").write_bytes(WEIGHTS)
     shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (hf / "model.safetensors.index.json").write_text(json.dumps(shards))
-    (line,) = found(good)
+    (line,) = good.find()
     assert "lacks 1 of 2 weight files, e.g. model-2.safetensors; finish the download" in line
 
 
-@pytest.mark.parametrize("word, folder, message", [("7", "iter_0000006", "names iter_0000007, which is not there"),
-                                                   ("7", "iter_0000007", ""), ("release", "release", ""),
-                                                   ("", "iter_0000007", "holds '', no iteration")])  # fmt: skip
+@pytest.mark.parametrize(
+    "word, folder, message",
+    [
+        ("7", "iter_0000006", "names iter_0000007, which is not there"),
+        ("7", "iter_0000007", ""),
+        ("release", "release", ""),
+        ("", "iter_0000007", "holds '', no iteration"),
+    ],
+)
 def test_a_checkpoint_that_is_named_must_be_there(good, word, folder, message):
     (good.path / "run" / folder).mkdir(parents=True)
     (good.path / "run" / "latest_checkpointed_iteration.txt").write_text(word)
-    lines = found(good)
+    lines = good.find()
     assert len(lines) == bool(message) and all(message in line for line in lines)
 
 
 def test_machine_and_checkouts(good, monkeypatch):
-    good.smi.lines = ["81559, 1"] * 3 + ["40000, 1", "81559, 9000"]
-    lines = found(good)
+    good.gpus = ["81559, 1"] * 3 + ["40000, 1", "81559, 9000"]
+    lines = good.find()
     assert any("5 GPUs here, not 8" in line for line in lines) and any(
         "GPU 3: 42 GB" in line for line in lines
     )
     assert any("GPU 4: in use" in line for line in lines)
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
+    monkeypatch.setattr(check_run.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
     (good.path / "slime" / "setup.py").write_text('version="0.2.9"')
-    good.options.megatron_dir = good.path
-    lines = found(good)
+    good.run = replace(good.run, megatron_dir=good.path)
+    lines = good.find()
     assert any("1 checkpoints of 115 GB are to come, 100 GB are free" in line for line in lines)
     assert any("version 0.2.9, but 0.3.1 or later" in line for line in lines) and any(
         "MEGATRON_DIR" in line for line in lines
     )
 
 
-def test_a_port_in_use_is_named_where_a_ray_is_to_be_started():
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        (line,) = preflight.ports(None, Namespace(ports=[port], running_ray=False))
-        assert f"port {port} cannot be used (Address already in use); set RAY_PORT" in line
-        assert not list(preflight.ports(None, Namespace(ports=[port], running_ray=True)))
-
-
 def test_a_grader_that_needs_more_context_than_there_is(good):
     (good.path / "grader.yaml").write_text("grader_max_tokens: 40000\n")
-    assert any("lower grader_max_tokens" in line for line in found(good))
+    assert any("lower grader_max_tokens" in line for line in good.find())
 
 
 @pytest.mark.parametrize(
     "settings, engines, message",
     [
-        ("grader_engine: grader", None, "grader_engine grader: no such model is served; give --sglang-config"),
-        ("grader_engine: judge", "configs/frozen_grader.yaml", "serves policy, grader; name one of these"),
+        ("grader_engine: grader", None,
+         "grader_engine grader: no such model is served; give --sglang-config"),
+        ("grader_engine: judge", "configs/frozen_grader.yaml",
+         "serves policy, grader; name one of these"),
         ("", "configs/frozen_grader.yaml", "serves grader, which nothing asks; set grader_engine"),
         ("grader_engine: b", "{sglang: [{name: a, server_groups: [{num_gpus: 2}]}, {name: b}]}",
          "add up to 2, but 4 GPUs serve"),
         ("grader_engine: b", "{sglang: [{name: a, server_groups: [{num_gpus: 4}]}, {name: b}]}",
          "would get the policy's weights; write update_weights: false"),
         ("grader_engine: b", "{models: []}", "not of slime's form"),
-        ("grader_url: http://h\ngrader_api: openai\ngrader_model: m\ngrader_api_key_env: NO_KEY_HERE", None,
+        ("grader_engine: b", "{sglang: [{name: a, server_groups: [{gpus: 4}]}, {name: b}]}",
+         "not of slime's form"),
+        ("grader_engine: b", "{sglang: [a, b]}", "not of slime's form"),
+        ("grader_engine: b", "{sglang: [", "not of slime's form"),
+        ("grader_engine: b", "/nowhere.yaml", "cannot be read (No such file or directory)"),
+        ("grader_url: http://h\ngrader_api: openai\ngrader_model: m\n"
+         "grader_api_key_env: NO_KEY_HERE", None,
          "grader.yaml: grader_api_key_env must name an environment variable that holds the key"),
         ("grader_teacher: configs/teacher.yaml\ngrader_teacher_share: 0.1", None,
-         "configs/teacher.yaml: grader_api_key_env must name an environment variable that holds the key"),
+         "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
         ("grader_engine: grader", "configs/frozen_grader.yaml", ""),
     ],
 )  # fmt: skip
@@ -357,12 +385,12 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
     if engines and engines.startswith("{"):
         (good.path / "engines.yaml").write_text(engines)
         engines = str(good.path / "engines.yaml")
-    lines = found(good, *(["--sglang-config", engines] if engines else []))
+    lines = good.find(*(["--sglang-config", engines] if engines else []))
     assert any(message in line for line in lines) if message else lines == []
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    good.options.running_ray = True  # has the keys in its own environment
+    good.run = replace(good.run, running_ray=True)  # has the keys in its own environment
     if "key" in message:
-        assert found(good) == []
+        assert good.find() == []
 
 
 @pytest.mark.parametrize(
@@ -377,51 +405,65 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 )
 def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
     """Nothing is known of the flags when slime, or what it needs, is not installed here."""
-    (tmp_path / "slime" / "utils").mkdir(parents=True)
-    (tmp_path / "slime" / "utils" / "arguments.py").write_text(module)
-    (tmp_path / "train.py").touch()
-    options = Namespace(slime_dir=tmp_path, megatron_dir=tmp_path, words=["--lr", "1"])
-    (line,) = preflight.flags(Words(options.words), options)
+    (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
     assert line.startswith(said)
+
+
+def run_with_parser(path, module: str) -> PlannedRun:
+    """A run with a slime whose argument module has this text."""
+    (path / "slime" / "utils").mkdir(parents=True)
+    (path / "slime" / "utils" / "arguments.py").write_text(module)
+    (path / "torch.py").write_text(NO_TORCH)
+    (path / "train.py").touch()
+    return planned_run(slime_dir=path, megatron_dir=path, command=["--lr", "1"])
+
+
+def test_a_parser_that_dies_is_one_line(tmp_path):
+    module = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
+    assert line == "slime's parser does not run here: signal 9 ended it; use slime's image"
+
+
+class TestADefectOfOurs:
+    """It shows its traceback and exits with 1, never as the user's mistake with 2."""
+
+    def test_in_a_check(self, good, monkeypatch):
+        flags = "--slime-dir s --megatron-dir m --nodes 1 --gpus-per-node 1 -- --lr 1"
+        monkeypatch.setattr(check_run.sys, "argv", ["check_run", *flags.split()])
+        monkeypatch.setattr(check_run, "check_paths", lambda run: iter([][0]))
+        with pytest.raises(IndexError):
+            check_run.main()
+
+    def test_in_the_program_that_asks_slime(self, tmp_path, monkeypatch):
+        """Here its answer cannot be written, because JSON has gone."""
+        module = "import json; del json.dumps\ndef parse_args(): pass"
+        with pytest.raises(RuntimeError, match=r"(?s)slime_flags check failed.*AttributeError"):
+            list(check_run.check_flags(run_with_parser(tmp_path, module)))
 
 
 def test_unknown_abbreviated_and_removed_flags_are_named():
     known = {"--lr": 1, "--global-batch-size": 1, "--global-batch-tokens": 1}
-    lines = problems(
-        [
-            "--lr",
-            "-1",
-            "--global-batch",
-            "3",
-            "--slime-router-port=1",
-            "--lrr",
-            "--use-slime-router",
-        ],
-        known,
-    )
-    assert [line.split()[0] for line in lines] == [
-        "--global-batch",
-        "--slime-router-port",
-        "--lrr",
-        "--use-slime-router",
-    ]
-    assert (
-        "--global-batch-size or --global-batch-tokens" in lines[0]
-        and "did you mean --lr?" in lines[2]
-    )
+    command = "--lr -1 --global-batch 3 --slime-router-port=1 --lrr --use-slime-router --xyz"
+    dropped = dropped_words(command.split(), known)
+    named = ["--global-batch", "--slime-router-port", "--lrr", "--use-slime-router", "--xyz"]
+    assert dropped == named
+    lines = [why_dropped(word, known) for word in dropped]
+    assert [line.split()[0] for line in lines] == named
+    assert "an abbreviation; write --global-batch-size or --global-batch-tokens" in lines[0]
+    assert "removed from slime" in lines[1] and "removed from slime" in lines[3]
+    assert lines[2].endswith("did you mean --lr?") and lines[4].endswith("leave it out")
 
 
 def test_a_word_that_belongs_to_no_flag_is_named():
     parser = argparse.ArgumentParser()
-    for name, how in {
-        "lr": {},
-        "bf16": {"action": "store_true"},
-        "sets": {"nargs": "+"},
-        "two": {"nargs": 2},
-    }.items():
-        parser.add_argument(f"--{name}", **how)
-    known = {flag: most_words(action) for flag, action in parser._option_string_actions.items()}
-    assert problems("--lr -1 --sets a b c --two 1 2 --bf16 --lr=3".split(), known) == []
+    parser.add_argument("--lr")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--sets", nargs="+")
+    parser.add_argument("--two", nargs=2)
+    known = values_per_flag(parser)
+    right = "--lr -1 --sets a b c --two 1 2 --bf16 --lr=3"
+    assert dropped_words(right.split(), known) == []
     for wrong in ("--lr 1 2", "--lr=1 2", "--bf16 2", "-lr --lr 2", "--two 1 3 2"):
-        (line,) = problems(wrong.split(), known)
-        assert line.startswith(("2 belongs", "-lr belongs")) and "to no flag and is ignored" in line
+        (word,) = dropped_words(wrong.split(), known)
+        assert word in ("2", "-lr")
+        assert why_dropped(word, known) == f"{word!r} belongs to no flag; flags begin with --"

@@ -1,4 +1,4 @@
-"""Memory, disk and hours by arithmetic: by hand, by law, and as docs/gpu_runs.md prints them (stages 2, 3 and 5)."""
+"""Memory, disk and hours by arithmetic: by hand, by law, and as docs/gpu_runs.md prints them."""
 
 import re
 import subprocess
@@ -11,28 +11,33 @@ from rubric_rl import ROOT
 from rubric_rl.errors import UserError
 from rubric_rl.launch.estimate import (
     checkpoint_bytes,
-    checkpoints,
+    count_checkpoints,
     host_bytes,
-    plan_of,
-    shape_of,
+    model_shape,
+    parallel_plan,
     training_parts,
 )
-from rubric_rl.launch.model_args import model_args
-from rubric_rl.launch.words import Words
+from rubric_rl.launch.slime_flags import CommandLine, model_flags
 from rubric_rl.model_shape import read_network
 
+COMMON = (
+    "--num-query-groups 8 --kv-channels 128 --vocab-size 151936 "
+    "--untie-embeddings-and-output-weights"
+)
 SHAPES = {
-    "8B": "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 --num-query-groups 8 "
-    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights",
-    "32B": "--num-layers 64 --hidden-size 5120 --ffn-hidden-size 25600 --num-attention-heads 64 --num-query-groups 8 "
-    "--kv-channels 128 --vocab-size 151936 --untie-embeddings-and-output-weights",
+    "8B": "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 "
+    f"--num-attention-heads 32 {COMMON}",
+    "32B": "--num-layers 64 --hidden-size 5120 --ffn-hidden-size 25600 "
+    f"--num-attention-heads 64 {COMMON}",
 }
-SPLIT = "--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4 --max-tokens-per-gpu 16384 "
-SPLIT += "--sequence-parallel --recompute-granularity full"
+SPLIT = (
+    "--tensor-model-parallel-size 2 --actor-num-gpus-per-node 4 --rollout-num-gpus 4 "
+    "--max-tokens-per-gpu 16384 --sequence-parallel --recompute-granularity full"
+)
 
 
 def plan(flags: str = SPLIT, size: str = "8B"):
-    return plan_of(Words(f"{SHAPES[size]} {flags}".split()))
+    return parallel_plan(CommandLine(f"{SHAPES[size]} {flags}".split()))
 
 
 def parts(flags: str = SPLIT) -> dict[str, float]:
@@ -108,16 +113,12 @@ def test_sizes_that_do_not_divide_are_refused(more, message):
 
 def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
     network = read_network(ROOT / "rubric_rl/tiny/model")
-    words = Words(model_args(network))
-    shape = shape_of(words)
-    assert (
-        asdict(shape).items() <= asdict(network).items() and shape.parameters == network.parameters
-    )
-    assert (
-        shape.tied
-        and shape.vocab == 1367
-        and words.number("rotary-base") == network.rope_theta == 1e6
-    )
+    flags = CommandLine(model_flags(network))
+    shape = model_shape(flags)
+    assert asdict(shape).items() <= asdict(network).items()
+    assert shape.parameters == network.parameters
+    assert shape.tied and shape.vocab == 1367
+    assert flags.number("rotary-base") == network.rope_theta == 1e6
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,8 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
     ],
 )
 def test_checkpoints_are_counted_as_slime_writes_them(flags, done, steps):
-    words = Words(["--rollout-batch-size", "10", *flags.split()])
-    assert checkpoints(words, 105, done) == len(steps)
+    command = CommandLine(["--rollout-batch-size", "10", *flags.split()])
+    assert count_checkpoints(command, 105, done) == len(steps)
 
 
 # ---- the command that docs/gpu_runs.md names, and its table
@@ -155,7 +156,8 @@ FIGURES = {  # row of the table -> where the command says it
 
 
 def report(size: str, placement: str) -> str:
-    run = f"PLACEMENT={placement} DRY_RUN=1 bash run_qwen3_{size}.sh {SHAPES[size]} 2>/dev/null"
+    settings = f"PLACEMENT={placement} DRY_RUN=1"
+    run = f"{settings} bash run_qwen3_{size}.sh {SHAPES[size]} 2>/dev/null"
     command = ["bash", "-c", f"{run} | {sys.executable} -m rubric_rl.launch.estimate"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
@@ -169,17 +171,35 @@ def test_the_docs_show_what_the_command_prints(column):
         if line[:1] == "|"
     ]
     position = next(row.index(column) for row in table if column in row)
-    cells, printed = (
-        {row[0]: row[position] for row in table if len(row) == 4},
-        report(*COLUMNS[column]),
-    )
+    cells = {row[0]: row[position] for row in table if len(row) == 4}
+    printed = report(*COLUMNS[column])
     for row, pattern in FIGURES.items():
         (figure,) = re.findall(pattern, printed)
         assert cells[row].split(" GB")[0].split(" tokens")[0] == figure
 
 
-def test_nothing_on_standard_input_is_an_error():
-    done = subprocess.run(
-        [sys.executable, "-m", "rubric_rl.launch.estimate"], cwd=ROOT, input="", capture_output=True
-    )
-    assert done.returncode == 2 and b"nothing on standard input" in done.stderr
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "nothing on standard input"),
+        ("python 'train.py", "standard input is no command (No closing quotation)"),
+        ("python train.py --actor-num-nodes many", "--actor-num-nodes many: not a whole number"),
+    ],
+)
+def test_what_is_no_command_is_one_line(text, said):
+    command = [sys.executable, "-m", "rubric_rl.launch.estimate"]
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {said}")
+
+
+def test_a_checkpoint_gives_its_flags_or_one_line(tmp_path):
+    command = [sys.executable, "-m", "rubric_rl.launch.slime_flags", "model"]
+    run = {"cwd": ROOT, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "rubric_rl/tiny/model"], **run)
+    network = read_network(ROOT / "rubric_rl/tiny/model")
+    assert done.returncode == 0 and done.stdout.splitlines() == model_flags(network)
+    done = subprocess.run([*command, str(tmp_path)], **run)
+    assert done.returncode == 2 and "no Qwen3 configuration" in done.stderr
+    done = subprocess.run(command, **run)
+    assert done.returncode == 2 and "slime_flags model FOLDER" in done.stderr

@@ -1,13 +1,19 @@
-"""The GPU run scripts without slime or a GPU: the command that they print, and what they refuse (all stages)."""
+"""The GPU run scripts without slime or a GPU: the command that they print, and what they refuse."""
 
 import shlex
 
 import pytest
 from doubles.launch_world import ROOT, script
 
-from rubric_rl.launch.words import Words
+from rubric_rl.launch.slime_flags import CommandLine
 
 SCRIPTS = ("run_qwen3_8B.sh", "run_qwen3_32B.sh")
+
+
+def printed(name: str, **env: str) -> CommandLine:
+    """The flags of the command that a script prints."""
+    words = shlex.split(script(name, DRY_RUN="1", **env).stdout)
+    return CommandLine(words[2:])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -17,33 +23,21 @@ def test_dry_run_prints_the_command_word_by_word_without_slime(name):
     )
     assert done.returncode == 0 and "note: without SLIME_DIR" in done.stderr
     words = [shlex.split(line)[0] if line else "" for line in done.stdout.splitlines()]
-    assert words[1] == "<SLIME_DIR>/train.py" and words[-4:] == [
-        "--lr",
-        "2e-6",
-        "--note",
-        "two words",
-    ]
-    assert (
-        words[words.index("--hf-checkpoint") + 1]
-        == "/models/a b"
-        == words[words.index("--ref-load") + 1]
-    )
-    assert words[words.index("--custom-config-path") + 1] == str(
-        ROOT / "configs/grader.yaml"
-    )  # the job runs elsewhere
+    assert words[1] == "<SLIME_DIR>/train.py"
+    assert words[-4:] == ["--lr", "2e-6", "--note", "two words"]
+    flags = CommandLine(words[2:])
+    assert flags.text("hf-checkpoint") == flags.text("ref-load") == "/models/a b"
+    # Absolute, since the job runs elsewhere.
+    assert flags.text("custom-config-path") == str(ROOT / "configs/grader.yaml")
 
 
 @pytest.mark.parametrize(
     "name, split, per_token", [("run_qwen3_8B.sh", True, False), ("run_qwen3_32B.sh", False, True)]
 )
 def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
-    default = Words(shlex.split(script(name, DRY_RUN="1").stdout)[2:])
+    default = printed(name)
     assert ("colocate" in default, "calculate-per-token-loss" in default) == (not split, per_token)
-    other = Words(
-        shlex.split(script(name, DRY_RUN="1", PLACEMENT="colocate" if split else "split").stdout)[
-            2:
-        ]
-    )
+    other = printed(name, PLACEMENT="colocate" if split else "split")
     assert ("colocate" in other) == split
     experiment = (
         "rollout-batch-size",
@@ -58,28 +52,24 @@ def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
 
 @pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
 def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
-    """Else Megatron refuses to go on with more rollouts than the run began with (tests/contracts)."""
-    words = Words(shlex.split(script(name, DRY_RUN="1", BACKEND="slime").stdout)[2:])
-    assert "override-opt-param-scheduler" in words
+    """Else Megatron refuses to go on with more rollouts than the run began with."""
+    assert "override-opt-param-scheduler" in printed(name, BACKEND="slime")
 
 
-def test_the_tiny_checkpoint_is_served_in_the_type_that_slime_trains_and_on_kernels_for_its_heads():
-    words = Words(shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND="slime").stdout)[2:])
-    assert words.text("sglang-dtype") == "bfloat16" and "fp16" not in words
-    assert words.text("sglang-attention-backend") == "triton"
-    assert (
-        int(words.text("kv-channels")) == 32
-    )  # FlashInfer, SGLang's choice but on Hopper, has none below 64
+def test_the_tiny_checkpoint_is_served_as_it_is_trained_on_kernels_for_its_heads():
+    flags = printed("run_qwen3_tiny.sh", BACKEND="slime")
+    assert flags.text("sglang-dtype") == "bfloat16" and "fp16" not in flags
+    assert flags.text("sglang-attention-backend") == "triton"
+    # FlashInfer, SGLang's choice but on Hopper, has none below 64.
+    assert flags.whole("kv-channels") == 32
 
 
 def test_model_flags_come_from_slimes_own_file(tmp_path):
     models = tmp_path / "scripts" / "models"
     models.mkdir(parents=True)
     (models / "qwen3-8B.sh").write_text("MODEL_ARGS=(--num-layers 36)\n")
-    assert (
-        "--num-layers\n36\n"
-        in script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path)).stdout
-    )
+    done = script("run_qwen3_8B.sh", DRY_RUN="1", SLIME_DIR=str(tmp_path))
+    assert "--num-layers\n36\n" in done.stdout
 
 
 def test_wandb_is_an_environment_variable_and_no_key_is_printed():
@@ -90,10 +80,8 @@ def test_wandb_is_an_environment_variable_and_no_key_is_printed():
         WANDB_API_KEY="secret",
         SAVE_PATH="/runs/first",
     )
-    assert (
-        "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout
-        and "secret" not in done.stdout + done.stderr
-    )
+    assert "--wandb-project\nrubrics\n--wandb-group\nfirst" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -120,7 +108,5 @@ def test_nodes_must_be_named(tmp_path):
         str(tmp_path),
     )
     done = script("run_qwen3_32B.sh", **paths)
-    assert (
-        done.returncode == 2
-        and "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr
-    )
+    assert done.returncode == 2
+    assert "NNODES is 4, but 1 node(s) are known; name them in NODES" in done.stderr

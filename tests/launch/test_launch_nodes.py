@@ -1,14 +1,16 @@
-"""The GPU run scripts on several nodes of a fake cluster: ssh, Slurm, a running cluster, addresses (all stages)."""
+"""The GPU run scripts on several nodes of a fake cluster: ssh, Slurm, a running one, addresses."""
 
+import errno
 import os
 import socket
+import sys
+from types import SimpleNamespace
 
 import pytest
-from doubles.launch_world import KEY, ROOT, World
+from doubles.launch_world import KEY, ROOT, World, after
 
 from rubric_rl.errors import UserError
-from rubric_rl.launch import node_addresses as addresses
-from rubric_rl.launch import wait_for_gpus as cluster
+from rubric_rl.launch import node_addresses, wait_for_gpus
 
 pytestmark = pytest.mark.slow
 
@@ -23,114 +25,163 @@ def world(tmp_path):
 
 
 def assert_joined(world: World) -> None:
-    """Three workers were started with the head's address, their own and the key in their environment, and ended."""
-    head, *workers = sorted(
-        world.calls("ray start"), key=lambda call: "--head" not in call["words"]
-    )
-    assert [call["words"][call["words"].index("--address") + 1] for call in workers] == [
-        f"127.0.0.1:{world.port}"
-    ] * 3
-    assert (
-        sorted(call["words"][call["words"].index("--node-ip-address") + 1] for call in workers)
-        == HOSTS
-    )
-    assert {call["key"] for call in (head, *workers)} == {KEY} and {
-        call["cwd"] for call in workers
-    } == {str(ROOT)}
-    assert (
-        len(world.calls("worker ended")) == 3
-        and len(world.calls("head ended")) == 1
-        and world.nothing_left()
-    )
-    (submit,) = world.calls("ray job submit")
-    runtime_env = submit["words"][submit["words"].index("--runtime-env-json") + 1]
+    """Three workers were started with the head's address, their own and the key, and ended."""
+    calls = world.calls("ray start")
+    (head,) = [call for call in calls if "--head" in call["words"]]
+    workers = [call for call in calls if call is not head]
+    heads = [after(call["words"], "--address") for call in workers]
+    own = [after(call["words"], "--node-ip-address") for call in workers]
+    assert heads == [f"127.0.0.1:{world.port}"] * 3
+    assert sorted(own) == HOSTS
+    assert {call["key"] for call in calls} == {KEY}
+    assert {call["cwd"] for call in workers} == {str(ROOT)}
+    assert len(world.calls("worker ended")) == 3
+    assert len(world.calls("head ended")) == 1
+    assert world.nothing_left()
+    runtime_env = after(world.call("ray job submit"), "--runtime-env-json")
     assert all(host in runtime_env for host in HOSTS)  # no proxy between them
 
 
 def test_nodes_join_over_ssh(world):
     done = world.run("run_qwen3_32B.sh", NODES=" ".join(["localhost", *HOSTS]))
     assert done.status == 0, done.err
-    assert sorted(call["words"] for call in world.calls("ssh")) == [
-        ["-o", "BatchMode=yes", host, "bash", "-s"] for host in HOSTS
-    ]
+    called = sorted(call["words"] for call in world.calls("ssh"))
+    assert called == [["-o", "BatchMode=yes", host, "bash", "-s"] for host in HOSTS]
     assert_joined(world)
-    assert {f"ray.{host}.log" for host in HOSTS} <= {path.name for path in world.save.iterdir()}
+    for host in HOSTS:
+        assert (world.save / f"ray.{host}.log").is_file()
 
 
 def test_nodes_of_a_slurm_job_join_by_srun(world):
-    done = world.run(
-        "run_qwen3_32B.sh", SLURM_JOB_ID="7", SLURM_JOB_NODELIST=",".join(["localhost", *HOSTS])
-    )
+    nodes = ",".join(["localhost", *HOSTS])
+    done = world.run("run_qwen3_32B.sh", SLURM_JOB_ID="7", SLURM_JOB_NODELIST=nodes)
     assert done.status == 0, done.err
-    assert sorted(call["words"][:6] for call in world.calls("srun")) == [
-        ["--nodes", "1", "--ntasks", "1", "--overlap", "--nodelist"]] * 3  # fmt: skip
+    called = [call["words"][:6] for call in world.calls("srun")]
+    assert called == [["--nodes", "1", "--ntasks", "1", "--overlap", "--nodelist"]] * 3
     assert_joined(world)
 
 
-@pytest.mark.parametrize("env, said", [({"SSH_BREAKS": HOSTS[1]}, f"Connection refused; see {{}}/ray.{HOSTS[1]}.log"),
-                                       ({"RAY_BREAKS": "head"}, "this Ray cannot start; see {}/ray.log")])  # fmt: skip
+@pytest.mark.parametrize(
+    "env, said",
+    [
+        ({"SSH_BREAKS": HOSTS[1]}, f"Connection refused; see {{}}/ray.{HOSTS[1]}.log"),
+        ({"RAY_BREAKS": "head"}, "this Ray cannot start; see {}/ray.log"),
+    ],
+)
 def test_a_node_that_does_not_come_up_is_one_line(world, env, said):
     done = world.run("run_qwen3_32B.sh", NODES=" ".join(["localhost", *HOSTS]), **env)
-    assert (
-        done.status == 2
-        and done.err.startswith("error: a process of Ray has ended: ")
-        and done.err.count("\n") == 1
-    )
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: a process of Ray has ended: ")
     assert said.format(world.save) in done.err
-    assert not world.calls("ray job submit") and world.nothing_left()
+    assert not world.calls("ray job submit")
+    assert world.nothing_left()
 
 
 def test_a_running_cluster_gets_the_job_and_is_left_alone(world):
-    process = world.start("run_qwen3_32B.sh", RAY_ADDRESS="http://there:8265", JOB_WAITS="1")
-    world.until((world.state / "job.json").exists)
+    process = world.start_job("run_qwen3_32B.sh", RAY_ADDRESS="http://there:8265")
     process.terminate()
     assert world.end(process).status == 143
-    for call in ("ray job submit", "ray job stop"):
-        (words,) = [call["words"] for call in world.calls(call)]
-        assert words[words.index("--address") + 1] == "http://there:8265"
-    assert not world.calls("ray start") and world.nothing_left()
+    for name in ("ray job submit", "ray job stop"):
+        assert after(world.call(name), "--address") == "http://there:8265"
+    assert not world.calls("ray start")
+    assert world.nothing_left()
 
 
 def test_a_single_node_is_the_loopback_and_a_number_stays_one():
-    assert addresses.addresses(["localhost"]) == ["127.0.0.1"] and addresses.addresses(
-        ["192.0.2.7"]
-    ) == ["192.0.2.7"]
+    assert node_addresses.node_addresses(["localhost"]) == ["127.0.0.1"]
+    assert node_addresses.node_addresses(["192.0.2.7"]) == ["192.0.2.7"]
+
+
+def no_way(*args):
+    raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
 
 def test_this_nodes_outer_address_is_found_also_without_a_way_out(monkeypatch, capsys):
-    monkeypatch.setattr(addresses.sys, "argv", ["addresses", "--own"])
-    assert addresses.main() == 0
+    monkeypatch.setattr(node_addresses.sys, "argv", ["addresses", "--own"])
+    assert node_addresses.main() == 0
     socket.inet_aton(capsys.readouterr().out.strip())
 
-    def no_way(*args):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(addresses.socket, "socket", no_way)
-    monkeypatch.setattr(addresses.socket, "gethostbyname", lambda name: "192.0.2.9")
-    assert addresses.own() == "192.0.2.9"
-    monkeypatch.setattr(addresses.socket, "gethostbyname", no_way)
-    assert addresses.own() == "127.0.0.1"
+    monkeypatch.setattr(node_addresses.socket, "socket", no_way)
+    monkeypatch.setattr(node_addresses.socket, "gethostbyname", lambda name: "192.0.2.9")
+    assert node_addresses.own_address() == "192.0.2.9"
+    monkeypatch.setattr(node_addresses.socket, "gethostbyname", no_way)
+    assert node_addresses.own_address() == "127.0.0.1"
 
 
 def test_the_head_has_the_address_by_which_the_others_are_reached(monkeypatch):
-    monkeypatch.setattr(
-        addresses.socket, "gethostbyname", {"here": "127.0.1.1", "there": "127.9.9.9"}.get
-    )
-    assert addresses.addresses(["here", "there"]) == ["127.0.0.1", "127.9.9.9"]
+    known = {"here": "127.0.1.1", "there": "127.9.9.9"}
+    monkeypatch.setattr(node_addresses.socket, "gethostbyname", known.get)
+    assert node_addresses.node_addresses(["here", "there"]) == ["127.0.0.1", "127.9.9.9"]
 
 
 def test_an_unknown_host_is_named():
-    with pytest.raises(UserError, match="no-such-host.invalid: no such host"):
-        addresses.addresses(["localhost", "no-such-host.invalid"])
+    with pytest.raises(UserError, match=r"no-such-host\.invalid: no such host"):
+        node_addresses.node_addresses(["localhost", "no-such-host.invalid"])
 
 
-def test_missing_gpus_are_counted_when_time_is_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster, "WAIT", 0.1)
-    monkeypatch.setattr(cluster, "PAUSE", 0.01)
-    monkeypatch.setattr(cluster, "gpus", lambda address: 24)
-    alive = [[str(os.getpid()), "ray.log"], [str(os.getpid()), "ray.host2.log"]]
-    assert (
-        cluster.wait("h:1", 32, alive)
-        == "Ray at h:1 has 24 of 32 GPUs after 0.1 s; see ray.log, ray.host2.log"
+def test_a_node_that_no_network_leads_to_is_named(monkeypatch):
+    known = {"here": "127.0.1.1", "there": "192.0.2.9"}
+    monkeypatch.setattr(node_addresses.socket, "gethostbyname", known.get)
+    monkeypatch.setattr(node_addresses.socket, "socket", no_way)
+    with pytest.raises(UserError, match=r"there: no way there \(Network is unreachable"):
+        node_addresses.node_addresses(["here", "there"])
+
+
+ALIVE = [[str(os.getpid()), "ray.log"], [str(os.getpid()), "ray.host2.log"]]
+
+
+@pytest.fixture
+def short_wait(monkeypatch):
+    monkeypatch.setattr(wait_for_gpus, "WAIT", 0.1)
+    monkeypatch.setattr(wait_for_gpus, "PAUSE", 0.01)
+
+
+def test_missing_gpus_are_counted_when_time_is_up(short_wait, monkeypatch):
+    monkeypatch.setattr(wait_for_gpus, "gpus", lambda address: 24)
+    with pytest.raises(UserError) as caught:
+        wait_for_gpus.wait("h:1", 32, ALIVE)
+    said = "Ray at h:1 has 24 of 32 GPUs after 0.1 s; see ray.log, ray.host2.log"
+    assert str(caught.value) == said
+    wait_for_gpus.wait("h:1", 24, ALIVE)
+
+
+def listening_ray(monkeypatch, ray) -> None:
+    """Somebody listens everywhere, and this is the module ray (None: there is none)."""
+    connection = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(
+        wait_for_gpus.socket, "create_connection", lambda where, timeout: connection
     )
-    assert cluster.wait("h:1", 24, alive) == ""
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+
+def test_a_ray_that_is_coming_up_is_asked_again(short_wait, monkeypatch):
+    answers = [ConnectionError("not\nyet"), {"CPU": 1}, {"GPU": 8.0}]
+
+    def resources():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=resources)
+    listening_ray(monkeypatch, ray)
+    wait_for_gpus.wait("h:1", 8, ALIVE)
+    assert answers == []
+    answers += [ConnectionError("not\nyet")] * 100
+    with pytest.raises(UserError, match=r"0 of 8 GPUs after 0\.1 s \(not yet\); see"):
+        wait_for_gpus.wait("h:1", 8, ALIVE)
+
+
+def test_a_python_without_ray_is_not_waited_for(monkeypatch):
+    listening_ray(monkeypatch, None)
+    with pytest.raises(UserError, match="PYTHON has no Ray"):
+        wait_for_gpus.wait("h:1", 8, ALIVE)
+
+
+def test_a_defect_is_no_reason_to_wait(monkeypatch):
+    """It shows its traceback at once; it once was repeated for ten minutes."""
+    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: None)
+    listening_ray(monkeypatch, ray)
+    with pytest.raises(AttributeError):
+        wait_for_gpus.wait("h:1", 8, ALIVE)

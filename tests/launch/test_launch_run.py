@@ -1,4 +1,4 @@
-"""The GPU run scripts executed on a fake cluster: what is started, what it is told, and what is left (all stages)."""
+"""The GPU run scripts executed on a fake cluster: what is started, told, and left behind."""
 
 import json
 import os
@@ -6,29 +6,20 @@ import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from doubles.launch_world import KEY, ROOT, World, row
+from doubles.launch_world import KEY, NO_TORCH, ROOT, World, after, row
 
 from rubric_rl.jsonl import write_jsonl
-from rubric_rl.launch import node_addresses as addresses
+from rubric_rl.launch.node_addresses import own_address
 
 pytestmark = pytest.mark.slow
 
-FLAGS = [
-    "--note",
-    "two  words",
-    "--json",
-    '{"a": "it\'s \\"$HOME\\" `x`"}',
-    "--empty",
-    "",
-    "--glob",
-    "*",
-]
-FLAGS += ["--last", "line\nbreak"]
+# Words that a shell between here and the job would change.
+FLAGS = ["--note", "two  words", "--json", '{"a": "it\'s \\"$HOME\\" `x`"}']
+FLAGS += ["--empty", "", "--glob", "*", "--last", "line\nbreak"]
 PARSER = """
 import argparse, sys
 def parse_args():
@@ -48,17 +39,19 @@ def world(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run from start to end, with somebody else's Ray on the same machine: .world, .done, .neighbour."""
+    """A run from start to end, with somebody else's Ray on the same machine.
+
+    Its .world, how it was .done, and that .neighbour.
+    """
     world = World(tmp_path_factory.mktemp("launch run"))
     other = World(tmp_path_factory.mktemp("neighbour"))
-    command = f"ray start --head --block --node-ip-address 127.0.0.1 --port {other.port} --num-gpus 8".split()
+    command = f"ray start --head --block --node-ip-address 127.0.0.1 --port {other.port}"
     neighbour = subprocess.Popen(
-        command, env=other.env, executable=Path(other.env["PYTHON"]).with_name("ray")
+        [*command.split(), "--num-gpus", "8"], env=other.env, executable=other.program("ray")
     )
     other.until(lambda: list(other.state.glob("gpus.*")))
-    yield SimpleNamespace(
-        world=world, done=world.run("run_qwen3_8B.sh", *FLAGS), neighbour=neighbour
-    )
+    done = world.run("run_qwen3_8B.sh", *FLAGS)
+    yield SimpleNamespace(world=world, done=done, neighbour=neighbour)
     neighbour.terminate()
     neighbour.wait()
 
@@ -68,58 +61,52 @@ class TestAWholeRun:
         assert (whole.done.status, whole.done.err) == (0, "")
 
     def test_gives_the_job_what_dry_run_prints_and_the_users_words_last(self, whole):
-        printed = whole.world.run("run_qwen3_8B.sh", *FLAGS[:-1], "end", DRY_RUN="1").out
-        assert whole.world.job()["words"] == [*shlex.split(printed)[2:-1], FLAGS[-1]]
-        assert whole.world.job()["words"][-len(FLAGS) :] == FLAGS
-        assert whole.world.job()["cwd"] == str(ROOT)
+        # Without the last word, whose line break no line of DRY_RUN could show.
+        dry = whole.world.run("run_qwen3_8B.sh", *FLAGS[:-1], DRY_RUN="1")
+        printed = shlex.split(dry.out)[2:]
+        job = whole.world.job()
+        assert job["words"] == [*printed, FLAGS[-1]]
+        assert job["words"][-len(FLAGS) :] == FLAGS
+        assert job["cwd"] == str(ROOT)
 
     def test_starts_one_head_here_and_ends_it(self, whole):
-        (head,), world = whole.world.calls("ray start"), whole.world
+        world = whole.world
+        (head,) = world.calls("ray start")
         words = " ".join(head["words"])
-        assert (
-            f"--head --block --node-ip-address 127.0.0.1 --port {world.port} --num-gpus 8" in words
-        )
-        assert "--dashboard-host 127.0.0.1" in words
-        assert [call["pid"] for call in world.calls("head ended")] == [
-            head["pid"]
-        ] and world.nothing_left()
+        assert f"--head --block --node-ip-address 127.0.0.1 --port {world.port} " in words
+        assert "--num-gpus 8" in words and "--dashboard-host 127.0.0.1" in words
+        assert [call["pid"] for call in world.calls("head ended")] == [head["pid"]]
+        assert world.nothing_left()
 
     def test_touches_no_other_ray(self, whole):
         assert whole.neighbour.poll() is None
 
     def test_the_runtime_environment_is_json_without_a_secret(self, whole):
-        (submit,) = whole.world.calls("ray job submit")
-        variables = json.loads(submit["words"][submit["words"].index("--runtime-env-json") + 1])[
-            "env_vars"
-        ]
+        runtime_env = after(whole.world.call("ray job submit"), "--runtime-env-json")
+        variables = json.loads(runtime_env)["env_vars"]
         env = whole.world.env
-        assert variables["PYTHONPATH"] == ":".join(
-            [str(ROOT), env["SLIME_DIR"], env["MEGATRON_DIR"], env["PYTHONPATH"]]
-        )
+        path = [str(ROOT), env["SLIME_DIR"], env["MEGATRON_DIR"], env["PYTHONPATH"]]
+        assert variables["PYTHONPATH"] == ":".join(path)
         assert variables["EVAL_NAME"] == "hard_by_policy" and variables["NCCL_NVLS_ENABLE"] == "1"
-        around = variables["no_proxy"].split(
-            ","
-        )  # slime asks its own router and engines with requests
-        assert {"localhost", "127.0.0.1", addresses.own()} <= set(around) and variables[
-            "NO_PROXY"
-        ] == ",".join(around)
+        # slime asks its own router and engines by HTTP, past any proxy
+        direct = variables["no_proxy"].split(",")
+        assert {"localhost", "127.0.0.1", own_address()} <= set(direct)
+        assert variables["NO_PROXY"] == variables["no_proxy"]
         assert KEY not in json.dumps(variables)
 
     def test_the_key_reaches_the_job_and_stands_nowhere(self, whole):
         assert whole.world.job()["env"]["WANDB_API_KEY"] == KEY
-        words = [
-            call["words"]
-            for call in map(
-                json.loads, (whole.world.state / "calls.jsonl").read_text().splitlines()
-            )
-        ]
+        calls = (whole.world.state / "calls.jsonl").read_text().splitlines()
+        words = [json.loads(call)["words"] for call in calls]
         files = [path.read_text() for path in whole.world.save.rglob("*") if path.is_file()]
         assert KEY not in json.dumps([words, files, whole.done.out, whole.done.err])
 
     def test_figures_and_evaluation_rows_are_found_from_anywhere(self, whole):
-        env, save = whole.world.job()["env"], str(whole.world.save)
+        env = whole.world.job()["env"]
+        save = whole.world.save
+        rows = save.with_name("healthbench_hard_sample.jsonl")
         assert env["TENSORBOARD_DIR"] == f"{save}/tensorboard"
-        assert env["EVAL_DATA_PATH"] == str(Path(save).with_name("healthbench_hard_sample.jsonl"))
+        assert env["EVAL_DATA_PATH"] == str(rows)
 
     def test_rays_token_is_the_users_alone(self, whole):
         token = whole.world.save / "ray.token"
@@ -142,110 +129,107 @@ def test_the_same_command_goes_on_in_the_same_files(world):
 
 def test_a_failing_job_fails_the_script(world):
     done = world.run("run_qwen3_8B.sh", JOB_STATUS="3")
-    assert done.status == 1 and "training" in done.out and world.nothing_left()
+    assert done.status == 1
+    assert "training" in done.out
+    assert world.nothing_left()
 
 
-def test_what_preflight_finds_ends_the_script_before_ray(world):
-    assert world.run("run_qwen3_8B.sh", PREFLIGHT="2").status == 2
-    assert not world.calls("ray start") and not (world.save / "command.sh").exists()
+# 2: something that the user can fix, 1: a defect of the check
+@pytest.mark.parametrize("status", [2, 1])
+def test_what_the_check_finds_ends_the_script_before_ray(world, status):
+    assert world.run("run_qwen3_8B.sh", CHECK_RUN=str(status)).status == status
+    assert not world.calls("ray start")
+    assert not (world.save / "command.sh").exists()
 
 
 @pytest.mark.parametrize(
     "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_stops_the_job_and_ray(world, number, status):
-    process = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
-    world.until((world.state / "job.json").exists)
+    process = world.start_job("run_qwen3_8B.sh")
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # a terminal tells the whole group
     else:
         process.send_signal(number)
     assert world.end(process).status == status
-    assert (
-        len(world.calls("ray job stop")) == len(world.calls("head ended")) == 1
-        and world.nothing_left()
-    )
+    assert len(world.calls("ray job stop")) == 1
+    assert len(world.calls("head ended")) == 1
+    assert world.nothing_left()
 
 
 def test_an_impatient_second_signal_leaves_nothing_behind(world):
-    process = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
-    world.until((world.state / "job.json").exists)
+    process = world.start_job("run_qwen3_8B.sh")
     process.send_signal(signal.SIGINT)
     world.until(lambda: world.calls("ray job stop"))
     process.send_signal(signal.SIGINT)
-    assert world.end(process).status == 130 and world.calls("head ended") and world.nothing_left()
+    assert world.end(process).status == 130
+    assert world.calls("head ended")
+    assert world.nothing_left()
 
 
 def test_a_signal_ends_the_wait_for_ray(world):
     process = world.start("run_qwen3_8B.sh", RAY_WITHOUT_GPUS="1")
     world.until(lambda: list(world.state.glob("gpus.*")))
     process.send_signal(signal.SIGTERM)
-    assert (
-        world.end(process).status == 143
-        and not world.calls("ray job submit")
-        and world.nothing_left()
-    )
+    assert world.end(process).status == 143
+    assert not world.calls("ray job submit")
+    assert world.nothing_left()
 
 
 def test_a_job_stopped_by_somebody_else_is_no_success(world):
-    process = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
-    world.until((world.state / "job.json").exists)
-    subprocess.run(
-        [Path(world.env["PYTHON"]).with_name("ray"), "job", "stop", "j"], env=world.env, check=True
-    )
+    process = world.start_job("run_qwen3_8B.sh")
+    subprocess.run([world.program("ray"), "job", "stop", "j"], env=world.env, check=True)
     done = world.end(process)
-    assert done.status == 1 and done.err == "error: the job did not succeed: Job 'j' was stopped\n"
+    assert done.status == 1
+    assert done.err == "error: the job did not succeed: Job 'j' was stopped\n"
 
 
 def test_a_job_outlives_the_connection_to_its_log(world):
     process = world.start("run_qwen3_8B.sh", LOG_BREAKS="1", JOB_WAITS="1")
     world.until(lambda: len(world.calls("ray job status")) > 1)
-    assert process.poll() is None and not world.calls("head ended")
-    for child in psutil.Process(int((world.state / "job.pid").read_text())).children():
+    assert process.poll() is None
+    assert not world.calls("head ended")
+    job = int((world.state / "job.pid").read_text())
+    for child in psutil.Process(job).children():
         child.send_signal(signal.SIGUSR1)  # the job fails
     done = world.end(process)
-    assert done.status == 1 and done.err.count("the job goes on") == 1 and world.nothing_left()
+    assert done.status == 1
+    assert done.err.count("the job goes on") == 1
+    assert world.nothing_left()
 
 
 def test_a_second_run_in_the_same_place_is_refused_and_harms_nothing(world):
-    first = world.start("run_qwen3_8B.sh", JOB_WAITS="1")
-    world.until((world.state / "job.json").exists)
+    first = world.start_job("run_qwen3_8B.sh")
     command = (world.save / "command.sh").read_text()
-    second = world.run("run_qwen3_8B.sh", "--other", PREFLIGHT="2")
+    second = world.run("run_qwen3_8B.sh", "--other", CHECK_RUN="2")
     assert second.status == 2
-    assert (
-        second.err
-        == f"error: {world.save} is in use by another run; end that one, or set another SAVE_PATH\n"
-    )
-    assert first.poll() is None and (world.save / "command.sh").read_text() == command
+    said = "is in use by another run; end that one, or set another SAVE_PATH"
+    assert second.err == f"error: {world.save} {said}\n"
+    assert first.poll() is None
+    assert (world.save / "command.sh").read_text() == command
     first.terminate()
     assert world.end(first).status == 143
 
 
 def test_the_tiny_run_goes_through_slime_on_one_gpu(world):
-    done = world.run(
-        "run_qwen3_tiny.sh",
-        "--num-rollout",
-        "2",
-        BACKEND="slime",
-        HF_CKPT_PATH="rubric_rl/tiny/model",
-    )
+    env = {"BACKEND": "slime", "HF_CKPT_PATH": "rubric_rl/tiny/model"}
+    done = world.run("run_qwen3_tiny.sh", "--num-rollout", "2", **env)
+    assert done.status == 0
     words = world.job()["words"]
-    assert done.status == 0 and words[-2:] == ["--num-rollout", "2"] and "--colocate" in words
-    assert words[words.index("--hidden-size") + 1] == "128"  # from the checkpoint's own config.json
-    assert " --num-gpus 1 " in " ".join(world.calls("ray start")[0]["words"])
+    assert words[-2:] == ["--num-rollout", "2"]
+    assert "--colocate" in words
+    assert after(words, "--hidden-size") == "128"  # from the checkpoint's own config.json
+    assert after(world.call("ray start"), "--num-gpus") == "1"
 
 
-@pytest.mark.slow
-def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_path):
+def test_the_check_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_path):
     """The real one, against a slime whose parser knows every flag but one."""
-    package = tmp_path / "sl ime" / "slime" / "utils"
+    slime = tmp_path / "sl ime"
+    package = slime / "slime" / "utils"
     package.mkdir(parents=True)
     (package / "arguments.py").write_text(PARSER)
-    (tmp_path / "sl ime" / "setup.py").write_text('setup(version="0.3.1",)')
-    (tmp_path / "the lib" / "torch.py").write_text(
-        "class cuda:\n    is_available = staticmethod(lambda: True)\n"
-    )
+    (slime / "setup.py").write_text('setup(version="0.3.1",)')
+    (tmp_path / "the lib" / "torch.py").write_text(NO_TORCH)
     (tmp_path / "mega tron" / "megatron").mkdir()
     write_jsonl(tmp_path / "the rows.jsonl", map(row, range(32)))
     write_jsonl(tmp_path / "held out.jsonl", map(row, range(100, 104)))
@@ -256,10 +240,9 @@ def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_pat
         "PYTHON": sys.executable,
     }
     slip = world.run("run_qwen3_tiny.sh", "--qqqqq", "1", **env)
-    assert (
-        slip.status == 2
-        and slip.err == "error: --qqqqq is unknown to this slime, which would ignore it\n"
-    )
+    said = "--qqqqq is an unknown flag, which slime would ignore; leave it out"
+    assert slip.status == 2
+    assert slip.err == f"error: {said}\n"
     assert not world.calls("ray start")
     good = world.run("run_qwen3_tiny.sh", **env)
     assert good.status == 0, good.err
@@ -268,17 +251,17 @@ def test_preflight_itself_lets_the_tiny_run_pass_and_finds_a_slip(world, tmp_pat
 
 def test_a_checkpoint_without_a_shape_is_one_line(world):
     done = world.run("run_qwen3_tiny.sh", BACKEND="slime")
-    assert done.status == 2 and "no Qwen3 configuration" in done.err and done.err.count("\n") == 1
+    assert done.status == 2
+    assert "no Qwen3 configuration" in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_without_ray_or_a_place_to_write_there_is_one_line(world, tmp_path):
     done = world.run("run_qwen3_8B.sh", SAVE_PATH="/proc/run")
     assert done.status == 2
     assert done.err == "error: SAVE_PATH /proc/run cannot be made; set it to a folder of your own\n"
-    Path(world.env["PYTHON"]).with_name("ray").unlink()
+    world.program("ray").unlink()
     done = world.run("run_qwen3_8B.sh")
-    assert (
-        done.status == 2
-        and "there is no command ray on PATH" in done.err
-        and done.err.count("\n") == 1
-    )
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert "there is no command ray on PATH" in done.err

@@ -1,0 +1,327 @@
+"""What a slime run reads, held against what it needs: weights, rows, their lengths, its graders.
+
+Each function yields one line per problem: what is wrong, where, the next step.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+from rubric_rl.data.eval_config import read_entries
+from rubric_rl.data.row_file import read_slice
+from rubric_rl.data.schema import Row
+from rubric_rl.errors import UserError
+from rubric_rl.grading.client import Client
+from rubric_rl.grading.graders import load_teacher
+from rubric_rl.grading.settings import Endpoint, GraderSettings
+from rubric_rl.launch import shared_checks
+from rubric_rl.launch.estimate import parallel_plan
+from rubric_rl.launch.slime_flags import CommandLine
+from rubric_rl.model_shape import read_network
+from rubric_rl.tokenizer import ChatTokenizer
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A data set of the evaluation."""
+
+    name: str
+    path: str
+    max_answer: int  # tokens
+    template_options: dict  # of its own
+
+
+class RunInputs:
+    """The files that a command line names, each read once, when it is first asked for.
+
+    Its properties raise UserError where a file cannot be read.
+    """
+
+    def __init__(self, flags: CommandLine):
+        self.flags = flags
+
+    @property
+    def training_path(self) -> str:
+        """The file of the training rows, or a slice of it."""
+        return self.flags.text("prompt-data")
+
+    @cached_property
+    def training_rows(self) -> list[Row]:
+        """The training rows."""
+        return read_slice(self.training_path)
+
+    @cached_property
+    def evaluation_sets(self) -> list[EvaluationSet]:
+        """The data sets of --eval-config or --eval-prompt-data."""
+        named = SimpleNamespace(
+            eval_config=self.flags.text("eval-config"),
+            eval_prompt_data=self.flags.values.get("eval-prompt-data"),
+        )
+        entries, defaults = read_entries(named)
+        default = self.flags.whole("rollout-max-response-len")
+        default = self.flags.whole("eval-max-response-len", default)
+        sets = []
+        for entry in entries:
+            if not entry.get("name") or not entry.get("path"):
+                raise UserError("--eval-config: each data set needs a name and a path")
+            merged = defaults | entry
+            limit = merged.get("max_response_len")
+            if limit is None:
+                limit = default
+            options = merged.get("apply_chat_template_kwargs") or {}
+            for key, value, kind in (
+                ("max_response_len", limit, int),
+                ("apply_chat_template_kwargs", options, dict),
+            ):
+                if not isinstance(value, kind):
+                    what = f"{key} of {entry['name']} is {value!r}"
+                    raise UserError(f"--eval-config: {what}, not of type {kind.__name__}")
+            sets.append(EvaluationSet(entry["name"], entry["path"], limit, options))
+        return sets
+
+    @cached_property
+    def grader(self) -> GraderSettings:
+        """The settings of the grader."""
+        return GraderSettings.load(self.flags.text("custom-config-path"))
+
+
+# ---- weights
+
+
+def check_weights(inputs: RunInputs) -> Iterator[str]:
+    """Checkpoints that would break the run when all GPUs are up."""
+    flags = inputs.flags
+    policy, reference = flags.text("hf-checkpoint"), flags.text("ref-load")
+    yield from shared_checks.check_folder("--hf-checkpoint", policy, "HF_CKPT_PATH")
+    if Path(policy).is_dir():
+        needed = ("config.json", "tokenizer.json")
+        yield from shared_checks.check_checkpoint("--hf-checkpoint", Path(policy), needed)
+    if reference != policy:
+        yield from _check_reference(reference)
+    for flag in ("ref-load", "load"):
+        if flag in flags:
+            yield from _check_megatron_checkpoint(f"--{flag}", Path(flags.text(flag)))
+
+
+def _check_reference(folder: str) -> Iterator[str]:
+    """Where the first start takes its weights from, in Megatron's format or Hugging Face's."""
+    yield from shared_checks.check_folder("--ref-load", folder, "DIST_CKPT_PATH")
+    path = Path(folder)
+    if not path.is_dir():
+        return
+    if (path / "config.json").is_file():
+        yield from shared_checks.check_checkpoint("--ref-load", path, ())
+    elif not (path / "latest_checkpointed_iteration.txt").is_file():
+        yield (
+            f"--ref-load {folder}: neither Megatron's format nor Hugging Face's; "
+            "convert it with SLIME_DIR/tools/convert_hf_to_torch_dist.py"
+        )
+
+
+def _check_megatron_checkpoint(flag: str, folder: Path) -> Iterator[str]:
+    """A checkpoint that is named, but was removed or never finished."""
+    tracker = folder / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return
+    written = tracker.read_text(errors="replace").strip()
+    if written.isdecimal():
+        name = f"iter_{int(written):07d}"
+    elif written == "release":  # a conversion, not a step of a run
+        name = written
+    else:
+        yield (
+            f"{flag}: {tracker} holds {written[:20]!r}, no iteration; "
+            "write the number of the last iter_* folder"
+        )
+        return
+    if not (folder / name).is_dir():
+        yield (
+            f"{flag}: {tracker} names {name}, which is not there; "
+            "bring it back, or name another one there"
+        )
+
+
+# ---- rows
+
+
+def check_rows(inputs: RunInputs) -> Iterator[str]:
+    """Rows that can be graded, and none of the evaluation among them."""
+    evaluation = [dataset.path for dataset in inputs.evaluation_sets]
+    yield from shared_checks.check_held_out_prompts(
+        inputs.training_path, inputs.training_rows, evaluation
+    )
+
+
+def check_lengths(inputs: RunInputs) -> Iterator[str]:
+    """Prompts, answers and gradings within the context, the longest sample within a batch."""
+    flags = inputs.flags
+    folder = flags.text("hf-checkpoint")
+    template = ChatTokenizer(folder)
+    options = _template_options(flags)
+    training = shared_checks.prompt_lengths(
+        inputs.training_path,
+        inputs.training_rows,
+        template,
+        template_options=options,
+        max_prompt=flags.whole("rollout-max-prompt-len"),
+        limit="--rollout-max-response-len",
+        answer=flags.whole("rollout-max-response-len"),
+    )
+    lengths = [training]
+    for dataset in inputs.evaluation_sets:
+        evaluation = shared_checks.prompt_lengths(
+            dataset.path,
+            read_slice(dataset.path),
+            template,
+            template_options=dataset.template_options or options,
+            max_prompt=flags.whole("eval-max-prompt-len"),
+            limit=f"max_response_len of {dataset.name}",
+            answer=dataset.max_answer,
+        )
+        lengths.append(evaluation)
+
+    context = flags.whole("sglang-context-length") or read_network(folder).max_positions
+    reply = shared_checks.policy_reply_limit(flags.text("custom-rm-path"), inputs.grader)
+    yield from shared_checks.check_context(context, lengths, reply)
+
+    if "use-dynamic-batch-size" in flags:
+        most = flags.whole("max-tokens-per-gpu") * flags.whole("context-parallel-size", 1)
+        if training.prompt + training.answer > most:
+            yield (
+                f"--max-tokens-per-gpu {most} is below the longest sample, "
+                f"{training.prompt} + {training.answer} tokens; raise it or context parallel"
+            )
+
+
+def _template_options(flags: CommandLine) -> dict:
+    """The options of --apply-chat-template-kwargs."""
+    text = flags.text("apply-chat-template-kwargs", "{}")
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise UserError(f"--apply-chat-template-kwargs {text}: not a JSON object; write one")
+    return options
+
+
+# ---- graders
+
+
+def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
+    """Answers that would stay ungraded, or be graded by another model than meant.
+
+    The processes of a `running_ray` have keys of their own, which cannot be seen from here.
+    """
+    flags, grader = inputs.flags, inputs.grader
+    training = grader.training
+    if "sglang-config" in flags:
+        yield from _check_engines(flags, training.engine)
+    elif training.engine:
+        yield (
+            f"grader_engine {training.engine}: no such model is served; "
+            "give --sglang-config configs/frozen_grader.yaml, or leave grader_engine out"
+        )
+    tokenizer = flags.text("hf-checkpoint")
+    if grader.endpoint.url:
+        file = flags.text("custom-config-path")
+        yield from _check_endpoint(file, grader.endpoint, tokenizer, running_ray)
+    if training.teacher_share:
+        teacher = load_teacher(training.teacher)
+        yield from _check_endpoint(training.teacher, teacher.endpoint, tokenizer, running_ray)
+
+
+def _check_engines(flags: CommandLine, engine: str) -> Iterator[str]:
+    """The models of --sglang-config; slime would complain, or not, with all GPUs up."""
+    path = flags.text("sglang-config")
+    models = read_served_models(path)
+    others = list(models)[1:]
+    idle = [name for name in others if name != engine]
+    if engine and engine not in models:
+        yield (f"grader_engine {engine}: {path} serves {', '.join(models)}; name one of these")
+    elif idle:
+        yield (
+            f"{path} serves {', '.join(idle)}, which nothing asks; "
+            "set grader_engine in GRADER_CONFIG, or leave the model out"
+        )
+    if engine in others:
+        model = models[engine]
+        # slime updates a model that is served from the policy's folder, unless the file says not.
+        same_folder = model.path in ("", flags.text("hf-checkpoint"))
+        updated = same_folder if model.update_weights is None else model.update_weights
+        if updated:
+            yield (
+                f"grader_engine {engine}: it would get the policy's weights; "
+                f"write update_weights: false in {path}"
+            )
+    total = sum(model.gpus for model in models.values())
+    serving = parallel_plan(flags).serving_gpus
+    if total != serving:
+        yield (
+            f"{path}: its numbers of GPUs add up to {total}, but {serving} GPUs serve; "
+            "change num_gpus"
+        )
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model of --sglang-config; `update_weights` None: the file does not say it."""
+
+    path: str
+    gpus: int
+    update_weights: bool | None
+
+
+def read_served_models(path: str) -> dict[str, ServedModel]:
+    """The models of a --sglang-config by name; the first is the policy.
+
+    Raises UserError for a file of another form.
+    """
+    another_form = UserError(
+        f"--sglang-config {path}: not of slime's form; begin with configs/frozen_grader.yaml"
+    )
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"--sglang-config {path}: cannot be read ({error.strerror}); check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise another_form from None
+    entries = content.get("sglang") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise another_form
+    models = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise another_form
+        groups = entry.get("server_groups") or entry.get("engine_groups") or []  # slime takes both
+        gpus = 0
+        for group in groups if isinstance(groups, list) else [groups]:
+            number = group.get("num_gpus") if isinstance(group, dict) else None
+            if not isinstance(number, int):
+                raise another_form
+            gpus += number
+        models[entry["name"]] = ServedModel(
+            path=entry.get("model_path") or "",
+            gpus=gpus,
+            update_weights=entry.get("update_weights"),
+        )
+    return models
+
+
+def _check_endpoint(
+    file: str, endpoint: Endpoint, tokenizer: str, running_ray: bool
+) -> Iterator[str]:
+    """Whether the endpoint in a settings file could be asked from here."""
+    if running_ray:
+        endpoint = endpoint.model_copy(update={"api_key_env": ""})
+    try:
+        Client(endpoint, "", tokenizer)
+    except UserError as error:  # says nothing of the address, which may hold a password
+        yield f"{file}: {error}"
