@@ -1,6 +1,7 @@
 """An engine that says and fails what a test wants, over HTTP: it grades, and it answers prompts."""
 
 import asyncio
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -46,6 +47,17 @@ def verdict(met: bool) -> Say:
     """A reply that says so in every mode."""
     text = VERDICT % str(met).lower()
     return Say(text, true=0.9, false=0.1) if met else Say(text, true=0.1, false=0.9)
+
+
+def varied_answers(seconds: float = 0.0) -> Act:
+    """A policy's answers, of one to five tokens in turn."""
+    numbers = itertools.count(1)
+
+    def act(prompt: str) -> Say:
+        tokens = 1 + next(numbers) % 5
+        return Say("word " * tokens, tokens=tokens, seconds=seconds)
+
+    return act
 
 
 class FakeEngine:
