@@ -158,6 +158,7 @@ def test_folder_without_the_files_says_which(tmp_path):
 
 
 def test_hub_names_are_read_with_datasets(tmp_path):
+    pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text('{"prompt": "ask", "rubrics": []}\n')
     assert list(raw_rows(f"hf:{tmp_path}", [])) == [
         (f"hf:{tmp_path}:1", {"prompt": "ask", "rubrics": []})

@@ -377,6 +377,7 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 )
 def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
     """Nothing is known of the flags when slime, or what it needs, is not installed here."""
+    pytest.importorskip("torch")
     (tmp_path / "slime" / "utils").mkdir(parents=True)
     (tmp_path / "slime" / "utils" / "arguments.py").write_text(module)
     (tmp_path / "train.py").touch()
