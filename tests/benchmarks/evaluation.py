@@ -1,8 +1,7 @@
-"""Measures what the evaluation costs: CPU per criterion, seconds per stored verdict, memory per row (stage 6).
+"""Measures what the evaluation costs: CPU per criterion, seconds per stored verdict, memory.
 
-For example:
-    python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
-    python tests/benchmarks/evaluation.py stored --verdicts 10000
+python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
+python tests/benchmarks/evaluation.py stored --verdicts 10000
 """
 
 import argparse
@@ -14,13 +13,16 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(TESTS.parent))
 
-from doubles.records import made, write_run  # noqa: E402
+from doubles.records import made, write_run  # noqa: E402  (only now can it be found)
 
+CRITERIA = 11  # of a row, about as many as HealthBench's have
 VERDICT = '{"explanation": "The answer says so in its second sentence.", "criteria_met": true}'
 REPLY = {
     "choices": [{"message": {"role": "assistant", "content": VERDICT}, "finish_reason": "stop"}],
@@ -32,102 +34,123 @@ class Instant(asyncio.Protocol):
     """An HTTP endpoint that answers at once and does nothing else."""
 
     BODY = json.dumps(REPLY).encode()
-    ANSWER = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-        % (len(BODY), BODY)
-    )
+    HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    ANSWER = HEAD % len(BODY) + BODY
 
     def connection_made(self, transport):
-        self.transport, self.waiting = transport, b""
+        self.transport = transport
+        self.waiting = b""
 
     def data_received(self, data):
         self.waiting += data
-        while (end := self.waiting.find(b"\r\n\r\n")) >= 0:
-            head = self.waiting[:end].lower()
-            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-            if len(self.waiting) < end + 4 + length:
+        while (head_end := self.waiting.find(b"\r\n\r\n")) >= 0:
+            head = self.waiting[:head_end].lower()
+            _, _, value = head.partition(b"content-length:")
+            line, _, _ = value.partition(b"\r\n")
+            length = int(line)
+            request_end = head_end + 4 + length
+            if len(self.waiting) < request_end:
                 return
-            self.waiting = self.waiting[end + 4 + length :]
+            self.waiting = self.waiting[request_end:]
             self.transport.write(self.ANSWER)
 
 
-def serve(port) -> None:
+def serve(pipe) -> None:
+    """Runs the endpoint, in a process of its own, and sends its port through the pipe."""
+
     async def run():
-        server = await asyncio.get_running_loop().create_server(Instant, "127.0.0.1", 0)
-        port.send(server.sockets[0].getsockname()[1])
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Instant, "127.0.0.1", 0)
+        _, port = server.sockets[0].getsockname()
+        pipe.send(port)
         await server.serve_forever()
 
     asyncio.run(run())
 
 
-def rows_file(path: Path, rows: int) -> None:
-    """Rows of 11 criteria, with conversation, answer and criteria of HealthBench's size."""
+def words(rng: random.Random, count: int) -> str:
+    known = ("patient", "should", "take", "the", "dose", "daily", "with", "care")
+    return " ".join(rng.choice(known) for _ in range(count))
+
+
+def raw_row(rng: random.Random, prompt_id: str) -> dict:
+    """A row of 11 criteria, with conversation and criteria of HealthBench's size."""
+    rubrics = []
+    for place in range(CRITERIA):
+        item = {
+            "criterion": words(rng, 25),
+            "points": 5 if place == 0 else rng.choice((5, 7, -4)),
+            "tags": ["axis:accuracy"],
+        }
+        rubrics.append(item)
+    return {
+        "prompt_id": prompt_id,
+        "prompt": [{"role": "user", "content": words(rng, 150)}],
+        "rubrics": rubrics,
+        "example_tags": ["theme:t"],
+    }
+
+
+def write_rows(rows: Path, answers: Path, count: int) -> None:
     rng = random.Random(0)
+    with rows.open("w") as row_file, answers.open("w") as answer_file:
+        for number in range(count):
+            row = raw_row(rng, f"p{number}")
+            answer = {"prompt_id": row["prompt_id"], "answer": words(rng, 400)}
+            row_file.write(json.dumps(row) + "\n")
+            answer_file.write(json.dumps(answer) + "\n")
 
-    def text(words):
-        return " ".join(
-            rng.choice(("patient", "should", "take", "the", "dose", "daily", "with", "care"))
-            for _ in range(words)
-        )
 
-    with path.open("w") as file, path.with_suffix(".answers").open("w") as answers:
-        for i in range(rows):
-            items = [
-                {
-                    "criterion": text(25),
-                    "points": rng.choice((5, 7, -4)) if j else 5,
-                    "tags": ["axis:accuracy"],
-                }
-                for j in range(11)
-            ]
-            row = {
-                "prompt_id": f"p{i}",
-                "prompt": [{"role": "user", "content": text(150)}],
-                "rubrics": items,
-                "example_tags": ["theme:t"],
-            }
-            file.write(json.dumps(row) + "\n")
-            answers.write(json.dumps({"prompt_id": f"p{i}", "answer": text(400)}) + "\n")
+def peak_memory() -> str:
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"peak memory {megabytes:.0f} MB"
 
 
 def client(criteria: int, concurrency: int) -> None:
-    """CPU of the whole evaluation, reading, prompting, sending, reading replies, storing, per criterion."""
+    """CPU per criterion of the whole evaluation: reading, prompting, sending, replies, storing."""
     from rubric_rl.evaluation.evaluate import Plan, _parser
 
     here, there = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(there,), daemon=True)
     server.start()
-    with tempfile.TemporaryDirectory() as folder:
-        rows, out = Path(folder) / "rows.jsonl", Path(folder) / "run"
-        rows_file(rows, criteria // 11)
-        flags = [
-            "--rows",
-            rows,
-            "--answers",
-            rows.with_suffix(".answers"),
-            "--out",
-            out,
-            "--grader-api",
-            "openai",
-            "--grader-model",
-            "m",
-        ]
-        flags += [
-            "--grader-url",
-            f"http://127.0.0.1:{here.recv()}",
-            "--grader-concurrency",
-            concurrency,
-        ]
-        plan = Plan(_parser().parse_args([str(flag) for flag in flags]))
-        start, cpu = time.perf_counter(), time.process_time()
+    url = f"http://127.0.0.1:{here.recv()}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = folder / "rows.jsonl"
+        answers = folder / "answers.jsonl"
+        write_rows(rows, answers, criteria // CRITERIA)
+        flags = f"""
+            --rows {rows}
+            --answers {answers}
+            --out {folder / "run"}
+            --grader-api openai
+            --grader-model m
+            --grader-url {url}
+            --grader-concurrency {concurrency}
+        """
+        plan = Plan(_parser().parse_args(flags.split()))
+        start = time.perf_counter()
+        cpu_start = time.process_time()
         asyncio.run(plan.run())
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - start
+        cpu = time.process_time() - cpu_start
+        wall = time.perf_counter() - start
     server.terminate()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    each = 1000 * cpu / plan.criteria
     print(
-        f"{plan.criteria} criteria, {concurrency} in flight: {1000 * cpu / plan.criteria:.3f} ms of CPU each, "
-        f"{wall:.1f} s in all, peak memory {memory:.0f} MB"
+        f"{plan.criteria} criteria, {concurrency} in flight: "
+        f"{each:.3f} ms of CPU each, "
+        f"{wall:.1f} s in all, "
+        f"{peak_memory()}"
     )
+
+
+def stored_records(answers: int) -> Iterator[dict]:
+    rng = random.Random(0)
+    points = [5, 3, -4, 7, 2, -8, 6, 1, 4, -3, 9]
+    for number in range(answers):
+        met = rng.choices((True, False, None), (6, 4, 0.2), k=CRITERIA)
+        text = "An answer. " * 250
+        yield made(f"p{number}", points, met, answer=text, theme=f"t{number % 7}")
 
 
 def stored(verdicts: int) -> None:
@@ -137,29 +160,22 @@ def stored(verdicts: int) -> None:
     from rubric_rl.evaluation.scoring_rule import Rule
     from rubric_rl.report.__main__ import write_report
 
-    rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
-        points = [5, 3, -4, 7, 2, -8, 6, 1, 4, -3, 9]
-        records = (
-            made(
-                f"p{i}",
-                points,
-                rng.choices((True, False, None), (6, 4, 0.2), k=11),
-                answer="An answer. " * 250,
-                theme=f"t{i % 7}",
-            )
-            for i in range(verdicts // 11 + 1)
-        )
+        records = stored_records(verdicts // CRITERIA + 1)
         run = write_run(Path(folder) / "run", records)
         start = time.perf_counter()
-        count = sum(1 for _ in rescore(Run(run), Rule(unreadable="left_out")))
+        rule = Rule(unreadable="left_out")
+        answers = sum(1 for _ in rescore(Run(run), rule))
         rescored = time.perf_counter()
         write_report([Run(run)], Rule(), Path(folder) / "report")
-        end = time.perf_counter()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        reported = time.perf_counter()
+    count = answers * CRITERIA
+    rescoring = rescored - start
+    reporting = reported - rescored
     print(
-        f"{count * 11} verdicts: re-scored in {rescored - start:.2f} s, reported in {end - rescored:.2f} s, "
-        f"peak memory {memory:.0f} MB"
+        f"{count} verdicts: re-scored in {rescoring:.2f} s, "
+        f"reported in {reporting:.2f} s, "
+        f"{peak_memory()}"
     )
 
 
@@ -172,7 +188,10 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--verdicts", type=int, default=10000)
     args = parser.parse_args()
-    client(args.criteria, args.concurrency) if args.what == "client" else stored(args.verdicts)
+    if args.what == "client":
+        client(args.criteria, args.concurrency)
+    else:
+        stored(args.verdicts)
 
 
 if __name__ == "__main__":
