@@ -1,8 +1,10 @@
-"""Measures whole tiny runs against their targets: rise of the held-out true score, minutes, memory, cache (all stages).
+"""Measures whole tiny runs: rise of the held-out true score, minutes, memory, cached share.
 
-    python tests/benchmarks/tiny_run.py --out DIR                            the default seed and two others
-    python tests/benchmarks/tiny_run.py --out DIR --fresh --seeds default    in a new clone, installation included
-    python tests/benchmarks/tiny_run.py --out DIR -- --lr 1e-3               what follows -- goes to each run
+    python tests/benchmarks/tiny_run.py --out DIR              the default seed and two others
+    python tests/benchmarks/tiny_run.py --out DIR --fresh --seeds default
+                                                               in a new clone, with installation
+    python tests/benchmarks/tiny_run.py --out DIR -- --lr 1e-3
+                                                               what follows -- goes to each run
 
 Runs that are finished in DIR are not made again. Nothing else should be at work on the machine.
 """
@@ -15,26 +17,28 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from rubric_rl import ROOT
 from rubric_rl.cpu.recorder import eval_value, read_metrics
 
-HELD_OUT = "held_out"
-COLUMNS = (
-    ("true before", lambda steps, evals: eval_value(evals[0], HELD_OUT, "true_score")),
-    ("true after", lambda steps, evals: eval_value(evals[-1], HELD_OUT, "true_score")),
-    ("rise", lambda steps, evals: COLUMNS[1][1](steps, evals) - COLUMNS[0][1](steps, evals)),
-    ("self after", lambda steps, evals: evals[-1][f"eval/{HELD_OUT}"]),
-    ("acc before", lambda steps, evals: eval_value(evals[0], HELD_OUT, "grader_accuracy")),
-    ("acc after", lambda steps, evals: eval_value(evals[-1], HELD_OUT, "grader_accuracy")),
-    ("cached", lambda steps, evals: min(row["grading/cached_share_after_first"] for row in steps)),
-    ("GB", lambda steps, evals: max(row["perf/memory_gb"] for row in steps)),
+HEADING = (
+    "seed",
+    "steps",
+    "true before",
+    "true after",
+    "rise",
+    "self after",
+    "acc before",
+    "acc after",
+    "cached",
+    "GB",
+    "minutes",
 )
 
 
 def run(seed: str, out: Path, fresh: bool, flags: list[str]) -> None:
-    """One run into out/seed-N and its wall seconds into out/seed-N.seconds; a finished one is left as it is.
+    """One run into out/seed-N, its wall seconds into out/seed-N.seconds; none if it is finished.
 
     Raises:
         subprocess.CalledProcessError: when the run fails; its own last line says why.
@@ -42,33 +46,44 @@ def run(seed: str, out: Path, fresh: bool, flags: list[str]) -> None:
     timing = out / f"seed-{seed}.seconds"
     if timing.exists():
         return
-    begin, where = time.monotonic(), ROOT
+    begin = time.monotonic()
+    where = ROOT
     if fresh:
         where = out / f"clone-{seed}"
         subprocess.run(["git", "clone", "--quiet", ROOT, where], check=True)
     seeds = [] if seed == "default" else ["--rollout-seed", seed, "--seed", seed]
     command = ["bash", "run_qwen3_tiny.sh", *seeds, *flags]
-    subprocess.run(
-        command, cwd=where, env=os.environ | {"SAVE_PATH": str(out / f"seed-{seed}")}, check=True
-    )
-    timing.write_text(f"{time.monotonic() - begin:.0f}\n")
+    env = os.environ | {"SAVE_PATH": str(out / f"seed-{seed}")}
+    subprocess.run(command, cwd=where, env=env, check=True)
+    seconds = time.monotonic() - begin
+    timing.write_text(f"{seconds:.0f}\n")
+
+
+def figures(steps: list[dict], evaluations: list[dict]) -> list[float]:
+    """The columns of the table between "steps" and "minutes"."""
+    before, after = evaluations[0], evaluations[-1]
+    true_before = eval_value(before, "held_out", "true_score")
+    true_after = eval_value(after, "held_out", "true_score")
+    return [
+        true_before,
+        true_after,
+        true_after - true_before,
+        after["eval/held_out"],
+        eval_value(before, "held_out", "grader_accuracy"),
+        eval_value(after, "held_out", "grader_accuracy"),
+        min(step["grading/cached_share_after_first"] for step in steps),
+        max(step["perf/memory_gb"] for step in steps),
+    ]
 
 
 def report(seeds: list[str], out: Path) -> list[str]:
     """A Markdown table, a row per seed."""
-    heading = ["seed", "steps", *(name for name, _ in COLUMNS), "minutes"]
-    rows = [heading, ["---"] * len(heading)]
+    rows = [list(HEADING), ["---"] * len(HEADING)]
     for seed in seeds:
-        steps, evals = read_metrics(out / f"seed-{seed}")
-        minutes = int((out / f"seed-{seed}.seconds").read_text()) / 60
-        rows.append(
-            [
-                seed,
-                str(len(steps)),
-                *(f"{figure(steps, evals):.3f}" for _, figure in COLUMNS),
-                f"{minutes:.1f}",
-            ]
-        )
+        steps, evaluations = read_metrics(out / f"seed-{seed}")
+        seconds = int((out / f"seed-{seed}.seconds").read_text())
+        cells = [f"{value:.3f}" for value in figures(steps, evaluations)]
+        rows.append([seed, str(len(steps)), *cells, f"{seconds / 60:.1f}"])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
@@ -87,9 +102,8 @@ def main() -> int:
     )
     parser.add_argument("flags", nargs="*", help="after --: flags of the run, which win")
     args = parser.parse_args()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: the run ends with this process
+    # as Ctrl-C: the run ends with this process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     try:

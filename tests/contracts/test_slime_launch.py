@@ -55,7 +55,4 @@ def test_preflight_reads_the_command_with_slimes_parser(env):
     command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4", "--lrr", "1", "--partial-rollout"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
-    assert (
-        "--lrr is an unknown flag" in done.stderr
-        and "error: --partial-rollout" in done.stderr
-    )
+    assert "--lrr is an unknown flag" in done.stderr and "error: --partial-rollout" in done.stderr

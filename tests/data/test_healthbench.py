@@ -206,6 +206,7 @@ def test_folder_without_the_files_says_which(tmp_path):
 
 
 def test_hub_names_are_read_with_datasets(tmp_path):
+    pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text('{"prompt": "ask", "rubrics": []}\n')
     name = f"hf:{tmp_path}"
     (found,) = raw_rows(name, [])

@@ -405,6 +405,7 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 )
 def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
     """Nothing is known of the flags when slime, or what it needs, is not installed here."""
+    pytest.importorskip("torch")
     (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
     assert line.startswith(said)
 
@@ -420,6 +421,7 @@ def run_with_parser(path, module: str) -> PlannedRun:
 
 def test_a_parser_that_dies_is_one_line(tmp_path):
     module = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    pytest.importorskip("torch")
     (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
     assert line == "slime's parser does not run here: signal 9 ended it; use slime's image"
 
