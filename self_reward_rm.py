@@ -22,6 +22,7 @@ What deviates from the authors' published code, and why:
 10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std
     and out of the loss, never 0; requests have time limits and a bounded number of retries.
 11. Training is on the 4,000 Easy prompts, evaluation on the 1,000 Hard ones: theirs swaps the two.
+12. A row without positive points is refused: theirs divides by zero.
 
 This is the only file that knows slime's objects; configs/recipe.sh names the hooks of every run.
 """
