@@ -34,11 +34,11 @@ import sys
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Aborted
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.record import append_record, grading_metrics
 from rubric_rl.grading.score import batch_advantages, flat_share, graded, is_flat
+from rubric_rl.serving.question import Aborted
 
 _clients: dict = {}  # the running event loop -> its graders
 _rows = RowCache()

@@ -11,6 +11,9 @@ from tokenizers import Tokenizer
 
 from rubric_rl.errors import UserError
 
+# What encloses a model's thoughts, in Qwen3's chat format and others.
+THINK, THINK_END = "<think>", "</think>"
+
 HINT = "name the local folder of a chat model as tokenizer"
 
 

@@ -14,8 +14,18 @@ from rubric_rl import ROOT
 
 LIBRARY = ROOT / "rubric_rl"
 # A folder may import those to its left; what stands in rubric_rl/ itself is the ground below them.
-FOLDERS = ("data", "grading", "evaluation", "report", "commands", "launch", "cpu", "tiny")
-LIGHT = ("data", "grading", "evaluation", "report", "commands", "launch")
+FOLDERS = (
+    "serving",
+    "data",
+    "grading",
+    "evaluation",
+    "report",
+    "commands",
+    "launch",
+    "cpu",
+    "tiny",
+)
+LIGHT = ("serving", "data", "grading", "evaluation", "report", "commands", "launch")
 # None of these is needed to grade.
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router"}
 

@@ -1,8 +1,95 @@
-"""`python -m rubric_rl.peek`: grades one answer and prints every step."""
+"""Grades one answer and prints every step: prompt, reply, verdict, points."""
 
+import argparse
+import asyncio
 import sys
 
-from rubric_rl.grading.peek import main
+from rubric_rl.data.row_file import read_rows
+from rubric_rl.data.schema import Record, Row
+from rubric_rl.errors import UserError, exit_status
+from rubric_rl.grading.grade import Grader, grade
+from rubric_rl.grading.score import is_met, possible_points
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.question import Question, Reply
+
+_LINE = "-" * 100
+_WORDS = {True: "met", False: "not met", None: "UNREADABLE"}
+
+
+class _PrintingClient(Client):
+    """Prints each request with its reply."""
+
+    async def ask(self, question: Question) -> Reply:
+        reply = await super().ask(question)
+        content = question.messages[-1]["content"]
+        ending = "complete" if reply.complete else "cut at the token limit"
+        print(f"{_LINE}\nPROMPT (seed {question.seed})\n{content}\n")
+        print(f"REPLY ({ending})\n{reply.text}")
+        if reply.probability is not None:
+            print(f"probability of true against false: {reply.probability:.3f}")
+        prompt = f"{reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached"
+        print(f"tokens: {prompt}, {reply.completion_tokens} decoded")
+        return reply
+
+
+def show(record: Record) -> str:
+    """The verdict on each criterion, with its points, and the score that they add up to."""
+    lines = [_LINE, f"prompt_id {record.prompt_id}: {record.status}"]
+    for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
+        word = _WORDS[verdict.met]
+        points = criterion.points if is_met(criterion, verdict) else 0
+        text = " ".join(criterion.text.split())
+        lines.append(f"{word:>10} {points:+6g} of {criterion.points:+g}  {text}")
+    if record.status == "ungraded":
+        lines.append(f"no score: {record.error}")
+    else:
+        possible = possible_points(record.rubric)
+        points = f"{record.score * possible:g} of {possible:g} points"
+        lines.append(f"score {record.score:.4f} = {points}")
+    return "\n".join(lines)
+
+
+def choose(rows: list[Row], prompt_id: str | None) -> Row:
+    """The row with that prompt_id, or the first one. Raises UserError without such a row."""
+    for row in rows:
+        if prompt_id in (None, row.prompt_id):
+            return row
+    raise UserError(f"no row has prompt_id {prompt_id}; the first one is {rows[0].prompt_id}")
+
+
+async def _peek(settings: GraderSettings, url: str, tokenizer: str, row: Row, text: str) -> Record:
+    changes = {"url": url, "concurrency": 1}  # one in flight: the prints must not mix
+    if tokenizer:
+        changes["tokenizer"] = tokenizer
+    endpoint = settings.endpoint.model_copy(update=changes)
+    async with _PrintingClient(endpoint) as client:
+        return await grade(Grader(client, settings.grading, settings.scoring), row, text)
+
+
+def main() -> int:
+    """Exit status: 0 graded, 1 the grader gave no verdicts, 2 something to fix."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rubric_rl.peek", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--rows", required=True, help="a file written by data_preprocess.py")
+    add("--prompt-id", help="which row; default: the first")
+    add("--answer", required=True, help="the answer to grade, or - to read standard input")
+    add("--config", default="configs/grader.yaml", help="grader settings (default: %(default)s)")
+    add("--url", required=True, help="the grader's base URL, e.g. http://127.0.0.1:30000")
+    add("--tokenizer", default="", help="its model folder (not needed for grader_api openai)")
+    return exit_status(lambda: _run(parser.parse_args()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    settings = GraderSettings.load(args.config)
+    row = choose(read_rows(args.rows), args.prompt_id)
+    text = sys.stdin.read() if args.answer == "-" else args.answer
+    record = asyncio.run(_peek(settings, args.url, args.tokenizer, row, text))
+    print(show(record))
+    return 0 if record.status != "ungraded" else 1
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,8 @@ from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Row, TokenCounts
 from rubric_rl.errors import DataError
 from rubric_rl.evaluation.resume import PolicyClient
-from rubric_rl.grading.client import Question
 from rubric_rl.jsonl import read_jsonl_offsets
+from rubric_rl.serving.question import Question
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,4 @@ class Policy:
         seed = self.client.endpoint.seed + repeat
         question = Question(list(row.messages), seed, routing_key=key)
         reply = await self.client.ask(question)
-        return Answer(reply.text, not reply.complete, reply.tokens)
+        return Answer(reply.text, not reply.complete, TokenCounts(*reply.counts))

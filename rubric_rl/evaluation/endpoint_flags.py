@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import Settings
+from rubric_rl.serving.endpoint import Settings
 
 # An evaluation's default: it waits out a rate limit for minutes before an answer stays ungraded.
 RETRIES = 10

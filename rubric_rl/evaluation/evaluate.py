@@ -31,18 +31,13 @@ from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringC
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
-from rubric_rl.grading.client import Unavailable
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.grading.settings import (
-    Endpoint,
-    Grading,
-    Scoring,
-    check_together,
-    read_settings,
-)
+from rubric_rl.grading.settings import Grading, Scoring, check_together, read_settings
 from rubric_rl.progress import CriteriaBar, GaveUp, work_through
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Unavailable
 
 ANSWER_TOKENS = 6144  # limit of a policy's answer, as in training
 

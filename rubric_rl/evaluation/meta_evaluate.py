@@ -31,9 +31,10 @@ from rubric_rl.evaluation.tables import agreement_lines, change_lines
 from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text, grader_prompt
-from rubric_rl.grading.settings import Endpoint, Grading, check_together, read_settings
+from rubric_rl.grading.settings import Grading, check_together, read_settings
 from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets
 from rubric_rl.progress import CriteriaBar, GaveUp, work_through
+from rubric_rl.serving.endpoint import Endpoint
 
 RESULTS = "meta/rows.jsonl"
 

@@ -11,8 +11,9 @@ from typing import IO
 
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Client, Question, Reply
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.question import Question, Reply
 
 SETTINGS, CALLS = "settings.json", "calls.jsonl"
 # Folders of the first form name these too, which mean nothing in an evaluation.

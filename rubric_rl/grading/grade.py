@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
-from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, Verdict
-from rubric_rl.grading.client import Client, Question, Reply, SGLang, Unavailable
+from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import PREFIX, Grading, Scoring, check_together
 from rubric_rl.grading.verdict import majority, read_checklist, read_probability, read_verdict
+from rubric_rl.serving.apis import SGLang
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.question import Question, Reply, Unavailable
 
 _VERDICT = {
     "type": "object",
@@ -155,10 +157,11 @@ class _Asker:
 
     def _count(self, reply: Reply) -> None:
         record = self.record
+        tokens = TokenCounts(*reply.counts)
         if record.calls == 0:
-            record.first_tokens += reply.tokens
+            record.first_tokens += tokens
         else:
-            record.rest_tokens += reply.tokens
+            record.rest_tokens += tokens
         record.calls += 1
         version = reply.weight_version
         if version and version not in record.grader_versions:

@@ -10,9 +10,10 @@ import yaml
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError, exit_status
-from rubric_rl.grading.client import Client
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.settings import Endpoint, GraderSettings, TrainingGraders
+from rubric_rl.grading.settings import GraderSettings, TrainingGraders
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
 
 
 class Graders:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rubric_rl.data.schema import Criterion
+from rubric_rl.tokenizer import THINK, THINK_END
 
-THINK, THINK_END = "<think>", "</think>"
 # Qwen's control tokens, e.g. <|im_end|>
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 # the beginning of everything that a Qwen tokenizer reads as one control token

@@ -9,99 +9,30 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import FiniteFloat
 
 from rubric_rl.errors import UserError
+from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, setting, transport
 
-PREFIX = "grader_"
-
-
-def _setting(default: Any, about: str, **rules: Any) -> Any:
-    """A field with its explanation, which is also its help on command lines."""
-    if default == {}:
-        return Field(default_factory=dict, description=about, **rules)
-    return Field(default, description=about, **rules)
-
-
-def _transport(default: Any, about: str, **rules: Any) -> Any:
-    """A field on which no reply depends: `identity` leaves it out."""
-    return _setting(default, about, exclude=True, **rules)
-
-
-def _top_k(value: int) -> int:
-    if value < 1 and value != -1:
-        raise ValueError("must be 1 or more, or -1 for all tokens")
-    return value
-
-
-class Settings(BaseModel):
-    """A frozen group of settings; a value of the wrong type or out of range is refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], prefix: str = PREFIX) -> Self:
-        """The settings among `values` that belong to this class, by name without the prefix.
-
-        Raises UserError with the prefixed name of the first value that cannot be.
-        """
-        own = {name: value for name, value in values.items() if name in cls.model_fields}
-        try:
-            return cls(**own)
-        except ValidationError as error:
-            first = error.errors()[0]
-            why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            raise UserError(f"{prefix}{first['loc'][0]} {why}, not {first['input']!r}") from None
-
-    def identity(self) -> dict:
-        """The settings that a reply depends on: not those of transport, such as retries."""
-        return self.model_dump()
-
-
-class Endpoint(Settings):
-    """Where a model is served, and how it is asked for a reply."""
-
-    api: Literal["sglang", "openai"] = _setting("sglang", "sglang or openai")
-    url: str = _setting("", "base URL, e.g. http://127.0.0.1:30000; empty: the policy's")
-    model: str = _setting("", "name of the model at an OpenAI-compatible endpoint")
-    tokenizer: str = _setting(
-        "", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's"
-    )
-    api_key_env: str = _transport("", "environment variable that holds the key")
-    extra_body: dict = _setting({}, "further request fields of an OpenAI endpoint, as JSON")
-
-    thinking: bool = _setting(False, "whether the model thinks before it replies")
-    temperature: FiniteFloat = _setting(0.6, "sampling temperature of the replies", ge=0)
-    top_p: FiniteFloat = _setting(0.95, "nucleus of the replies", gt=0, le=1)
-    top_k: Annotated[int, AfterValidator(_top_k)] = _setting(
-        20, "top-k of the replies; -1: all tokens"
-    )
-    max_tokens: int = _setting(1024, "length limit of one reply, thoughts included", ge=1)
-    seed: int = _setting(0, "sampling seed")
-
-    retries: int = _transport(
-        4, "how often a failed request is sent again before the answer is left ungraded", ge=0
-    )
-    timeout: FiniteFloat = _transport(300.0, "seconds for one request", gt=0)
-    concurrency: int = _transport(256, "requests in flight, per process", ge=1)
+PREFIX = GRADER
 
 
 class Grading(Settings):
     """How verdicts are asked for."""
 
-    mode: Literal["explain", "direct", "checklist"] = _setting(
+    mode: Literal["explain", "direct", "checklist"] = setting(
         "explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call"
     )
-    votes: int = _setting(
+    votes: int = setting(
         1, "verdicts per criterion; the majority counts, a tie never helps the policy", ge=1
     )
-    rereads: int = _setting(
+    rereads: int = setting(
         2, "how often an unreadable verdict is asked for again, each time with another seed", ge=0
     )
-    warm_prefix: bool = _transport(
+    warm_prefix: bool = transport(
         True, "ask the first criterion alone, the others once the answer's prefix is cached"
     )
 
@@ -109,7 +40,7 @@ class Grading(Settings):
 class Scoring(Settings):
     """Which answers are graded, and what counts in the reward."""
 
-    truncated: Literal["zero", "grade"] = _setting(
+    truncated: Literal["zero", "grade"] = setting(
         "zero", "an answer cut at the length limit: zero, its score; or grade, as it is"
     )
 
@@ -117,14 +48,14 @@ class Scoring(Settings):
 class TrainingGraders(Settings):
     """Who grades in a training run, and where its records go."""
 
-    engine: str = _setting("", "the model of --sglang-config that grades; empty: policy, or url")
-    teacher: str = _setting(
+    engine: str = setting("", "the model of --sglang-config that grades; empty: policy, or url")
+    teacher: str = setting(
         "", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts"
     )
-    teacher_share: FiniteFloat = _setting(
+    teacher_share: FiniteFloat = setting(
         0.0, "that share of the prompts, chosen by a hash of prompt_id", ge=0, le=1
     )
-    records: str = _setting(
+    records: str = setting(
         "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
     )
 

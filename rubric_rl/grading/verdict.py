@@ -3,7 +3,7 @@
 import json
 
 from rubric_rl.data.schema import UNREADABLE, Verdict
-from rubric_rl.grading.prompt import THINK, THINK_END
+from rubric_rl.tokenizer import THINK, THINK_END
 
 
 def read_verdict(reply: str) -> Verdict:

@@ -16,13 +16,14 @@ from rubric_rl.data.eval_config import read_entries
 from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Client
 from rubric_rl.grading.graders import load_teacher
-from rubric_rl.grading.settings import Endpoint, GraderSettings
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.model_shape import read_network
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.tokenizer import ChatTokenizer
 
 

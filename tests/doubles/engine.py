@@ -204,7 +204,7 @@ def skip_pauses(monkeypatch) -> list[float]:
     async def note(self, seconds):
         pauses.append(seconds)
 
-    monkeypatch.setattr("rubric_rl.grading.client.Client._pause", note)
+    monkeypatch.setattr("rubric_rl.serving.client.Client._pause", note)
     return pauses
 
 

@@ -24,8 +24,9 @@ from rubric_rl.evaluation.meta_evaluate import (
     main,
     read_results,
 )
-from rubric_rl.grading.settings import Endpoint, Grading
+from rubric_rl.grading.settings import Grading
 from rubric_rl.jsonl import read_jsonl
+from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.tiny import labelled_rows
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows
@@ -292,7 +293,7 @@ class TestRun:
     def test_what_cannot_be_judged_is_one_line_and_leaves_no_folder(
         self, tmp_path, monkeypatch, capsys, flags, message
     ):
-        monkeypatch.setattr("rubric_rl.grading.client.CHOICES", (" true", " neither nor"))
+        monkeypatch.setattr("rubric_rl.serving.apis.CHOICES", (" true", " neither nor"))
         (tmp_path / "m.jsonl").write_text(json.dumps(ROW) + "\n")
         model = chat_model(tmp_path / "model")
         where = ["--grader-url", "http://x", "--grader-tokenizer", model]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.resume import CALLS, SETTINGS, EvaluationFolder
-from rubric_rl.grading.client import Reply
+from rubric_rl.serving.question import Reply
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
 ASKED = {"kind": "evaluate", "grader": GRADER}

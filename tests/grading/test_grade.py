@@ -20,9 +20,10 @@ from doubles.records import said
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Aborted, Client
 from rubric_rl.grading.grade import Grader, ask_verdicts, grade
 from rubric_rl.grading.verdict import majority
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.question import Aborted
 
 RUBRIC = (
     Criterion("Greets.", 6, ("axis:accuracy",)),

@@ -11,7 +11,6 @@ from rubric_rl.grading.settings import (
     GROUPS,
     NAMES,
     PREFIX,
-    Endpoint,
     GraderSettings,
     Grading,
     Scoring,
@@ -19,6 +18,7 @@ from rubric_rl.grading.settings import (
     check_together,
     read_settings,
 )
+from rubric_rl.serving.endpoint import Endpoint
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 GRADER_CONFIGS = [path for path in CONFIGS if "grader_" in path.read_text(encoding="utf-8")]

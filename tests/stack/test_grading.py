@@ -8,10 +8,11 @@ import pytest
 from doubles.engine import FakeEngine, Say, grader_settings
 
 from rubric_rl.data.schema import Criterion, Record, Row
-from rubric_rl.grading.client import Client, Question, Unavailable
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.prompt import verdict_opening
-from rubric_rl.grading.settings import Endpoint
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Question, Unavailable
 
 pytestmark = pytest.mark.stack
 RUBRIC = tuple(

@@ -9,10 +9,12 @@ import pytest
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
 
 from rubric_rl.errors import UserError
-from rubric_rl.grading.client import Aborted, Client, Question, Unavailable
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.prompt import verdict_opening
-from rubric_rl.grading.settings import Endpoint, Grading
+from rubric_rl.grading.settings import Grading
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Aborted, Question, Unavailable
 
 SCHEMA = {"type": "object"}
 APIS = ["sglang", "openai"]
@@ -346,7 +348,7 @@ class TestLimits:
             await sleep(0)
 
         engine = FakeEngine(Fail(429, headers={"Retry-After": "100"}))
-        monkeypatch.setattr("rubric_rl.grading.client.asyncio.sleep", note)
+        monkeypatch.setattr("rubric_rl.serving.client.asyncio.sleep", note)
         with pytest.raises(Aborted):
             ask(engine, model, stopped=lambda: len(waited) >= 3)
         assert len(engine.bodies) == 1
@@ -394,7 +396,7 @@ class TestModelFolder:
             Client(Endpoint(), NOBODY, folder)
 
     def test_direct_mode_needs_each_verdict_as_one_token(self, model, monkeypatch):
-        monkeypatch.setattr("rubric_rl.grading.client.CHOICES", (" true", " neither nor"))
+        monkeypatch.setattr("rubric_rl.serving.apis.CHOICES", (" true", " neither nor"))
         client = Client(Endpoint(), NOBODY, model)
         Grader(client)
         with pytest.raises(UserError, match="direct needs ' neither nor' as one token"):

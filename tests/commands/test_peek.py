@@ -8,8 +8,8 @@ import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, verdict
 
 from rubric_rl import ROOT
+from rubric_rl.commands.peek import main
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.grading.peek import main
 from rubric_rl.jsonl import write_jsonl
 
 RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))

@@ -1,0 +1,80 @@
+"""The settings of an endpoint: where a model is served, and how it is asked for a reply."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from rubric_rl.errors import UserError
+
+GRADER = "grader_"  # how the names of most settings begin, in files and in messages
+
+
+def setting(default: Any, about: str, **rules: Any) -> Any:
+    """A field with its explanation, which is also its help on command lines."""
+    if default == {}:
+        return Field(default_factory=dict, description=about, **rules)
+    return Field(default, description=about, **rules)
+
+
+def transport(default: Any, about: str, **rules: Any) -> Any:
+    """A field on which no reply depends: `identity` leaves it out."""
+    return setting(default, about, exclude=True, **rules)
+
+
+def _top_k(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError("must be 1 or more, or -1 for all tokens")
+    return value
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; a value of the wrong type or out of range is refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], prefix: str = GRADER) -> Self:
+        """The settings among `values` that belong to this class, by name without the prefix.
+
+        Raises UserError with the prefixed name of the first value that cannot be.
+        """
+        own = {name: value for name, value in values.items() if name in cls.model_fields}
+        try:
+            return cls(**own)
+        except ValidationError as error:
+            first = error.errors()[0]
+            why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            raise UserError(f"{prefix}{first['loc'][0]} {why}, not {first['input']!r}") from None
+
+    def identity(self) -> dict:
+        """The settings that a reply depends on: not those of transport, such as retries."""
+        return self.model_dump()
+
+
+class Endpoint(Settings):
+    """Where a model is served, and how it is asked for a reply."""
+
+    api: Literal["sglang", "openai"] = setting("sglang", "sglang or openai")
+    url: str = setting("", "base URL, e.g. http://127.0.0.1:30000; empty: the policy's")
+    model: str = setting("", "name of the model at an OpenAI-compatible endpoint")
+    tokenizer: str = setting(
+        "", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's"
+    )
+    api_key_env: str = transport("", "environment variable that holds the key")
+    extra_body: dict = setting({}, "further request fields of an OpenAI endpoint, as JSON")
+
+    thinking: bool = setting(False, "whether the model thinks before it replies")
+    temperature: FiniteFloat = setting(0.6, "sampling temperature of the replies", ge=0)
+    top_p: FiniteFloat = setting(0.95, "nucleus of the replies", gt=0, le=1)
+    top_k: Annotated[int, AfterValidator(_top_k)] = setting(
+        20, "top-k of the replies; -1: all tokens"
+    )
+    max_tokens: int = setting(1024, "length limit of one reply, thoughts included", ge=1)
+    seed: int = setting(0, "sampling seed")
+
+    retries: int = transport(
+        4, "how often a failed request is sent again before the answer is left ungraded", ge=0
+    )
+    timeout: FiniteFloat = transport(300.0, "seconds for one request", gt=0)
+    concurrency: int = transport(256, "requests in flight, per process", ge=1)

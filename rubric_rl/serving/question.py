@@ -1,0 +1,80 @@
+"""A question to a served model, its reply, and the ways in which there is none."""
+
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+
+class Aborted(Exception):
+    """The rollout is being aborted, and its grading with it: there is no verdict."""
+
+
+class Unavailable(Exception):
+    """No reply after all retries, or a refusal (4xx) that no retry can cure."""
+
+
+class Retryable(Exception):
+    """A failure that may pass: the engine aborted, was overloaded, or sent what is no reply."""
+
+    def __init__(self, message: str, retry_after: str | None = None):
+        super().__init__(message)
+        self.retry_after = _seconds(retry_after.strip()) if retry_after else None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked: to continue the messages.
+
+    With `opening`, the reply begins with that text, and the probability of CHOICES after it is
+    all that is wanted. With `schema`, the reply is JSON of that form.
+    """
+
+    messages: list[dict]
+    seed: int
+    schema: dict | None = None
+    opening: str = ""
+    routing_key: str = ""  # requests with one key reach the same engine
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply of an endpoint.
+
+    `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening;
+    None where the two together have next to no probability. Raises TypeError for values of
+    another type.
+    """
+
+    text: str
+    complete: bool  # ended by itself, not at the length limit
+    probability: float | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    weight_version: str
+
+    def __post_init__(self):
+        if not isinstance(self.text, str):
+            raise TypeError(f"text is of type {type(self.text).__name__}")
+        for count in self.counts:
+            if not isinstance(count, int):
+                raise TypeError(f"a number of tokens is of type {type(count).__name__}")
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, of these cached, of the reply."""
+        return self.prompt_tokens, self.cached_tokens, self.completion_tokens
+
+
+def _seconds(retry_after: str) -> float | None:
+    """The pause that a Retry-After header asks for, in seconds or as a date.
+
+    None for a past date or anything else.
+    """
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        left = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return left if left > 0 else None
