@@ -1,8 +1,9 @@
-"""A worker pool with a progress bar that gives up when too many answers fail in a row (stage 6, evaluation)."""
+"""Progress bars, and a worker pool that gives up when too many answers fail in a row."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -13,9 +14,35 @@ class GaveUp(UserError):
     """Too many answers in a row stayed ungraded."""
 
 
-def bar_pace() -> dict[str, float]:
-    """How often tqdm draws, in seconds: a log file gets a sign of life from a long stage, not a film."""
+def bar_pace() -> dict[str, Any]:
+    """How often tqdm draws, in seconds.
+
+    A log file gets a sign of life from a long stage, not a film.
+    """
     return {"mininterval": 0.5} if sys.stderr.isatty() else {"mininterval": 20.0, "delay": 20.0}
+
+
+class StageBar:
+    """The progress bar of one long stage; a context manager."""
+
+    def __init__(self, what: str, total: int | None, unit: str):
+        self._bar = tqdm(
+            total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace()
+        )
+
+    def move_to(self, count: int, total: int | None = None, postfix: str = "") -> None:
+        """Moves the bar to `count`, of a `total` that may have become known meanwhile."""
+        if total and total != self._bar.total:
+            self._bar.total = total
+        self._bar.update(count - self._bar.n)
+        if postfix:
+            self._bar.set_postfix_str(postfix, refresh=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
 
 
 class Progress:
@@ -28,12 +55,19 @@ class Progress:
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
     def skip(self, count: int) -> None:
-        """An earlier run did these `count` criteria: they move the bar, but do not count in its rate."""
+        """An earlier run did these `count` criteria.
+
+        They move the bar, but do not count in its rate.
+        """
         self.bar.initial += count
         self.bar.n += count
 
     def done(self, count: int, error: str = "") -> None:
-        """An answer's `count` criteria have ended, with or without an error; raises GaveUp after too many in a row."""
+        """An answer's `count` criteria have ended, with or without an error.
+
+        Raises:
+            GaveUp: after too many errors in a row.
+        """
         self.bar.update(count)
         if not error:
             self.in_a_row = 0
@@ -46,9 +80,10 @@ class Progress:
 
 
 async def work_through(jobs: Iterable, work: Callable[..., Awaitable[None]], workers: int) -> None:
-    """Awaits `work(job)` for each job, `workers` at a time; a job is taken from the stream when a worker is free.
+    """Awaits `work(job)` for each job, `workers` at a time.
 
-    The first exception cancels all work and is raised.
+    A job is taken from the stream when a worker is free. The first exception cancels all work and
+    is raised.
     """
     stream = iter(jobs)
 

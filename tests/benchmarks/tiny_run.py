@@ -18,16 +18,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rubric_rl.cpu.recorder import eval_value, read_metrics
+from rubric_rl.cpu.metric_rows import find_eval_metric, read_evaluations, read_metrics
 
 HELD_OUT = "held_out"
 COLUMNS = (
-    ("true before", lambda steps, evals: eval_value(evals[0], HELD_OUT, "true_score")),
-    ("true after", lambda steps, evals: eval_value(evals[-1], HELD_OUT, "true_score")),
+    ("true before", lambda steps, evals: find_eval_metric(evals[0], HELD_OUT, "true_score")),
+    ("true after", lambda steps, evals: find_eval_metric(evals[-1], HELD_OUT, "true_score")),
     ("rise", lambda steps, evals: COLUMNS[1][1](steps, evals) - COLUMNS[0][1](steps, evals)),
     ("self after", lambda steps, evals: evals[-1][f"eval/{HELD_OUT}"]),
-    ("acc before", lambda steps, evals: eval_value(evals[0], HELD_OUT, "grader_accuracy")),
-    ("acc after", lambda steps, evals: eval_value(evals[-1], HELD_OUT, "grader_accuracy")),
+    ("acc before", lambda steps, evals: find_eval_metric(evals[0], HELD_OUT, "grader_accuracy")),
+    ("acc after", lambda steps, evals: find_eval_metric(evals[-1], HELD_OUT, "grader_accuracy")),
     ("cached", lambda steps, evals: min(row["grading/cached_share_after_first"] for row in steps)),
     ("GB", lambda steps, evals: max(row["perf/memory_gb"] for row in steps)),
 )
@@ -59,7 +59,8 @@ def report(seeds: list[str], out: Path) -> list[str]:
     heading = ["seed", "steps", *(name for name, _ in COLUMNS), "minutes"]
     rows = [heading, ["---"] * len(heading)]
     for seed in seeds:
-        steps, evals = read_metrics(out / f"seed-{seed}")
+        steps = read_metrics(out / f"seed-{seed}")
+        evals = read_evaluations(out / f"seed-{seed}")
         minutes = int((out / f"seed-{seed}.seconds").read_text()) / 60
         rows.append(
             [

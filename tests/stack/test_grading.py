@@ -1,4 +1,4 @@
-"""The grading library against the real engine behind the real router (stage 3, rubric grading)."""
+"""The grading library against the real engine behind the real router."""
 
 import asyncio
 import json
@@ -73,9 +73,9 @@ def test_the_fake_engine_answers_in_the_shape_of_the_real_one(engine, api):
             return json.load(response)
 
     def check(fake, real, where="answer"):
-        assert isinstance(real, type(fake)) or isinstance(fake, float) and isinstance(real, int), (
-            where
-        )
+        assert isinstance(real, type(fake)) or (
+            isinstance(fake, float) and isinstance(real, int)
+        ), where
         if isinstance(fake, dict):
             for key in fake:
                 check(fake[key], real[key], f"{where}.{key}")
