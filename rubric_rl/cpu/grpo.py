@@ -55,7 +55,8 @@ def token_log_probs(
     if temperature != 1.0:
         logits = logits / temperature
     log_probs = torch.log_softmax(logits, dim=-1)
-    chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    columns = targets.unsqueeze(-1)
+    chosen = log_probs.gather(-1, columns).squeeze(-1)
     with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         entropy = -(log_probs.exp() * log_probs).sum(-1)
     return chosen, entropy
@@ -76,10 +77,11 @@ def token_weights(mask_sums: list[int], global_batch_size: int, per_token: bool)
         global_batch_size: samples of an optimizer step.
         per_token: the second rule instead of the first.
     """
-    clamped = [max(total, 1) for total in mask_sums]
+    tokens = [max(total, 1) for total in mask_sums]
     if per_token:
-        return [1 / sum(clamped)] * len(clamped)
-    return [1 / (total * global_batch_size) for total in clamped]
+        weight = 1 / sum(tokens)
+        return [weight] * len(tokens)
+    return [1 / (count * global_batch_size) for count in tokens]
 
 
 def repeat_for_tokens(per_sample: list[float], mask_sums: list[int]) -> torch.Tensor:
@@ -102,8 +104,9 @@ def policy_loss(
     Source: slime `compute_policy_loss`; Schulman et al. 2017, arXiv 1707.06347.
     """
     ratio = (-ppo_kl).exp()
+    clipped_ratio = ratio.clamp(1 - eps_clip, 1 + eps_clip_high)
     plain = -ratio * advantages
-    clipped = -ratio.clamp(1 - eps_clip, 1 + eps_clip_high) * advantages
+    clipped = -clipped_ratio * advantages
     loss = torch.maximum(plain, clipped)
     return loss, (clipped > plain).float()
 
@@ -124,7 +127,9 @@ def approx_kl(log_probs: torch.Tensor, base: torch.Tensor, kind: str) -> torch.T
     if kind == "k2":
         return difference.square() / 2
     kl = (-difference).exp() - 1 + difference
-    return kl.clamp(-10, 10) if kind == "low_var_kl" else kl
+    if kind == "k3":
+        return kl
+    return kl.clamp(-10, 10)
 
 
 def grpo_loss(

@@ -65,8 +65,12 @@ def find_metric(row: dict, name: str) -> Any:
 
 def dataset_names(row: dict) -> list[str]:
     """The data sets of an evaluation row: those with a key `eval/<name>`."""
-    keys = [key.split("/") for key in row if key.startswith("eval/")]
-    return [parts[1] for parts in keys if len(parts) == 2]
+    names = []
+    for key in row:
+        prefix, _, name = key.partition("/")
+        if prefix == "eval" and "/" not in name:
+            names.append(name)
+    return names
 
 
 def find_eval_metric(row: dict, dataset: str, name: str) -> Any:
@@ -74,10 +78,15 @@ def find_eval_metric(row: dict, dataset: str, name: str) -> Any:
 
     Where there is only one data set, `.../<name>` is its as well.
     """
-    prefix = f"eval/{dataset}/"
-    own = {key: value for key, value in row.items() if key.startswith(prefix)}
-    value = find_metric(own, name)
-    if value is None and len(dataset_names(row)) == 1:
-        others = {key: value for key, value in row.items() if not key.startswith("rollout/")}
-        value = find_metric(others, name)
-    return value
+    only_one = len(dataset_names(row)) == 1
+    of_the_set = {}
+    of_any_set = {}
+    for key, value in row.items():
+        if key.startswith(f"eval/{dataset}/"):
+            of_the_set[key] = value
+        if not key.startswith("rollout/"):
+            of_any_set[key] = value
+    found = find_metric(of_the_set, name)
+    if found is None and only_one:
+        return find_metric(of_any_set, name)
+    return found

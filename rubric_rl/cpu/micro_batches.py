@@ -72,15 +72,15 @@ def check_rollout(rollout: dict) -> None:
     per_token = ["loss_masks"]
     if rollout.get("rollout_log_probs"):
         per_token.append("rollout_log_probs")
-    lengths = {
-        name: len(rollout[name]) for name in ("tokens", "response_lengths", "rewards", *per_token)
-    }
-    if len(set(lengths.values())) != 1:
-        raise RuntimeError(f"the rollout's lists differ in length ({lengths})")
+    per_sample = ["tokens", "response_lengths", "rewards", *per_token]
+    samples = {name: len(rollout[name]) for name in per_sample}
+    if len(set(samples.values())) != 1:
+        raise RuntimeError(f"the rollout's lists differ in length ({samples})")
     for i, response in enumerate(rollout["response_lengths"]):
         tokens = len(rollout["tokens"][i])
         entries = {name: len(rollout[name][i]) for name in per_token}
-        if not 0 <= response < tokens or set(entries.values()) != {response}:
+        fitting = set(entries.values()) == {response}
+        if not 0 <= response < tokens or not fitting:
             raise RuntimeError(
                 f"sample {i} of the rollout does not fit together: {tokens} tokens, "
                 f"response_length {response}, entries per response token {entries}"
@@ -96,8 +96,10 @@ def pack(args: Namespace, rollout: dict, samples: list[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     longest = 0  # tokens of the last group's first sample
     for i in samples:
-        if groups and (len(groups[-1]) + 1) * longest <= budget:
-            groups[-1].append(i)
+        last = groups[-1] if groups else []
+        padded_tokens = (len(last) + 1) * longest
+        if last and padded_tokens <= budget:
+            last.append(i)
         else:
             groups.append([i])
             longest = len(rollout["tokens"][i])
@@ -106,29 +108,34 @@ def pack(args: Namespace, rollout: dict, samples: list[int]) -> list[list[int]]:
 
 def collate(rollout: dict, samples: list[int], weight_of: dict[int, float]) -> MicroBatch:
     """Tensors of one micro-batch (`samples` longest first)."""
-    sequences = [torch.tensor(rollout["tokens"][i]) for i in samples]
-    with_log_probs = bool(rollout.get("rollout_log_probs"))
-    # Nothing is predicted from the last token.
-    inputs = torch.zeros(len(samples), len(sequences[0]) - 1, dtype=torch.long)
+    tokens_of = rollout["tokens"]
+    responses = rollout["response_lengths"]
+    masks = rollout["loss_masks"]
+    log_probs_of = rollout.get("rollout_log_probs")
+
+    longest = samples[0]
+    width = len(tokens_of[longest]) - 1  # nothing is predicted from the last token
+    inputs = torch.zeros(len(samples), width, dtype=torch.long)
     columns = []
     targets = []
     counts = []  # of unmasked tokens
     rollout_log_probs = []
     for row, i in enumerate(samples):
-        tokens = sequences[row]
-        inputs[row, : len(tokens) - 1] = tokens[:-1]
-        prompt = len(tokens) - rollout["response_lengths"][i]
-        mask = torch.tensor(rollout["loss_masks"][i])
-        unmasked = mask.nonzero().squeeze(1)  # counted from the first response token
+        tokens = torch.tensor(tokens_of[i])
+        length = len(tokens)
+        inputs[row, : length - 1] = tokens[:-1]
+        prompt = length - responses[i]
+        # Counted from the first response token.
+        unmasked = torch.tensor(masks[i]).nonzero().squeeze(1)
         counts.append(len(unmasked))
         columns.append(prompt - 1 + unmasked)
         targets.append(tokens[prompt + unmasked])
-        if with_log_probs:
-            log_probs = torch.tensor(rollout["rollout_log_probs"][i])
+        if log_probs_of:
+            log_probs = torch.tensor(log_probs_of[i])
             rollout_log_probs.append(log_probs[unmasked])
+    rows = torch.arange(len(samples))
     advantages = [rollout["rewards"][i] for i in samples]
     weights = [weight_of[i] for i in samples]
-    rows = torch.arange(len(samples))
     return MicroBatch(
         inputs=inputs,
         rows=rows.repeat_interleave(torch.tensor(counts)),
@@ -136,5 +143,5 @@ def collate(rollout: dict, samples: list[int], weight_of: dict[int, float]) -> M
         targets=torch.cat(targets),
         advantages=repeat_for_tokens(advantages, counts),
         weights=repeat_for_tokens(weights, counts),
-        rollout_log_probs=torch.cat(rollout_log_probs) if with_log_probs else None,
+        rollout_log_probs=torch.cat(rollout_log_probs) if log_probs_of else None,
     )

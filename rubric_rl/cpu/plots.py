@@ -77,20 +77,24 @@ def draw(directory: Path) -> str:
 
 def summary(rollouts: list[dict], evaluations: list[dict]) -> str:
     """First against last, where the time went, and whether reward and true score diverge."""
-    count = min(ENDS, max(1, len(rollouts) // 2))
-    train = f"train: first {count} of {len(rollouts)} rollouts against the last {count}"
+    total = len(rollouts)
+    count = min(ENDS, max(1, total // 2))
+    first = rollouts[:count]
+    last = rollouts[-count:]
+    train = f"train: first {count} of {total} rollouts against the last {count}"
     lines = [f"{train}; held out: first and last evaluation", ""]
-    lines += _table(rollouts[:count], rollouts[-count:], evaluations)
+    lines += _table(first, last, evaluations)
     seconds = []
     for heading, name in STAGES.items():
         mean = _mean(rollouts, name)
         if mean is not None:
             seconds.append(f"{heading} {mean:.1f}")
     lines += ["", "mean seconds per rollout: " + ", ".join(seconds)]
-    memory = [row["perf/memory_gb"] for row in rollouts if row.get("perf/memory_gb")]
-    if memory:
-        lines.append(f"memory of all processes: at most {max(memory):.1f} GB")
-    return "\n".join(lines + divergence(rollouts))
+    memory = max(row.get("perf/memory_gb") or 0 for row in rollouts)
+    if memory > 0:
+        lines.append(f"memory of all processes: at most {memory:.1f} GB")
+    lines += divergence(rollouts)
+    return "\n".join(lines)
 
 
 def _table(first: list[dict], last: list[dict], evaluations: list[dict]) -> list[str]:
@@ -106,12 +110,23 @@ def _table(first: list[dict], last: list[dict], evaluations: list[dict]) -> list
             values.append(_held_out(evaluations[0], dataset, held_out))
             values.append(_held_out(evaluations[-1], dataset, held_out))
         if any(value is not None for value in values):
-            rows.append([heading] + ["-" if value is None else f"{value:.3f}" for value in values])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            rows.append([heading, *map(_cell, values)])
+    return _aligned(rows)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """The rows of a Markdown table, every column as wide as its widest cell."""
+    columns = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
+        line = " | ".join(cells)
+        lines.append(f"| {line} |")
     return lines
 
 
@@ -126,19 +141,20 @@ def divergence(rollouts: list[dict]) -> list[str]:
     last = rollouts[-ENDS:]
     first_reward = _mean(first, "rollout/raw_reward")
     last_reward = _mean(last, "rollout/raw_reward")
+    if first_reward is None or last_reward is None:
+        return []
     first_score = _mean(first, "true_score")
     last_score = _mean(last, "true_score")
-    if first_reward is None or last_reward is None or first_score is None or last_score is None:
+    if first_score is None or last_score is None:
         return []
-    before = first_reward - first_score
-    after = last_reward - last_score
-    reward_moved = f"the reward moved by {last_reward - first_reward:+.3f}"
-    score_moved = f"the true score by {last_score - first_score:+.3f}"
-    verb = "diverge" if after - before > APART else "move together"
-    gap = f"the gap went from {before:+.3f} to {after:+.3f}"
-    return [
-        f"The self-graded reward and the true score {verb}: {reward_moved}, {score_moved}; {gap}."
-    ]
+    reward_rise = last_reward - first_reward
+    score_rise = last_score - first_score
+    gap_before = first_reward - first_score
+    gap_after = last_reward - last_score
+    verb = "diverge" if gap_after - gap_before > APART else "move together"
+    moved = f"the reward moved by {reward_rise:+.3f}, the true score by {score_rise:+.3f}"
+    gap = f"the gap went from {gap_before:+.3f} to {gap_after:+.3f}"
+    return [f"The self-graded reward and the true score {verb}: {moved}; {gap}."]
 
 
 def _mean(rows: list[dict], name: str) -> float | None:
@@ -163,7 +179,8 @@ def _new_figure(title: str):
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
     axes.set_xlabel("rollout")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    whole_numbers = MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
+    axes.xaxis.set_major_locator(whole_numbers)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     return pyplot, figure, axes
@@ -222,7 +239,9 @@ def _draw_seconds(path: Path, rollouts: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Draws a run directory again."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = argv
+    if arguments is None:
+        arguments = sys.argv[1:]
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m rubric_rl.cpu.plots RUN_DIR", file=sys.stderr)
         return 2

@@ -57,8 +57,9 @@ class Recorder:
 
     def log(self, text: str) -> None:
         """Adds a line to train.log alone."""
+        now = time.strftime("%H:%M:%S")
         with (self.directory / "train.log").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            file.write(f"{now} {text}\n")
 
     def close(self) -> None:
         """Flushes the events."""
@@ -69,8 +70,7 @@ class Recorder:
         values = {name: _finite(value) for name, value in metrics.items()}
         append_row(self.directory / file, key | values)
         if self._events:
-            known = {name: value for name, value in values.items() if value is not None}
-            self._events.add(known, key["rollout_id"])
+            self._events.add(values, key["rollout_id"])
 
 
 class _Events:
@@ -90,14 +90,17 @@ class _Events:
         self._writer = EventFileWriter(str(directory))
         # Hides the events of rollouts after the last checkpoint: they are made again.
         restart = session_log(status=session_log.SessionStatus.START)
-        self._writer.add_event(self._event(wall_time=time.time(), step=start, session_log=restart))
+        event = self._event(wall_time=time.time(), step=start, session_log=restart)
+        self._writer.add_event(event)
 
-    def add(self, values: dict[str, float], step: int) -> None:
+    def add(self, values: dict[str, float | None], step: int) -> None:
         points = []
         for name, value in values.items():
-            points.append(self._summary.Value(tag=name, simple_value=value))
+            if value is not None:
+                points.append(self._summary.Value(tag=name, simple_value=value))
         summary = self._summary(value=points)
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        event = self._event(wall_time=time.time(), step=step, summary=summary)
+        self._writer.add_event(event)
         self._writer.flush()
 
     def close(self) -> None:
@@ -128,9 +131,9 @@ def rollout_line(rollout_id: int, total: int, metrics: dict) -> str:
         _figure("update", metrics.get("perf/update_time"), digits=1),
         _figure("sync", metrics.get("perf/sync_time"), digits=1),
     ]
-    parts.append("seconds " + ", ".join(filter(None, seconds)))
-    heading = f"rollout {rollout_id} ({rollout_id + 1} of {total})"
-    return " | ".join([heading, *filter(None, parts)])
+    parts.append("seconds " + _joined(", ", seconds))
+    number = rollout_id + 1
+    return _joined(" | ", [f"rollout {rollout_id} ({number} of {total})", *parts])
 
 
 def eval_line(weight_version: int, metrics: dict) -> str:
@@ -143,9 +146,9 @@ def eval_line(weight_version: int, metrics: dict) -> str:
             _figure("grader acc", find_eval_metric(metrics, name, "grader_accuracy")),
             _figure("length", metrics.get(f"eval/{name}/response_len/mean"), digits=1),
         ]
-        parts.append(" ".join([name, *filter(None, figures)]))
-    parts.append(f"seconds {metrics.get('perf/eval_time', 0):.1f}")
-    return " | ".join(parts)
+        parts.append(_joined(" ", [name, *figures]))
+    parts.append(_figure("seconds", metrics.get("perf/eval_time", 0), digits=1))
+    return _joined(" | ", parts)
 
 
 def _figure(heading: str, value: float | None, digits: int = 3) -> str:
@@ -153,3 +156,7 @@ def _figure(heading: str, value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return ""
     return f"{heading} {value:.{digits}f}"
+
+
+def _joined(separator: str, parts: list[str]) -> str:
+    return separator.join(part for part in parts if part)

@@ -104,10 +104,12 @@ class Rollout:
         if self._sample_filter:
             self._sample_filter(self.args, groups)
         samples = [sample for group in groups for sample in group]
-        metrics = {}
+        metrics: dict[str, float] = {}
         for reason, count in dropped.items():
             metrics[f"rollout/dynamic_filter/drop_{reason}"] = count
-        return samples, metrics | clock.seconds() | rollout_metrics(self.args, samples)
+        metrics |= clock.seconds()
+        metrics |= rollout_metrics(self.args, samples)
+        return samples, metrics
 
     async def _graded_groups(
         self, source: DataSource, clock: Clock
@@ -154,7 +156,9 @@ class Rollout:
         Returns slime's {name: {rewards, truncated, samples}} and the metrics.
         """
         clock = Clock()
-        total = sum(len(prompts[d.name]) * d.n_samples_per_eval_prompt for d in datasets)
+        total = 0
+        for dataset in datasets:
+            total += dataset.n_samples_per_eval_prompt * len(prompts[dataset.name])
         self.progress.update(total=total, generated=0, graded=0)
         key = self.args.eval_reward_key
         results = {}
@@ -166,8 +170,10 @@ class Rollout:
             for name, task in tasks.items():
                 samples: list[Sample] = await task
                 rewards = [sample.reward for sample in samples]
+                if key:
+                    rewards = [reward[key] for reward in rewards]
                 results[name] = {
-                    "rewards": [reward[key] for reward in rewards] if key else rewards,
+                    "rewards": rewards,
                     "truncated": [_is_truncated(sample) for sample in samples],
                     "samples": samples,
                 }
@@ -272,7 +278,8 @@ def train_data(args, samples: list[Sample]) -> dict:
         advantages = batch_advantages(raw, groups, args.grpo_std_normalization)
         for sample, reward in zip(samples, raw, strict=True):
             sample.remove_sample |= math.isnan(reward)
-    if not len(raw) == len(advantages) == len(samples):
+    lengths = {len(raw), len(advantages), len(samples)}
+    if len(lengths) > 1:
         found = f"{len(raw)} and {len(advantages)} rewards for {len(samples)} samples"
         raise UserError(f"the reward post-process hook returned {found}")
     return {
@@ -297,22 +304,26 @@ def rollout_metrics(args, samples: list[Sample]) -> dict[str, float]:
     rewards.
     """
     rewards = [sample.get_reward_value(args) for sample in samples]
-    numbered = [int(version) for version in weight_versions(samples) if version.isdigit()]
+    versions = [version for version in weight_versions(samples) if version.isdigit()]
     metrics = {
         "rollout/raw_reward": mean_graded(rewards),
         "rollout/ungraded": _count_ungraded(rewards),
-        "rollout/weight_version": max(numbered, default=-1),
+        "rollout/weight_version": max(map(int, versions), default=-1),
     }
-    return metrics | _length_metrics(samples, "rollout/") | _equal_groups(args, samples)
+    metrics |= _length_metrics(samples, "rollout/")
+    metrics |= _equal_groups(args, samples)
+    return metrics
 
 
 def eval_metrics(results: dict) -> dict[str, float]:
     """The same for slime's evaluation results {name: {rewards, truncated, samples}}."""
     metrics = {}
     for name, result in results.items():
-        metrics[f"eval/{name}"] = mean_graded(result["rewards"])
-        metrics[f"eval/{name}/ungraded"] = _count_ungraded(result["rewards"])
-        metrics |= _length_metrics(result["samples"], f"eval/{name}/")
+        prefix = f"eval/{name}"
+        rewards = result["rewards"]
+        metrics[prefix] = mean_graded(rewards)
+        metrics[f"{prefix}/ungraded"] = _count_ungraded(rewards)
+        metrics |= _length_metrics(result["samples"], f"{prefix}/")
     return metrics
 
 

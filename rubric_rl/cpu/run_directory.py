@@ -97,6 +97,10 @@ class RunDirectory:
             hint = "wait for it, or give another SAVE_PATH"
             raise UserError(f"{self.path}: another run is at work here; {hint}") from None
 
+    def is_at(self, path: str | os.PathLike) -> bool:
+        """Whether `path` is this directory."""
+        return Path(path).resolve() == self.path.resolve()
+
     def close(self) -> None:
         """Lets another process have the directory."""
         self._lock.close()

@@ -41,7 +41,8 @@ class Trainer:
         Before the first there is also an evaluation, where the curve begins.
         """
         self._sync(start, weight_version=start)
-        if start == 0 and self.args.eval_interval and not self.args.skip_eval_before_train:
+        evaluates_first = self.args.eval_interval and not self.args.skip_eval_before_train
+        if start == 0 and evaluates_first:
             self._evaluate(0, weight_version=0)
         for rollout_id in range(start, self.args.num_rollout):
             self._iterate(rollout_id)
@@ -100,7 +101,8 @@ class Trainer:
         """The prepared checkpoint."""
         self.recorder.stage(rollout_id, "saving")
         begin = time.monotonic()
-        (data_state,) = self.cluster.wait([self.cluster.manager.state.remote()])
+        pending_state = self.cluster.manager.state.remote()
+        (data_state,) = self.cluster.wait([pending_state])
 
         def write(directory: Path) -> None:
             self.cluster.call_actors("save", str(directory))
@@ -130,8 +132,10 @@ def initial_weights(args) -> str:
 
     --load if that is a Hugging Face directory, else --ref-load, else --hf-checkpoint.
     """
-    if args.load and (Path(args.load) / "config.json").is_file():
-        return args.load
+    if args.load:
+        config = Path(args.load, "config.json")
+        if config.is_file():
+            return args.load
     return args.ref_load or args.hf_checkpoint
 
 
@@ -142,30 +146,35 @@ def first_rollout(args, run: RunDirectory) -> int:
         UserError: when the directory holds another experiment.
     """
     last = run.newest()
-    if last is not None and (not args.load or Path(args.load).resolve() != run.path.resolve()):
-        hint = f"give --load {run.path} to resume it, or another --save"
-        raise UserError(f"{run.path} holds a run; {hint}")
-    run.check_experiment(args, resuming=last is not None)
-    start = 0 if last is None else last + 1
+    if last is None:
+        start = 0
+    else:
+        start = last + 1
+        if not args.load or not run.is_at(args.load):
+            hint = f"give --load {run.path} to resume it, or another --save"
+            raise UserError(f"{run.path} holds a run; {hint}")
+    run.check_experiment(args, resuming=start > 0)
     run.cut_back(start)
     return start
 
 
 def train(args, run: RunDirectory) -> None:
     """The whole run, from the last checkpoint to the figures."""
+    directory = run.path
     start = first_rollout(args, run)
-    recorder = Recorder(run.path, start, args.num_rollout or 0, args.use_tensorboard)
+    rollouts = args.num_rollout  # None until the rows are read, with --num-epoch
+    recorder = Recorder(directory, start, rollouts or 0, args.use_tensorboard)
     command = [sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]
-    write_text(run.path / "command.sh", shlex.join(command) + "\n")
+    write_text(directory / "command.sh", shlex.join(command) + "\n")
     try:
-        if args.num_rollout is None or start < args.num_rollout:
+        if rollouts is None or start < rollouts:
             whence = f"going on after rollout {start - 1}" if start else "a new run"
-            recorder.say(f"{run.path}: {whence}")
+            recorder.say(f"{directory}: {whence}")
             _run_cluster(args, run, recorder, start)
-        recorder.say(plots.draw(run.path))
+        recorder.say(plots.draw(directory))
     except Exception as error:
         recorder.log(traceback.format_exc())
-        error.add_note(f"details: {run.path / 'train.log'}; servers' logs: {run.path / 'logs'}")
+        error.add_note(f"details: {directory}/train.log; servers' logs: {directory}/logs")
         raise
     except KeyboardInterrupt:
         recorder.log("stopped by a signal")
@@ -190,9 +199,11 @@ def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> Non
                 checkpoint = run.checkpoint(start - 1)
                 data_state = run.data_state(start - 1)
             cluster.start(initial_weights(args), checkpoint, data_state)
+            seconds = time.monotonic() - began
+            recorder.say(f"everything is up after {seconds:.0f} s")
             recorder.total = args.num_rollout
-            recorder.say(f"everything is up after {time.monotonic() - began:.0f} s")
-            Trainer(args, run, cluster, recorder).run(start)
+            trainer = Trainer(args, run, cluster, recorder)
+            trainer.run(start)
             recorder.stage(args.num_rollout, "finished")
         except KeyboardInterrupt:
             recorder.say("stopping ...")
@@ -230,16 +241,18 @@ def _is_interrupted(error: BaseException | None) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the trainer.
+    """Runs the trainer with these words, or with those of the command line.
 
     Exit status: 0 finished, 2 something for the user to fix, 1 a defect of ours, 130 Ctrl-C or
     SIGTERM.
     """
     # As Ctrl-C: Ray's calls survive this exception and no other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if argv is None:
+        argv = sys.argv[1:]
     run = None
     try:
-        args = flags.parse(sys.argv[1:] if argv is None else argv)
+        args = flags.parse(argv)
         check_machine.check(args)
         run = RunDirectory(args.save)
         train(args, run)
