@@ -30,6 +30,8 @@ def main(folder: str, address_file: Path) -> None:
         log_to_driver=False,
         _temp_dir=folder,
     )
+    # Ray's own handler would write a stack trace into the log.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     write_text(address_file, ray.get_runtime_context().gcs_address)
     signal.pause()
 
