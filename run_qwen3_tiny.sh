@@ -5,7 +5,7 @@
 #   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
 #   BACKEND=slime bash run_qwen3_tiny.sh       on one GPU through slime: SLIME_DIR, MEGATRON_DIR as in run_qwen3_8B.sh
 #
-# Killed or stopped at any moment, the same command goes on after the last finished step.
+# Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 

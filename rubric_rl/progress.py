@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -22,6 +22,29 @@ def bar_pace() -> dict[str, Any]:
     if sys.stderr.isatty():
         return {"mininterval": 0.5}
     return {"mininterval": 20.0, "delay": 20.0}
+
+
+class StageBar:
+    """The progress bar of one long stage; a context manager."""
+
+    def __init__(self, what: str, total: int | None, unit: str):
+        self._bar = tqdm(
+            total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace()
+        )
+
+    def move_to(self, count: int, total: int | None = None, postfix: str = "") -> None:
+        """Moves the bar to `count`, of a `total` that may have become known meanwhile."""
+        if total and total != self._bar.total:
+            self._bar.total = total
+        self._bar.update(count - self._bar.n)
+        if postfix:
+            self._bar.set_postfix_str(postfix, refresh=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
 
 
 class CriteriaBar:

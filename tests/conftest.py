@@ -1,4 +1,4 @@
-"""What all tests share: a tiny Qwen3 checkpoint, other weights for it, one real SGLang engine behind the router."""
+"""What all tests share: a tiny Qwen3, other weights for it, one real SGLang engine and router."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,10 @@ def pytest_collection_modifyitems(items):
 
 
 def make_random_qwen3(path: Path, seed: int = 0) -> Path:
-    """A random Qwen3 of 0.6M parameters at `path`; its byte-level tokenizer knows ` true` and ` false`."""
+    """A random Qwen3 of 0.6M parameters at `path`.
+
+    Its byte-level tokenizer knows ` true` and ` false`.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -50,18 +53,20 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% for m in messages %}"
+        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     tokenizer.save_pretrained(path)
     torch.manual_seed(seed)
-    shape = dict(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
+    shape = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         head_dim=32,
@@ -81,7 +86,10 @@ def make_random_qwen3(path: Path, seed: int = 0) -> Path:
 
 
 def make_other_weights(model_dir: Path, path: Path, noise: float = 0.5) -> Path:
-    """A copy of a checkpoint whose weights differ clearly (noise: relative to each matrix's own spread)."""
+    """A copy of a checkpoint whose weights differ clearly.
+
+    The noise is relative to each matrix's own spread.
+    """
     import shutil
 
     import torch
@@ -124,8 +132,9 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(tiny_model, tmp_path_factory):
-    """A real SGLang engine and router: .url, .urls, .router_url, .router_host, .router_port, .model_dir, .logs, .child.
+    """A real SGLang engine and router.
 
+    It has .url, .urls, .router_url, .router_host, .router_port, .model_dir, .logs and .server.
     Weights changed by a test must be changed back by it.
     """
     from rubric_rl.cpu import engine as cpu
@@ -133,8 +142,8 @@ def engine(tiny_model, tmp_path_factory):
     logs = tmp_path_factory.mktemp("engine-logs")
     port, router_port = cpu.free_port(), cpu.free_port()
     url, router_url = f"http://{cpu.HOST}:{port}", f"http://{cpu.HOST}:{router_port}"
-    with cpu.start_engine(tiny_model, port, logs) as child:
-        cpu.wait_healthy(url, child, 300)
+    with cpu.start_engine(tiny_model, port, logs) as server:
+        cpu.wait_healthy(url, server, 300)
         with cpu.start_router([url], router_port, logs):
             yield SimpleNamespace(
                 url=url,
@@ -144,5 +153,5 @@ def engine(tiny_model, tmp_path_factory):
                 router_host=cpu.HOST,
                 model_dir=tiny_model,
                 logs=logs,
-                child=child,
+                server=server,
             )

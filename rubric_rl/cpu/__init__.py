@@ -1,1 +1,1 @@
-"""The run without a GPU: SGLang engines on the CPU, Megatron-core actor, trainer (stages 2 to 6)."""
+"""The run without a GPU: SGLang on the CPU, Megatron-core actors, trainer (stages 2 to 6)."""

@@ -1,4 +1,4 @@
-"""The training actor: one rank of a Megatron-core policy that takes GRPO steps on CPU (stage 5, GRPO update)."""
+"""The training actor: one rank of a Megatron-core policy that takes GRPO steps on CPU."""
 
 import math
 import os
@@ -14,13 +14,15 @@ from rubric_rl.cpu.grpo import grpo_loss, token_log_probs
 from rubric_rl.cpu.megatron import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
+    GPTModel,
     cpu_device,
     finalize_model_grads,
     init_parallel,
+    main_grad,
     mpu,
     shutdown_parallel,
 )
-from rubric_rl.cpu.micro_batches import MicroBatch, plan
+from rubric_rl.cpu.micro_batches import MicroBatch, make_micro_batches
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
 from rubric_rl.errors import UserError
@@ -32,35 +34,37 @@ class TrainingError(UserError):
 
 
 class Actor:
-    """One rank of the trained policy. All ranks make the same calls in the same order; `args` carry slime's names.
+    """One rank of the trained policy. All ranks make the same calls in the same order.
 
-    Ranks r with equal r // tensor_model_parallel_size hold one copy of the weights together (TP); the copies share the
-    batch (DP). When a rank dies, the others raise at once; when it raises, after `distributed_timeout_minutes`.
+    `args` carry slime's names. Ranks r with equal r // tensor_model_parallel_size hold one copy of
+    the weights together (TP); the copies share the batch (DP). When a rank dies, the others raise
+    at once; when it raises, after `distributed_timeout_minutes`.
     """
 
-    def __init__(
-        self, args: Namespace, rank: int, world_size: int, master_addr: str, master_port: int
-    ):
-        self.args, self.rank = args, rank
-        tp = args.tensor_model_parallel_size
+    def __init__(self, args: Namespace, rank: int, world_size: int, store: str | Path):
+        self.args = args
+        self.rank = rank
+        self.reference: GPTModel | None = None
         init_parallel(
             rank,
             world_size,
-            master_addr,
-            master_port,
-            tp,
+            store,
+            args.tensor_model_parallel_size,
             args.seed,
             args.distributed_timeout_minutes,
         )
-        self.reference = None
 
     def load(self, hf_dir: str, checkpoint_dir: str | None = None) -> None:
-        """Builds the model from a Hugging Face directory; with a checkpoint, continues exactly where it was saved.
+        """Builds the model from a Hugging Face directory.
+
+        With a checkpoint, it continues exactly where that was saved.
 
         Raises:
-            UserError: for a checkpoint that is not Qwen3, is incomplete, or was saved with another TP size.
+            UserError: for a checkpoint that is not Qwen3, is incomplete, or was saved with another
+                TP size.
         """
-        self.hf_dir, self.shape = hf_dir, read_trainable_network(hf_dir)
+        self.hf_dir = hf_dir
+        self.shape = read_trainable_network(hf_dir)
         self.model = build_model(self.shape)
         self.dtypes = load_hf(self.model, hf_dir, self.shape)
         if self.args.use_kl_loss:
@@ -74,95 +78,115 @@ class Actor:
         if checkpoint_dir is not None:
             self._resume(self._state_file(checkpoint_dir))
 
-    def _load_reference(self) -> torch.nn.Module:
+    def _load_reference(self) -> GPTModel:
         source = self.args.ref_load
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
         if read_trainable_network(source) != self.shape:
-            raise UserError(
-                f"{source}: config.json differs from {self.hf_dir}; the reference must be the same network"
-            )
-        reference = build_model(self.shape).requires_grad_(False)
+            must = "the reference must be the same network"
+            raise UserError(f"{source}: config.json differs from {self.hf_dir}; {must}")
+        reference = build_model(self.shape)
+        reference.requires_grad_(False)
         load_hf(reference, source, self.shape)
         return reference
 
-    def train(self, rollout_id: int, train_data: dict) -> dict[str, float]:
-        """Takes the optimizer steps of one rollout; every rank gets the whole batch and works on its share.
+    def train(self, rollout_id: int, rollout: dict) -> dict[str, float]:
+        """Takes the optimizer steps of one rollout.
 
-        Returns slime's metrics under slime's names (`train/pg_loss`, `train/grad_norm`, ...), the same on every rank:
-        the mean over the rollout's steps; `train/lr-pg_0` is the rate of the last step, `train/step` its number.
+        Every rank gets the whole batch and works on its share. Returns slime's metrics under
+        slime's names (`train/pg_loss`, `train/grad_norm`, ...), the same on every rank: the mean
+        over the rollout's steps; `train/lr-pg_0` is the rate of the last step, `train/step` its
+        number.
 
         Raises:
             TrainingError: when the loss or a gradient is not finite; that step changes nothing.
         """
-        if self.args.use_rollout_logprobs and not train_data.get("rollout_log_probs"):
-            raise UserError(
-                "use_rollout_logprobs: the rollout brought no log-probabilities; leave the flag out"
-            )
-        rank, size = mpu.get_data_parallel_rank(), mpu.get_data_parallel_world_size()
-        steps = plan(self.args, train_data, rank, size)
-        for batch in (batch for step in steps for batch in step):
-            if self.reference is not None:
-                batch.ref_log_probs = self._log_probs(self.reference, batch)
-            if (
-                len(steps) > 1 and not self.args.use_rollout_logprobs
-            ):  # after one step the policy has moved on
-                batch.old_log_probs = self._log_probs(self.model, batch)
-        totals: Counter = Counter()
-        for number, step in enumerate(steps):
-            rate = self.optimizer.param_groups[0]["lr"]
-            totals.update(self._step(step, f"rollout {rollout_id}, step {number}"))
+        if self.args.use_rollout_logprobs and not rollout.get("rollout_log_probs"):
+            missing = "the rollout brought no log-probabilities"
+            raise UserError(f"use_rollout_logprobs: {missing}; leave the flag out")
+        dp_rank = mpu.get_data_parallel_rank()
+        dp_size = mpu.get_data_parallel_world_size()
+        steps = make_micro_batches(self.args, rollout, dp_rank, dp_size)
+        self._fill_in_log_probs(steps)
+        totals: Counter[str] = Counter()
+        learning_rate = 0.0
+        for number, micro_batches in enumerate(steps):
+            learning_rate = self.optimizer.param_groups[0]["lr"]
+            totals.update(self._step(micro_batches, f"rollout {rollout_id}, step {number}"))
         metrics = {f"train/{name}": total / len(steps) for name, total in totals.items()}
-        counters = {"lr-pg_0": rate, "step": (rollout_id + 1) * len(steps) - 1}
-        counters["global_batch_size"] = self.args.global_batch_size
-        return metrics | {f"train/{name}": value for name, value in counters.items()}
+        return metrics | {
+            "train/lr-pg_0": learning_rate,
+            "train/step": (rollout_id + 1) * len(steps) - 1,
+            "train/global_batch_size": self.args.global_batch_size,
+        }
+
+    def _fill_in_log_probs(self, steps: list[list[MicroBatch]]) -> None:
+        """By the reference; by the policy too where it has moved on after the first step."""
+        old_needed = len(steps) > 1 and not self.args.use_rollout_logprobs
+        for micro_batches in steps:
+            for batch in micro_batches:
+                if self.reference is not None:
+                    batch.ref_log_probs = self._log_probs(self.reference, batch)
+                if old_needed:
+                    batch.old_log_probs = self._log_probs(self.model, batch)
 
     @torch.no_grad()
-    def _log_probs(self, model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+    def _log_probs(self, model: GPTModel, batch: MicroBatch) -> torch.Tensor:
         logits = response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
-        return token_log_probs(logits, batch.targets, self.args.rollout_temperature)[0]
+        log_probs, _ = token_log_probs(logits, batch.targets, self.args.rollout_temperature)
+        return log_probs
 
-    def _step(self, batches: list[MicroBatch], where: str) -> dict[str, float]:
+    def _step(self, micro_batches: list[MicroBatch], where: str) -> dict[str, float]:
+        """One optimizer step; `where` names it in an error."""
         self.ddp.zero_grad_buffer()
-        sums: Counter = Counter()
-        for batch in batches:
-            logits = response_logits(
-                self.model, self.shape, batch.inputs, batch.rows, batch.columns
-            )
-            values = token_log_probs(
-                logits, batch.targets, self.args.rollout_temperature, self.args.entropy_coef != 0
-            )
-            loss, metrics = grpo_loss(self.args, batch, *values)
-            with cpu_device():
-                loss.backward()
-            sums.update({name: value.item() for name, value in metrics.items()})
+        sums: Counter[str] = Counter()
+        for batch in micro_batches:
+            sums.update(self._backward(batch))
         with cpu_device():
             finalize_model_grads([self.ddp])
         grad_norm = clip_gradients(self.model, self.args.clip_grad)
-        sums = self._sum_over_dp(sums)
-        if not math.isfinite(grad_norm) or not math.isfinite(sums["loss"]):
-            found = f"loss {sums['loss']}, gradient norm {grad_norm}"
-            raise TrainingError(
-                f"{where}: {found}; resume from the last checkpoint with a lower lr"
-            )
+        metrics = self._sum_over_dp(sums)
+        loss = metrics["loss"]
+        if not math.isfinite(grad_norm) or not math.isfinite(loss):
+            found = f"loss {loss}, gradient norm {grad_norm}"
+            hint = "resume from the last checkpoint with a lower lr"
+            raise TrainingError(f"{where}: {found}; {hint}")
         for parameter in self.model.parameters():
-            parameter.grad = parameter.main_grad
+            parameter.grad = main_grad(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step(increment=self.args.global_batch_size)
-        return sums | {"grad_norm": grad_norm}
+        return metrics | {"grad_norm": grad_norm}
 
-    def _sum_over_dp(self, sums: dict[str, float]) -> dict[str, float]:
-        """Adds up the ranks' shares; by name, because a rank without an unmasked token has none."""
+    def _backward(self, batch: MicroBatch) -> dict[str, float]:
+        """Adds a micro-batch's gradients to those of the step; returns its share of the metrics."""
+        logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
+        log_probs, entropy = token_log_probs(
+            logits,
+            batch.targets,
+            self.args.rollout_temperature,
+            entropy_grad=self.args.entropy_coef != 0,
+        )
+        loss, metrics = grpo_loss(self.args, batch, log_probs, entropy)
+        with cpu_device():
+            loss.backward()
+        return {name: value.item() for name, value in metrics.items()}
+
+    def _sum_over_dp(self, sums: Counter[str]) -> dict[str, float]:
+        """Adds up the ranks' shares, by name: a rank without an unmasked token has none."""
         shares: list = [None] * mpu.get_data_parallel_world_size()
         dist.all_gather_object(shares, dict(sums), group=mpu.get_data_parallel_group())
-        total: Counter = Counter(loss=0.0)
+        total: dict[str, float] = {"loss": 0.0}
         for share in shares:
-            total.update(share)
-        return dict(total)
+            for name, value in share.items():
+                total[name] = total.get(name, 0) + value
+        return total
 
     def export_hf(self, target_dir: str) -> None:
-        """Writes the weights as a complete Hugging Face directory; returns on every rank when it is complete."""
+        """Writes the weights as a complete Hugging Face directory.
+
+        Returns on every rank when it is complete.
+        """
         if mpu.get_data_parallel_rank() == 0:
             tensors = gather_hf(self.model, self.shape, self.dtypes)
             if mpu.get_tensor_model_parallel_rank() == 0:
@@ -170,18 +194,18 @@ class Actor:
         dist.barrier()
 
     def save(self, checkpoint_dir: str) -> None:
-        """Writes all that `load` needs to continue bit-exactly, and the Hugging Face weights to `checkpoint_dir`/hf.
+        """Writes all that `load` needs to continue bit-exactly.
 
-        The first DP copy writes; a run may be resumed with another number of copies, but not with another TP size.
+        The Hugging Face weights go to `checkpoint_dir`/hf. The first DP copy writes; a run may be
+        resumed with another number of copies, but not with another TP size.
         """
         file = self._state_file(checkpoint_dir)
         file.parent.mkdir(parents=True, exist_ok=True)
         if mpu.get_data_parallel_rank() == 0:
+            weights = {name: weight.detach() for name, weight in self.model.named_parameters()}
             state = {
                 "tensor_model_parallel_size": self.args.tensor_model_parallel_size,
-                "model": {
-                    name: parameter.detach() for name, parameter in self.model.named_parameters()
-                },
+                "model": weights,
                 "optimizer": self.optimizer.state_dict()["state"],
                 "scheduler": self.scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
@@ -202,18 +226,17 @@ class Actor:
         if not file.is_file():
             raise UserError(f"{file}: no such file; name the directory of a complete checkpoint")
         state = torch.load(file, weights_only=True)
-        saved, wanted = state["tensor_model_parallel_size"], self.args.tensor_model_parallel_size
+        saved = state["tensor_model_parallel_size"]
+        wanted = self.args.tensor_model_parallel_size
         if saved != wanted:
-            raise UserError(
-                f"{file}: was saved with tensor_model_parallel_size {saved}, not {wanted}; use {saved}"
-            )
+            was = f"was saved with tensor_model_parallel_size {saved}"
+            raise UserError(f"{file}: {was}, not {wanted}; use {saved}")
         parameters = dict(self.model.named_parameters())
-        if {n: p.shape for n, p in parameters.items()} != {
-            n: p.shape for n, p in state["model"].items()
-        }:
-            raise UserError(
-                f"{file}: was saved for another network than {self.hf_dir}; start a new run directory"
-            )
+        sizes = {name: parameter.shape for name, parameter in parameters.items()}
+        saved_sizes = {name: weight.shape for name, weight in state["model"].items()}
+        if sizes != saved_sizes:
+            was = f"was saved for another network than {self.hf_dir}"
+            raise UserError(f"{file}: {was}; start a new run directory")
         for name, parameter in parameters.items():
             parameter.copy_(state["model"][name])
         groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones

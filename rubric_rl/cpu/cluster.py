@@ -1,16 +1,16 @@
-"""All processes of one run: Ray's head, engines, router, rollout actor, training actors (stage 2, rollout)."""
+"""All processes of one run: Ray, engines, router, rollout manager, training actors."""
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import ray
 
 from rubric_rl import ROOT
-from rubric_rl.cpu import ray_head
+from rubric_rl.cpu import local_ray
 from rubric_rl.cpu.engine import (
     HOST,
     free_port,
@@ -19,20 +19,28 @@ from rubric_rl.cpu.engine import (
     update_weights,
     wait_healthy,
 )
-from rubric_rl.cpu.recorder import Bar
+from rubric_rl.cpu.process import ServerProcess
 from rubric_rl.cpu.rollout_manager import RolloutManager
+from rubric_rl.progress import StageBar
 
 
 class TrainingActor:
-    """actor.Actor in a Ray actor; imported there, because Megatron would cost this process seconds and memory."""
+    """An `actor.Actor` in a Ray actor.
+
+    It is imported there, because Megatron would cost this process seconds and memory; and made with
+    the first call, because from a constructor Ray hands on no exception of ours.
+    """
 
     def __init__(self, *arguments):
-        from rubric_rl.cpu.actor import Actor
+        self.arguments = arguments
+        self.actor = None
 
-        self.actor = Actor(*arguments)
-
-    def call(self, method: str, *arguments):
+    def call(self, method: str, *arguments) -> Any:
         """Calls a method of the Actor."""
+        if self.actor is None:
+            from rubric_rl.cpu.actor import Actor
+
+            self.actor = Actor(*self.arguments)
         return getattr(self.actor, method)(*arguments)
 
 
@@ -42,119 +50,151 @@ class Cluster:
     def __init__(self, args, directory: Path):
         self.args = args
         self.logs = directory / "logs"
-        self.sync_directory = directory / "sync"
-        self.children = []
+        self.weights_directory = directory / "sync"
+        self.private = local_ray.make_private_folder()
+        self.servers: list[ServerProcess] = []
         self.engine_urls: list[str] = []
-        self.manager = None
-        self.actors = []
+        self.manager: Any = None
+        self.actors: list[Any] = []
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
         if ray.is_initialized():
             ray.shutdown()
-        for child in reversed(self.children):
-            child.stop()
+        for server in reversed(self.servers):
+            server.stop()
+        local_ray.keep_logs(self.private, self.logs)
 
-    def start(self, initial: str, checkpoint: Path | None, state: dict | None) -> None:
-        """Starts everything: weights from `initial` (or `checkpoint`), the data source at `state`.
+    def start(self, initial: str, checkpoint: Path | None, data_state: dict | None) -> None:
+        """Starts everything.
 
         Engines take longest and are started first; Ray and the actors start meanwhile.
+
+        Args:
+            initial: the Hugging Face directory that training begins with.
+            checkpoint: of the rollout to go on after, None for a new run.
+            data_state: of the data source after that rollout.
         """
-        os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        )
-        with Bar("starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part") as bar:
-            ports = [free_port() for _ in range(self.args.rollout_num_gpus)]
-            engines = [start_engine(self.args.hf_checkpoint, port, self.logs) for port in ports]
-            self.children += engines
-            self._start_ray()
-            bar.at(1)
-            self.manager = (
-                ray.remote(RolloutManager).options(num_cpus=0, max_concurrency=2).remote(self.args)
-            )
+        self._set_environment()
+        with StageBar(
+            "starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part"
+        ) as bar:
+            engines = self._start_engines()
+            self.servers.append(local_ray.start(self.private, self.logs))
+            local_ray.connect(self.private)
+            bar.move_to(1)
+
+            manager = ray.remote(RolloutManager).options(num_cpus=0, max_concurrency=2)
+            self.manager = manager.remote(self.args)
+            reading = self.manager.load.remote()
             if self.args.num_rollout is None:  # the learning rate's schedule needs it
-                (prompts,) = self.wait([self.manager.prompts.remote()])
-                self.args.num_rollout = self.args.num_epoch * (
-                    prompts // self.args.rollout_batch_size
-                )
+                (prompts,) = self.wait([reading])
+                per_epoch = prompts // self.args.rollout_batch_size
+                self.args.num_rollout = self.args.num_epoch * per_epoch
             loading = self._start_actors(initial, checkpoint)
-            self.wait(
-                [self.manager.prompts.remote()]
-                if state is None
-                else [self.manager.restore.remote(state)]
-            )
-            bar.at(2)
+            self.wait([reading])
+            if data_state is not None:
+                self.wait([self.manager.restore.remote(data_state)])
+            bar.move_to(2)
             self.wait(loading)
-            bar.at(3)
-            self.engine_urls = [f"http://{HOST}:{port}" for port in ports]
-            for number, (url, engine) in enumerate(zip(self.engine_urls, engines, strict=True), 4):
+            bar.move_to(3)
+
+            for number, (url, engine) in enumerate(engines.items(), 4):
                 wait_healthy(url, engine)
-                bar.at(number)
+                bar.move_to(number)
+            self.engine_urls = list(engines)
             port = self.args.sglang_router_port or free_port()
-            self.children.append(
-                start_router(self.engine_urls, port, self.logs, self.args.router_policy)
-            )
+            router = start_router(self.engine_urls, port, self.logs, self.args.router_policy)
+            self.servers.append(router)
             self.wait([self.manager.connect.remote(port, self.engine_urls)])
 
-    def _start_ray(self) -> None:
-        head, address = ray_head.start(self.logs)
-        self.children.insert(0, head)
-        # Ray installs a SIGTERM handler that aborts: block the signal meanwhile, then restore our handler.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rubric_rl")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    def _set_environment(self) -> None:
+        """For all processes that will be started."""
+        python_path = [str(ROOT)]
+        if os.environ.get("PYTHONPATH"):
+            python_path.append(os.environ["PYTHONPATH"])
+        os.environ |= {
+            "PYTHONPATH": os.pathsep.join(python_path),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+
+    def _start_engines(self) -> dict[str, ServerProcess]:
+        """The engines by their URL; they still load."""
+        engines = {}
+        for _ in range(self.args.rollout_num_gpus):
+            port = free_port()
+            engine = start_engine(self.args.hf_checkpoint, port, self.logs)
+            self.servers.append(engine)
+            engines[f"http://{HOST}:{port}"] = engine
+        return engines
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
-        world = self.args.actor_num_nodes * self.args.actor_num_gpus_per_node
-        port = free_port()
-        actor = ray.remote(TrainingActor).options(num_cpus=0)
-        self.actors = [actor.remote(self.args, rank, world, HOST, port) for rank in range(world)]
-        return [
-            actor.call.remote("load", initial, checkpoint and str(checkpoint))
-            for actor in self.actors
-        ]
+        """Starts the training actors; returns their pending calls that load the weights."""
+        world_size = self.args.actor_num_nodes * self.args.actor_num_gpus_per_node
+        store = str(self.private / "ranks")  # by which they find each other
+        actor_class = ray.remote(TrainingActor).options(num_cpus=0)
+        for rank in range(world_size):
+            self.actors.append(actor_class.remote(self.args, rank, world_size, store))
+        checkpoint_dir = str(checkpoint) if checkpoint else None
+        return [actor.call.remote("load", initial, checkpoint_dir) for actor in self.actors]
+
+    def call_actors(self, method: str, *arguments) -> list:
+        """Calls a method on every training actor; the results."""
+        return self.wait([actor.call.remote(method, *arguments) for actor in self.actors])
 
     def wait(self, references: list, poll: Callable[[], None] = lambda: None) -> list:
-        """The results of Ray calls; meanwhile calls `poll` four times a second, and raises when a server has died."""
+        """The results of Ray calls.
+
+        Meanwhile it calls `poll` four times a second, and raises when a server has died.
+        """
         pending = list(references)
         while pending:
             done, pending = ray.wait(pending, num_returns=1, timeout=0.25)
-            for child in self.children:
-                child.check()
+            for server in self.servers:
+                server.check()
             ray.get(done)  # a failed call raises here, without waiting for the others
             poll()
         return ray.get(list(references))
 
-    def sync(self, version: str) -> None:
-        """Loads the actors' weights into every engine, as weight version `version`."""
-        self.wait(
-            [actor.call.remote("export_hf", str(self.sync_directory)) for actor in self.actors]
-        )
-        update_weights(self.engine_urls, self.sync_directory, version)
+    def sync(self, weight_version: int) -> None:
+        """Loads the actors' weights into every engine, as `weight_version`."""
+        self.call_actors("export_hf", str(self.weights_directory))
+        update_weights(self.engine_urls, self.weights_directory, str(weight_version))
 
-    def watch(self, reference, bar: Bar, note: Callable[[dict], None]) -> None:
-        """Waits for a rollout or evaluation and shows its progress."""
-        query, asked_at = self.manager.progress.remote(), time.monotonic()
+    def watch(self, reference, bar: StageBar, report: Callable[[dict], None]) -> Any:
+        """The result of a rollout or evaluation.
+
+        Meanwhile the bar moves, and `report` gets the progress.
+        """
+        query = self.manager.progress.remote()
+        asked_at = time.monotonic()
 
         def poll() -> None:
             nonlocal query, asked_at
-            if time.monotonic() - asked_at < 0.2 or not ray.wait([query], timeout=0)[0]:
+            answered, _ = ray.wait([query], timeout=0)
+            if time.monotonic() - asked_at < 0.2 or not answered:
                 return
-            progress = ray.get(query)
+            progress: Any = ray.get(query)
             if progress.get("total"):
-                bar.at(progress["graded"], progress["total"], f"{progress['generated']} answered")
-                note(progress)
-            query, asked_at = self.manager.progress.remote(), time.monotonic()
+                postfix = f"{progress['generated']} answered"
+                bar.move_to(progress["graded"], progress["total"], postfix)
+                report(progress)
+            query = self.manager.progress.remote()
+            asked_at = time.monotonic()
 
-        self.wait([reference], poll)
+        (result,) = self.wait([reference], poll)
+        return result
 
     def memory_gb(self) -> float:
-        """Memory of this process and all its descendants in GB, shared pages counted once (proportional set size)."""
+        """Memory of this process and all its descendants in GB.
+
+        Shared pages count once (proportional set size).
+        """
         total = 0
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             try:

@@ -1,4 +1,4 @@
-"""SGLang engines on the CPU, their router, and weight updates (stages 2 rollout and 3 grading)."""
+"""SGLang engines on the CPU, their router, and weight updates."""
 
 import json
 import os
@@ -6,46 +6,49 @@ import secrets
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
+import requests
 
-from rubric_rl.cpu.process import Child
+from rubric_rl.cpu.process import ServerProcess
 from rubric_rl.errors import UserError
 from rubric_rl.launch.shared_checks import check_port
 
 HOST = "127.0.0.1"
 COMPAT = Path(__file__).parent / "compat"
-ENGINE_GB = (
-    2.0  # one engine is three processes of half a gigabyte (nearly all imports) and its KV cache
-)
+# One engine is three processes of half a gigabyte (nearly all imports) and its KV cache.
+ENGINE_GB = 2.0
+# `python -m sglang_router.launch_router` would import all of SGLang first (20 s).
 ROUTER_MAIN = """
 import json, sys
 from sglang_router.router import Router
 from sglang_router.router_args import RouterArgs
 Router.from_args(RouterArgs(**json.loads(sys.argv[1]))).start()
-"""  # `python -m sglang_router.launch_router` would import all of SGLang first (20 s)
-ROUTER_KNOBS = {
+"""
+ROUTER_SETTINGS = {
     "assignment_mode": "min_group",  # a new routing key goes to the engine with the fewest keys
     "worker_startup_check_interval": 1,
     "health_check_interval_secs": 5,
     "health_success_threshold": 1,
     "log_level": "error",
     "disable_retries": True,  # the client retries, where attempts are counted
-    "disable_circuit_breaker": True,  # it counts HTTP 400: ten bad requests would shut out a good engine
+    # It counts HTTP 400: ten bad requests would shut out a good engine.
+    "disable_circuit_breaker": True,
 }
-_OPENER = urllib.request.build_opener(
-    urllib.request.ProxyHandler({})
-)  # loopback never goes through a proxy
+
+
+class RequestRefused(RuntimeError):
+    """A server that this run has started answered a request of ours with an error: a defect."""
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, and that nobody gets by chance before a slow server binds it.
+    """A TCP port that nobody listens on.
 
-    It lies above the ports of Ray's workers and below those that the kernel gives away (32768 and above).
+    It lies below those that the kernel gives away (32768 and above), so that nobody gets it by
+    chance before a slow server binds it.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -61,98 +64,121 @@ def require_port(port: int, what: str) -> None:
 
 
 def available_gb() -> float:
-    """Memory that new processes may take, in GB: what the machine has free, or less under a control group's limit."""
+    """Memory that new processes may take, in GB.
+
+    That is what the machine has free, or less under a control group's limit.
+    """
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (
-        limit := (group / "memory.max").read_text().strip()
-    ) != "max":
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(
-            stat["inactive_file"]
-        )  # file cache gives way
-        free = min(free, int(limit) - used)
-    return free / 1e9
+    if not (group / "memory.max").exists():
+        return free / 1e9
+    limit = (group / "memory.max").read_text().strip()
+    if limit == "max":
+        return free / 1e9
+    usage = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    file_cache = int(usage["inactive_file"])  # it gives way
+    used = int((group / "memory.current").read_text()) - file_cache
+    return min(free, int(limit) - used) / 1e9
 
 
 def require_memory(gigabytes: float, what: str) -> None:
     """Raises UserError when less than `gigabytes` is available."""
-    if (free := available_gb()) < gigabytes:
+    free = available_gb()
+    if free < gigabytes:
         numbers = f"about {gigabytes:.1f} GB needed, {free:.1f} GB available"
-        raise UserError(
-            f"too little memory for {what}: {numbers}; end other programs, or name a smaller model"
-        )
+        hint = "end other programs, or name a smaller model"
+        raise UserError(f"too little memory for {what}: {numbers}; {hint}")
 
 
-def request(url: str, payload: dict | None = None, timeout: float = 60.0):
+def request(url: str, payload: dict | None = None, timeout: float = 60.0) -> Any:
     """The decoded response to a GET, or with a payload to a POST of JSON.
 
-    Raises UserError with the server's message.
+    Raises:
+        UserError: when nobody answers.
+        RequestRefused: with the server's message, for a status of 400 or more.
     """
-    data = None if payload is None else json.dumps(payload).encode()
-    call = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        with _OPENER.open(call, timeout=timeout) as answer:
-            body = answer.read().decode()
-    except urllib.error.HTTPError as problem:
-        raise UserError(
-            f"{url} answered {problem.code}: {problem.read().decode('utf-8', 'replace')[:500]}"
-        ) from None
-    except OSError as problem:
-        raise UserError(f"{url} cannot be reached: {getattr(problem, 'reason', problem)}") from None
-    return json.loads(body) if body[:1] in ("{", "[") else body
+    method = "GET" if payload is None else "POST"
+    with requests.Session() as session:
+        session.trust_env = False  # loopback never goes through a proxy
+        try:
+            response = session.request(method, url, json=payload, timeout=timeout)
+        except requests.RequestException as problem:
+            raise UserError(f"{url} cannot be reached: {_root_cause(problem)}") from None
+    if response.status_code >= 400:
+        raise RequestRefused(f"{url} answered {response.status_code}: {response.text[:500]}")
+    is_json = response.text[:1] in ("{", "[")
+    return response.json() if is_json else response.text
 
 
-def _environment(**extra: str) -> dict:
-    local = {
+def _root_cause(error: BaseException) -> BaseException:
+    """What requests and urllib3 have wrapped: "Connection refused" and the like."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """The environment of a server: this process's, offline, quiet, without proxies."""
+    own = {
         "NO_PROXY": f"{HOST},localhost",
         "no_proxy": f"{HOST},localhost",
         "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
     }
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
-    return {**os.environ, **local, **quiet, "OMP_NUM_THREADS": "1", **extra}
+    return {**os.environ, **own, **more}
 
 
-def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> Child:
-    """Start one SGLang server on `port`; returns at once (see `wait_healthy`).
+def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> ServerProcess:
+    """Starts one SGLang server on `port`; returns at once (see `wait_healthy`).
 
-    Raises UserError when the port is in use, memory is short or `model_dir` holds no model.
+    Raises:
+        UserError: when the port is in use, memory is short or `model_dir` holds no model.
     """
     if not (Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir} holds no Hugging Face checkpoint (no config.json)")
     require_port(port, "engine")
     require_memory(ENGINE_GB, "an SGLang engine")
-    # mem-fraction-static is a share of the memory that is free when the engine starts; the cache is far smaller
-    # (max-total-tokens). A large share, because the trainer starts at the same time and takes memory meanwhile.
-    flags = (
-        f"--host {HOST} --port {port} --device cpu --attention-backend torch_native "
-        "--dtype float32 "  # the trainer's own log-probabilities; "auto" would mean float16 on a CPU
-        "--served-model-name policy --weight-version 0 --mem-fraction-static 0.6 "
-        "--max-total-tokens 60000 --max-running-requests 64 --enable-cache-report "
-        "--sleep-on-idle "  # otherwise an idle engine takes a whole core from the update
-        "--enable-metrics --constrained-json-disable-any-whitespace --log-level warning"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "sglang.launch_server",
-        "--model-path",
-        str(model_dir),
-        *flags.split(),
+    flags = [
+        *("--model-path", str(model_dir), "--served-model-name", "policy"),
+        *("--weight-version", "0"),
+        *("--host", HOST, "--port", str(port)),
+        *("--device", "cpu", "--attention-backend", "torch_native"),
+        # The trainer's own log-probabilities; "auto" would mean float16 on a CPU.
+        *("--dtype", "float32"),
+        # A share of the memory that is free when the engine starts; the cache is far smaller
+        # (max-total-tokens). Large, because the trainer starts at the same time and takes memory
+        # meanwhile.
+        *("--mem-fraction-static", "0.6"),
+        *("--max-total-tokens", "60000", "--max-running-requests", "64"),
+        "--enable-cache-report",
+        "--sleep-on-idle",  # otherwise an idle engine takes a whole core from the update
+        "--enable-metrics",
+        "--constrained-json-disable-any-whitespace",
+        *("--log-level", "warning"),
     ]
+    command = [sys.executable, "-m", "sglang.launch_server", *flags]
     log = Path(log_dir) / f"engine-{port}.log"
-    # No grace period: it has nothing to save, and its own orderly shutdown takes 8 s.
-    return Child.start(
-        command, log, _engine_environment(log), name=f"the SGLang engine on port {port}", grace=0.0
+    return ServerProcess.start(
+        command,
+        log,
+        _engine_environment(log),
+        name=f"the SGLang engine on port {port}",
+        grace=0.0,  # it has nothing to save, and its own orderly shutdown takes 8 s
     )
 
 
-def _engine_environment(log: Path) -> dict:
-    # For the rendezvous of its single rank torch would open a port to the network; a file does as well.
+def _engine_environment(log: Path) -> dict[str, str]:
+    # For the rendezvous of its single rank torch would open a port to the network; a file does as
+    # well.
     store = log.absolute().with_suffix(".store")
     store.unlink(missing_ok=True)
+    python_path = [str(COMPAT)]
+    if os.environ.get("PYTHONPATH"):
+        python_path.append(os.environ["PYTHONPATH"])
     return _environment(
-        PYTHONPATH=os.pathsep.join(filter(None, [str(COMPAT), os.environ.get("PYTHONPATH", "")])),
+        PYTHONPATH=os.pathsep.join(python_path),
         SGLANG_USE_CPU_ENGINE="1",
         SGLANG_EXTERNAL_MODEL_PACKAGE="engine_models",
         SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE=f"file://{store}",
@@ -161,99 +187,98 @@ def _engine_environment(log: Path) -> dict:
 
 
 def start_router(
-    worker_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual"
-) -> Child:
-    """Start the router on `port` and wait until it serves all `worker_urls`, which must be healthy.
+    engine_urls: Iterable[str], port: int, log_dir: str | Path, policy: str = "manual"
+) -> ServerProcess:
+    """Starts the router on `port` and waits until it serves all `engine_urls`.
 
-    policy "manual" sends equal `X-SMG-Routing-Key` headers to the same engine.
-    Raises UserError (port in use) and ServerDied.
+    The engines must be healthy. The policy "manual" sends equal `X-SMG-Routing-Key` headers to the
+    same engine.
+
+    Raises:
+        UserError: when the port is in use, or an engine is not taken in.
+        ServerDied: with the end of the router's log.
     """
     require_port(port, "router")
-    own = {
+    settings = ROUTER_SETTINGS | {
         "host": HOST,
         "port": port,
         "policy": policy,
         "prometheus_host": HOST,
         "prometheus_port": free_port(),
     }
-    command = [sys.executable, "-c", ROUTER_MAIN, json.dumps(ROUTER_KNOBS | own)]
+    command = [sys.executable, "-c", ROUTER_MAIN, json.dumps(settings)]
     log = Path(log_dir) / f"router-{port}.log"
-    child = Child.start(command, log, _environment(), name=f"the router on port {port}", grace=3.0)
+    name = f"the router on port {port}"
+    router = ServerProcess.start(command, log, _environment(), name=name, grace=3.0)
     url = f"http://{HOST}:{port}"
     try:
-        wait_healthy(url, child, 60)
-        add_workers(url, list(worker_urls), child)
+        wait_healthy(url, router, 60)
+        add_engines(url, list(engine_urls), router)
     except BaseException:
-        child.stop()
+        router.stop()
         raise
-    return child
+    return router
 
 
-def wait_healthy(url: str, child: Child, timeout: float = 300.0) -> float:
-    """Wait until GET `url`/health answers 200; returns the seconds waited.
+def wait_healthy(url: str, server: ServerProcess, seconds: float = 300.0) -> float:
+    """Waits until GET `url`/health answers 200; returns the seconds waited.
 
-    Raises ServerDied with the end of its log when the process ends first, UserError after `timeout` seconds.
+    Raises:
+        ServerDied: with the end of its log, when the process ends first.
+        UserError: after `seconds`.
     """
-    start = time.monotonic()
-    while (waited := time.monotonic() - start) < timeout:
-        child.check()
+
+    def healthy() -> bool:
         try:
             request(url + "/health", timeout=20)
-            return waited
-        except (
-            UserError
-        ):  # refused or 503 while it loads; `child.check` and `timeout` bound the wait
-            pass
-        time.sleep(0.5)
-    raise UserError(
-        f"{child.name} is not up after {timeout:.0f} s; the end of {child.log}:\n{child.tail()}"
-    )
+        except (UserError, RequestRefused):  # nobody there yet, or 503 while it loads
+            return False
+        return True
+
+    return server.wait_until(healthy, seconds, pause=0.5)
 
 
-def add_workers(
-    router_url: str, worker_urls: list[str], child: Child, timeout: float = 60.0
-) -> None:
-    """Tell the router about engines and wait until it reports every one as healthy."""
-    for url in worker_urls:
-        request(
-            router_url + "/workers", {"url": url}
-        )  # answers 202: the router looks at the engine later
-    start = time.monotonic()
-    while missing := set(worker_urls) - healthy_workers(router_url):
-        child.check()
-        if time.monotonic() - start > timeout:
+def add_engines(router_url: str, engine_urls: list[str], router: ServerProcess) -> None:
+    """Tells the router about engines and waits until it reports every one as healthy."""
+    for url in engine_urls:
+        request(router_url + "/workers", {"url": url})  # answers 202: it looks at the engine later
+    deadline = time.monotonic() + 60
+    while missing := set(engine_urls) - healthy_engines(router_url):
+        router.check()
+        if time.monotonic() > deadline:
             names = ", ".join(sorted(missing))
-            raise UserError(
-                f"the router has not taken in {names} within {timeout:.0f} s; see {child.log}"
-            )
+            raise UserError(f"the router has not taken in {names} within 60 s; see {router.log}")
         time.sleep(0.1)
 
 
-def healthy_workers(router_url: str) -> set[str]:
-    """URLs of the engines the router would send requests to."""
-    return {
-        worker["url"]
-        for worker in request(router_url + "/workers")["workers"]
-        if worker["is_healthy"]
-    }
+def healthy_engines(router_url: str) -> set[str]:
+    """URLs of the engines that the router would send requests to."""
+    workers = request(router_url + "/workers")["workers"]
+    return {worker["url"] for worker in workers if worker["is_healthy"]}
 
 
-def update_weights(urls: Iterable[str], hf_dir: str | Path, version: str) -> None:
-    """Load the Hugging Face weights of `hf_dir` into every engine (not the router) as weight version `version`.
+def update_weights(urls: Iterable[str], hf_dir: str | Path, weight_version: str) -> None:
+    """Loads the Hugging Face weights of `hf_dir` into every engine, as `weight_version`.
 
-    Requests still running are aborted, so that no answer mixes two policies; each engine's prefix cache is emptied.
-    Raises UserError when an engine refuses or does not report the new version afterwards.
+    `urls` are the engines' own, not the router's. Requests still running are aborted, so that no
+    answer mixes two policies; each engine's prefix cache is emptied.
+
+    Raises:
+        RequestRefused: when an engine refuses, or does not report the new version afterwards.
     """
     urls = list(urls)
+    new_weights = {
+        "model_path": str(hf_dir),
+        "weight_version": weight_version,
+        "flush_cache": True,
+    }
     for url in urls:
         request(url + "/pause_generation", {"mode": "abort"})
         try:
-            load = {"model_path": str(hf_dir), "weight_version": version, "flush_cache": True}
-            answer = request(url + "/update_weights_from_disk", load, timeout=300)
+            request(url + "/update_weights_from_disk", new_weights, timeout=300)
         finally:
             request(url + "/continue_generation", {})
-        if not answer["success"]:
-            raise UserError(f"{url} refused the weights of {hf_dir}: {answer['message']}")
     for url in urls:
-        if (found := request(url + "/model_info")["weight_version"]) != version:
-            raise UserError(f"{url} serves weight version {found}, not {version}")
+        served = request(url + "/model_info")["weight_version"]
+        if served != weight_version:
+            raise RequestRefused(f"{url} serves weight version {served}, not {weight_version}")

@@ -1,4 +1,4 @@
-"""Requests answers from the engines through the router, with timeouts and bounded retries (stage 2, rollout)."""
+"""Requests answers from the engines through the router, with timeouts and bounded retries."""
 
 import asyncio
 import json
@@ -9,12 +9,21 @@ import aiohttp
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.errors import UserError
 
-ATTEMPTS = 9  # a minute in all: on an overloaded machine the router takes a healthy engine for a dead one for a while
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds before the second attempt, doubled each time
+# A minute in all: on an overloaded machine the router takes a healthy engine for dead for a while.
+ATTEMPTS = 9
+FIRST_PAUSE = 0.5  # seconds before the second attempt, doubled each time
+LONGEST_PAUSE = 16.0
 
 
 class GenerationFailed(UserError):
-    """No answer after all attempts, or a request that the engine refuses; the message says where and why."""
+    """No answer after all attempts, or a request that the engine refuses.
+
+    The message says where and why.
+    """
+
+
+class NoAnswer(Exception):
+    """An attempt failed in a way that another one may not."""
 
 
 class Generator:
@@ -23,13 +32,13 @@ class Generator:
     def __init__(self, args, tokenizer):
         self.args = args
         self.tokenizer = tokenizer
-        self.url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}"
+        self.url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}/generate"
         self._slots = asyncio.Semaphore(args.sglang_server_concurrency * args.rollout_num_gpus)
-        timeout = aiohttp.ClientTimeout(
-            total=args.sglang_router_request_timeout_secs, sock_connect=10
-        )
         self._session = aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+            timeout=aiohttp.ClientTimeout(
+                total=args.sglang_router_request_timeout_secs, sock_connect=10
+            ),
+            connector=aiohttp.TCPConnector(limit=0),
         )
 
     async def close(self) -> None:
@@ -37,14 +46,15 @@ class Generator:
         await self._session.close()
 
     async def abort(self) -> None:
-        """Aborts all requests in the engines, which nobody waits for any more; an unreachable engine is skipped."""
+        """Aborts all requests in the engines, which nobody waits for any more.
+
+        An engine that cannot be reached is skipped.
+        """
+        everything = {"rid": "", "abort_all": True}
         for url in self.args.rollout_engine_urls:
             try:
-                await (
-                    await self._session.post(
-                        f"{url}/abort_request", json={"rid": "", "abort_all": True}
-                    )
-                ).release()
+                response = await self._session.post(f"{url}/abort_request", json=everything)
+                await response.release()
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 continue
 
@@ -63,78 +73,85 @@ class Generator:
         }
 
     async def generate(self, sample: Sample, params: dict) -> None:
-        """Appends one answer to `sample`: tokens, log-probabilities, text, status and the weight version that wrote it.
+        """Appends one answer to `sample`: tokens, log-probabilities, text, status, weight version.
 
         Raises:
-            GenerationFailed: after ATTEMPTS transport failures (or foreign aborts), or at once for a refused request.
+            GenerationFailed: after ATTEMPTS transport failures (or foreign aborts), or at once for
+                a refused request.
         """
         prompt_ids = self.tokenizer.encode(sample.prompt, add_special_tokens=False)
         body = {"input_ids": prompt_ids, "sampling_params": params, "return_logprob": True}
         headers = {"X-SMG-Routing-Key": sample.session_id} if sample.session_id else {}
         async with self._slots:
             reply = await self._ask(body, headers)
-        _append(sample, prompt_ids, reply)
+        _fill_in(sample, prompt_ids, reply)
 
     async def _ask(self, body: dict, headers: dict) -> dict:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
+        """A usable reply, asked for up to ATTEMPTS times."""
+        pause = FIRST_PAUSE
+        attempt = 1
+        while True:
             try:
-                async with self._session.post(
-                    f"{self.url}/generate", json=body, headers=headers
-                ) as response:
-                    status, text = response.status, await response.text()
-                if status < 400:
-                    return _checked(json.loads(text))
-                failure = f"HTTP {status} {' '.join(text.split())[:300]}"
-            except (
-                aiohttp.ClientError,
-                TimeoutError,
-                ConnectionError,
-                ValueError,
-                LookupError,
-                TypeError,
-            ) as error:
-                status, failure = 0, f"{type(error).__name__} {error}".strip()
-            if 400 <= status < 500 and status not in (408, 429):
-                raise GenerationFailed(f"{self.url}/generate refused a request: {failure}")
-        raise GenerationFailed(
-            f"{self.url}/generate gave no answer in {ATTEMPTS} attempts; the last: {failure}"
-        )
+                return await self._ask_once(body, headers)
+            except NoAnswer as failure:
+                if attempt == ATTEMPTS:
+                    tried = f"gave no answer in {ATTEMPTS} attempts"
+                    raise GenerationFailed(f"{self.url} {tried}; the last: {failure}") from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            attempt += 1
+
+    async def _ask_once(self, body: dict, headers: dict) -> dict:
+        """A usable reply to one request; raises NoAnswer, or GenerationFailed for a refusal."""
+        try:
+            async with self._session.post(self.url, json=body, headers=headers) as response:
+                status = response.status
+                text = await response.text()
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            ConnectionError,
+            ValueError,
+            LookupError,
+        ) as error:  # the last two: a body in no known encoding
+            raise NoAnswer(f"{type(error).__name__} {error}".strip()) from None
+        if status >= 400:
+            failure = f"HTTP {status} {' '.join(text.split())[:300]}"
+            if status < 500 and status not in (408, 429):
+                raise GenerationFailed(f"{self.url} refused a request: {failure}")
+            raise NoAnswer(failure)
+        try:
+            return _usable(json.loads(text))
+        except (ValueError, LookupError, TypeError) as error:
+            raise NoAnswer(f"{type(error).__name__} {error}") from None
 
 
-def _checked(reply) -> dict:
+def _usable(reply) -> dict:
     """The reply; raises ValueError, LookupError or TypeError for one that cannot be a sample."""
     if not isinstance(reply, dict) or not isinstance(reply.get("text"), str):
         raise ValueError("a reply without text")
     meta = reply.get("meta_info")
-    if (
-        not isinstance(meta, dict)
-        or "finish_reason" not in meta
-        or not meta.get("output_token_logprobs")
-    ):
-        raise ValueError("a reply without meta_info.finish_reason or output_token_logprobs")
-    if not all(
-        math.isfinite(entry[0]) and isinstance(entry[1], int)
-        for entry in meta["output_token_logprobs"]
-    ):
-        raise ValueError("a reply with a log-probability that is not a finite number")
+    if not isinstance(meta, dict) or "finish_reason" not in meta:
+        raise ValueError("a reply without meta_info.finish_reason")
+    if not meta.get("output_token_logprobs"):
+        raise ValueError("a reply without output_token_logprobs")
+    for log_prob, token, *_ in meta["output_token_logprobs"]:
+        if not math.isfinite(log_prob) or not isinstance(token, int):
+            raise ValueError("a reply with a log-probability that is not a finite number")
     if meta["finish_reason"]["type"] == "abort":
         raise ValueError("the request was aborted")
     return reply
 
 
-def _append(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
+def _fill_in(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
     meta = reply["meta_info"]
+    log_probs = [entry[0] for entry in meta["output_token_logprobs"]]
     tokens = [entry[1] for entry in meta["output_token_logprobs"]]
+    cut_at_limit = meta["finish_reason"]["type"] == "length"
     sample.tokens = prompt_ids + tokens
-    sample.rollout_log_probs = [entry[0] for entry in meta["output_token_logprobs"]]
+    sample.rollout_log_probs = log_probs
     sample.response = reply["text"]
     sample.response_length = len(tokens)
     sample.loss_mask = [1] * len(tokens)
     sample.weight_versions.append(str(meta.get("weight_version", "")))
-    sample.status = (
-        Sample.Status.TRUNCATED
-        if meta["finish_reason"]["type"] == "length"
-        else Sample.Status.COMPLETED
-    )
+    sample.status = Sample.Status.TRUNCATED if cut_at_limit else Sample.Status.COMPLETED

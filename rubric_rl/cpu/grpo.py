@@ -1,10 +1,12 @@
-"""The arithmetic of GRPO, pure torch: log-probabilities, clipped policy loss, KL, aggregation (stage 5, GRPO update).
+"""The arithmetic of GRPO, pure torch: log-probabilities, clipped policy loss, KL, aggregation.
 
-The objective is GRPO's as the paper uses it (arXiv 2509.25534), the numbers are slime's; the docstrings name slime's
-functions in `slime/utils/ppo_utils.py`, `slime/backends/megatron_utils/{loss,cp_utils}.py` and
-`slime/observability/train_metric_utils.py`.
-Everything is flat: one entry per response token whose loss mask is 1, `n` of them in a micro-batch. The denominators
-are in the weight of each token (`token_weights`), so that sums over micro-batches and ranks need no further division.
+The objective is GRPO's as the paper uses it (arXiv 2509.25534), the numbers are slime's; the
+docstrings name slime's functions in `slime/utils/ppo_utils.py`,
+`slime/backends/megatron_utils/{loss,cp_utils}.py` and `slime/observability/train_metric_utils.py`.
+
+Everything is flat: one entry per response token whose loss mask is 1, `n` of them in a micro-batch.
+The denominators are in the weight of each token (`token_weights`), so that sums over micro-batches
+and ranks need no further division.
 """
 
 from argparse import Namespace
@@ -18,10 +20,11 @@ KL_TYPES = ("k1", "k2", "k3", "low_var_kl")
 
 
 @dataclass
-class Tokens:
+class LossInputs:
     """What the loss needs to know about the tokens of a micro-batch; every tensor is fp32 [n].
 
-    `old_log_probs` None: the policy that answered is the one being trained, so old and current values are equal.
+    `old_log_probs` is None where the policy that answered is the one being trained, so that old and
+    current values are equal.
     """
 
     advantages: torch.Tensor
@@ -37,53 +40,73 @@ def token_log_probs(
     temperature: float = 1.0,
     entropy_grad: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each target and entropy of its distribution, in nats, both [n], from logits [n, vocabulary].
+    """Log-probability of each target and entropy of its distribution, in nats, both [n].
 
-    Logits are divided by the rollout temperature first, so that these are the probabilities of the sampling.
-    The entropy has a gradient only on request: for a mere metric, that would double the cost of the backward pass.
     Source: slime `get_log_probs_and_entropy`, `_VocabParallelLogProbEntropy`.
+
+    Args:
+        logits: [n, vocabulary].
+        targets: token ids, [n].
+        temperature: of the rollout; logits are divided by it first, so that these are the
+            probabilities of the sampling.
+        entropy_grad: whether the entropy has a gradient. For a mere metric, that would double the
+            cost of the backward pass.
     """
-    log_probs = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)
-    chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if temperature != 1.0:
+        logits = logits / temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
+    columns = targets.unsqueeze(-1)
+    chosen = log_probs.gather(-1, columns).squeeze(-1)
     with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         entropy = -(log_probs.exp() * log_probs).sum(-1)
     return chosen, entropy
 
 
 def token_weights(mask_sums: list[int], global_batch_size: int, per_token: bool) -> list[float]:
-    """For each sample of an optimizer step, the factor with which each of its unmasked tokens enters every sum.
+    """For each sample of an optimizer step, the factor of each of its unmasked tokens in every sum.
 
-    mask_sums: per sample the number of response tokens with loss mask 1; 0 for a removed sample.
-    Per sample (default): 1 / (max(mask_sum, 1) * global_batch_size): the mean of the samples' means, where a removed
-    sample still counts in `global_batch_size`. Per token: 1 / sum of max(mask_sum, 1) over the step, where a removed
-    sample counts as one token. Both as in slime: `get_sum_of_sample_mean`, `loss_function`, `reduce_train_step_metrics`
-    and Megatron's `finalize_model_grads`.
+    Per sample (default): 1 / (max(mask_sum, 1) * global_batch_size), the mean of the samples'
+    means, where a removed sample still counts in `global_batch_size`. Per token: 1 / sum of
+    max(mask_sum, 1) over the step, where a removed sample counts as one token.
+
+    Source: slime `get_sum_of_sample_mean`, `loss_function`, `reduce_train_step_metrics`, and
+    Megatron's `finalize_model_grads`.
+
+    Args:
+        mask_sums: per sample the number of response tokens with loss mask 1; 0 for a removed one.
+        global_batch_size: samples of an optimizer step.
+        per_token: the second rule instead of the first.
     """
-    clamped = [max(total, 1) for total in mask_sums]
+    tokens = [max(total, 1) for total in mask_sums]
     if per_token:
-        return [1 / sum(clamped)] * len(clamped)
-    return [1 / (total * global_batch_size) for total in clamped]
+        weight = 1 / sum(tokens)
+        return [weight] * len(tokens)
+    return [1 / (count * global_batch_size) for count in tokens]
 
 
-def broadcast_advantages(rewards: list[float], mask_sums: list[int]) -> torch.Tensor:
-    """GRPO's advantage of a sample (its group-normalised reward) for each of its unmasked tokens, [n].
+def repeat_for_tokens(per_sample: list[float], mask_sums: list[int]) -> torch.Tensor:
+    """A number of each sample, such as its advantage, for each of its unmasked tokens, [n].
 
-    Source: slime `get_grpo_returns`; a GRPO sample has one advantage, and neither discount nor baseline is applied.
+    A GRPO sample has one advantage, its group-normalised reward; neither discount nor baseline is
+    applied. Source: slime `get_grpo_returns`.
     """
-    return torch.tensor(rewards, dtype=torch.float32).repeat_interleave(torch.tensor(mask_sums))
+    values = torch.tensor(per_sample, dtype=torch.float32)
+    return values.repeat_interleave(torch.tensor(mask_sums))
 
 
 def policy_loss(
     ppo_kl: torch.Tensor, advantages: torch.Tensor, eps_clip: float, eps_clip_high: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clipped surrogate max(-r A, -clip(r, 1 - eps_clip, 1 + eps_clip_high) A) per token, and 1 where the clip decides.
+    """Clipped surrogate loss per token, and 1 where the clip decides.
 
-    ppo_kl is old minus current log-probability, r = exp(-ppo_kl).
+    The loss is max(-r A, -clip(r, 1 - eps_clip, 1 + eps_clip_high) A) with r = exp(-ppo_kl), where
+    ppo_kl is old minus current log-probability.
     Source: slime `compute_policy_loss`; Schulman et al. 2017, arXiv 1707.06347.
     """
     ratio = (-ppo_kl).exp()
+    clipped_ratio = ratio.clamp(1 - eps_clip, 1 + eps_clip_high)
     plain = -ratio * advantages
-    clipped = -ratio.clamp(1 - eps_clip, 1 + eps_clip_high) * advantages
+    clipped = -clipped_ratio * advantages
     loss = torch.maximum(plain, clipped)
     return loss, (clipped > plain).float()
 
@@ -91,36 +114,49 @@ def policy_loss(
 def approx_kl(log_probs: torch.Tensor, base: torch.Tensor, kind: str) -> torch.Tensor:
     """Estimate of KL(policy || base) per token from log-probabilities of the sampled tokens.
 
-    With d = log_probs - base: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d; low_var_kl = k3 limited to [-10, 10].
+    With d = log_probs - base: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d; low_var_kl = k3 limited
+    to [-10, 10].
     Source: slime `compute_approx_kl`; Schulman, "Approximating KL Divergence".
     """
     if kind not in KL_TYPES:
-        raise UserError(
-            f"kl_loss_type {kind!r} is not one of {', '.join(KL_TYPES)}; choose one of them"
-        )
+        known = ", ".join(KL_TYPES)
+        raise UserError(f"kl_loss_type {kind!r} is not one of {known}; choose one of them")
     difference = log_probs - base
     if kind == "k1":
         return difference
     if kind == "k2":
         return difference.square() / 2
     kl = (-difference).exp() - 1 + difference
-    return kl.clamp(-10, 10) if kind == "low_var_kl" else kl
+    if kind == "k3":
+        return kl
+    return kl.clamp(-10, 10)
 
 
 def grpo_loss(
-    args: Namespace, batch: Tokens, log_probs: torch.Tensor, entropy: torch.Tensor
+    args: Namespace, inputs: LossInputs, log_probs: torch.Tensor, entropy: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """This micro-batch's share of the step's loss, and of its metrics (named as slime names them), all scalars.
+    """This micro-batch's share of the step's loss, and of its metrics under slime's names.
 
-    loss = policy loss - entropy_coef * entropy + kl_loss_coef * KL, each aggregated with the token weights.
+    All are scalars. loss = policy loss - entropy_coef * entropy + kl_loss_coef * KL, each
+    aggregated with the token weights.
     Source: slime `policy_loss_function` with `--advantage-estimator grpo`.
+
+    Args:
+        args: the flags of the objective.
+        inputs: of the micro-batch.
+        log_probs: of its tokens by the policy that is trained, [n].
+        entropy: of the distribution at each token, [n].
     """
-    trained = log_probs.detach()
-    old = trained if batch.old_log_probs is None else batch.old_log_probs
+    current = log_probs.detach()
     if args.use_rollout_logprobs:
-        old = batch.rollout_log_probs
+        old = inputs.rollout_log_probs
+        assert old is not None  # Actor.train has refused a rollout without them
+    elif inputs.old_log_probs is not None:
+        old = inputs.old_log_probs
+    else:
+        old = current
     ppo_kl = old - log_probs
-    pg_loss, clipped = policy_loss(ppo_kl, batch.advantages, args.eps_clip, args.eps_clip_high)
+    pg_loss, clipped = policy_loss(ppo_kl, inputs.advantages, args.eps_clip, args.eps_clip_high)
     per_token = {
         "pg_loss": pg_loss,
         "entropy_loss": entropy,
@@ -128,12 +164,18 @@ def grpo_loss(
         "ppo_kl": ppo_kl,
     }
     if args.use_kl_loss:
-        per_token["kl_loss"] = approx_kl(log_probs, batch.ref_log_probs, args.kl_loss_type)
-    if batch.rollout_log_probs is not None:
-        compared = trained if args.use_rollout_logprobs else old
-        per_token["train_rollout_logprob_abs_diff"] = (compared - batch.rollout_log_probs).abs()
-    sums = {name: (values * batch.weights).sum() for name, values in per_token.items()}
+        assert inputs.ref_log_probs is not None  # Actor.train has filled them in
+        per_token["kl_loss"] = approx_kl(log_probs, inputs.ref_log_probs, args.kl_loss_type)
+    if inputs.rollout_log_probs is not None:
+        trainers = current if args.use_rollout_logprobs else old
+        difference = (trainers - inputs.rollout_log_probs).abs()
+        per_token["train_rollout_logprob_abs_diff"] = difference
+
+    sums = {}
+    for name, values in per_token.items():
+        sums[name] = (values * inputs.weights).sum()
     loss = sums["pg_loss"] - args.entropy_coef * sums["entropy_loss"]
     if args.use_kl_loss:
         loss = loss + args.kl_loss_coef * sums["kl_loss"]
-    return loss, {name: value.detach() for name, value in ({"loss": loss} | sums).items()}
+    metrics = {"loss": loss} | sums
+    return loss, {name: value.detach() for name, value in metrics.items()}

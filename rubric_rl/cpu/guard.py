@@ -1,10 +1,12 @@
-"""The parent of one server process: ends the whole family when told to or when its own parent dies (stage 2, rollout).
+"""The parent of one server: ends the whole family when told to or when its own parent dies.
 
-Run as a script by `process.Child`, standard library only so that it stays small:
-`python -I -S guard.py PARENT_PID GRACE_SECONDS COMMAND...`. As a "child subreaper" it inherits every descendant whose
-parent ends, whatever session it moved to, so nothing the server started can outlive it.
+`process.ServerProcess` runs it as a script, with the standard library only so that it stays small:
+`python -I -S guard.py PARENT_PID GRACE_SECONDS COMMAND...`. As a "child subreaper" it inherits
+every descendant whose parent ends, whatever session it moved to, so nothing that the server started
+can outlive it.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -13,11 +15,13 @@ import subprocess
 import sys
 import time
 
+# Numbers of prctl(2), which the standard library does not name.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LIBC = ctypes.CDLL(None, use_errno=True)
+
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 ORPHAN_GRACE = 2.0  # seconds: when nobody waits any more, be quick
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def prepare_server(guard: int) -> None:
@@ -28,25 +32,44 @@ def prepare_server(guard: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
 
-def descendants() -> list[int]:
-    """Process ids of all descendants of this process, zombies included (their threads may still have children)."""
+def children_of_all() -> dict[int, list[int]]:
+    """The children of every process of the machine, by process id."""
     children: dict[int, list[int]] = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
         try:
             with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
-                parent = stat.read().rpartition(")")[2].split()[1]
+                fields = stat.read().rpartition(")")[2].split()
         except OSError:  # ended meanwhile
             continue
-        children.setdefault(int(parent), []).append(int(entry))
-    found, todo = [], [os.getpid()]
-    while todo:
-        todo += (new := children.get(todo.pop(), []))
-        found += new
+        parent = int(fields[1])
+        children.setdefault(parent, []).append(int(entry))
+    return children
+
+
+def descendants() -> list[int]:
+    """Process ids of all descendants of this process.
+
+    Zombies are among them, because their threads may still have children.
+    """
+    children = children_of_all()
+    found = []
+    unvisited = [os.getpid()]
+    while unvisited:
+        parent = unvisited.pop()
+        below = children.get(parent, [])
+        found.extend(below)
+        unvisited.extend(below)
     return found
 
 
 def reap() -> dict[int, int]:
-    """Collect every ended child: exit status by process id. Raises ChildProcessError when there is no child at all."""
+    """Collects every ended child: exit status by process id.
+
+    Raises:
+        ChildProcessError: when there is no child at all.
+    """
     ended = {}
     while True:
         try:
@@ -61,13 +84,14 @@ def reap() -> dict[int, int]:
 
 
 def kill_rest() -> None:
-    """SIGKILL all descendants until the kernel says that none is left: whoever loses its parent becomes our child."""
+    """SIGKILL to all descendants until the kernel says that none is left.
+
+    One round is not enough: whoever loses its parent becomes our child.
+    """
     while True:
         for pid in descendants():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         try:
             reap()
         except ChildProcessError:
@@ -76,20 +100,26 @@ def kill_rest() -> None:
 
 
 def main(parent: int, grace: float, command: list[str]) -> int:
-    """Run `command` until it ends, the parent is gone or a signal says stop; its exit status (128 + n for signal n)."""
+    """Runs `command` until it ends, the parent is gone or a signal says stop.
+
+    Returns its exit status (128 + n for signal n).
+    """
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     prepare = functools.partial(prepare_server, os.getpid())
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare).pid
-    deadline, status = None, None
+    deadline = None  # set once the server has been told to end
+    status = None
     while status is None and (deadline is None or time.monotonic() < deadline):
-        # The parent is polled, because PR_SET_PDEATHSIG fires already when the *thread* that started us ends.
-        info = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
-        told = info is not None and info.si_signo != signal.SIGCHLD
+        # The parent is polled: PR_SET_PDEATHSIG fires already when the *thread* that started us
+        # ends.
+        event = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
+        told = event is not None and event.si_signo != signal.SIGCHLD
         orphaned = os.getppid() != parent
         status = reap().get(server)
         if status is None and deadline is None and (told or orphaned):
-            deadline = time.monotonic() + (min(grace, ORPHAN_GRACE) if orphaned else grace)
+            patience = min(grace, ORPHAN_GRACE) if orphaned else grace
+            deadline = time.monotonic() + patience
             os.kill(server, signal.SIGTERM)
     kill_rest()
     if status is None:

@@ -1,24 +1,24 @@
-"""Cuts a rollout into optimizer steps, data-parallel shares and padded micro-batches (stage 5, GRPO update)."""
+"""Cuts a rollout into optimizer steps, data-parallel shares and padded micro-batches."""
 
 from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
 
-from rubric_rl.cpu.grpo import Tokens, broadcast_advantages, token_weights
+from rubric_rl.cpu.grpo import LossInputs, repeat_for_tokens, token_weights
 from rubric_rl.errors import UserError
 
-DEFAULT_TOKENS = (
-    1024  # padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU
-)
+# Padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU.
+DEFAULT_TOKENS = 1024
 
 
 @dataclass(kw_only=True)
-class MicroBatch(Tokens):
-    """Samples of similar length; the actor fills in `old_log_probs` and `ref_log_probs` when it needs them.
+class MicroBatch(LossInputs):
+    """Samples of similar length.
 
-    `inputs` is [samples, length], padded on the right with 0. Of the n response tokens with loss mask 1, targets[i] is
-    predicted by the logits at (rows[i], columns[i]).
+    The actor fills in `old_log_probs` and `ref_log_probs` when it needs them. `inputs` is
+    [samples, length], padded on the right with 0. Of the n response tokens with loss mask 1,
+    targets[i] is predicted by the logits at (rows[i], columns[i]).
     """
 
     inputs: torch.Tensor
@@ -27,105 +27,121 @@ class MicroBatch(Tokens):
     targets: torch.Tensor
 
 
-def plan(args: Namespace, data: dict, dp_rank: int, dp_size: int) -> list[list[MicroBatch]]:
+def make_micro_batches(
+    args: Namespace, rollout: dict, dp_rank: int, dp_size: int
+) -> list[list[MicroBatch]]:
     """The micro-batches of DP rank `dp_rank`, for each optimizer step of the rollout.
 
-    As in slime, a step takes the next `global_batch_size` samples and a remainder is dropped. Samples without an
-    unmasked token need no forward pass: they only count in the denominators (`token_weights`).
+    As in slime, a step takes the next `global_batch_size` samples and a remainder is dropped.
+    Samples without an unmasked token need no forward pass: they only count in the denominators
+    (`token_weights`).
 
     Raises:
-        UserError: when the batch is smaller than global_batch_size or its lists do not fit together.
+        UserError: when the batch is smaller than global_batch_size.
+        RuntimeError: when the rollout's lists do not fit together.
     """
-    check(data)
-    size, total = args.global_batch_size, len(data["tokens"])
-    if total < size:
+    check_rollout(rollout)
+    tokens = rollout["tokens"]
+    step_size = args.global_batch_size
+    if len(tokens) < step_size:
         raise UserError(
-            f"the rollout has {total} samples, global_batch_size is {size}; lower it or sample more"
+            f"the rollout has {len(tokens)} samples, global_batch_size is {step_size}; "
+            "lower it or sample more"
         )
-    mask_sums = [sum(mask) for mask in data["loss_masks"]]
+    mask_sums = [sum(mask) for mask in rollout["loss_masks"]]
     steps = []
-    for start in range(0, total - size + 1, size):
-        samples = range(start, start + size)
-        weights = token_weights(
-            [mask_sums[i] for i in samples], size, args.calculate_per_token_loss
-        )
+    for start in range(0, len(tokens) - step_size + 1, step_size):
+        end = start + step_size
+        samples = range(start, end)
+        weights = token_weights(mask_sums[start:end], step_size, args.calculate_per_token_loss)
         weight_of = dict(zip(samples, weights, strict=True))
-        active = [i for i in samples if mask_sums[i]]
-        by_length = sorted(active, key=lambda i: len(data["tokens"][i]), reverse=True)
-        mine = by_length[
-            dp_rank::dp_size
-        ]  # neighbours in length go to different ranks: equal work without a search
-        steps.append([collate(data, group, weight_of) for group in pack(args, data, mine)])
+        active = [i for i in samples if mask_sums[i] > 0]
+        longest_first = sorted(active, key=lambda i: len(tokens[i]), reverse=True)
+        # Neighbours in length go to different ranks: equal work without a search.
+        share = longest_first[dp_rank::dp_size]
+        groups = pack(args, rollout, share)
+        steps.append([collate(rollout, group, weight_of) for group in groups])
     return steps
 
 
-def check(data: dict) -> None:
-    """Raises UserError for a rollout whose lists do not fit together; slime asserts the same when it builds them."""
-    names = ("tokens", "response_lengths", "rewards", "loss_masks", "rollout_log_probs")
-    lengths = {
-        name: len(data[name]) for name in names if name != "rollout_log_probs" or data.get(name)
-    }
-    if len(set(lengths.values())) != 1:
-        raise UserError(
-            f"the rollout's lists differ in length ({lengths}); this is a defect of the rollout stage"
-        )
-    for i, response in enumerate(data["response_lengths"]):
-        tokens, mask = len(data["tokens"][i]), len(data["loss_masks"][i])
-        log_probs = len(data["rollout_log_probs"][i]) if data.get("rollout_log_probs") else response
-        if not 0 <= response < tokens or mask != response or log_probs != response:
-            found = f"{tokens} tokens, response_length {response}, {mask} loss mask entries, {log_probs} rollout "
-            found += "log-probabilities do not fit"
-            raise UserError(
-                f"sample {i} of the rollout: {found}; this is a defect of the rollout stage"
+def check_rollout(rollout: dict) -> None:
+    """Raises RuntimeError for a rollout whose lists do not fit together: a defect of its maker.
+
+    slime asserts the same when it builds them.
+    """
+    per_token = ["loss_masks"]
+    if rollout.get("rollout_log_probs"):
+        per_token.append("rollout_log_probs")
+    per_sample = ["tokens", "response_lengths", "rewards", *per_token]
+    samples = {name: len(rollout[name]) for name in per_sample}
+    if len(set(samples.values())) != 1:
+        raise RuntimeError(f"the rollout's lists differ in length ({samples})")
+    for i, response in enumerate(rollout["response_lengths"]):
+        tokens = len(rollout["tokens"][i])
+        entries = {name: len(rollout[name][i]) for name in per_token}
+        fitting = set(entries.values()) == {response}
+        if not 0 <= response < tokens or not fitting:
+            raise RuntimeError(
+                f"sample {i} of the rollout does not fit together: {tokens} tokens, "
+                f"response_length {response}, entries per response token {entries}"
             )
 
 
-def pack(args: Namespace, data: dict, samples: list[int]) -> list[list[int]]:
-    """Groups samples, longest first, so that a padded group holds at most max_tokens_per_gpu tokens.
+def pack(args: Namespace, rollout: dict, samples: list[int]) -> list[list[int]]:
+    """Groups samples, longest first; padded, a group holds at most max_tokens_per_gpu tokens.
 
     This bounds memory only: the sums over groups are the same for every grouping.
     """
     budget = args.max_tokens_per_gpu or DEFAULT_TOKENS
     groups: list[list[int]] = []
+    longest = 0  # tokens of the last group's first sample
     for i in samples:
-        if groups and (len(groups[-1]) + 1) * len(data["tokens"][groups[-1][0]]) <= budget:
-            groups[-1].append(i)
+        last = groups[-1] if groups else []
+        padded_tokens = (len(last) + 1) * longest
+        if last and padded_tokens <= budget:
+            last.append(i)
         else:
             groups.append([i])
+            longest = len(rollout["tokens"][i])
     return groups
 
 
-def collate(data: dict, samples: list[int], weight_of: dict[int, float]) -> MicroBatch:
+def collate(rollout: dict, samples: list[int], weight_of: dict[int, float]) -> MicroBatch:
     """Tensors of one micro-batch (`samples` longest first)."""
-    tokens = [torch.tensor(data["tokens"][i]) for i in samples]
-    prompts = [len(data["tokens"][i]) - data["response_lengths"][i] for i in samples]
-    masked = [
-        torch.tensor(data["loss_masks"][i]).nonzero().squeeze(1) for i in samples
-    ]  # response offsets
-    counts = [len(offsets) for offsets in masked]
-    inputs = torch.zeros(
-        len(samples), len(tokens[0]) - 1, dtype=torch.long
-    )  # nothing is predicted from the last token
-    for row, sequence in enumerate(tokens):
-        inputs[row, : len(sequence) - 1] = sequence[:-1]
-    rollout = None
-    if log_probs := data.get("rollout_log_probs"):
-        rollout = torch.cat(
-            [
-                torch.tensor(log_probs[i])[offsets]
-                for i, offsets in zip(samples, masked, strict=True)
-            ]
-        )
+    tokens_of = rollout["tokens"]
+    responses = rollout["response_lengths"]
+    masks = rollout["loss_masks"]
+    log_probs_of = rollout.get("rollout_log_probs")
+
+    longest = samples[0]
+    width = len(tokens_of[longest]) - 1  # nothing is predicted from the last token
+    inputs = torch.zeros(len(samples), width, dtype=torch.long)
+    columns = []
+    targets = []
+    counts = []  # of unmasked tokens
+    rollout_log_probs = []
+    for row, i in enumerate(samples):
+        tokens = torch.tensor(tokens_of[i])
+        length = len(tokens)
+        inputs[row, : length - 1] = tokens[:-1]
+        prompt = length - responses[i]
+        # Counted from the first response token.
+        unmasked = torch.tensor(masks[i]).nonzero().squeeze(1)
+        counts.append(len(unmasked))
+        columns.append(prompt - 1 + unmasked)
+        targets.append(tokens[prompt + unmasked])
+        if log_probs_of:
+            log_probs = torch.tensor(log_probs_of[i])
+            rollout_log_probs.append(log_probs[unmasked])
+    rows = torch.arange(len(samples))
+    advantages = [rollout["rewards"][i] for i in samples]
+    weights = [weight_of[i] for i in samples]
     return MicroBatch(
         inputs=inputs,
-        rows=torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)),
-        columns=torch.cat(
-            [prompt - 1 + offsets for prompt, offsets in zip(prompts, masked, strict=True)]
-        ),
-        targets=torch.cat(
-            [x[p + offsets] for x, p, offsets in zip(tokens, prompts, masked, strict=True)]
-        ),
-        advantages=broadcast_advantages([data["rewards"][i] for i in samples], counts),
-        weights=broadcast_advantages([weight_of[i] for i in samples], counts),
-        rollout_log_probs=rollout,
+        rows=rows.repeat_interleave(torch.tensor(counts)),
+        columns=torch.cat(columns),
+        targets=torch.cat(targets),
+        advantages=repeat_for_tokens(advantages, counts),
+        weights=repeat_for_tokens(weights, counts),
+        rollout_log_probs=torch.cat(rollout_log_probs) if log_probs_of else None,
     )

@@ -1,4 +1,4 @@
-"""The policy as a Megatron-core GPTModel that runs on CPU over gloo (stage 5, GRPO update)."""
+"""The policy as a Megatron-core GPTModel that runs on CPU over gloo."""
 
 import torch
 
@@ -14,7 +14,10 @@ from rubric_rl.model_shape import Network, Shape
 
 
 def build_model(shape: Network) -> GPTModel:
-    """A randomly initialised fp32 GPTModel; call after `init_parallel`, then load weights with `convert.load_hf`."""
+    """A randomly initialised fp32 GPTModel.
+
+    Call it after `init_parallel`, then load weights with `convert_weights.load_hf`.
+    """
     tp = mpu.get_tensor_model_parallel_world_size()
     if shape.groups % tp or shape.ffn % tp:
         sizes = f"num_key_value_heads {shape.groups} and intermediate_size {shape.ffn}"
@@ -25,17 +28,20 @@ def build_model(shape: Network) -> GPTModel:
             get_gpt_layer_local_spec(qk_layernorm=True, normalization="RMSNorm"),
             vocab_size=shape.padded_vocab(tp),
             max_sequence_length=shape.max_positions,
-            parallel_output=False,  # logits are gathered over TP: the loss is plain torch on the whole vocabulary
+            # Logits are gathered over TP: the loss is plain torch on the whole vocabulary.
+            parallel_output=False,
             share_embeddings_and_output_weights=shape.tied,
             position_embedding_type="rope",
-            rotary_base=shape.rope_theta,
+            # A float in config.json; Megatron only calculates with it.
+            rotary_base=shape.rope_theta,  # pyright: ignore[reportArgumentType]
         )
-    model.post_process = False  # forward() stops after the final norm; response_logits applies the output layer itself
+    # forward() stops after the final norm; response_logits applies the output layer itself.
+    model.post_process = False
     return model
 
 
 def transformer_config(shape: Network, tp: int) -> TransformerConfig:
-    """Megatron's configuration of the network: fp32, no dropout, every fused kernel off (they are CUDA)."""
+    """Megatron's configuration: fp32, no dropout, no fused kernel (they are CUDA)."""
     return TransformerConfig(
         num_layers=shape.layers,
         hidden_size=shape.hidden,
@@ -53,7 +59,8 @@ def transformer_config(shape: Network, tp: int) -> TransformerConfig:
         attention_dropout=0.0,
         init_method_std=shape.init_std,
         tensor_model_parallel_size=tp,
-        calculate_per_token_loss=True,  # gradients are summed over DP: grpo.token_weights holds every denominator
+        # Gradients are summed over DP: grpo.token_weights holds every denominator.
+        calculate_per_token_loss=True,
         use_cpu_initialization=True,
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
@@ -67,17 +74,21 @@ def transformer_config(shape: Network, tp: int) -> TransformerConfig:
 
 def response_logits(
     model: GPTModel, shape: Shape, inputs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
-):
-    """Logits [n, vocab] at the n positions (rows[i], columns[i]) of `inputs` [batch, length], padded on the right.
+) -> torch.Tensor:
+    """Logits [n, vocabulary] at the n positions (rows[i], columns[i]) of `inputs`.
 
-    Only these positions pass through the output layer: prompt and padding logits are never made. Columns that pad
-    the vocabulary for tensor parallelism are cut off, so that the softmax is the checkpoint's.
+    `inputs` is [batch, length], padded on the right. Only these positions pass through the output
+    layer: prompt and padding logits are never made. Columns that pad the vocabulary for tensor
+    parallelism are cut off, so that the softmax is the checkpoint's.
     """
     length = inputs.size(1)
-    causal = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]  # True = hidden
+    # True where attention must not look: at the tokens that come later.
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    mask = later[None, None]
     positions = torch.arange(length).expand_as(inputs)
     with cpu_device():
-        hidden = model(inputs, positions, causal)  # [length, batch, hidden]
+        hidden = model(inputs, positions, mask)  # [length, batch, hidden]
+        wanted = hidden[columns, rows].unsqueeze(1)
         weight = model.shared_embedding_or_output_weight() if shape.tied else None
-        logits, _ = model.output_layer(hidden[columns, rows].unsqueeze(1), weight=weight)
+        logits, _ = model.output_layer(wanted, weight=weight)
     return logits.squeeze(1)[:, : shape.vocab]

@@ -1,57 +1,71 @@
-"""Child processes (engines, router, Ray) that never outlive the process that started them (stage 2, rollout)."""
+"""Server processes (engines, router, Ray) that never outlive the process that started them."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from rubric_rl.errors import UserError
 
 GUARD = Path(__file__).with_name("guard.py")
+KILL_SECONDS = 60.0  # that the guard is given for SIGKILL after the grace period
 
 
 class ServerDied(UserError):
     """A server process ended by itself; the message carries the end of its log."""
 
 
-class Child:
-    """A command running under `guard.py`, output in `log`; `with Child.start(...) as child:` stops it at the end."""
+class ServerProcess:
+    """A command running under `guard.py`, its output in `log`.
+
+    As a context manager it stops the server at the end.
+    """
 
     def __init__(self, process: subprocess.Popen, log: Path, name: str, grace: float):
-        self._process, self.log, self.name, self._grace = process, log, name, grace
+        self._process = process
+        self._grace = grace
+        self.log = log
+        self.name = name
 
     @classmethod
     def start(
         cls,
-        cmd: list[str],
+        command: list[str],
         log: Path,
-        env: dict | None = None,
+        environment: dict[str, str] | None = None,
         *,
         name: str = "",
         grace: float = 10.0,
     ) -> Self:
-        """Start `cmd` in a session of its own: Ctrl-C reaches only this process, which then stops the child.
+        """Starts `command` in a session of its own.
 
-        log: a file to append to; its folder is made. env: the whole environment, None for this process's.
-        grace: seconds between SIGTERM and SIGKILL.
+        So Ctrl-C reaches only this process, which then stops the server.
+
+        Args:
+            command: program and arguments.
+            log: a file to append to; its folder is made.
+            environment: the whole environment; None for this process's.
+            name: what messages call the server.
+            grace: seconds between SIGTERM and SIGKILL.
         """
-        log = Path(log)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(GUARD),
-            str(os.getpid()),
-            str(grace),
-            *map(str, cmd),
-        ]
-        with open(log, "ab") as output:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-            process = subprocess.Popen(command, env=env, start_new_session=True, **streams)
-        return cls(process, log, name or Path(str(cmd[0])).name, grace)
+        # -I -S: the guard needs the standard library alone, and stays small without the rest.
+        guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace)]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                guard + command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(process, log, name or Path(command[0]).name, grace)
 
     @property
     def pid(self) -> int:
@@ -67,28 +81,47 @@ class Child:
         """Whether the server still runs."""
         return self.returncode is None
 
-    def tail(self, lines: int = 15) -> str:
+    def end_of_log(self, lines: int = 15) -> str:
         """The last lines of the log."""
-        with open(self.log, "rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 400 * lines))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+        with self.log.open("rb") as file:
+            size = self.log.stat().st_size
+            file.seek(max(0, size - 400 * lines))
+            text = file.read().decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-lines:])
 
     def check(self) -> None:
         """Raises ServerDied when the server has ended."""
         if not self.alive():
-            raise ServerDied(
-                f"{self.name} ended with status {self.returncode}; the end of {self.log}:\n{self.tail()}"
-            )
+            what = f"{self.name} ended with status {self.returncode}"
+            raise ServerDied(f"{what}; the end of {self.log}:\n{self.end_of_log()}")
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, pause: float) -> float:
+        """Asks `ready` every `pause` seconds until it says yes; returns the seconds waited.
+
+        Raises:
+            ServerDied: when the server ends first.
+            UserError: after `seconds`.
+        """
+        start = time.monotonic()
+        while (waited := time.monotonic() - start) < seconds:
+            self.check()
+            if ready():
+                return waited
+            time.sleep(pause)
+        what = f"{self.name} is not up after {seconds:.0f} s"
+        raise UserError(f"{what}; the end of {self.log}:\n{self.end_of_log()}")
 
     def stop(self) -> None:
-        """SIGTERM to the server, SIGKILL to its family after the grace period; calling it again does nothing."""
+        """SIGTERM to the server, SIGKILL to its family after the grace period.
+
+        Calling it again does nothing.
+        """
         if not self.alive():
             return
         self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(self._grace + 60)
-        except subprocess.TimeoutExpired:
-            pass  # not even SIGKILL has ended it yet; the guard keeps trying, also when this process is gone
+        # When not even SIGKILL has ended it, the guard keeps trying, also after this process.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._grace + KILL_SECONDS)
 
     def __enter__(self) -> Self:
         return self

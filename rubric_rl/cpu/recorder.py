@@ -1,58 +1,51 @@
-"""How a run reports itself: metrics on disk, TensorBoard, a console line per step, progress bars (all stages)."""
+"""How a run reports itself: rows on disk, TensorBoard, a console line per rollout."""
 
 import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from rubric_rl.cpu.run_directory import append_row, read_rows
+from rubric_rl.cpu.metric_rows import (
+    EVALUATIONS,
+    METRICS,
+    append_row,
+    dataset_names,
+    find_eval_metric,
+    find_metric,
+)
 from rubric_rl.jsonl import write_text
-from rubric_rl.progress import bar_pace
-
-# The line per step: heading, metric (see `pick`), format.
-COLUMNS = [
-    ("self-graded", "rollout/raw_reward", "{:.3f}"),
-    ("true", "true_score", "{:.3f}"),
-    ("grader acc", "grader_accuracy", "{:.3f}"),
-    ("length", "rollout/response_len/mean", "{:.1f}"),
-    ("truncated", "rollout/truncated_ratio", "{:.2f}"),
-]
-SECONDS = [
-    ("rollout", "perf/generation_time"),
-    ("grading", "perf/grading_time"),
-    (
-        "of it after the rollout",
-        "perf/grading_tail_time",
-    ),  # until then the engines answer and grade at once
-    ("update", "perf/update_time"),
-    ("sync", "perf/sync_time"),
-]
 
 
 class Recorder:
-    """Writes metrics.jsonl (a row per step), eval.jsonl (a row per evaluation), TensorBoard events and the console."""
+    """Writes metrics.jsonl, eval.jsonl, TensorBoard events, the stage file and the console.
+
+    TensorBoard's step is the rollout_id, as slime's is for what belongs to a rollout.
+    """
 
     def __init__(self, directory: Path, start: int, total: int, tensorboard: bool = True):
         self.directory = directory
-        self.total = total
+        self.total = total  # rollouts
         self._stage = ""
         self._events = _Events(directory / "tensorboard", start) if tensorboard else None
 
-    def step(self, step: int, metrics: dict) -> None:
-        """Records one training step and prints its line."""
-        self._record("metrics.jsonl", {"step": step, **metrics}, step)
-        self.say(step_line(step, self.total, metrics))
+    def rollout(self, rollout_id: int, metrics: dict) -> None:
+        """Records one rollout and its update, and prints its line."""
+        self._record(METRICS, {"rollout_id": rollout_id}, metrics)
+        self.say(rollout_line(rollout_id, self.total, metrics))
 
-    def evaluation(self, updates: int, metrics: dict) -> None:
-        """Records an evaluation of the policy that was trained on `updates` rollouts."""
-        self._record("eval.jsonl", {"step": updates, **metrics}, updates)
-        self.say(eval_line(updates, metrics))
+    def evaluation(self, rollout_id: int, weight_version: int, metrics: dict) -> None:
+        """Records an evaluation of the weights `weight_version`, made after a rollout."""
+        key = {"rollout_id": rollout_id, "weight_version": weight_version}
+        self._record(EVALUATIONS, key, metrics)
+        self.say(eval_line(weight_version, metrics))
 
-    def stage(self, step: int, name: str) -> None:
-        """Writes `<step> <stage>` to the file `stage`, for whoever watches from outside."""
-        if (text := f"{step} {name}\n") != self._stage:
+    def stage(self, rollout_id: int, name: str) -> None:
+        """Writes `<rollout_id> <name>` to the file `stage`, for whoever watches from outside."""
+        text = f"{rollout_id} {name}\n"
+        if text != self._stage:
             self._stage = text
             write_text(self.directory / "stage", text)
 
@@ -64,45 +57,50 @@ class Recorder:
 
     def log(self, text: str) -> None:
         """Adds a line to train.log alone."""
+        now = time.strftime("%H:%M:%S")
         with (self.directory / "train.log").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            file.write(f"{now} {text}\n")
 
     def close(self) -> None:
         """Flushes the events."""
         if self._events:
             self._events.close()
 
-    def _record(self, name: str, row: dict, step: int) -> None:
-        row = {key: _finite(value) for key, value in row.items()}
-        append_row(self.directory / name, row)
+    def _record(self, file: str, key: dict[str, int], metrics: dict) -> None:
+        values = {name: _finite(value) for name, value in metrics.items()}
+        append_row(self.directory / file, key | values)
         if self._events:
-            self._events.add(
-                {key: value for key, value in row.items() if key != "step" and value is not None},
-                step,
-            )
+            self._events.add(values, key["rollout_id"])
 
 
 class _Events:
-    """TensorBoard events, written without torch, whose import would cost this process seconds and memory."""
+    """TensorBoard events, written without torch.
+
+    Its import would cost this process seconds and memory.
+    """
 
     def __init__(self, directory: Path, start: int):
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        # pyright does not see the names that protobuf's modules make when they are imported.
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._summary = Event, Summary
+        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
+        session_log: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         self._writer = EventFileWriter(str(directory))
-        # Hides the events of steps after the last checkpoint: these steps are made again.
-        restart = SessionLog(status=SessionLog.SessionStatus.START)
-        self._writer.add_event(Event(wall_time=time.time(), step=start, session_log=restart))
+        # Hides the events of rollouts after the last checkpoint: they are made again.
+        restart = session_log(status=session_log.SessionStatus.START)
+        event = self._event(wall_time=time.time(), step=start, session_log=restart)
+        self._writer.add_event(event)
 
-    def add(self, values: dict, step: int) -> None:
-        points = [
-            self._summary.Value(tag=name, simple_value=value) for name, value in values.items()
-        ]
-        self._writer.add_event(
-            self._event(wall_time=time.time(), step=step, summary=self._summary(value=points))
-        )
+    def add(self, values: dict[str, float | None], step: int) -> None:
+        points = []
+        for name, value in values.items():
+            if value is not None:
+                points.append(self._summary.Value(tag=name, simple_value=value))
+        summary = self._summary(value=points)
+        event = self._event(wall_time=time.time(), step=step, summary=summary)
+        self._writer.add_event(event)
         self._writer.flush()
 
     def close(self) -> None:
@@ -111,88 +109,54 @@ class _Events:
 
 def _finite(value):
     """The value, or None for NaN and infinity, which JSON lacks."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def pick(row: dict, name: str):
-    """The value of `name`, or of the one key that ends in `/name`; None when it is absent or null."""
-    if name in row:
-        return row[name]
-    return next((value for key, value in row.items() if key.endswith("/" + name)), None)
-
-
-def step_line(step: int, total: int, metrics: dict) -> str:
-    """The line of one step; columns that no hook filled are left out."""
-    parts = [(heading, pick(metrics, name), form) for heading, name, form in COLUMNS]
-    shown = [
-        f"{heading} {form.format(value)}"
-        for heading, value, form in parts
-        if _finite(value) is not None
-    ]
-    times = [(heading, metrics.get(name)) for heading, name in SECONDS]
-    shown.append(
-        "seconds "
-        + ", ".join(f"{heading} {value:.1f}" for heading, value in times if value is not None)
-    )
-    return f"step {step + 1}/{total} | " + " | ".join(shown)
-
-
-def eval_sets(row: dict) -> list[str]:
-    """Names of the data sets in an evaluation row."""
-    return [key.split("/")[1] for key in row if key.startswith("eval/") and key.count("/") == 1]
-
-
-def eval_value(row: dict, dataset: str, name: str):
-    """A metric of one data set: `eval/<dataset>/.../<name>`, or `.../<name>` when there is only one data set."""
-    own = {key: value for key, value in row.items() if key.startswith(f"eval/{dataset}/")}
-    value = pick(own, name)
-    if value is None and len(eval_sets(row)) == 1:
-        value = pick({key: v for key, v in row.items() if not key.startswith("rollout/")}, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 
-def eval_line(updates: int, metrics: dict) -> str:
+def rollout_line(rollout_id: int, total: int, metrics: dict) -> str:
+    """The line of one rollout; figures that no hook gave are left out."""
+    parts = [
+        _figure("self-graded", find_metric(metrics, "rollout/raw_reward")),
+        _figure("true", find_metric(metrics, "true_score")),
+        _figure("grader acc", find_metric(metrics, "grader_accuracy")),
+        _figure("length", find_metric(metrics, "rollout/response_len/mean"), digits=1),
+        _figure("truncated", find_metric(metrics, "rollout/truncated_ratio"), digits=2),
+    ]
+    seconds = [
+        _figure("rollout", metrics.get("perf/generation_time"), digits=1),
+        _figure("grading", metrics.get("perf/grading_time"), digits=1),
+        # Until the last answer, engines answer and grade at once.
+        _figure("of it after the rollout", metrics.get("perf/grading_tail_time"), digits=1),
+        _figure("update", metrics.get("perf/update_time"), digits=1),
+        _figure("sync", metrics.get("perf/sync_time"), digits=1),
+    ]
+    parts.append("seconds " + _joined(", ", seconds))
+    number = rollout_id + 1
+    return _joined(" | ", [f"rollout {rollout_id} ({number} of {total})", *parts])
+
+
+def eval_line(weight_version: int, metrics: dict) -> str:
     """The line of one evaluation."""
-    shown = []
-    for name in eval_sets(metrics):
-        parts = [
-            ("self-graded", metrics[f"eval/{name}"], "{:.3f}"),
-            ("true", eval_value(metrics, name, "true_score"), "{:.3f}"),
-            ("grader acc", eval_value(metrics, name, "grader_accuracy"), "{:.3f}"),
-            ("length", metrics.get(f"eval/{name}/response_len/mean"), "{:.1f}"),
+    parts = [f"evaluation of weight version {weight_version}"]
+    for name in dataset_names(metrics):
+        figures = [
+            _figure("self-graded", metrics[f"eval/{name}"]),
+            _figure("true", find_eval_metric(metrics, name, "true_score")),
+            _figure("grader acc", find_eval_metric(metrics, name, "grader_accuracy")),
+            _figure("length", metrics.get(f"eval/{name}/response_len/mean"), digits=1),
         ]
-        shown.append(
-            " ".join(
-                [name] + [f"{h} {form.format(v)}" for h, v, form in parts if _finite(v) is not None]
-            )
-        )
-    shown.append(f"seconds {metrics.get('perf/eval_time', 0):.1f}")
-    return f"evaluation after {updates} steps | " + " | ".join(shown)
+        parts.append(_joined(" ", [name, *figures]))
+    parts.append(_figure("seconds", metrics.get("perf/eval_time", 0), digits=1))
+    return _joined(" | ", parts)
 
 
-class Bar:
-    """The progress bar of one long stage; a context manager."""
-
-    def __init__(self, what: str, total: int | None, unit: str):
-        self._bar = tqdm(
-            total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, **bar_pace()
-        )
-
-    def at(self, count: int, total: int | None = None, note: str = "") -> None:
-        """Moves the bar to `count`."""
-        if total and total != self._bar.total:
-            self._bar.total = total
-        self._bar.update(count - self._bar.n)
-        if note:
-            self._bar.set_postfix_str(note, refresh=False)
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
+def _figure(heading: str, value: float | None, digits: int = 3) -> str:
+    """ "heading 0.123", or nothing for a value that is absent or not finite."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{heading} {value:.{digits}f}"
 
 
-def read_metrics(directory: Path) -> tuple[list[dict], list[dict]]:
-    """The rows of the steps and of the evaluations of a run."""
-    return read_rows(directory / "metrics.jsonl"), read_rows(directory / "eval.jsonl")
+def _joined(separator: str, parts: list[str]) -> str:
+    return separator.join(part for part in parts if part)

@@ -1,36 +1,59 @@
-"""The Ray actor that makes rollouts and evaluations: data, engines, hooks, training data (stages 1 to 4 and 6)."""
+"""The Ray actor that makes rollouts and evaluations: data, engines, hooks, training data."""
 
 import asyncio
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
-from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
-from rubric_rl.cpu.rollout_metrics import versions
+from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data, weight_versions
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
 from rubric_rl.errors import UserError
 
 
 class RolloutManager:
-    """Plain class; cluster.py makes a Ray actor of it. One event loop for its whole life: hooks keep connections."""
+    """A plain class, of which cluster.py makes a Ray actor.
+
+    One event loop for its whole life: hooks keep connections. Nothing that can fail is done in the
+    constructor, because from there Ray hands on no exception of ours.
+    """
 
     def __init__(self, args):
-        from transformers import (
-            AutoTokenizer,
-        )  # here: `--help` must work on a machine without transformers
-
         self.args = args
-        self.tokenizer = AutoTokenizer.from_pretrained(args.hf_checkpoint)
-        self.source = DataSource(
-            args, self._prompts(args.prompt_data, args, args.rollout_max_prompt_len)
-        )
-        self.eval_prompts = {
-            d.name: self._prompts(d.path, d, args.eval_max_prompt_len) for d in args.eval_datasets
-        }
         self.rollouts: Rollout | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="rollout").start()
 
+    def load(self) -> int:
+        """Reads tokenizer and rows; returns the number of training prompts.
+
+        Raises:
+            DataError: for rows that cannot be used.
+            UserError: when the context is too short for them.
+        """
+        # Here: `--help` must work on a machine without transformers.
+        from transformers import AutoTokenizer
+
+        args = self.args
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(args.hf_checkpoint)
+        except Exception as error:  # transformers and tokenizers raise nothing more specific
+            why = str(error).partition("\n")[0]
+            raise UserError(
+                f"{args.hf_checkpoint}: no usable tokenizer ({why}); get the checkpoint again"
+            ) from None
+        prompts = self._prompts(args.prompt_data, args, args.rollout_max_prompt_len)
+        self.source = DataSource(args, prompts)
+        self.eval_prompts = {}
+        for dataset in args.eval_datasets:
+            held_out = self._prompts(dataset.path, dataset, args.eval_max_prompt_len)
+            self.eval_prompts[dataset.name] = held_out
+        return len(self.source)
+
     def _prompts(self, path: str, fields, max_length: int | None) -> list[Sample]:
-        """The prompts of a file; `fields` (args, or an EvalDataset) names its columns and the template's options."""
+        """The prompts of a file.
+
+        `fields` (args, or an EvalDataset) names its columns and the template's options.
+        """
         return load_prompts(
             path,
             self.tokenizer,
@@ -41,64 +64,63 @@ class RolloutManager:
             max_length=max_length,
         )
 
-    def prompts(self) -> int:
-        """The number of training prompts; the call returns once the rows are read."""
-        return len(self.source)
-
     def connect(self, router_port: int, engine_urls: list[str]) -> None:
         """Tells the manager where router and engines are, once they are up."""
         self.args.sglang_router_port = router_port
         self.args.rollout_engine_urls = engine_urls
-        self.rollouts = self._run(_make(self.args, self.tokenizer))
+        self.rollouts = self._run(_make_rollout(self.args, self.tokenizer))
 
-    def generate(self, rollout_id: int, version: str) -> tuple[dict, dict]:
-        """One rollout by the weights `version`: training data and metrics.
+    def generate(self, rollout_id: int, weight_version: str) -> tuple[dict, dict]:
+        """One rollout by the weights `weight_version`: training data and metrics.
 
         Raises:
-            UserError: when an engine answered with other weights.
+            RuntimeError: when an engine answered with other weights.
         """
+        assert self.rollouts is not None  # connected
         samples, metrics = self._run(self.rollouts.rollout(self.source))
-        if versions(samples) != {version}:
-            found = (
-                f"answers of weight version {', '.join(sorted(versions(samples)))}, not {version}"
-            )
-            raise UserError(f"rollout {rollout_id}: {found}: an engine missed an update")
-        time = metrics["perf/rollout_time"]
+        found = weight_versions(samples)
+        if found != {weight_version}:
+            answers = f"answers of weight version {', '.join(sorted(found))}"
+            missed = "an engine missed an update"
+            raise RuntimeError(f"rollout {rollout_id}: {answers}, not {weight_version}: {missed}")
         run_log_hook(
             self.args.custom_rollout_log_function_path,
             rollout_id,
             self.args,
             samples,
             metrics,
-            time,
+            metrics["perf/rollout_time"],
         )
         return train_data(self.args, samples), metrics
 
     def evaluate(self, rollout_id: int) -> dict:
         """All evaluation data sets; their metrics."""
-        data, metrics = self._run(
-            self.rollouts.evaluate(self.args.eval_datasets, self.eval_prompts)
-        )
-        run_log_hook(
-            self.args.custom_eval_rollout_log_function_path, rollout_id, self.args, data, metrics
-        )
+        assert self.rollouts is not None  # connected
+        work = self.rollouts.evaluate(self.args.eval_datasets, self.eval_prompts)
+        results, metrics = self._run(work)
+        log_hook = self.args.custom_eval_rollout_log_function_path
+        run_log_hook(log_hook, rollout_id, self.args, results, metrics)
         return metrics
 
-    def progress(self) -> dict:
-        """{"total", "generated", "graded"} of the current rollout or evaluation; may be called while it runs."""
+    def progress(self) -> dict[str, int]:
+        """{"total", "generated", "graded"} of the current rollout or evaluation.
+
+        May be called while it runs.
+        """
         return dict(self.rollouts.progress) if self.rollouts else {}
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, int]:
         """The position of the data source, for a checkpoint."""
         return self.source.state()
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, int]) -> None:
         """Continues where `state()` was taken."""
         self.source.restore(state)
 
-    def _run(self, work):
+    def _run(self, work: Coroutine) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _make(args, tokenizer) -> Rollout:
-    return Rollout(args, tokenizer)  # on the event loop: it opens an HTTP session
+async def _make_rollout(args, tokenizer) -> Rollout:
+    """On the event loop, because it opens an HTTP session."""
+    return Rollout(args, tokenizer)

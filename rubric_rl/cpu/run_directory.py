@@ -1,8 +1,8 @@
-"""A run's directory: checkpoints and logs that survive a kill at any moment (stage 5, GRPO update).
+"""A run's directory: checkpoints and logs that survive a kill at any moment.
 
-A step counts once its checkpoint directory has been renamed into place; everything else that it wrote (rows of metrics
-and evaluations, verdicts) was written before and is cut back to the last checkpoint on resume. So no step is lost and
-none counted twice.
+A rollout counts once its checkpoint directory has been renamed into place; everything else that it
+wrote (rows of metrics and evaluations, verdicts) was written before and is cut back to the last
+checkpoint on resume. So no rollout is lost and none counted twice.
 """
 
 import fcntl
@@ -14,59 +14,68 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from rubric_rl.cpu.metric_rows import (
+    EVALUATIONS,
+    METRICS,
+    read_evaluations,
+    read_metrics,
+    read_rows,
+)
 from rubric_rl.data.row_file import split_slice
 from rubric_rl.errors import UserError
-from rubric_rl.jsonl import read_jsonl, write_jsonl, write_text
+from rubric_rl.jsonl import write_jsonl, write_text
 
-KEEP = 3  # checkpoints
+KEPT_CHECKPOINTS = 3
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
 
-# Flags that may change when a run is resumed: length, intervals, speed, logging. All others define the experiment.
-FREE = frozenset(
+# Flags that may change when a run is resumed: length, intervals, speed, logging. All others define
+# the experiment.
+FREE_FLAGS = frozenset(
     [
-        "num_rollout",
-        "num_epoch",
-        "save",
-        "load",
-        "save_interval",
-        "eval_interval",
+        "accumulate_allreduce_grads_in_fp32",
+        "actor_num_gpus_per_node",
+        "actor_num_nodes",
+        "attention_softmax_in_fp32",
+        "colocate",
+        "custom_config_path",
+        "custom_eval_rollout_log_function_path",
+        "custom_rollout_log_function_path",
+        "distributed_timeout_minutes",
         "eval_config",
         "eval_datasets",
-        "eval_prompt_data",
-        "skip_eval_before_train",
-        "eval_temperature",
-        "eval_top_p",
-        "eval_top_k",
-        "eval_max_response_len",
-        "eval_max_prompt_len",
-        "eval_min_new_tokens",
         "eval_input_key",
-        "n_samples_per_eval_prompt",
+        "eval_interval",
+        "eval_max_prompt_len",
+        "eval_max_response_len",
+        "eval_min_new_tokens",
+        "eval_prompt_data",
         "eval_reward_key",
-        "custom_rollout_log_function_path",
-        "custom_eval_rollout_log_function_path",
-        "custom_config_path",
-        "sglang_server_concurrency",
+        "eval_temperature",
+        "eval_top_k",
+        "eval_top_p",
+        "grader_concurrency",
+        "grader_records",
+        "grader_retries",
+        "grader_timeout",
+        "load",
+        "max_tokens_per_gpu",
+        "micro_batch_size",
+        "n_samples_per_eval_prompt",
+        "num_epoch",
+        "num_rollout",
+        "rollout_num_gpus",
+        "router_policy",
+        "save",
+        "save_interval",
+        "sglang_router_ip",
         "sglang_router_port",
         "sglang_router_request_timeout_secs",
-        "sglang_router_ip",
-        "router_policy",
-        "rollout_num_gpus",
-        "actor_num_nodes",
-        "actor_num_gpus_per_node",
-        "distributed_timeout_minutes",
-        "colocate",
-        "use_tensorboard",
-        "micro_batch_size",
+        "sglang_server_concurrency",
+        "skip_eval_before_train",
         "use_dynamic_batch_size",
-        "max_tokens_per_gpu",
-        "accumulate_allreduce_grads_in_fp32",
-        "attention_softmax_in_fp32",
-        "grader_records",
-        "grader_concurrency",
-        "grader_timeout",
-        "grader_retries",
+        "use_tensorboard",
     ]
 )
 
@@ -78,145 +87,163 @@ class RunDirectory:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+")
+            self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
-            raise UserError(
-                f"{path}: no run can be kept here ({error.strerror}); set SAVE_PATH to a folder"
-            ) from None
+            hint = "set SAVE_PATH to a folder"
+            raise UserError(f"{path}: no run can be kept here ({error.strerror}); {hint}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = "wait for it, or give another SAVE_PATH"
             raise UserError(f"{self.path}: another run is at work here; {hint}") from None
 
-    def iteration(self, step: int) -> Path:
-        """The checkpoint directory of `step` (0-based rollout id), named as Megatron names it."""
-        return self.path / f"iter_{step:07d}"
+    def is_at(self, path: str | os.PathLike) -> bool:
+        """Whether `path` is this directory."""
+        return Path(path).resolve() == self.path.resolve()
+
+    def close(self) -> None:
+        """Lets another process have the directory."""
+        self._lock.close()
+
+    def checkpoint(self, rollout_id: int) -> Path:
+        """The checkpoint directory of a rollout, named as Megatron names it."""
+        return self.path / f"iter_{rollout_id:07d}"
 
     def newest(self) -> int | None:
-        """The last step with a complete checkpoint, or None; whatever a kill left half done is removed."""
+        """The last rollout with a complete checkpoint, or None.
+
+        Whatever a kill left half done is removed.
+        """
         for leftover in self.path.glob(".*.tmp"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        whole = [path for path in self._iterations() if (path / "state.json").is_file()]
-        return int(whole[-1].name.removeprefix("iter_")) if whole else None
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        complete = [path for path in self._checkpoints() if (path / "state.json").is_file()]
+        if not complete:
+            return None
+        return int(complete[-1].name.removeprefix("iter_"))
 
-    def _iterations(self) -> list[Path]:
-        """Checkpoint directories in order, without copies that a user made under another name."""
-        return sorted(
-            path for path in self.path.glob("iter_*") if re.fullmatch(r"iter_\d{7}", path.name)
-        )
+    def _checkpoints(self) -> list[Path]:
+        """In order, without copies that a user made under another name."""
+        candidates = self.path.glob("iter_*")
+        return sorted(path for path in candidates if re.fullmatch(r"iter_\d{7}", path.name))
 
-    def state(self, step: int) -> dict:
-        """What `prepare` stored with the checkpoint: the step, and the position of the data source."""
-        return _read_json(self.iteration(step) / "state.json")
+    def data_state(self, rollout_id: int) -> dict[str, int]:
+        """The position of the data source after a rollout."""
+        return _read_json(self.checkpoint(rollout_id) / "state.json")["data"]
 
-    def prepare(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
-        """Writes a checkpoint to a hidden directory, which is returned: `write(directory)` fills it, all is fsynced."""
-        temporary = self.path / f".{self.iteration(step).name}.tmp"
+    def prepare(self, rollout_id: int, data_state: Any, write: Callable[[Path], None]) -> Path:
+        """Writes a checkpoint to a hidden directory, which is returned.
+
+        `write(directory)` fills it; all is fsynced.
+        """
+        temporary = self.path / f".{self.checkpoint(rollout_id).name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
+        state = {"rollout_id": rollout_id, "data": data_state}
         (temporary / "state.json").write_text(json.dumps(state))
         for path in sorted(temporary.rglob("*"), reverse=True):
             _fsync(path)
         _fsync(temporary)
         return temporary
 
-    def commit(self, step: int, temporary: Path) -> None:
-        """Makes the prepared checkpoint the newest one, in one rename; older ones beyond KEEP are removed."""
-        final = self.iteration(step)
-        if final.exists():  # it lacks its state.json: otherwise this step would not be made again
+    def commit(self, rollout_id: int, temporary: Path) -> None:
+        """Makes the prepared checkpoint the newest one, in one rename.
+
+        Older ones beyond KEPT_CHECKPOINTS are removed.
+        """
+        final = self.checkpoint(rollout_id)
+        if final.exists():
+            # It lacks its state.json: otherwise this rollout would not be made again.
             os.rename(final, final.with_name(f"{final.name}.damaged.{time.time_ns()}"))
         os.rename(temporary, final)
         _fsync(self.path)
-        write_text(self.path / TRACKER, f"{step}\n")
-        for old in self._iterations()[:-KEEP]:
+        write_text(self.path / TRACKER, f"{rollout_id}\n")
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            # First out of sight, so that a kill in between leaves no half checkpoint.
             trash = self.path / f".{old.name}.old.tmp"
-            os.rename(
-                old, trash
-            )  # first out of sight, so that a kill in between leaves no half checkpoint
+            os.rename(old, trash)
             shutil.rmtree(trash)
 
     def check_experiment(self, args, resuming: bool) -> None:
-        """Refuses to resume another experiment; without a checkpoint there is nothing to protect."""
-        path, now = self.path / "experiment.json", experiment(args)
+        """Refuses to resume another experiment.
+
+        Without a checkpoint there is nothing to protect.
+        """
+        path = self.path / "experiment.json"
+        now = experiment(args)
         if resuming and path.is_file():
             before = _read_json(path)
-            changed = sorted(
-                key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
-            )
-            if changed:
-                differences = ", ".join(
-                    f"{_flag(key)} was {before.get(key)}, is {now.get(key)}" for key in changed
-                )
+            differences = []
+            for name in sorted(before.keys() | now.keys()):
+                if before.get(name) != now.get(name):
+                    was, is_now = before.get(name), now.get(name)
+                    differences.append(f"{_flag(name)} was {was}, is {is_now}")
+            if differences:
                 hint = "give another SAVE_PATH or the old values"
-                raise UserError(f"{self.path} holds another experiment ({differences}); {hint}")
+                found = ", ".join(differences)
+                raise UserError(f"{self.path} holds another experiment ({found}); {hint}")
         write_text(path, json.dumps(now, indent=1, sort_keys=True) + "\n")
 
     def cut_back(self, start: int) -> None:
-        """Drops what was written from step `start` on: rows of steps and of evaluations after them, and verdicts.
+        """Drops what was written from rollout `start` on.
 
-        Weight version `start` made the last evaluation that counts, and the rollout that will be made again.
+        Weight version `start` made the last evaluation that counts, and the rollout that will be
+        made again. Rows of the old form are written back in the new one.
         """
-        self._filter("metrics.jsonl", lambda row: row["step"] < start)
-        self._filter("eval.jsonl", lambda row: row["step"] <= start and start > 0)
+        metrics = read_metrics(self.path)
+        self._rewrite(METRICS, [row for row in metrics if row["rollout_id"] < start])
+        last_version = start if start > 0 else -1
+        evaluations = read_evaluations(self.path)
+        kept = [row for row in evaluations if row["weight_version"] <= last_version]
+        self._rewrite(EVALUATIONS, kept)
         for path in self.path.glob("verdicts/weights_*.jsonl"):
             version = path.stem.removeprefix("weights_")
             if not version.isdigit() or int(version) < start:
                 continue
-            if start > 0 and int(version) == start:
-                self._filter(f"verdicts/{path.name}", lambda row: row["split"] == "eval")
+            if int(version) == last_version:
+                kept = [row for row in read_rows(path) if row["split"] == "eval"]
+                write_jsonl(path, kept)
             else:
                 path.unlink()
 
-    def _filter(self, name: str, keep: Callable[[dict], bool]) -> None:
-        if (path := self.path / name).is_file():
-            write_jsonl(path, [row for row in read_rows(path) if keep(row)])
-
-
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL log, without a last line that a kill cut short; [] without a file."""
-    return [row for _, row in read_jsonl(path, skip_partial=True)] if path.is_file() else []
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise UserError(
-            f"{path}: not JSON; restore it from a backup, or begin anew in another SAVE_PATH"
-        ) from None
-
-
-def append_row(path: Path, row: dict) -> None:
-    """Appends one row and waits until it is on disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    def _rewrite(self, name: str, rows: list[dict]) -> None:
+        path = self.path / name
+        if path.is_file():
+            write_jsonl(path, rows)
 
 
 def experiment(args) -> dict:
-    """What two runs of one experiment share: the flags beyond FREE, the content of model, reference and data."""
-    values = {name: value for name, value in vars(args).items() if name not in FREE}
+    """What two runs of one experiment share.
+
+    That is the flags beyond FREE_FLAGS, and the content of model, reference and data.
+    """
+    values = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
     for name in ("hf_checkpoint", "ref_load"):
         if values.get(name):
-            values[name] = f"{Path(values[name]).name} ({_digest(Path(values[name]))})"
-    data = values["prompt_data"]
-    values["prompt_data"] = f"{Path(data).name} ({_digest(Path(split_slice(data)[0]))})"
+            values[name] = _name_and_content(Path(values[name]))
+    rows_file, _ = split_slice(values["prompt_data"])
+    name = Path(values["prompt_data"]).name  # with the slice
+    values["prompt_data"] = f"{name} ({_digest(Path(rows_file))})"
     return json.loads(json.dumps(values))
+
+
+def _name_and_content(path: Path) -> str:
+    return f"{path.name} ({_digest(path)})"
 
 
 def _digest(path: Path) -> str:
     """Twelve hex digits of the content; of a model directory, its config, weights and tokenizer."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
-    )
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() if path.is_dir() else b"")
+        if path.is_dir():
+            digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:12]
@@ -224,6 +251,14 @@ def _digest(path: Path) -> str:
 
 def _flag(name: str) -> str:
     return name if name.startswith("grader_") else "--" + name.replace("_", "-")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        hint = "restore it from a backup, or begin anew in another SAVE_PATH"
+        raise UserError(f"{path}: not JSON; {hint}") from None
 
 
 def _fsync(path: Path) -> None:

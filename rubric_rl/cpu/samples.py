@@ -1,9 +1,10 @@
-"""Prompts in slime's order: rows, chat template, epochs, groups of samples, exact resume (stage 1, prompt)."""
+"""Prompts in slime's order: rows, chat template, epochs, groups of samples, exact resume."""
 
 import copy
 import random
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.row_file import split_slice
@@ -13,7 +14,10 @@ from rubric_rl.jsonl import read_jsonl
 
 @dataclass
 class Sample:
-    """One answer to one prompt; the field names are those of slime.utils.types.Sample, which the hooks read."""
+    """One answer to one prompt.
+
+    The field names are those of slime.utils.types.Sample, which the hooks read.
+    """
 
     class Status(Enum):
         PENDING = "pending"
@@ -30,7 +34,7 @@ class Sample:
     response: str = ""
     response_length: int = 0
     label: str | None = None
-    reward: float | dict | None = None
+    reward: Any = None  # what the reward hook returned: a number, or a dict with --reward-key
     loss_mask: list[int] | None = None
     weight_versions: list[str] = field(default_factory=list)
     rollout_log_probs: list[float] | None = None
@@ -63,8 +67,8 @@ def load_prompts(
     """One Sample per row of a JSONL file; `path@[a:b]` takes a slice, as in slime.
 
     Raises:
-        DataError: naming file, line and prompt_id, for a row that could not be templated or graded, or when no row is
-            left below `max_length` prompt tokens.
+        DataError: naming file, line and prompt_id, for a row that could not be templated or graded,
+            or when no row is left below `max_length` prompt tokens.
     """
     real_path, rows = split_slice(path)
     samples = []
@@ -72,43 +76,44 @@ def load_prompts(
         where = f"{real_path}:{number}"
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object; make the rows with data_preprocess.py")
-        metadata = row.get(metadata_key)
-        where += f", prompt_id {row_from_metadata(metadata, where).prompt_id}"
+        metadata: Any = row.get(metadata_key)
+        prompt_id = row_from_metadata(metadata, where).prompt_id
+        where = f"{where}, prompt_id {prompt_id}"
         prompt = row.get(input_key)
         if apply_chat_template:
             if not isinstance(prompt, list) or not prompt:
-                raise DataError(
-                    f"{where}: {input_key!r} is not a list of chat messages (--input-key)"
-                )
-            options = {"tokenize": False, "add_generation_prompt": True} | (template_kwargs or {})
+                found = f"{input_key!r} is not a list of chat messages"
+                raise DataError(f"{where}: {found} (--input-key)")
+            options = {"tokenize": False, "add_generation_prompt": True}
+            options |= template_kwargs or {}
             prompt = tokenizer.apply_chat_template(prompt, **options)
         elif not isinstance(prompt, str):
             raise DataError(f"{where}: {input_key!r} is not text; give --apply-chat-template")
         samples.append(Sample(prompt=prompt, metadata=metadata))
     if not samples:
         raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
+    if max_length is None:
+        return samples
     return _short_enough(samples, tokenizer, max_length, path)
 
 
-def _short_enough(
-    samples: list[Sample], tokenizer, max_length: int | None, path: str
-) -> list[Sample]:
-    if max_length is None:
-        return samples
-    kept = [
-        s
-        for s in samples
-        if len(tokenizer.encode(s.prompt, add_special_tokens=False)) <= max_length
-    ]
+def _short_enough(samples: list[Sample], tokenizer, max_length: int, path: str) -> list[Sample]:
+    kept = []
+    for sample in samples:
+        tokens = tokenizer.encode(sample.prompt, add_special_tokens=False)
+        if len(tokens) <= max_length:
+            kept.append(sample)
     if not kept:
-        raise DataError(
-            f"{path}: every prompt is longer than {max_length} tokens; raise --rollout-max-prompt-len"
-        )
+        hint = "raise --rollout-max-prompt-len"
+        raise DataError(f"{path}: every prompt is longer than {max_length} tokens; {hint}")
     return kept
 
 
 class DataSource:
-    """Groups of samples, epoch after epoch; the shuffle of an epoch is slime's: Random(rollout_seed + epoch)."""
+    """Groups of samples, epoch after epoch.
+
+    The shuffle of an epoch is slime's: Random(rollout_seed + epoch).
+    """
 
     def __init__(self, args, prompts: list[Sample]):
         self.args = args
@@ -117,12 +122,12 @@ class DataSource:
         self.sample_offset = 0
         self.sample_group_index = 0
         self.sample_index = 0
-        self._order = self._epoch()
+        self._order = self._order_of_epoch()
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def _epoch(self) -> list[int]:
+    def _order_of_epoch(self) -> list[int]:
         order = list(range(len(self.prompts)))
         if self.args.rollout_shuffle:
             random.Random(self.args.rollout_seed + self.epoch_id).shuffle(order)
@@ -130,33 +135,41 @@ class DataSource:
 
     def get_samples(self, groups: int) -> list[list[Sample]]:
         """The next `groups` groups of n_samples_per_prompt fresh samples each."""
-        return [self._group(self._next()) for _ in range(groups)]
+        return [self._make_group(self._next_prompt()) for _ in range(groups)]
 
-    def _next(self) -> Sample:
+    def _next_prompt(self) -> Sample:
         if self.sample_offset == len(self.prompts):
             self.epoch_id += 1
             self.sample_offset = 0
-            self._order = self._epoch()
+            self._order = self._order_of_epoch()
+        prompt = self.prompts[self._order[self.sample_offset]]
         self.sample_offset += 1
-        return self.prompts[self._order[self.sample_offset - 1]]
+        return prompt
 
-    def _group(self, prompt: Sample) -> list[Sample]:
+    def _make_group(self, prompt: Sample) -> list[Sample]:
         group = []
         for _ in range(self.args.n_samples_per_prompt):
             sample = copy.deepcopy(prompt)
-            sample.group_index, sample.index = self.sample_group_index, self.sample_index
+            sample.group_index = self.sample_group_index
+            sample.index = self.sample_index
             self.sample_index += 1
             group.append(sample)
         self.sample_group_index += 1
         return group
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, int]:
         """Where the next group comes from, as JSON."""
-        names = ("epoch_id", "sample_offset", "sample_group_index", "sample_index")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "epoch_id": self.epoch_id,
+            "sample_offset": self.sample_offset,
+            "sample_group_index": self.sample_group_index,
+            "sample_index": self.sample_index,
+        }
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, int]) -> None:
         """Continues exactly where `state()` was taken."""
-        for name, value in state.items():
-            setattr(self, name, value)
-        self._order = self._epoch()
+        self.epoch_id = state["epoch_id"]
+        self.sample_offset = state["sample_offset"]
+        self.sample_group_index = state["sample_group_index"]
+        self.sample_index = state["sample_index"]
+        self._order = self._order_of_epoch()

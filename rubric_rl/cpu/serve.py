@@ -1,4 +1,4 @@
-"""Serves a model on the CPU, for peek, evaluate and meta_eval (stages 2 rollout and 3 grading).
+"""Serves a model on the CPU, for peek, evaluate and meta_eval.
 
 python -m rubric_rl.cpu.serve --model rubric_rl/tiny/model --port 30000      until Ctrl-C
 """
@@ -18,27 +18,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", default="rubric_rl/tiny/model", help="Hugging Face folder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=30000,
-        help="port on the loopback address (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-dir",
-        default=tempfile.gettempdir(),
-        help="of the engine's log (default: %(default)s)",
-    )
+    add = parser.add_argument
+    default = "(default: %(default)s)"
+    add("--model", default="rubric_rl/tiny/model", help=f"Hugging Face folder {default}")
+    add("--port", type=int, default=30000, help=f"port on the loopback address {default}")
+    add("--log-dir", default=tempfile.gettempdir(), help=f"of the engine's log {default}")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = None
     try:
         engine = start_engine(args.model, args.port, args.log_dir)
         print(f"starting, log in {engine.log} ...", flush=True)
-        seconds = wait_healthy(url := f"http://{HOST}:{args.port}", engine)
+        url = f"http://{HOST}:{args.port}"
+        seconds = wait_healthy(url, engine)
         print(f"ready after {seconds:.0f} s: {url}; Ctrl-C ends it", flush=True)
         while True:
             engine.check()

@@ -1,8 +1,9 @@
-"""The trainer without a GPU: rollout, self-grading, GRPO update, weight sync, evaluation (stages 2 to 6).
+"""The trainer without a GPU: rollout, self-grading, GRPO update, weight sync, evaluation.
 
     python -m rubric_rl.cpu.train FLAGS      slime's flags; `bash run_qwen3_tiny.sh` gives them
 
-This process owns all others. After a kill at any moment, the same command resumes from the last complete checkpoint.
+This process owns all others. After a kill at any moment, the same command resumes from the last
+complete checkpoint.
 """
 
 import shlex
@@ -11,138 +12,169 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
-from rubric_rl.cpu import check_machine, flags, plots
-from rubric_rl.cpu.recorder import Bar, Recorder
+from rubric_rl.cpu import check_machine, flags, local_ray, plots
+from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_text
+from rubric_rl.progress import StageBar
 
 
 class Trainer:
-    """The loop over rollouts. What a step writes counts once its checkpoint is committed."""
+    """The loop over rollouts, counted by `rollout_id` from 0.
+
+    The weights that answer rollout r have the weight version r: they were trained on r rollouts.
+    What a rollout writes counts once its checkpoint is committed.
+    """
 
     def __init__(self, args, run: RunDirectory, cluster, recorder: Recorder):
-        self.args, self.run, self.cluster, self.recorder = args, run, cluster, recorder
+        self.args = args
+        self.run_directory = run
+        self.cluster = cluster
+        self.recorder = recorder
 
-    def go(self, start: int) -> None:
-        """Makes the steps from `start` on; before step 0 also an evaluation, where the curve begins."""
-        self._sync(start, start)
-        if start == 0 and self.args.eval_interval and not self.args.skip_eval_before_train:
-            self._evaluate(0, 0)
-        for step in range(start, self.args.num_rollout):
-            self._step(step)
+    def run(self, start: int) -> None:
+        """Makes the rollouts from `start` on.
 
-    def _step(self, step: int) -> None:
+        Before the first there is also an evaluation, where the curve begins.
+        """
+        self._sync(start, weight_version=start)
+        evaluates_first = self.args.eval_interval and not self.args.skip_eval_before_train
+        if start == 0 and evaluates_first:
+            self._evaluate(0, weight_version=0)
+        for rollout_id in range(start, self.args.num_rollout):
+            self._iterate(rollout_id)
+
+    def _iterate(self, rollout_id: int) -> None:
+        """One rollout, the update by it, and what is due then."""
         begin = time.monotonic()
-        data, metrics = self._rollout(step)
-        metrics |= self._update(step, data)
-        temporary = None
-        if self._due(step, self.args.save_interval):
-            temporary, metrics["perf/save_time"] = self._save(step)
-        metrics["perf/sync_time"] = self._sync(step, step + 1)
+        metrics: dict[str, float] = {}
+        data = self._rollout(rollout_id, metrics)
+        self._update(rollout_id, data, metrics)
+        checkpoint = None
+        if self._is_due(rollout_id, self.args.save_interval):
+            checkpoint = self._save(rollout_id, metrics)
+        new_version = rollout_id + 1
+        metrics["perf/sync_time"] = self._sync(rollout_id, new_version)
         metrics["perf/step_time"] = time.monotonic() - begin
         metrics["perf/memory_gb"] = self.cluster.memory_gb()
-        self.recorder.step(step, metrics)
-        if self.args.eval_interval and self._due(step, self.args.eval_interval):
-            self._evaluate(step, step + 1)
-        if temporary:
-            self.run.commit(step, temporary)
+        self.recorder.rollout(rollout_id, metrics)
+        if self.args.eval_interval and self._is_due(rollout_id, self.args.eval_interval):
+            self._evaluate(rollout_id, new_version)
+        if checkpoint:
+            self.run_directory.commit(rollout_id, checkpoint)
 
-    def _due(self, step: int, interval: int | None) -> bool:
-        """slime's rule for periodic work; the last step always saves and evaluates."""
-        return step == self.args.num_rollout - 1 or (
-            interval is not None and (step + 1) % interval == 0
-        )
+    def _is_due(self, rollout_id: int, interval: int | None) -> bool:
+        """slime's rule for periodic work; after the last rollout all is due."""
+        if rollout_id == self.args.num_rollout - 1:
+            return True
+        return interval is not None and (rollout_id + 1) % interval == 0
 
-    def _rollout(self, step: int):
-        self.recorder.stage(step, "rollout")
-        call = self.cluster.manager.generate.options(num_returns=2).remote(step, str(step))
+    def _rollout(self, rollout_id: int, metrics: dict) -> Any:
+        """The training data, which stays with Ray."""
+        self.recorder.stage(rollout_id, "rollout")
+        generate = self.cluster.manager.generate.options(num_returns=2)
+        data, pending_metrics = generate.remote(rollout_id, str(rollout_id))
 
-        def note(progress: dict) -> None:
+        def report(progress: dict) -> None:
             if progress["generated"] == progress["total"]:
-                self.recorder.stage(step, "grading")
+                self.recorder.stage(rollout_id, "grading")
 
         total = self.args.rollout_batch_size * self.args.n_samples_per_prompt
-        with Bar(f"step {step + 1}: rollout and grading", total, "answer") as bar:
-            self.cluster.watch(call[1], bar, note)
-        return call[0], self.cluster.wait([call[1]])[0]
+        with StageBar(f"rollout {rollout_id}: answers and grading", total, "answer") as bar:
+            metrics |= self.cluster.watch(pending_metrics, bar, report)
+        return data
 
-    def _update(self, step: int, data) -> dict:
-        self.recorder.stage(step, "update")
+    def _update(self, rollout_id: int, data: Any, metrics: dict) -> None:
+        self.recorder.stage(rollout_id, "update")
         begin = time.monotonic()
-        with Bar(f"step {step + 1}: update", len(self.cluster.actors), "rank") as bar:
-            results = self.cluster.wait(
-                [actor.call.remote("train", step, data) for actor in self.cluster.actors]
-            )
-            bar.at(len(results))
-        return results[0] | {"perf/update_time": time.monotonic() - begin}
+        ranks = len(self.cluster.actors)
+        with StageBar(f"rollout {rollout_id}: update", ranks, "rank") as bar:
+            of_ranks = self.cluster.call_actors("train", rollout_id, data)
+            bar.move_to(ranks)
+        metrics |= of_ranks[0]  # the same on every rank
+        metrics["perf/update_time"] = time.monotonic() - begin
 
-    def _save(self, step: int) -> tuple[Path, float]:
-        self.recorder.stage(step, "saving")
+    def _save(self, rollout_id: int, metrics: dict) -> Path:
+        """The prepared checkpoint."""
+        self.recorder.stage(rollout_id, "saving")
         begin = time.monotonic()
-        (data,) = self.cluster.wait([self.cluster.manager.state.remote()])
+        pending_state = self.cluster.manager.state.remote()
+        (data_state,) = self.cluster.wait([pending_state])
 
         def write(directory: Path) -> None:
-            self.cluster.wait(
-                [actor.call.remote("save", str(directory)) for actor in self.cluster.actors]
-            )
+            self.cluster.call_actors("save", str(directory))
 
-        temporary = self.run.prepare(step, {"step": step, "data": data}, write)
-        return temporary, time.monotonic() - begin
+        checkpoint = self.run_directory.prepare(rollout_id, data_state, write)
+        metrics["perf/save_time"] = time.monotonic() - begin
+        return checkpoint
 
-    def _sync(self, step: int, version: int) -> float:
-        self.recorder.stage(step, "sync")
+    def _sync(self, rollout_id: int, weight_version: int) -> float:
+        """Hands the weights to the engines; returns the seconds it took."""
+        self.recorder.stage(rollout_id, "sync")
         begin = time.monotonic()
-        self.cluster.sync(str(version))
+        self.cluster.sync(weight_version)
         return time.monotonic() - begin
 
-    def _evaluate(self, step: int, updates: int) -> None:
-        self.recorder.stage(step, "eval")
-        call = self.cluster.manager.evaluate.remote(step)
-        with Bar(f"evaluation after {updates} steps", None, "answer") as bar:
-            self.cluster.watch(call, bar, lambda progress: None)
-        self.recorder.evaluation(updates, self.cluster.wait([call])[0])
+    def _evaluate(self, rollout_id: int, weight_version: int) -> None:
+        self.recorder.stage(rollout_id, "eval")
+        pending = self.cluster.manager.evaluate.remote(rollout_id)
+        what = f"evaluation of weight version {weight_version}"
+        with StageBar(what, None, "answer") as bar:
+            metrics = self.cluster.watch(pending, bar, lambda progress: None)
+        self.recorder.evaluation(rollout_id, weight_version, metrics)
 
 
 def initial_weights(args) -> str:
-    """Where training starts, by slime's rule: --load if a Hugging Face directory, else --ref-load, --hf-checkpoint."""
-    if args.load and (Path(args.load) / "config.json").is_file():
-        return args.load
+    """Where training starts, by slime's rule.
+
+    --load if that is a Hugging Face directory, else --ref-load, else --hf-checkpoint.
+    """
+    if args.load:
+        config = Path(args.load, "config.json")
+        if config.is_file():
+            return args.load
     return args.ref_load or args.hf_checkpoint
 
 
-def begin(args, run: RunDirectory) -> int:
-    """The first step to make; refuses another experiment, and drops what belongs to no checkpointed step."""
+def first_rollout(args, run: RunDirectory) -> int:
+    """The rollout to begin with; what belongs to no checkpointed rollout is dropped.
+
+    Raises:
+        UserError: when the directory holds another experiment.
+    """
     last = run.newest()
-    if last is not None and (not args.load or Path(args.load).resolve() != run.path.resolve()):
-        raise UserError(
-            f"{run.path} holds a run; give --load {run.path} to resume it, or another --save"
-        )
-    run.check_experiment(args, resuming=last is not None)
-    start = 0 if last is None else last + 1
+    if last is None:
+        start = 0
+    else:
+        start = last + 1
+        if not args.load or not run.is_at(args.load):
+            hint = f"give --load {run.path} to resume it, or another --save"
+            raise UserError(f"{run.path} holds a run; {hint}")
+    run.check_experiment(args, resuming=start > 0)
     run.cut_back(start)
     return start
 
 
 def train(args, run: RunDirectory) -> None:
     """The whole run, from the last checkpoint to the figures."""
-    start = begin(args, run)
-    recorder = Recorder(run.path, start, args.num_rollout or 0, args.use_tensorboard)
-    write_text(
-        run.path / "command.sh",
-        shlex.join([sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]) + "\n",
-    )
+    directory = run.path
+    start = first_rollout(args, run)
+    rollouts = args.num_rollout  # None until the rows are read, with --num-epoch
+    recorder = Recorder(directory, start, rollouts or 0, args.use_tensorboard)
+    command = [sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]
+    write_text(directory / "command.sh", shlex.join(command) + "\n")
     try:
-        if args.num_rollout is None or start < args.num_rollout:
-            recorder.say(
-                f"{run.path}: " + (f"going on after step {start}" if start else "a new run")
-            )
-            _run(args, run, recorder, start)
-        recorder.say(plots.draw(run.path))
+        if rollouts is None or start < rollouts:
+            whence = f"going on after rollout {start - 1}" if start else "a new run"
+            recorder.say(f"{directory}: {whence}")
+            _run_cluster(args, run, recorder, start)
+        recorder.say(plots.draw(directory))
     except Exception as error:
         recorder.log(traceback.format_exc())
-        error.add_note(f"details: {run.path / 'train.log'}; servers' logs: {run.path / 'logs'}")
+        error.add_note(f"details: {directory}/train.log; servers' logs: {directory}/logs")
         raise
     except KeyboardInterrupt:
         recorder.log("stopped by a signal")
@@ -151,22 +183,27 @@ def train(args, run: RunDirectory) -> None:
         recorder.close()
 
 
-def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
-    from rubric_rl.cpu.cluster import (
-        Cluster,
-    )  # here: importing Ray takes seconds, errors in flags should not
+def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
+    """Starts all processes, makes the rollouts, stops all processes."""
+    local_ray.set_environment()
+    # Here, because importing Ray takes seconds that an error in flags should not; and because Ray
+    # reads that environment when it is imported.
+    from rubric_rl.cpu.cluster import Cluster
 
     began = time.monotonic()
     with Cluster(args, run.path) as cluster:
         try:
             recorder.stage(start, "starting")
-            checkpoint = run.iteration(start - 1) if start else None
-            cluster.start(
-                initial_weights(args), checkpoint, run.state(start - 1)["data"] if start else None
-            )
+            checkpoint = data_state = None
+            if start > 0:
+                checkpoint = run.checkpoint(start - 1)
+                data_state = run.data_state(start - 1)
+            cluster.start(initial_weights(args), checkpoint, data_state)
+            seconds = time.monotonic() - began
+            recorder.say(f"everything is up after {seconds:.0f} s")
             recorder.total = args.num_rollout
-            recorder.say(f"everything is up after {time.monotonic() - began:.0f} s")
-            Trainer(args, run, cluster, recorder).go(start)
+            trainer = Trainer(args, run, cluster, recorder)
+            trainer.run(start)
             recorder.stage(args.num_rollout, "finished")
         except KeyboardInterrupt:
             recorder.say("stopping ...")
@@ -176,52 +213,63 @@ def _run(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _line(error: BaseException) -> str:
-    """The error in one line for the console: its cause, without Ray's wrapping."""
-    cause = getattr(error, "cause", None) or error
+def _cause(error: BaseException) -> BaseException:
+    """What was raised where it happened: Ray wraps the exception of an actor into its own."""
+    return getattr(error, "cause", None) or error
+
+
+def _one_line(error: BaseException) -> str:
+    """The error for the console."""
+    cause = _cause(error)
     if isinstance(cause, UserError):
         return str(cause)
-    first = (str(cause).strip().splitlines() or [""])[0]
+    first_line = str(cause).strip().partition("\n")[0]
     if type(cause).__name__ == "ActorDiedError":
-        return f"a process of the trainer was killed or crashed, perhaps out of memory ({first})"
-    return f"{type(cause).__name__}: {first}"
+        what = "a process of the trainer was killed or crashed, perhaps out of memory"
+        return f"{what} ({first_line})"
+    return f"{type(cause).__name__}: {first_line}"
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether a signal is behind an error: shutil.rmtree, for one, turns KeyboardInterrupt into an OSError."""
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Whether a signal is behind an error.
+
+    shutil.rmtree, for one, turns KeyboardInterrupt into an OSError.
+    """
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 finished, 2 something for the user to fix, 1 a defect, 130 Ctrl-C or SIGTERM."""
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # Ray's calls survive this exception and no other
+    """Runs the trainer with these words, or with those of the command line.
+
+    Exit status: 0 finished, 2 something for the user to fix, 1 a defect of ours, 130 Ctrl-C or
+    SIGTERM.
+    """
+    # As Ctrl-C: Ray's calls survive this exception and no other.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if argv is None:
+        argv = sys.argv[1:]
     run = None
     try:
-        args = flags.parse(sys.argv[1:] if argv is None else argv)
+        args = flags.parse(argv)
         check_machine.check(args)
         run = RunDirectory(args.save)
         train(args, run)
-    except (
-        KeyboardInterrupt,
-        Exception,
-    ) as error:  # the last stop of all: one line here, the traceback in train.log
-        if _interrupted(error):
+    # The last stop of all: one line here, the traceback in train.log.
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_interrupted(error):
             where = run.path if run else "SAVE_PATH"
-            print(
-                f"stopped; the same command resumes from the last checkpoint in {where}",
-                file=sys.stderr,
-            )
+            hint = f"the same command resumes from the last checkpoint in {where}"
+            print(f"stopped; {hint}", file=sys.stderr)
             return 130
-        print(f"error: {_line(error)}", file=sys.stderr)
-        if run is None and not isinstance(error, UserError):
+        is_users = isinstance(_cause(error), UserError)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        if run is None and not is_users:
             raise
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
-        return 2 if isinstance(getattr(error, "cause", None) or error, UserError) else 1
+        return 2 if is_users else 1
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rubric_rl import ROOT
-from rubric_rl.cpu.recorder import eval_value, read_metrics
+from rubric_rl.cpu.metric_rows import find_eval_metric, read_evaluations, read_metrics
 
 HEADING = (
     "seed",
@@ -62,15 +62,15 @@ def run(seed: str, out: Path, fresh: bool, flags: list[str]) -> None:
 def figures(steps: list[dict], evaluations: list[dict]) -> list[float]:
     """The columns of the table between "steps" and "minutes"."""
     before, after = evaluations[0], evaluations[-1]
-    true_before = eval_value(before, "held_out", "true_score")
-    true_after = eval_value(after, "held_out", "true_score")
+    true_before = find_eval_metric(before, "held_out", "true_score")
+    true_after = find_eval_metric(after, "held_out", "true_score")
     return [
         true_before,
         true_after,
         true_after - true_before,
         after["eval/held_out"],
-        eval_value(before, "held_out", "grader_accuracy"),
-        eval_value(after, "held_out", "grader_accuracy"),
+        find_eval_metric(before, "held_out", "grader_accuracy"),
+        find_eval_metric(after, "held_out", "grader_accuracy"),
         min(step["grading/cached_share_after_first"] for step in steps),
         max(step["perf/memory_gb"] for step in steps),
     ]
@@ -80,7 +80,8 @@ def report(seeds: list[str], out: Path) -> list[str]:
     """A Markdown table, a row per seed."""
     rows = [list(HEADING), ["---"] * len(HEADING)]
     for seed in seeds:
-        steps, evaluations = read_metrics(out / f"seed-{seed}")
+        steps = read_metrics(out / f"seed-{seed}")
+        evaluations = read_evaluations(out / f"seed-{seed}")
         seconds = int((out / f"seed-{seed}.seconds").read_text())
         cells = [f"{value:.3f}" for value in figures(steps, evaluations)]
         rows.append([seed, str(len(steps)), *cells, f"{seconds / 60:.1f}"])

@@ -7,18 +7,18 @@ from types import ModuleType
 
 import pytest
 import torch
-from doubles.ranks import actor_args, free_port, make_rollout
+from doubles.ranks import actor_args, make_rollout, new_store
 
 from rubric_rl.cpu.grpo import (
-    Tokens,
+    LossInputs,
     approx_kl,
-    broadcast_advantages,
     grpo_loss,
     policy_loss,
+    repeat_for_tokens,
     token_log_probs,
 )
 from rubric_rl.cpu.megatron import init_parallel, shutdown_parallel
-from rubric_rl.cpu.micro_batches import plan
+from rubric_rl.cpu.micro_batches import make_micro_batches
 
 SLIME_DIR = os.environ.get("SLIME_DIR")
 pytestmark = [
@@ -72,7 +72,7 @@ def slime():
             torch, "compile", lambda *args, **kwargs: lambda function: function
         )  # no C++ compiler needed
         loaded = [importlib.import_module(name) for name in TESTED]
-        init_parallel(0, 1, "127.0.0.1", free_port(), 1, 1, 1)
+        init_parallel(0, 1, new_store(), 1, 1, 1)
         yield loaded
         shutdown_parallel()
         for name in [name for name in sys.modules if name.split(".")[0] == "slime"]:
@@ -97,7 +97,7 @@ def test_policy_loss_and_kl(slime):
 def test_advantages(slime):
     kl = [torch.zeros(3), torch.zeros(1)]
     theirs = torch.cat(slime[0].get_grpo_returns(torch.tensor([0.5, -2.0]), kl))
-    assert torch.equal(broadcast_advantages([0.5, -2.0], [3, 1]), theirs)
+    assert torch.equal(repeat_for_tokens([0.5, -2.0], [3, 1]), theirs)
 
 
 def case(seed):
@@ -115,7 +115,7 @@ def case(seed):
 def ours(args, data, logits, old, ref):
     logits = [x.clone().requires_grad_() for x in logits]
     active = lambda values, i: values[i][torch.tensor(data["loss_masks"][i]).bool()]  # noqa: E731
-    [batches] = plan(args, data, 0, 1)
+    [batches] = make_micro_batches(args, data, 0, 1)
     total, metrics = 0.0, {}
     for batch in batches:
         rows = batch.inputs.tolist()
@@ -129,7 +129,7 @@ def ours(args, data, logits, old, ref):
         values = token_log_probs(
             picked, batch.targets, args.rollout_temperature, args.entropy_coef != 0
         )
-        tokens = Tokens(
+        tokens = LossInputs(
             batch.advantages, batch.weights, torch.cat([active(old, i) for i in order]) if old else None,
             torch.cat([active(ref, i) for i in order]), batch.rollout_log_probs,
         )  # fmt: skip

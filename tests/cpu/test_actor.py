@@ -1,15 +1,17 @@
-"""The actor against transformers, and against itself cut up in every way it may be (stage 5)."""
+"""The actor against transformers, and against itself cut up in every way it may be."""
 
 import math
 import os
 
+import psutil
 import pytest
 import torch
-from doubles.ranks import actor_args, free_port, make_checkpoint, make_rollout, run_ranks
+from doubles.processes import listeners
+from doubles.ranks import actor_args, make_checkpoint, make_rollout, new_store, run_ranks
 from safetensors.torch import load_file
 
 from rubric_rl.cpu.actor import Actor, TrainingError
-from rubric_rl.cpu.micro_batches import plan
+from rubric_rl.cpu.micro_batches import make_micro_batches
 from rubric_rl.cpu.model import response_logits
 from rubric_rl.errors import UserError
 
@@ -32,7 +34,7 @@ def make_actor():
     def make(hf_dir, checkpoint=None, **changes):
         for actor in actors:
             actor.close()
-        actors.append(Actor(actor_args(**changes), 0, 1, "127.0.0.1", free_port()))
+        actors.append(Actor(actor_args(**changes), 0, 1, new_store()))
         actors[-1].load(hf_dir, checkpoint)
         return actors[-1]
 
@@ -53,7 +55,10 @@ def near(left, right, tolerance):
 
 
 def transformers_step(hf_dir, data, args):
-    """GRPO's first step written down anew, sample by sample, on transformers' Qwen3: loss, gradient norm, weights."""
+    """GRPO's first step written down anew, sample by sample, on transformers' Qwen3.
+
+    Returns loss, gradient norm, weights.
+    """
     from transformers import Qwen3ForCausalLM
 
     model = Qwen3ForCausalLM.from_pretrained(hf_dir, dtype=torch.float32)
@@ -160,7 +165,7 @@ def test_several_steps_use_the_log_probs_from_before_the_first(hf_dir, make_acto
         {name: values[8:] for name, values in data.items()},
     ]
     actor = make_actor(hf_dir)
-    [[*second]] = plan(actor.args, halves[1], 0, 1)
+    [[*second]] = make_micro_batches(actor.args, halves[1], 0, 1)
     before = [actor._log_probs(actor.model, batch) for batch in second]
     first_alone = actor.train(0, halves[0])
     moved = sum(
@@ -197,7 +202,7 @@ def test_the_kl_loss_is_zero_against_itself_and_pulls_towards_another(
     )
     kl = [actor.train(i, data | {"rewards": [0.0] * 8})["train/kl_loss"] for i in range(4)]
     assert kl[0] > kl[1] > kl[2] > kl[3] > 0
-    with pytest.raises(UserError, match="config.json differs from"):
+    with pytest.raises(UserError, match=r"config.json differs from"):
         make_actor(hf_dir, use_kl_loss=True, ref_load=untied_dir)
     with pytest.raises(UserError, match="use_kl_loss needs ref_load"):
         make_actor(hf_dir, use_kl_loss=True)
@@ -206,7 +211,7 @@ def test_the_kl_loss_is_zero_against_itself_and_pulls_towards_another(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_resumed_run_is_bit_exact(make_actor, tmp_path, dtype):
     source = make_checkpoint(tmp_path / "source", dtype=dtype)
-    changes = dict(lr_warmup_iters=2, lr_decay_style="cosine")
+    changes = {"lr_warmup_iters": 2, "lr_decay_style": "cosine"}
     actor = make_actor(source, **changes)
     for rollout in range(2):
         actor.train(rollout, make_rollout(rollout))
@@ -219,7 +224,7 @@ def test_a_resumed_run_is_bit_exact(make_actor, tmp_path, dtype):
     assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"actor_tp0.pt", "hf"}
     exported = load_file(tmp_path / "checkpoint" / "hf" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in exported.values()} == {f"torch.{dtype}"}
-    with pytest.raises(UserError, match="actor_tp0.pt: no such file"):
+    with pytest.raises(UserError, match=r"actor_tp0.pt: no such file"):
         make_actor(source, str(tmp_path), **changes)
     with pytest.raises(UserError, match="was saved for another network"):
         make_actor(
@@ -241,8 +246,8 @@ def test_what_is_not_finite_stops_the_run_and_changes_nothing(hf_dir, make_actor
     near(weights(actor), before, 0.0)
 
 
-def train_ranks(rank, world, port, hf_dir, out, changes, rollouts):
-    actor = Actor(actor_args(**changes), rank, world, "127.0.0.1", port)
+def train_ranks(rank, world, store, hf_dir, out, changes, rollouts):
+    actor = Actor(actor_args(**changes), rank, world, store)
     actor.load(hf_dir)
     metrics = [actor.train(i, rollout) for i, rollout in enumerate(rollouts)]
     actor.save(out)
@@ -253,7 +258,7 @@ def train_ranks(rank, world, port, hf_dir, out, changes, rollouts):
 @pytest.mark.parametrize("tp", [1, 2])
 def test_two_ranks_are_one_process(untied_dir, hf_dir, make_actor, tmp_path, tp):
     source = untied_dir if tp == 2 else hf_dir
-    changes = dict(adam_eps=1e-3, clip_grad=0.1, use_kl_loss=True, ref_load=source)
+    changes = {"adam_eps": 1e-3, "clip_grad": 0.1, "use_kl_loss": True, "ref_load": source}
     rollouts = [make_rollout(seed) for seed in range(2)]
     actor = make_actor(source, **changes)
     expected = [actor.train(i, rollout) for i, rollout in enumerate(rollouts)]
@@ -276,8 +281,21 @@ def test_two_ranks_are_one_process(untied_dir, hf_dir, make_actor, tmp_path, tp)
             make_actor(source, str(tmp_path / "two"), use_kl_loss=False)
 
 
-def fail_on_second(rank, world, port, hf_dir, how):
-    actor = Actor(actor_args(distributed_timeout_minutes=0.05), rank, world, "127.0.0.1", port)
+def listen(rank, world, store, hf_dir):
+    """The addresses that a rank listens on after its first step."""
+    actor = Actor(actor_args(), rank, world, store)
+    actor.load(hf_dir)
+    actor.train(0, make_rollout())
+    return {address for _, address, _ in listeners([psutil.Process()])}
+
+
+@pytest.mark.stack
+def test_ranks_listen_on_loopback_only(hf_dir):
+    assert run_ranks(2, listen, hf_dir) == [{"127.0.0.1"}, {"127.0.0.1"}]
+
+
+def fail_on_second(rank, world, store, hf_dir, how):
+    actor = Actor(actor_args(distributed_timeout_minutes=0.05), rank, world, store)
     actor.load(hf_dir)
     actor.train(0, make_rollout())
     if rank == 1 and how == "dies":
@@ -299,4 +317,4 @@ def test_a_tensor_parallel_size_that_cannot_be_is_refused():
     with pytest.raises(
         UserError, match="tensor_model_parallel_size 2 does not divide 1 training processes"
     ):
-        Actor(actor_args(tensor_model_parallel_size=2), 0, 1, "127.0.0.1", free_port())
+        Actor(actor_args(tensor_model_parallel_size=2), 0, 1, new_store())

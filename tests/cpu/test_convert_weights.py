@@ -1,4 +1,4 @@
-"""HF weights to Megatron shards and back, bit-exact (stage 5)."""
+"""HF weights to Megatron shards and back, bit-exact."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from doubles.ranks import SIZES, actor_args, free_port, make_checkpoint, run_ranks
+from doubles.ranks import SIZES, actor_args, make_checkpoint, new_store, run_ranks
 from safetensors.torch import load_file, save_file
 
 from rubric_rl.cpu.actor import Actor
@@ -90,8 +90,8 @@ def test_query_key_value_of_a_group_stand_together(checkpoints):
     assert rows.tolist() == [*range(32, 64), *range(1016, 1032), *range(2016, 2032)]
 
 
-def convert(rank, world, port, hf_dir, target):
-    actor = Actor(actor_args(tensor_model_parallel_size=world), rank, world, "127.0.0.1", port)
+def convert(rank, world, store, hf_dir, target):
+    actor = Actor(actor_args(tensor_model_parallel_size=world), rank, world, store)
     try:
         actor.load(hf_dir)
         actor.export_hf(target)
@@ -112,7 +112,7 @@ def convert(rank, world, port, hf_dir, target):
 def test_a_round_trip_through_the_model_is_bit_exact(checkpoints, tmp_path, tied, dtype, tp):
     source, out = checkpoints(tied, dtype), str(tmp_path / "out")
     shapes = (
-        [convert(0, 1, free_port(), source, out)]
+        [convert(0, 1, new_store(), source, out)]
         if tp == 1
         else run_ranks(tp, convert, source, out)
     )
@@ -130,7 +130,7 @@ def test_a_tied_checkpoint_may_carry_its_head_and_keeps_it(broken, tmp_path):
     source = broken(
         lambda tensors: tensors.update({HEAD: tensors["model.embed_tokens.weight"].clone()})
     )
-    result = convert(0, 1, free_port(), str(source), str(tmp_path / "out"))
+    result = convert(0, 1, new_store(), str(source), str(tmp_path / "out"))
     assert "output_layer.weight" not in result
     same(load_file(tmp_path / "out" / "model.safetensors"), load_file(source / "model.safetensors"))
 
@@ -169,10 +169,10 @@ def test_every_tensor_is_accounted_for(broken, change, message):
 
 def test_missing_and_broken_files_are_named(checkpoints, tmp_path):
     shape = read_trainable_network(checkpoints())
-    with pytest.raises(UserError, match="holds no .*safetensors"):
+    with pytest.raises(UserError, match=r"holds no .*safetensors"):
         read_hf(tmp_path, shape)
     (tmp_path / "model.safetensors").write_bytes(b"cut short")
-    with pytest.raises(UserError, match="model.safetensors: cannot be read"):
+    with pytest.raises(UserError, match=r"model.safetensors: cannot be read"):
         read_hf(tmp_path, shape)
 
 
@@ -249,5 +249,5 @@ def test_rope_theta_is_read_where_either_transformers_puts_it(checkpoints, tmp_p
 
 
 def test_a_directory_that_is_none(tmp_path):
-    with pytest.raises(UserError, match="config.json: no Qwen3 configuration"):
+    with pytest.raises(UserError, match=r"config.json: no Qwen3 configuration"):
         read_trainable_network(tmp_path / "nowhere")

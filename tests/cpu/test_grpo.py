@@ -1,4 +1,4 @@
-"""GRPO's arithmetic against cases computed by hand, and its laws (stage 5)."""
+"""GRPO's arithmetic against cases computed by hand, and its laws."""
 
 import math
 
@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.cpu.grpo import (
-    Tokens,
+    LossInputs,
     approx_kl,
-    broadcast_advantages,
     grpo_loss,
     policy_loss,
+    repeat_for_tokens,
     token_log_probs,
     token_weights,
 )
-from rubric_rl.cpu.micro_batches import check, pack, plan
+from rubric_rl.cpu.micro_batches import check_rollout, make_micro_batches, pack
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler
 from rubric_rl.errors import UserError
 
@@ -86,18 +86,19 @@ def test_only_low_var_kl_is_limited():
 
 
 def test_weights_per_sample_and_per_token():
-    # 3 tokens, a removed sample, 1 token; the removed one counts in the batch size (per sample) or as one token
+    # 3 tokens, a removed sample, 1 token. The removed one counts in the batch size (per sample) or
+    # as one token.
     assert token_weights([3, 0, 1], 3, per_token=False) == [1 / 9, 1 / 3, 1 / 3]
     assert token_weights([3, 0, 1], 3, per_token=True) == [1 / 5] * 3
 
 
 def test_advantages_are_repeated_for_each_unmasked_token():
-    assert broadcast_advantages([0.5, float("nan"), -1.0], [2, 0, 1]).tolist() == [0.5, 0.5, -1.0]
+    assert repeat_for_tokens([0.5, float("nan"), -1.0], [2, 0, 1]).tolist() == [0.5, 0.5, -1.0]
 
 
 def test_the_whole_loss_by_hand():
     log_probs, entropy = torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([1.0, 2.0, 3.0])
-    batch = Tokens(
+    batch = LossInputs(
         advantages=torch.tensor([1.0, 1.0, -1.0]),
         weights=torch.tensor([0.25, 0.25, 0.5]),  # two samples, of 2 tokens and 1
         old_log_probs=torch.tensor([-1.1, -2.0, -0.5]),
@@ -126,7 +127,7 @@ def test_the_whole_loss_by_hand():
 
 def test_without_old_log_probs_the_ratio_is_one_and_the_gradient_is_the_policy_gradient():
     log_probs = torch.tensor([-1.0, -2.0], requires_grad=True)
-    batch = Tokens(torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.5]))
+    batch = LossInputs(torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.5]))
     loss, metrics = grpo_loss(loss_args(), batch, log_probs, torch.zeros(2))
     loss.backward()
     assert (
@@ -138,7 +139,9 @@ def test_without_old_log_probs_the_ratio_is_one_and_the_gradient_is_the_policy_g
 
 def test_use_rollout_logprobs_takes_the_engines_values_as_old():
     log_probs, rollout = torch.tensor([-1.0]), torch.tensor([-1.1])
-    batch = Tokens(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([-9.0]), None, rollout)
+    batch = LossInputs(
+        torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([-9.0]), None, rollout
+    )
     metrics = grpo_loss(loss_args(use_rollout_logprobs=True), batch, log_probs, torch.zeros(1))[1]
     close(metrics["ppo_kl"], -0.1)
     close(metrics["train_rollout_logprob_abs_diff"], 0.1)
@@ -187,7 +190,7 @@ def test_the_plan_points_at_the_right_tokens():
     data = make_rollout()
     seen = {}
     for rank in range(2):
-        [step] = plan(actor_args(), data, rank, 2)
+        [step] = make_micro_batches(actor_args(), data, rank, 2)
         for batch in step:
             assert batch.inputs.numel() <= 64
             for row in range(len(batch.inputs)):
@@ -217,7 +220,7 @@ def test_the_plan_points_at_the_right_tokens():
 def test_every_sample_is_trained_once_whatever_the_cut(ranks, budget, seed):
     data = make_rollout(seed, count=9)  # one more than the steps take: dropped, as in slime
     args = actor_args(global_batch_size=4, max_tokens_per_gpu=budget)
-    shares = [plan(args, data, rank, ranks) for rank in range(ranks)]
+    shares = [make_micro_batches(args, data, rank, ranks) for rank in range(ranks)]
     assert {len(share) for share in shares} == {2}
     targets = sorted(
         t for share in shares for step in share for batch in step for t in batch.targets.tolist()
@@ -238,27 +241,31 @@ def test_a_group_never_exceeds_the_budget_unless_one_sample_does():
     assert pack(actor_args(max_tokens_per_gpu=1), data, [0, 1]) == [[0], [1]]
 
 
-def test_a_rollout_that_does_not_fit_together_is_refused():
-    data = make_rollout()
+def test_a_rollout_smaller_than_a_step_is_refused():
     with pytest.raises(UserError, match="8 samples, global_batch_size is 9"):
-        plan(actor_args(global_batch_size=9), data, 0, 1)
-    with pytest.raises(UserError, match="sample 3 of the rollout"):
-        check(
-            data
-            | {
-                "response_lengths": data["response_lengths"][:3]
-                + [99]
-                + data["response_lengths"][4:]
-            }
-        )
-    with pytest.raises(UserError, match="sample 0 of the rollout"):
-        check(data | {"rollout_log_probs": [[-1.0]] * 8})
-    with pytest.raises(UserError, match="differ in length"):
-        check(data | {"rewards": [0.0]})
+        make_micro_batches(actor_args(global_batch_size=9), make_rollout(), 0, 1)
+
+
+def test_a_rollout_that_does_not_fit_together_is_a_defect_and_not_the_users_mistake():
+    rollout = make_rollout()
+    wrong = rollout | {"response_lengths": [*rollout["response_lengths"]]}
+    wrong["response_lengths"][3] = 99
+    cases = [
+        (wrong, "sample 3 of the rollout"),
+        (rollout | {"rollout_log_probs": [[-1.0]] * 8}, "sample 0 of the rollout"),
+        (rollout | {"rewards": [0.0]}, "differ in length"),
+    ]
+    for case, said in cases:
+        with pytest.raises(RuntimeError, match=said) as raised:
+            check_rollout(case)
+        assert not isinstance(raised.value, UserError)
 
 
 def rates(steps, **changes):
-    """The learning rate of each step, for groups of 4 x 2 samples in steps of 8 and a run of 10 steps."""
+    """The learning rate of each step.
+
+    For groups of 4 x 2 samples in steps of 8 and a run of 10 steps.
+    """
     args = actor_args(lr=1.0, min_lr=0.1, **changes)
     scheduler = build_scheduler(args, build_optimizer(args, torch.nn.Linear(2, 2)))
     found = []

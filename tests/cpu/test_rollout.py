@@ -1,4 +1,4 @@
-"""The rollout loop against an engine with faults: retries, groups, filters, aborts, training data."""
+"""The rollout loop against an engine with faults: retries, groups, filters, training data."""
 
 import asyncio
 import gc
@@ -45,7 +45,7 @@ def run_rollout(tmp_path, engine: Engine, *more: str):
 
 def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path):
     engine = Engine()
-    args, samples, metrics, _ = run_rollout(tmp_path, engine)
+    _, samples, metrics, _ = run_rollout(tmp_path, engine)
     assert [s.index for s in samples] == list(range(8))
     assert [s.group_index for s in samples] == [0, 0, 1, 1, 2, 2, 3, 3]
     for sample in samples:
@@ -140,12 +140,12 @@ def test_surplus_groups_are_cancelled_grading_included(tmp_path):
 
 
 def test_a_hook_that_returns_nothing_is_named(tmp_path):
-    with pytest.raises(UserError, match="doubles.trainer.nothing returned None"):
+    with pytest.raises(UserError, match=r"doubles.trainer.nothing returned None"):
         run_rollout(tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.nothing")
 
 
 def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
-    with pytest.raises(UserError, match="doubles.trainer.other_key returned {'other': 1.0}"):
+    with pytest.raises(UserError, match=r"doubles.trainer.other_key returned {'other': 1.0}"):
         run_rollout(
             tmp_path,
             Engine(),
@@ -157,7 +157,7 @@ def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
 
 
 def test_a_hook_that_cannot_be_imported_is_named():
-    with pytest.raises(UserError, match="hook nowhere.reward cannot be imported"):
+    with pytest.raises(UserError, match=r"hook nowhere.reward cannot be imported"):
         load_function("nowhere.reward")
 
 

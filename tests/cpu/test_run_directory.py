@@ -1,4 +1,4 @@
-"""Nothing is lost: atomic checkpoints, rows cut back, kill -9 at every stage of a step, another experiment refused."""
+"""Nothing is lost: atomic checkpoints, rows cut back, kill -9 at every stage of a rollout."""
 
 import json
 import os
@@ -10,45 +10,44 @@ import time
 from pathlib import Path
 
 import pytest
-from doubles.trainer import make_args, run_with_doubles, write_rows
+from doubles.trainer import make_args, run_with_doubles, to_old_form, write_rows
 
 from rubric_rl import ROOT
-from rubric_rl.cpu.run_directory import KEEP, TRACKER, RunDirectory, append_row, read_rows
+from rubric_rl.cpu.metric_rows import append_row, read_evaluations, read_metrics, read_rows
+from rubric_rl.cpu.run_directory import KEPT_CHECKPOINTS, TRACKER, RunDirectory
 from rubric_rl.errors import UserError
 
 
-def save(run: RunDirectory, step: int) -> None:
-    run.commit(
-        step,
-        run.prepare(
-            step, {"step": step}, lambda directory: (directory / "weights").write_text(str(step))
-        ),
-    )
+def prepare(run: RunDirectory, rollout_id: int) -> Path:
+    def write(directory: Path) -> None:
+        (directory / "weights").write_text(str(rollout_id))
+
+    return run.prepare(rollout_id, {"sample_index": rollout_id}, write)
+
+
+def save(run: RunDirectory, rollout_id: int) -> None:
+    run.commit(rollout_id, prepare(run, rollout_id))
 
 
 def test_commit_is_one_rename_and_keeps_the_last_few(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.newest() is None
-    for step in range(5):
-        temporary = run.prepare(
-            step, {"step": step}, lambda directory: (directory / "weights").write_text("x")
-        )
-        assert run.newest() == (step - 1 if step else None)  # nobody sees it before the commit
-        temporary = run.prepare(
-            step, {"step": step}, lambda directory: (directory / "weights").write_text("x")
-        )
-        run.commit(step, temporary)
-        assert run.newest() == step and run.state(step) == {"step": step}
-    assert sorted(p.name for p in tmp_path.glob("iter_*")) == [
-        f"iter_{s:07d}" for s in range(5 - KEEP, 5)
-    ]
+    for rollout_id in range(5):
+        prepare(run, rollout_id)
+        before = rollout_id - 1 if rollout_id else None
+        assert run.newest() == before  # nobody sees it before the commit
+        save(run, rollout_id)
+        assert run.newest() == rollout_id
+        assert run.data_state(rollout_id) == {"sample_index": rollout_id}
+    kept = sorted(path.name for path in tmp_path.glob("iter_*"))
+    assert kept == [f"iter_{number:07d}" for number in range(5 - KEPT_CHECKPOINTS, 5)]
     assert (tmp_path / TRACKER).read_text().strip() == "4"
 
 
 def test_leftovers_are_removed_and_never_read(tmp_path):
     run = RunDirectory(tmp_path)
     save(run, 0)
-    run.prepare(1, {"step": 1}, lambda directory: None)
+    prepare(run, 1)
     (tmp_path / "iter_0000002").mkdir()  # without state.json: not one of ours, or half deleted
     assert run.newest() == 0
     assert not list(tmp_path.glob(".iter*"))
@@ -58,27 +57,28 @@ def test_a_second_run_in_the_same_place_is_refused(tmp_path):
     first = RunDirectory(tmp_path)
     with pytest.raises(UserError, match="another run is at work here"):
         RunDirectory(tmp_path)
-    assert first
+    first.close()
+    RunDirectory(tmp_path)
 
 
 def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
     run = RunDirectory(tmp_path)
     (tmp_path / "verdicts").mkdir()
-    for step in range(4):
-        append_row(tmp_path / "metrics.jsonl", {"step": step})
-        append_row(tmp_path / "eval.jsonl", {"step": step})
+    for number in range(4):
+        append_row(tmp_path / "metrics.jsonl", {"rollout_id": number})
+        evaluation = {"rollout_id": max(number - 1, 0), "weight_version": number}
+        append_row(tmp_path / "eval.jsonl", evaluation)
         for split in ("train", "eval"):
-            append_row(tmp_path / "verdicts" / f"weights_{step}.jsonl", {"split": split})
+            append_row(tmp_path / "verdicts" / f"weights_{number}.jsonl", {"split": split})
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "rollo')
+        file.write('{"rollout_id": 4, "rollo')
     run.cut_back(2)
-    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1]
-    assert [row["step"] for row in read_rows(tmp_path / "eval.jsonl")] == [0, 1, 2]
-    assert [
-        len(read_rows(tmp_path / "verdicts" / f"weights_{step}.jsonl")) for step in range(4)
-    ] == [2, 2, 1, 0]
+    assert [row["rollout_id"] for row in read_metrics(tmp_path)] == [0, 1]
+    assert [row["weight_version"] for row in read_evaluations(tmp_path)] == [0, 1, 2]
+    verdicts = [tmp_path / "verdicts" / f"weights_{version}.jsonl" for version in range(4)]
+    assert [len(read_rows(path)) for path in verdicts] == [2, 2, 1, 0]
     run.cut_back(0)
-    assert read_rows(tmp_path / "metrics.jsonl") == read_rows(tmp_path / "eval.jsonl") == []
+    assert read_metrics(tmp_path) == read_evaluations(tmp_path) == []
     assert not list((tmp_path / "verdicts").iterdir())
 
 
@@ -92,80 +92,86 @@ def experiment_args(tmp_path, *more):
 def test_another_experiment_is_refused_by_flag(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.check_experiment(experiment_args(tmp_path), resuming=False)
-    run.check_experiment(
-        experiment_args(tmp_path, "--num-rollout", "9", "--save-interval", "2"), resuming=True
-    )
+    longer = experiment_args(tmp_path, "--num-rollout", "9", "--save-interval", "2")
+    run.check_experiment(longer, resuming=True)
+    other = experiment_args(tmp_path, "--lr", "0.1", "--seed", "5")
     with pytest.raises(UserError, match=r"--lr was 1e-06, is 0.1.*--seed was 1234, is 5") as caught:
-        run.check_experiment(experiment_args(tmp_path, "--lr", "0.1", "--seed", "5"), resuming=True)
+        run.check_experiment(other, resuming=True)
     assert "\n" not in str(caught.value)
     write_rows(tmp_path / "rows.jsonl", 4)
-    with pytest.raises(UserError, match="--prompt-data was rows.jsonl"):
+    with pytest.raises(UserError, match=r"--prompt-data was rows\.jsonl"):
         run.check_experiment(experiment_args(tmp_path), resuming=True)
-    run.check_experiment(
-        experiment_args(tmp_path), resuming=False
-    )  # without a checkpoint there is nothing to protect
+    # Without a checkpoint there is nothing to protect.
+    run.check_experiment(experiment_args(tmp_path), resuming=False)
 
 
 def assert_complete(directory: Path, rollouts: int) -> None:
     rows = read_rows(directory / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(rollouts))
-    assert [row["weights"] for row in rows] == list(
-        range(rollouts)
-    )  # each step began with the weights of the one before
-    assert [row["offset"] for row in rows] == list(
-        range(1, rollouts + 1)
-    )  # and with the prompts after its prompts
+    assert [row["rollout_id"] for row in rows] == list(range(rollouts))
+    # Each rollout began with the weights of the one before, and with the prompts after its prompts.
+    assert [row["weights"] for row in rows] == list(range(rollouts))
+    assert [row["offset"] for row in rows] == list(range(1, rollouts + 1))
     evaluations = read_rows(directory / "eval.jsonl")
     expected = [0, *range(2, rollouts, 2), rollouts]
-    assert [row["step"] for row in evaluations] == expected and [
-        row["eval/held"] for row in evaluations
-    ] == expected
-    assert (
-        json.loads((directory / f"iter_{rollouts - 1:07d}" / "state.json").read_text())["step"]
-        == rollouts - 1
-    )
-    assert (directory / f"iter_{rollouts - 1:07d}" / "weights").read_text() == str(rollouts)
+    assert [row["weight_version"] for row in evaluations] == expected
+    assert [row["eval/held"] for row in evaluations] == expected
+    assert [row["rollout_id"] for row in evaluations] == [max(v - 1, 0) for v in expected]
+    newest = directory / f"iter_{rollouts - 1:07d}"
+    assert json.loads((newest / "state.json").read_text())["rollout_id"] == rollouts - 1
+    assert (newest / "weights").read_text() == str(rollouts)
     assert not list(directory.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "0 eval",
-        "0 rollout",
-        "1 rollout",
-        "1 grading",
-        "2 update",
-        "1 saving",
-        "2 saving",
-        "1 sync",
-        "3 eval",
-    ],
-)
-def test_killed_at_any_stage_no_step_is_lost_or_counted_twice(tmp_path, stage):
-    """The real loop on doubles in a process of its own; it is killed as soon as its stage file says so."""
-    command = [sys.executable, "-m", "doubles.trainer", str(tmp_path), "0.02", "4"]
+STAGES = [
+    "0 eval",
+    "0 rollout",
+    "1 rollout",
+    "1 grading",
+    "2 update",
+    "1 saving",
+    "2 saving",
+    "1 sync",
+    "3 eval",
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_stage_no_rollout_is_lost_or_counted_twice(tmp_path, stage):
+    """The real loop on doubles, in a process that is killed as soon as its stage file says so."""
+    program = [sys.executable, "-m", "doubles.trainer", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*program, "0.02", "4"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "stage").is_file() or (tmp_path / "stage").read_text().strip() != stage:
+    file = tmp_path / "stage"
+    while not file.is_file() or file.read_text().strip() != stage:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline, f"never came to {stage}"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run([*command[:-2], "0", "4"], env=environment, check=True, capture_output=True)
+    subprocess.run([*program, "0", "4"], env=environment, check=True, capture_output=True)
     assert_complete(tmp_path, 4)
 
 
 def test_a_finished_run_can_grow(tmp_path):
+    copy = tmp_path / "copy"
+    run_with_doubles(str(tmp_path / "run"), 0.0, 2)
+    shutil.copytree(tmp_path / "run", copy)
+    run_with_doubles(str(copy), 0.0, 4)
+    assert_complete(copy, 4)
+
+
+def test_a_run_of_the_old_form_goes_on(tmp_path):
     run_with_doubles(str(tmp_path), 0.0, 2)
-    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
-    run_with_doubles(str(tmp_path.with_name("copy")), 0.0, 4)
-    rows = read_rows(tmp_path.with_name("copy") / "metrics.jsonl")
-    assert [(row["step"], row["weights"]) for row in rows] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    to_old_form(tmp_path)
+    assert read_rows(tmp_path / "metrics.jsonl")[1]["step"] == 1
+    run_with_doubles(str(tmp_path), 0.0, 4)
+    assert_complete(tmp_path, 4)
 
 
 def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
@@ -175,7 +181,7 @@ def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(UserError, match="rows.jsonl:2: broken JSON"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: broken JSON"):
         read_rows(tmp_path / "rows.jsonl")
 
 
@@ -184,23 +190,19 @@ def test_copies_under_other_names_are_neither_counted_nor_removed(tmp_path):
     for name in ("iter_0000001.bak", "iter_best"):
         (run.path / name).mkdir()
         (run.path / name / "state.json").write_text("{}")
-    for step in range(5):
-        run.commit(step, run.prepare(step, {"step": step}, lambda directory: None))
+    for rollout_id in range(5):
+        save(run, rollout_id)
     assert run.newest() == 4
     kept = {path.name for path in run.path.glob("iter_*")}
     assert kept == {"iter_0000001.bak", "iter_best", "iter_0000002", "iter_0000003", "iter_0000004"}
 
 
-def test_a_damaged_checkpoint_is_set_aside_when_its_step_is_made_again(tmp_path):
+def test_a_damaged_checkpoint_is_set_aside_when_its_rollout_is_made_again(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    for step in range(2):
-        run.commit(
-            step,
-            run.prepare(
-                step, {"step": step}, lambda directory: (directory / "weights").write_text("w")
-            ),
-        )
-    (run.iteration(1) / "state.json").unlink()
+    save(run, 0)
+    save(run, 1)
+    (run.checkpoint(1) / "state.json").unlink()
     assert run.newest() == 0
-    run.commit(1, run.prepare(1, {"step": 1}, lambda directory: None))
-    assert run.newest() == 1 and len(list(run.path.glob("iter_0000001.damaged.*/weights"))) == 1
+    save(run, 1)
+    assert run.newest() == 1
+    assert len(list(run.path.glob("iter_0000001.damaged.*/weights"))) == 1

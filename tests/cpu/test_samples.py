@@ -11,7 +11,7 @@ from rubric_rl.errors import DataError
 
 
 def load(path, **more):
-    settings = dict(input_key="prompt", metadata_key="metadata", apply_chat_template=True)
+    settings = {"input_key": "prompt", "metadata_key": "metadata", "apply_chat_template": True}
     return load_prompts(str(path), Words(), **settings | more)
 
 
@@ -60,7 +60,7 @@ def test_a_bad_row_is_named(tmp_path, change, said):
 def test_broken_json_is_named(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", 1)
     path.write_text(path.read_text() + '{"prompt": [\n')
-    with pytest.raises(DataError, match="rows.jsonl:2"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2"):
         load(path)
 
 

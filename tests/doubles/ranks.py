@@ -1,27 +1,36 @@
-"""Tiny random Qwen3 checkpoints, a made-up rollout and a runner of training ranks, for the tests of the actor."""
+"""Tiny random Qwen3 checkpoints, a made-up rollout, a runner of training ranks."""
 
 import json
 import multiprocessing
 import random
-import socket
+import tempfile
 import traceback
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
-SIZES = dict(
-    vocab_size=101, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-    intermediate_size=48, max_position_embeddings=256,
-)  # fmt: skip
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 48,
+    "max_position_embeddings": 256,
+}
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def new_store() -> str:
+    """A file that does not exist yet, by which ranks find each other."""
+    return str(Path(tempfile.mkdtemp(prefix="ranks-")) / "store")
 
 
 def make_checkpoint(path: Path, tied: bool = True, dtype: str = "float32", seed: int = 0) -> str:
-    """Writes a random Qwen3 checkpoint whose weights, norms included, are all different from their initial values."""
+    """Writes a random Qwen3 checkpoint.
+
+    Its weights, norms included, are all different from their initial values.
+    """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -35,55 +44,89 @@ def make_checkpoint(path: Path, tied: bool = True, dtype: str = "float32", seed:
 
 
 def actor_args(**changes) -> Namespace:
-    values = dict(
-        tensor_model_parallel_size=1, seed=1, global_batch_size=8, num_rollout=10, rollout_batch_size=4,
-        n_samples_per_prompt=2, lr=1e-3, lr_warmup_iters=0, lr_decay_style="constant", weight_decay=0.1, adam_beta1=0.9,
-        adam_beta2=0.98, adam_eps=1e-8, clip_grad=1.0, eps_clip=0.2, eps_clip_high=0.28, entropy_coef=0.01,
-        use_kl_loss=False, kl_loss_coef=0.05, kl_loss_type="low_var_kl", calculate_per_token_loss=False, ref_load=None,
-        rollout_temperature=0.7, use_rollout_logprobs=False, max_tokens_per_gpu=64, distributed_timeout_minutes=1,
-        lr_decay_iters=None, lr_warmup_fraction=None, lr_warmup_init=0.0, min_lr=0.0,
-    )  # fmt: skip
-    return Namespace(**(values | changes))
+    """The flags that an actor reads."""
+    values = {
+        "tensor_model_parallel_size": 1,
+        "distributed_timeout_minutes": 1,
+        "seed": 1,
+        "num_rollout": 10,
+        "rollout_batch_size": 4,
+        "n_samples_per_prompt": 2,
+        "rollout_temperature": 0.7,
+        "global_batch_size": 8,
+        "max_tokens_per_gpu": 64,
+        "lr": 1e-3,
+        "min_lr": 0.0,
+        "lr_decay_style": "constant",
+        "lr_decay_iters": None,
+        "lr_warmup_iters": 0,
+        "lr_warmup_fraction": None,
+        "lr_warmup_init": 0.0,
+        "weight_decay": 0.1,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.98,
+        "adam_eps": 1e-8,
+        "clip_grad": 1.0,
+        "eps_clip": 0.2,
+        "eps_clip_high": 0.28,
+        "entropy_coef": 0.01,
+        "use_kl_loss": False,
+        "kl_loss_coef": 0.05,
+        "kl_loss_type": "low_var_kl",
+        "ref_load": None,
+        "calculate_per_token_loss": False,
+        "use_rollout_logprobs": False,
+    }
+    return Namespace(**values | changes)
 
 
 def make_rollout(seed: int = 0, count: int = 8) -> dict:
-    """Answers of mixed lengths; sample 2 has masked tokens inside, sample 5 is removed (its reward is NaN)."""
+    """Answers of mixed lengths.
+
+    Sample 2 has masked tokens inside, sample 5 is removed (its reward is NaN).
+    """
     rng = random.Random(seed)
-    prompts, responses = (
-        [rng.randint(2, 9) for _ in range(count)],
-        [rng.randint(3, 14) for _ in range(count)],
-    )
+    prompts = [rng.randint(2, 9) for _ in range(count)]
+    responses = [rng.randint(3, 14) for _ in range(count)]
     masks = [[1] * response for response in responses]
     masks[2][1] = 0
     masks[5] = [0] * responses[5]
     rewards = [rng.gauss(0, 1) for _ in range(count)]
     rewards[5] = float("nan")
+    tokens = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        tokens.append([rng.randrange(101) for _ in range(prompt + response)])
+    log_probs = [[-rng.random() - 4 for _ in range(response)] for response in responses]
     return {
-        "tokens": [[rng.randrange(101) for _ in range(p + r)] for p, r in zip(prompts, responses, strict=True)],
-        "response_lengths": responses, "rewards": rewards, "loss_masks": masks,
-        "rollout_log_probs": [[-rng.random() - 4 for _ in range(response)] for response in responses],
-    }  # fmt: skip
+        "tokens": tokens,
+        "response_lengths": responses,
+        "rewards": rewards,
+        "loss_masks": masks,
+        "rollout_log_probs": log_probs,
+    }
 
 
-def _rank(function, rank: int, world: int, port: int, arguments: tuple, pipe) -> None:
+def _rank(function: Callable, rank: int, world: int, store: str, arguments: tuple, pipe) -> None:
     try:
-        pipe.send(("ok", function(rank, world, port, *arguments)))
+        pipe.send(("ok", function(rank, world, store, *arguments)))
     except Exception:  # the parent raises it again
         pipe.send(("failed", traceback.format_exc()))
 
 
-def run_ranks(world: int, function, *arguments, timeout: float = 120) -> list:
-    """Calls function(rank, world, port, *arguments) in `world` processes; returns the results in rank order.
+def run_ranks(world: int, function: Callable, *arguments, timeout: float = 120) -> list:
+    """Calls function(rank, world, store, *arguments) in `world` processes.
 
-    A rank that failed gives a RuntimeError with its traceback in place of a result, one that died gives None.
+    Returns the results in rank order. A rank that failed gives a RuntimeError with its traceback in
+    place of a result, one that died gives None.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rubric_rl.cpu.actor"])
-    port, ranks = free_port(), []
+    store = new_store()
+    ranks = []
     for rank in range(world):
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_rank, args=(function, rank, world, port, arguments, theirs), daemon=True
+            target=_rank, args=(function, rank, world, store, arguments, theirs), daemon=True
         )
         process.start()
         theirs.close()
@@ -91,10 +134,12 @@ def run_ranks(world: int, function, *arguments, timeout: float = 120) -> list:
     results = []
     for process, pipe in ranks:
         try:
-            state, value = (
-                pipe.recv() if pipe.poll(timeout) else ("failed", f"no answer within {timeout} s")
-            )
+            if not pipe.poll(timeout):
+                raise TimeoutError(f"no answer within {timeout} s")
+            state, value = pipe.recv()
             results.append(value if state == "ok" else RuntimeError(value))
+        except TimeoutError as error:
+            results.append(RuntimeError(str(error)))
         except EOFError:
             results.append(None)
         process.join(timeout=10)

@@ -1,24 +1,31 @@
-"""Doubles for the trainer's tests: flags, rows, a tokenizer of words, an engine with faults, hooks."""
+"""Doubles for the trainer: flags, rows, a tokenizer of words, an engine with faults, hooks."""
 
 import argparse
 import asyncio
 import json
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from aiohttp import web
 
+from doubles.launch_world import WEIGHTS
+from rubric_rl import ROOT
 from rubric_rl.cpu import flags
+from rubric_rl.cpu.metric_rows import append_row, read_rows
 from rubric_rl.cpu.samples import Sample
 
-FLAGS = """
-    --rollout-batch-size 4 --n-samples-per-prompt 2 --global-batch-size 8 --num-rollout 3 --rollout-num-gpus 1
-    --actor-num-gpus-per-node 1 --attention-dropout 0 --hidden-dropout 0 --hf-checkpoint model --prompt-data rows.jsonl
-    --save run --custom-rm-path doubles.trainer.reward --rollout-max-response-len 16 --input-key prompt
-    --apply-chat-template
-""".split()
+FLAGS = [
+    *("--hf-checkpoint", "model", "--save", "run"),
+    *("--prompt-data", "rows.jsonl", "--input-key", "prompt", "--apply-chat-template"),
+    *("--rollout-batch-size", "4", "--n-samples-per-prompt", "2", "--global-batch-size", "8"),
+    *("--num-rollout", "3", "--rollout-max-response-len", "16"),
+    *("--rollout-num-gpus", "1", "--actor-num-gpus-per-node", "1"),
+    *("--custom-rm-path", "doubles.trainer.reward"),
+    *("--attention-dropout", "0", "--hidden-dropout", "0"),
+]
 
 
 def make_args(*more: str):
@@ -47,6 +54,20 @@ def write_rows(path, count: int):
     return path
 
 
+def model_folder(path: Path, kind="qwen3", weights=True, tokenizer=True, shape=()) -> Path:
+    """Makes a checkpoint of the tiny model's shape, as far as the checks before a run look."""
+    path.mkdir()
+    config = json.loads((ROOT / "rubric_rl/tiny/model/config.json").read_text())
+    config |= {"model_type": kind} | dict(shape)
+    (path / "config.json").write_text(json.dumps(config))
+    if weights:
+        (path / "model.safetensors").write_bytes(WEIGHTS)
+    if tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(ROOT / "rubric_rl/tiny/model" / name, path)
+    return path
+
+
 class Words:
     """A tokenizer whose tokens are words."""
 
@@ -54,11 +75,9 @@ class Words:
         return [len(word) for word in text.split()]
 
     def apply_chat_template(self, messages, tokenize, add_generation_prompt, **kwargs) -> str:
-        return (
-            " ".join(f"<{m['role']}> {m['content']}" for m in messages)
-            + " <assistant>"
-            + "".join(f" {k}={v}" for k, v in kwargs.items())
-        )
+        turns = [f"<{message['role']}> {message['content']}" for message in messages]
+        options = [f"{name}={value}" for name, value in kwargs.items()]
+        return " ".join([*turns, "<assistant>", *options])
 
 
 async def reward(args, sample, **kwargs) -> float:
@@ -142,9 +161,9 @@ class Engine:
         meta["output_token_logprobs"] = [[-0.5, 7, None]] * count
         if fault == "textless":
             return web.json_response({"meta_info": meta})
-        return web.json_response(
-            {"text": "word " * count, "meta_info": meta} if fault != "empty" else {"text": ""}
-        )
+        if fault == "empty":
+            return web.json_response({"text": ""})
+        return web.json_response({"text": "word " * count, "meta_info": meta})
 
 
 class Call:
@@ -158,85 +177,103 @@ class Call:
 
 
 class FakeCluster:
-    """Stands in for cluster.Cluster: the weights are the number of updates, the data order a counter."""
+    """Stands in for cluster.Cluster: the weights are a number of updates, the data order a counter.
+
+    Every call takes `delay` seconds.
+    """
 
     def __init__(self, delay: float):
-        self.delay, self.weights, self.offset, self.served = delay, 0, 0, ""
+        self.delay = delay
+        self.weights = 0
+        self.offset = 0
+        self.served: int | None = None
+        self.actors = ["the only one"]
         self.manager = argparse.Namespace(
             generate=Call(self._generate),
-            evaluate=Call(lambda step: {"eval/held": self.weights}),
+            evaluate=Call(lambda rollout_id: {"eval/held": self.weights}),
             state=Call(lambda: self.offset),
         )
-        self.actors = [
-            argparse.Namespace(
-                call=Call(lambda method, *arguments: getattr(self, "_" + method)(*arguments))
-            )
-        ]
 
-    def load(self, checkpoint, state: dict | None) -> None:
-        if checkpoint:
-            self.weights, self.offset = int((checkpoint / "weights").read_text()), state["data"]
+    def load(self, checkpoint: Path, data_state: int) -> None:
+        self.weights = int((checkpoint / "weights").read_text())
+        self.offset = data_state
 
-    def _generate(self, step: int, version: str):
-        assert self.served == version == str(step)
+    def _generate(self, rollout_id: int, weight_version: str):
+        assert self.served == rollout_id and weight_version == str(rollout_id)
         self.offset += 1
-        return "data", {
+        metrics = {
             "rollout/raw_reward": 0.5,
             "offset": self.offset,
             "weights": self.weights,
             "perf/generation_time": 0.1,
         }
+        return "data", metrics
 
-    def _train(self, step: int, data) -> dict:
-        self.weights += 1
-        return {"train/loss": 1.0}
-
-    def _save(self, directory: str) -> None:
-        (Path(directory) / "hf").mkdir()
-        (Path(directory) / "weights").write_text("")  # half written
+    def call_actors(self, method: str, *arguments) -> list:
         time.sleep(self.delay)
-        (Path(directory) / "weights").write_text(str(self.weights))
+        if method == "train":
+            self.weights += 1
+            return [{"train/loss": 1.0}]
+        assert method == "save"
+        directory = Path(arguments[0])
+        (directory / "hf").mkdir()
+        (directory / "weights").write_text("")  # half written
+        time.sleep(self.delay)
+        (directory / "weights").write_text(str(self.weights))
+        return [None]
 
-    def wait(self, references: list, each=None) -> list:
+    def wait(self, references: list) -> list:
         time.sleep(self.delay)
         return references
 
-    def watch(self, reference, bar, note) -> None:
+    def watch(self, result, bar, report):
         time.sleep(self.delay)
-        note({"generated": 8, "total": 8})
+        report({"generated": 8, "total": 8})
         time.sleep(self.delay)
+        return result
 
-    def sync(self, version: str) -> None:
+    def sync(self, weight_version: int) -> None:
         time.sleep(self.delay)
-        self.served = version
+        self.served = weight_version
 
     def memory_gb(self) -> float:
         return 1.0
 
 
 def run_with_doubles(directory: str, delay: float, rollouts: int) -> None:
-    """A run of the real loop, recorder and run directory on doubles; a test kills the process that does it."""
+    """A run of the real loop, recorder and run directory on doubles.
+
+    A test kills the process that does it.
+    """
     from rubric_rl.cpu.recorder import Recorder
     from rubric_rl.cpu.run_directory import RunDirectory
-    from rubric_rl.cpu.train import Trainer, begin
+    from rubric_rl.cpu.train import Trainer, first_rollout
 
-    more = [
-        "--eval-prompt-data",
-        "held",
-        "rows.jsonl",
-        "--eval-interval",
-        "2",
-        "--save-interval",
-        "1",
-    ]
-    args = make_args("--save", directory, "--load", directory, *more, "--num-rollout", rollouts)
+    flags = ["--save", directory, "--load", directory, "--num-rollout", str(rollouts)]
+    flags += ["--eval-prompt-data", "held", "rows.jsonl", "--eval-interval", "2"]
+    flags += ["--save-interval", "1"]
+    args = make_args(*flags)
     run = RunDirectory(directory)
-    start = begin(args, run)
+    start = first_rollout(args, run)
     cluster = FakeCluster(delay)
-    cluster.load(
-        run.iteration(start - 1) if start else None, run.state(start - 1) if start else None
-    )
-    Trainer(args, run, cluster, Recorder(run.path, start, rollouts, tensorboard=False)).go(start)
+    if start > 0:
+        cluster.load(run.checkpoint(start - 1), run.data_state(start - 1))
+    recorder = Recorder(run.path, start, rollouts, tensorboard=False)
+    Trainer(args, run, cluster, recorder).run(start)
+
+
+def to_old_form(directory: Path) -> None:
+    """Makes a run as it was written when rollouts were called steps."""
+    for name, key in (("metrics.jsonl", "rollout_id"), ("eval.jsonl", "weight_version")):
+        rows = read_rows(directory / name)
+        (directory / name).unlink()
+        for row in rows:
+            step = row.pop(key)
+            row.pop("rollout_id", None)
+            append_row(directory / name, {"step": step, **row})
+    for path in directory.glob("iter_*/state.json"):
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps({"step": state.pop("rollout_id"), **state}))
 
 
 if __name__ == "__main__":

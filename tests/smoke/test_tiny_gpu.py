@@ -1,4 +1,4 @@
-"""`BACKEND=slime bash run_qwen3_tiny.sh` on one GPU: two rollouts, then the same command goes on (all stages)."""
+"""`BACKEND=slime bash run_qwen3_tiny.sh` on one GPU: two rollouts, then the same goes on."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from rubric_rl import ROOT
 from rubric_rl.evaluation.read_run import Run
 
 PROMPTS, GROUP = 4, 4
-FLAGS = f"""
-    --rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP} --global-batch-size {PROMPTS * GROUP}
-    --eval-interval 2
-    --lr-warmup-iters 0
-""".split()
+FLAGS = [
+    *("--rollout-batch-size", str(PROMPTS), "--n-samples-per-prompt", str(GROUP)),
+    *("--global-batch-size", str(PROMPTS * GROUP)),
+    *("--eval-interval", "2", "--lr-warmup-iters", "0"),
+]
 pytestmark = pytest.mark.gpu
 
 

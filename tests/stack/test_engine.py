@@ -1,18 +1,17 @@
-"""The real SGLang engine, router and Ray on the CPU do what the recipe relies on (stages 2 and 3)."""
+"""The real SGLang engine and router on the CPU do what the recipe relies on."""
 
 import json
-import subprocess
 import sys
 import threading
 import time
 
 import psutil
 import pytest
+import requests
+from doubles.processes import all_gone, listeners, wait_for
 
-from rubric_rl import ROOT
 from rubric_rl.cpu import engine as cpu
-from rubric_rl.cpu.process import Child, ServerDied
-from rubric_rl.errors import UserError
+from rubric_rl.cpu.process import ServerDied, ServerProcess
 
 pytestmark = pytest.mark.stack
 WORDS = "the patient has a fever and should rest , drink water and see a doctor "
@@ -36,7 +35,10 @@ def tokenizer(engine):
 
 @pytest.fixture
 def generate(engine):
-    """Function(prompt (text or ids), extras of the body, **sampling parameters) -> answer of the router's /generate."""
+    """Function (prompt, extras, **sampling) -> answer of the router's /generate.
+
+    The prompt is text or ids; extras go into the body, the rest are sampling parameters.
+    """
 
     def call(prompt, extras=None, **sampling):
         key = "text" if isinstance(prompt, str) else "input_ids"
@@ -56,23 +58,6 @@ def transformers_logprobs(model_dir, ids):
     model = Qwen3ForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].log_softmax(-1)
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def listeners():
-    """(name, address, port) of all sockets our descendants listen on."""
-    found = [
-        (p.name(), c)
-        for p in psutil.Process().children(recursive=True)
-        for c in p.net_connections("tcp")
-    ]
-    return {(name, c.laddr.ip, c.laddr.port) for name, c in found if c.status == psutil.CONN_LISTEN}
 
 
 def test_sampled_logprobs_are_those_of_transformers(engine, tokenizer, generate):
@@ -144,7 +129,11 @@ def test_schema_and_regex_are_enforced(generate):
 
 
 def test_stop_token_is_kept_when_asked_for(tokenizer, generate):
-    keep = dict(skip_special_tokens=False, no_stop_trim=True, spaces_between_special_tokens=False)
+    keep = {
+        "skip_special_tokens": False,
+        "no_stop_trim": True,
+        "spaces_between_special_tokens": False,
+    }
     reply = generate(WORDS, max_new_tokens=60, temperature=1.0, regex=" true", **keep)
     assert reply["text"] == " true" + tokenizer.decode(reply["output_ids"][-1:])
     assert (
@@ -155,7 +144,7 @@ def test_stop_token_is_kept_when_asked_for(tokenizer, generate):
 
 
 def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
-    """As the generation prompt plus the opening: not as the template would render a finished assistant turn."""
+    """As the generation prompt plus the opening, not as a finished turn of the assistant."""
     question, opening = {"role": "user", "content": "is it so ?"}, '{"criteria_met":'
     body = {
         "model": "policy",
@@ -170,7 +159,7 @@ def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
     }
     cpu.request(engine.router_url + "/v1/chat/completions", body)
     reply = cpu.request(engine.router_url + "/v1/chat/completions", body)
-    template = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    template = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     text = tokenizer.apply_chat_template([question], **template) + opening
     same = generate(
         text, {"return_logprob": True, "top_logprobs_num": 5}, max_new_tokens=1, temperature=0
@@ -195,7 +184,7 @@ def test_chat_route_continues_the_assistants_turn(engine, tokenizer, generate):
 )
 def test_bad_requests_are_400_and_do_not_shut_out_the_engine(engine, generate, body):
     for _ in range(15):
-        with pytest.raises(UserError, match="answered 400"):
+        with pytest.raises(cpu.RequestRefused, match="answered 400"):
             cpu.request(engine.router_url + "/generate", body)
     assert generate(WORDS, max_new_tokens=1)["output_ids"]
 
@@ -244,7 +233,7 @@ def test_new_weights_change_answers_version_and_empty_the_cache(
         )  # no answer mixes two policies
         new, version, cached = ask()
         assert (version, cached) == ("41", 0) and new != pytest.approx(old, abs=1e-3)
-        with pytest.raises(UserError, match="nowhere"):
+        with pytest.raises(cpu.RequestRefused, match="nowhere"):
             cpu.update_weights(engine.urls, tmp_path / "nowhere", "42")
         assert ask()[1] == "41"  # goes on serving what it had
     finally:
@@ -254,18 +243,19 @@ def test_new_weights_change_answers_version_and_empty_the_cache(
 
 
 def test_everything_listens_on_loopback_only(engine):
-    assert listeners() and engine.router_port in {port for _, _, port in listeners()}
-    assert {ip for _, ip, _ in listeners()} == {cpu.HOST}
+    sockets = listeners(psutil.Process().children(recursive=True))
+    assert engine.router_port in {port for _, _, port in sockets}
+    assert {address for _, address, _ in sockets} == {cpu.HOST}
 
 
 def test_server_that_dies_at_start_shows_the_end_of_its_log(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     port = cpu.free_port()
     with (
-        cpu.start_engine(tmp_path, port, tmp_path) as child,
+        cpu.start_engine(tmp_path, port, tmp_path) as server,
         pytest.raises(ServerDied, match="no-such-model") as error,
     ):
-        cpu.wait_healthy(f"http://{cpu.HOST}:{port}", child, 120)
+        cpu.wait_healthy(f"http://{cpu.HOST}:{port}", server, 120)
     assert f"SGLang engine on port {port} ended with status 1" in str(error.value)
 
 
@@ -279,7 +269,9 @@ class Worker(http.server.BaseHTTPRequestHandler):
         name = {"model_path": "policy", "served_model_name": "policy"}
         body = json.dumps({"port": self.server.server_port, "text": "", **name}).encode()
         self.send_response(200); self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
     do_GET = do_POST = answer
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Worker).serve_forever()
 """
@@ -287,85 +279,46 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Worker).serve_f
 
 def test_routing_key_sticks_to_one_engine_and_moves_when_it_dies(tmp_path):
     """Real router, two stand-ins for engines that answer with their own port."""
-    ports = [cpu.free_port(), cpu.free_port()]
-    workers = {
-        p: Child.start([sys.executable, "-c", FAKE_WORKER, str(p)], tmp_path / str(p), grace=0)
-        for p in ports
-    }
-    urls = [f"http://{cpu.HOST}:{p}" for p in ports]
+    workers = {}
+    for port in (cpu.free_port(), cpu.free_port()):
+        command = [sys.executable, "-c", FAKE_WORKER, str(port)]
+        workers[port] = ServerProcess.start(command, tmp_path / str(port), grace=0)
+    first, second = workers
+    urls = [f"http://{cpu.HOST}:{port}" for port in workers]
     router_port = cpu.free_port()
     try:
         for url, worker in zip(urls, workers.values(), strict=True):
             cpu.wait_healthy(url, worker, 30)
         with cpu.start_router(urls, router_port, tmp_path):
             router = f"http://{cpu.HOST}:{router_port}"
-            assert cpu.healthy_workers(router) == set(urls)
+            assert cpu.healthy_engines(router) == set(urls)
 
-            def worker_of(key):
-                import urllib.request
-
-                headers = {"Content-Type": "application/json", "X-SMG-Routing-Key": key}
-                call = urllib.request.Request(router + "/generate", b'{"text": "x"}', headers)
-                return json.load(cpu._OPENER.open(call, timeout=30))["port"]
+            def worker_of(key: str) -> int:
+                headers = {"X-SMG-Routing-Key": key}
+                return requests.post(
+                    router + "/generate", json={"text": "x"}, headers=headers, timeout=30
+                ).json()["port"]
 
             chosen = {f"answer-{i}": worker_of(f"answer-{i}") for i in range(20)}
-            assert set(chosen.values()) == set(ports)  # both are used
+            assert set(chosen.values()) == {first, second}  # both are used
             for _ in range(3):
                 assert {key: worker_of(key) for key in chosen} == chosen
-            workers[ports[0]].stop()
-            wait_for(lambda: cpu.healthy_workers(router) == {urls[1]}, 60)
-            assert {worker_of(key) for key in chosen} == {ports[1]}
+            workers[first].stop()
+            wait_for(lambda: cpu.healthy_engines(router) == {urls[1]}, 60)
+            assert {worker_of(key) for key in chosen} == {second}
     finally:
         for worker in workers.values():
             worker.stop()
-
-
-def gone(family):
-    return not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_an_engine_that_still_loads_dies_with_its_guard(tiny_model, tmp_path):
     """Its spawned processes import for seconds before SGLang itself ties them to their parent."""
 
     def family():
-        return psutil.Process(child.pid).children(recursive=True)
+        return psutil.Process(server.pid).children(recursive=True)
 
-    child = cpu.start_engine(tiny_model, cpu.free_port(), tmp_path)
+    server = cpu.start_engine(tiny_model, cpu.free_port(), tmp_path)
     wait_for(lambda: sum("--multiprocessing-fork" in p.cmdline() for p in family()) >= 2, 300)
     members = family()
-    psutil.Process(child.pid).kill()
-    wait_for(lambda: gone(members), 60)
-
-
-SUPERVISOR = """
-import sys, time
-from rubric_rl.cpu import engine, ray_head
-model, logs = sys.argv[1:]
-port = engine.free_port()
-child = engine.start_engine(model, port, logs)
-engine.start_router([], engine.free_port(), logs)
-_, address = ray_head.start(logs)
-import ray
-ray.init(address=address, log_to_driver=False, configure_logging=False)
-@ray.remote
-class Actor:
-    def wait(self): time.sleep(600)
-actors = [Actor.remote() for _ in range(2)]
-calls = [actor.wait.remote() for actor in actors]
-engine.wait_healthy(f"http://127.0.0.1:{port}", child)
-print("ready", flush=True)
-time.sleep(600)
-"""
-
-
-def test_nothing_outlives_a_supervisor_killed_by_sigkill(tiny_model, tmp_path):
-    command = [sys.executable, "-c", SUPERVISOR, str(tiny_model), str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
-        try:
-            assert supervisor.stdout.readline() == "ready\n"
-            family = psutil.Process(supervisor.pid).children(recursive=True)
-        finally:
-            supervisor.kill()
-    names = " ".join(process.name() for process in family if process.is_running())
-    assert len(family) > 12 and all(name in names for name in ("sglang", "raylet", "gcs_server"))
-    wait_for(lambda: gone(family), 60)
+    psutil.Process(server.pid).kill()
+    wait_for(lambda: all_gone(members), 60)

@@ -1,4 +1,4 @@
-"""The GPU run script on the real Ray that only counts GPUs: address, token, job, signals, leftovers (all stages)."""
+"""The GPU run script on the real Ray that only counts GPUs: address, token, job, signals."""
 
 import json
 import re

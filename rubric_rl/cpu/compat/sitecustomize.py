@@ -1,7 +1,8 @@
-"""Stand-ins for two packages that SGLang imports but never calls on a CPU; engine processes only (stage 2, rollout).
+"""Stand-ins for two packages that SGLang imports but never calls on a CPU; engine processes only.
 
-`sgl_kernel` exists only as CUDA binaries, and the PyPI build of `torchvision` needs CUDA too; SGLang's text path names
-them at import time. Python imports a module called `sitecustomize` at start, so SGLang's spawned children get this too.
+`sgl_kernel` exists only as CUDA binaries, and the PyPI build of `torchvision` needs CUDA too;
+SGLang's text path names them at import time. Python imports a module called `sitecustomize` at
+start, so the children that SGLang spawns get this too.
 """
 
 import ctypes
@@ -23,16 +24,16 @@ class _AnyAttribute(type):
 
 
 def _stand_in(module: str, name: str) -> type:
+    package = module.split(".")[0]
+
     def refuse(self, *args, **kwargs):
-        raise NotImplementedError(
-            f"{module}.{name} is a stand-in: the CPU engine has no {module.split('.')[0]}"
-        )
+        raise NotImplementedError(f"{module}.{name} is a stand-in: the CPU engine has no {package}")
 
     return _AnyAttribute(name, (), {"__init__": refuse, "__module__": module})
 
 
 class _StandInModule(types.ModuleType):
-    __path__: list[str] = []
+    __path__ = ()  # makes it a package
     __version__ = "0.0.0"
 
     def __getattr__(self, name):
@@ -63,7 +64,8 @@ class _StandInFinder:
 
 sys.meta_path.append(_StandInFinder)
 
-# SGLang's spawned processes ask to die with their parent only after all their imports, which take ten seconds.
+# SGLang's spawned processes ask to die with their parent only after all their imports, which take
+# ten seconds.
 if "--multiprocessing-fork" in sys.orig_argv:
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""The one model SGLang has to import (SGLANG_EXTERNAL_MODEL_PACKAGE); all 200 cost seconds (stage 2, rollout)."""
+"""The one model that SGLang has to import (SGLANG_EXTERNAL_MODEL_PACKAGE); all 200 cost seconds."""
