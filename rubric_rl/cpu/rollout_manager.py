@@ -28,7 +28,6 @@ class RolloutManager:
 
         Raises:
             DataError: for rows that cannot be used.
-            UserError: when the context is too short for them.
         """
         # Here: `--help` must work on a machine without transformers.
         from transformers import AutoTokenizer

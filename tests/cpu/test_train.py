@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from doubles.ranks import actor_args
@@ -264,7 +265,9 @@ def test_what_can_fail_is_not_done_in_the_constructor_of_a_ray_actor(tmp_path):
     from rubric_rl.cpu.cluster import TrainingActor
     from rubric_rl.cpu.rollout_manager import RolloutManager
 
-    manager = RolloutManager(args_of(tmp_path))
+    args = args_of(tmp_path)
+    (Path(args.hf_checkpoint) / "tokenizer.json").write_text("{}")
+    manager = RolloutManager(args)
     with pytest.raises(UserError, match="no usable tokenizer"):
         manager.load()
     actor = TrainingActor(actor_args(tensor_model_parallel_size=2), 0, 1, "store")
