@@ -1,5 +1,6 @@
 """What tests ask of families of processes: what they listen on, whether they are gone."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -20,9 +21,26 @@ def listeners(processes: Iterable[psutil.Process]) -> set[tuple[str, str, int]]:
     return found
 
 
+def names_of(processes: Iterable[psutil.Process]) -> set[str]:
+    """The names of those that still exist."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.add(process.name())
+    return found
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether the process runs (a zombie that nobody has collected yet does not)."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def all_gone(processes: Iterable[psutil.Process]) -> bool:
-    """Whether none of them runs (a zombie nobody has collected yet does not)."""
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+    """Whether none of them runs."""
+    return not any(runs(process) for process in processes)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:

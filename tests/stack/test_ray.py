@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from doubles.processes import all_gone, listeners, wait_for
+from doubles.processes import all_gone, listeners, names_of, wait_for
 from doubles.trainer import FLAGS, model_folder, write_rows
 
 from rubric_rl import ROOT
@@ -115,6 +115,7 @@ def test_ray_is_private_and_nothing_outlives_a_supervisor_killed_by_sigkill(tiny
             private, address, token = supervisor.stdout.readline().split()
             owner = psutil.Process(supervisor.pid)
             family = owner.children(recursive=True)
+            names = " ".join(names_of(family))
             listening = {where for _, where, _ in listeners([owner, *family])}
             stranger = [sys.executable, "-c", STRANGER, address]
             joined = subprocess.run(stranger, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -122,7 +123,6 @@ def test_ray_is_private_and_nothing_outlives_a_supervisor_killed_by_sigkill(tiny
             supervisor.kill()
     assert listening == {"127.0.0.1"}
     assert joined.returncode != 0 and "token" in joined.stderr
-    names = " ".join(process.name() for process in family)
     assert len(family) > 12 and all(name in names for name in ("sglang", "raylet", "gcs_server"))
     wait_for(lambda: all_gone(family), 30)
     tell_token = subprocess.run(["grep", "-rl", token, private, str(tmp_path)], capture_output=True)
