@@ -1,4 +1,7 @@
-"""A custom generate function that makes two training samples of one answer, as an agent's turns do (contract)."""
+"""A custom generate function that makes two training samples of one answer, as an agent's turns do.
+
+slime's loop imports it by name (test_slime_rollout.py).
+"""
 
 import copy
 

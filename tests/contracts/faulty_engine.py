@@ -1,36 +1,59 @@
-"""An engine and its router in one, as far as slime's rollout and the grader use them; it fails on demand (contract)."""
+"""An engine and its router in one, as far as slime's rollout and the grader use them.
+
+It fails on demand.
+"""
 
 import asyncio
 import json
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 from aiohttp import web
 
 ANSWER = "rest and drink water<|im_end|>"
 
+# An HTTP status, "reset", "garbage" or seconds to wait.
+Fault = int | str | float
+
+
+def no_fault(text: str, number: int) -> None:
+    """Every request is answered at once."""
+
+
+def mostly_true(text: str, number: int) -> float:
+    """Two verdicts of three are true."""
+    return 0.9 if number % 3 else 0.1
+
 
 class FaultyEngine:
     """Serves until the `with` block ends.
 
-    `fault(text, number)` decides about each grading request: None, an HTTP status, "reset", "garbage" or seconds to
-    wait; `p(text, number)` is the probability of true.
+    Both functions are given the text of a grading request and how many came before it. `fault`
+    says how the request fails, None if it does not; `p` is the probability of true.
     """
 
     def __init__(
         self,
         tokens: list[int],
-        fault=lambda text, number: None,
-        p=lambda text, number: 0.9 if number % 3 else 0.1,
+        fault: Callable[[str, int], Fault | None] = no_fault,
+        p: Callable[[str, int], float] = mostly_true,
     ):
-        self.tokens, self.fault, self.p = tokens, fault, p
-        self.generated = self.graded = self.aborts = 0
+        self.tokens = tokens  # of ANSWER
+        self.fault = fault
+        self.p = p
+        self.generated = 0
+        self.graded = 0
+        self.aborts = 0
         self.keys: Counter[str] = Counter()  # grading requests per routing key
         self._running: set[asyncio.Event] = set()
 
+    # ---- the server
+
     def __enter__(self):
-        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         assert self._ready.wait(20)
@@ -47,10 +70,16 @@ class FaultyEngine:
     async def _main(self):
         self._end = asyncio.Event()
         app = web.Application(client_max_size=2**26)
-        app.add_routes([web.post("/generate", self._generate), web.post("/abort_request", self._abort),
-                        web.get("/workers", self._workers), web.get("/v1/loads", self._loads),
-                        web.post("/v1/chat/completions", self._chat),
-                        web.get("/{path:.*}", self._info)])  # fmt: skip
+        app.add_routes(
+            [
+                web.post("/generate", self._generate),
+                web.post("/abort_request", self._abort),
+                web.get("/workers", self._workers),
+                web.get("/v1/loads", self._loads),
+                web.post("/v1/chat/completions", self._chat),
+                web.get("/{path:.*}", self._info),
+            ]
+        )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -61,6 +90,8 @@ class FaultyEngine:
         await self._end.wait()
         await runner.cleanup()
 
+    # ---- what slime and a router ask
+
     async def _workers(self, request):
         return web.json_response({"workers": [{"url": self.url, "is_healthy": True}]})
 
@@ -69,9 +100,8 @@ class FaultyEngine:
         return web.json_response({"model_path": "policy", "served_model_name": "policy"})
 
     async def _loads(self, request):
-        return web.json_response(
-            {"loads": [{"num_running_reqs": len(self._running), "num_waiting_reqs": 0}]}
-        )
+        load = {"num_running_reqs": len(self._running), "num_waiting_reqs": 0}
+        return web.json_response({"loads": [load]})
 
     async def _abort(self, request):
         self.aborts += 1
@@ -79,63 +109,70 @@ class FaultyEngine:
             event.set()
         return web.Response(text="ok")
 
+    # ---- answers and verdicts
+
     async def _generate(self, request):
         body = await request.json()
-        if "input_ids" in body:
+        if "input_ids" in body:  # slime sends tokens, the grader text
             self.generated += 1
-            return web.json_response(
-                self._answer(
-                    ANSWER, body["input_ids"], {"type": "stop", "matched": self.tokens[-1]}
-                )
-            )
+            reason = {"type": "stop", "matched": self.tokens[-1]}
+            return web.json_response(self._reply(ANSWER, body["input_ids"], reason))
         self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
-        number, self.graded = self.graded, self.graded + 1
-        fault = self.fault(body["text"], number)
+        return await self._grade(request, body["text"])
+
+    async def _grade(self, request, text: str):
+        number = self.graded
+        self.graded += 1
+        fault = self.fault(text, number)
         if fault == "reset":
             request.transport.abort()
+            return web.Response()
         if isinstance(fault, int):
             return web.Response(status=fault, text="fault")
         if fault == "garbage":
             return web.Response(text="<html>not JSON")
-        if await self._wait(fault or 0.0):
-            return web.json_response(self._answer("", [], {"type": "abort", "message": "Aborted"}))
-        p = self.p(body["text"], number)
-        answer = self._answer(
-            json.dumps({"explanation": "x", "criteria_met": p > 0.5}),
-            [],
-            {"type": "stop", "matched": 1},
-        )
-        answer["meta_info"]["output_token_ids_logprobs"] = [
-            [[math.log(p), 1, None], [math.log(1 - p), 2, None]]
-        ]
-        return web.json_response(answer)
+        seconds = fault if isinstance(fault, float) else 0.001
+        if await self._aborted_within(seconds):
+            reason = {"type": "abort", "message": "Aborted"}
+            return web.json_response(self._reply("", [], reason))
 
-    async def _wait(self, seconds: float) -> bool:
+        p = self.p(text, number)
+        verdict = json.dumps({"explanation": "x", "criteria_met": p > 0.5})
+        reply = self._reply(verdict, [], {"type": "stop", "matched": 1})
+        true, false = [math.log(p), 1, None], [math.log(1 - p), 2, None]
+        reply["meta_info"]["output_token_ids_logprobs"] = [[true, false]]
+        return web.json_response(reply)
+
+    async def _aborted_within(self, seconds: float) -> bool:
         """Whether an abort came within that time."""
         event = asyncio.Event()
         self._running.add(event)
         try:
-            await asyncio.wait_for(event.wait(), seconds or 0.001)
+            await asyncio.wait_for(event.wait(), seconds)
             return True
         except TimeoutError:
             return False
         finally:
             self._running.discard(event)
 
-    def _answer(self, text: str, prompt: list[int], reason: dict) -> dict:
-        logprobs = [[-0.5, token, None] for token in self.tokens]
-        meta = {"id": "1", "finish_reason": reason, "prompt_tokens": len(prompt),
-                "completion_tokens": len(self.tokens), "cached_tokens": 0,
-                "weight_version": "0", "output_token_logprobs": logprobs}  # fmt: skip
+    def _reply(self, text: str, prompt: list[int], reason: dict) -> dict:
+        """What SGLang's /generate returns."""
+        meta = {
+            "id": "1",
+            "finish_reason": reason,
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(self.tokens),
+            "cached_tokens": 0,
+            "weight_version": "0",
+            "output_token_logprobs": [[-0.5, token, None] for token in self.tokens],
+        }
         return {"text": text, "output_ids": self.tokens, "meta_info": meta}
 
     async def _chat(self, request):
+        """A teacher's verdict: every other one is true."""
         self.graded += 1
-        message = {
-            "role": "assistant",
-            "content": json.dumps({"explanation": "x", "criteria_met": self.graded % 2 == 0}),
-        }
+        verdict = {"explanation": "x", "criteria_met": self.graded % 2 == 0}
+        message = {"role": "assistant", "content": json.dumps(verdict)}
         choice = {"message": message, "finish_reason": "stop"}
-        return web.json_response(
-            {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}}
-        )
+        usage = {"prompt_tokens": 9, "completion_tokens": 9}
+        return web.json_response({"choices": [choice], "usage": usage})

@@ -1,10 +1,9 @@
-"""slime's own rollout loop with this repository's hooks, as its rollout manager runs it; prints a JSON line (contract).
+"""slime's own rollout loop with this repository's hooks, as its rollout manager runs it.
 
-A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT ROLLOUTS FLAGS... Neither Ray nor a GPU
-is used.
+A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT ROLLOUTS FLAGS...
+It prints a line of JSON. Neither Ray nor a GPU is used.
 """
 
-import itertools
 import json
 import math
 import sys
@@ -14,14 +13,15 @@ from rubric_rl.launch.slime_flags import pretend_gpu
 
 pretend_gpu()
 
-from slime.observability import rollout_metrics
-from slime.ray.rollout import RolloutManager
-from slime.rollout.base_types import call_rollout_fn
-from slime.rollout.data_source import RolloutDataSourceWithBuffer
-from slime.rollout.sglang_rollout import generate_rollout
-from slime.utils.arguments import parse_args
-from slime.utils.http_utils import init_http_client
-from slime.utils.misc import load_function
+# slime asks for the GPU while it is imported, so its imports come after.
+from slime.observability import rollout_metrics  # noqa: E402
+from slime.ray.rollout import RolloutManager  # noqa: E402
+from slime.rollout.base_types import call_rollout_fn  # noqa: E402
+from slime.rollout.data_source import RolloutDataSourceWithBuffer  # noqa: E402
+from slime.rollout.sglang_rollout import generate_rollout  # noqa: E402
+from slime.utils.arguments import parse_args  # noqa: E402
+from slime.utils.http_utils import init_http_client  # noqa: E402
+from slime.utils.misc import load_function  # noqa: E402
 
 LOGGED: list[dict] = []  # what slime would send to TensorBoard and W&B
 
@@ -35,10 +35,12 @@ def start(host: str, port: int):
     return args
 
 
-def flatten(group: list):
+def flatten(group: list) -> list:
     """The samples of a group, also of one whose answers have fanned out into several."""
+    samples = []
     for sample in group:
-        yield from sample if isinstance(sample, list) else [sample]
+        samples += sample if isinstance(sample, list) else [sample]
+    return samples
 
 
 def train(args, source, rollout_id: int) -> dict:
@@ -47,25 +49,29 @@ def train(args, source, rollout_id: int) -> dict:
     manager.custom_reward_post_process_func = load_function(args.custom_reward_post_process_path)
     methods = RolloutManager.__ray_metadata__.modified_class
     manager._post_process_rewards = lambda samples: methods._post_process_rewards(manager, samples)
+
     output = call_rollout_fn(generate_rollout, args, rollout_id, source, evaluation=False)
-    groups = [list(flatten(group)) for group in output.samples]
-    samples = list(itertools.chain.from_iterable(groups))
+    groups = [flatten(group) for group in output.samples]
+    samples = [sample for group in groups for sample in group]
     rollout_metrics.log_rollout_data(rollout_id, args, samples, output.metrics, 1.0)
     data = methods._convert_samples_to_train_data(manager, samples)
     return {
         "groups": [[sample.index for sample in group] for group in groups],
         "statuses": [sample.status.value for sample in samples],
-        "rewards": [None if math.isnan(sample.reward) else sample.reward for sample in samples],
+        "rewards": [finite(sample.reward) for sample in samples],
         "removed": [sample.remove_sample for sample in samples],
-        "graders": [
-            (sample.metadata["prompt_id"], sample.metadata.get("grading", {}).get("grader"))
-            for sample in samples
-        ],
+        "graders": [graded_by(sample) for sample in samples],
         "advantages": data["rewards"],
         "raw_reward": data["raw_reward"],
         "mask_sums": [sum(mask) for mask in data["loss_masks"]],
         "metrics": numbers(LOGGED[-1]),
     }
+
+
+def graded_by(sample) -> tuple[str, str | None]:
+    """A sample's prompt and the name of its grader, None for one that was not graded."""
+    record = sample.metadata.get("grading", {})
+    return sample.metadata["prompt_id"], record.get("grader")
 
 
 def evaluate(args, source) -> dict:
@@ -76,18 +82,25 @@ def evaluate(args, source) -> dict:
 
 
 def numbers(metrics: dict) -> dict:
-    """The metrics that JSON can hold; NaN becomes None."""
-    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
-    return {key: None if math.isnan(value) else value for key, value in plain.items()}
+    """The metrics that JSON can hold."""
+    plain = {}
+    for key, value in metrics.items():
+        if isinstance(value, int | float):
+            plain[key] = finite(float(value))
+    return plain
+
+
+def finite(value: float) -> float | None:
+    """The value, None for NaN, which JSON has no word for."""
+    return None if math.isnan(value) else value
 
 
 def main() -> None:
-    """Runs the loop."""
     host, port, rollouts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    del sys.argv[1:4]
+    del sys.argv[1:4]  # the rest is slime's
     args = start(host, port)
     source = RolloutDataSourceWithBuffer(args)
-    result = {"rollouts": [train(args, source, number) for number in range(rollouts)]}
+    result: dict = {"rollouts": [train(args, source, number) for number in range(rollouts)]}
     if args.eval_datasets:
         result["eval"] = evaluate(args, source)
     print("\n" + json.dumps(result))

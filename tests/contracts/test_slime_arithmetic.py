@@ -1,30 +1,31 @@
-"""Our GRPO arithmetic against slime's own functions, run from a checkout named by SLIME_DIR (stage 5)."""
+"""Our GRPO arithmetic against slime's own functions, imported from the checkout SLIME_DIR names."""
 
 import importlib
 import os
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from doubles.ranks import actor_args, make_rollout, new_store
+from doubles.ranks import actor_args, free_port, make_rollout
 
 from rubric_rl.cpu.grpo import (
-    LossInputs,
+    Tokens,
     approx_kl,
+    broadcast_advantages,
     grpo_loss,
     policy_loss,
-    repeat_for_tokens,
     token_log_probs,
 )
 from rubric_rl.cpu.megatron import init_parallel, shutdown_parallel
-from rubric_rl.cpu.micro_batches import make_micro_batches
+from rubric_rl.cpu.micro_batches import MicroBatch, plan
 
 SLIME_DIR = os.environ.get("SLIME_DIR")
 pytestmark = [
     pytest.mark.contract,
     pytest.mark.skipif(not SLIME_DIR, reason="SLIME_DIR does not name a checkout of slime"),
 ]
+
 PACKAGES = (
     "slime",
     "slime.utils",
@@ -37,7 +38,9 @@ TESTED = (
     "slime.backends.megatron_utils.loss",
     "slime.observability.train_metric_utils",
 )
-STUBS = {  # imported by the files under test, but never called by what is tested; they need a GPU, Ray or a server
+# Imported by the files under test, but never called by what is tested; they need a GPU, Ray or a
+# server.
+STUBS = {
     "slime.utils.misc": ("load_function",),
     "slime.utils.distributed_utils": ("distributed_masked_whiten",),
     "slime.utils.types": ("RolloutBatch",),
@@ -46,158 +49,223 @@ STUBS = {  # imported by the files under test, but never called by what is teste
     "slime.observability.metric_utils": ("compute_pass_rate", "compute_rollout_step"),
     "slime.observability.timer": ("Timer",),
 }
-ARGS = dict(
-    log_probs_chunk_size=-1, allgather_cp=False, rollout_top_p=1.0, advantage_estimator="grpo", use_opsm=False,
-    eps_clip_c=None, get_mismatch_metrics=False, use_tis=False, use_unbiased_kl=False, loss_type="policy_loss",
-    recompute_loss_function=False,
-)  # fmt: skip
+SLIME_ARGS = {  # what slime's functions ask for, and our trainer does not have
+    "log_probs_chunk_size": -1,
+    "allgather_cp": False,
+    "rollout_top_p": 1.0,
+    "advantage_estimator": "grpo",
+    "use_opsm": False,
+    "eps_clip_c": None,
+    "get_mismatch_metrics": False,
+    "use_tis": False,
+    "use_unbiased_kl": False,
+    "loss_type": "policy_loss",
+    "recompute_loss_function": False,
+}
+VOCABULARY = 101  # of make_rollout
+THEIR_BATCHES = [[0, 5, 3], [1, 2], [4, 6, 7]]  # any: the sums must not depend on them
+
+
+def forget_slime(patch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] == "slime":
+            patch.delitem(sys.modules, name)
+
+
+def import_tested(patch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """slime's modules by their last names, without the packages' __init__: those start CUDA."""
+    for name in PACKAGES:
+        package = ModuleType(name)
+        package.__path__ = [os.path.join(SLIME_DIR, *name.split("."))]
+        patch.setitem(sys.modules, name, package)
+    for name, attributes in STUBS.items():
+        stub = ModuleType(name)
+        stub.__dict__.update(dict.fromkeys(attributes, dict))
+        patch.setitem(sys.modules, name, stub)
+        package, _, last = name.rpartition(".")
+        setattr(sys.modules[package], last, stub)
+    modules = {name.rpartition(".")[2]: importlib.import_module(name) for name in TESTED}
+    return SimpleNamespace(**modules)
+
+
+def uncompiled(*args, **kwargs):
+    """torch.compile where there is no C++ compiler."""
+    return lambda function: function
 
 
 @pytest.fixture(scope="module")
 def slime():
-    """slime's modules ppo_utils, loss, train_metric_utils, without the packages' __init__ (they start CUDA)."""
+    """slime's ppo_utils, loss and train_metric_utils."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in sys.modules if name.split(".")[0] == "slime"]:
-            patch.delitem(sys.modules, name)
-        for name in PACKAGES:
-            package = ModuleType(name)
-            package.__path__ = [os.path.join(SLIME_DIR, *name.split("."))]
-            patch.setitem(sys.modules, name, package)
-        for name, attributes in STUBS.items():
-            stub = ModuleType(name)
-            stub.__dict__.update(dict.fromkeys(attributes, dict))
-            patch.setitem(sys.modules, name, stub)
-            setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], stub)
-        patch.setattr(
-            torch, "compile", lambda *args, **kwargs: lambda function: function
-        )  # no C++ compiler needed
-        loaded = [importlib.import_module(name) for name in TESTED]
-        init_parallel(0, 1, new_store(), 1, 1, 1)
-        yield loaded
+        patch.setattr(torch, "compile", uncompiled)
+        forget_slime(patch)
+        modules = import_tested(patch)
+        init_parallel(0, 1, "127.0.0.1", free_port(), 1, 1, 1)
+        yield modules
         shutdown_parallel()
-        for name in [name for name in sys.modules if name.split(".")[0] == "slime"]:
-            patch.delitem(sys.modules, name)
+        forget_slime(patch)
 
 
 def test_policy_loss_and_kl(slime):
     generator = torch.Generator().manual_seed(0)
     kl, advantages, base = torch.randn(3, 500, generator=generator)
-    ours, theirs = (
-        policy_loss(kl, advantages, 0.2, 0.28),
-        slime[0].compute_policy_loss(kl, advantages, 0.2, 0.28),
-    )
-    assert all(torch.equal(left, right) for left, right in zip(ours, theirs, strict=True))
-    assert 0 < ours[1].mean() < 1
+    loss, clipped = policy_loss(kl, advantages, 0.2, 0.28)
+    their_loss, their_clipped = slime.ppo_utils.compute_policy_loss(kl, advantages, 0.2, 0.28)
+    assert torch.equal(loss, their_loss)
+    assert torch.equal(clipped, their_clipped)
+    assert 0 < clipped.mean() < 1
     for kind in ("k1", "k2", "k3", "low_var_kl"):
-        torch.testing.assert_close(
-            approx_kl(kl * 4, base, kind), slime[0].compute_approx_kl(kl * 4, base, kind)
-        )
+        their_kl = slime.ppo_utils.compute_approx_kl(kl * 4, base, kind)
+        torch.testing.assert_close(approx_kl(kl * 4, base, kind), their_kl)
 
 
 def test_advantages(slime):
     kl = [torch.zeros(3), torch.zeros(1)]
-    theirs = torch.cat(slime[0].get_grpo_returns(torch.tensor([0.5, -2.0]), kl))
-    assert torch.equal(repeat_for_tokens([0.5, -2.0], [3, 1]), theirs)
+    returns = slime.ppo_utils.get_grpo_returns(torch.tensor([0.5, -2.0]), kl)
+    assert torch.equal(broadcast_advantages([0.5, -2.0], [3, 1]), torch.cat(returns))
 
 
-def case(seed):
-    """A rollout with a masked stretch and a removed sample, and logits, old and reference values for its tokens."""
-    data = make_rollout(seed)
-    data["rewards"][5] = 0.0  # slime multiplies the removed sample's NaN by 0
-    generator = torch.Generator().manual_seed(seed)
-    logits = [torch.randn(len(tokens), 101, generator=generator) for tokens in data["tokens"]]
-    sample = [
-        -4 - torch.rand(2, length, generator=generator) for length in data["response_lengths"]
-    ]
-    return data, logits, [x[0] for x in sample], [x[1] for x in sample]
+class Case:
+    """A rollout with a masked stretch and a removed sample, and what a model says of its tokens.
+
+    Per sample: logits of all tokens, old and reference log-probabilities of the response. `old` is
+    None where the policy that answered is the one being trained.
+    """
+
+    def __init__(self, seed: int, on_policy: bool):
+        self.data = make_rollout(seed)
+        self.data["rewards"][5] = 0.0  # slime multiplies the removed sample's NaN by 0
+        self.masks = [torch.tensor(mask) for mask in self.data["loss_masks"]]
+        generator = torch.Generator().manual_seed(seed)
+        self.logits = []
+        for tokens in self.data["tokens"]:
+            logits = torch.randn(len(tokens), VOCABULARY, generator=generator)
+            self.logits.append(logits.requires_grad_())
+        self.old, self.ref = [], []
+        for length in self.data["response_lengths"]:
+            old, ref = -4 - torch.rand(2, length, generator=generator)
+            self.old.append(old)
+            self.ref.append(ref)
+        if on_policy:
+            self.old = None
+
+    def take_gradients(self) -> list[torch.Tensor]:
+        """The gradient of each sample's logits; the next backward pass starts anew."""
+        gradients = []
+        for logits in self.logits:
+            gradient = torch.zeros_like(logits) if logits.grad is None else logits.grad
+            gradients.append(gradient)
+            logits.grad = None
+        return gradients
+
+    def samples_of(self, batch: MicroBatch) -> list[int]:
+        """The samples of a micro-batch, found by their tokens."""
+        return [self._sample_of(row) for row in batch.inputs.tolist()]
+
+    def _sample_of(self, row: list[int]) -> int:
+        for sample, tokens in enumerate(self.data["tokens"]):
+            if tokens[:-1] == row[: len(tokens) - 1]:
+                return sample
+        raise AssertionError("a row of the micro-batch is no sample of the rollout")
+
+    def unmasked(self, values: list[torch.Tensor], samples: list[int]) -> torch.Tensor:
+        """The values of the samples' response tokens that are trained on."""
+        return torch.cat([values[sample][self.masks[sample].bool()] for sample in samples])
 
 
-def ours(args, data, logits, old, ref):
-    logits = [x.clone().requires_grad_() for x in logits]
-    active = lambda values, i: values[i][torch.tensor(data["loss_masks"][i]).bool()]  # noqa: E731
-    [batches] = make_micro_batches(args, data, 0, 1)
-    total, metrics = 0.0, {}
+def ours(args, case: Case) -> tuple[dict, list[torch.Tensor]]:
+    """Metrics of the step and gradients of the logits, as our trainer computes them."""
+    [batches] = plan(args, case.data, 0, 1)
+    total, metrics = torch.zeros(()), {}
     for batch in batches:
-        rows = batch.inputs.tolist()
-        order = [
-            next(i for i, x in enumerate(data["tokens"]) if x[:-1] == row[: len(x) - 1])
-            for row in rows
-        ]
-        picked = torch.stack(
-            [logits[order[r]][c] for r, c in zip(batch.rows, batch.columns, strict=True)]
+        samples = case.samples_of(batch)
+        places = zip(batch.rows.tolist(), batch.columns.tolist(), strict=True)
+        logits = torch.stack([case.logits[samples[row]][column] for row, column in places])
+        with_entropy = args.entropy_coef != 0
+        values = token_log_probs(logits, batch.targets, args.rollout_temperature, with_entropy)
+        tokens = Tokens(
+            batch.advantages,
+            batch.weights,
+            old_log_probs=case.unmasked(case.old, samples) if case.old else None,
+            ref_log_probs=case.unmasked(case.ref, samples),
+            rollout_log_probs=batch.rollout_log_probs,
         )
-        values = token_log_probs(
-            picked, batch.targets, args.rollout_temperature, args.entropy_coef != 0
-        )
-        tokens = LossInputs(
-            batch.advantages, batch.weights, torch.cat([active(old, i) for i in order]) if old else None,
-            torch.cat([active(ref, i) for i in order]), batch.rollout_log_probs,
-        )  # fmt: skip
         loss, found = grpo_loss(args, tokens, *values)
         total = total + loss
-        metrics = {name: metrics.get(name, 0.0) + value.item() for name, value in found.items()}
+        for name, value in found.items():
+            metrics[name] = metrics.get(name, 0.0) + value.item()
     total.backward()
-    return metrics, [x.grad if x.grad is not None else torch.zeros_like(x) for x in logits]
+    return metrics, case.take_gradients()
 
 
-def theirs(slime, args, data, logits, old, ref, groups):
-    """slime's loss_function for each micro-batch, put together as Megatron's schedule and finalize_model_grads do."""
-    vars(args).update(ARGS)
-    logits = [x.clone().requires_grad_() for x in logits]
-    pick = lambda values, group: [values[i] for i in group]  # noqa: E731
-    masks = [torch.tensor(mask) for mask in data["loss_masks"]]
-    advantages = [
-        torch.full((n,), r) for n, r in zip(data["response_lengths"], data["rewards"], strict=True)
-    ]
+def their_batch(case: Case, samples: list[int]) -> dict:
+    """A micro-batch of these samples, as slime's loss takes it."""
+    data = case.data
+    lengths = [data["response_lengths"][i] for i in samples]
+    rewards = [data["rewards"][i] for i in samples]
+    advantages = zip(lengths, rewards, strict=True)
+    batch = {
+        "advantages": [torch.full((length,), reward) for length, reward in advantages],
+        "loss_masks": [case.masks[i] for i in samples],
+        "ref_log_probs": [case.ref[i] for i in samples],
+        "response_lengths": lengths,
+        "rollout_mask_sums": [case.masks[i].sum() for i in samples],
+        "total_lengths": [len(data["tokens"][i]) for i in samples],
+        "unconcat_tokens": [torch.tensor(data["tokens"][i]) for i in samples],
+        "rollout_log_probs": [torch.tensor(data["rollout_log_probs"][i]) for i in samples],
+    }
+    if case.old:
+        batch["log_probs"] = [case.old[i] for i in samples]
+    return batch
+
+
+def theirs(slime, args, case: Case) -> tuple[dict, list[torch.Tensor]]:
+    """The same of slime's loss_function.
+
+    Its micro-batches are put together as Megatron's schedule and finalize_model_grads do.
+    """
+    vars(args).update(SLIME_ARGS)
+    per_token, size = args.calculate_per_token_loss, args.global_batch_size
     logs, tokens_seen = [], 0
-    for group in groups:
-        batch = {
-            "advantages": pick(advantages, group), "loss_masks": pick(masks, group), "ref_log_probs": pick(ref, group),
-            "response_lengths": pick(data["response_lengths"], group),
-            "rollout_mask_sums": [masks[i].sum() for i in group],
-            "total_lengths": [len(data["tokens"][i]) for i in group],
-            "unconcat_tokens": [torch.tensor(data["tokens"][i]) for i in group],
-            "rollout_log_probs": [torch.tensor(data["rollout_log_probs"][i]) for i in group],
-        }  # fmt: skip
-        if old:
-            batch["log_probs"] = pick(old, group)
-        packed = torch.cat(pick(logits, group))[None]
-        loss, normalizer, log = slime[1].loss_function(
-            args, batch, len(groups), args.global_batch_size, packed
+    for samples in THEIR_BATCHES:
+        batch = their_batch(case, samples)
+        packed = torch.cat([case.logits[i] for i in samples])[None]
+        loss, normalizer, log = slime.loss.loss_function(
+            args, batch, len(THEIR_BATCHES), size, packed
         )
-        (loss if args.calculate_per_token_loss else loss / normalizer / len(groups)).backward()
+        if not per_token:
+            loss = loss / normalizer / len(THEIR_BATCHES)
+        loss.backward()
         tokens_seen += normalizer.item()
         logs.append(log)
-    metrics = slime[2].reduce_train_step_metrics(
-        logs, calculate_per_token_loss=args.calculate_per_token_loss, step_global_batch_size=args.global_batch_size,
-        cp_size=1, dp_with_cp_group=None,
-    )  # fmt: skip
-    scale = 1 / tokens_seen if args.calculate_per_token_loss else 1.0
-    return metrics, [x.grad * scale for x in logits]
+    metrics = slime.train_metric_utils.reduce_train_step_metrics(
+        logs,
+        calculate_per_token_loss=per_token,
+        step_global_batch_size=size,
+        cp_size=1,
+        dp_with_cp_group=None,
+    )
+    scale = 1 / tokens_seen if per_token else 1.0
+    return metrics, [gradient * scale for gradient in case.take_gradients()]
 
 
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize(
-    "changes",
+    "on_policy, changes",
     [
-        dict(use_kl_loss=False, entropy_coef=0.0),
-        dict(use_kl_loss=True, kl_loss_type="low_var_kl"),
-        dict(use_kl_loss=True, kl_loss_type="k2", rollout_temperature=1.0),
-        dict(use_rollout_logprobs=True),
-        dict(on_policy=True, entropy_coef=0.1),
+        (False, {"use_kl_loss": False, "entropy_coef": 0.0}),
+        (False, {"use_kl_loss": True, "kl_loss_type": "low_var_kl"}),
+        (False, {"use_kl_loss": True, "kl_loss_type": "k2", "rollout_temperature": 1.0}),
+        (False, {"use_rollout_logprobs": True}),
+        (True, {"entropy_coef": 0.1}),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_loss_gradient_and_metrics(slime, changes, per_token, seed):
-    changes = dict(changes)
-    data, logits, old, ref = case(seed)
-    if changes.pop("on_policy", False):
-        old = None
+def test_loss_gradient_and_metrics(slime, on_policy, changes, per_token, seed):
+    case = Case(seed, on_policy)
     args = actor_args(calculate_per_token_loss=per_token, **changes)
-    our_metrics, our_gradients = ours(args, data, logits, old, ref)
-    their_metrics, their_gradients = theirs(
-        slime, args, data, logits, old, ref, [[0, 5, 3], [1, 2], [4, 6, 7]]
-    )
+    our_metrics, our_gradients = ours(args, case)
+    their_metrics, their_gradients = theirs(slime, args, case)
     assert our_metrics.keys() == their_metrics.keys()
     assert our_metrics == pytest.approx(their_metrics, rel=1e-5, abs=1e-7)
     assert sum(gradient.abs().sum() for gradient in our_gradients) > 0.1

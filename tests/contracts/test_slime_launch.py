@@ -1,4 +1,4 @@
-"""The whole launch on one GPU that only nvidia-smi claims: up to where slime's engine looks for it (contract)."""
+"""The whole launch on one GPU that only nvidia-smi claims: up to where slime's engine needs it."""
 
 import os
 import shutil
@@ -12,7 +12,13 @@ import data_preprocess
 from rubric_rl import ROOT
 
 pytestmark = pytest.mark.contract
-SMI = '#!/bin/bash\ncase "$*" in *query-gpu*) echo "81559, 1" ;; esac\n'
+
+NVIDIA_SMI = '#!/bin/bash\ncase "$*" in *query-gpu*) echo "81559, 1" ;; esac\n'
+RAY = """#!{python}
+import sys
+from ray.scripts.scripts import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -20,39 +26,53 @@ def env(slime, tmp_path):
     """Rows as the script makes them, a `ray` of slime's Python, the claim of a GPU."""
     if shutil.which("nvidia-smi"):
         pytest.skip("an NVIDIA GPU may be here: tests/smoke runs the whole thing")
-    (bin := tmp_path / "bin").mkdir()
-    ray = f"#!{slime.python}\nimport sys\nfrom ray.scripts.scripts import main\nsys.exit(main())\n"
-    for name, text in (("nvidia-smi", SMI), ("ray", ray)):
-        program(bin / name, text)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program(programs / "nvidia-smi", NVIDIA_SMI)
+    program(programs / "ray", RAY.format(python=slime.python))
+
     make = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(tmp_path)]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
-    raw = [
-        f"--{flag}={tmp_path}/tiny_{part}.jsonl"
-        for flag, part in (("source", "all"), ("hard", "hard"))
+    words = [
+        f"--source={tmp_path}/tiny_all.jsonl",
+        f"--hard={tmp_path}/tiny_hard.jsonl",
+        f"--out={tmp_path}",
+        "--allow-subset",
     ]
-    assert data_preprocess.main([*raw, f"--out={tmp_path}", "--allow-subset"]) == 0
-    paths = {"SLIME_DIR": str(slime.dir), "MEGATRON_DIR": slime.megatron, "SAVE_PATH": str(tmp_path / "run"),
-             "PROMPT_DATA_PATH": str(tmp_path / "healthbench_easy.jsonl"), "PYTHON": slime.python}  # fmt: skip
-    return (
-        os.environ
-        | paths
-        | ray_ports()
-        | {"BACKEND": "slime", "PATH": f"{bin}:{os.environ['PATH']}"}
-    )
+    assert data_preprocess.main(words) == 0
+
+    return {
+        **os.environ,
+        "SLIME_DIR": str(slime.dir),
+        "MEGATRON_DIR": slime.megatron,
+        "PYTHON": slime.python,
+        "SAVE_PATH": str(tmp_path / "run"),
+        "PROMPT_DATA_PATH": str(tmp_path / "healthbench_easy.jsonl"),
+        **ray_ports(),
+        "BACKEND": "slime",
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
+
+
+def launch(env: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
+    """The tiny run for four rollouts, with further flags."""
+    command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4", *flags]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
 def test_everything_before_the_first_gpu_second_works(env, tmp_path):
-    """Preflight finds nothing, Ray and the job start, slime places the run and gets as far as its engine."""
-    command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    """Preflight finds nothing, Ray and the job start, slime gets as far as its engine."""
+    done = launch(env)
     assert "preflight: nothing found that would stop the run" in done.stdout, done.stderr
     log = (tmp_path / "run" / "train.log").read_text(errors="replace")
-    assert "SGLangEngine.init()" in log and "No usable accelerator was detected" in log, log[-3000:]
+    assert "SGLangEngine.init()" in log, log[-3000:]
+    assert "No usable accelerator was detected" in log, log[-3000:]
     assert done.returncode == 1
 
 
 def test_preflight_reads_the_command_with_slimes_parser(env):
-    command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4", "--lrr", "1", "--partial-rollout"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
-    assert "--lrr is an unknown flag" in done.stderr and "error: --partial-rollout" in done.stderr
+    done = launch(env, "--lrr", "1", "--partial-rollout")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "--lrr is an unknown flag" in done.stderr
+    assert "error: --partial-rollout" in done.stderr

@@ -1,70 +1,122 @@
-"""slime's rollout loop with this repository's hooks: an engine that fails, the real SGLang on the CPU (contract)."""
+"""slime's rollout loop with this repository's hooks: an engine that fails, the real one on the CPU.
+
+The small rollouts have PROMPTS groups of GROUP answers, with three criteria each.
+"""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from faulty_engine import ANSWER, FaultyEngine
-from test_slime_args import command
 from tokenizers import Tokenizer
 
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.grading.graders import share_of
 from rubric_rl.jsonl import write_jsonl
 
-PROMPTS, GROUP = 4, 4
 pytestmark = pytest.mark.contract
+
+LOOP = Path(__file__).parent / "slime_loop.py"
+PROMPTS, GROUP = 4, 4
+ANSWERS = PROMPTS * GROUP
+POINTS = (5, 3, -2)
+FAULTS = (500, 429, "reset", "garbage", 503)
+
+FLAGS = f"""
+--debug-rollout-only --rollout-num-gpus 1
+--custom-rollout-log-function-path self_reward_rm.log_rollout
+--custom-eval-rollout-log-function-path self_reward_rm.log_eval
+--rollout-batch-size {PROMPTS} --n-samples-per-prompt {GROUP}
+--global-batch-size {ANSWERS}
+"""
+DROP_FLAT_GROUPS = "--dynamic-sampling-filter-path self_reward_rm.keep_informative"
+
+
+def make_row(number: int) -> dict:
+    """A row with a question of its own."""
+    messages = [{"role": "user", "content": f"question {number}"}]
+    rubrics = []
+    for i, points in enumerate(POINTS):
+        criterion = f"criterion {i}"
+        rubrics.append({"criterion": criterion, "points": points, "tags": ["axis:accuracy"]})
+    metadata = {
+        "prompt_id": f"id{number}",
+        "messages": messages,
+        "rubrics": rubrics,
+        "theme": "t",
+    }
+    return {"prompt": messages, "metadata": metadata}
+
+
+def row_of(text: str) -> int:
+    """The row that a grading request is about."""
+    found = re.search(r"question (\d+)", text)
+    return int(found[1])
+
+
+def by_group(values: list, size: int = GROUP) -> list[list]:
+    """The values of a rollout's samples, group by group."""
+    starts = range(0, len(values), size)
+    return [values[start : start + size] for start in starts]
+
+
+def indices(rollout: dict) -> set[int]:
+    """The samples of a rollout."""
+    return {index for group in rollout["groups"] for index in group}
+
+
+def graders_on_disk(rows: Path, split: str) -> list[str]:
+    """Who graded, for each record of a run's training or evaluation."""
+    graders = []
+    for path in (rows / "run" / "verdicts").glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            if record["split"] == split:
+                graders.append(record["grader"])
+    return graders
+
+
+def assert_whole(rollout: dict, group: int = GROUP) -> None:
+    """Every group has all its answers, and every answer its reward."""
+    sizes = [len(members) for members in rollout["groups"]]
+    assert sizes == [group] * PROMPTS
+    assert None not in rollout["rewards"]
+
+
+def assert_advantages_cancel(rollout: dict, group: int = GROUP) -> None:
+    """The advantages of each group sum to 0."""
+    assert len(rollout["advantages"]) == PROMPTS * group
+    for advantages in by_group(rollout["advantages"], group):
+        assert abs(sum(advantages)) < 1e-4
 
 
 @pytest.fixture
 def rows(tmp_path):
     """Folder with 16 training and 4 evaluation rows of three criteria each."""
-
-    def row(number):
-        messages = [{"role": "user", "content": f"question {number}"}]
-        rubrics = [
-            {"criterion": f"criterion {i}", "points": points, "tags": ["axis:accuracy"]}
-            for i, points in enumerate((5, 3, -2))
-        ]
-        return {
-            "prompt": messages,
-            "metadata": {
-                "prompt_id": f"id{number}",
-                "messages": messages,
-                "rubrics": rubrics,
-                "theme": "t",
-            },
-        }
-
-    write_jsonl(tmp_path / "healthbench_easy.jsonl", map(row, range(16)))
-    write_jsonl(tmp_path / "healthbench_hard.jsonl", map(row, range(16, 20)))
+    easy = [make_row(number) for number in range(16)]
+    hard = [make_row(number) for number in range(16, 20)]
+    write_jsonl(tmp_path / "healthbench_easy.jsonl", easy)
+    write_jsonl(tmp_path / "healthbench_hard.jsonl", hard)
     return tmp_path
 
 
 @pytest.fixture
 def tokens(tiny_model):
-    return (
-        Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
-        .encode(ANSWER, add_special_tokens=False)
-        .ids
-    )
+    """The tokens of ANSWER."""
+    path = tiny_model / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    return tokenizer.encode(ANSWER, add_special_tokens=False).ids
 
 
 @pytest.fixture
 def loop(slime, rows, tiny_model):
-    """Function: rollouts of slime's loop at a host and port, with the tiny run's own flags.
+    """Function: rollouts of slime's loop at a port, with the tiny run's own flags.
 
-    It returns what slime_loop.py prints.
+    It returns what slime_loop.py prints, or its stderr where it has to fail.
     """
 
-    def run(
-        port: int,
-        *flags: str,
-        rollouts: int = 1,
-        grader: str = "",
-        fails: bool = False,
-        host: str = "127.0.0.1",
-    ):
+    def run(port: int, flags: str = "", rollouts: int = 1, grader: str = "", fails: bool = False):
         config = rows / "grader.yaml"
         config.write_text("grader_mode: direct\ngrader_retries: 2\ngrader_timeout: 20\n" + grader)
         env = {
@@ -75,19 +127,15 @@ def loop(slime, rows, tiny_model):
             "SAVE_PATH": str(rows / "run"),
             "GRADER_CONFIG": str(config),
         }
-        words = command(slime, "run_qwen3_tiny.sh", env, "--debug-rollout-only", "--rollout-num-gpus", "1",
-                        "--custom-rollout-log-function-path", "self_reward_rm.log_rollout",
-                        "--custom-eval-rollout-log-function-path", "self_reward_rm.log_eval",
-                        "--rollout-batch-size", str(PROMPTS), "--n-samples-per-prompt", str(GROUP),
-                        "--global-batch-size", "16", *flags)  # fmt: skip
-        done = slime.run(
-            Path(__file__).parent / "slime_loop.py", host, port, rollouts, *words, **env
-        )
+        own = f"{FLAGS} {flags}".split()
+        words = slime.arguments("run_qwen3_tiny.sh", env, *own)
+        done = slime.run(LOOP, "127.0.0.1", port, rollouts, *words, **env)
         if fails:
             assert done.returncode != 0
             return done.stderr
         assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads(done.stdout.strip().splitlines()[-1])
+        last_line = done.stdout.strip().splitlines()[-1]
+        return json.loads(last_line)
 
     return run
 
@@ -96,118 +144,102 @@ def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, tokens, rows):
     with FaultyEngine(tokens) as engine:
         result = loop(engine.port, rollouts=2)
     first, second = result["rollouts"]
-    assert [len(group) for group in first["groups"]] == [GROUP] * PROMPTS and set(
-        first["statuses"]
-    ) == {"completed"}
-    assert not {index for group in first["groups"] for index in group} & {
-        index for group in second["groups"] for index in group
-    }
-    assert (
-        None not in first["rewards"]
-        and not any(first["removed"])
-        and first["raw_reward"] == first["rewards"]
-    )
-    for start in range(0, PROMPTS * GROUP, GROUP):
-        assert abs(sum(first["advantages"][start : start + GROUP])) < 1e-4
-    assert first["metrics"]["grading/ungraded"] == 0 and "grading/axis/accuracy" in first["metrics"]
-    assert "rollout/response_len/mean" in first["metrics"]  # slime's own figures stay
+    assert_whole(first)
+    assert set(first["statuses"]) == {"completed"}
+    assert not indices(first) & indices(second)
+    assert not any(first["removed"])
+    assert first["raw_reward"] == first["rewards"]
+    assert_advantages_cancel(first)
+    metrics = first["metrics"]
+    assert metrics["grading/ungraded"] == 0
+    assert "grading/axis/accuracy" in metrics
+    assert "rollout/response_len/mean" in metrics  # slime's own figures stay
     assert result["eval"]["eval/held_out"] is not None
-    records = [
-        json.loads(line)
-        for path in (rows / "run" / "verdicts").glob("*.jsonl")
-        for line in path.read_text().splitlines()
-    ]
-    assert sum(record["split"] == "train" for record in records) == 2 * PROMPTS * GROUP
-    assert {record["grader"] for record in records} == {"policy"}
 
-
-FAULTS = (500, 429, "reset", "garbage", 503)
+    training = graders_on_disk(rows, "train")
+    assert training == ["policy"] * 2 * ANSWERS
+    assert set(graders_on_disk(rows, "eval")) == {"policy"}
 
 
 def test_passing_faults_of_the_grader_change_no_reward(loop, tokens):
-    with FaultyEngine(
-        tokens,
-        fault=lambda text, number: FAULTS[number // 7 % 5] if number % 7 == 0 else None,
-        p=lambda text, number: 0.9,
-    ) as engine:
+    def fault(text, number):
+        turn, phase = divmod(number, 7)
+        if phase == 0:
+            return FAULTS[turn % len(FAULTS)]
+        return None
+
+    with FaultyEngine(tokens, fault, p=lambda text, number: 0.9) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
-    assert rollout["rewards"] == [pytest.approx((5 + 3 - 2) / 8)] * PROMPTS * GROUP and not any(
-        rollout["removed"]
-    )
+    all_met = sum(POINTS) / (5 + 3)
+    assert rollout["rewards"] == pytest.approx([all_met] * ANSWERS)
+    assert not any(rollout["removed"])
 
 
 def test_ungraded_answers_leave_their_group_and_the_loss(loop, tokens):
-    """Partial groups: answers whose criterion the engine refuses stay ungraded; the others are compared."""
-    with FaultyEngine(
-        tokens, fault=lambda text, number: 400 if number % 11 == 0 else None
-    ) as engine:
+    """Answers of which the engine refuses a criterion stay ungraded; the others are compared."""
+
+    def fault(text, number):
+        return 400 if number % 11 == 0 else None
+
+    with FaultyEngine(tokens, fault) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     ungraded = [reward is None for reward in rollout["rewards"]]
-    assert 0 < sum(ungraded) < PROMPTS * GROUP and rollout["removed"] == ungraded
-    assert [sums == 0 for sums in rollout["mask_sums"]] == ungraded
-    assert all(advantage == 0 for advantage, out in zip(rollout["advantages"], ungraded) if out)
-    for start in range(0, PROMPTS * GROUP, GROUP):
-        assert abs(sum(rollout["advantages"][start : start + GROUP])) < 1e-4
-    assert rollout["metrics"]["grading/ungraded"] == pytest.approx(sum(ungraded) / len(ungraded))
+    assert 0 < sum(ungraded) < ANSWERS
+    assert rollout["removed"] == ungraded
+    masked_out = [mask_sum == 0 for mask_sum in rollout["mask_sums"]]
+    assert masked_out == ungraded
+    for advantage, is_out in zip(rollout["advantages"], ungraded, strict=True):
+        assert advantage == 0 or not is_out
+    assert_advantages_cancel(rollout)
+    share = sum(ungraded) / len(ungraded)
+    assert rollout["metrics"]["grading/ungraded"] == pytest.approx(share)
     assert None not in rollout["raw_reward"]
 
 
 def test_a_grader_that_is_down_ends_the_run_with_its_reason(loop, tokens):
     with FaultyEngine(tokens, fault=lambda text, number: 400) as engine:
-        assert "no answer of this rollout could be graded: " in loop(engine.port, fails=True)
+        stderr = loop(engine.port, fails=True)
+    assert "no answer of this rollout could be graded: " in stderr
 
 
 def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(loop, tokens):
-    """Twice as many groups as needed, half of them graded slowly: slime aborts them while they are being graded.
+    """Twice as many groups as needed, half of them graded slowly: slime aborts those meanwhile.
 
-    The first 16 prompts are two rollouts' worth: the second has the second half of them, and nothing of the first.
+    The first 16 prompts are two rollouts' worth: the second has the second half of them, and
+    nothing of the first.
     """
-    slow = [f"question {number}<" for number in range(0, 16, 2)]
 
     def fault(text, number):
-        return 60.0 if any(question in text.replace("\n", "<") for question in slow) else None
+        return 60.0 if row_of(text) in range(0, 16, 2) else None
 
-    flags = (
-        "--over-sampling-batch-size",
-        "8",
-        "--dynamic-sampling-filter-path",
-        "self_reward_rm.keep_informative",
-    )
-    with FaultyEngine(tokens, fault=fault) as engine:
-        result = loop(engine.port, *flags, rollouts=2)
+    flags = f"--over-sampling-batch-size {2 * PROMPTS} {DROP_FLAT_GROUPS}"
+    with FaultyEngine(tokens, fault) as engine:
+        result = loop(engine.port, flags, rollouts=2)
         assert engine.aborts > 0
     for rollout in result["rollouts"]:
-        assert [len(group) for group in rollout["groups"]] == [
-            GROUP
-        ] * PROMPTS and None not in rollout["rewards"]
-        assert set(rollout["statuses"]) == {"completed"} and not any(rollout["removed"])
-    first, second = (
-        {index for group in rollout["groups"] for index in group} for rollout in result["rollouts"]
-    )
-    assert not first & second and result["eval"]["eval/held_out"] is not None
+        assert_whole(rollout)
+        assert set(rollout["statuses"]) == {"completed"}
+        assert not any(rollout["removed"])
+    first, second = result["rollouts"]
+    assert not indices(first) & indices(second)
+    assert result["eval"]["eval/held_out"] is not None
 
 
 def test_flat_groups_are_dropped_and_replaced(loop, tokens):
     """Prompts whose answers all get the same reward give way to others."""
-    flat = [f"question {number}\n" for number in range(8)]
 
     def p(text: str, number: int) -> float:
-        same = any(
-            question.strip() + "\n" in text or question.strip() + "<" in text for question in flat
-        )
-        return 0.9 if same else 0.05 + 0.9 * (number % 2)
+        if row_of(text) < 8:
+            return 0.9
+        return 0.95 if number % 2 else 0.05
 
-    flags = (
-        "--over-sampling-batch-size",
-        "4",
-        "--dynamic-sampling-filter-path",
-        "self_reward_rm.keep_informative",
-    )
+    flags = f"--over-sampling-batch-size {PROMPTS} {DROP_FLAT_GROUPS}"
     with FaultyEngine(tokens, p=p) as engine:
-        (rollout,) = loop(engine.port, *flags)["rollouts"]
-        assert engine.generated >= PROMPTS * GROUP
-    for start in range(0, PROMPTS * GROUP, GROUP):
-        assert len(set(rollout["rewards"][start : start + GROUP])) > 1
+        (rollout,) = loop(engine.port, flags)["rollouts"]
+        assert engine.generated >= ANSWERS
+    assert len(rollout["rewards"]) == ANSWERS
+    for rewards in by_group(rollout["rewards"]):
+        assert len(set(rewards)) > 1
 
 
 @pytest.mark.stack
@@ -221,59 +253,51 @@ def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criter
         FaultyEngine(tokens) as two,
         cpu.start_router([one.url, two.url], port, tmp_path),
     ):
-        result = loop(port, "--over-sampling-batch-size", "4", rollouts=1)
-    assert (
-        None not in result["rollouts"][0]["rewards"] and result["eval"]["eval/held_out"] is not None
-    )
-    assert one.generated and two.generated and one.keys and two.keys
-    assert not set(one.keys) & set(two.keys) and "" not in one.keys + two.keys
-    assert set((one.keys + two.keys).values()) == {3}
+        result = loop(port, f"--over-sampling-batch-size {PROMPTS}")
+    (rollout,) = result["rollouts"]
+    assert None not in rollout["rewards"]
+    assert result["eval"]["eval/held_out"] is not None
+    for engine in (one, two):
+        assert engine.generated
+        assert engine.keys
+    assert not set(one.keys) & set(two.keys)
+    requests = one.keys + two.keys
+    assert "" not in requests
+    assert set(requests.values()) == {len(POINTS)}
 
 
 def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tokens):
-    flags = ("--custom-generate-function-path", "fan_out.generate", "--over-sampling-batch-size", "4",
-             "--dynamic-sampling-filter-path", "self_reward_rm.keep_informative")  # fmt: skip
+    flags = f"--over-sampling-batch-size {PROMPTS} {DROP_FLAT_GROUPS}"
+    fan_out = "--custom-generate-function-path fan_out.generate"
     with FaultyEngine(tokens) as engine:
-        (rollout,) = loop(engine.port, *flags)["rollouts"]
-    assert [len(group) for group in rollout["groups"]] == [
-        2 * GROUP
-    ] * PROMPTS and None not in rollout["rewards"]
-    for start in range(0, 2 * PROMPTS * GROUP, 2 * GROUP):
-        assert len(set(rollout["rewards"][start : start + 2 * GROUP])) > 1
-        assert abs(sum(rollout["advantages"][start : start + 2 * GROUP])) < 1e-4
+        (rollout,) = loop(engine.port, f"{flags} {fan_out}")["rollouts"]
+    assert_whole(rollout, 2 * GROUP)
+    for rewards in by_group(rollout["rewards"], 2 * GROUP):
+        assert len(set(rewards)) > 1
+    assert_advantages_cancel(rollout, 2 * GROUP)
 
 
-def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(
-    loop, tokens, rows, monkeypatch
-):
-    monkeypatch.setenv("TEACHER_KEY", "k")
+def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, tokens, rows):
     with FaultyEngine(tokens) as engine, FaultyEngine(tokens) as teacher:
-        (rows / "teacher.yaml").write_text(
-            f"grader_api: openai\ngrader_url: {teacher.url}\ngrader_model: m\n"
-        )
-        grader = f"grader_teacher: {rows / 'teacher.yaml'}\ngrader_teacher_share: 0.5\n"
+        path = rows / "teacher.yaml"
+        path.write_text(f"grader_api: openai\ngrader_url: {teacher.url}\ngrader_model: m\n")
+        grader = f"grader_teacher: {path}\ngrader_teacher_share: 0.5\n"
         result = loop(engine.port, grader=grader, rollouts=2)
-    graders = dict(
-        pair for rollout in result["rollouts"] for pair in map(tuple, rollout["graders"])
-    )
-    assert all(
-        (share_of(prompt_id) < 0.5) == (name == "teacher") for prompt_id, name in graders.items()
-    )
-    assert set(graders.values()) == {"teacher", "policy"}
-    assert all(
-        dict(map(tuple, rollout["graders"]))[p] == name
-        for rollout in result["rollouts"]
-        for p, name in rollout["graders"]
-    )
+    names = set()
+    for rollout in result["rollouts"]:
+        for prompt_id, name in rollout["graders"]:
+            is_teachers = share_of(prompt_id) < 0.5
+            assert name == ("teacher" if is_teachers else "policy")
+            names.add(name)
+    assert names == {"teacher", "policy"}
+    assert set(graders_on_disk(rows, "eval")) == {"policy"}
 
 
 @pytest.mark.stack
 def test_the_real_engine_answers_and_grades_in_slimes_loop(loop, engine):
-    flags = ("--over-sampling-batch-size", "6", "--rollout-max-response-len", "24")
-    result = loop(engine.router_port, *flags, rollouts=2)
+    flags = "--over-sampling-batch-size 6 --rollout-max-response-len 24"
+    result = loop(engine.router_port, flags, rollouts=2)
     for rollout in result["rollouts"]:
-        assert [len(group) for group in rollout["groups"]] == [
-            GROUP
-        ] * PROMPTS and None not in rollout["rewards"]
+        assert_whole(rollout)
         assert rollout["metrics"]["grading/ungraded"] == 0
     assert "eval/held_out" in result["eval"]
