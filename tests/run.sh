@@ -11,7 +11,9 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 fast="not (stack or slow or gpu or contract)"
 without_stack=(
   --ignore tests/cpu --ignore tests/stack --ignore tests/contracts
-  --ignore tests/test_pins.py --ignore tests/tiny/test_checkpoint.py
+  --ignore tests/test_pins.py --ignore tests/tiny/test_make_checkpoint.py
+  --ignore tests/tiny/test_shipped_checkpoint.py --ignore tests/tiny/test_measure_checkpoint.py
+  --ignore tests/tiny/test_training_sequences.py
 )
 summaries="$(mktemp)"
 trap 'rm -f "$summaries"' EXIT
