@@ -16,6 +16,7 @@ from rubric_rl.data.eval_config import read_entries
 from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
+from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.graders import load_teacher
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
@@ -23,7 +24,6 @@ from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.model_shape import read_network
 from rubric_rl.serving.client import Client
-from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.tokenizer import ChatTokenizer
 
 
@@ -231,10 +231,10 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     tokenizer = flags.text("hf-checkpoint")
     if grader.endpoint.url:
         file = flags.text("custom-config-path")
-        yield from _check_endpoint(file, grader.endpoint, tokenizer, running_ray)
+        yield from _check_endpoint(file, grader, tokenizer, running_ray)
     if training.teacher_share:
         teacher = load_teacher(training.teacher)
-        yield from _check_endpoint(training.teacher, teacher.endpoint, tokenizer, running_ray)
+        yield from _check_endpoint(training.teacher, teacher, tokenizer, running_ray)
 
 
 def _check_engines(flags: CommandLine, engine: str) -> Iterator[str]:
@@ -317,12 +317,13 @@ def read_served_models(path: str) -> dict[str, ServedModel]:
 
 
 def _check_endpoint(
-    file: str, endpoint: Endpoint, tokenizer: str, running_ray: bool
+    file: str, settings: GraderSettings, tokenizer: str, running_ray: bool
 ) -> Iterator[str]:
     """Whether the endpoint in a settings file could be asked from here."""
+    endpoint = settings.endpoint
     if running_ray:
         endpoint = endpoint.model_copy(update={"api_key_env": ""})
     try:
-        Client(endpoint, "", tokenizer)
+        Grader(Client(endpoint, "", tokenizer), settings.grading)
     except UserError as error:  # says nothing of the address, which may hold a password
         yield f"{file}: {error}"
