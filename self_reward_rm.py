@@ -17,14 +17,14 @@ What deviates from the authors' published code, and why:
     answer can forge turns and expand placeholders.
  8. A verdict is a JSON boolean in the reply's last well-formed object, after its thoughts: theirs
     takes the first block, also inside thoughts, and the string "false" as met.
- 9. An unreadable verdict is asked for again, then counts against the policy: theirs counts it as
-    not met, which rewards negative criteria, and the grader is the policy.
+ 9. An unreadable verdict is asked for again (where that can change it), then counts against the
+    policy: theirs counts it as not met, which rewards negative criteria.
 10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std
     and out of the loss, never 0; requests have time limits and a bounded number of retries.
 11. Training is on the 4,000 Easy prompts, evaluation on the 1,000 Hard ones: theirs swaps the two.
 12. A row without positive points is refused: theirs divides by zero.
 
-This is the only file that knows slime's objects; configs/recipe.sh names the hooks of every run.
+This file and rubric_rl/tiny/log_hooks.py know slime's samples; configs/recipe.sh names the hooks.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.record import append_record, grading_metrics
-from rubric_rl.grading.score import batch_advantages, flat_share, graded, is_flat
+from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
 from rubric_rl.serving.question import Aborted
 
-_clients: dict = {}  # the running event loop -> its graders
+_graders_of_loop: dict = {}  # the running event loop -> its graders
 _rows = RowCache()
 
 
@@ -87,11 +87,12 @@ async def _grade(args, sample) -> float:
 def _graders(args) -> Graders:
     """The graders of the running event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
-    if loop not in _clients:
+    if loop not in _graders_of_loop:
         graders = Graders(args, lambda: _aborting(args))
-        _clients.clear()  # earlier loops have ended: their clients must not keep connections open
-        _clients[loop] = graders
-    return _clients[loop]
+        # Earlier loops have ended: their clients must not keep connections open.
+        _graders_of_loop.clear()
+        _graders_of_loop[loop] = graders
+    return _graders_of_loop[loop]
 
 
 def _aborting(args) -> bool:
@@ -111,11 +112,8 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
     rollout could be graded.
     """
     rewards = _rewards(args, samples)
-    known = graded(rewards)
-    if not known:
-        reasons = [record.error for record in _records(samples) if record.error]
-        reason = reasons[0] if reasons else "rows carry no rubrics"
-        raise UserError(f"no answer of this rollout could be graded: {reason}")
+    known = known_rewards(rewards)
+    _stop_without_a_grader(known, _records(samples))
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
     mean = sum(known) / len(known)
@@ -125,10 +123,23 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
     return raw, batch_advantages(rewards, groups, normalise)
 
 
-def keep_informative(args, samples, **kwargs) -> bool:
-    """Dynamic sampling filter: keeps a group whose graded rewards differ.
+def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
+    """Raises UserError when no answer got a verdict, and not for want of an answer.
 
-    Any other has no gradient.
+    Answers that score 0 without a call say nothing about the grader.
+    """
+    statuses = {record.status for record in records}
+    if known and ("graded" in statuses or "ungraded" not in statuses):
+        return
+    reasons = [record.error for record in records if record.error]
+    reason = reasons[0] if reasons else "rows carry no rubrics"
+    raise UserError(f"no answer of this rollout could be graded: {reason}")
+
+
+def keep_informative(args, samples, **kwargs) -> bool:
+    """Keeps a group whose graded rewards differ; any other has no gradient.
+
+    Not in the recipe: --dynamic-sampling-filter-path self_reward_rm.keep_informative.
     """
     return not is_flat(_rewards(args, samples))
 
@@ -149,7 +160,7 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     """The same per evaluation set, whose mean then leaves out ungraded answers."""
     for name, result in list(data.items()):
-        result["rewards"] = graded(result["rewards"]) or [math.nan]  # slime divides by their number
+        result["rewards"] = known_rewards(result["rewards"]) or [math.nan]  # slime divides by it
         metrics = grading_metrics(_records(result.get("samples") or []))
         for key, value in metrics.items():
             if extra_metrics is None:  # slime passes none: each becomes a set with one reward

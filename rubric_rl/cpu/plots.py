@@ -133,7 +133,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def divergence(rollouts: list[dict]) -> list[str]:
     """A sentence on the gap between self-graded reward and true score.
 
-    None for a short run or without a true score.
+    no line for a short run or without a true score.
     """
     if len(rollouts) < 2 * ENDS:
         return []

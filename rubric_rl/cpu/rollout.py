@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from rubric_rl.cpu.generate import Generator
 from rubric_rl.cpu.samples import DataSource, Sample
 from rubric_rl.errors import UserError
-from rubric_rl.grading.score import batch_advantages, graded
+from rubric_rl.grading.score import batch_advantages, known_rewards
 
 
 def load_function(path: str) -> Callable:
@@ -334,7 +334,7 @@ def weight_versions(samples: list[Sample]) -> set[str]:
 
 def mean_graded(rewards: list[float]) -> float:
     """Mean over the rewards that are not NaN; NaN when all are."""
-    values = graded(rewards)
+    values = known_rewards(rewards)
     return statistics.fmean(values) if values else math.nan
 
 

@@ -66,7 +66,7 @@ def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> li
     As slime computes them. NaN marks an ungraded answer: it takes no part in mean and std and
     gets 0. With fewer than two graded answers there is nothing to compare, so all get 0.
     """
-    values = graded(rewards)
+    values = known_rewards(rewards)
     if len(values) < 2:
         return [0.0] * len(rewards)
     mean = statistics.fmean(values)
@@ -96,7 +96,7 @@ def batch_advantages(
 
 def is_flat(rewards: Sequence[float]) -> bool:
     """Whether a group has no gradient: fewer than two graded answers, or all rewards equal."""
-    values = graded(rewards)
+    values = known_rewards(rewards)
     if len(values) < 2:
         return True
     return max(values) - min(values) <= 1e-6
@@ -111,7 +111,7 @@ def flat_share(rewards: Sequence[float], groups: Sequence[Hashable]) -> float:
     return sum(flat) / len(flat) if flat else math.nan
 
 
-def graded(rewards: Sequence[float]) -> list[float]:
+def known_rewards(rewards: Sequence[float]) -> list[float]:
     """The rewards without the NaN of ungraded answers."""
     return [reward for reward in rewards if not math.isnan(reward)]
 

@@ -1,6 +1,6 @@
-"""The two kinds of endpoint: how a question becomes a request, and its answer a reply.
+"""The two kinds of endpoint: how a question becomes a request, and what comes back a reply.
 
-Each has a `path`, a `body(question)` and a `reply(question, answer)`, which raises Retryable when
+Each has a `path`, a `body(question)` and a `reply(question, payload)`, which raises Retryable when
 the engine ended the request, and Unavailable where no retry can help.
 """
 
@@ -58,14 +58,14 @@ class SGLang:
             sampling["json_schema"] = json.dumps(question.schema)
         return {"text": text, "sampling_params": sampling}
 
-    def reply(self, question: Question, answer: Any) -> Reply:
-        meta, probability = answer["meta_info"], None
+    def reply(self, question: Question, payload: Any) -> Reply:
+        meta, probability = payload["meta_info"], None
         complete = _complete(meta["finish_reason"]["type"])
         if question.opening:
             true, false = meta["output_token_ids_logprobs"][0]
             probability = _share(math.exp(true[0]), math.exp(false[0]))
         return Reply(
-            text=self._thought + answer["text"],
+            text=self._thought + payload["text"],
             complete=complete,
             probability=probability,
             prompt_tokens=meta["prompt_tokens"],
@@ -112,10 +112,10 @@ class OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body | endpoint.extra_body
 
-    def reply(self, question: Question, answer: Any) -> Reply:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
+    def reply(self, question: Question, payload: Any) -> Reply:
+        choice, usage = payload["choices"][0], payload.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
-        metadata = answer.get("metadata") or {}
+        metadata = payload.get("metadata") or {}
         return Reply(
             text=choice["message"]["content"] or "",
             complete=_complete(choice["finish_reason"]),

@@ -92,8 +92,8 @@ class Client:
                 async with self._limit:
                     if self._stopped():
                         raise Aborted
-                    answer = await self._post(body, headers)
-                return self._read(question, answer)
+                    payload = await self._post(body, headers)
+                return self._read(question, payload)
             except (
                 Retryable,
                 aiohttp.ClientError,
@@ -127,9 +127,9 @@ class Client:
             except (ValueError, LookupError, RecursionError) as error:
                 raise _unexpected(error) from None
 
-    def _read(self, question: Question, answer: Any) -> Reply:
+    def _read(self, question: Question, payload: Any) -> Reply:
         try:
-            return self.api.reply(question, answer)
+            return self.api.reply(question, payload)
         except (
             ValueError,
             LookupError,

@@ -68,7 +68,7 @@ class Endpoint(Settings):
     temperature: FiniteFloat = setting(0.6, "sampling temperature of the replies", ge=0)
     top_p: FiniteFloat = setting(0.95, "nucleus of the replies", gt=0, le=1)
     top_k: Annotated[int, AfterValidator(_top_k)] = setting(
-        20, "top-k of the replies; -1: all tokens"
+        20, "top-k of the replies (api sglang only); -1: all tokens"
     )
     max_tokens: int = setting(1024, "length limit of one reply, thoughts included", ge=1)
     seed: int = setting(0, "sampling seed")

@@ -90,7 +90,7 @@ def reward(engine: FakeEngine, args, samples):
             try:
                 return await hooks.reward(args, samples)
             finally:
-                await hooks._clients[asyncio.get_running_loop()].close()
+                await hooks._graders_of_loop[asyncio.get_running_loop()].close()
 
     return asyncio.run(main())
 
@@ -140,7 +140,7 @@ class TestReward:
     def test_keeps_no_client_of_an_event_loop_that_has_ended(self, args):
         for _ in range(3):
             reward(FakeEngine(by_answer), args, sample())
-        assert len(hooks._clients) == 1
+        assert len(hooks._graders_of_loop) == 1
 
     @pytest.mark.parametrize("reward_key", [None, "score"])
     def test_without_metadata_or_router_is_a_number(self, reward_key):
@@ -178,7 +178,7 @@ class TestReward:
                 args.grader_api, args.grader_model = "openai", "org/judge"
                 one = sample()
                 value = await hooks.reward(args, one)
-                await hooks._clients[asyncio.get_running_loop()].close()
+                await hooks._graders_of_loop[asyncio.get_running_loop()].close()
                 return value, record_of(one)
 
         value, record = asyncio.run(main())
@@ -265,6 +265,18 @@ class TestPostProcess:
         samples[1].metadata["grading"] = failed.to_json()
         with pytest.raises(UserError, match=complaint + "http://h: HTTP 404"):
             hooks.post_process(args, samples)
+
+    def test_a_score_without_a_call_is_no_sign_of_a_grader(self, args):
+        samples = rewarded(0.0, NAN)
+        cut = Record("p0", (), "truncated", "Hello and", score=0.0)
+        failed = Record("p0", (), "ungraded", "Hello.", error="http://h: HTTP 404")
+        samples[0].metadata["grading"] = cut.to_json()
+        samples[1].metadata["grading"] = failed.to_json()
+        with pytest.raises(UserError, match="could be graded: http://h: HTTP 404"):
+            hooks.post_process(args, samples)
+        samples[1].metadata["grading"] = cut.to_json()
+        samples[1].reward = 0.0
+        assert hooks.post_process(args, samples) == ([0.0, 0.0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize(
