@@ -63,33 +63,34 @@ def transformers_step(hf_dir, data, args):
 
     model = Qwen3ForCausalLM.from_pretrained(hf_dir, dtype=torch.float32)
     loss = 0.0
-    for tokens, length, reward, mask in zip(
-        data["tokens"], data["response_lengths"], data["rewards"], data["loss_masks"], strict=True
-    ):
-        if sum(mask) == 0:
+    names = ("tokens", "response_lengths", "rewards", "loss_masks")
+    columns = [data[name] for name in names]
+    for tokens, length, reward, mask in zip(*columns, strict=True):
+        unmasked = sum(mask)
+        if unmasked == 0:
             continue
-        logits = (
-            model(torch.tensor([tokens])).logits[0, -length - 1 : -1] / args.rollout_temperature
-        )
+        logits = model(torch.tensor([tokens])).logits[0, -length - 1 : -1]
+        logits = logits / args.rollout_temperature
         distribution = torch.distributions.Categorical(logits=logits)
         log_probs = distribution.log_prob(torch.tensor(tokens[-length:]))
-        ratio = (
-            log_probs - log_probs.detach()
-        ).exp()  # 1: on the first step no token can be clipped
+        # 1: on the first step no token can be clipped.
+        ratio = (log_probs - log_probs.detach()).exp()
         per_token = -ratio * reward - args.entropy_coef * distribution.entropy()
-        loss = loss + (per_token * torch.tensor(mask)).sum() / sum(mask) / args.global_batch_size
+        of_sample = (per_token * torch.tensor(mask)).sum() / unmasked
+        loss = loss + of_sample / args.global_batch_size
     loss.backward()
-    named = list(model.named_parameters())
-    norm = torch.nn.utils.clip_grad_norm_([p for _, p in named], args.clip_grad)
-    vectors, matrices = [p for _, p in named if p.dim() == 1], [p for _, p in named if p.dim() > 1]
+    parameters = list(model.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad)
+    vectors = [p for p in parameters if p.dim() == 1]
+    matrices = [p for p in parameters if p.dim() > 1]
     groups = [
         {"params": matrices, "weight_decay": args.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    torch.optim.AdamW(
-        groups, lr=args.lr, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_eps
-    ).step()
-    return loss.item(), norm.item(), {name: p.detach() for name, p in named}
+    betas = (args.adam_beta1, args.adam_beta2)
+    torch.optim.AdamW(groups, lr=args.lr, betas=betas, eps=args.adam_eps).step()
+    after = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return loss.item(), norm.item(), after
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -99,7 +100,8 @@ def test_logits_are_those_of_transformers(hf_dir, untied_dir, make_actor, tied):
     source = hf_dir if tied else untied_dir
     actor = make_actor(source)
     inputs = torch.randint(0, 101, (2, 40), generator=torch.Generator().manual_seed(3))
-    rows, columns = torch.arange(2).repeat_interleave(40), torch.arange(40).repeat(2)
+    rows = torch.arange(2).repeat_interleave(40)
+    columns = torch.arange(40).repeat(2)
     with torch.no_grad():
         ours = response_logits(actor.model, actor.shape, inputs, rows, columns)
         theirs = Qwen3ForCausalLM.from_pretrained(source, dtype=torch.float32)(

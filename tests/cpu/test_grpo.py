@@ -36,7 +36,8 @@ def test_log_probs_and_entropy_at_a_temperature():
     logits = torch.tensor([[0.0, math.log(4.0)]])  # at T 0.5 the odds are 16 : 1, at T 1 4 : 1
     log_prob, entropy = token_log_probs(logits, torch.tensor([1]), 0.5)
     close(log_prob, [math.log(16 / 17)])
-    close(entropy, [-16 / 17 * math.log(16 / 17) - 1 / 17 * math.log(1 / 17)])
+    likely, rare = 16 / 17, 1 / 17
+    close(entropy, [-likely * math.log(likely) - rare * math.log(rare)])
     close(token_log_probs(logits, torch.tensor([0]))[0], [math.log(0.2)])
 
 
@@ -186,7 +187,17 @@ def test_weights_sum_to_the_share_that_is_not_removed(sums):
     assert per_token == pytest.approx(sum(sums) / (sum(sums) + len(sums) - kept))
 
 
-def test_the_plan_points_at_the_right_tokens():
+def sample_in(inputs: list[int], data: dict) -> int:
+    """Which sample of the rollout a row of inputs holds."""
+    found = []
+    for number, tokens in enumerate(data["tokens"]):
+        if inputs[: len(tokens) - 1] == tokens[:-1]:
+            found.append(number)
+    [sample] = found
+    return sample
+
+
+def test_micro_batches_point_at_the_right_tokens():
     data = make_rollout()
     seen = {}
     for rank in range(2):
@@ -194,10 +205,7 @@ def test_the_plan_points_at_the_right_tokens():
         for batch in step:
             assert batch.inputs.numel() <= 64
             for row in range(len(batch.inputs)):
-                found = batch.inputs[row].tolist()
-                [sample] = [
-                    i for i, x in enumerate(data["tokens"]) if found[: len(x) - 1] == x[:-1]
-                ]
+                sample = sample_in(batch.inputs[row].tolist(), data)
                 mine = batch.rows == row
                 seen[sample] = (
                     batch.columns[mine].tolist(),

@@ -18,6 +18,10 @@ from rubric_rl.cpu.run_directory import KEPT_CHECKPOINTS, TRACKER, RunDirectory
 from rubric_rl.errors import UserError
 
 
+def column(rows: list[dict], key: str) -> list:
+    return [row[key] for row in rows]
+
+
 def prepare(run: RunDirectory, rollout_id: int) -> Path:
     def write(directory: Path) -> None:
         (directory / "weights").write_text(str(rollout_id))
@@ -73,8 +77,8 @@ def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"rollout_id": 4, "rollo')
     run.cut_back(2)
-    assert [row["rollout_id"] for row in read_metrics(tmp_path)] == [0, 1]
-    assert [row["weight_version"] for row in read_evaluations(tmp_path)] == [0, 1, 2]
+    assert column(read_metrics(tmp_path), "rollout_id") == [0, 1]
+    assert column(read_evaluations(tmp_path), "weight_version") == [0, 1, 2]
     verdicts = [tmp_path / "verdicts" / f"weights_{version}.jsonl" for version in range(4)]
     assert [len(read_rows(path)) for path in verdicts] == [2, 2, 1, 0]
     run.cut_back(0)
@@ -107,17 +111,20 @@ def test_another_experiment_is_refused_by_flag(tmp_path):
 
 def assert_complete(directory: Path, rollouts: int) -> None:
     rows = read_rows(directory / "metrics.jsonl")
-    assert [row["rollout_id"] for row in rows] == list(range(rollouts))
+    numbers = list(range(rollouts))
+    assert column(rows, "rollout_id") == numbers
     # Each rollout began with the weights of the one before, and with the prompts after its prompts.
-    assert [row["weights"] for row in rows] == list(range(rollouts))
-    assert [row["offset"] for row in rows] == list(range(1, rollouts + 1))
+    assert column(rows, "weights") == numbers
+    assert column(rows, "offset") == [number + 1 for number in numbers]
     evaluations = read_rows(directory / "eval.jsonl")
-    expected = [0, *range(2, rollouts, 2), rollouts]
-    assert [row["weight_version"] for row in evaluations] == expected
-    assert [row["eval/held"] for row in evaluations] == expected
-    assert [row["rollout_id"] for row in evaluations] == [max(v - 1, 0) for v in expected]
-    newest = directory / f"iter_{rollouts - 1:07d}"
-    assert json.loads((newest / "state.json").read_text())["rollout_id"] == rollouts - 1
+    versions = [0, *range(2, rollouts, 2), rollouts]
+    assert column(evaluations, "weight_version") == versions
+    assert column(evaluations, "eval/held") == versions
+    assert column(evaluations, "rollout_id") == [max(version - 1, 0) for version in versions]
+    last = rollouts - 1
+    newest = directory / f"iter_{last:07d}"
+    state = json.loads((newest / "state.json").read_text())
+    assert state["rollout_id"] == last
     assert (newest / "weights").read_text() == str(rollouts)
     assert not list(directory.glob(".*.tmp"))
 
@@ -139,7 +146,8 @@ STAGES = [
 def test_killed_at_any_stage_no_rollout_is_lost_or_counted_twice(tmp_path, stage):
     """The real loop on doubles, in a process that is killed as soon as its stage file says so."""
     program = [sys.executable, "-m", "doubles.trainer", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    python_path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": python_path}
     process = subprocess.Popen(
         [*program, "0.02", "4"],
         env=environment,
