@@ -101,6 +101,8 @@ def _drop_partial_line(file: IO[bytes]) -> int:
 def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
     """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a rename would put a file in a device's place
+        raise DataError(f"{path}: is no regular file, and would be replaced; name another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0

@@ -17,7 +17,7 @@ from rubric_rl.cpu.metric_rows import (
     read_evaluations,
     read_metrics,
 )
-from rubric_rl.errors import UserError
+from rubric_rl.errors import UserError, exit_status
 from rubric_rl.jsonl import write_text
 
 ENDS = 5  # rollouts at each end of the run whose mean the table shows
@@ -245,11 +245,11 @@ def main(argv: list[str] | None = None) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m rubric_rl.cpu.plots RUN_DIR", file=sys.stderr)
         return 2
-    try:
-        print(draw(Path(arguments[0])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _print_drawn(Path(arguments[0])))
+
+
+def _print_drawn(directory: Path) -> int:
+    print(draw(directory))
     return 0
 
 

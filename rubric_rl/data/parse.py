@@ -144,8 +144,10 @@ def record_from_json(item: object) -> Record:
     Raises DataError, without a place, for anything that is no record.
     """
     try:
-        return _record(item)
-    except (LookupError, TypeError, ValueError, AttributeError):
+        record = _record(item)
+        _check_types(record)
+        return record
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         hint = "leave the file out or grade its answers again"
         raise DataError(f"not a verdict record; {hint}") from None
 
@@ -191,6 +193,50 @@ def _record(item: Any) -> Record:
         labels=labels,
         physicians=item.get("physicians") or [],
     )
+
+
+def _check_types(record: Record) -> None:
+    """Raises TypeError for a field of another type than it has, ValueError for NaN and infinity."""
+    texts = [
+        record.prompt_id,
+        record.split,
+        record.weight_version,
+        record.theme,
+        record.grader,
+        record.error,
+        record.category,
+        *record.example_tags,
+        *record.grader_versions,
+        *record.physicians,
+    ]
+    numbers = [record.seconds, record.calls]
+    if record.answer is not None:
+        texts.append(record.answer)
+    if record.index is not None:
+        numbers.append(record.index)
+    for message in record.messages:
+        texts += [message["role"], message["content"]]
+    for criterion in record.rubric:
+        texts += [criterion.text, *criterion.tags]
+        numbers.append(criterion.points)
+    for verdict in record.verdicts:
+        texts.append(verdict.explanation)
+        if verdict.probability is not None:
+            numbers.append(verdict.probability)
+    for tokens in (record.first_tokens, record.rest_tokens, record.policy_tokens):
+        if tokens:
+            numbers += [tokens.prompt, tokens.cached, tokens.completion]
+    bools = [verdict.met for verdict in record.verdicts if verdict.met is not None]
+    bools += record.labels
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    if not all(isinstance(met, bool) for met in bools):
+        raise TypeError
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError
+        if not math.isfinite(number):
+            raise ValueError
 
 
 def _verdicts(item: Mapping) -> list[Verdict]:

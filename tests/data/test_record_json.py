@@ -205,3 +205,32 @@ class TestFirstForm:
         item = {**old_form.TRAINING[0]}
         del item["probabilities"], item["explanations"]
         assert record_from_json(item).verdicts == [Verdict(True), Verdict(None), Verdict(False)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt_id": ["p"]},
+        {"weight_version": None},
+        {"index": {}},
+        {"answer": 5},
+        {"messages": [{"role": "user"}]},
+        {"rubrics": [{"criterion": "a", "points": "6", "tags": []}]},
+        {"rubrics": [{"criterion": "a", "points": float("nan"), "tags": []}]},
+        {"rubrics": [{"criterion": "a", "points": 10**400, "tags": []}]},
+        {"rubrics": [{"criterion": "a", "points": 6, "tags": [None]}]},
+        {"verdicts": ["x"]},
+        {"verdicts": [{"met": "true"}]},
+        {"verdicts": [{"met": True, "probability": "0.9"}]},
+        {"verdicts": [{"met": True, "certainty": 0.9}]},
+        {"first_tokens": {"prompt": "1"}},
+        {"seconds": "long"},
+        {"labels": ["yes"]},
+    ],
+    ids=str,
+)
+def test_a_record_with_a_field_of_another_type_is_none(change):
+    good = Record("p", (Criterion("a", 6),), "graded", "Hi.", 1.0, [Verdict(True)]).to_json()
+    assert record_from_json(good)
+    with pytest.raises(DataError, match="not a verdict record"):
+        record_from_json(good | change)

@@ -36,7 +36,7 @@ def test_a_users_mistake_is_one_line_and_2(error, capsys):
 def test_a_file_that_is_not_there_is_one_line_and_2(tmp_path, capsys):
     path = tmp_path / "none"
     assert exit_status(lambda: len(path.read_text())) == 2
-    expected = f"error: {path}: No such file or directory; check path and rights\n"
+    expected = f"error: {path}: No such file or directory; check path, rights and space\n"
     assert capsys.readouterr() == ("", expected)
 
 
