@@ -44,7 +44,9 @@ main() {
   version="$("$python" --version 2>&1 || true)"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     die "Python 3.11 or newer is needed ($python: $version); set PYTHON=/path/to/python3.11"
-  exec 9<"${BASH_SOURCE[0]}" # the lock is on this file: one install per clone at a time
+  # The lock is on the folder that holds the environment: clones may share one through VENV.
+  mkdir -p "$(dirname "$venv")" 2>/dev/null || die "$venv cannot be made; set VENV=/another/path"
+  exec 9<"$(dirname "$venv")"
   flock -n 9 || { say "another install is at work, waiting" && flock 9; }
   installed && exit 0
 
