@@ -7,18 +7,18 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from doubles.ranks import actor_args, free_port, make_rollout
+from doubles.ranks import SIZES, actor_args, make_rollout, new_store
 
 from rubric_rl.cpu.grpo import (
-    Tokens,
+    LossInputs,
     approx_kl,
-    broadcast_advantages,
     grpo_loss,
     policy_loss,
+    repeat_for_tokens,
     token_log_probs,
 )
 from rubric_rl.cpu.megatron import init_parallel, shutdown_parallel
-from rubric_rl.cpu.micro_batches import MicroBatch, plan
+from rubric_rl.cpu.micro_batches import MicroBatch, make_micro_batches
 
 SLIME_DIR = os.environ.get("SLIME_DIR")
 pytestmark = [
@@ -62,7 +62,7 @@ SLIME_ARGS = {  # what slime's functions ask for, and our trainer does not have
     "loss_type": "policy_loss",
     "recompute_loss_function": False,
 }
-VOCABULARY = 101  # of make_rollout
+VOCABULARY = SIZES["vocab_size"]
 THEIR_BATCHES = [[0, 5, 3], [1, 2], [4, 6, 7]]  # any: the sums must not depend on them
 
 
@@ -100,7 +100,7 @@ def slime():
         patch.setattr(torch, "compile", uncompiled)
         forget_slime(patch)
         modules = import_tested(patch)
-        init_parallel(0, 1, "127.0.0.1", free_port(), 1, 1, 1)
+        init_parallel(0, 1, new_store(), 1, 1, 1)
         yield modules
         shutdown_parallel()
         forget_slime(patch)
@@ -122,7 +122,7 @@ def test_policy_loss_and_kl(slime):
 def test_advantages(slime):
     kl = [torch.zeros(3), torch.zeros(1)]
     returns = slime.ppo_utils.get_grpo_returns(torch.tensor([0.5, -2.0]), kl)
-    assert torch.equal(broadcast_advantages([0.5, -2.0], [3, 1]), torch.cat(returns))
+    assert torch.equal(repeat_for_tokens([0.5, -2.0], [3, 1]), torch.cat(returns))
 
 
 class Case:
@@ -175,7 +175,7 @@ class Case:
 
 def ours(args, case: Case) -> tuple[dict, list[torch.Tensor]]:
     """Metrics of the step and gradients of the logits, as our trainer computes them."""
-    [batches] = plan(args, case.data, 0, 1)
+    [batches] = make_micro_batches(args, case.data, 0, 1)
     total, metrics = torch.zeros(()), {}
     for batch in batches:
         samples = case.samples_of(batch)
@@ -183,14 +183,14 @@ def ours(args, case: Case) -> tuple[dict, list[torch.Tensor]]:
         logits = torch.stack([case.logits[samples[row]][column] for row, column in places])
         with_entropy = args.entropy_coef != 0
         values = token_log_probs(logits, batch.targets, args.rollout_temperature, with_entropy)
-        tokens = Tokens(
+        inputs = LossInputs(
             batch.advantages,
             batch.weights,
             old_log_probs=case.unmasked(case.old, samples) if case.old else None,
             ref_log_probs=case.unmasked(case.ref, samples),
             rollout_log_probs=batch.rollout_log_probs,
         )
-        loss, found = grpo_loss(args, tokens, *values)
+        loss, found = grpo_loss(args, inputs, *values)
         total = total + loss
         for name, value in found.items():
             metrics[name] = metrics.get(name, 0.0) + value.item()
