@@ -208,17 +208,31 @@ start_ray() {
    RAY_ADDRESS="http://127.0.0.1:${RAY_DASHBOARD_PORT}"
 }
 
-# Runs the job and shows its output. `ray job submit` returns 0 also when somebody stopped the job,
-# or when only the connection to its log broke: Ray's own word counts.
-run_job() {
-   local status=0 told="" state tee log="${SAVE_PATH}/train.log"
-   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
+# Submits the job and waits for its end; its output is shown and kept.
+submit_job() {
+   local status=0 tee log="$1"
    exec 8> >(exec tee -ai "${log}")
    tee="$!"
    attend ray job submit --address "${RAY_ADDRESS}" --submission-id "${JOB}" \
       --runtime-env-json "${RUNTIME_ENV}" -- bash "${SAVE_PATH}/command.sh" >&8 2>&1 || status="$?"
    exec 8>&-
    wait "${tee}" || true
+   return "${status}"
+}
+
+# Runs the job. `ray job submit` returns 0 also when somebody stopped the job, or when only the
+# connection to its log broke: Ray's own word counts.
+run_job() {
+   local status told="" state attempt log="${SAVE_PATH}/train.log"
+   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
+   # A busy node has its GPUs before its job agent, for which Ray waits ten seconds only.
+   for attempt in {1..30}; do
+      status=0
+      submit_job "${log}" || status="$?"
+      ((status == 0)) && break
+      [[ "$(tail -n 1 -- "${log}")" == *"No available agent to submit job"* ]] || exit "${status}"
+      echo "note: Ray has no job agent yet (${attempt} of 30)" >&2
+   done
    ((status == 0)) || exit "${status}"
    until state="$(ray job status --address "${RAY_ADDRESS}" "${JOB}" 2>&1)" &&
       [[ "${state}" == *succeeded* ]]; do

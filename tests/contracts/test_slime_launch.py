@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from doubles.launch_world import program, ray_ports
@@ -54,25 +55,35 @@ def env(slime, tmp_path):
     }
 
 
-def launch(env: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
-    """The tiny run for four rollouts, with further flags."""
+def launch(env: dict[str, str], *flags: str) -> SimpleNamespace:
+    """The tiny run for four rollouts, with further flags: its .status, .out and .err.
+
+    One that does not end is terminated, so that it ends its Ray.
+    """
     command = ["bash", "run_qwen3_tiny.sh", "--num-rollout", "4", *flags]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=env, **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
+    return SimpleNamespace(status=process.returncode, out=out, err=err)
 
 
 def test_everything_before_the_first_gpu_second_works(env, tmp_path):
     """Preflight finds nothing, Ray and the job start, slime gets as far as its engine."""
     done = launch(env)
-    assert "preflight: nothing found that would stop the run" in done.stdout, done.stderr
+    assert "preflight: nothing found that would stop the run" in done.out, done.err
     log = (tmp_path / "run" / "train.log").read_text(errors="replace")
     assert "SGLangEngine.init()" in log, log[-3000:]
     assert "No usable accelerator was detected" in log, log[-3000:]
-    assert done.returncode == 1
+    assert done.status == 1
 
 
 def test_preflight_reads_the_command_with_slimes_parser(env):
     done = launch(env, "--lrr", "1", "--partial-rollout")
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 2, done.stderr
-    assert "--lrr is an unknown flag" in done.stderr
-    assert "error: --partial-rollout" in done.stderr
+    assert done.status == 2, done.err
+    assert len(done.err.splitlines()) == 2, done.err
+    assert "--lrr is an unknown flag" in done.err
+    assert "error: --partial-rollout" in done.err

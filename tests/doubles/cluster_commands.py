@@ -62,6 +62,11 @@ def job_submit(words: list[str]) -> int:
 
     Returns 1 when it fails, 0 also when it was stopped.
     """
+    late = STATE / "agent_was_late"
+    if "AGENT_IS_LATE" in os.environ and not late.exists():
+        late.touch()
+        print("RuntimeError: Request failed with status code 500: No available agent to submit job")
+        return 1
     env = os.environ | json.loads(after(words, "--runtime-env-json"))["env_vars"]
     entrypoint = words[words.index("--") + 1 :]
     status = STATE / "job.status"

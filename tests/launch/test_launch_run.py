@@ -134,6 +134,15 @@ def test_a_failing_job_fails_the_script(world):
     assert world.nothing_left()
 
 
+def test_a_job_is_submitted_again_when_rays_agent_is_late(world):
+    done = world.run("run_qwen3_8B.sh", AGENT_IS_LATE="1")
+    assert done.status == 0, done.err
+    assert "note: Ray has no job agent yet" in done.err
+    first, second = world.calls("ray job submit")
+    assert first["words"] == second["words"]
+    assert "training" in done.out
+
+
 # 2: something that the user can fix, 1: a defect of the check
 @pytest.mark.parametrize("status", [2, 1])
 def test_what_the_check_finds_ends_the_script_before_ray(world, status):
