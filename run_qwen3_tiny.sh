@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The whole recipe without a GPU: a tiny Qwen3 answers, grades itself and learns, in about ten minutes on 2 cores.
+# The whole recipe without a GPU: a tiny Qwen3 answers, grades itself and learns, in about ten
+# minutes on 2 cores.
 #
 #   bash run_qwen3_tiny.sh [FLAGS]             FLAGS are slime's and come last, so they win
 #   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
-#   BACKEND=slime bash run_qwen3_tiny.sh       on one GPU through slime: SLIME_DIR, MEGATRON_DIR as in run_qwen3_8B.sh
+#   BACKEND=slime bash run_qwen3_tiny.sh       on one GPU, with SLIME_DIR and MEGATRON_DIR
 #
 # Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
@@ -11,8 +12,11 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"
-[[ "${BACKEND}" =~ ^(cpu|slime)$ ]] || { echo "error: BACKEND is cpu or slime, not ${BACKEND}" >&2; exit 2; }
-[[ "${BACKEND}" == cpu ]] && runs=runs/tiny || runs="runs/tiny_${BACKEND}"   # neither reads the other's checkpoints
+case "${BACKEND}" in
+   cpu) runs=runs/tiny ;;
+   slime) runs=runs/tiny_slime ;;   # neither reads the other's checkpoints
+   *) echo "error: BACKEND is cpu or slime, not ${BACKEND}" >&2; exit 2 ;;
+esac
 export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
 export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
@@ -33,11 +37,12 @@ TINY_ARGS=(
    --weight-decay 0.0
    --eval-interval 12
    --save-interval 1
-   --custom-rollout-log-function-path rubric_rl.tiny.log_hooks.log_rollout   # the oracle's figures beside the reward
+   # the oracle's figures beside the reward
+   --custom-rollout-log-function-path rubric_rl.tiny.log_hooks.log_rollout
    --custom-eval-rollout-log-function-path rubric_rl.tiny.log_hooks.log_eval
 )
 
-# A "GPU" is one CPU process here: two engines that share the answers, two training processes that share the batch.
+# A "GPU" is one CPU process here: two engines share the answers, two trainers share the batch.
 PARALLEL_ARGS=(
    --actor-num-nodes 1
    --actor-num-gpus-per-node 2
@@ -48,10 +53,12 @@ PARALLEL_ARGS=(
 )
 
 make_rows() {
-   if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then   # written last
+   # The evaluation's rows are written last.
+   if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then
       "$1" -m rubric_rl.tiny.world --out runs/tiny/data
-      "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl --hard runs/tiny/data/tiny_hard.jsonl \
-         --out runs/tiny/data --allow-subset >/dev/null   # its report stays beside the rows
+      "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl \
+         --hard runs/tiny/data/tiny_hard.jsonl --out runs/tiny/data --allow-subset \
+         >/dev/null   # its report stays beside the rows
    fi
 }
 
@@ -60,14 +67,15 @@ if [[ "${BACKEND}" == slime ]]; then
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
    MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
-      --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else cache for 33 million tokens,
-      --sglang-dtype bfloat16 --sglang-attention-backend triton)          # float16, no kernel for heads of 32
+      --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else 33 million
+      --sglang-dtype bfloat16 --sglang-attention-backend triton)   # else no kernel for heads of 32
    source scripts/launch.sh
    launch "$@"
    exit
 fi
 
-COMMAND=("${VENV_PYTHON}" -m rubric_rl.cpu.train "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
+COMMAND=("${VENV_PYTHON}" -m rubric_rl.cpu.train
+   "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
 
 if [[ "${DRY_RUN:-0}" == 1 ]]; then
    printf '%q\n' "${COMMAND[@]}"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2034
-# The experiment, defined once, in the order of the stages; flag names are slime's. Sourced by every run_*.sh, which
-# adds paths, parallelism and memory, then its own overrides, then "$@": the last value of a flag wins.
+# The experiment, defined once, in the order of the stages; flag names are slime's. Sourced by every
+# run_*.sh, which adds paths, parallelism and memory, then its own overrides, then "$@": the last
+# value of a flag wins.
 # "paper": arXiv 2509.25534 and its authors' published settings.
 
 # 1 prompt: rows of data_preprocess.py
@@ -52,7 +53,7 @@ OPTIMIZER_ARGS=(
    --adam-beta1 0.9                 # paper
    --adam-beta2 0.999               # paper
    --clip-grad 1.0                  # slime's default
-   --attention-dropout 0            # Megatron's default of 0.1 would make the policy differ from the engine
+   --attention-dropout 0            # with Megatron's 0.1 the policy would differ from the engine
    --hidden-dropout 0
    --seed 1234                      # slime's default
 )
@@ -73,6 +74,7 @@ SAVE_ARGS=(
 )
 
 RECIPE_ARGS=(
-   "${PROMPT_ARGS[@]}" "${ROLLOUT_ARGS[@]}" "${REWARD_ARGS[@]}" "${GRPO_ARGS[@]}" "${OPTIMIZER_ARGS[@]}"
+   "${PROMPT_ARGS[@]}" "${ROLLOUT_ARGS[@]}" "${REWARD_ARGS[@]}" "${GRPO_ARGS[@]}"
+   "${OPTIMIZER_ARGS[@]}"
    "${EVAL_ARGS[@]}" "${SAVE_ARGS[@]}"
 )
