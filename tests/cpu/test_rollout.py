@@ -5,7 +5,7 @@ import gc
 import math
 
 import pytest
-from doubles.trainer import Engine, Words, make_args, write_rows
+from doubles.trainer import Words, answering_engine, make_args, write_rows
 
 from rubric_rl.cpu import generate
 from rubric_rl.cpu.generate import GenerationFailed
@@ -26,7 +26,7 @@ def prompts(tmp_path, count=8):
     )
 
 
-def run_rollout(tmp_path, engine: Engine, *more: str):
+def run_rollout(tmp_path, engine, *more: str):
     """One rollout against the engine; returns args, samples, metrics, data source."""
 
     async def go():
@@ -44,7 +44,7 @@ def run_rollout(tmp_path, engine: Engine, *more: str):
 
 
 def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path):
-    engine = Engine()
+    engine = answering_engine()
     _, samples, metrics, _ = run_rollout(tmp_path, engine)
     assert [s.index for s in samples] == list(range(8))
     assert [s.group_index for s in samples] == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -54,11 +54,10 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
         assert len(sample.rollout_log_probs) == len(sample.loss_mask) == sample.response_length > 0
         assert sample.weight_versions == ["0"] and sample.status is Sample.Status.COMPLETED
     assert (
-        len(set(engine.keys)) == 8 and None not in engine.keys
+        len(set(engine.routing_keys)) == 8 and None not in engine.routing_keys
     )  # every answer has its own engine key
     assert (
-        engine.requests[0]["sampling_params"]["no_stop_trim"]
-        and engine.requests[0]["return_logprob"]
+        engine.bodies[0]["sampling_params"]["no_stop_trim"] and engine.bodies[0]["return_logprob"]
     )
     assert metrics["rollout/raw_reward"] == pytest.approx(
         sum(s.response_length for s in samples) / 8
@@ -78,47 +77,47 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
     "fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan", "textless"]
 )
 def test_transient_faults_are_retried(tmp_path, fault):
-    engine = Engine(faults=[fault, fault])
+    engine = answering_engine(faults=[fault, fault])
     _, samples, _, _ = run_rollout(tmp_path, engine)
-    assert len(samples) == 8 and len(engine.requests) == 10
+    assert len(samples) == 8 and len(engine.bodies) == 10
 
 
 def test_a_hanging_request_is_given_up_and_asked_again(tmp_path):
-    engine = Engine(faults=["hang"])
+    engine = answering_engine(faults=["hang"])
     _, samples, _, _ = run_rollout(tmp_path, engine, "--sglang-router-request-timeout-secs", "1")
-    assert len(samples) == 8 and len(engine.requests) == 9
+    assert len(samples) == 8 and len(engine.bodies) == 9
 
 
 def test_a_refused_request_fails_at_once_with_the_engines_words(tmp_path):
-    engine = Engine(faults=[400])
+    engine = answering_engine(faults=[400])
     with pytest.raises(GenerationFailed, match="HTTP 400 the engine says no"):
         run_rollout(tmp_path, engine)
-    assert len(engine.requests) <= 8
+    assert len(engine.bodies) <= 8
 
 
 def test_retries_are_bounded(tmp_path):
-    engine = Engine(faults=[500] * 1000)
+    engine = answering_engine(faults=[500] * 1000)
     with pytest.raises(GenerationFailed, match=f"no answer in {generate.ATTEMPTS} attempts"):
         run_rollout(tmp_path, engine)
-    assert len(engine.requests) <= 8 * generate.ATTEMPTS
+    assert len(engine.bodies) <= 8 * generate.ATTEMPTS
 
 
 def test_echoes_of_a_failure_make_no_noise(tmp_path, caplog):
     with pytest.raises(GenerationFailed):
-        run_rollout(tmp_path, Engine(faults=[400] * 8))
+        run_rollout(tmp_path, answering_engine(faults=[400] * 8))
     gc.collect()  # asyncio complains of a failed task that nobody looked at when it is collected
     assert "never retrieved" not in caplog.text
 
 
 def test_truncated_answers_are_marked(tmp_path):
-    _, samples, metrics, _ = run_rollout(tmp_path, Engine(faults=["length"] * 4))
+    _, samples, metrics, _ = run_rollout(tmp_path, answering_engine(faults=["length"] * 4))
     assert sum(s.status is Sample.Status.TRUNCATED for s in samples) == 4
     assert metrics["rollout/truncated_ratio"] == 0.5
 
 
 def test_filter_drops_groups_and_draws_more(tmp_path):
     _, samples, metrics, source = run_rollout(
-        tmp_path, Engine(), "--dynamic-sampling-filter-path", "doubles.trainer.keep_even"
+        tmp_path, answering_engine(), "--dynamic-sampling-filter-path", "doubles.trainer.keep_even"
     )
     assert [s.group_index for s in samples][::2] == [0, 2, 4, 6]
     assert metrics["rollout/dynamic_filter/drop_unnamed"] >= 3
@@ -126,7 +125,7 @@ def test_filter_drops_groups_and_draws_more(tmp_path):
 
 
 def test_surplus_groups_are_cancelled_grading_included(tmp_path):
-    engine = Engine()
+    engine = answering_engine()
     _, samples, _, source = run_rollout(
         tmp_path,
         engine,
@@ -141,14 +140,14 @@ def test_surplus_groups_are_cancelled_grading_included(tmp_path):
 
 def test_a_hook_that_returns_nothing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"doubles.trainer.nothing returned None"):
-        run_rollout(tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.nothing")
+        run_rollout(tmp_path, answering_engine(), "--custom-rm-path", "doubles.trainer.nothing")
 
 
 def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
     with pytest.raises(UserError, match=r"doubles.trainer.other_key returned {'other': 1.0}"):
         run_rollout(
             tmp_path,
-            Engine(),
+            answering_engine(),
             "--custom-rm-path",
             "doubles.trainer.other_key",
             "--reward-key",
@@ -162,7 +161,7 @@ def test_a_hook_that_cannot_be_imported_is_named():
 
 
 def test_training_data_and_group_advantages(tmp_path):
-    args, samples, _, _ = run_rollout(tmp_path, Engine())
+    args, samples, _, _ = run_rollout(tmp_path, answering_engine())
     samples[0].reward, samples[1].reward = 1.0, 3.0
     data = train_data(args, samples)
     assert data["rewards"][:2] == pytest.approx(
@@ -174,7 +173,7 @@ def test_training_data_and_group_advantages(tmp_path):
 
 def test_ungraded_answers_leave_loss_and_mean(tmp_path):
     args, samples, metrics, _ = run_rollout(
-        tmp_path, Engine(), "--custom-rm-path", "doubles.trainer.ungraded"
+        tmp_path, answering_engine(), "--custom-rm-path", "doubles.trainer.ungraded"
     )
     data = train_data(args, samples)
     assert metrics["rollout/ungraded"] == 4 and metrics["rollout/raw_reward"] == 1.0
@@ -186,7 +185,7 @@ def test_ungraded_answers_leave_loss_and_mean(tmp_path):
 
 def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
     rows = write_rows(tmp_path / "held.jsonl", 3)
-    engine = Engine()
+    engine = answering_engine()
 
     async def go():
         async with engine:
@@ -213,7 +212,7 @@ def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
     assert (
         data["held"]["samples"][0].group_index is None
     )  # as in slime: how hooks tell evaluation from training
-    assert engine.requests[0]["sampling_params"]["temperature"] == 0.5
+    assert engine.bodies[0]["sampling_params"]["temperature"] == 0.5
     assert metrics["eval/held"] == pytest.approx(sum(data["held"]["rewards"]) / 6)
 
 

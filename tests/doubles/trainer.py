@@ -9,8 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from aiohttp import web
-
+from doubles.engine import Fail, FakeEngine, Say, varied_answers
 from doubles.launch_world import WEIGHTS
 from rubric_rl import ROOT
 from rubric_rl.cpu import flags
@@ -109,61 +108,25 @@ def keep_even(args, group: list[Sample], **kwargs) -> bool:
     return group[0].group_index % 2 == 0
 
 
-class Engine:
-    """An SGLang /generate that answers at once; `faults` are served first, one per request."""
+FAULTS = {
+    "html": Fail(200, "<html>the proxy says hello</html>"),
+    "nan": Say("word", meta={"output_token_logprobs": [[math.nan, 1, None]]}),
+    "drop": Fail(reset=True),
+    "hang": Say(seconds=60),
+    "abort": Say("word", reason="abort"),
+    "length": Say("word", reason="length", tokens=1),
+    "textless": Fail(200, '{"meta_info": {"finish_reason": {"type": "stop"}}}'),
+    "empty": Fail(200, '{"text": ""}'),
+}
 
-    def __init__(self, faults=(), delay: float = 0.0):
-        self.faults, self.delay = list(faults), delay
-        self.requests: list[dict] = []
-        self.keys: list[str | None] = []
-        self.aborts = 0
-        self.version = "0"
 
-    async def __aenter__(self) -> "Engine":
-        app = web.Application()
-        app.add_routes(
-            [web.post("/generate", self._generate), web.post("/abort_request", self._abort)]
-        )
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_) -> None:
-        await self._runner.cleanup()
-
-    async def _abort(self, request) -> web.Response:
-        self.aborts += 1
-        return web.json_response({})
-
-    async def _generate(self, request) -> web.Response:
-        self.requests.append(await request.json())
-        self.keys.append(request.headers.get("X-SMG-Routing-Key"))
-        fault = self.faults.pop(0) if self.faults else None
-        if isinstance(fault, int):
-            return web.Response(status=fault, text="the engine says no")
-        if fault == "html":
-            return web.Response(text="<html>the proxy says hello</html>", content_type="text/html")
-        if fault == "nan":
-            meta = {
-                "finish_reason": {"type": "stop"},
-                "output_token_logprobs": [[math.nan, 1, None]],
-            }
-            return web.json_response({"text": "word", "meta_info": meta})
-        if fault == "drop":
-            request.transport.close()
-        await asyncio.sleep(self.delay if fault != "hang" else 60)
-        kind = fault if fault in ("abort", "length") else "stop"
-        count = 1 + len(self.requests) % 5
-        meta = {"finish_reason": {"type": kind}, "weight_version": self.version}
-        meta["output_token_logprobs"] = [[-0.5, 7, None]] * count
-        if fault == "textless":
-            return web.json_response({"meta_info": meta})
-        if fault == "empty":
-            return web.json_response({"text": ""})
-        return web.json_response({"text": "word " * count, "meta_info": meta})
+def answering_engine(faults=(), delay: float = 0.0) -> FakeEngine:
+    """An engine that answers rollouts at once, after these faults: names, or HTTP statuses."""
+    script = []
+    for fault in faults:
+        status = isinstance(fault, int)
+        script.append(Fail(fault, "the engine says no") if status else FAULTS[fault])
+    return FakeEngine(*script, varied_answers(delay), version="0")
 
 
 class Call:

@@ -7,13 +7,12 @@ import math
 import sys
 import types
 from argparse import Namespace
-from dataclasses import dataclass, field
-from enum import Enum
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
+from rubric_rl.cpu.samples import Sample
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
@@ -28,35 +27,15 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 NAN = math.nan
 
 
-@dataclass
-class Sample:
-    """The fields of slime's Sample that the hooks touch, with its defaults."""
-
-    class Status(Enum):
-        PENDING = "pending"
-        COMPLETED = "completed"
-        TRUNCATED = "truncated"
-        ABORTED = "aborted"
-        FAILED = "failed"
-
-    index: int | None = None
-    group_index: int | None = None
-    prompt: str = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    response: str = "Hello.<|im_end|>"
-    reward: float | dict | None = None
-    weight_versions: list = field(default_factory=list)
-    remove_sample: bool = False
-    status: Status = Status.COMPLETED
-    metadata: dict | None = field(default_factory=dict)
-    session_id: str | None = None
-
-    def get_reward_value(self, args):
-        return self.reward if not args.reward_key else self.reward[args.reward_key]
-
-
 def sample(index: int = 0, group: int | None = 0, **changes) -> Sample:
     metadata = {"prompt_id": f"p{group}", "messages": MESSAGES, "rubrics": RUBRICS, "theme": "t"}
-    fields = {"metadata": metadata, "session_id": f"session-{index}"}
+    fields = {
+        "prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+        "response": "Hello.<|im_end|>",
+        "status": Sample.Status.COMPLETED,
+        "metadata": metadata,
+        "session_id": f"session-{index}",
+    }
     return Sample(index=index, group_index=group, **fields | changes)
 
 
