@@ -151,7 +151,7 @@ def test_bad_input_stops_before_anything_starts(tmp_path):
     cases = [
         (run("--no-such-flag", "1"), "--no-such-flag"),
         (run(HF_CKPT_PATH=str(llama)), "not a Qwen3ForCausalLM checkpoint (model_type 'llama'"),
-        (run(HF_CKPT_PATH=str(tmp_path / "absent")), "no such directory"),
+        (run(HF_CKPT_PATH=str(tmp_path / "absent")), "no such folder"),
         (run(PROMPT_DATA_PATH=str(broken), EVAL_DATA_PATH=hard), "broken.jsonl:321"),
         (run(PROMPT_DATA_PATH=hard, EVAL_DATA_PATH=hard), "training on the evaluation"),
     ]
