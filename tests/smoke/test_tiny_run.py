@@ -153,7 +153,7 @@ def test_bad_input_stops_before_anything_starts(tmp_path):
         (run(HF_CKPT_PATH=str(llama)), "not a Qwen3ForCausalLM checkpoint (model_type 'llama'"),
         (run(HF_CKPT_PATH=str(tmp_path / "absent")), "no such folder"),
         (run(PROMPT_DATA_PATH=str(broken), EVAL_DATA_PATH=hard), "broken.jsonl:321"),
-        (run(PROMPT_DATA_PATH=hard, EVAL_DATA_PATH=hard), "training on the evaluation"),
+        (run(PROMPT_DATA_PATH=hard, EVAL_DATA_PATH=hard), "training on the test set"),
     ]
     for result, said in cases:
         assert result.returncode == 2 and said in result.stderr, result.stderr
