@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 try:
+    from rubric_rl.command_line import CommandParser, exit_status
     from rubric_rl.data.healthbench import load_converter, locate
     from rubric_rl.data.split import Split, SplitOptions, report, split
-    from rubric_rl.errors import UserError
     from rubric_rl.jsonl import write_jsonl
     from rubric_rl.tokenizer import ChatTokenizer
 # It is the first Python that a newcomer starts, often in no environment yet.
@@ -27,12 +27,11 @@ criteria as published, so that scores are comparable. See docs/data.md."""
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the three files of rows and the report; returns the exit status."""
-    args = parse(argv)
-    try:
-        rows, text = preprocess(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _preprocess_and_report(parse(argv)))
+
+
+def _preprocess_and_report(args: argparse.Namespace) -> int:
+    rows, text = preprocess(args)
     for line in rows.refused:
         print(f"refused: {line}", file=sys.stderr)
     print(text, end="")
@@ -61,21 +60,17 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
 
 
 def write_files(folder: Path, name: str, rows: Split, text: str) -> None:
-    """Writes all that the command leaves behind; raises UserError where it cannot."""
+    """Writes all that the command leaves behind."""
     parts = {"easy": rows.easy, "hard_sample": rows.hard_sample, "hard": rows.hard}
-    try:
-        for part, rows_of_part in parts.items():
-            path = folder / f"{name}_{part}.jsonl"
-            write_jsonl(path, (row.to_json() for row in rows_of_part))
-        (folder / f"{name}_report.txt").write_text(text, encoding="utf-8")
-    except OSError as error:
-        what = f"{error.filename or folder}: {error.strerror}"
-        raise UserError(f"{what}; is --out a folder that can be written?") from None
+    for part, rows_of_part in parts.items():
+        path = folder / f"{name}_{part}.jsonl"
+        write_jsonl(path, (row.to_json() for row in rows_of_part))
+    (folder / f"{name}_report.txt").write_text(text, encoding="utf-8")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser = CommandParser("python data_preprocess.py", DESCRIPTION, epilog=EPILOG)
     add_places(parser)
     add_selection(parser)
     args = parser.parse_args(argv)

@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import sys
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Record, Row
-from rubric_rl.errors import UserError, exit_status
+from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.score import is_met, possible_points
 from rubric_rl.grading.settings import GraderSettings
@@ -69,9 +70,7 @@ async def _peek(settings: GraderSettings, url: str, tokenizer: str, row: Row, te
 
 def main() -> int:
     """Exit status: 0 graded, 1 the grader gave no verdicts, 2 something to fix."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.peek", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser("python -m rubric_rl.peek", __doc__)
     add = parser.add_argument
     add("--rows", required=True, help="a file written by data_preprocess.py")
     add("--prompt-id", help="which row; default: the first")

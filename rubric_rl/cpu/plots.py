@@ -10,6 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.cpu.metric_rows import (
     dataset_names,
     find_eval_metric,
@@ -17,7 +18,7 @@ from rubric_rl.cpu.metric_rows import (
     read_evaluations,
     read_metrics,
 )
-from rubric_rl.errors import UserError, exit_status
+from rubric_rl.errors import UserError
 from rubric_rl.jsonl import write_text
 
 ENDS = 5  # rollouts at each end of the run whose mean the table shows
@@ -239,13 +240,9 @@ def _draw_seconds(path: Path, rollouts: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Draws a run directory again."""
-    arguments = argv
-    if arguments is None:
-        arguments = sys.argv[1:]
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m rubric_rl.cpu.plots RUN_DIR", file=sys.stderr)
-        return 2
-    return exit_status(lambda: _print_drawn(Path(arguments[0])))
+    parser = CommandParser("python -m rubric_rl.cpu.plots", __doc__)
+    parser.add_argument("run", type=Path, help="the run's folder, SAVE_PATH of its training")
+    return exit_status(lambda: _print_drawn(parser.parse_args(argv).run))
 
 
 def _print_drawn(directory: Path) -> int:

@@ -9,21 +9,22 @@ import sys
 import tempfile
 import time
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.cpu.engine import HOST, start_engine, wait_healthy
-from rubric_rl.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one engine until a signal. Exit status: 0 after Ctrl-C or SIGTERM, 2 for an error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m rubric_rl.cpu.serve", __doc__)
     add = parser.add_argument
     default = "(default: %(default)s)"
     add("--model", default="rubric_rl/tiny/model", help=f"Hugging Face folder {default}")
     add("--port", type=int, default=30000, help=f"port on the loopback address {default}")
     add("--log-dir", default=tempfile.gettempdir(), help=f"of the engine's log {default}")
-    args = parser.parse_args(argv)
+    return exit_status(lambda: _serve(parser.parse_args(argv)))
+
+
+def _serve(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = None
     try:
@@ -37,9 +38,6 @@ def main(argv: list[str] | None = None) -> int:
             time.sleep(1)
     except KeyboardInterrupt:
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     finally:
         if engine:
             engine.stop()

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rubric_rl.errors import exit_status
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
 from rubric_rl.evaluation.read_run import Run
@@ -15,9 +15,7 @@ from rubric_rl.evaluation.tables import change_lines, comparison_lines
 
 def main() -> int:
     """Exit status: 0 done, 2 something to fix."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.compare", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser("python -m rubric_rl.compare", __doc__)
     add = parser.add_argument
     add("before", help="an evaluation's --out, or a folder of verdict records")
     add("after", help="the other one; differences are after - before")

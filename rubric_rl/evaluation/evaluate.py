@@ -20,10 +20,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Criterion, Record, Row
-from rubric_rl.errors import DataError, UserError, exit_status
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, settings_from
 from rubric_rl.evaluation.read_run import Run
@@ -229,12 +230,7 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("python -m rubric_rl.evaluate", __doc__)
     add = parser.add_argument
     add("--rows", required=True, help="raw HealthBench rows, or those of data_preprocess.py")
     add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")

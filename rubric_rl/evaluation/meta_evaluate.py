@@ -19,10 +19,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.download import digest
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row, TokenCounts, Verdict
-from rubric_rl.errors import DataError, UserError, exit_status
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
 from rubric_rl.evaluation.evaluate import refuse_engine
@@ -208,12 +209,7 @@ def _read_record(item: dict, where: str) -> Record:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.meta_eval",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("python -m rubric_rl.meta_eval", __doc__)
     add = parser.add_argument
     add(
         "--rows",

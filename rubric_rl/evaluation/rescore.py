@@ -7,8 +7,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError, exit_status
+from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
@@ -109,9 +110,7 @@ def _mean(values: list[float]) -> str:
 
 def main() -> int:
     """Exit status: 0 done, 2 something to fix."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.rescore", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser("python -m rubric_rl.rescore", __doc__)
     add = parser.add_argument
     add("records", help="an evaluation's --out, a folder of verdict records, or one file of them")
     add("--out", help="also write one JSON line per answer to this file")

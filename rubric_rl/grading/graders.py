@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError, exit_status
+from rubric_rl.command_line import exit_status
+from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.settings import GraderSettings, TrainingGraders
 from rubric_rl.serving.client import Client

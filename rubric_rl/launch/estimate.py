@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.errors import UserError
 from rubric_rl.launch.slime_flags import SHAPE_FIELDS, CommandLine
 from rubric_rl.model_shape import Shape, read_network
@@ -299,10 +300,10 @@ def _time_lines(plan: ParallelPlan, rollouts: int, assumed: argparse.Namespace) 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Memory per GPU, disk and hours of a run, by arithmetic from its own flags.",
+    parser = CommandParser(
+        "python -m rubric_rl.launch.estimate",
+        "Memory per GPU, disk and hours of a run, by arithmetic from its own flags.",
         epilog="The words of the command come from standard input, as DRY_RUN=1 prints them.",
-        allow_abbrev=False,
     )
 
     def add(name: str, default: float, about: str) -> None:
@@ -338,13 +339,13 @@ def read_command(text: str) -> CommandLine:
 
 def main() -> int:
     """Prints the report; returns the exit status."""
+    return exit_status(_print_estimate)
+
+
+def _print_estimate() -> int:
     assumed = _parser().parse_args()
-    try:
-        flags = read_command(sys.stdin.read())
-        print("\n".join(report_lines(flags, assumed)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    flags = read_command(sys.stdin.read())
+    print("\n".join(report_lines(flags, assumed)))
     return 0
 
 

@@ -9,6 +9,7 @@ import argparse
 import socket
 import sys
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.errors import UserError
 
 
@@ -63,16 +64,17 @@ def _resolve(host: str) -> str:
 
 def main() -> int:
     """Prints the addresses on one line; returns the exit status."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, description="Addresses of a run's nodes.")
+    parser = CommandParser(
+        "python -m rubric_rl.launch.node_addresses", "Addresses of a run's nodes."
+    )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--own", action="store_true", help="this node's outer address")
     which.add_argument("hosts", nargs="*", default=[], help="the nodes, this one first")
-    args = parser.parse_args()
-    try:
-        print(*([own_address()] if args.own else node_addresses(args.hosts)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _print_addresses(parser.parse_args()))
+
+
+def _print_addresses(args: argparse.Namespace) -> int:
+    print(*([own_address()] if args.own else node_addresses(args.hosts)))
     return 0
 
 

@@ -19,6 +19,7 @@ import types
 from collections.abc import Iterable, Mapping
 from unittest import mock
 
+from rubric_rl.command_line import exit_status
 from rubric_rl.errors import UserError
 from rubric_rl.model_shape import Network, read_network
 
@@ -317,11 +318,7 @@ def main() -> int:
     """Runs one of the two commands; returns the exit status."""
     match sys.argv[1:]:
         case ["model", folder]:
-            try:
-                print("\n".join(model_flags(read_network(folder))))
-            except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
+            print("\n".join(model_flags(read_network(folder))))
         case ["check", "--", *words]:
             os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron refuses without
             answer = ask_slime(words)
@@ -334,4 +331,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.errors import UserError
 
 WAIT = 600  # seconds; containers on other nodes may start late
@@ -84,7 +85,7 @@ def wait(address: str, wanted: int, processes: list[list[str]]) -> None:
 
 def main() -> int:
     """Returns 0 when the GPUs are there; else one line on stderr and 2."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = CommandParser("python -m rubric_rl.launch.wait_for_gpus", __doc__)
     parser.add_argument("--address", required=True, help="HOST:PORT of Ray's head")
     parser.add_argument("--gpus", type=int, required=True, help="how many to wait for")
     parser.add_argument(
@@ -95,12 +96,11 @@ def main() -> int:
         metavar=("PID", "LOG"),
         help="a process that the cluster needs, and where its output goes",
     )
-    args = parser.parse_args()
-    try:
-        wait(args.address, args.gpus, args.process)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _wait(parser.parse_args()))
+
+
+def _wait(args: argparse.Namespace) -> int:
+    wait(args.address, args.gpus, args.process)
     return 0
 
 

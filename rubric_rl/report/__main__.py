@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rubric_rl.errors import exit_status
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.report.write_report import write_report
@@ -18,12 +18,7 @@ from rubric_rl.report.write_report import write_report
 
 def main() -> int:
     """Exit status: 0 done, 2 something to fix."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rubric_rl.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("python -m rubric_rl.report", __doc__)
     add = parser.add_argument
     add("run", help="an evaluation's --out, or a folder of verdict records")
     add("--against", help="an earlier run, shown beside it")

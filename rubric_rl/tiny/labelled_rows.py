@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record, Row
-from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
@@ -69,9 +69,7 @@ def _row_of(record: Record) -> Row:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the rows."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m rubric_rl.tiny.labelled_rows", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="file for the rows")
     parser.add_argument(
         "--records", help="verdict records of a tiny run; without it the world makes the answers"
@@ -83,16 +81,15 @@ def main(argv: list[str] | None = None) -> int:
         "--weights", default="", help="of the records: which weight version (default: the last)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    try:
-        if args.records:
-            made = of_records(Run(args.records, args.split, args.weights))
-        else:
-            made = of_world(args.seed)
-        count = write_jsonl(args.out, made)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _write(parser.parse_args(argv)))
+
+
+def _write(args: argparse.Namespace) -> int:
+    if args.records:
+        made = of_records(Run(args.records, args.split, args.weights))
+    else:
+        made = of_world(args.seed)
+    count = write_jsonl(args.out, made)
     print(f"{args.out}: {count} rows")
     return 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.errors import UserError
 from rubric_rl.tiny.make_tokenizer import corpus, train_tokenizer
 from rubric_rl.tiny.measure_checkpoint import Policy, measure, sampled_answers
@@ -110,9 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
     An existing --out is replaced only at the very end, and only if it is a checkpoint of this kind.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m rubric_rl.tiny.make_checkpoint", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -121,20 +120,19 @@ def main(argv: list[str] | None = None) -> int:
         default="shipped",
         help="small: half a minute, grades badly",
     )
-    args = parser.parse_args(argv)
+    return exit_status(lambda: _make_and_save(parser.parse_args(argv)))
+
+
+def _make_and_save(args: argparse.Namespace) -> int:
     # A second thread barely helps a model of this size, and one makes sums reproducible.
     torch.set_num_threads(1)
-    try:
-        if args.out.exists() and not (args.out / "making.json").is_file():
-            raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")
-        model, tokenizer, figures = make(args.seed, args.scale)
-        sample = SCALES[args.scale].sample
-        command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
-        figures["measured"] = {"command": command} | measure(Policy(model, tokenizer), sample)
-        save(args.out, model, tokenizer, figures)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.out.exists() and not (args.out / "making.json").is_file():
+        raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")
+    model, tokenizer, figures = make(args.seed, args.scale)
+    sample = SCALES[args.scale].sample
+    command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
+    figures["measured"] = {"command": command} | measure(Policy(model, tokenizer), sample)
+    save(args.out, model, tokenizer, figures)
     print(json.dumps(figures["measured"], indent=1))
     return 0
 

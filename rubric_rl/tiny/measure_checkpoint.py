@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
@@ -280,27 +281,24 @@ def _sampled(population: list, most: int, seed: int) -> list:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the figures as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m rubric_rl.tiny.measure_checkpoint", __doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument(
         "--sample", type=int, default=80, help="held-out rows, and as many training rows"
     )
     parser.add_argument("--seed", type=int, default=1234)
-    args = parser.parse_args(argv)
+    return exit_status(lambda: _measure_and_print(parser.parse_args(argv)))
+
+
+def _measure_and_print(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    try:
-        if not (args.model / "config.json").is_file():
-            hint = "make one with python -m rubric_rl.tiny.make_checkpoint"
-            raise UserError(f"{args.model}: no checkpoint there; {hint}")
-        model = AutoModelForCausalLM.from_pretrained(
-            args.model, dtype=torch.float32, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not (args.model / "config.json").is_file():
+        hint = "make one with python -m rubric_rl.tiny.make_checkpoint"
+        raise UserError(f"{args.model}: no checkpoint there; {hint}")
+    model = AutoModelForCausalLM.from_pretrained(
+        args.model, dtype=torch.float32, local_files_only=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
     figures = measure(Policy(model, tokenizer), args.sample, args.seed)
     print(json.dumps(figures, indent=1))
     return 0

@@ -8,7 +8,6 @@ A patient has a condition ("gout") and a modifier ("pregnant"), and tells of thi
 four ways: 100 pairs, 400 patients, a row each. 20 of the pairs are held out.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
@@ -226,19 +226,16 @@ def patient_of(prompt_id: str) -> tuple[Pair, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the two raw files; data_preprocess.py makes the rows of a run from them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m rubric_rl.tiny.world", __doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="directory for tiny_all.jsonl and tiny_hard.jsonl"
     )
-    out = parser.parse_args(argv).out
-    try:
-        total = write_jsonl(out / "tiny_all.jsonl", raw_rows())
-        hard = write_jsonl(out / "tiny_hard.jsonl", raw_rows(held_out=True))
-    except OSError as error:
-        print(f"error: {out}: {error.strerror or error}; choose another --out", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _write(parser.parse_args(argv).out))
+
+
+def _write(out: Path) -> int:
+    total = write_jsonl(out / "tiny_all.jsonl", raw_rows())
+    hard = write_jsonl(out / "tiny_hard.jsonl", raw_rows(held_out=True))
     pairs = f"{len(HELD_OUT_PAIRS)} of {len(PAIRS)} pairs"
     print(f"{out}: {total} rows, {hard} of them held out ({pairs})")
     return 0

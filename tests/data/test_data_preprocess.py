@@ -303,11 +303,10 @@ class TestExitStatus:
         "flags",
         [["--sample", "0"], ["--max-prompt-tokens", "5"], ["--hold-out", "-1"], ["--sampl", "3"]],
     )
-    def test_impossible_flags_are_refused(self, flags, monkeypatch):
+    def test_impossible_flags_are_refused(self, flags, monkeypatch, capsys):
         monkeypatch.delenv("HF_CKPT_PATH", raising=False)
-        with pytest.raises(SystemExit) as end:
-            data_preprocess.main(flags)
-        assert end.value.code == 2
+        assert data_preprocess.main(flags) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
     def test_swapped_files_and_missing_ones_are_one_line(self, source, tmp_path, out, capsys):
         def complaint(full: Path, hard: Path) -> str:
@@ -330,7 +329,6 @@ class TestExitStatus:
         said = capsys.readouterr().err
         assert said.startswith("error: /proc/nowhere: ")
         assert said.count("\n") == 1
-        assert "--out" in said
 
     def test_a_full_disk_names_the_file(self, source, out, capsys, monkeypatch):
         def full(*_):

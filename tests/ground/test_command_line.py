@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from rubric_rl import ROOT
-from rubric_rl.errors import DataError, UserError, exit_status
+from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.errors import DataError, UserError
 
 
 def fails(error: BaseException):
@@ -48,6 +49,22 @@ def test_a_full_disk_is_one_line_and_2(capsys):
 
 
 @pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "the following arguments are required: --out"),
+        (["--out", "x", "--sed", "1"], "unrecognized arguments: --sed 1"),
+        (["--out", "x", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line_and_2(words, said, capsys):
+    parser = CommandParser("python -m x", "Does x.")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--seed", type=int)
+    assert exit_status(lambda: len(vars(parser.parse_args(words)))) == 2
+    assert capsys.readouterr() == ("", f"error: {said}; see python -m x --help\n")
+
+
+@pytest.mark.parametrize(
     "defect",
     [KeyError("x"), ValueError("x"), AssertionError(), OSError("of no file")],
     ids=repr,
@@ -62,7 +79,7 @@ def test_a_defect_is_raised(defect, capsys):
 def test_a_defect_of_a_command_is_1_with_its_place():
     program = (
         "import sys\n"
-        "from rubric_rl.errors import exit_status\n"
+        "from rubric_rl.command_line import exit_status\n"
         "def command():\n"
         "    return {}['x']\n"
         "sys.exit(exit_status(command))\n"

@@ -1,0 +1,53 @@
+"""How every command of this project reads its flags, and how it ends."""
+
+import argparse
+import errno
+import io
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from rubric_rl.errors import UserError
+
+# What a disk or a reader at the other end does to an output, whatever its name.
+_OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The flags of a command; a mistake in them raises UserError, like every other mistake."""
+
+    def __init__(self, command: str, description: str | None, **options):
+        super().__init__(
+            prog=command,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse, which would print the whole usage and exit."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Runs a command; a mistake that the user can mend becomes one line on stderr and status 2.
+
+    So does a file that cannot be read or written. A defect of ours is raised: Python shows where
+    it happened and exits with 1. What the terminal's encoding lacks is printed as an escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = command()
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None and error.errno not in _OUTPUT_ENDED:
+            raise
+        where = error.filename or "standard output"
+        print(f"error: {where}: {error.strerror}; check path, rights and space", file=sys.stderr)
+    return 2
