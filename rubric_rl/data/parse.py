@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from rubric_rl.data.schema import STATUSES, Criterion, Record, Row, TokenCounts, Verdict
+from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, Verdict
 from rubric_rl.errors import DataError
 
 REMAKE = "make the rows with data_preprocess.py"
@@ -138,113 +138,133 @@ class RowCache:
         return row
 
 
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_Finite = Annotated[int | float, AfterValidator(_finite)]
+
+
+class _RecordedMessage(_Form):
+    role: str
+    content: str
+
+
+class _RecordedCriterion(_Form):
+    criterion: str
+    points: _Finite  # 0 in a meta-evaluation
+    tags: list[str] | tuple[str, ...]
+
+
+class _RecordedVerdict(_Form):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    met: bool | None
+    probability: _Finite | None = None
+    explanation: str = ""
+
+
+class _RecordedTokens(_Form):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def counts(self) -> TokenCounts:
+        return TokenCounts(self.prompt, self.cached, self.completion)
+
+
+class _RecordForm(_Form):
+    prompt_id: str
+    split: str
+    index: int | None
+    weight_version: str
+    status: Status
+    score: _Finite | None
+    rubrics: list[_RecordedCriterion]
+    verdicts: list[_RecordedVerdict]
+    answer: str | None = None
+    messages: list[_RecordedMessage] = []
+    theme: str = ""
+    example_tags: list[str] = []
+    grader: str = ""
+    grader_versions: list[str] = []
+    first_tokens: _RecordedTokens = _RecordedTokens()
+    rest_tokens: _RecordedTokens = _RecordedTokens()
+    policy_tokens: _RecordedTokens | None = None
+    calls: int = 0
+    seconds: _Finite = 0.0
+    error: str = ""
+    category: str = ""
+    labels: list[bool] = []
+    physicians: list[str] = []
+
+
 def record_from_json(item: object) -> Record:
     """Reads a record, also one of the first form, whose verdicts are three parallel lists.
 
     Raises DataError, without a place, for anything that is no record.
     """
     try:
-        record = _record(item)
-        _check_types(record)
-        return record
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        form = _RecordForm.model_validate(_in_present_form(item))
+        if form.status == "graded":
+            _check_graded(form)
+    except (LookupError, TypeError, ValueError, OverflowError):
         hint = "leave the file out or grade its answers again"
         raise DataError(f"not a verdict record; {hint}") from None
-
-
-def _record(item: Any) -> Record:
-    rubric = tuple(
-        Criterion(each["criterion"], each["points"], tuple(each["tags"]))
-        for each in item["rubrics"]
-    )
-    verdicts = _verdicts(item)
-    status, score = item["status"], item["score"]
-    graded = status == "graded"
-    if status not in STATUSES or (graded and len(verdicts) != len(rubric)):
-        raise ValueError
-    if isinstance(score, bool) or not isinstance(score, (int, float, type(None))):
-        raise TypeError
-    labels = item.get("labels") or []
-    if graded and score is None and not labels:
-        raise ValueError
-    policy_tokens = item.get("policy_tokens")
     return Record(
-        prompt_id=item["prompt_id"],
-        rubric=rubric,
-        status=status,
-        answer=item.get("answer"),
-        score=math.nan if score is None else score,
-        verdicts=verdicts,
-        messages=tuple(item.get("messages") or ()),
-        theme=item.get("theme") or "",
-        example_tags=tuple(item.get("example_tags") or ()),
-        split=item["split"],
-        index=item["index"],
-        weight_version=item["weight_version"],
-        grader=item.get("grader") or "",
-        grader_versions=item.get("grader_versions") or item.get("weight_versions") or [],
-        first_tokens=TokenCounts(**item.get("first_tokens") or {}),
-        rest_tokens=TokenCounts(**item.get("rest_tokens") or {}),
-        policy_tokens=TokenCounts(**policy_tokens) if policy_tokens else None,
-        calls=item.get("calls") or 0,
-        seconds=item.get("seconds") or 0.0,
-        error=item.get("error") or "",
-        category=item.get("category") or "",
-        labels=labels,
-        physicians=item.get("physicians") or [],
+        prompt_id=form.prompt_id,
+        rubric=tuple(Criterion(c.criterion, c.points, tuple(c.tags)) for c in form.rubrics),
+        status=form.status,
+        answer=form.answer,
+        score=math.nan if form.score is None else form.score,
+        verdicts=[Verdict(v.met, v.probability, v.explanation) for v in form.verdicts],
+        messages=tuple({"role": m.role, "content": m.content} for m in form.messages),
+        theme=form.theme,
+        example_tags=tuple(form.example_tags),
+        split=form.split,
+        index=form.index,
+        weight_version=form.weight_version,
+        grader=form.grader,
+        grader_versions=form.grader_versions,
+        first_tokens=form.first_tokens.counts(),
+        rest_tokens=form.rest_tokens.counts(),
+        policy_tokens=form.policy_tokens.counts() if form.policy_tokens else None,
+        calls=form.calls,
+        seconds=form.seconds,
+        error=form.error,
+        category=form.category,
+        labels=form.labels,
+        physicians=form.physicians,
     )
 
 
-def _check_types(record: Record) -> None:
-    """Raises TypeError for a field of another type than it has, ValueError for NaN and infinity."""
-    texts = [
-        record.prompt_id,
-        record.split,
-        record.weight_version,
-        record.theme,
-        record.grader,
-        record.error,
-        record.category,
-        *record.example_tags,
-        *record.grader_versions,
-        *record.physicians,
-    ]
-    numbers = [record.seconds, record.calls]
-    if record.answer is not None:
-        texts.append(record.answer)
-    if record.index is not None:
-        numbers.append(record.index)
-    for message in record.messages:
-        texts += [message["role"], message["content"]]
-    for criterion in record.rubric:
-        texts += [criterion.text, *criterion.tags]
-        numbers.append(criterion.points)
-    for verdict in record.verdicts:
-        texts.append(verdict.explanation)
-        if verdict.probability is not None:
-            numbers.append(verdict.probability)
-    for tokens in (record.first_tokens, record.rest_tokens, record.policy_tokens):
-        if tokens:
-            numbers += [tokens.prompt, tokens.cached, tokens.completion]
-    bools = [verdict.met for verdict in record.verdicts if verdict.met is not None]
-    bools += record.labels
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError
-    if not all(isinstance(met, bool) for met in bools):
-        raise TypeError
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError
-        if not math.isfinite(number):
-            raise ValueError
+def _check_graded(form: _RecordForm) -> None:
+    """A verdict per criterion, and a score except in a meta-evaluation; else raises ValueError."""
+    if len(form.verdicts) != len(form.rubrics):
+        raise ValueError
+    if form.score is None and not form.labels:
+        raise ValueError
 
 
-def _verdicts(item: Mapping) -> list[Verdict]:
+def _in_present_form(item: Any) -> Any:
+    """A record of the first form in the present one; anything else as it is."""
+    if not isinstance(item, dict):
+        return item
+    item = dict(item)
+    if "weight_versions" in item:
+        item["grader_versions"] = item["weight_versions"]
     found = item["verdicts"]
-    if all(isinstance(each, Mapping) for each in found):
-        return [Verdict(**each) for each in found]
-    count = len(found)  # the first form
-    probabilities = item.get("probabilities") or [None] * count
-    explanations = item.get("explanations") or [""] * count
-    parts = zip(found, probabilities, explanations, strict=True)
-    return [Verdict(met, probability, explanation) for met, probability, explanation in parts]
+    if not all(isinstance(each, Mapping) for each in found):
+        count = len(found)
+        probabilities = item.get("probabilities") or [None] * count
+        explanations = item.get("explanations") or [""] * count
+        parts = zip(found, probabilities, explanations, strict=True)
+        item["verdicts"] = [
+            {"met": met, "probability": probability, "explanation": explanation}
+            for met, probability, explanation in parts
+        ]
+    return item
