@@ -12,7 +12,7 @@ try:
     from rubric_rl.command_line import CommandParser, exit_status
     from rubric_rl.data.healthbench import load_converter, locate
     from rubric_rl.data.split import Split, SplitOptions, report, split
-    from rubric_rl.jsonl import write_jsonl
+    from rubric_rl.jsonl import write_jsonl, write_text
     from rubric_rl.tokenizer import ChatTokenizer
 # It is the first Python that a newcomer starts, often in no environment yet.
 except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def write_files(folder: Path, name: str, rows: Split, text: str) -> None:
     for part, rows_of_part in parts.items():
         path = folder / f"{name}_{part}.jsonl"
         write_jsonl(path, (row.to_json() for row in rows_of_part))
-    (folder / f"{name}_report.txt").write_text(text, encoding="utf-8")
+    write_text(folder / f"{name}_report.txt", text)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -48,6 +48,6 @@ def exit_status(command: Callable[[], int]) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in _OUTPUT_ENDED:
             raise
-        where = error.filename or "standard output"
+        where = error.filename or "the output"
         print(f"error: {where}: {error.strerror}; check path, rights and space", file=sys.stderr)
     return 2

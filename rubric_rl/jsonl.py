@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,14 +43,15 @@ def read_jsonl_offsets(
 
 def _lines(path: Path) -> Iterator[bytes]:
     """Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
-    hint = "check the path, or make rows with data_preprocess.py"
     if not path.is_file():
-        raise DataError(f"{path}: no such file; {hint}")
+        raise DataError(f"{path}: no such file; check the path")
     try:
         with path.open("rb") as file:
             yield from file
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check path and rights"
+        ) from None
 
 
 def read_jsonl(
@@ -98,19 +100,21 @@ def _drop_partial_line(file: IO[bytes]) -> int:
     return file.truncate(size)
 
 
-def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
-    """Writes all items or nothing (temporary file, fsync, rename); returns their number."""
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A new file that takes the path's place when all is written, and not at all before.
+
+    Raises DataError where a rename would put a file in a device's place; an OSError names the
+    path.
+    """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a rename would put a file in a device's place
+    if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no regular file, and would be replaced; name another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    count = 0
     try:
         with temporary.open("wb") as file:
-            for item in items:
-                file.write(json_line(item))
-                count += 1
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -119,14 +123,23 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
         if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
             error.filename = str(path)
         raise
+
+
+def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
+    """Writes all items or nothing; returns their number."""
+    count = 0
+    with whole_file(path) as file:
+        for item in items:
+            file.write(json_line(item))
+            count += 1
     return count
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a small file atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_text(path: str | os.PathLike, pieces: str | Iterable[str]) -> None:
+    """Writes all of a text, or of its pieces, or nothing.
+
+    A lone surrogate, which UTF-8 cannot encode, is written as an escape.
+    """
+    with whole_file(path) as file:
+        for piece in [pieces] if isinstance(pieces, str) else pieces:
+            file.write(piece.encode(errors="backslashreplace"))

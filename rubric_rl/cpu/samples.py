@@ -7,9 +7,8 @@ from enum import Enum
 from typing import Any
 
 from rubric_rl.data.parse import row_from_metadata
-from rubric_rl.data.row_file import split_slice
+from rubric_rl.data.row_file import read_items, split_slice
 from rubric_rl.errors import DataError
-from rubric_rl.jsonl import read_jsonl
 
 
 @dataclass
@@ -72,10 +71,7 @@ def load_prompts(
     """
     real_path, rows = split_slice(path)
     samples = []
-    for number, row in list(read_jsonl(real_path))[rows]:
-        where = f"{real_path}:{number}"
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not a JSON object; make the rows with data_preprocess.py")
+    for where, row in read_items(real_path)[rows]:
         metadata: Any = row.get(metadata_key)
         prompt_id = row_from_metadata(metadata, where).prompt_id
         where = f"{where}, prompt_id {prompt_id}"
@@ -91,7 +87,7 @@ def load_prompts(
             raise DataError(f"{where}: {input_key!r} is not text; give --apply-chat-template")
         samples.append(Sample(prompt=prompt, metadata=metadata))
     if not samples:
-        raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
+        raise DataError(f"{path}: this slice holds no rows; take another")
     if max_length is None:
         return samples
     return _short_enough(samples, tokenizer, max_length, path)

@@ -4,6 +4,7 @@ import os
 import random
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.parse import REMAKE, row_from_metadata
@@ -14,14 +15,24 @@ from rubric_rl.jsonl import read_jsonl
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
     """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
-    rows = []
+    return [row_from_metadata(item.get("metadata"), where) for where, item in read_items(path)]
+
+
+def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
+    """The rows as they stand in the file, each with its place, `file:line`.
+
+    Raises DataError for what is no row, or when there is none.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; {REMAKE}")
+    items = []
     for number, item in read_jsonl(path):
         if not isinstance(item, dict):
             raise DataError(f"{path}:{number}: not a JSON object; {REMAKE}")
-        rows.append(row_from_metadata(item.get("metadata"), f"{path}:{number}"))
-    if not rows:
-        raise DataError(f"{path}: holds no rows; make them with data_preprocess.py")
-    return rows
+        items.append((f"{path}:{number}", item))
+    if not items:
+        raise DataError(f"{path}: holds no rows; {REMAKE}")
+    return items
 
 
 def split_slice(path: str) -> tuple[str, slice]:

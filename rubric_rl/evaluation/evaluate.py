@@ -36,6 +36,7 @@ from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import Grading, Scoring, check_together, read_settings
+from rubric_rl.jsonl import write_text
 from rubric_rl.progress import CriteriaBar, GaveUp, work_through
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
@@ -156,8 +157,7 @@ class EvaluationPlan:
         summary = Summary(Run(self.args.out), penalty=self.penalty)
         result = summary.result(self.prices)
         result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
-        text = json.dumps(result, indent=1) + "\n"
-        (self.args.out / "result.json").write_text(text, encoding="utf-8")
+        write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
         print("\n".join(summary_lines(result)))
         if self.before:
             print("\n".join(comparison_lines(self.before, summary)))

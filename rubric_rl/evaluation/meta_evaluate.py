@@ -33,7 +33,7 @@ from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text, grader_prompt
 from rubric_rl.grading.settings import Grading, check_together, read_settings
-from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets
+from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets, write_text
 from rubric_rl.progress import CriteriaBar, GaveUp, work_through
 from rubric_rl.serving.endpoint import Endpoint
 
@@ -255,8 +255,7 @@ def _report(args: argparse.Namespace, rows: LabelledFile) -> dict:
     result = agreement.result()
     result["rows"]["not_asked"] = len(rows.chosen) - result["rows"]["all"]
     result["rows"]["unlabelled"] = rows.unlabelled
-    text = json.dumps(result, indent=1) + "\n"
-    (args.out / "result.json").write_text(text, encoding="utf-8")
+    write_text(args.out / "result.json", json.dumps(result, indent=1) + "\n")
     print("\n".join(agreement_lines(result)))
     if args.against:
         print("\n".join(change_lines(change(read_results(args.against), agreement))))

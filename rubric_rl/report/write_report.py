@@ -1,11 +1,12 @@
 """Writes the report of one run, or of two side by side, in both of its forms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.jsonl import write_text
 from rubric_rl.report.html_page import html_page
 from rubric_rl.report.markdown import markdown
 from rubric_rl.report.report_view import ReportView
@@ -34,13 +35,6 @@ def write_report(
             raise UserError(f"no answer to prompt_id {prompt_id}; the first one is {first}")
     page_path = out.with_name(out.name + ".html")
     markdown_path = out.with_name(out.name + ".md")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(page_path, html_page(view))
-    _write(markdown_path, markdown(view, shown or view.lowest(examples)))
+    write_text(page_path, html_page(view))
+    write_text(markdown_path, markdown(view, shown or view.lowest(examples)))
     return [page_path, markdown_path]
-
-
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    # A lone surrogate, which a model can write but UTF-8 cannot encode, is written as \udXXX.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.writelines(pieces)
