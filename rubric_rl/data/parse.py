@@ -11,11 +11,12 @@ from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, V
 from rubric_rl.errors import DataError
 
 REMAKE = "make the rows with data_preprocess.py"
+LEAST_POINTS, MOST_POINTS = 1e-6, 1e6  # sizes of a criterion's points
 
 
 def _finite_size(points: float) -> float:
     # The bounds keep every score finite; neither 0 nor NaN nor infinity lies within them.
-    if not 1e-6 <= abs(points) <= 1e6:
+    if not LEAST_POINTS <= abs(points) <= MOST_POINTS:
         raise ValueError
     return points
 

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-import math
 import random
 import sys
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.download import digest
-from rubric_rl.data.parse import record_from_json
-from rubric_rl.data.schema import Criterion, Record, Row, TokenCounts, Verdict
+from rubric_rl.data.parse import MOST_POINTS, record_from_json
+from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
@@ -103,8 +102,9 @@ def _labelled_answer(item: object, path: str, number: int) -> LabelledAnswer:
         raise _not_a_row(where)
     points = item.get("points") or 0.0
     is_number = isinstance(points, (int, float)) and not isinstance(points, bool)
-    if not is_number or not math.isfinite(points):
-        raise DataError(f"{where}: points must be a finite number, not {points!r:.40}")
+    if not is_number or not abs(points) <= MOST_POINTS:  # NaN neither
+        what = f"a number of size up to {MOST_POINTS:g}, not {points!r:.40}"
+        raise DataError(f"{where}: points must be {what}")
     labels, physicians = item["binary_labels"], item.get("anonymized_physician_ids") or []
     if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
         raise DataError(f"{where}: binary_labels must be a list of true and false")
@@ -167,8 +167,8 @@ def read_results(folder: str | Path) -> Agreement:
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
     latest = {}
     for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
-        if not isinstance(item, dict) or "key" not in item:
-            raise DataError(f"{path}:{number}: not a result of a meta-evaluation; restore the file")
+        if not isinstance(item, dict) or not isinstance(item.get("key"), str):
+            raise _not_a_result(f"{path}:{number}")
         latest[item["key"]] = offset
     if not latest:
         hint = "run python -m rubric_rl.meta_eval to its end"
@@ -181,31 +181,38 @@ def read_results(folder: str | Path) -> Agreement:
 
 
 def _read_record(item: dict, where: str) -> Record:
-    """A result; one of the first form has a single verdict, and no answer or criterion."""
+    """A result, with the verdict on one criterion."""
     try:
-        if "verdict" not in item:
-            return record_from_json(item)
-        graded = item["status"] == "graded"
-        verdict = Verdict(item["verdict"], item["probability"], item["explanation"])
-        return Record(
-            prompt_id=item["prompt"],
-            rubric=(Criterion("", 0.0),),
-            status=item["status"],
-            answer=None,
-            verdicts=[verdict] if graded else [],
-            split="meta",
-            index=int(item["key"]),
-            category=item["category"],
-            labels=item["labels"],
-            physicians=item["physicians"],
-            first_tokens=TokenCounts(**item["tokens"]),
-            rest_tokens=TokenCounts(**item["retry_tokens"]),
-            calls=item["calls"],
-            error=item["error"],
-        )
-    except (LookupError, TypeError, DataError):
-        hint = "restore the file, or judge again in another --out"
-        raise DataError(f"{where}: not a result of a meta-evaluation; {hint}") from None
+        record = record_from_json(_in_present_form(item) if "verdict" in item else item)
+    except (LookupError, TypeError, ValueError):
+        raise _not_a_result(where) from None
+    named = len(record.physicians)
+    if len(record.rubric) != 1 or not record.labels or named not in (0, len(record.labels)):
+        raise _not_a_result(where)
+    return record
+
+
+def _in_present_form(item: dict) -> dict:
+    """A result of the first form: a single verdict, and no answer or criterion."""
+    verdict = {name: item[name] for name in ("probability", "explanation")}
+    return {
+        "prompt_id": item["prompt"],
+        "split": "meta",
+        "index": int(item["key"]),
+        "weight_version": "",
+        "status": item["status"],
+        "score": None,
+        "rubrics": [{"criterion": "", "points": 0.0, "tags": []}],
+        "verdicts": [{"met": item["verdict"]} | verdict] if item["status"] == "graded" else [],
+        "first_tokens": item["tokens"],
+        "rest_tokens": item["retry_tokens"],
+        **{name: item[name] for name in ("category", "labels", "physicians", "calls", "error")},
+    }
+
+
+def _not_a_result(where: str) -> DataError:
+    hint = "restore the file, or judge again in another --out"
+    return DataError(f"{where}: not a result of a meta-evaluation; {hint}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
@@ -81,8 +81,7 @@ class EvaluationFolder:
     def _check(self, settings: dict, moved: bool) -> None:
         path = self.folder / SETTINGS
         if path.exists():
-            ((_, old),) = read_jsonl(path)
-            before, now = _flat(old), _flat(settings)
+            before, now = _flat(_only_line(path)), _flat(settings)
             for setting in _ONLY_OF_TRAINING:
                 before.pop(setting, None)
             changed = [
@@ -103,15 +102,24 @@ class EvaluationFolder:
 
     def _finished(self) -> set[str]:
         """The keys of answers with a result that counts."""
-        results = (result for _, result in _lines(self.results))
-        return {result["key"] for result in results if result["status"] != "ungraded"}
+        finished = set()
+        for where, result in _lines(self.results):
+            key, status = result.get("key"), result.get("status")
+            if not isinstance(key, str) or not isinstance(status, str):
+                raise _damaged(where)
+            if status != "ungraded":
+                finished.add(key)
+        return finished
 
     def _unfinished_replies(self) -> dict[str, list[Reply]]:
         """Question -> its stored replies in order, of answers that are not finished."""
         replies = defaultdict(list)
-        for _, call in _lines(self.folder / CALLS):
-            if call["answer"] not in self.finished:
-                replies[call["question"]].append(Reply(**call["reply"]))
+        for where, call in _lines(self.folder / CALLS):
+            answer, question = call.get("answer"), call.get("question")
+            if not isinstance(answer, str) or not isinstance(question, str):
+                raise _damaged(where)
+            if answer not in self.finished:
+                replies[question].append(_reply(call.get("reply"), where))
         return replies
 
     def recall(self, question: str) -> Reply | None:
@@ -167,8 +175,34 @@ class PolicyClient(StoringClient):
         return question.messages
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict]]:
-    return read_jsonl(path, skip_partial=True) if path.exists() else iter(())
+def _lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """The objects of a file that may not be there yet, each with its place."""
+    if not path.exists():
+        return
+    for number, item in read_jsonl(path, skip_partial=True):
+        if not isinstance(item, dict):
+            raise _damaged(f"{path}:{number}")
+        yield f"{path}:{number}", item
+
+
+def _only_line(path: Path) -> dict:
+    lines = list(_lines(path))
+    if len(lines) != 1:
+        raise _damaged(str(path))
+    ((_, item),) = lines
+    return item
+
+
+def _reply(item: Any, where: str) -> Reply:
+    try:
+        return Reply(**item)
+    except TypeError:
+        raise _damaged(where) from None
+
+
+def _damaged(where: str) -> DataError:
+    hint = "restore the file, or choose another --out"
+    return DataError(f"{where}: not what an evaluation writes there; {hint}")
 
 
 def _flat(value: object, prefix: str = "") -> dict:

@@ -59,6 +59,8 @@ class Reply:
         for count in self.counts:
             if not isinstance(count, int):
                 raise TypeError(f"a number of tokens is of type {type(count).__name__}")
+        if not isinstance(self.probability, float | int | None):
+            raise TypeError(f"a probability is of type {type(self.probability).__name__}")
 
     @property
     def counts(self) -> tuple[int, int, int]:

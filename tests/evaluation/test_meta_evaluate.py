@@ -272,7 +272,8 @@ class TestRun:
         [
             ({"binary_labels": [True], "prompt": "text"}, ":1: not a meta-evaluation row"),
             (ROW | {"binary_labels": [1]}, ":1: binary_labels"),
-            (ROW | {"points": "five"}, ":1: points must be a finite number, not 'five'"),
+            (ROW | {"points": "five"}, ":1: points must be a number of size up to 1e+06, not 'five'"),
+            (ROW | {"points": 1e300}, ":1: points must be a number of size up to 1e+06"),
             (ROW | {"anonymized_physician_ids": ["a", "b"]}, ":1: 1 labels, but another number"),
             ({"prompt": []}, "no row has binary_labels"),
         ],

@@ -114,3 +114,37 @@ def test_a_broken_line_inside_is_named(tmp_path):
     (tmp_path / CALLS).write_text(line + "{broken\n" + line)
     with pytest.raises(UserError, match=f"{CALLS}:2"):
         EvaluationFolder(tmp_path, ASKED)
+
+
+CALL = {"answer": "p", "question": "q", "reply": asdict(reply("x"))}
+
+
+@pytest.mark.parametrize(
+    "file, item",
+    [
+        (SETTINGS, [ASKED]),
+        (CALLS, []),
+        (CALLS, {"a": 1}),
+        (CALLS, CALL | {"question": ["q"]}),
+        (CALLS, CALL | {"reply": None}),
+        (CALLS, CALL | {"reply": {"text": "x"}}),
+        (CALLS, CALL | {"reply": CALL["reply"] | {"text": 1}}),
+        (CALLS, CALL | {"reply": CALL["reply"] | {"probability": "1"}}),
+        ("verdicts/verdicts.jsonl", 3),
+        ("verdicts/verdicts.jsonl", {"key": "p"}),
+        ("verdicts/verdicts.jsonl", {"key": ["p"], "status": "graded"}),
+    ],
+)
+def test_a_line_that_no_evaluation_writes_is_named(tmp_path, file, item):
+    open_and_close(tmp_path, ASKED)
+    (tmp_path / file).write_text(json.dumps(item) + "\n")
+    with pytest.raises(UserError, match=f"{file}:1: .* choose another --out"):
+        EvaluationFolder(tmp_path, ASKED)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n{}\n"])
+def test_settings_are_one_line(tmp_path, text):
+    open_and_close(tmp_path, ASKED)
+    (tmp_path / SETTINGS).write_text(text)
+    with pytest.raises(UserError, match=f"{SETTINGS}: .* choose another --out"):
+        EvaluationFolder(tmp_path, ASKED)
