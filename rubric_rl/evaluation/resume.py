@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -132,7 +131,7 @@ class EvaluationFolder:
 
     def keep(self, answer: str, question: str, reply: Reply) -> None:
         """Stores a new reply."""
-        call = {"answer": answer, "question": question, "reply": asdict(reply)}
+        call = {"answer": answer, "question": question, "reply": vars(reply)}
         append_line(self._calls, call)
 
     def finish(self, key: str, record: Record) -> None:

@@ -1,7 +1,12 @@
-"""Measures what the evaluation costs: CPU per criterion, seconds per stored verdict, memory.
+"""Measures what grading and evaluation cost: CPU per criterion, seconds per stored verdict, memory.
 
+python tests/benchmarks/evaluation.py grading --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py stored --verdicts 10000
+
+`grading` is the training reward through SGLang's /generate, `client` a whole evaluation through an
+OpenAI endpoint. Each is also given as a multiple of the floor, which the same run measures: as many
+bare aiohttp requests of the same size, at the same time on the same machine.
 """
 
 import argparse
@@ -13,8 +18,11 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import aiohttp
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
@@ -24,11 +32,16 @@ from doubles.records import made, write_run  # noqa: E402  (only now can it be f
 
 from rubric_rl.data.schema import Record  # noqa: E402
 
+TOKENIZER = str(TESTS.parent / "rubric_rl/tiny/model")
 CRITERIA = 11  # of a row, about as many as HealthBench's have
+PROMPT_SIZE = 4800  # characters of a grader prompt over these rows, as `words` writes them
 VERDICT = '{"explanation": "The answer says so in its second sentence.", "criteria_met": true}'
+USAGE = {"prompt_tokens": 2000, "completion_tokens": 20}
 REPLY = {
     "choices": [{"message": {"role": "assistant", "content": VERDICT}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 2000, "completion_tokens": 20},
+    "usage": USAGE,
+    "text": VERDICT,  # from here on as SGLang's /generate replies
+    "meta_info": USAGE | {"cached_tokens": 1900, "finish_reason": {"type": "stop"}},
 }
 
 
@@ -108,15 +121,51 @@ def peak_memory() -> str:
     return f"peak memory {megabytes:.0f} MB"
 
 
+@contextmanager
+def endpoint() -> Iterator[str]:
+    """The URL of the endpoint that answers at once, in a process of its own."""
+    here, there = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(there,), daemon=True)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{here.recv()}"
+    finally:
+        server.terminate()
+
+
+async def bare_requests(url: str, size: int, count: int, concurrency: int) -> None:
+    """The floor: what any client in Python pays for sending and receiving."""
+    limit = asyncio.Semaphore(concurrency)
+    body = {"text": "x" * size}
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        async with limit, session.post(url, json=body) as response:
+            await response.json(content_type=None)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(one(session) for _ in range(count)))
+
+
+def cpu_per_request(work: Coroutine[None, None, None], count: int) -> float:
+    """Milliseconds of CPU that each of the `count` requests in `work` takes."""
+    start = time.process_time()
+    asyncio.run(work)
+    return 1000 * (time.process_time() - start) / count
+
+
+def show_cost(each: float, floor: float, count: int, concurrency: int) -> None:
+    print(
+        f"{count} criteria, {concurrency} in flight: "
+        f"{each:.3f} ms of CPU each, {each / floor:.2f} x a bare request ({floor:.3f} ms), "
+        f"{peak_memory()}"
+    )
+
+
 def client(criteria: int, concurrency: int) -> None:
     """CPU per criterion of the whole evaluation: reading, prompting, sending, replies, storing."""
     from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
 
-    here, there = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(there,), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{here.recv()}"
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, endpoint() as url:
         folder = Path(name)
         rows = folder / "rows.jsonl"
         answers = folder / "answers.jsonl"
@@ -131,19 +180,41 @@ def client(criteria: int, concurrency: int) -> None:
             --grader-concurrency {concurrency}
         """
         plan = EvaluationPlan(_parser().parse_args(flags.split()))
-        start = time.perf_counter()
-        cpu_start = time.process_time()
-        asyncio.run(plan.run())
-        cpu = time.process_time() - cpu_start
-        wall = time.perf_counter() - start
-    server.terminate()
-    each = 1000 * cpu / plan.criteria
-    print(
-        f"{plan.criteria} criteria, {concurrency} in flight: "
-        f"{each:.3f} ms of CPU each, "
-        f"{wall:.1f} s in all, "
-        f"{peak_memory()}"
-    )
+        count = plan.criteria
+        each = cpu_per_request(plan.run(), count)
+        floor = cpu_per_request(bare_requests(url, PROMPT_SIZE, count, concurrency), count)
+    show_cost(each, floor, count, concurrency)
+
+
+def grading(criteria: int, concurrency: int) -> None:
+    """CPU per criterion of the training reward: prompting, sending, reading, scoring."""
+    from rubric_rl.data.row_file import RowFile
+    from rubric_rl.grading.grade import Grader, grade
+    from rubric_rl.serving.client import Client
+    from rubric_rl.serving.endpoint import Endpoint
+
+    with tempfile.TemporaryDirectory() as name:
+        written, answered = Path(name) / "rows.jsonl", Path(name) / "answers.jsonl"
+        write_rows(written, answered, criteria // CRITERIA)
+        rows = list(RowFile(str(written)))
+        answers = [json.loads(line)["answer"] for line in answered.open()]
+    count = len(rows) * CRITERIA
+
+    # Once per process, and not counted: what renders chat templates is imported.
+    Client(Endpoint(url="http://127.0.0.1", tokenizer=TOKENIZER))
+
+    async def all_rewards(url: str) -> None:
+        settings = Endpoint(url=url, tokenizer=TOKENIZER, concurrency=concurrency)
+        async with Client(settings) as client:
+            grader = Grader(client)
+            rewards = (grade(grader, row, a) for row, a in zip(rows, answers, strict=True))
+            records = await asyncio.gather(*rewards)
+        assert all(record.status == "graded" for record in records)
+
+    with endpoint() as url:
+        each = cpu_per_request(all_rewards(url), count)
+        floor = cpu_per_request(bare_requests(url, PROMPT_SIZE, count, concurrency), count)
+    show_cost(each, floor, count, concurrency)
 
 
 def stored_records(answers: int) -> Iterator[Record]:
@@ -185,15 +256,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("client", "stored"))
+    parser.add_argument("what", choices=("grading", "client", "stored"))
     parser.add_argument("--criteria", type=int, default=20000)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--verdicts", type=int, default=10000)
     args = parser.parse_args()
-    if args.what == "client":
-        client(args.criteria, args.concurrency)
-    else:
+    if args.what == "stored":
         stored(args.verdicts)
+    else:
+        measured = grading if args.what == "grading" else client
+        measured(args.criteria, args.concurrency)
 
 
 if __name__ == "__main__":

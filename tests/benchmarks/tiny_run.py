@@ -24,7 +24,7 @@ from rubric_rl.cpu.metric_rows import find_eval_metric, read_evaluations, read_m
 
 HEADING = (
     "seed",
-    "steps",
+    "rollouts",
     "true before",
     "true after",
     "rise",
@@ -59,8 +59,8 @@ def run(seed: str, out: Path, fresh: bool, flags: list[str]) -> None:
     timing.write_text(f"{seconds:.0f}\n")
 
 
-def figures(steps: list[dict], evaluations: list[dict]) -> list[float]:
-    """The columns of the table between "steps" and "minutes"."""
+def figures(rollouts: list[dict], evaluations: list[dict]) -> list[float]:
+    """The columns of the table between "rollouts" and "minutes"."""
     before, after = evaluations[0], evaluations[-1]
     true_before = find_eval_metric(before, "held_out", "true_score")
     true_after = find_eval_metric(after, "held_out", "true_score")
@@ -71,8 +71,8 @@ def figures(steps: list[dict], evaluations: list[dict]) -> list[float]:
         after["eval/held_out"],
         find_eval_metric(before, "held_out", "grader_accuracy"),
         find_eval_metric(after, "held_out", "grader_accuracy"),
-        min(step["grading/cached_share_after_first"] for step in steps),
-        max(step["perf/memory_gb"] for step in steps),
+        min(row["grading/cached_share_after_first"] for row in rollouts),
+        max(row["perf/memory_gb"] for row in rollouts),
     ]
 
 
@@ -80,11 +80,11 @@ def report(seeds: list[str], out: Path) -> list[str]:
     """A Markdown table, a row per seed."""
     rows = [list(HEADING), ["---"] * len(HEADING)]
     for seed in seeds:
-        steps = read_metrics(out / f"seed-{seed}")
+        rollouts = read_metrics(out / f"seed-{seed}")
         evaluations = read_evaluations(out / f"seed-{seed}")
         seconds = int((out / f"seed-{seed}.seconds").read_text())
-        cells = [f"{value:.3f}" for value in figures(steps, evaluations)]
-        rows.append([seed, str(len(steps)), *cells, f"{seconds / 60:.1f}"])
+        cells = [f"{value:.3f}" for value in figures(rollouts, evaluations)]
+        rows.append([seed, str(len(rollouts)), *cells, f"{seconds / 60:.1f}"])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
