@@ -89,8 +89,10 @@ def _graders(args) -> Graders:
     loop = asyncio.get_running_loop()
     if loop not in _graders_of_loop:
         graders = Graders(args, lambda: _aborting(args))
-        # Earlier loops have ended: their clients must not keep connections open.
-        _graders_of_loop.clear()
+        # A closed loop has closed its connections; another one may be running in a thread.
+        for other in list(_graders_of_loop):
+            if other.is_closed():
+                del _graders_of_loop[other]
         _graders_of_loop[loop] = graders
     return _graders_of_loop[loop]
 

@@ -30,6 +30,13 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+def count(text: str) -> int:
+    """The type of a flag that takes a whole number of 0 or more."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
 def exit_status(command: Callable[[], int]) -> int:
     """Runs a command; a mistake that the user can mend becomes one line on stderr and status 2.
 

@@ -2,7 +2,8 @@
 # How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh,
 # run_qwen3_32B.sh and, with BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION,
 # PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS and MEMORY_ARGS. Ends only what it started itself,
-# by pid. Exit status: the job's; 2 for something to fix before it starts, 1 for a defect of ours.
+# by pid. Exit status: 0 the job succeeded; 1 it did not, or a defect of ours; 2 something to fix;
+# 129, 130, 143 a signal ended it.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml
@@ -249,8 +250,7 @@ run_job() {
    JOB=""
 }
 
-# Checks everything, then runs the job until it ends; its exit status is the script's. "$@" are the
-# user's flags: the last word.
+# Checks everything, then runs the job until it ends. "$@" are the user's flags: the last word.
 launch() {
    local args=(
       "${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PLACEMENT_ARGS[@]}" "${PARALLEL_ARGS[@]}"
@@ -267,7 +267,9 @@ launch() {
       die "there is no command ray on PATH; start inside slime's image or environment"
    mkdir -p -- "${SAVE_PATH}" 2>/dev/null ||
       die "SAVE_PATH ${SAVE_PATH} cannot be made; set it to a folder of your own"
-   exec 9>"${SAVE_PATH}/lock"
+   # Tried, not asked: [[ -w ]] says yes to root even where nothing can be made, as in /proc.
+   { exec 9>"${SAVE_PATH}/lock"; } 2>/dev/null ||
+      die "SAVE_PATH ${SAVE_PATH} cannot be written; set it to a folder of your own"
    flock -n 9 ||
       die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
    EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"

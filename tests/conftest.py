@@ -27,64 +27,6 @@ def pytest_collection_modifyitems(items):
     )
 
 
-def make_random_qwen3(path: Path, seed: int = 0) -> Path:
-    """A random Qwen3 of 0.6M parameters at `path`.
-
-    Its byte-level tokenizer knows ` true` and ` false`.
-    """
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    words = [
-        "the patient has a fever and should rest , drink water and see a doctor",
-        *[" true", " false"] * 9,
-    ]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        words,
-        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    tokenizer.chat_template = (
-        "{% for m in messages %}"
-        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-        "{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    )
-    tokenizer.save_pretrained(path)
-    torch.manual_seed(seed)
-    shape = {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        head_dim=32,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        pad_token_id=tokenizer.pad_token_id,
-        **shape,
-    )
-    model = Qwen3ForCausalLM(config).float()
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.15)
-    model.save_pretrained(path)
-    return Path(path)
-
-
 def make_other_weights(model_dir: Path, path: Path, noise: float = 0.5) -> Path:
     """A copy of a checkpoint whose weights differ clearly.
 
@@ -109,25 +51,15 @@ def make_other_weights(model_dir: Path, path: Path, noise: float = 0.5) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_qwen3():
-    """Function (path, seed=0) -> path: makes a random tiny Qwen3 checkpoint."""
-    return make_random_qwen3
-
-
-@pytest.fixture(scope="session")
 def other_weights():
     """Function (model_dir, path, noise=0.5) -> path: the same checkpoint with other weights."""
     return make_other_weights
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """The shipped tiny checkpoint, or a random one as long as there is none."""
-    return (
-        SHIPPED
-        if (SHIPPED / "config.json").is_file()
-        else make_random_qwen3(tmp_path_factory.mktemp("random-qwen3"))
-    )
+def tiny_model() -> Path:
+    """The shipped tiny checkpoint."""
+    return SHIPPED
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from rubric_rl.cpu.engine import (
     update_weights,
     wait_healthy,
 )
+from rubric_rl.cpu.flags import training_processes
 from rubric_rl.cpu.process import ServerProcess
 from rubric_rl.cpu.rollout_manager import RolloutManager
 from rubric_rl.progress import StageBar
@@ -135,7 +136,7 @@ class Cluster:
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
         """Starts the training actors; returns their pending calls that load the weights."""
-        world_size = self.args.actor_num_nodes * self.args.actor_num_gpus_per_node
+        world_size = training_processes(self.args)
         store = str(self.private / "ranks")  # by which they find each other
         actor_class = ray.remote(TrainingActor).options(num_cpus=0)
         for rank in range(world_size):

@@ -9,9 +9,10 @@ import argparse
 import json
 from collections.abc import Iterator
 
+from rubric_rl.command_line import CommandParser
 from rubric_rl.data import eval_config
 from rubric_rl.errors import UserError
-from rubric_rl.grading.settings import PREFIX, GraderSettings, read_settings
+from rubric_rl.grading.settings import GraderSettings, read_settings
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.schedule import Schedule, answers_per_step, schedule
 from rubric_rl.launch.slime_flags import (
@@ -22,10 +23,7 @@ from rubric_rl.launch.slime_flags import (
     values_per_flag,
     why_dropped,
 )
-
-
-class FlagError(UserError):
-    """A flag that cannot be honoured; the message names it and the next step."""
+from rubric_rl.serving.endpoint import GRADER
 
 
 def _json_object(text: str) -> dict:
@@ -38,20 +36,13 @@ def _json_object(text: str) -> dict:
     return value
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise FlagError(f"{message}; see --help")
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of every honoured flag.
 
     Names, destinations and defaults are slime's, the optimizer's are Megatron's.
     """
-    parser = _Parser(
-        prog="python -m rubric_rl.cpu.train",
-        description="The trainer without a GPU. Its flags are slime's.",
-        allow_abbrev=False,
+    parser = CommandParser(
+        "python -m rubric_rl.cpu.train", "The trainer without a GPU. Its flags are slime's."
     )
     for add in (_cluster, _data, _rollout, _reward, _evaluation, _objective, _optimizer, _saving):
         add(parser)
@@ -156,7 +147,6 @@ def _objective(parser):
     add("--use-rollout-logprobs", action="store_true")
     add("--global-batch-size", type=int, default=None)
     add("--num-steps-per-rollout", type=int, default=None)
-    add("--micro-batch-size", type=int, default=1)
     add("--use-dynamic-batch-size", action="store_true")
     add("--max-tokens-per-gpu", type=int, default=None)
 
@@ -204,7 +194,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Reads and checks a command line.
 
     Raises:
-        FlagError: one line that names the flag: unknown (with the nearest known one), slime's but
+        UserError: one line that names the flag: unknown (with the nearest known one), slime's but
             not possible without a GPU, or at odds with another flag.
     """
     parser = build_parser()
@@ -212,11 +202,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if "-h" in argv:  # the only flag with one dash
         argv = ["--help"]
     for word in dropped_words(argv, known):
-        raise FlagError(_why_refused(word, known))
+        raise UserError(_why_refused(word, known))
     args = parser.parse_args(argv)
     args.eval_datasets = eval_config.resolve(args)
     for problem in _problems(args):
-        raise FlagError(problem)
+        raise UserError(problem)
     _derive(args)
     if args.custom_config_path:
         _take_grader_settings(args)
@@ -362,4 +352,4 @@ def _take_grader_settings(args: argparse.Namespace) -> None:
     written = read_settings(args.custom_config_path)
     GraderSettings.load(args.custom_config_path)
     for name, value in written.items():
-        setattr(args, PREFIX + name, value)
+        setattr(args, GRADER + name, value)

@@ -5,12 +5,11 @@ that was evaluated, which is the number of rollouts that it was trained on, and 
 after which that was done (0 also before the first).
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from rubric_rl.jsonl import read_jsonl
+from rubric_rl.jsonl import append_line, read_jsonl
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "eval.jsonl"
@@ -18,9 +17,8 @@ EVALUATIONS = "eval.jsonl"
 
 def append_row(path: Path, row: dict) -> None:
     """Appends one row and waits until it is on disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
+    with path.open("a+b", buffering=0) as file:
+        append_line(file, row)
         os.fsync(file.fileno())
 
 

@@ -5,33 +5,20 @@ that hooks and flags have the same meaning here.
 """
 
 import asyncio
-import importlib
 import inspect
 import math
 import statistics
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
 from rubric_rl.cpu.generate import Generator
 from rubric_rl.cpu.samples import DataSource, Sample
 from rubric_rl.errors import UserError
 from rubric_rl.grading.score import batch_advantages, known_rewards
-
-
-def load_function(path: str) -> Callable:
-    """The function at a dotted path such as `self_reward_rm.reward`.
-
-    Raises:
-        UserError: when it cannot be imported.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"hook {path} cannot be imported: {error}") from None
+from rubric_rl.launch.shared_checks import import_hook
 
 
 @dataclass
@@ -78,13 +65,13 @@ class Rollout:
         self.generator = Generator(args, tokenizer)
         self.progress = {"total": 0, "generated": 0, "graded": 0}
         self._running: set[asyncio.Task] = set()
-        self._reward = load_function(args.custom_rm_path)
+        self._reward = import_hook(args.custom_rm_path)
         self._group_filter = None
         if args.dynamic_sampling_filter_path:
-            self._group_filter = load_function(args.dynamic_sampling_filter_path)
+            self._group_filter = import_hook(args.dynamic_sampling_filter_path)
         self._sample_filter = None
         if args.rollout_sample_filter_path:
-            self._sample_filter = load_function(args.rollout_sample_filter_path)
+            self._sample_filter = import_hook(args.rollout_sample_filter_path)
 
     async def close(self) -> None:
         """Cancels what runs and closes the connections."""
@@ -212,7 +199,7 @@ class Rollout:
         clock.answered()
         self.progress["generated"] += 1
         start = time.monotonic()
-        reward = load_function(sample.custom_rm_path) if sample.custom_rm_path else self._reward
+        reward = import_hook(sample.custom_rm_path) if sample.custom_rm_path else self._reward
         sample.reward = await reward(self.args, sample)
         clock.grading_sum += time.monotonic() - start
         self.progress["graded"] += 1
@@ -257,7 +244,7 @@ def run_log_hook(path: str | None, *arguments) -> None:
     """Calls a log hook as slime does, but ignores its return value: metrics are always logged."""
     if not path:
         return
-    hook = load_function(path)
+    hook = import_hook(path)
     if inspect.iscoroutinefunction(hook):
         raise UserError(f"the log hook {path} is async; slime calls it as a plain function")
     hook(*arguments)
@@ -270,7 +257,7 @@ def train_data(args, samples: list[Sample]) -> dict:
         UserError: when the hook returns another number of rewards than there are samples.
     """
     if args.custom_reward_post_process_path:
-        post_process = load_function(args.custom_reward_post_process_path)
+        post_process = import_hook(args.custom_reward_post_process_path)
         raw, advantages = post_process(args, samples)
     else:
         raw = [sample.get_reward_value(args) for sample in samples]

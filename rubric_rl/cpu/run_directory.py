@@ -61,7 +61,6 @@ FREE_FLAGS = frozenset(
         "grader_timeout",
         "load",
         "max_tokens_per_gpu",
-        "micro_batch_size",
         "n_samples_per_eval_prompt",
         "num_epoch",
         "num_rollout",

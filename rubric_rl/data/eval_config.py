@@ -3,37 +3,49 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Any
 
-import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from rubric_rl.errors import UserError
+from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
+
+_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
 
 
-@dataclass
-class EvalDataset:
+def _top_k(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError("must be 1 or more, or -1 for all tokens")
+    return value
+
+
+class EvalDataset(BaseModel):
     """One data set.
 
-    A field that is None takes the flag's value (--eval-*, then the rollout's), as in slime.
+    A field that neither the data set nor the defaults name takes the flag's value (--eval-*, then
+    the rollout's), as in slime. A field that is there holds a value: slime would pass null on, and
+    its engine has limits of its own.
     """
 
-    name: str
-    path: str
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)]
     input_key: str | None = None
     metadata_key: str | None = None
     apply_chat_template: bool | None = None
     apply_chat_template_kwargs: dict | None = None
-    n_samples_per_eval_prompt: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_response_len: int | None = None
-    stop: list | None = None
-    stop_token_ids: list | None = None
-    min_new_tokens: int | None = None
+    n_samples_per_eval_prompt: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, AfterValidator(_top_k)] | None = None
+    max_response_len: Annotated[int, Field(ge=1)] | None = None
+    stop: list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
     custom_rm_path: str | None = None
-    metadata_overrides: dict = field(default_factory=dict)
+    metadata_overrides: dict = {}
 
     def sampling_params(self, args) -> dict:
         """What the engine is asked for, beside the prompt."""
@@ -75,10 +87,9 @@ FALLBACK_FLAGS = {
 def resolve(args) -> list[EvalDataset]:
     """The data sets of --eval-config, else of --eval-prompt-data (name path pairs), else none.
 
-    Raises:
-        UserError: an unreadable file or an unknown key, by name.
+    Raises UserError for an unreadable file, an unknown key or a value that cannot be, by name.
     """
-    entries, defaults = read_entries(args)
+    entries, defaults = _read_entries(args)
     datasets = [_resolve_entry(entry, defaults, args) for entry in entries]
     names = {dataset.name for dataset in datasets}
     if len(names) < len(datasets):
@@ -88,22 +99,26 @@ def resolve(args) -> list[EvalDataset]:
 
 def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
     merged = defaults | entry
-    _check_keys(merged)
+    unknown = [str(key) for key in merged if key not in EvalDataset.model_fields]
+    if unknown:
+        listed, known = ", ".join(sorted(unknown)), ", ".join(sorted(EvalDataset.model_fields))
+        raise UserError(f"--eval-config: {listed} cannot be honoured; known are {known}")
     if not entry.get("name") or not entry.get("path"):
         raise UserError("--eval-config: each data set needs a name and a path")
-    for name, flags in FALLBACK_FLAGS.items():
-        if name not in merged:
-            merged[name] = _first_set(args, flags)
-    return EvalDataset(**merged)
-
-
-def _check_keys(entry: dict) -> None:
-    known = {each.name for each in fields(EvalDataset)}
-    unknown = [str(key) for key in entry if key not in known]
-    if unknown:
-        listed = ", ".join(sorted(unknown))
-        known_keys = ", ".join(sorted(known))
-        raise UserError(f"--eval-config: {listed} cannot be honoured; known are {known_keys}")
+    for key, value in merged.items():
+        if value is None:
+            hint = "write a value, or leave the key out to take the flag's"
+            raise UserError(f"--eval-config: {key} of {entry['name']} is empty; {hint}")
+    for key, flags in FALLBACK_FLAGS.items():
+        if key not in merged:
+            merged[key] = _first_set(args, flags)
+    try:
+        return EvalDataset(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        what = f"{first['loc'][0]} of {entry['name']} {why}, not {first['input']!r:.40}"
+        raise UserError(f"--eval-config: {what}") from None
 
 
 def _first_set(args, flags: Iterable[str]) -> object:
@@ -115,7 +130,7 @@ def _first_set(args, flags: Iterable[str]) -> object:
     return None
 
 
-def read_entries(args) -> tuple[list[dict], dict]:
+def _read_entries(args) -> tuple[list[dict], dict]:
     """The entries of the data sets and their defaults.
 
     They are as written in args.eval_config or args.eval_prompt_data.
@@ -123,7 +138,7 @@ def read_entries(args) -> tuple[list[dict], dict]:
     if not args.eval_config:
         return _pairs(args.eval_prompt_data or []), {}
     path = Path(args.eval_config)
-    config = _read_yaml(path)
+    config = _read_section(path)
     defaults = config.get("defaults") or {}
     if not isinstance(defaults, dict):
         raise UserError(f"--eval-config {path}: eval.defaults must hold `key: value` lines")
@@ -160,33 +175,38 @@ def _entries(datasets: object) -> list[dict]:
     return entries if readable else []
 
 
-def _read_yaml(path: Path) -> dict:
+def _read_section(path: Path) -> dict:
     """What stands under `eval` of the file, or at its top; nothing if that is no mapping."""
     place = f"--eval-config {path}"
     if not path.is_file():
         raise UserError(f"{place}: no such file; name one like configs/eval.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(_fill_environment(text))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{place}: not YAML ({reason})") from None
-    except OSError as error:
-        raise UserError(f"{place}: cannot be read ({error.strerror})") from None
+    content = read_yaml(path, place, OmegaConfLoader)
     if not isinstance(content, dict):
         return {}
     section = content.get("eval", content)
-    return section if isinstance(section, dict) else {}
+    return _fill_environment(section) if isinstance(section, dict) else {}
 
 
-def _fill_environment(text: str) -> str:
-    """Fills in `${oc.env:NAME,default}`, the notation of slime's YAML reader (OmegaConf)."""
+def _fill_environment(value: Any) -> Any:
+    """Fills in `${oc.env:NAME,default}`, the notation of slime's YAML reader (OmegaConf).
 
-    def value(match: re.Match) -> str:
-        name, default = match.group(1), match.group(2)
-        found = os.environ.get(name, default)
-        if found is None:
-            raise UserError(f"--eval-config: the environment variable {name} is not set")
-        return found
+    After parsing, as there: a value of the environment is text, whatever it looks like in YAML.
+    """
+    if isinstance(value, dict):
+        return {key: _fill_environment(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_fill_environment(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if "${" in _VARIABLE.sub("", value):
+        hint = "${oc.env:NAME} and ${oc.env:NAME,default} are filled in here"
+        raise UserError(f"--eval-config: {value}: {hint}, nothing else")
+    return _VARIABLE.sub(_variable_value, value)
 
-    return re.sub(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}", value, text)
+
+def _variable_value(match: re.Match) -> str:
+    name, default = match.group(1), match.group(2)
+    found = os.environ.get(name, default)
+    if found is None:
+        raise UserError(f"--eval-config: the environment variable {name} is not set")
+    return found

@@ -1,15 +1,14 @@
 """HealthBench as published: its files, where to find them, and how a raw row becomes a Row."""
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from rubric_rl.data.download import Published, download
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.dotted_name import import_function
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.jsonl import read_jsonl
 
@@ -124,15 +123,11 @@ def load_converter(path: str) -> Callable[[dict], dict]:
 
     Raises UserError when there is none of that name.
     """
-    module, _, name = path.rpartition(".")
-    hint = "give module.function, importable from here"
     try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # it is the user's module: it may raise anything
-        raise UserError(f"--converter {path}: {_one_line(error)}; {hint}") from None
-    if not callable(function):
-        raise UserError(f"--converter {path}: not a function; {hint}")
-    return cast(Callable[[dict], dict], function)
+        return import_function(path)
+    except UserError as error:
+        hint = "give module.function, importable from here"
+        raise UserError(f"--converter {path}: {error}; {hint}") from None
 
 
 def to_row(item: object, where: str) -> Row:

@@ -156,7 +156,7 @@ class _RecordedMessage(_Form):
 class _RecordedCriterion(_Form):
     criterion: str
     points: _Finite  # 0 in a meta-evaluation
-    tags: list[str] | tuple[str, ...]
+    tags: list[str]
 
 
 class _RecordedVerdict(_Form):
@@ -211,8 +211,7 @@ def record_from_json(item: object) -> Record:
     """
     try:
         form = _RecordForm.model_validate(_in_present_form(item))
-        if form.status == "graded":
-            _check_graded(form)
+        _check_status(form)
     except (LookupError, TypeError, ValueError, OverflowError):
         hint = "leave the file out or grade its answers again"
         raise DataError(f"not a verdict record; {hint}") from None
@@ -243,11 +242,17 @@ def record_from_json(item: object) -> Record:
     )
 
 
-def _check_graded(form: _RecordForm) -> None:
-    """A verdict per criterion, and a score except in a meta-evaluation; else raises ValueError."""
-    if len(form.verdicts) != len(form.rubrics):
+def _check_status(form: _RecordForm) -> None:
+    """Raises ValueError for verdicts or a score that do not go with the status.
+
+    A graded answer has a verdict per criterion, any other has none. All but an ungraded one have a
+    score; in a meta-evaluation, where there are labels, it may lack.
+    """
+    if len(form.verdicts) != (len(form.rubrics) if form.status == "graded" else 0):
         raise ValueError
-    if form.score is None and not form.labels:
+    if form.status == "ungraded" and form.score is not None:
+        raise ValueError
+    if form.status != "ungraded" and form.score is None and not form.labels:
         raise ValueError
 
 

@@ -1,7 +1,6 @@
 """Two evaluations or meta-evaluations on the same prompts: paired difference and interval."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
@@ -46,7 +45,3 @@ def _answers(args: argparse.Namespace) -> list[str]:
     after = Run(args.after, args.split, args.weights[1])
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
     return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

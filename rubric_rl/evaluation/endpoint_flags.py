@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,8 +51,6 @@ def _flag(who: str, name: str) -> str:
 def _value(field: FieldInfo, text: str, flag: str) -> Any:
     """The text of a flag as a value of the field's type; its range is checked by the group."""
     kind: Any = field.annotation
-    if kind is str:
-        return text
     if kind is dict:
         try:
             return json.loads(text)
@@ -70,6 +69,8 @@ def prices(text: str | None) -> tuple[float, float, float] | None:
         return None
     try:
         prompt, cached, completion = (float(part) for part in text.split(","))
+        if not all(0 <= price < math.inf for price in (prompt, cached, completion)):
+            raise ValueError
     except ValueError:
         hint = "give three numbers per million tokens, prompt,cached,completion, e.g. 2,0.5,8"
         raise UserError(f"price {text}: {hint}") from None

@@ -11,33 +11,36 @@ If it is interrupted, run the same command again: it resumes, and asks nothing t
 """
 
 import argparse
-import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.command_line import CommandParser, count, exit_status
 from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
-from rubric_rl.data.schema import Criterion, Record, Row
+from rubric_rl.data.schema import Record, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, settings_from
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
+from rubric_rl.evaluation.run_command import (
+    add_run_flags,
+    prompt_identity,
+    run_and_report,
+    written_settings,
+)
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.graders import endpoint_name
-from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.grading.settings import Grading, Scoring, check_together, read_settings
+from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.jsonl import write_text
-from rubric_rl.progress import CriteriaBar, GaveUp, work_through
+from rubric_rl.progress import CriteriaBar, work_through
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
 
@@ -117,8 +120,6 @@ class EvaluationPlan:
             answers = {"policy": self.policy.identity()}
         else:
             answers = {"sha256": digest(self.args.answers)}
-        empty = [{"role": "user", "content": ""}]
-        sample = grader_prompt(self.grading.mode, empty, "", [Criterion("", 1.0)])
         grader = self.grader.identity() | self.grading.identity() | self.scoring.identity()
         return {
             "kind": "evaluate",
@@ -127,7 +128,7 @@ class EvaluationPlan:
             "answers": answers,
             "repeats": self.args.repeats,
             "grader": grader,
-            "grader_prompt": sample,
+            "grader_prompt": prompt_identity(self.grading, 1.0),
         }
 
     async def run(self) -> None:
@@ -163,6 +164,15 @@ class EvaluationPlan:
             print("\n".join(comparison_lines(self.before, summary)))
         return result
 
+    def complaint(self, result: dict) -> str:
+        """What is wrong with the result: answers that stayed ungraded."""
+        ungraded = result["answers"]["ungraded"]
+        if not ungraded:
+            return ""
+        causes = Counter(r.error for r in Run(self.args.out) if r.status == "ungraded")
+        cause, times = causes.most_common(1)[0]
+        return f"{ungraded} answers stayed ungraded and are left out, {times} of them for: {cause}"
+
 
 def _policy(args: argparse.Namespace) -> Endpoint | None:
     """The policy that answers; None with an answers file."""
@@ -178,8 +188,7 @@ def _policy(args: argparse.Namespace) -> Endpoint | None:
 
 def _grader(args: argparse.Namespace, policy: Endpoint | None) -> tuple[Endpoint, Grading, Scoring]:
     """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
-    written = read_settings(args.grader_config)
-    refuse_engine(written, "--grader-url")
+    written = written_settings(args.grader_config)
     defaults: dict = {"retries": RETRIES}
     if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
         shared = ("url", "api", "model", "tokenizer", "api_key_env")
@@ -197,13 +206,6 @@ def _name(grader: Endpoint, policy: Endpoint | None) -> str:
     if policy and (policy.url, policy.model) == (grader.url, grader.model):
         return "policy"
     return endpoint_name(grader)
-
-
-def refuse_engine(written: dict, flag: str) -> None:
-    """Raises UserError for a grader that exists only inside a training run."""
-    if engine := written.get("engine"):
-        hint = f"serve it, leave the key out and give {flag}"
-        raise UserError(f"grader_engine {engine} is a model inside a training run; {hint}")
 
 
 def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
@@ -231,28 +233,18 @@ def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser("python -m rubric_rl.evaluate", __doc__)
+    add_run_flags(parser, "answers")
     add = parser.add_argument
     add("--rows", required=True, help="raw HealthBench rows, or those of data_preprocess.py")
-    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
     add("--answers", help="JSONL of prompt_id and answer, or records; else the policy answers")
     add("--allow-missing", action="store_true", help="leave out prompts without an answer")
-    add("--repeats", type=int, default=0, help="answers per prompt (default: 1, or the file's)")
-    add("--limit", type=int, default=0, help="only so many prompts, those that simple-evals draws")
+    add("--repeats", type=count, default=0, help="answers per prompt (default: 1, or the file's)")
     add("--name", default="", help="name in tables (default: policy's model or answers file)")
-    add("--moved", action="store_true", help="resume although an endpoint has another URL now")
-    add("--against", metavar="RUN", help="also the paired difference to this earlier RUN")
     add(
         "--length-penalty",
         default="hard",
         help="for the length-adjusted score: full, hard, consensus or a number",
     )
-    add(
-        "--give-up-after",
-        type=int,
-        default=50,
-        help="stop after this many ungraded answers in a row; 0: never",
-    )
-    add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
     grader = "grader (url empty: the policy grades itself)"
@@ -267,29 +259,4 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    plan = EvaluationPlan(args)
-    stopped = ""
-    try:
-        asyncio.run(plan.run())
-    except GaveUp as error:
-        stopped = str(error)
-    except KeyboardInterrupt:
-        stopped = "interrupted; run the same command again to resume"
-    try:
-        result = plan.report()
-    except DataError as error:  # no answer has a result yet
-        raise UserError(stopped or str(error)) from None
-    if stopped:
-        raise UserError(stopped)
-    ungraded = result["answers"]["ungraded"]
-    if ungraded:
-        records = Run(args.out)
-        causes = Counter(record.error for record in records if record.status == "ungraded")
-        cause, count = causes.most_common(1)[0]
-        what = f"{ungraded} answers stayed ungraded and are left out, {count} of them for: {cause}"
-        print(f"error: {what}; the same command asks for them again", file=sys.stderr)
-    return 1 if ungraded else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_and_report(EvaluationPlan(args))

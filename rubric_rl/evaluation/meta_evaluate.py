@@ -8,11 +8,9 @@ If it is interrupted, run the same command again: it resumes, and asks nothing t
 """
 
 import argparse
-import asyncio
 import hashlib
 import json
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,15 +23,20 @@ from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
-from rubric_rl.evaluation.evaluate import refuse_engine
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
+from rubric_rl.evaluation.run_command import (
+    add_run_flags,
+    prompt_identity,
+    run_and_report,
+    written_settings,
+)
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
 from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.graders import endpoint_name
-from rubric_rl.grading.prompt import graded_text, grader_prompt
-from rubric_rl.grading.settings import Grading, check_together, read_settings
+from rubric_rl.grading.prompt import graded_text
+from rubric_rl.grading.settings import Grading, check_together
 from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets, write_text
-from rubric_rl.progress import CriteriaBar, GaveUp, work_through
+from rubric_rl.progress import CriteriaBar, work_through
 from rubric_rl.serving.endpoint import Endpoint
 
 RESULTS = "meta/rows.jsonl"
@@ -217,56 +220,67 @@ def _not_a_result(where: str) -> DataError:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser("python -m rubric_rl.meta_eval", __doc__)
-    add = parser.add_argument
-    add(
+    add_run_flags(parser, "rows")
+    parser.add_argument(
         "--rows",
         required=True,
         help="HealthBench's meta-evaluation rows, or those of rubric_rl.tiny.labelled_rows",
     )
-    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
-    add("--limit", type=int, default=0, help="only so many rows, those that simple-evals draws")
-    add("--moved", action="store_true", help="resume although the endpoint has another URL now")
-    add("--against", metavar="RUN", help="also the change from this earlier run to this one")
-    add(
-        "--give-up-after",
-        type=int,
-        default=50,
-        help="stop after this many ungraded rows in a row; 0: never",
-    )
-    add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
     add_flags(parser, "grader", "grader", Endpoint, Grading)
     return parser
 
 
-async def _judge_all(
-    args: argparse.Namespace, rows: LabelledFile, endpoint: Endpoint, grading: Grading
-) -> None:
-    empty = [{"role": "user", "content": ""}]
-    identity = {
-        "kind": "meta_eval",
-        "rows": {"sha256": digest(args.rows), "limit": args.limit},
-        "grader": endpoint.identity() | grading.identity(),
-        "grader_prompt": grader_prompt(grading.mode, empty, "", [Criterion("", 0.0)]),
-    }
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(StoringClient(endpoint))
-        # Before the folder: one that says how it will be judged must not stay behind an error.
-        grader = Grader(client, grading, name=endpoint_name(endpoint))
-        folder = EvaluationFolder(args.out, identity, RESULTS, args.moved)
-        client.store = stack.enter_context(folder)
-        await judge(rows, grader, folder, args.give_up_after)
+class MetaEvaluationPlan:
+    """The meta-evaluation that the flags describe, checked before the first call."""
 
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        defaults = {"retries": RETRIES} | written_settings(args.grader_config)
+        self.endpoint = settings_from(args, "grader", Endpoint, defaults)
+        self.grading = settings_from(args, "grader", Grading, defaults)
+        check_together(self.endpoint, self.grading)
+        if self.grading.mode == "checklist":
+            hint = "each row has one criterion; use explain or direct"
+            raise UserError(f"--grader-mode checklist: {hint}")
+        self.rows = LabelledFile(args.rows, args.limit)
+        self.before = read_results(args.against) if args.against else None
 
-def _report(args: argparse.Namespace, rows: LabelledFile) -> dict:
-    agreement = read_results(args.out)
-    result = agreement.result()
-    result["rows"]["not_asked"] = len(rows.chosen) - result["rows"]["all"]
-    result["rows"]["unlabelled"] = rows.unlabelled
-    write_text(args.out / "result.json", json.dumps(result, indent=1) + "\n")
-    print("\n".join(agreement_lines(result)))
-    if args.against:
-        print("\n".join(change_lines(change(read_results(args.against), agreement))))
-    return result
+    def identity(self) -> dict:
+        """Everything that a result depends on."""
+        return {
+            "kind": "meta_eval",
+            "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
+            "grader": self.endpoint.identity() | self.grading.identity(),
+            "grader_prompt": prompt_identity(self.grading, 0.0),
+        }
+
+    async def run(self) -> None:
+        """Asks for every verdict, and leaves one record per row in the folder --out."""
+        args = self.args
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(StoringClient(self.endpoint))
+            # Before the folder: one that says how it will be judged must not stay behind an error.
+            grader = Grader(client, self.grading, name=endpoint_name(self.endpoint))
+            folder = EvaluationFolder(args.out, self.identity(), RESULTS, args.moved)
+            client.store = stack.enter_context(folder)
+            await judge(self.rows, grader, folder, args.give_up_after)
+
+    def report(self) -> dict:
+        """Writes result.json, prints it and returns it; it accounts for every row."""
+        agreement = read_results(self.args.out)
+        result = agreement.result()
+        result["rows"]["not_asked"] = len(self.rows.chosen) - result["rows"]["all"]
+        result["rows"]["unlabelled"] = self.rows.unlabelled
+        write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
+        print("\n".join(agreement_lines(result)))
+        if self.before:
+            print("\n".join(change_lines(change(self.before, agreement))))
+        return result
+
+    def complaint(self, result: dict) -> str:
+        """What is wrong with the result: rows that stayed ungraded."""
+        ungraded = result["rows"]["ungraded"]
+        return f"{ungraded} rows stayed ungraded and are left out" if ungraded else ""
 
 
 def main() -> int:
@@ -275,35 +289,4 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    written = read_settings(args.grader_config)
-    refuse_engine(written, "--grader-url")
-    defaults = {"retries": RETRIES} | written
-    endpoint = settings_from(args, "grader", Endpoint, defaults)
-    grading = settings_from(args, "grader", Grading, defaults)
-    check_together(endpoint, grading)
-    if grading.mode == "checklist":
-        hint = "each row has one criterion; use explain or direct"
-        raise UserError(f"--grader-mode checklist: {hint}")
-    rows = LabelledFile(args.rows, args.limit)
-    stopped = ""
-    try:
-        asyncio.run(_judge_all(args, rows, endpoint, grading))
-    except GaveUp as error:
-        stopped = str(error)
-    except KeyboardInterrupt:
-        stopped = "interrupted; run the same command again to resume"
-    try:
-        result = _report(args, rows)
-    except DataError as error:  # no row was judged yet
-        raise UserError(stopped or str(error)) from None
-    if stopped:
-        raise UserError(stopped)
-    ungraded = result["rows"]["ungraded"]
-    if ungraded:
-        what = f"{ungraded} rows stayed ungraded and are left out"
-        print(f"error: {what}; the same command asks for them again", file=sys.stderr)
-    return 1 if ungraded else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_and_report(MetaEvaluationPlan(args))

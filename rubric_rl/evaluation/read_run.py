@@ -14,6 +14,11 @@ Key = tuple  # Record.key: split, index, weight version, prompt_id
 Place = tuple[int, int]  # number of the file, offset of the line
 
 
+def version_order(version: str) -> tuple[int, str]:
+    """Orders weight versions, which are numbers written as text: shorter ones come first."""
+    return len(version), version
+
+
 class Run:
     """The latest record of every answer of a run.
 
@@ -50,9 +55,7 @@ class Run:
 
     def _last_version(self) -> str:
         versions = {key[2] for key in self._places}
-        # Versions are numbers written as text: shorter ones come first.
-        in_order = sorted(versions, key=lambda version: (len(version), version))
-        return in_order[-1] if in_order else ""
+        return max(versions, key=version_order, default="")
 
     def _keep(self, wanted: Callable[[Key], bool]) -> None:
         self._places = {key: place for key, place in self._places.items() if wanted(key)}

@@ -3,21 +3,18 @@
 import argparse
 import math
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from
+from rubric_rl.evaluation.read_run import Run, version_order
+from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import summary_lines
 from rubric_rl.jsonl import write_jsonl
-
-TRAINING_RULE = ScoringRule()
 
 
 def rescore(records: Iterable[Record], rule: ScoringRule = TRAINING_RULE) -> Iterator[dict]:
@@ -94,9 +91,8 @@ class ScoreTable:
 
 
 def _place(part: tuple[str, str]) -> tuple:
-    """Versions are numbers written as text: shorter ones come first."""
     split, version = part
-    return split, len(version), version
+    return split, version_order(version)
 
 
 def _with_new_score(scores: list[tuple]) -> list[tuple]:
@@ -145,7 +141,3 @@ def _counted(rows: Iterable[dict], table: ScoreTable) -> Iterator[dict]:
     for row in rows:
         table.add(row)
         yield row
-
-
-if __name__ == "__main__":
-    sys.exit(main())

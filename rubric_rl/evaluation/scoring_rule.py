@@ -1,4 +1,7 @@
-"""Other scoring rules for stored verdicts: they change what `score` is given, not its formula."""
+"""Other scoring rules for stored verdicts, without another formula.
+
+A rule changes what `score` is given, and may clip its result or adjust it for length.
+"""
 
 import argparse
 import math
@@ -92,6 +95,9 @@ class ScoringRule:
             if tag in criterion.tags:
                 points *= factor
         return replace(criterion, points=points)
+
+
+TRAINING_RULE = ScoringRule()
 
 
 def score_of(judged: Judged) -> float:

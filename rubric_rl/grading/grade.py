@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
 from rubric_rl.grading.score import score
-from rubric_rl.grading.settings import PREFIX, Grading, Scoring, check_together
+from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.grading.verdict import majority, read_checklist, read_probability, read_verdict
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client
@@ -32,7 +32,7 @@ class Grader:
     name: str = "policy"
 
     def __post_init__(self):
-        check_together(self.client.endpoint, self.grading, PREFIX)
+        check_together(self.client.endpoint, self.grading)
         if self.grading.mode == "direct" and isinstance(self.client.api, SGLang):
             self.client.api.check_choices()
 

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import FiniteFloat
 
 from rubric_rl.errors import UserError
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, setting, transport
-
-PREFIX = GRADER
+from rubric_rl.yaml_file import read_yaml
 
 
 class Grading(Settings):
@@ -61,17 +59,17 @@ class TrainingGraders(Settings):
 
 
 GROUPS: tuple[type[Settings], ...] = (Endpoint, Grading, Scoring, TrainingGraders)
-NAMES = tuple(PREFIX + name for group in GROUPS for name in group.model_fields)
+NAMES = tuple(GRADER + name for group in GROUPS for name in group.model_fields)
 
 
-def check_together(endpoint: Endpoint, grading: Grading, prefix: str = PREFIX) -> None:
+def check_together(endpoint: Endpoint, grading: Grading) -> None:
     """Raises UserError for settings that contradict each other."""
     if grading.mode == "direct" and endpoint.thinking:
-        what = f"{prefix}mode direct reads the first token of the reply"
-        raise UserError(f"{what}, so {prefix}thinking must be false")
+        what = "grader_mode direct reads the first token of the reply"
+        raise UserError(f"{what}, so grader_thinking must be false")
     if grading.votes > 1 and (grading.mode == "direct" or endpoint.temperature == 0):
-        hint = f"set {prefix}mode explain or checklist, and a temperature"
-        raise UserError(f"{prefix}votes above 1 needs sampled replies: {hint}")
+        hint = "set grader_mode explain or checklist, and a temperature"
+        raise UserError(f"grader_votes above 1 needs sampled replies: {hint}")
 
 
 def check_training(endpoint: Endpoint, training: TrainingGraders) -> None:
@@ -93,16 +91,16 @@ def read_settings(source: Mapping | str | Path) -> dict[str, Any]:
         UserError: for an unreadable file or an unknown `grader_` key, with the closest known one.
     """
     if not isinstance(source, Mapping):
-        source = _read_yaml(Path(source)) if source else {}
+        source = _read_keys(Path(source)) if source else {}
     written = {}
     for key, value in source.items():
-        if not key.startswith(PREFIX):
+        if not key.startswith(GRADER):
             continue
         if key not in NAMES:
             close = difflib.get_close_matches(key, NAMES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(NAMES)}"
             raise UserError(f"unknown grader setting {key}; {hint}")
-        written[key.removeprefix(PREFIX)] = value
+        written[key.removeprefix(GRADER)] = value
     return written
 
 
@@ -131,17 +129,11 @@ class GraderSettings:
         )
 
 
-def _read_yaml(path: Path) -> dict:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        hint = "name a YAML file of grader_* keys, e.g. configs/grader.yaml"
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
+def _read_keys(path: Path) -> dict:
+    values = read_yaml(path, str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `key: value` lines")
     for key in values:
-        if not str(key).startswith(PREFIX):
-            raise UserError(f"{path}: unknown key {key}; every key begins with {PREFIX}")
+        if not str(key).startswith(GRADER):
+            raise UserError(f"{path}: unknown key {key}; every key begins with {GRADER}")
     return values

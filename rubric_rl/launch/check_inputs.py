@@ -5,19 +5,16 @@ Each function yields one line per problem: what is wrong, where, the next step.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-
-from rubric_rl.data.eval_config import read_entries
+from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
 from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.graders import load_teacher
+from rubric_rl.grading.graders import load_teacher, read_served_models
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
@@ -25,16 +22,6 @@ from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.model_shape import read_network
 from rubric_rl.serving.client import Client
 from rubric_rl.tokenizer import ChatTokenizer
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """A data set of the evaluation."""
-
-    name: str
-    path: str
-    max_answer: int  # tokens
-    template_options: dict  # of its own
 
 
 class RunInputs:
@@ -57,33 +44,19 @@ class RunInputs:
         return read_slice(self.training_path)
 
     @cached_property
-    def evaluation_sets(self) -> list[EvaluationSet]:
+    def evaluation_sets(self) -> list[EvalDataset]:
         """The data sets of --eval-config or --eval-prompt-data."""
-        named = SimpleNamespace(
-            eval_config=self.flags.text("eval-config"),
-            eval_prompt_data=self.flags.values.get("eval-prompt-data"),
-        )
-        entries, defaults = read_entries(named)
-        default = self.flags.whole("rollout-max-response-len")
-        default = self.flags.whole("eval-max-response-len", default)
-        sets = []
-        for entry in entries:
-            if not entry.get("name") or not entry.get("path"):
-                raise UserError("--eval-config: each data set needs a name and a path")
-            merged = defaults | entry
-            limit = merged.get("max_response_len")
-            if limit is None:
-                limit = default
-            options = merged.get("apply_chat_template_kwargs") or {}
-            for key, value, kind in (
-                ("max_response_len", limit, int),
-                ("apply_chat_template_kwargs", options, dict),
-            ):
-                if not isinstance(value, kind):
-                    what = f"{key} of {entry['name']} is {value!r}"
-                    raise UserError(f"--eval-config: {what}, not of type {kind.__name__}")
-            sets.append(EvaluationSet(entry["name"], entry["path"], limit, options))
-        return sets
+        flags = self.flags
+        args = dict.fromkeys(name for names in FALLBACK_FLAGS.values() for name in names)
+        args |= {
+            "eval_config": flags.text("eval-config"),
+            "eval_prompt_data": flags.values.get("eval-prompt-data"),
+            "rollout_max_response_len": flags.whole("rollout-max-response-len"),
+            "apply_chat_template_kwargs": _template_options(flags),
+        }
+        if "eval-max-response-len" in flags:
+            args["eval_max_response_len"] = flags.whole("eval-max-response-len")
+        return resolve(SimpleNamespace(**args))
 
     @cached_property
     def grader(self) -> GraderSettings:
@@ -163,12 +136,11 @@ def check_lengths(inputs: RunInputs) -> Iterator[str]:
     flags = inputs.flags
     folder = flags.text("hf-checkpoint")
     template = ChatTokenizer(folder)
-    options = _template_options(flags)
     training = shared_checks.prompt_lengths(
         inputs.training_path,
         inputs.training_rows,
         template,
-        template_options=options,
+        template_options=_template_options(flags),
         max_prompt=flags.whole("rollout-max-prompt-len"),
         limit="--rollout-max-response-len",
         answer=flags.whole("rollout-max-response-len"),
@@ -179,10 +151,10 @@ def check_lengths(inputs: RunInputs) -> Iterator[str]:
             dataset.path,
             read_slice(dataset.path),
             template,
-            template_options=dataset.template_options or options,
+            template_options=dataset.apply_chat_template_kwargs or {},
             max_prompt=flags.whole("eval-max-prompt-len"),
             limit=f"max_response_len of {dataset.name}",
-            answer=dataset.max_answer,
+            answer=dataset.max_response_len or 0,
         )
         lengths.append(evaluation)
 
@@ -267,53 +239,6 @@ def _check_engines(flags: CommandLine, engine: str) -> Iterator[str]:
             f"{path}: its numbers of GPUs add up to {total}, but {serving} GPUs serve; "
             "change num_gpus"
         )
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model of --sglang-config; `update_weights` None: the file does not say it."""
-
-    path: str
-    gpus: int
-    update_weights: bool | None
-
-
-def read_served_models(path: str) -> dict[str, ServedModel]:
-    """The models of a --sglang-config by name; the first is the policy.
-
-    Raises UserError for a file of another form.
-    """
-    another_form = UserError(
-        f"--sglang-config {path}: not of slime's form; begin with configs/frozen_grader.yaml"
-    )
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"--sglang-config {path}: cannot be read ({error.strerror}); check the path"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise another_form from None
-    entries = content.get("sglang") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise another_form
-    models = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise another_form
-        groups = entry.get("server_groups") or entry.get("engine_groups") or []  # slime takes both
-        gpus = 0
-        for group in groups if isinstance(groups, list) else [groups]:
-            number = group.get("num_gpus") if isinstance(group, dict) else None
-            if not isinstance(number, int):
-                raise another_form
-            gpus += number
-        models[entry["name"]] = ServedModel(
-            path=entry.get("model_path") or "",
-            gpus=gpus,
-            update_weights=entry.get("update_weights"),
-        )
-    return models
 
 
 def _check_endpoint(

@@ -5,7 +5,6 @@
 Exit status: 0 nothing found, 2 something for the user to fix, 1 a defect of this program.
 """
 
-import argparse
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.errors import UserError
 from rubric_rl.launch import check_inputs, shared_checks
 from rubric_rl.launch.check_inputs import RunInputs
@@ -177,9 +177,8 @@ def check_batches(run: PlannedRun) -> Iterator[str]:
     warmup_fraction = None
     if "lr-warmup-fraction" in flags:
         warmup_fraction = flags.number("lr-warmup-fraction")
-    rollouts = num_rollout or count_rollouts(flags, training_prompts or 0)
     schedule(
-        rollouts * prompts * answers,
+        count_rollouts(flags, training_prompts or 0) * prompts * answers,
         step,
         flags.whole("lr-decay-iters") or None,
         flags.whole("lr-warmup-iters"),
@@ -391,9 +390,9 @@ def check_ray_command(run: PlannedRun) -> Iterator[str]:
 
 def _planned_run() -> PlannedRun:
     """The run that this program's own command line describes."""
-    parser = argparse.ArgumentParser(
-        description="Looks for everything that would stop or spoil a slime run.",
-        allow_abbrev=False,
+    parser = CommandParser(
+        "python -m rubric_rl.launch.check_run",
+        "Looks for everything that would stop or spoil a slime run.",
     )
     add = parser.add_argument
     add("--slime-dir", type=Path, required=True)
@@ -408,6 +407,10 @@ def _planned_run() -> PlannedRun:
 
 def main() -> int:
     """Prints each problem to stderr; returns 0 when there is none, else 2."""
+    return exit_status(_check_and_print)
+
+
+def _check_and_print() -> int:
     found = list(check(_planned_run()))
     for line in found:
         print(f"error: {line}", file=sys.stderr)

@@ -205,8 +205,8 @@ def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
     if not flags.whole("num-rollout"):  # with it, slime counts no epochs
         epoch = max(total // flags.whole("num-epoch", 1), 1)
     count = 0
-    for step in range(done + 1, total + 1):
-        if step % interval == 0 or step % epoch == 0 or step == total:
+    for rollout in range(done + 1, total + 1):
+        if rollout % interval == 0 or rollout % epoch == 0 or rollout == total:
             count += 1
     return count
 

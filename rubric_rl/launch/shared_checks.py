@@ -4,18 +4,18 @@ Each function takes plain values and yields one line per problem: what is wrong,
 step. Unknown flags are the exception: `slime_flags.dropped_words` and `why_dropped` find those.
 """
 
-import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row, conversation
+from rubric_rl.dotted_name import import_function
 from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import read_jsonl
@@ -130,24 +130,25 @@ def check_hooks(names: Iterable[str]) -> Iterator[str]:
         return
     if done.returncode > 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    reasons = json.loads(done.stdout.splitlines()[-1])
-    for name, reason in reasons.items():
+    yield from json.loads(done.stdout.splitlines()[-1])
+
+
+def import_hook(name: str) -> Callable:
+    """The function at a dotted path; raises UserError when it cannot be imported."""
+    try:
+        return import_function(name)
+    except UserError as error:
         hint = "check the name, or install what it needs: pip install -e ."
-        yield f"hook {name} cannot be imported ({reason}); {hint}"
+        raise UserError(f"hook {name} cannot be imported ({error}); {hint}") from None
 
 
-def import_hooks(names: Iterable[str]) -> dict[str, str]:
-    """Imports each hook; returns name -> reason for those where that fails."""
-    reasons = {}
+def _import_problems(names: Iterable[str]) -> Iterator[str]:
+    """One line for each hook that cannot be imported."""
     for name in names:
-        module, _, function = name.rpartition(".")
         try:
-            if not module:
-                raise ValueError("no module is named, as in self_reward_rm.reward")
-            getattr(importlib.import_module(module), function)
-        except (Exception, SystemExit) as error:  # a module may raise anything
-            reasons[name] = " ".join(f"{type(error).__name__}: {error}".split())
-    return reasons
+            import_hook(name)
+        except UserError as error:
+            yield str(error)
 
 
 # ---- files
@@ -400,4 +401,4 @@ def check_port(port: int, purpose: str, host: str = "") -> Iterator[str]:
 
 
 if __name__ == "__main__":  # the process of its own of `check_hooks`
-    print("\n" + json.dumps(import_hooks(sys.argv[1:])))
+    print("\n" + json.dumps(list(_import_problems(sys.argv[1:]))))

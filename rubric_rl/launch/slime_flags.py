@@ -41,7 +41,7 @@ freeze-params-name-list gamma get-mismatch-metrics group-rm http-proxy keep-old-
 label-key lambd load-debug-rollout-data load-debug-rollout-data-subsample load-forge-rollout-data
 log-correct-samples log-multi-turn log-passrate log-probs-chunk-size log-probs-max-tokens-per-gpu
 log-reward-category loss-mask-type loss-type mask-offpolicy-in-partial-rollout
-megatron-config-path memory-recorder memory-snapshot-dir memory-snapshot-num-steps
+megatron-config-path memory-recorder memory-snapshot-dir memory-snapshot-num-steps micro-batch-size
 min-batch-collection-ratio model-name mtp-loss-scaling-factor mtp-num-layers multimodal-keys
 no-load-optim no-load-rng no-save-optim normalize-advantages num-critic-only-steps
 num-gpus-per-node offload offload-rollout offload-train only-train-params-name-list opd-kl-coef
@@ -71,6 +71,7 @@ NOT_ON_CPU = frozenset(_NOT_ON_CPU.split())
 REASONS = {
     "rm-type": "the reward is a hook: --custom-rm-path self_reward_rm.reward",
     "use-wandb": "use --use-tensorboard",
+    "micro-batch-size": "micro-batches are packed by tokens: --max-tokens-per-gpu",
     "balance-data": "the two processes share equally many answers",
 }
 

@@ -70,7 +70,11 @@ def slime() -> Slime:
         pytest.skip("SLIME_DIR does not name a checkout of slime")
     folder = os.path.abspath(os.environ["SLIME_DIR"])
     megatron = os.path.abspath(os.environ.get("MEGATRON_DIR", folder))
-    slime = Slime(folder, megatron, os.environ.get("SLIME_PYTHON", sys.executable))
+    python = os.environ.get("SLIME_PYTHON", sys.executable)
+    if os.sep in python:
+        # It is started in other folders. A link stays one: it is how Python finds its environment.
+        python = os.path.abspath(python)
+    slime = Slime(folder, megatron, python)
     probe = slime.run("-c", "import slime.utils.arguments, megatron.training")
     if probe.returncode:
         reason = probe.stderr.strip().splitlines()[-1]

@@ -9,7 +9,7 @@ from doubles.trainer import Words, answering_engine, make_args, write_rows
 
 from rubric_rl.cpu import generate
 from rubric_rl.cpu.generate import GenerationFailed
-from rubric_rl.cpu.rollout import Rollout, load_function, run_log_hook, train_data
+from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
 from rubric_rl.errors import UserError
 
@@ -155,9 +155,9 @@ def test_a_hook_that_returns_a_dict_without_the_reward_key_is_named(tmp_path):
         )
 
 
-def test_a_hook_that_cannot_be_imported_is_named():
+def test_a_hook_that_cannot_be_imported_is_named(tmp_path):
     with pytest.raises(UserError, match=r"hook nowhere.reward cannot be imported"):
-        load_function("nowhere.reward")
+        run_rollout(tmp_path, answering_engine(), "--custom-rm-path", "nowhere.reward")
 
 
 def test_training_data_and_group_advantages(tmp_path):

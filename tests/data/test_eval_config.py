@@ -1,5 +1,6 @@
 """The file of --eval-config: what it may hold, and that whatever it may not is one line."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -71,7 +72,9 @@ ONE = "{name: one, path: one.jsonl}"
         ("datasets: [{name: one}]", "each data set needs a name and a path"),
         ("datasets: [{name: one, path: x, tempratur: 1, 5: 6}]", "5, tempratur cannot be honoured"),
         ("datasets: [{path: '${oc.env:NOT_SET_ANYWHERE}'}]", "NOT_SET_ANYWHERE is not set"),
-        ("datasets: [", "not YAML"),
+        ("datasets: [", "broken YAML"),
+        ("datasets: [{name: one, path: '${hydra:x}'}]", "x}: .* are filled in here, nothing else"),
+        ("datasets: [{name: one, path: x, stop: }]", "stop of one is empty; write a value, or"),
     ],
 )
 def test_any_other_form_is_one_line(config, text, complaint):
@@ -85,3 +88,44 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_named(tmp_path):
         resolve(flags(eval_config=str(tmp_path / "none.yaml")))
     with pytest.raises(UserError, match=r"/proc/self/mem: cannot be read"):
         resolve(flags(eval_config="/proc/self/mem"))
+
+
+@pytest.mark.parametrize(
+    "value", ["/a b/x", "/lr #2/x", "/run: 3/x", "[run]/x", "*x/y", "&x", "123", "", "a\tb", "1e3"]
+)
+def test_a_value_of_the_environment_is_text_whatever_it_looks_like(config, monkeypatch, value):
+    monkeypatch.setenv("EVAL_DATA_PATH", value)
+    text = "datasets: [{name: one, path: '/rows${oc.env:EVAL_DATA_PATH}'}]"
+    (dataset,) = resolve(config(text))
+    assert dataset.path == "/rows" + value
+
+
+@pytest.mark.parametrize("written, read", [("1e-1", 0.1), ("1", 1), ("1.5e+0", 1.5), (".5", 0.5)])
+def test_a_number_is_read_as_omegaconf_reads_it(config, written, read):
+    text = f"datasets: [{{name: one, path: x, temperature: {written}}}]"
+    assert resolve(config(text))[0].temperature == read
+
+
+@pytest.mark.parametrize(
+    "line, complaint",
+    [
+        ("temperature: hot", "temperature of one must be a valid number, not 'hot'"),
+        ("temperature: -1", "temperature of one must be greater than or equal to 0, not -1"),
+        ("temperature: .nan", "temperature of one must be a finite number"),
+        ("temperature: true", "temperature of one must be a valid number, not True"),
+        ("n_samples_per_eval_prompt: '2'", "must be a valid integer, not '2'"),
+        ("n_samples_per_eval_prompt: 0", "must be greater than or equal to 1, not 0"),
+        ("max_response_len: 1e3", "must be a valid integer, not 1000.0"),
+        ("max_response_len: ", "max_response_len of one is empty"),
+        ("top_p: 1.5", "top_p of one must be less than or equal to 1, not 1.5"),
+        ("top_k: 0", "top_k of one must be 1 or more, or -1 for all tokens, not 0"),
+        ("apply_chat_template_kwargs: [1]", "must be a valid dictionary"),
+        ("stop: end", "stop of one must be a valid list, not 'end'"),
+        ("stop_token_ids: [a]", "must be a valid integer, not 'a'"),
+        ("name: 5", "name of 5 must be a valid string, not 5"),
+    ],
+)
+def test_a_value_of_another_type_or_out_of_range_is_refused(config, line, complaint):
+    text = f"datasets:\n  - name: one\n    path: x\n    {line}\n"
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        resolve(config(text))

@@ -11,7 +11,8 @@ from pathlib import Path
 from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from rubric_rl.grading.settings import PREFIX, GraderSettings
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.endpoint import GRADER
 
 VERDICT = '{"explanation": "because", "criteria_met": %s}'
 
@@ -191,7 +192,7 @@ def _log(probability: float) -> float:
 
 def grader_settings(**named) -> GraderSettings:
     """Settings by their bare names, whichever group each belongs to."""
-    return GraderSettings.load({PREFIX + name: value for name, value in named.items()})
+    return GraderSettings.load({GRADER + name: value for name, value in named.items()})
 
 
 def skip_pauses(monkeypatch) -> list[float]:

@@ -11,22 +11,18 @@ from hypothesis import strategies as st
 
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record, Verdict
-from rubric_rl.errors import UserError
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation import compare
 from rubric_rl.evaluation.agreement import Agreement, change, figures, pairs
-from rubric_rl.evaluation.endpoint_flags import settings_from
 from rubric_rl.evaluation.meta_evaluate import (
     RESULTS,
     LabelledFile,
-    _judge_all,
+    MetaEvaluationPlan,
     _parser,
-    _report,
     main,
     read_results,
 )
-from rubric_rl.grading.settings import Grading
 from rubric_rl.jsonl import read_jsonl
-from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.tiny import labelled_rows
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows
@@ -199,13 +195,11 @@ def run(engine, meta, out, *flags) -> dict:
             words = ["--rows", meta, "--out", out, "--grader-api", "openai", "--moved"]
             words += ["--grader-url", engine.url, "--grader-model", "m", *flags]
             args = _parser().parse_args([str(word) for word in words])
-            rows = LabelledFile(args.rows, args.limit)
-            endpoint = settings_from(args, "grader", Endpoint, {})
-            grading = settings_from(args, "grader", Grading, {})
-            await _judge_all(args, rows, endpoint, grading)
-            return args, rows
+            plan = MetaEvaluationPlan(args)
+            await plan.run()
+            return plan
 
-    return _report(*asyncio.run(ask()))
+    return asyncio.run(ask()).report()
 
 
 class TestRun:
@@ -267,12 +261,20 @@ class TestRun:
         assert compare.main() == 0
         assert "Change on 6 prompts" in capsys.readouterr().out
 
+    def test_an_earlier_run_that_cannot_be_read_is_named_before_any_row_is_judged(
+        self, meta, tmp_path
+    ):
+        engine = FakeEngine(verdict(True))
+        with pytest.raises(DataError, match="nowhere: holds no meta-evaluation"):
+            run(engine, meta, tmp_path / "run", "--against", tmp_path / "nowhere")
+        assert not engine.bodies and not (tmp_path / "run").exists()
+
     @pytest.mark.parametrize(
         "row, message",
         [
             ({"binary_labels": [True], "prompt": "text"}, ":1: not a meta-evaluation row"),
             (ROW | {"binary_labels": [1]}, ":1: binary_labels"),
-            (ROW | {"points": "five"}, ":1: points must be a number of size up to 1e+06, not 'five'"),
+            (ROW | {"points": "five"}, ":1: points must be a number of size up to 1e+06, not"),
             (ROW | {"points": 1e300}, ":1: points must be a number of size up to 1e+06"),
             (ROW | {"anonymized_physician_ids": ["a", "b"]}, ":1: 1 labels, but another number"),
             ({"prompt": []}, "no row has binary_labels"),

@@ -74,6 +74,26 @@ def reward(engine: FakeEngine, args, samples):
     return asyncio.run(main())
 
 
+def test_loops_that_run_side_by_side_keep_their_clients(args):
+    """A closed loop's are dropped; one that runs in another thread goes on with its own."""
+
+    async def graders() -> object:
+        return hooks._graders(args)
+
+    args.sglang_router_port = 1
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    one = first.run_until_complete(graders())
+    two = second.run_until_complete(graders())
+    assert one is not two
+    assert first.run_until_complete(graders()) is one
+    first.close()
+    third = asyncio.new_event_loop()
+    third.run_until_complete(graders())
+    assert first not in hooks._graders_of_loop and second in hooks._graders_of_loop
+    second.close()
+    third.close()
+
+
 def by_answer(prompt: str) -> Say:
     """Greets: what the answer says; insults and advises: no."""
     return verdict("] Greets." in prompt and "Hello" in prompt)

@@ -10,7 +10,6 @@ from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import (
     GROUPS,
     NAMES,
-    PREFIX,
     GraderSettings,
     Grading,
     Scoring,
@@ -18,7 +17,7 @@ from rubric_rl.grading.settings import (
     check_together,
     read_settings,
 )
-from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.endpoint import GRADER, Endpoint
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 GRADER_CONFIGS = [path for path in CONFIGS if "grader_" in path.read_text(encoding="utf-8")]
@@ -28,7 +27,7 @@ class TestGroups:
     def test_a_field_belongs_to_exactly_one(self):
         names = [name for group in GROUPS for name in group.model_fields]
         assert len(names) == len(set(names))
-        assert sorted(NAMES) == sorted(PREFIX + name for name in names)
+        assert sorted(NAMES) == sorted(GRADER + name for name in names)
 
     def test_a_field_explains_itself_on_command_lines(self):
         for group in GROUPS:
@@ -56,7 +55,7 @@ class TestShippedFiles:
     @pytest.mark.parametrize("path", GRADER_CONFIGS, ids=lambda path: path.name)
     def test_hold_only_known_keys(self, path):
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
-        keys = {key for key in written if key.startswith(PREFIX)}
+        keys = {key for key in written if key.startswith(GRADER)}
         assert keys <= set(NAMES)
 
     @pytest.mark.parametrize("path", GRADER_CONFIGS, ids=lambda path: path.name)
@@ -64,7 +63,7 @@ class TestShippedFiles:
         """Also those that stand in a comment, to be switched on."""
         lines = path.read_text(encoding="utf-8").splitlines()
         words = (line.removeprefix("#").split(":")[0].strip() for line in lines)
-        assert {word for word in words if word.startswith(PREFIX)} <= set(NAMES)
+        assert {word for word in words if word.startswith(GRADER)} <= set(NAMES)
 
     @pytest.mark.parametrize("name", ["grader.yaml", "grader_tiny.yaml", "teacher.yaml"])
     def test_are_valid_settings(self, name):
@@ -153,9 +152,9 @@ def test_values_that_contradict_each_other_are_refused(values, complaint):
     assert "\n" not in str(error.value)
 
 
-def test_whoever_puts_an_endpoint_and_a_grading_together_names_them_as_its_flags_do():
-    with pytest.raises(UserError, match=r"judge_mode direct .*judge_thinking must be false"):
-        check_together(Endpoint(thinking=True), Grading(mode="direct"), "judge_")
+def test_an_endpoint_and_a_grading_that_contradict_each_other_are_refused():
+    with pytest.raises(UserError, match=r"grader_mode direct .*grader_thinking must be false"):
+        check_together(Endpoint(thinking=True), Grading(mode="direct"))
 
 
 @pytest.mark.parametrize(

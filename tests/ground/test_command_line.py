@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rubric_rl import ROOT
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.command_line import CommandParser, count, exit_status
 from rubric_rl.errors import DataError, UserError
 
 
@@ -89,3 +89,15 @@ def test_a_defect_of_a_command_is_1_with_its_place():
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "in command" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "", "one", "²", "9" * 19])
+def test_a_number_of_things_is_whole_and_not_negative(text):
+    parser = CommandParser("command", "")
+    parser.add_argument("--limit", type=count)
+    with pytest.raises(UserError, match=r"--limit: .* is no whole number of 0 or more; see"):
+        parser.parse_args([f"--limit={text}"])
+
+
+def test_a_number_of_things_is_read():
+    assert (count("0"), count("12")) == (0, 12)

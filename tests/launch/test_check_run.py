@@ -366,7 +366,7 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
         ("grader_engine: b", "{sglang: [{name: a, server_groups: [{gpus: 4}]}, {name: b}]}",
          "not of slime's form"),
         ("grader_engine: b", "{sglang: [a, b]}", "not of slime's form"),
-        ("grader_engine: b", "{sglang: [", "not of slime's form"),
+        ("grader_engine: b", "{sglang: [", "broken YAML"),
         ("grader_engine: b", "/nowhere.yaml", "cannot be read (No such file or directory)"),
         ("grader_url: http://h\ngrader_api: openai\ngrader_model: m\n"
          "grader_api_key_env: NO_KEY_HERE", None,
@@ -405,7 +405,6 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 )
 def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
     """Nothing is known of the flags when slime, or what it needs, is not installed here."""
-    pytest.importorskip("torch")
     (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
     assert line.startswith(said)
 
@@ -421,9 +420,16 @@ def run_with_parser(path, module: str) -> PlannedRun:
 
 def test_a_parser_that_dies_is_one_line(tmp_path):
     module = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    pytest.importorskip("torch")
     (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
     assert line == "slime's parser does not run here: signal 9 ended it; use slime's image"
+
+
+def test_a_mistake_in_the_checks_own_flags_is_one_line_and_2(monkeypatch, capsys):
+    monkeypatch.setattr(check_run.sys, "argv", ["check_run", "--nodes", "two"])
+    assert check_run.main() == 2
+    said = "argument --nodes: invalid int value: 'two'"
+    hint = "see python -m rubric_rl.launch.check_run --help"
+    assert capsys.readouterr() == ("", f"error: {said}; {hint}\n")
 
 
 class TestADefectOfOurs:

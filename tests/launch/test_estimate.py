@@ -122,7 +122,7 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
 
 
 @pytest.mark.parametrize(
-    "flags, done, steps",
+    "flags, done, rollouts",
     [
         (
             "--num-epoch 3 --save-interval 4",
@@ -135,9 +135,9 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
         ("--num-epoch 3", 0, []),
     ],
 )
-def test_checkpoints_are_counted_as_slime_writes_them(flags, done, steps):
+def test_checkpoints_are_counted_as_slime_writes_them(flags, done, rollouts):
     command = CommandLine(["--rollout-batch-size", "10", *flags.split()])
-    assert count_checkpoints(command, 105, done) == len(steps)
+    assert count_checkpoints(command, 105, done) == len(rollouts)
 
 
 # ---- the command that docs/gpu_runs.md names, and its table

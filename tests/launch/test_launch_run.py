@@ -265,10 +265,18 @@ def test_a_checkpoint_without_a_shape_is_one_line(world):
     assert done.err.count("\n") == 1
 
 
-def test_without_ray_or_a_place_to_write_there_is_one_line(world, tmp_path):
-    done = world.run("run_qwen3_8B.sh", SAVE_PATH="/proc/run")
+# In /proc nobody can make a file, not even root.
+@pytest.mark.parametrize(
+    "save, what", [("/proc/run", "cannot be made"), ("/proc", "cannot be written")]
+)
+def test_without_a_place_to_write_there_is_one_line(world, save, what):
+    done = world.run("run_qwen3_8B.sh", SAVE_PATH=save)
     assert done.status == 2
-    assert done.err == "error: SAVE_PATH /proc/run cannot be made; set it to a folder of your own\n"
+    assert done.err == f"error: SAVE_PATH {save} {what}; set it to a folder of your own\n"
+    assert not world.calls("ray start")
+
+
+def test_without_ray_there_is_one_line(world):
     world.program("ray").unlink()
     done = world.run("run_qwen3_8B.sh")
     assert done.status == 2

@@ -55,11 +55,8 @@ def assert_whole(save: Path, rollouts: int) -> None:
         assert "'grading/" in figures and "'tiny/grader_accuracy'" in figures
         assert any("'perf/actor_train_time'" in line for line in lines)
     assert "eval/held_out" in log and list((save / "tensorboard").glob("events.*"))
-    trained = Counter(
-        record["index"]
-        for record in Run(save / "verdicts", every=True)
-        if record["split"] == "train"
-    )
+    records = Run(save / "verdicts", split="train", every=True)
+    trained = Counter(record.index for record in records)
     assert trained == Counter(range(rollouts * PROMPTS * GROUP))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from doubles.processes import all_gone, listeners, wait_for
 
+import data_preprocess
 from rubric_rl import ROOT
 from rubric_rl.cpu.metric_rows import read_rows
 
@@ -130,30 +132,47 @@ def test_killed_at_every_stage_and_gone_on_with(tmp_path):
     assert "going on after rollout 1" in console.read_text()
 
 
-def test_bad_input_stops_before_anything_starts(tmp_path):
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A folder with the rows of the tiny run."""
+    folder = tmp_path / "data"
+    command = [sys.executable, "-m", "rubric_rl.tiny.world", "--out", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    raw = ["--source", str(folder / "tiny_all.jsonl"), "--hard", str(folder / "tiny_hard.jsonl")]
+    assert data_preprocess.main([*raw, "--out", str(folder), "--allow-subset"]) == 0
+    return folder
+
+
+def test_bad_input_stops_before_anything_starts(tmp_path, data):
     def run(*flags: str, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             ["bash", "run_qwen3_tiny.sh", *flags],
             cwd=ROOT,
-            env={**os.environ, "SAVE_PATH": str(tmp_path / "run"), **variables},
+            env=environment | variables,
             capture_output=True,
             text=True,
             timeout=120,
         )
 
+    hard = str(data / "healthbench_hard.jsonl")
+    environment = {
+        **os.environ,
+        "SAVE_PATH": str(tmp_path / "run"),
+        "PROMPT_DATA_PATH": str(data / "healthbench_easy.jsonl"),
+        "EVAL_DATA_PATH": hard,
+    }
     llama = tmp_path / "llama"
     llama.mkdir()
     (llama / "config.json").write_text('{"model_type": "llama"}')
-    easy = (ROOT / "runs/tiny/data/healthbench_easy.jsonl").read_text()
+    easy = (data / "healthbench_easy.jsonl").read_text()
     broken = tmp_path / "broken.jsonl"
     broken.write_text(easy + '{"metadata": {"prompt_id": "x"\n')
-    hard = str(ROOT / "runs/tiny/data/healthbench_hard.jsonl")
     cases = [
         (run("--no-such-flag", "1"), "--no-such-flag"),
         (run(HF_CKPT_PATH=str(llama)), "not a Qwen3ForCausalLM checkpoint (model_type 'llama'"),
         (run(HF_CKPT_PATH=str(tmp_path / "absent")), "no such folder"),
-        (run(PROMPT_DATA_PATH=str(broken), EVAL_DATA_PATH=hard), "broken.jsonl:321"),
-        (run(PROMPT_DATA_PATH=hard, EVAL_DATA_PATH=hard), "training on the test set"),
+        (run(PROMPT_DATA_PATH=str(broken)), "broken.jsonl:321"),
+        (run(PROMPT_DATA_PATH=hard), "training on the test set"),
     ]
     for result, said in cases:
         assert result.returncode == 2 and said in result.stderr, result.stderr

@@ -1,6 +1,7 @@
 """The shipped tiny checkpoint: a small real Qwen3 that grades well and answers so-so."""
 
 import json
+from dataclasses import asdict
 from random import Random
 
 import pytest
@@ -10,10 +11,17 @@ from transformers import Qwen3ForCausalLM
 from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny.measure_checkpoint import answer_figures, grading_figures, world_cases
 from rubric_rl.tiny.oracle import ADVICE, CONDITIONS
+from rubric_rl.tiny.warm_start import SCALES
 from rubric_rl.tiny.world import rows
 from rubric_rl.tokenizer import ChatTokenizer
 
 MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def making(model_folder) -> dict:
+    """What the checkpoint says of its making."""
+    return json.loads((model_folder / "making.json").read_text())
 
 
 class TestFiles:
@@ -25,10 +33,15 @@ class TestFiles:
         size = sum(file.stat().st_size for file in model_folder.iterdir())
         assert size <= 8 * MEGABYTE
 
-    def test_say_how_they_were_made_and_measured(self, model_folder):
-        making = json.loads((model_folder / "making.json").read_text())
-        assert making["command"].startswith("python -m rubric_rl.tiny.")
-        assert making["measured"]["command"].startswith("python -m rubric_rl.tiny.")
+    def test_say_how_they_were_made(self, making, model):
+        """Under the module names of that day; flags, scale and steps are those of today."""
+        module, _, flags = making["command"].removeprefix("python -m ").partition(" ")
+        assert module == "rubric_rl.tiny.checkpoint"  # now rubric_rl.tiny.make_checkpoint
+        assert flags == "--out DIR --seed 0 --scale shipped"
+        scale = SCALES["shipped"]
+        assert making["scale"] == json.loads(json.dumps(asdict(scale)))
+        assert making["steps"] == scale.answering_steps + scale.short_steps + scale.full_steps
+        assert making["parameters"] == model.num_parameters()
 
     def test_the_grader_prompt_fits_into_the_context(self, model, encode):
         row = max(rows(held_out=True), key=lambda row: len(row.messages))
@@ -106,6 +119,16 @@ class TestChatTokenizer:
 
 @pytest.mark.slow
 class TestSkill:
+    @pytest.mark.parametrize("answers", ["ordinary", "hostile"])
+    def test_is_what_making_json_says(self, policy, making, answers):
+        """Measured again, as far as nothing is drawn by torch: that differs between machines."""
+        chosen = Random(1234).sample(rows(held_out=True), SCALES["shipped"].sample)
+        cases = world_cases(chosen, seed=1234)[answers]
+        said = making["measured"][f"grading direct {answers}"]
+        found = grading_figures(policy, "direct", cases)
+        assert found["verdicts"] == said["verdicts"]
+        assert found == pytest.approx(said, abs=0.01)
+
     @pytest.mark.parametrize("mode", ["explain", "direct"])
     def test_grades_held_out_answers_well(self, policy, mode):
         chosen = Random(7).sample(rows(held_out=True), 30)

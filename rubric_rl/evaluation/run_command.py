@@ -1,0 +1,89 @@
+"""What evaluation and meta-evaluation share as commands: flags, settings, how they end."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from rubric_rl.command_line import count
+from rubric_rl.data.schema import Criterion
+from rubric_rl.errors import DataError, UserError
+from rubric_rl.grading.prompt import grader_prompt
+from rubric_rl.grading.settings import Grading, read_settings
+from rubric_rl.progress import GaveUp
+
+
+def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
+    """The flags of both commands; `unit` is what they work through: answers or rows."""
+    add = parser.add_argument
+    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
+    add("--limit", type=count, default=0, help="only so many rows, those that simple-evals draws")
+    add("--moved", action="store_true", help="resume although an endpoint has another URL now")
+    add("--against", metavar="RUN", help="also the paired difference to this earlier RUN")
+    add(
+        "--give-up-after",
+        type=count,
+        default=50,
+        help=f"stop after this many ungraded {unit} in a row; 0: never",
+    )
+    add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
+
+
+def written_settings(file: str) -> dict:
+    """The settings of --grader-config.
+
+    Raises UserError for a grader that exists only inside a training run.
+    """
+    written = read_settings(file)
+    if engine := written.get("engine"):
+        hint = "serve it, leave the key out and give --grader-url"
+        raise UserError(f"grader_engine {engine} is a model inside a training run; {hint}")
+    return written
+
+
+def prompt_identity(grading: Grading, points: float) -> str:
+    """The grader's prompt about nothing: a run is not resumed with another one."""
+    nothing = [{"role": "user", "content": ""}]
+    return grader_prompt(grading.mode, nothing, "", [Criterion("", points)])
+
+
+class Plan(Protocol):
+    """A run that was checked before its first call."""
+
+    async def run(self) -> None:
+        """Does the work."""
+        ...
+
+    def report(self) -> dict:
+        """Shows and returns the result of all that is done so far."""
+        ...
+
+    def complaint(self, result: dict) -> str:
+        """What is wrong with a result, "" for nothing."""
+        ...
+
+
+def run_and_report(plan: Plan) -> int:
+    """Runs the plan, and reports also if that was cut short.
+
+    Returns the exit status: 0, or 1 where something is wrong with the result. Raises UserError
+    when the run was cut short.
+    """
+    stopped = ""
+    try:
+        asyncio.run(plan.run())
+    except GaveUp as error:
+        stopped = str(error)
+    except KeyboardInterrupt:
+        stopped = "interrupted; run the same command again to resume"
+    try:
+        result = plan.report()
+    except DataError as error:  # nothing has a result yet
+        raise UserError(stopped or str(error)) from None
+    if stopped:
+        raise UserError(stopped)
+    complaint = plan.complaint(result)
+    if complaint:
+        print(f"error: {complaint}; the same command asks for them again", file=sys.stderr)
+    return 1 if complaint else 0

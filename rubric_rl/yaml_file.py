@@ -1,0 +1,36 @@
+"""Files of settings in YAML."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rubric_rl.errors import UserError
+
+
+class OmegaConfLoader(yaml.SafeLoader):
+    """YAML as OmegaConf reads it, and slime with it for --eval-config: 1e-1 is a number."""
+
+
+OmegaConfLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: str | Path, who: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """What a YAML file holds; None where it is empty.
+
+    Raises UserError, beginning with `who`, for a file that cannot be read or is no YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return yaml.load(text, loader)
+    except OSError as error:
+        raise UserError(f"{who}: cannot be read ({error.strerror}); check the path") from None
+    # A date or number that is none raises ValueError, a deeply nested file RecursionError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{who}: broken YAML: {reason}") from None

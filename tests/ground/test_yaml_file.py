@@ -1,0 +1,42 @@
+"""YAML files: what cannot be read is one line that begins with who wanted it."""
+
+import pytest
+
+from rubric_rl.errors import UserError
+from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (b"a: [", "broken YAML"),
+        (b"a: \xff", "broken YAML"),
+        (b"a: 2026-13-45", "broken YAML: month must be in"),
+        (b"[" * 10_000, "broken YAML"),
+        (b"a: \x00", "broken YAML"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line(tmp_path, content, complaint):
+    path = tmp_path / "file.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^--flag file: {complaint}") as refusal:
+        read_yaml(path, "--flag file")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^--flag: cannot be read .No such file"):
+        read_yaml(tmp_path / "none.yaml", "--flag")
+
+
+def test_an_empty_file_holds_nothing(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_bytes(b"\xef\xbb\xbf")
+    assert read_yaml(path, "file") is None
+
+
+def test_numbers_are_those_of_each_reader(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("[1e-1, 1e3, 2.5E+2, 1, 1e, x1e3]")
+    assert read_yaml(path, "file") == ["1e-1", "1e3", 250.0, 1, "1e", "x1e3"]
+    assert read_yaml(path, "file", OmegaConfLoader) == [0.1, 1000.0, 250.0, 1, "1e", "x1e3"]
