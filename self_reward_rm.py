@@ -36,8 +36,10 @@ from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
+from rubric_rl.grading.health import sickness
 from rubric_rl.grading.record import append_record, grading_metrics
 from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.question import Aborted
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
@@ -64,7 +66,7 @@ async def _grade(args, sample) -> float:
     graders = _graders(args)
     try:
         record = await grade(
-            graders.choose(row.prompt_id, training),
+            await graders.choose_checked(row.prompt_id, training),
             row,
             sample.response,
             sample.prompt,
@@ -111,11 +113,13 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
 
     The others are out of the loss. Raw rewards are only logged: an ungraded one is replaced by the
     mean of the graded, which the logged mean then is. Raises UserError when no sample of the
-    rollout could be graded.
+    rollout could be graded, or most verdicts could not be read.
     """
     rewards = _rewards(args, samples)
     known = known_rewards(rewards)
-    _stop_without_a_grader(known, _records(samples))
+    records = _records(samples)
+    _stop_without_a_grader(known, records)
+    _stop_with_a_sick_grader(args, records)
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
     mean = sum(known) / len(known)
@@ -136,6 +140,13 @@ def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
     reasons = [record.error for record in records if record.error]
     reason = reasons[0] if reasons else "rows carry no rubrics"
     raise UserError(f"no answer of this rollout could be graded: {reason}")
+
+
+def _stop_with_a_sick_grader(args, records: list[Record]) -> None:
+    """Raises UserError when most verdicts of the rollout could not be read."""
+    most_unreadable = GraderSettings.load(vars(args)).grading.most_unreadable
+    if complaint := sickness(records, most_unreadable):
+        raise UserError(f"the grader of this rollout is sick: {complaint}")
 
 
 def keep_informative(args, samples, **kwargs) -> bool:

@@ -56,6 +56,11 @@ class CriteriaBar:
         )
         self.give_up_after, self.failures, self.in_a_row = give_up_after, 0, 0
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many in a row failed."""
+        return self.in_a_row >= self.give_up_after > 0
+
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
@@ -80,7 +85,7 @@ class CriteriaBar:
         self.failures += 1
         self.in_a_row += 1
         self._bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
-        if self.in_a_row >= self.give_up_after > 0:
+        if self.gave_up:
             what = f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}"
             raise GaveUp(f"{what}; fix that and run the same command again")
 

@@ -33,6 +33,11 @@ class ChatTokenizer:
             "chat_template": _read_template(self._folder, config),
             "add_generation_prompt": True,
         }
+        plain, wrapped = (
+            self._tokenizer.encode("a", add_special_tokens=add).ids for add in (False, True)
+        )
+        named = config.get("add_bos_token") or config.get("add_eos_token")
+        self._adds_tokens = bool(named) or plain != wrapped
         self._render_template = _import_renderer()
         try:
             # This compiles the template, which transformers keeps, and renders nothing.
@@ -56,6 +61,24 @@ class ChatTokenizer:
             refusal = f"the chat template of {self._folder} refuses this conversation: {reason}"
             raise UserError(f"{refusal}; name another chat model as tokenizer") from None
         return rendered[0] + opening
+
+    def prompt(self, messages: list[dict], thinking: bool, opening: str = "") -> dict:
+        """The same as a request field of SGLang: `text`, or the `input_ids` of it.
+
+        Ids where the engine's tokenizer would add tokens of its own, such as a second BOS.
+        """
+        text = self.render(messages, thinking, opening)
+        return {"input_ids": self.encode(text)} if self._adds_tokens else {"text": text}
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The texts that the tokenizer reads as one token each, such as <|im_end|>.
+
+        The longest first. Those of white space alone are left out: they end no turn.
+        """
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        texts = {token.content for token in added if token.content.strip()}
+        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a rendered text; no BOS is added to the one that the template wrote."""

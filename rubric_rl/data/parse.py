@@ -199,6 +199,7 @@ class _RecordForm(_Form):
     calls: int = 0
     seconds: _Finite = 0.0
     error: str = ""
+    unreadable_causes: dict[str, int] = {}
     category: str = ""
     labels: list[bool] = []
     physicians: list[str] = []
@@ -236,6 +237,7 @@ def record_from_json(item: object) -> Record:
         calls=form.calls,
         seconds=form.seconds,
         error=form.error,
+        unreadable_causes=form.unreadable_causes,
         category=form.category,
         labels=form.labels,
         physicians=form.physicians,

@@ -126,6 +126,8 @@ class Record:
     calls: int = 0
     seconds: float = 0.0
     error: str = ""
+    # Why verdicts could not be read -> how many; see grading/health.py.
+    unreadable_causes: dict[str, int] = field(default_factory=dict)
     # In a meta-evaluation: the cluster of the criterion, and who labelled it how.
     category: str = ""
     labels: list[bool] = field(default_factory=list)
@@ -178,6 +180,7 @@ class Record:
             "calls": self.calls,
             "seconds": round(self.seconds, 4),
             "error": self.error,
+            "unreadable_causes": self.unreadable_causes,
         }
         if self.labels:
             item |= {

@@ -28,6 +28,7 @@ from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, sett
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
+    Results,
     add_run_flags,
     prompt_identity,
     run_and_report,
@@ -59,13 +60,16 @@ class Evaluation:
     repeats: dict[str, int]  # prompt_id -> number of its answers
     progress: CriteriaBar
 
+    def __post_init__(self):
+        self.results = Results(self.store, self.progress, self.grader.grading.most_unreadable)
+
     async def run(self) -> None:
         """Grades every answer that has no result yet."""
         try:
             workers = self.grader.client.endpoint.concurrency
             await work_through(self._jobs(), self._grade, workers)
         finally:
-            self.progress.close()
+            self.results.end(self._stored)
 
     def _jobs(self) -> Iterator[tuple[Row, int, str]]:
         for row in self.rows:
@@ -88,8 +92,11 @@ class Evaluation:
             )
             record.policy_tokens = answer.tokens
         record.split, record.index, record.weight_version = "eval", repeat, self.name
-        self.store.finish(key, record)
-        self.progress.done(len(row.rubric), record.error)
+        self.results.add(key, record)
+
+    def _stored(self) -> Iterator[tuple[str, Record]]:
+        for record in Run(self.store.folder):
+            yield f"{record.prompt_id}#{record.index}", record
 
 
 class EvaluationPlan:
@@ -149,6 +156,8 @@ class EvaluationPlan:
             client.store = stack.enter_context(folder)
             if isinstance(answers, Policy):
                 answers.client.store = folder
+            if len(folder.finished) < sum(self.repeats.values()):
+                await folder.check(grader)
             bar = CriteriaBar(self.criteria, self.args.give_up_after)
             rows, name, repeats = self.rows, self.name, self.repeats
             await Evaluation(rows, answers, grader, folder, name, repeats, bar).run()

@@ -25,6 +25,7 @@ from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.run_command import (
+    Results,
     add_run_flags,
     prompt_identity,
     run_and_report,
@@ -142,6 +143,7 @@ async def judge(
 ) -> None:
     """Asks for the verdict on every row that has none yet."""
     bar = CriteriaBar(len(rows.chosen), give_up_after)
+    results = Results(store, bar, grader.grading.most_unreadable)
 
     def jobs() -> Iterator[LabelledAnswer]:
         for answer in rows:
@@ -154,17 +156,26 @@ async def judge(
         record = answer.record()
         record.grader = grader.name
         await ask_verdicts(grader, record, answer.key)
-        store.finish(answer.key, record)
-        bar.done(1, record.error)
+        results.add(answer.key, record)
 
     try:
+        if len(store.finished) < len(rows.chosen):
+            await store.check(grader)
         await work_through(jobs(), one, grader.client.endpoint.concurrency)
     finally:
-        bar.close()
+        results.end(lambda: _stored_results(store.folder))
 
 
 def read_results(folder: str | Path) -> Agreement:
     """The agreement of a finished or unfinished run. Raises DataError when there is none."""
+    agreement = Agreement()
+    for _, record in _stored_results(folder):
+        agreement.add(record)
+    return agreement
+
+
+def _stored_results(folder: str | Path) -> Iterator[tuple[str, Record]]:
+    """The latest result of each row, by its key. Raises DataError when there is none."""
     path = Path(folder) / RESULTS
     if not path.exists():
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
@@ -176,11 +187,9 @@ def read_results(folder: str | Path) -> Agreement:
     if not latest:
         hint = "run python -m rubric_rl.meta_eval to its end"
         raise DataError(f"{folder}: no row was judged yet; {hint}")
-    agreement = Agreement()
     for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
         if latest[item["key"]] == offset:
-            agreement.add(_read_record(item, f"{path}:{number}"))
-    return agreement
+            yield item["key"], _read_record(item, f"{path}:{number}")
 
 
 def _read_record(item: dict, where: str) -> Record:

@@ -5,16 +5,20 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import IO, Any
 
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import DataError, UserError
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
-SETTINGS, CALLS = "settings.json", "calls.jsonl"
+SETTINGS, CALLS, CHECKED = "settings.json", "calls.jsonl", "check.json"
 # Folders of the first form name these too, which mean nothing in an evaluation.
 _ONLY_OF_TRAINING = tuple(
     f"{who}.{name}"
@@ -46,11 +50,12 @@ class EvaluationFolder:
         self.folder, self.results = Path(folder), Path(folder) / results
         self.results.parent.mkdir(parents=True, exist_ok=True)
         self._open_files: list[IO] = []
+        self._moved = False  # since the last run
         try:
             lock = self._open(self.folder / "lock", "w")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(json.loads(json.dumps(settings)), moved)
-            self.finished = self._finished()
+            self.finished, self._revoked = self._finished()
             self._replies = self._unfinished_replies()
             self._calls = self._open(self.folder / CALLS, "a+b", buffering=0)
             self._results = self._open(self.results, "a+b", buffering=0)
@@ -97,18 +102,23 @@ class EvaluationFolder:
                     hint += " (the same model at another place: add --moved)"
                 what = f"{self.folder}: holds a run with other settings: {shown}"
                 raise UserError(f"{what}; {hint}")
+            self._moved = bool(changed)
         write_jsonl(path, [settings])
 
-    def _finished(self) -> set[str]:
-        """The keys of answers with a result that counts."""
-        finished = set()
+    def _finished(self) -> tuple[set[str], set[str]]:
+        """The keys of answers with a result that counts, and of those that `revoke` took back."""
+        finished, revoked = set(), set()
         for where, result in _lines(self.results):
             key, status = result.get("key"), result.get("status")
             if not isinstance(key, str) or not isinstance(status, str):
                 raise _damaged(where)
+            finished.discard(key)  # the last line counts
+            revoked.discard(key)
             if status != "ungraded":
                 finished.add(key)
-        return finished
+            elif result.get("unreadable_causes"):
+                revoked.add(key)
+        return finished, revoked
 
     def _unfinished_replies(self) -> dict[str, list[Reply]]:
         """Question -> its stored replies in order, of answers that are not finished."""
@@ -117,9 +127,27 @@ class EvaluationFolder:
             answer, question = call.get("answer"), call.get("question")
             if not isinstance(answer, str) or not isinstance(question, str):
                 raise _damaged(where)
-            if answer not in self.finished:
+            if answer not in self.finished and answer not in self._revoked:
                 replies[question].append(_reply(call.get("reply"), where))
         return replies
+
+    async def check(self, grader: Grader) -> None:
+        """Asks the grader its check question, unless it has passed it in this folder.
+
+        Raises UserError when it fails.
+        """
+        path = self.folder / CHECKED
+        if path.exists():
+            switch = _only_line(path).get("switch")
+            grader.client.api.switch = switch if isinstance(switch, dict) else {}
+        # Folders of before the check question have replies, but no such file.
+        passed = path.exists() or (self.folder / CALLS).stat().st_size
+        if passed and not self._revoked and not self._moved:
+            return
+        record = await check(grader)
+        if failure := failure_of(record, grader.grading.most_unreadable):
+            raise UserError(failure)
+        write_jsonl(path, [record.to_json() | {"switch": grader.client.api.switch}])
 
     def recall(self, question: str) -> Reply | None:
         """The next stored reply to a question.
@@ -137,8 +165,14 @@ class EvaluationFolder:
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
         append_line(self._results, {"key": key} | record.to_json())
-        if record.status != "ungraded":
+        if record.status == "ungraded":
+            self.finished.discard(key)
+        else:
             self.finished.add(key)
+
+    def revoke(self, key: str, record: Record, reason: str) -> None:
+        """Takes back the result of a sick grader: the next run asks for all its replies again."""
+        self.finish(key, replace(record, status="ungraded", score=nan, verdicts=[], error=reason))
 
 
 class StoringClient(Client):
@@ -149,6 +183,8 @@ class StoringClient(Client):
 
     async def ask(self, question: Question) -> Reply:
         """As Client.ask, but from the store where possible."""
+        if question.routing_key == CHECK.prompt_id:  # the answer of the day, not to be kept
+            return await super().ask(question)
         name = self._name(question)
         reply = self.store.recall(name)
         if reply is None:

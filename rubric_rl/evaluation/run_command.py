@@ -3,15 +3,18 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from rubric_rl.command_line import count
-from rubric_rl.data.schema import Criterion
+from rubric_rl.data.schema import Criterion, Record
 from rubric_rl.errors import DataError, UserError
+from rubric_rl.evaluation.resume import EvaluationFolder
+from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import Grading, read_settings
-from rubric_rl.progress import GaveUp
+from rubric_rl.progress import CriteriaBar, GaveUp
 
 
 def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
@@ -46,6 +49,42 @@ def prompt_identity(grading: Grading, points: float) -> str:
     """The grader's prompt about nothing: a run is not resumed with another one."""
     nothing = [{"role": "user", "content": ""}]
     return grader_prompt(grading.mode, nothing, "", [Criterion("", points)])
+
+
+class Results:
+    """Stores results as they come, moves the bar, and takes back what a sick grader said."""
+
+    def __init__(self, store: EvaluationFolder, bar: CriteriaBar, most_unreadable: float):
+        self._store, self._bar, self._most_unreadable = store, bar, most_unreadable
+        # The results since the last that got verdicts.
+        self._sick_in_a_row: list[tuple[str, Record]] = []
+
+    def add(self, key: str, record: Record) -> None:
+        """One more result. Raises GaveUp after too many without a verdict in a row."""
+        self._store.finish(key, record)
+        sick = sickness([record], self._most_unreadable)
+        if not sick:
+            self._sick_in_a_row.clear()
+        elif len(self._sick_in_a_row) < self._bar.give_up_after:
+            self._sick_in_a_row.append((key, record))
+        self._bar.done(len(record.rubric), record.error or sick)
+
+    def end(self, stored: Callable[[], Iterable[tuple[str, Record]]]) -> None:
+        """Takes back results without verdicts, if there are too many of them, or in a row.
+
+        `stored` reads all results of the folder.
+        """
+        self._bar.close()
+        if not self._store.finished:
+            return
+        results: Iterable[tuple[str, Record]] = ()
+        if sickness((record for _, record in stored()), self._most_unreadable):
+            results = list(stored())
+        elif self._bar.gave_up:
+            results = self._sick_in_a_row
+        for key, record in results:
+            if reason := sickness([record], self._most_unreadable):
+                self._store.revoke(key, record, reason)
 
 
 class Plan(Protocol):

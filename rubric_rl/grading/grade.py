@@ -6,7 +6,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
-from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
+from rubric_rl.grading.prompt import (
+    criteria_part,
+    graded_text,
+    shared_part,
+    verdict_opening,
+)
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.grading.verdict import majority, read_checklist, read_probability, read_verdict
@@ -73,7 +78,7 @@ async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") ->
     try:
         record.verdicts = await _Asker(grader, record, routing_key).verdicts()
     except Unavailable as error:
-        record.status, record.error = "ungraded", str(error)
+        record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
     record.seconds = time.monotonic() - start
 
 
@@ -83,6 +88,11 @@ class _Asker:
     def __init__(self, grader: Grader, record: Record, routing_key: str):
         self.client, self.grading = grader.client, grader.grading
         self.record, self.routing_key = record, routing_key
+        assert record.answer is not None  # an answer that is none is never asked about
+        self.special_tokens = self.client.api.special_tokens
+        self.shared_part = shared_part(
+            self.grading.mode, record.messages, record.answer, self.special_tokens
+        )
 
     async def verdicts(self) -> list[Verdict]:
         """One verdict per criterion, in the rubric's order."""
@@ -132,14 +142,11 @@ class _Asker:
         vote: int,
     ) -> list[Verdict]:
         """Asks until `read` finds every verdict: at most `rereads` times more, with new seeds."""
-        record, mode = self.record, self.grading.mode
-        assert record.answer is not None  # an answer that is none is never asked about
-        endpoint = self.client.endpoint
-        content = grader_prompt(mode, record.messages, record.answer, criteria)
+        mode, endpoint = self.grading.mode, self.client.endpoint
+        content = self.shared_part + criteria_part(mode, criteria, self.special_tokens)
         # Asking again changes nothing at temperature 0, or where the probability is the verdict.
         changeless = mode == "direct" or endpoint.temperature == 0
         attempts = 1 if changeless else self.grading.rereads + 1
-        verdicts: list[Verdict] = []
         for attempt in range(attempts):
             question = Question(
                 messages=[{"role": "user", "content": content}],
@@ -151,8 +158,12 @@ class _Asker:
             reply = await self.client.ask(question)
             self._count(reply)
             verdicts = read(reply)
-            if all(verdict.met is not None for verdict in verdicts):
-                break
+            unreadable = sum(verdict.met is None for verdict in verdicts)
+            if not unreadable:
+                return verdicts
+        causes = self.record.unreadable_causes
+        cause = why_unreadable(reply, mode)
+        causes[cause] = causes.get(cause, 0) + unreadable
         return verdicts
 
     def _count(self, reply: Reply) -> None:
@@ -166,6 +177,19 @@ class _Asker:
         version = reply.weight_version
         if version and version not in record.grader_versions:
             record.grader_versions.append(version)
+
+
+def why_unreadable(reply: Reply, mode: str) -> str:
+    """What a reply without a readable verdict looks like: a key of health.CURES."""
+    if mode == "direct":
+        return "other words"
+    if not reply.complete:
+        return "cut"
+    if reply.refusal:
+        return "refusal"
+    if reply.text.strip():
+        return "no verdict"
+    return "thoughts" if reply.thoughts else "empty"
 
 
 async def _all_or_none(work: Iterable[Coroutine[None, None, Verdict]]) -> list[Verdict]:

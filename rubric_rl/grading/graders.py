@@ -1,5 +1,6 @@
 """Who grades a prompt: the policy, another model, or a teacher for some prompts."""
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
 from rubric_rl.command_line import exit_status
+from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings, TrainingGraders
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Aborted
 from rubric_rl.yaml_file import read_yaml
 
 
@@ -35,6 +39,7 @@ class Graders:
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
         self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped)
+        self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
             teacher = load_teacher(settings.training.teacher)
@@ -45,6 +50,25 @@ class Graders:
         await self._main.client.close()
         if self._teacher:
             await self._teacher.client.close()
+
+    async def choose_checked(self, prompt_id: str, training: bool) -> Grader:
+        """As `choose`, once the grader has answered its check question.
+
+        Raises UserError when it did so with nothing that can be read: every verdict would count
+        against the policy. A grader that cannot be reached leaves its answers ungraded.
+        """
+        grader = self.choose(prompt_id, training)
+        if grader.name not in self._checks:
+            self._checks[grader.name] = asyncio.create_task(check(grader))
+        try:
+            checked = await asyncio.shield(self._checks[grader.name])
+        except Aborted:
+            self._checks.pop(grader.name, None)  # the next rollout asks again
+            raise
+        failure = failure_of(checked, grader.grading.most_unreadable)
+        if failure and checked.status == "graded":
+            raise UserError(failure)
+        return grader
 
     def choose(self, prompt_id: str, training: bool) -> Grader:
         """The prompt's grader: the same for all its answers, in evaluation never the teacher."""

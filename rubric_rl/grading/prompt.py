@@ -14,8 +14,26 @@ from rubric_rl.tokenizer import THINK, THINK_END
 
 # Qwen's control tokens, e.g. <|im_end|>
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
-# the beginning of everything that a Qwen tokenizer reads as one control token
-_MARKUP = re.compile(r"<(?=\||/?(?:think|tool_call|tool_response)>)")
+# Where the control tokens of the known families begin. A space after it, and the tokenizer reads
+# plain text. A grader behind an OpenAI route may be of any family; a tokenizer that is at hand
+# names its own tokens besides.
+_FAMILIES = re.compile(
+    "|".join(
+        (
+            r"<(?=[|\uff5c])",  # Qwen, Llama 3, Phi, GLM, gpt-oss, Command; DeepSeek, Hunyuan
+            r"<(?=/?(?:think|tool_call|tool_response)>)",
+            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eop|image)>)",
+            r"<(?=/?(?:start|end)_of_[a-z]+>)",  # Gemma 3
+            r"<(?=/?[a-z_]{1,40}\|>)",  # Gemma 4
+            r"<(?=<?/?SYS>>)",  # Llama 2
+            r"<(?=[A-Z_]{1,40}_TOKEN>)",
+            r"<(?=(?:seed|reserved|extra_id|unused|SPECIAL|mask)[_:]?\w{1,40}>)",
+            r"\[(?=/?[A-Zgs][A-Z_]{2,40}\])",  # Mistral: [INST], [TOOL_CALLS]; GLM: [gMASK]
+            r"\[(?=\|)",  # EXAONE
+            r"\](?=~!?b[\[\]])|\[(?=e~\[)",  # MiniMax
+        )
+    )
+)
 
 _ONE = '{"explanation": "<one short sentence>", "criteria_met": true or false}'
 _REPLY = {
@@ -59,27 +77,43 @@ def graded_text(response: str, prompt: str = "") -> str | None:
 
 
 def grader_prompt(
-    mode: str, messages: Sequence[Mapping], answer: str, criteria: list[Criterion]
+    mode: str,
+    messages: Sequence[Mapping],
+    answer: str,
+    criteria: list[Criterion],
+    special_tokens: Sequence[str] = (),
 ) -> str:
-    """The user message that asks for the verdicts.
+    """The user message that asks for the verdicts: `shared_part` and then `criteria_part`."""
+    shared = shared_part(mode, messages, answer, special_tokens)
+    return shared + criteria_part(mode, criteria, special_tokens)
 
-    `criteria` is one criterion in `explain` and `direct` mode, all of them in `checklist`. Filled
-    in one pass, so no text can expand a placeholder; each block is enclosed in delimiters that
-    carry a hash of its content, so no text can close its block.
+
+def shared_part(
+    mode: str, messages: Sequence[Mapping], answer: str, special_tokens: Sequence[str] = ()
+) -> str:
+    """The beginning, which is the same for all criteria of an answer.
+
+    Filled in one pass, so no text can expand a placeholder; each block is enclosed in delimiters
+    that carry a hash of its content, so no text can close its block; see `neutral` for
+    `special_tokens`.
     """
     turns = [f"{message['role']}: {message['content']}" for message in messages]
-    prefix = _INSTRUCTIONS.format(
+    return _INSTRUCTIONS.format(
         reply=_REPLY[mode],
-        conversation=_block("conversation", "\n\n".join(turns)),
-        answer=_block("answer", answer),
+        conversation=_block("conversation", neutral("\n\n".join(turns), special_tokens)),
+        answer=_block("answer", neutral(answer, special_tokens)),
     )
+
+
+def criteria_part(mode: str, criteria: list[Criterion], special_tokens: Sequence[str] = ()) -> str:
+    """The end: one criterion in `explain` and `direct` mode, all of them in `checklist`."""
     if mode != "checklist":
         (criterion,) = criteria
-        return f"{prefix}\nCriterion: {_item(criterion)}"
-    items = [
-        f"\nCriterion {number}: {_item(criterion)}" for number, criterion in enumerate(criteria, 1)
-    ]
-    return prefix + "".join(items)
+        return f"\nCriterion: {_item(criterion, special_tokens)}"
+    items = []
+    for number, criterion in enumerate(criteria, 1):
+        items.append(f"\nCriterion {number}: {_item(criterion, special_tokens)}")
+    return "".join(items)
 
 
 def verdict_opening() -> str:
@@ -88,25 +122,30 @@ def verdict_opening() -> str:
 
 
 def _block(name: str, text: str) -> str:
-    text = neutral(text)
     mark = hashlib.sha256(text.encode()).hexdigest()[:6]
-    while (
-        mark in text
-    ):  # six digits can be found by chance or by search: rehash until the text lacks its own mark
+    # Six digits can be found by chance or by search: rehash until the text lacks its own mark.
+    while mark in text:
         mark = hashlib.sha256((mark + text).encode()).hexdigest()[:6]
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 
 
-def _item(criterion: Criterion) -> str:
-    text = neutral(criterion.text)
-    # the meta-evaluation's criteria have no points
+def _item(criterion: Criterion, special_tokens: Sequence[str]) -> str:
+    text = neutral(criterion.text, special_tokens)
+    # The meta-evaluation's criteria have no points.
     return f"[{criterion.points:g}] {text}" if criterion.points else text
 
 
-def neutral(text: str) -> str:
-    """`text` with every control token of the chat format broken up by a space.
+def neutral(text: str, special_tokens: Sequence[str] = ()) -> str:
+    """`text` with every control token broken up by a space, so that it forges no turn or thought.
 
-    So it forges no turn or thought. A lone surrogate, which no engine takes, becomes a question
-    mark.
+    Those of the known families, and `special_tokens`, the grader's own, longest first. A lone
+    surrogate, which no engine takes, becomes a question mark.
     """
-    return _MARKUP.sub("< ", text.encode(errors="replace").decode())
+    text = _FAMILIES.sub(r"\g<0> ", text.encode(errors="replace").decode())
+    own = [token for token in special_tokens if token in text]
+    while own:  # again, since what surrounded one token may be another
+        for token in own:
+            broken = f"{token[0]} {token[1:]}" if len(token) > 1 else "?"
+            text = text.replace(token, broken)
+        own = [token for token in own if token in text]
+    return text

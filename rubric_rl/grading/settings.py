@@ -30,6 +30,9 @@ class Grading(Settings):
     rereads: int = setting(
         2, "how often an unreadable verdict is asked for again, each time with another seed", ge=0
     )
+    most_unreadable: FiniteFloat = transport(
+        0.5, "share of unreadable verdicts above which the grader counts as sick", ge=0, le=1
+    )
     warm_prefix: bool = transport(
         True, "ask the first criterion alone, the others once the answer's prefix is cached"
     )

@@ -1,7 +1,7 @@
 """The two kinds of endpoint: how a question becomes a request, and what comes back a reply.
 
-Each has a `path`, a `body(question)` and a `reply(question, payload)`, which raises Retryable when
-the engine ended the request, and Unavailable where no retry can help.
+Each has a `body(question)` and a `reply(question, payload)`, which raises Retryable when the
+engine ended the request, and Unavailable where no retry can help.
 """
 
 import json
@@ -10,38 +10,57 @@ from typing import Any
 
 from rubric_rl.errors import UserError
 from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
-from rubric_rl.tokenizer import THINK, ChatTokenizer
+from rubric_rl.tokenizer import THINK, THINK_END, ChatTokenizer
 
 CHOICES = (" true", " false")  # the two tokens after an opening
 MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else
+MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_CLOSED = f"\n{THINK_END}\n\n"  # closes the thoughts that a template opens although it should not
 
 
 class SGLang:
     """SGLang's /generate: the chat template is applied here; token probabilities are exact."""
 
-    path = "/generate"
-
     def __init__(self, endpoint: Endpoint, tokenizer: str):
         self._endpoint = endpoint
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
         rendered = self._template.render([{"role": "user", "content": ""}], endpoint.thinking)
-        # Some templates open the thoughts themselves.
-        self._thought = THINK if rendered.rstrip().endswith(THINK) else ""
+        # Some templates open the thoughts themselves, some of them whatever they are told.
+        opened = rendered.rstrip().endswith(THINK)
+        self._thought = THINK if opened and endpoint.thinking else ""
+        self._closing = _CLOSED if opened and not endpoint.thinking else ""
+        self.switch: dict = {}  # see OpenAI; here the template is told
+        self.thoughts_seen = False
         self._choice_ids: list[int] = []  # looked up when first needed: not every model has them
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The texts that the model's tokenizer reads as one token each, such as <|im_end|>."""
+        return self._template.special_tokens
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
         self._choice_ids = [self._template.token_id(text) for text in CHOICES]
 
+    def check(self, messages: list[dict]) -> None:
+        """Raises UserError when the chat template refuses this conversation."""
+        self._template.render(messages, self._endpoint.thinking)
+
     def body(self, question: Question) -> dict:
         endpoint = self._endpoint
-        text = self._template.render(question.messages, endpoint.thinking, question.opening)
+        opening = self._closing + question.opening
+        try:
+            prompt = self._template.prompt(question.messages, endpoint.thinking, opening)
+        except UserError as error:  # this conversation; others can be asked
+            raise Unavailable(str(error)) from None
         if question.opening:
             if not self._choice_ids:
                 self.check_choices()
             return {
-                "text": text,
+                **prompt,
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
@@ -56,23 +75,34 @@ class SGLang:
         }
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = json.dumps(question.schema)
-        return {"text": text, "sampling_params": sampling}
+        return {**prompt, "sampling_params": sampling}
 
     def reply(self, question: Question, payload: Any) -> Reply:
+        raise_error_in(payload)
         meta, probability = payload["meta_info"], None
-        complete = _complete(meta["finish_reason"]["type"])
+        ending = meta["finish_reason"]
+        if ending is None:
+            raise Retryable("ended by the engine without a reason")
+        complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
         if question.opening:
-            true, false = meta["output_token_ids_logprobs"][0]
-            probability = _share(math.exp(true[0]), math.exp(false[0]))
+            probability = self._probability(meta["output_token_ids_logprobs"][0])
         return Reply(
             text=self._thought + payload["text"],
             complete=complete,
             probability=probability,
-            prompt_tokens=meta["prompt_tokens"],
-            cached_tokens=meta["cached_tokens"],
-            completion_tokens=meta["completion_tokens"],
+            prompt_tokens=count_of(meta.get("prompt_tokens")),
+            cached_tokens=count_of(meta.get("cached_tokens")),
+            completion_tokens=count_of(meta.get("completion_tokens")),
             weight_version=str(meta.get("weight_version", "")),
         )
+
+    def _probability(self, entries: list) -> float | None:
+        """From [log-probability, token id, text] of each of the two tokens, in either order."""
+        logs = {entry[1]: entry[0] for entry in entries}
+        if set(logs) != set(self._choice_ids):
+            raise Retryable("probabilities of other tokens than asked for")
+        true, false = (_probability_of(logs[token]) for token in self._choice_ids)
+        return _share(true, false)
 
 
 class OpenAI:
@@ -81,15 +111,21 @@ class OpenAI:
     For an opening it must continue the last message and return logprobs.
     """
 
-    path = "/v1/chat/completions"
+    special_tokens: tuple[str, ...] = ()  # its tokenizer is not known here
 
     def __init__(self, endpoint: Endpoint, prefix: str):
         if not endpoint.model:
             what = f"{prefix}api openai needs {prefix}model"
             raise UserError(f"{what}, the name under which the endpoint serves the model")
         self._endpoint, self._prefix = endpoint, prefix
+        self.switch: dict = {}  # what keeps a hybrid model from thinking, once it is seen to think
+        self.thoughts_seen = False
+
+    def check(self, messages: list[dict]) -> None:
+        """Nothing can be said before the endpoint is asked."""
 
     def body(self, question: Question) -> dict:
+        """A field that `extra_body` gives as null is left out: some services refuse it."""
         endpoint = self._endpoint
         body: dict = {
             "model": endpoint.model,
@@ -101,54 +137,72 @@ class OpenAI:
             body["messages"] = [*question.messages, beginning]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
             body |= {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": 20}
-            return body | endpoint.extra_body
-        body |= {
-            "max_tokens": endpoint.max_tokens,
-            "temperature": endpoint.temperature,
-            "top_p": endpoint.top_p,
-        }
-        if question.schema and not endpoint.thinking:
-            form = {"name": "verdict", "schema": question.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
-        return body | endpoint.extra_body
+        else:
+            body |= {
+                "max_tokens": endpoint.max_tokens,
+                "temperature": endpoint.temperature,
+                "top_p": endpoint.top_p,
+            }
+            if question.schema and not endpoint.thinking:
+                form = {"name": "verdict", "schema": question.schema, "strict": True}
+                body["response_format"] = {"type": "json_schema", "json_schema": form}
+        body |= self.switch | endpoint.extra_body
+        if question.opening:
+            body |= {name: 1 for name in _LIMITS if body.get(name) is not None}
+        return {name: value for name, value in body.items() if value is not None}
 
     def reply(self, question: Question, payload: Any) -> Reply:
-        choice, usage = payload["choices"][0], payload.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        metadata = payload.get("metadata") or {}
+        raise_error_in(payload)
+        choice, usage = payload["choices"][0], _fields(payload.get("usage"))
+        raise_error_in(choice)
+        message = choice["message"]
+        text = text_of(message.get("content"))
+        thoughts = message.get("reasoning_content") or message.get("reasoning")
+        self.thoughts_seen = bool(thoughts) or THINK_END in text
         return Reply(
-            text=choice["message"]["content"] or "",
-            complete=_complete(choice["finish_reason"]),
+            text=text,
+            complete=is_complete(choice.get("finish_reason")),
             probability=self._probability(choice) if question.opening else None,
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            cached_tokens=details.get("cached_tokens") or 0,
-            completion_tokens=usage.get("completion_tokens") or 0,
-            weight_version=str(metadata.get("weight_version", "")),
+            prompt_tokens=count_of(usage.get("prompt_tokens")),
+            cached_tokens=count_of(
+                _fields(usage.get("prompt_tokens_details")).get("cached_tokens")
+            ),
+            completion_tokens=count_of(usage.get("completion_tokens")),
+            weight_version=str(_fields(payload.get("metadata")).get("weight_version", "")),
+            thoughts=bool(thoughts),
+            refusal=bool(message.get("refusal")),
         )
 
     def _probability(self, choice: dict) -> float | None:
-        if not choice.get("logprobs"):
+        tokens = _fields(choice.get("logprobs")).get("content")
+        if not tokens:
             hint = "the endpoint returns no logprobs; use mode explain"
             raise Unavailable(f"{self._prefix}mode direct: {hint}")
         mass = {"true": 0.0, "false": 0.0}
-        for token in choice["logprobs"]["content"][0]["top_logprobs"]:
+        for token in tokens[0]["top_logprobs"]:
             word = token["token"].strip()
             if word in mass:
-                mass[word] += math.exp(token["logprob"])
+                mass[word] += _probability_of(token["logprob"])
         return _share(mass["true"], mass["false"])
 
 
-def _complete(finish_reason: str) -> bool:
-    """Whether the reply ended by itself, not at the length limit.
+def _fields(value: Any) -> dict:
+    """An object of a reply that may be null or missing."""
+    return value if isinstance(value, dict) else {}
 
-    Raises Retryable when the engine ended it.
-    """
-    if finish_reason not in ("stop", "length"):
-        raise Retryable(f"ended by the engine ({finish_reason})")
-    return finish_reason == "stop"
+
+def _probability_of(logarithm: Any) -> float:
+    """Raises Retryable for what is the logarithm of no probability, such as NaN."""
+    if isinstance(logarithm, bool) or not isinstance(logarithm, float | int):
+        raise Retryable(f"a log-probability of type {type(logarithm).__name__}")
+    if math.isnan(logarithm) or logarithm > math.log(MOST_MASS):
+        raise Retryable(f"a log-probability of {logarithm}")
+    return math.exp(logarithm)
 
 
 def _share(true: float, false: float) -> float | None:
     """The share of `true`; None when both together are too improbable to be a verdict."""
     mass = true + false
-    return true / mass if math.isfinite(mass) and mass >= MIN_MASS else None
+    if mass > MOST_MASS:
+        raise Retryable(f"probabilities that add up to {mass:.3f}")
+    return true / mass if mass >= MIN_MASS else None

@@ -1,24 +1,30 @@
 """Asks a served model one question and gets one reply, or says which kind of failure it was."""
 
 import asyncio
+import json
 import logging
-import os
 import random
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from rubric_rl.errors import UserError
+from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
+from rubric_rl.serving.key import Key
+from rubric_rl.serving.payload import error_in, is_retried
 from rubric_rl.serving.question import Aborted, Question, Reply, Retryable, Unavailable
 
 LOG = logging.getLogger(__name__)
-RETRIED_STATUS = {408, 425, 429}  # and every 5xx; any other 4xx fails at once
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
+LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
+SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
 class Client:
@@ -42,22 +48,26 @@ class Client:
         variable is unset.
         """
         self.endpoint = endpoint
-        self._url = (endpoint.url or url).rstrip("/").removesuffix("/v1")
-        if not self._url:
+        base = (endpoint.url or url).strip()
+        if not base:
             hint = f"set {prefix}url, or run inside a rollout that has a router"
             raise UserError(f"no {prefix.rstrip('_')} endpoint: {hint}")
-        # Not shown: it may hold a password.
-        if not self._url.startswith(("http://", "https://")) or "@" in self._url:
-            what = f"{prefix}url must begin with http:// or https:// and hold no user name"
-            raise UserError(f"{what}; name the key in {prefix}api_key_env")
+        self._url = request_url(base, endpoint.api, prefix)
+        self._shown_url = self._url.partition("?")[0]
+        # The router of a run is in the cluster, whatever the environment says of the world.
+        self._proxy = proxy_for(self._url) if endpoint.url else None
         self.api: SGLang | OpenAI
         if endpoint.api == "sglang":
             self.api = SGLang(endpoint, tokenizer)
         else:
             self.api = OpenAI(endpoint, prefix)
-        self._headers = _authorization(endpoint.api_key_env, prefix)
+        self._key = Key(endpoint.api_key_env, prefix)
+        self._headers = self._key.headers(self._url)
         self._stopped, self._warned = stopped, False
+        _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
+        self._in_flight = 0
+        self._silent_since: float | None = None  # None: the last sign of life is the latest event
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self):
@@ -78,6 +88,12 @@ class Client:
             Aborted: the rollout is being aborted.
             Unavailable: refused (4xx), or still failing after `retries` repetitions.
         """
+        try:
+            return await self._ask(question)
+        except Unavailable as error:
+            raise Unavailable(self._excerpt(str(error))) from None
+
+    async def _ask(self, question: Question) -> Reply:
         body = self.api.body(question)
         headers = dict(self._headers)
         if question.routing_key:
@@ -92,6 +108,7 @@ class Client:
                 async with self._limit:
                     if self._stopped():
                         raise Aborted
+                    self._check_life()
                     payload = await self._post(body, headers)
                 return self._read(question, payload)
             except (
@@ -106,26 +123,66 @@ class Client:
             raise Aborted
         raise Unavailable(f"{self._described(failure)} ({attempts} attempts)")
 
+    def _check_life(self) -> None:
+        """Raises Unavailable for an endpoint that has been silent for too long.
+
+        Else each question would wait for a place, and then for its own time-outs.
+        """
+        since = self._silent_since
+        if since is None or time.monotonic() - since < self.endpoint.silence:
+            return
+        if not self._in_flight:
+            self._silent_since = None  # the next question finds out anew
+        what = f"no response at all for {self.endpoint.silence:g} seconds"
+        raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
+
     async def _post(self, body: dict, headers: dict) -> Any:
         """The decoded JSON of one answer."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
-        url = self._url + self.api.path
-        request = self._session.post(url, json=body, headers=headers, allow_redirects=False)
-        async with request as response:
-            if response.status >= 500 or response.status in RETRIED_STATUS:
-                raise Retryable(f"HTTP {response.status}", response.headers.get("Retry-After"))
-            # A redirect is not followed: another host would get rubric and answer.
-            if response.status >= 300:
-                page = response.headers.get("Location")
-                page = page or (await response.read()).decode(errors="replace")
-                raise Unavailable(f"{url}: HTTP {response.status}: {self._excerpt(page)}")
-            try:
-                return await response.json(content_type=None)
-            except (ValueError, LookupError, RecursionError) as error:
-                raise _unexpected(error) from None
+            self._target = URL(self._url, encoded=True)
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        self._in_flight += 1
+        try:
+            request = self._session.post(
+                self._target,
+                json=body,
+                headers=headers,
+                proxy=self._proxy,
+                allow_redirects=False,
+            )
+            async with request as response:
+                self._silent_since = None
+                if response.status >= 300:
+                    await self._raise_failure(response)
+                return _decoded(await _read_bounded(response))
+        finally:
+            self._in_flight -= 1
+
+    async def _raise_failure(self, response: aiohttp.ClientResponse) -> None:
+        """Raises Retryable or Unavailable, with the server's own words."""
+        status, headers = response.status, response.headers
+        page = (await _read_bounded(response)).decode(errors="replace")
+        try:
+            found = error_in(json.loads(page))
+        except (ValueError, RecursionError):
+            found = None
+        message, again = found or (page, True)
+        # A redirect is not followed: another host would get rubric and answer.
+        message = headers.get("Location") or message
+        wanted = headers.get("x-should-retry")
+        if wanted in ("true", "false"):
+            again = wanted == "true"
+        else:
+            again = is_retried(status) and again
+        told = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+        if again:
+            pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
+            raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
+        raise Unavailable(f"{self._shown_url}: {told}")
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
@@ -149,13 +206,11 @@ class Client:
         LOG.warning("%s; %s", self._described(failure), again)
 
     def _described(self, failure: Exception) -> str:
-        return f"{self._url}: {type(failure).__name__} {self._excerpt(str(failure))}"
+        return f"{self._shown_url}: {type(failure).__name__} {self._excerpt(str(failure))}"
 
     def _excerpt(self, text: str) -> str:
         """The beginning of an error page on one line, without the key, should it be repeated."""
-        for value in self._headers.values():
-            text = text.replace(value.removeprefix("Bearer "), "***")
-        return " ".join(text[:300].split())
+        return " ".join(self._key.hide(text)[:300].split())
 
     async def _pause(self, seconds: float) -> None:
         """Waits in short steps, so that an abort ends it."""
@@ -168,18 +223,40 @@ def _unexpected(error: Exception) -> Retryable:
     return Retryable(f"a reply of unexpected form ({type(error).__name__} {error})")
 
 
-def _authorization(variable: str, prefix: str) -> dict:
-    """The header with the key that the environment variable holds.
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_REPLY:
+            response.close()
+            raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
+    return b"".join(parts)
 
-    Raises UserError when it is unset. The key is never logged.
+
+def _decoded(content: bytes) -> Any:
+    """The JSON in the content; a byte order mark before it is left out."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _unexpected(error) from None
+
+
+def _allow_descriptors(concurrency: int, prefix: str) -> None:
+    """Raises the process's soft limit on open files where the connections need it.
+
+    Raises UserError when the hard limit is lower.
     """
-    if not variable:
-        return {}
-    key = os.environ.get(variable, "").strip()
-    if not key:  # the message does not repeat the name: someone may have put the key itself there
-        what = f"{prefix}api_key_env must name an environment variable that holds the key"
-        raise UserError(f"{what}; it is not set")
-    return {"Authorization": f"Bearer {key}"}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * concurrency + SPARE_DESCRIPTORS  # a grader and a policy may be asked at once
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        what = (
+            f"{prefix}concurrency {concurrency} needs {needed} open files, but {hard} are allowed"
+        )
+        raise UserError(f"{what}; lower it to {(hard - SPARE_DESCRIPTORS) // 2} or raise ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _pause_seconds(attempt: int, failure: Exception) -> float:

@@ -12,8 +12,6 @@ GRADER = "grader_"  # how the names of most settings begin, in files and in mess
 
 def setting(default: Any, about: str, **rules: Any) -> Any:
     """A field with its explanation, which is also its help on command lines."""
-    if default == {}:
-        return Field(default_factory=dict, description=about, **rules)
     return Field(default, description=about, **rules)
 
 
@@ -77,4 +75,7 @@ class Endpoint(Settings):
         4, "how often a failed request is sent again before the answer is left ungraded", ge=0
     )
     timeout: FiniteFloat = transport(300.0, "seconds for one request", gt=0)
+    silence: FiniteFloat = transport(
+        600.0, "seconds without any response after which the endpoint counts as gone", gt=0
+    )
     concurrency: int = transport(256, "requests in flight, per process", ge=1)

@@ -1,5 +1,6 @@
 """A question to a served model, its reply, and the ways in which there is none."""
 
+import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -16,9 +17,10 @@ class Unavailable(Exception):
 class Retryable(Exception):
     """A failure that may pass: the engine aborted, was overloaded, or sent what is no reply."""
 
-    def __init__(self, message: str, retry_after: str | None = None):
+    def __init__(self, message: str, retry_after: str | None = None, in_milliseconds: bool = False):
         super().__init__(message)
-        self.retry_after = _seconds(retry_after.strip()) if retry_after else None
+        pause = _seconds(retry_after.strip()) if retry_after else None
+        self.retry_after = pause / 1000 if pause and in_milliseconds else pause
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Reply:
     """One reply of an endpoint.
 
     `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening;
-    None where the two together have next to no probability. Raises TypeError for values of
-    another type.
+    None where the two together have next to no probability. `thoughts` and `refusal` say that
+    the endpoint sent such a text beside the reply's. Raises TypeError for values of another type.
     """
 
     text: str
@@ -52,6 +54,8 @@ class Reply:
     cached_tokens: int
     completion_tokens: int
     weight_version: str
+    thoughts: bool = False
+    refusal: bool = False
 
     def __post_init__(self):
         if not isinstance(self.text, str):
@@ -73,7 +77,7 @@ def _seconds(retry_after: str) -> float | None:
 
     None for a past date or anything else.
     """
-    if retry_after.isdecimal():
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", retry_after):
         return float(retry_after)
     try:
         left = parsedate_to_datetime(retry_after).timestamp() - time.time()

@@ -11,6 +11,7 @@ from pathlib import Path
 from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from rubric_rl.grading.health import CHECK
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.endpoint import GRADER
 
@@ -65,10 +66,12 @@ class FakeEngine:
     """Speaks SGLang's /generate and /abort_request and OpenAI's chat route.
 
     Each request uses up one act of the script; the last one stays. `version` is that of the
-    weights.
+    weights. A check question is answered as a healthy grader does, and leaves no trace, unless
+    `checked` is False.
     """
 
-    def __init__(self, *script: Act, version: str = "3"):
+    def __init__(self, *script: Act, version: str = "3", checked: bool = True):
+        self.checked = checked
         self.script: list[Act] = list(script) or [Say()]
         self.version = version
         self.bodies: list[dict] = []
@@ -113,6 +116,8 @@ class FakeEngine:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         number = len(self.bodies)
         body = await request.json()
+        if self.checked and CHECK.messages[0]["content"] in _prompt(body):
+            return web.json_response(self._reply(request, _check_answer(body), number, body))
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         self.in_flight += 1
@@ -127,13 +132,14 @@ class FakeEngine:
                 return web.Response(status=act.status, text=act.body, headers=act.headers)
             await asyncio.sleep(act.seconds)
             self.finished.append(number)
-            if request.path == "/generate":
-                answer = self._generated(act, number, body)
-            else:
-                answer = self._chat(act)
-            return web.Response(text=json.dumps(answer), content_type="application/json")
+            return web.json_response(self._reply(request, act, number, body))
         finally:
             self.in_flight -= 1
+
+    def _reply(self, request: web.Request, say: Say, number: int, body: dict) -> dict:
+        if request.path == "/generate":
+            return self._generated(say, number, body)
+        return self._chat(say)
 
     def _generated(self, say: Say, number: int, body: dict) -> dict:
         meta = {
@@ -147,7 +153,8 @@ class FakeEngine:
         if body.get("return_logprob"):
             meta["output_token_logprobs"] = [[-0.5, 7, None]] * say.tokens
         if "token_ids_logprob" in body:
-            choices = [[_log(say.true), 1, None], [_log(say.false), 2, None]]
+            true, false = body["token_ids_logprob"]
+            choices = [[_log(say.true), true, None], [_log(say.false), false, None]]
             meta["output_token_ids_logprobs"] = [choices]
         return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
 
@@ -168,6 +175,15 @@ class FakeEngine:
         }
         metadata = {"weight_version": self.version}
         return {"choices": [choice], "usage": usage, "metadata": metadata} | say.meta
+
+
+def _check_answer(body: dict) -> Say:
+    """What a healthy grader says to the check question, in each mode."""
+    prompt = _prompt(body)
+    if "Criterion 1:" in prompt:
+        verdicts = ", ".join(VERDICT % word for word in ("true", "false"))
+        return Say(f'{{"verdicts": [{verdicts}]}}')
+    return verdict("three sides." in prompt.rpartition("Criterion:")[2])
 
 
 def _prompt(body: dict) -> str:

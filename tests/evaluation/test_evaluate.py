@@ -285,7 +285,8 @@ class TestBadEndpoints:
 
     def test_unreadable_replies_are_asked_again_a_bounded_number_of_times(self, files, tmp_path):
         engine = FakeEngine(Say("I think so."))
-        result = evaluate(engine, files, tmp_path / "run", "--grader-rereads", "2")
+        flags = ["--grader-rereads", "2", "--grader-most-unreadable", "1"]
+        result = evaluate(engine, files, tmp_path / "run", *flags)
         assert len(engine.bodies) == 9 * 3, "the reference would never end"
         assert result["criteria"]["unreadable"] == 9
         assert result["reference"]["overall_score"] == 0

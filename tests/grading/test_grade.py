@@ -212,7 +212,6 @@ class TestUnreadable:
             (0.3, 0.4, False),
             (0.4, 0.4, None),
             (0.05, 0, None),
-            (float("inf"), 0, None),
         ],
     )
     def test_direct_mode_reads_the_likelier_token_and_nothing_from_a_tie_or_little_mass(

@@ -1,0 +1,95 @@
+"""Tells a sick grader from a bad answer: a check question, and what its replies look like.
+
+An unreadable verdict counts against the policy. Where most of them are unreadable, that is no
+longer a judgement of the answers: the grader cannot be used as it is set up.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+from rubric_rl.data.schema import Criterion, Record, Row
+from rubric_rl.grading.grade import Grader, ask_verdicts
+
+LOG = logging.getLogger(__name__)
+
+# What a reply without a readable verdict looks like -> the likely cause, and what to change.
+CURES = {
+    "cut": "the replies are cut at grader_max_tokens: raise it, or set grader_thinking false",
+    "empty": "the replies are empty: the model ends at once; try another grader_mode or model",
+    "refusal": "the model refuses to grade: take another grader",
+    "thoughts": (
+        "the verdict stands in the model's thoughts alone: set grader_thinking true and raise "
+        "grader_max_tokens, or switch the thoughts off at the endpoint"
+    ),
+    "other words": (
+        "after the verdict's opening the model wants to say neither true nor false: "
+        "use grader_mode explain"
+    ),
+    "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
+}
+
+_ANSWER = "A triangle has three sides."
+CHECK = Row(
+    prompt_id="check question",
+    messages=({"role": "user", "content": "How many sides does a triangle have?"},),
+    rubric=(
+        Criterion("Says that a triangle has three sides.", 1),
+        Criterion("Says that a triangle has nine sides.", 1),
+    ),
+)
+
+
+def sickness(records: Iterable[Record], most_unreadable: float) -> str:
+    """Why the grader of these records cannot be trusted, in one line; "" if it can.
+
+    It cannot if more than the share `most_unreadable` of its verdicts are unreadable.
+    """
+    verdicts = unreadable = 0
+    causes: Counter[str] = Counter()
+    for record in records:
+        verdicts += len(record.verdicts)
+        unreadable += sum(verdict.met is None for verdict in record.verdicts)
+        causes.update(record.unreadable_causes)
+    if not verdicts or unreadable <= most_unreadable * verdicts:
+        return ""
+    what = f"{unreadable} of {verdicts} verdicts are unreadable"
+    if not causes:  # records of the first form do not say why
+        return what
+    cause, _ = causes.most_common(1)[0]
+    return f"{what}: {CURES.get(cause, cause)}"
+
+
+async def check(grader: Grader) -> Record:
+    """Asks the grader for a trivially met and a trivially unmet verdict, as it asks for all.
+
+    One that thinks although it should not is told so by the switch of the usual servers, from now
+    on. Wrong verdicts are only logged: a small model is no sick one.
+    """
+    record = await _asked(grader)
+    api = grader.client.api
+    if api.thoughts_seen and not grader.client.endpoint.thinking:
+        api.switch = {"chat_template_kwargs": {"enable_thinking": False}}
+        again = await _asked(grader)
+        if again.status == "graded":
+            record = again
+            LOG.warning("the grader thinks by itself: it gets %s", api.switch)
+        else:  # the endpoint refuses the switch
+            api.switch = {}
+    if record.status == "graded" and record.mets != [True, False]:
+        LOG.warning("the grader errs on its check question (%s): can it grade?", record.mets)
+    return record
+
+
+def failure_of(checked: Record, most_unreadable: float) -> str:
+    """What is wrong with the record of a check question, in one line; "" for nothing."""
+    if checked.status != "graded":
+        return f"the grader cannot be asked: {checked.error}"
+    complaint = sickness([checked], most_unreadable)
+    return complaint and f"the grader failed its check question: {complaint}"
+
+
+async def _asked(grader: Grader) -> Record:
+    record = Record.of(CHECK, "graded", _ANSWER, grader=grader.name)
+    await ask_verdicts(grader, record, routing_key=CHECK.prompt_id)
+    return record

@@ -1,0 +1,66 @@
+"""Where requests go: the address of an endpoint as users write it, and the proxy on the way."""
+
+import ipaddress
+import re
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from rubric_rl.errors import UserError
+
+# Parameters of a URL that hold a key, written without - and _.
+_SECRET = re.compile(r"(api|access|subscription|auth)?(key|token)|secret|sig|signature|password")
+_CHAT = "/chat/completions"
+
+
+def request_url(base: str, api: str, prefix: str) -> str:
+    """The URL to post to, for a base URL as the official clients take it.
+
+    /v1 is added where there is no path at all; a query such as ?api-version= stays. Raises
+    UserError, which does not repeat the URL: it may hold a password.
+    """
+    hint = f"name the key in {prefix}api_key_env"
+    try:
+        parts = urlsplit(base)
+        sound = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        sound = False
+    if not sound or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", base):
+        what = f"{prefix}url must begin with http:// or https:// and hold no user name"
+        raise UserError(f"{what}; {hint}")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if _SECRET.fullmatch(re.sub("[-_]", "", name.lower())):
+            what = f"{prefix}url has the parameter {name}, which would stand in logs and settings"
+            raise UserError(f"{what}; {hint}")
+    path = parts.path.rstrip("/")
+    if api == "sglang":
+        path = path.removesuffix("/generate").removesuffix("/v1") + "/generate"
+    elif not path.endswith(_CHAT):
+        path = (path or "/v1") + _CHAT
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this URL: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
+
+    None for an address of this machine or of a private network, where the engines of a run are.
+    Raises UserError for a proxy that speaks no HTTP.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host) or _is_near(host):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        what = f"the environment names a proxy for {parts.scheme} that is no HTTP proxy"
+        raise UserError(f"{what}; name an HTTP proxy, or add the endpoint's host to NO_PROXY")
+    return proxy
+
+
+def _is_near(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,107 @@
+"""The parts of a reply as the services of the field write them."""
+
+import json
+import re
+from typing import Any
+
+from rubric_rl.serving.question import Retryable, Unavailable
+
+# Codes and types of errors that the same request gets again.
+_FATAL = (
+    "invalid_request",
+    "invalid_api_key",
+    "authentication",
+    "permission",
+    "insufficient_quota",
+    "billing",
+    "not_found",
+    "context_length",
+    "unsupported",
+    "bad_request",
+    "unauthorized",
+    "forbidden",
+)
+RETRIED_STATUS = {408, 409, 425, 429}  # and every 5xx; any other 4xx fails at once
+CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "max_length")
+FILTERED = ("content_filter", "safety", "blocklist", "prohibited_content", "recitation")
+BROKEN = ("abort", "aborted", "error", "cancelled", "canceled")
+
+
+def is_retried(status: int) -> bool:
+    """Whether a request that got this HTTP status is sent again."""
+    return status >= 500 or status in RETRIED_STATUS
+
+
+def error_in(payload: Any) -> tuple[str, bool] | None:
+    """(message, whether to send the request again) of an error, as services write it.
+
+    It stands under `error`, or the object is one; also in a reply with HTTP status 200.
+    """
+    if not isinstance(payload, dict):
+        return None
+    error = payload.get("error")
+    if not error and payload.get("object") == "error":
+        error = payload
+    if not error and "choices" not in payload and "text" not in payload:
+        error = payload.get("detail") or payload.get("errors")
+    if not error:
+        return None
+    fields = error if isinstance(error, dict) else {"message": error}
+    code = fields.get("code") or fields.get("status") or payload.get("code")
+    message = fields.get("message") or json.dumps(error)
+    kinds = f"{code} {fields.get('type')}".lower()
+    again = not any(word in kinds for word in _FATAL)
+    if re.fullmatch("[0-9]{3}", str(code)):
+        again = again and is_retried(int(str(code)))
+    return str(message) + (f" ({code})" if code else ""), again
+
+
+def raise_error_in(payload: Any) -> None:
+    """Raises Retryable or Unavailable when the payload is an error."""
+    if found := error_in(payload):
+        message, again = found
+        if again:
+            raise Retryable(f"an error in place of a reply: {message}")
+        raise Unavailable(f"an error in place of a reply: {message}")
+
+
+def is_complete(finish_reason: Any) -> bool:
+    """Whether the reply ended by itself; False: at the length limit.
+
+    Services have many names for an ordinary end, or none. Raises Retryable when the engine broke
+    it off, and Unavailable when a filter withholds it: it would do so again.
+    """
+    reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
+    if reason in BROKEN:
+        raise Retryable(f"ended by the engine ({reason})")
+    if reason in FILTERED:
+        raise Unavailable(f"the endpoint's filter withholds the reply ({reason})")
+    return reason not in CUT
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which may be a list of parts: thoughts are left out.
+
+    Raises TypeError for anything else.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise TypeError(f"content is of type {type(content).__name__}")
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+            texts.append(text_of(part.get("text")))
+    return "".join(texts)
+
+
+def count_of(tokens: Any) -> int:
+    """A number of tokens, whatever form it has; 0 where it is none: no verdict depends on it."""
+    try:
+        return max(int(float(tokens)), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
