@@ -1,13 +1,15 @@
 """Where the answers come from that an evaluation grades: a file, or a served policy."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Row, TokenCounts
-from rubric_rl.errors import DataError
+from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.resume import PolicyClient
 from rubric_rl.jsonl import read_jsonl_offsets
 from rubric_rl.serving.question import Question
@@ -84,6 +86,25 @@ class Policy:
     """A served policy that answers prompts, with the client's retries, limits and store."""
 
     client: PolicyClient
+
+    def warn_of_refused(self, rows: RowFile) -> None:
+        """Names on stderr the conversations that the policy's chat template refuses.
+
+        Their answers stay ungraded. Raises UserError when it refuses all.
+        """
+        refused = {}
+        for row in rows:
+            try:
+                self.client.api.check(list(row.messages))
+            except UserError as error:
+                refused[row.prompt_id] = str(error)
+        if not refused:
+            return
+        first, reason = next(iter(refused.items()))
+        what = f"{len(refused)} of {len(rows.criteria)} prompts, e.g. {first}: {reason}"
+        if len(refused) == len(rows.criteria):
+            raise UserError(f"no prompt can be answered: {what}")
+        print(f"note: these answers will stay ungraded: {what}", file=sys.stderr)
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row. Raises Unavailable as Client.ask does."""

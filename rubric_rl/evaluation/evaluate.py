@@ -32,6 +32,7 @@ from rubric_rl.evaluation.run_command import (
     add_run_flags,
     prompt_identity,
     run_and_report,
+    ungraded_complaint,
     written_settings,
 )
 from rubric_rl.evaluation.scoring_rule import penalty_from
@@ -147,6 +148,7 @@ class EvaluationPlan:
             if self.policy:
                 own = PolicyClient(self.policy, prefix="policy_")
                 answers = Policy(await stack.enter_async_context(own))
+                answers.warn_of_refused(self.rows)
             else:
                 assert self.answers is not None
                 answers = self.answers
@@ -175,12 +177,9 @@ class EvaluationPlan:
 
     def complaint(self, result: dict) -> str:
         """What is wrong with the result: answers that stayed ungraded."""
-        ungraded = result["answers"]["ungraded"]
-        if not ungraded:
+        if not result["answers"]["ungraded"]:
             return ""
-        causes = Counter(r.error for r in Run(self.args.out) if r.status == "ungraded")
-        cause, times = causes.most_common(1)[0]
-        return f"{ungraded} answers stayed ungraded and are left out, {times} of them for: {cause}"
+        return ungraded_complaint(Run(self.args.out), "answers")
 
 
 def _policy(args: argparse.Namespace) -> Endpoint | None:

@@ -29,6 +29,7 @@ from rubric_rl.evaluation.run_command import (
     add_run_flags,
     prompt_identity,
     run_and_report,
+    ungraded_complaint,
     written_settings,
 )
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
@@ -288,8 +289,10 @@ class MetaEvaluationPlan:
 
     def complaint(self, result: dict) -> str:
         """What is wrong with the result: rows that stayed ungraded."""
-        ungraded = result["rows"]["ungraded"]
-        return f"{ungraded} rows stayed ungraded and are left out" if ungraded else ""
+        if not result["rows"]["ungraded"]:
+            return ""
+        records = (record for _, record in _stored_results(self.args.out))
+        return ungraded_complaint(records, "rows")
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,16 @@ class Results:
         for key, record in results:
             if reason := sickness([record], self._most_unreadable):
                 self._store.revoke(key, record, reason)
+
+
+def ungraded_complaint(records: Iterable[Record], unit: str) -> str:
+    """How many of the records stayed ungraded, and what for; "" for none."""
+    causes = Counter(record.error for record in records if record.status == "ungraded")
+    if not causes:
+        return ""
+    cause, times = causes.most_common(1)[0]
+    what = f"{causes.total()} {unit} stayed ungraded and are left out"
+    return f"{what}, {times} of them for: {cause}"
 
 
 class Plan(Protocol):

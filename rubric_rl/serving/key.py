@@ -20,7 +20,7 @@ class Key:
 
         The message does not repeat the name: someone may have put the key itself there.
         """
-        self._key = os.environ.get(variable, "").strip() if variable else ""
+        self._key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
         name = f"{prefix}api_key_env"
         if variable and not self._key:
             what = f"{name} must name an environment variable that holds the key"

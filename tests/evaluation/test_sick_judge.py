@@ -1,0 +1,153 @@
+"""A judge that falls ill is no bad model: its results are taken back and asked for again."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from doubles.engine import VERDICT, FakeEngine, Say, verdict
+from doubles.records import raw_rows
+
+from rubric_rl.errors import UserError
+from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
+from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
+from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.grading.health import CURES
+from rubric_rl.progress import GaveUp
+
+CUT = Say("Let me think", reason="length")
+PROMPTS = 6
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    """Rows of three criteria, and an answer to each."""
+    rows = raw_rows(tmp_path / "rows.jsonl", PROMPTS)
+    lines = [{"prompt_id": f"p{number}", "answer": f"answer {number}"} for number in range(PROMPTS)]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return rows, answers
+
+
+def run(engine: FakeEngine, files, out: Path, *flags) -> tuple[dict, str]:
+    """The result of one command, and what it complains of."""
+    rows, answers = files
+    words = ["--rows", rows, "--answers", answers, "--out", out, "--moved"]
+    words += ["--grader-api", "openai", "--grader-model", "m", "--grader-rereads", "0"]
+    words += ["--grader-concurrency", "1"]
+
+    async def main() -> EvaluationPlan:
+        async with engine:
+            line = [*words, "--grader-url", engine.url, *flags]
+            plan = EvaluationPlan(_parser().parse_args([str(word) for word in line]))
+            try:
+                await plan.run()
+            except GaveUp as error:
+                return plan, str(error)
+            return plan, ""
+
+    plan, stopped = asyncio.run(main())
+    result = plan.report()
+    return result, stopped or plan.complaint(result)
+
+
+def test_answers_without_verdicts_are_ungraded_with_the_cause_and_asked_for_again(files, tmp_path):
+    result, complaint = run(FakeEngine(CUT), files, tmp_path / "run")
+    assert result["answers"]["ungraded"] == PROMPTS
+    assert "overall_score" not in result["reference"]
+    assert f"3 of 3 verdicts are unreadable: {CURES['cut']}" in complaint
+    well = FakeEngine(verdict(True))
+    result, complaint = run(well, files, tmp_path / "run")
+    assert (result["answers"]["graded"], complaint) == (PROMPTS, "")
+    assert len(well.bodies) == 3 * PROMPTS, "nothing that the sick judge said is taken for a reply"
+    run(FakeEngine(Say("nobody is asked")), files, tmp_path / "run")
+
+
+def test_what_the_judge_said_while_it_was_well_stays(files, tmp_path):
+    def sick_after_two(prompt: str) -> Say:
+        return verdict(True) if "answer 0" in prompt or "answer 1" in prompt else CUT
+
+    result, _ = run(FakeEngine(sick_after_two), files, tmp_path / "run")
+    assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (2, 4)
+    well = FakeEngine(verdict(True))
+    run(well, files, tmp_path / "run")
+    assert len(well.bodies) == 3 * 4
+
+
+def test_one_answer_that_no_judge_can_read_counts_against_the_policy(files, tmp_path):
+    def act(prompt: str) -> Say:
+        return Say("I cannot say.") if "answer 3" in prompt else verdict(True)
+
+    result, complaint = run(FakeEngine(act), files, tmp_path / "run")
+    assert (result["answers"]["graded"], result["criteria"]["unreadable"]) == (PROMPTS, 3)
+    assert complaint == ""
+    again = FakeEngine()
+    run(again, files, tmp_path / "run")
+    assert again.bodies == [], "it is not asked about again"
+
+
+def test_many_in_a_row_end_the_run_early_and_are_taken_back(files, tmp_path):
+    def act(prompt: str) -> Say:
+        sick = "answer 4" in prompt or "answer 5" in prompt
+        return CUT if sick else verdict(True)
+
+    result, complaint = run(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
+    assert "2 answers in a row stayed ungraded, the last for: 3 of 3 verdicts" in complaint
+    assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
+
+
+def test_the_limit_is_a_setting(files, tmp_path):
+    result, complaint = run(FakeEngine(CUT), files, tmp_path / "a", "--grader-most-unreadable", "1")
+    assert (result["criteria"]["unreadable"], complaint) == (3 * PROMPTS, "")
+
+
+def test_a_judge_that_fails_its_check_question_is_asked_nothing_else(files, tmp_path):
+    engine = FakeEngine(CUT, checked=False)
+    with pytest.raises(UserError, match=r"failed its check question: 2 of 2 .*grader_max_tokens"):
+        run(engine, files, tmp_path / "run")
+    assert len(engine.bodies) == 2
+    well = FakeEngine(verdict(True))
+    assert run(well, files, tmp_path / "run")[0]["answers"]["graded"] == PROMPTS
+
+
+def test_the_check_question_is_asked_once_and_is_no_result(files, tmp_path):
+    engine = FakeEngine(verdict(True), checked=False)
+    run(engine, files, tmp_path / "run")
+    assert len(engine.bodies) == 2 + 3 * PROMPTS
+    assert {record.prompt_id for record in Run(tmp_path / "run")} == {
+        f"p{number}" for number in range(PROMPTS)
+    }
+
+
+def test_meta_evaluation_takes_back_too(tmp_path):
+    row = {
+        "prompt": [{"role": "user", "content": "Hello"}],
+        "completion": "Hi",
+        "rubric": "Greets.",
+        "category": "c",
+        "binary_labels": [True, False],
+        "prompt_id": "p",
+    }
+    rows = tmp_path / "meta.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for _ in range(4)))
+
+    def judge(engine: FakeEngine) -> tuple[dict, str]:
+        async def main() -> MetaEvaluationPlan:
+            async with engine:
+                words = ["--rows", rows, "--out", tmp_path / "run", "--moved"]
+                words += ["--grader-api", "openai", "--grader-model", "m"]
+                words += ["--grader-url", engine.url]
+                plan = MetaEvaluationPlan(meta_parser().parse_args([str(w) for w in words]))
+                await plan.run()
+                return plan
+
+        plan = asyncio.run(main())
+        result = plan.report()
+        return result, plan.complaint(result)
+
+    result, complaint = judge(FakeEngine(Say("", reason="stop")))
+    assert result["rows"]["ungraded"] == 4
+    assert "4 rows stayed ungraded" in complaint and CURES["empty"] in complaint
+    result, complaint = judge(FakeEngine(Say(VERDICT % "true")))
+    assert (result["rows"]["graded"], complaint) == (4, "")

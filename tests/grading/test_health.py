@@ -1,0 +1,132 @@
+"""A sick grader is told from a bad answer: before the first question, and by its replies."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from doubles.engine import VERDICT, FakeEngine, Say, chat_model, skip_pauses, verdict
+from doubles.records import made
+
+from rubric_rl.data.schema import Record
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.health import CURES, check, failure_of, sickness
+from rubric_rl.grading.settings import Grading
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return chat_model(tmp_path_factory.mktemp("model"))
+
+
+def checked(engine: FakeEngine, model: str = "", mode: str = "explain", **settings) -> Record:
+    """The record of the check question that this engine was asked."""
+    api = {} if model else {"api": "openai", "model": "m"}
+    endpoint = Endpoint(**{"retries": 1} | api | settings)
+
+    async def main():
+        async with engine, Client(endpoint, engine.url, model) as client:
+            return await check(Grader(client, Grading(mode=mode)))
+
+    return asyncio.run(main())
+
+
+def message(content=None, finish: str = "stop", **more) -> Say:
+    """A reply of an OpenAI endpoint with other fields beside its content."""
+    choice = {"message": {"content": content} | more, "finish_reason": finish}
+    return Say(meta={"choices": [choice]})
+
+
+@pytest.mark.parametrize("mode", ["explain", "direct", "checklist"])
+@pytest.mark.parametrize("api", ["sglang", "openai"])
+def test_a_healthy_grader_passes_in_each_mode(model, mode, api):
+    record = checked(FakeEngine(), model if api == "sglang" else "", mode)
+    assert record.mets == [True, False]
+    assert failure_of(record, 0.5) == ""
+
+
+SICK = {
+    "cut": message("Let me think about this", "length"),
+    "empty": message(""),
+    "refusal": message(refusal="I can't help with that."),
+    "thoughts": message(reasoning_content="so: " + VERDICT % "true"),
+    "no verdict": message("I think so."),
+}
+
+
+@pytest.mark.parametrize("cause", SICK)
+def test_a_sick_one_is_found_with_the_likely_cause_and_what_to_change(cause):
+    record = checked(FakeEngine(SICK[cause], checked=False))
+    assert CURES[cause] in failure_of(record, 0.5)
+
+
+def test_direct_mode_needs_mass_on_the_two_words(model):
+    engine = FakeEngine(Say(true=0.04, false=0.03), checked=False)
+    assert CURES["other words"] in failure_of(checked(engine, model, "direct"), 0.5)
+
+
+def test_an_endpoint_that_refuses_is_named_with_its_words(monkeypatch):
+    skip_pauses(monkeypatch)
+    engine = FakeEngine(message(), checked=False)
+    engine.script = [Say(meta={"choices": None, "error": {"message": "no credit", "code": 402}})]
+    assert "cannot be asked: " in (failure := failure_of(checked(engine), 0.5))
+    assert "no credit (402)" in failure
+
+
+def test_a_small_model_that_errs_is_no_sick_one(caplog):
+    record = checked(FakeEngine(verdict(True), checked=False))
+    assert failure_of(record, 0.5) == ""
+    assert "errs on its check question ([True, True])" in caplog.text
+
+
+class Hybrid(FakeEngine):
+    """A model that thinks unless a field of the request says not to, which it may not know."""
+
+    def __init__(self, knows_the_switch: bool):
+        super().__init__(checked=False)
+        self.knows_the_switch = knows_the_switch
+
+    def _reply(self, request: web.Request, say: Say, number: int, body: dict) -> dict:
+        switch = body.get("chat_template_kwargs")
+        if switch and not self.knows_the_switch:
+            return {"error": {"message": "unknown field", "code": 400}}
+        met = "three sides." in body["messages"][0]["content"].rpartition("Criterion:")[2]
+        thoughts = None if switch == {"enable_thinking": False} else "hm"
+        return self._chat(message(VERDICT % str(met).lower(), reasoning_content=thoughts))
+
+
+def test_a_hybrid_model_that_thinks_by_itself_gets_the_switch(caplog):
+    engine = Hybrid(knows_the_switch=True)
+    assert checked(engine).mets == [True, False]
+    assert engine.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "thinks by itself" in caplog.text
+
+
+def test_an_endpoint_that_does_not_know_the_switch_is_asked_without_it():
+    record = checked(Hybrid(knows_the_switch=False))
+    assert record.mets == [True, False]
+
+
+def test_a_grader_that_shall_think_is_not_stopped_from_it():
+    engine = Hybrid(knows_the_switch=True)
+    checked(engine, thinking=True)
+    assert not any("chat_template_kwargs" in body for body in engine.bodies)
+
+
+class TestSickness:
+    def records(self, *mets: bool | None) -> list[Record]:
+        return [made(f"p{number}", [5], [met]) for number, met in enumerate(mets)]
+
+    def test_is_a_share_of_unreadable_verdicts_above_the_limit(self):
+        half = self.records(True, None)
+        assert sickness(half, 0.5) == ""
+        assert sickness(half, 0.4) == "1 of 2 verdicts are unreadable"
+        assert sickness(self.records(None), 1.0) == ""
+        assert sickness([], 0.0) == ""
+
+    def test_names_the_most_frequent_cause(self):
+        records = self.records(None, None, None)
+        for record, cause in zip(records, ("cut", "empty", "cut"), strict=True):
+            record.unreadable_causes = {cause: 1}
+        assert sickness(records, 0.5) == f"3 of 3 verdicts are unreadable: {CURES['cut']}"

@@ -1,0 +1,105 @@
+"""The parts of a reply in every form that the services of the field are seen to send."""
+
+import pytest
+
+from rubric_rl.serving.payload import count_of, error_in, is_complete, text_of
+from rubric_rl.serving.question import Retryable, Unavailable
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["stop", "eos_token", "stop_sequence", "end_turn", "STOP", "eos", "tool_calls", "", None, 5],
+)
+def test_every_other_ending_is_a_normal_one(reason):
+    assert is_complete(reason)
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_reply_at_its_limit_is_cut(reason):
+    assert not is_complete(reason)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "cancelled"])
+def test_what_the_engine_broke_off_is_asked_again(reason):
+    with pytest.raises(Retryable, match=reason):
+        is_complete(reason)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY"])
+def test_what_a_filter_withholds_is_not(reason):
+    with pytest.raises(Unavailable, match=r"filter withholds the reply"):
+        is_complete(reason)
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        ("x", "x"),
+        (None, ""),
+        ([], ""),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
+        ([{"type": "output_text", "text": "a"}, "b", {"text": "c"}], "abc"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}], ""),
+        ([{"type": "reasoning", "text": "no"}, {"type": "text", "text": "yes"}], "yes"),
+        ([{"type": "text", "text": None}, {"type": "image_url"}, 5], ""),
+    ],
+)
+def test_content_may_be_parts_of_which_thoughts_are_none(content, text):
+    assert text_of(content) == text
+
+
+@pytest.mark.parametrize("content", [5, {"text": "x"}, True])
+def test_content_of_another_type_is_none(content):
+    with pytest.raises(TypeError):
+        text_of(content)
+
+
+@pytest.mark.parametrize(
+    "written, count",
+    [(7, 7), (7.0, 7), ("7", 7), ("7.0", 7), (None, 0), ("many", 0), ([], 0), (-1, 0), (1e999, 0)],
+)
+def test_a_number_of_tokens_is_read_in_any_form(written, count):
+    assert count_of(written) == count
+    assert count_of(float("nan")) == 0
+
+
+@pytest.mark.parametrize(
+    "payload, message, again",
+    [
+        ({"error": "busy"}, "busy", True),
+        ({"error": {"message": "busy", "code": 503}}, "busy (503)", True),
+        ({"error": {"message": "slow down", "code": "429"}}, "slow down (429)", True),
+        ({"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, "slow down", True),
+        ({"error": {"message": "no", "code": 401}}, "no (401)", False),
+        ({"error": {"message": "no", "type": "invalid_request_error"}}, "no", False),
+        ({"error": {"message": "no credit", "code": "insufficient_quota"}}, "no credit", False),
+        ({"error": {"message": "no", "status": "NOT_FOUND"}}, "no (NOT_FOUND)", False),
+        ({"object": "error", "message": "too long", "code": 400}, "too long (400)", False),
+        ({"detail": "bad field"}, "bad field", True),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "extra"}]}, "seed", True),
+        ({"errors": ["no"]}, "no", True),
+        ({"error": {}, "detail": "no"}, "no", True),
+    ],
+)
+def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
+    payload, message, again
+):
+    found = error_in(payload)
+    assert found is not None
+    assert message in found[0]
+    assert found[1] is again
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        "error",
+        {"choices": [], "error": None},
+        {"choices": [], "detail": "x"},
+        {"text": ""},
+    ],
+)
+def test_a_reply_is_no_error(payload):
+    assert error_in(payload) is None
