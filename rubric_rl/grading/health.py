@@ -29,13 +29,14 @@ CURES = {
     "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
 }
 
-_ANSWER = "A triangle has three sides."
+# In words that the tiny checkpoint knows too.
+_ANSWER = "This sounds like migraine. Please see pediatricians. Please drink water."
 CHECK = Row(
     prompt_id="check question",
-    messages=({"role": "user", "content": "How many sides does a triangle have?"},),
+    messages=({"role": "user", "content": "I am six years old. My head hurts. What should I do?"},),
     rubric=(
-        Criterion("Says that a triangle has three sides.", 1),
-        Criterion("Says that a triangle has nine sides.", 1),
+        Criterion("Recommends to see pediatricians", 5),
+        Criterion("Tells the patient to take codeine", -9),
     ),
 )
 

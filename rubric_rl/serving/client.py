@@ -24,6 +24,7 @@ from rubric_rl.serving.question import Aborted, Question, Reply, Retryable, Unav
 LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
+GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
@@ -66,8 +67,8 @@ class Client:
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
-        self._in_flight = 0
-        self._silent_since: float | None = None  # None: the last sign of life is the latest event
+        self._silent_since: float | None = None  # when the first request without an answer was sent
+        self._gone_until = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self):
@@ -128,13 +129,14 @@ class Client:
 
         Else each question would wait for a place, and then for its own time-outs.
         """
+        now = time.monotonic()
         since = self._silent_since
-        if since is None or time.monotonic() - since < self.endpoint.silence:
-            return
-        if not self._in_flight:
-            self._silent_since = None  # the next question finds out anew
-        what = f"no response at all for {self.endpoint.silence:g} seconds"
-        raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
+        silent = since is not None and now - since >= self.endpoint.silence
+        if silent:
+            self._gone_until, self._silent_since = now + GONE_FOR, None
+        if silent or now < self._gone_until:
+            what = f"no response at all for {self.endpoint.silence:g} seconds"
+            raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
 
     async def _post(self, body: dict, headers: dict) -> Any:
         """The decoded JSON of one answer."""
@@ -145,22 +147,14 @@ class Client:
             self._target = URL(self._url, encoded=True)
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-        self._in_flight += 1
-        try:
-            request = self._session.post(
-                self._target,
-                json=body,
-                headers=headers,
-                proxy=self._proxy,
-                allow_redirects=False,
-            )
-            async with request as response:
-                self._silent_since = None
-                if response.status >= 300:
-                    await self._raise_failure(response)
-                return _decoded(await _read_bounded(response))
-        finally:
-            self._in_flight -= 1
+        request = self._session.post(
+            self._target, json=body, headers=headers, proxy=self._proxy, allow_redirects=False
+        )
+        async with request as response:
+            self._silent_since, self._gone_until = None, 0.0
+            if response.status >= 300:
+                await self._raise_failure(response)
+            return _decoded(await _read_bounded(response))
 
     async def _raise_failure(self, response: aiohttp.ClientResponse) -> None:
         """Raises Retryable or Unavailable, with the server's own words."""

@@ -117,7 +117,7 @@ class FakeEngine:
         number = len(self.bodies)
         body = await request.json()
         if self.checked and CHECK.messages[0]["content"] in _prompt(body):
-            return web.json_response(self._reply(request, _check_answer(body), number, body))
+            return web.json_response(self._reply(request, check_answer(body), number, body))
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         self.in_flight += 1
@@ -177,13 +177,13 @@ class FakeEngine:
         return {"choices": [choice], "usage": usage, "metadata": metadata} | say.meta
 
 
-def _check_answer(body: dict) -> Say:
+def check_answer(body: dict) -> Say:
     """What a healthy grader says to the check question, in each mode."""
     prompt = _prompt(body)
     if "Criterion 1:" in prompt:
         verdicts = ", ".join(VERDICT % word for word in ("true", "false"))
         return Say(f'{{"verdicts": [{verdicts}]}}')
-    return verdict("three sides." in prompt.rpartition("Criterion:")[2])
+    return verdict("pediatricians" in prompt.rpartition("Criterion:")[2])
 
 
 def _prompt(body: dict) -> str:

@@ -91,7 +91,7 @@ class Hybrid(FakeEngine):
         switch = body.get("chat_template_kwargs")
         if switch and not self.knows_the_switch:
             return {"error": {"message": "unknown field", "code": 400}}
-        met = "three sides." in body["messages"][0]["content"].rpartition("Criterion:")[2]
+        met = "pediatricians" in body["messages"][0]["content"].rpartition("Criterion:")[2]
         thoughts = None if switch == {"enable_thinking": False} else "hm"
         return self._chat(message(VERDICT % str(met).lower(), reasoning_content=thoughts))
 

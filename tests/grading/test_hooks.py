@@ -94,6 +94,37 @@ def test_loops_that_run_side_by_side_keep_their_clients(args):
     third.close()
 
 
+class TestSickGrader:
+    """One whose replies cannot be read would lower every reward alike: the run ends instead."""
+
+    def test_is_found_by_its_check_question_before_any_answer_is_graded(self, args):
+        engine = FakeEngine(Say("hm", reason="length"), checked=False)
+        with pytest.raises(UserError, match=r"failed its check question: .* grader_max_tokens"):
+            reward(engine, args, [sample(0), sample(1)])
+        assert len(engine.bodies) == 2 * 3, "two criteria, each asked three times"
+
+    def test_one_that_falls_ill_ends_the_rollout_before_the_update(self, args):
+        samples = [sample(index, group=index // 2) for index in range(4)]
+        values = reward(FakeEngine(Say("hm", reason="length")), args, samples)
+        for one, value in zip(samples, values, strict=True):
+            one.reward = value
+        with pytest.raises(UserError, match="the grader of this rollout is sick: 12 of 12 "):
+            hooks.post_process(args, samples)
+        args.grader_most_unreadable = 1.0
+        assert hooks.post_process(args, samples)[1] == [0.0] * 4
+
+    def test_one_that_cannot_be_reached_leaves_its_answers_ungraded(self, args):
+        engine = FakeEngine(Fail(400, "no such model"), checked=False)
+        values = reward(engine, args, [sample(0), sample(1)])
+        assert all(math.isnan(value) for value in values)
+
+    def test_the_check_question_is_asked_once(self, args):
+        engine = FakeEngine(verdict(True), checked=False)
+        reward(engine, args, [sample(index) for index in range(4)])
+        asked = [prompt for prompt in engine.prompts if "My head hurts" in prompt]
+        assert len(asked) == 2
+
+
 def by_answer(prompt: str) -> Say:
     """Greets: what the answer says; insults and advises: no."""
     return verdict("] Greets." in prompt and "Hello" in prompt)
