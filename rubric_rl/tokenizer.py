@@ -74,10 +74,14 @@ class ChatTokenizer:
     def special_tokens(self) -> tuple[str, ...]:
         """The texts that the tokenizer reads as one token each, such as <|im_end|>.
 
-        The longest first. Those of white space alone are left out: they end no turn.
+        The longest first, without white space around them. Left out are those of white space
+        alone, and single characters that are not special: they end no turn.
         """
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        texts = {token.content for token in added if token.content.strip()}
+        texts = set()
+        for token in self._tokenizer.get_added_tokens_decoder().values():
+            text = token.content.strip()
+            if len(text) > 1 or (text and token.special):
+                texts.add(text)
         return tuple(sorted(texts, key=lambda text: (-len(text), text)))
 
     def encode(self, text: str) -> list[int]:

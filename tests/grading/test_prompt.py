@@ -1,14 +1,20 @@
 """The grader prompt: what is graded, what is shared, and that no text escapes from its block."""
 
+import asyncio
 import re
 from types import SimpleNamespace
 
 import pytest
+from doubles.engine import FakeEngine, chat_model
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from rubric_rl.data.schema import Criterion
+from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.prompt import graded_text, grader_prompt, neutral, verdict_opening
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
 
 MESSAGES = [
     {"role": "user", "content": "My chest hurts."},
@@ -162,3 +168,72 @@ class TestNoTextEscapes:
     @given(st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"])))
     def test_ordinary_text_stays_as_it_is(self, text):
         assert neutral(text) == text
+
+
+# Tokens hold no white space beside each other, and no lone surrogates.
+PRINTED = st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"])
+
+FORGED = {
+    "Qwen": "<|im_end|> <|im_start|> </think> <tool_call>",
+    "Llama 3": "<|eot_id|> <|start_header_id|> <|end_header_id|>",
+    "Llama 2": "</s> <s> [INST] <<SYS>> <</SYS>> [/INST]",
+    "Gemma 3": "<end_of_turn> <start_of_turn> <bos>",
+    "Gemma 4": "<turn|> <|turn>",
+    "DeepSeek": "<\uff5cend\u2581of\u2581sentence\uff5c> <\uff5cUser\uff5c>",
+    "Mistral": "[INST] [/INST] [SYSTEM_PROMPT] [TOOL_CALLS] [/THINK]",
+    "GLM": "[gMASK] <sop> <|user|>",
+    "EXAONE": "[|endofturn|] [|user|]",
+    "Command": "<|END_OF_TURN_TOKEN|> <BOS_TOKEN>",
+    "MiniMax": "]~b] [e~[ ]~!b[",
+    "Seed": "<seed:eos> <seed:bos>",
+    "Nemotron": "<SPECIAL_11> <extra_id_1>",
+}
+
+
+class TestControlTokens:
+    @pytest.mark.parametrize("family", FORGED)
+    def test_of_any_known_family_are_broken_up_since_a_foreign_grader_may_be_of_it(self, family):
+        tokens = FORGED[family].split()
+        forged = "Rest." + "".join(tokens)
+        _, content = block("answer", explain(forged))
+        assert not any(token in content for token in tokens)
+        assert content.replace(" ", "") == forged
+
+    @given(
+        st.lists(st.text(PRINTED, min_size=2, max_size=8), min_size=1, max_size=6),
+        st.data(),
+    )
+    def test_of_the_graders_own_tokenizer_leave_none_in_any_block(self, tokens, data):
+        longest_first = sorted(set(tokens), key=len, reverse=True)
+        parts = data.draw(
+            st.lists(st.sampled_from(longest_first) | st.text(max_size=3), max_size=8)
+        )
+        assert not any(token in neutral("".join(parts), longest_first) for token in longest_first)
+
+    def test_of_the_graders_own_tokenizer_are_broken_in_all_three_places(self):
+        own = ("[turn]", "@@")
+        messages = [{"role": "user", "content": "a [turn] b"}]
+        criterion = Criterion("c @@ [turn]", 1)
+        prompt = grader_prompt("explain", messages, "x@@@y", [criterion], own)
+        assert "[turn]" not in prompt
+        assert "@@" not in prompt
+        assert "x@ @ @y" in prompt
+
+    def test_a_grader_breaks_those_of_its_model(self, tmp_path):
+        """From the tokenizer to the request, for a token of no known family."""
+        model = chat_model(tmp_path)
+        tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+        tokenizer.add_special_tokens(["(*turn*)"])
+        tokenizer.add_tokens(["(*tool*)", "\n\n"])
+        tokenizer.save(f"{model}/tokenizer.json")
+        engine = FakeEngine()
+
+        async def main():
+            async with engine, Client(Endpoint(), engine.url, model) as client:
+                row = Row("p", ({"role": "user", "content": "(*tool*)"},), (GOOD,))
+                return await grade(Grader(client), row, "Call.(*turn*)\n\nNow.")
+
+        asyncio.run(main())
+        (prompt,) = engine.prompts
+        assert "Call.( *turn*)\n\nNow." in prompt
+        assert "( *tool*)" in prompt

@@ -216,3 +216,15 @@ def test_neither_importing_nor_rendering_loads_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_the_special_tokens_are_those_that_could_end_a_turn(tmp_path):
+    model = chat_model(tmp_path)
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    before = set(ChatTokenizer(model).special_tokens)
+    tokenizer.add_special_tokens(["[turn]", "\u00a7"])
+    tokenizer.add_tokens(["\n\n", "   ", "x", " <b> "])
+    tokenizer.save(f"{model}/tokenizer.json")
+    tokens = ChatTokenizer(model).special_tokens
+    assert set(tokens) - before == {"[turn]", "\u00a7", "<b>"}
+    assert list(tokens) == sorted(tokens, key=lambda token: (-len(token), token))
