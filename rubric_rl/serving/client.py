@@ -69,6 +69,8 @@ class Client:
         self._limit = asyncio.Semaphore(endpoint.concurrency)
         self._silent_since: float | None = None  # when the first request without an answer was sent
         self._gone_until = 0.0
+        # A request may take its whole time-out, and have another try.
+        self._longest_silence = max(endpoint.silence, 1.5 * endpoint.timeout)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self):
@@ -131,11 +133,11 @@ class Client:
         """
         now = time.monotonic()
         since = self._silent_since
-        silent = since is not None and now - since >= self.endpoint.silence
+        silent = since is not None and now - since >= self._longest_silence
         if silent:
             self._gone_until, self._silent_since = now + GONE_FOR, None
         if silent or now < self._gone_until:
-            what = f"no response at all for {self.endpoint.silence:g} seconds"
+            what = f"no response at all for {self._longest_silence:g} seconds"
             raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
 
     async def _post(self, body: dict, headers: dict) -> Any:

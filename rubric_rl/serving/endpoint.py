@@ -76,6 +76,9 @@ class Endpoint(Settings):
     )
     timeout: FiniteFloat = transport(300.0, "seconds for one request", gt=0)
     silence: FiniteFloat = transport(
-        600.0, "seconds without any response after which the endpoint counts as gone", gt=0
+        600.0,
+        "seconds without any response after which the endpoint counts as gone; at least "
+        "1.5 time-outs",
+        gt=0,
     )
     concurrency: int = transport(256, "requests in flight, per process", ge=1)
