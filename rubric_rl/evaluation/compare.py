@@ -6,7 +6,7 @@ from pathlib import Path
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import change_lines, comparison_lines
@@ -24,7 +24,7 @@ def main() -> int:
         nargs=2,
         default=("", ""),
         metavar=("BEFORE", "AFTER"),
-        help="weight versions of training runs (default: last)",
+        help="weight versions of training runs (default: those that wrote last)",
     )
     add_rule_flags(parser)
     return exit_status(lambda: _run(parser.parse_args()))
@@ -43,5 +43,6 @@ def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
     before = Run(args.before, args.split, args.weights[0])
     after = Run(args.after, args.split, args.weights[1])
+    tell(before, after)
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
     return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
