@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
+from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, judge_of_run
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
 from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
@@ -32,11 +33,20 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if (Path(args.before) / RESULTS).exists():
-        lines = change_lines(change(read_results(args.before), read_results(args.after)))
+        lines = _meta_evaluations(args)
     else:
         lines = _answers(args)
     print("\n".join(lines))
     return 0
+
+
+def _meta_evaluations(args: argparse.Namespace) -> list[str]:
+    folders = Path(args.before), Path(args.after)
+    agreements = [read_results(folder) for folder in folders]
+    judges = []
+    for folder, agreement in zip(folders, agreements, strict=True):
+        judges.append(judge_of_folder(folder, agreement.graders))
+    return [*judge_lines(judges), *change_lines(change(*agreements))]
 
 
 def _answers(args: argparse.Namespace) -> list[str]:
@@ -44,5 +54,9 @@ def _answers(args: argparse.Namespace) -> list[str]:
     before = Run(args.before, args.split, args.weights[0])
     after = Run(args.after, args.split, args.weights[1])
     tell(before, after)
+    summaries = [Summary(run, rule) for run in (before, after)]
+    judges = []
+    for run, summary in zip((before, after), summaries, strict=True):
+        judges.append(judge_of_run(run, summary.graders))
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
-    return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
+    return [heading, *judge_lines(judges), *comparison_lines(*summaries)]
