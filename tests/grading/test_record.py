@@ -204,6 +204,28 @@ class TestMetrics:
         assert metrics["cached_share_after_first"] == 0.9
         assert metrics["seconds_per_answer"] == 0.5
 
+    @pytest.mark.parametrize(
+        "answered, graded, age",
+        [
+            ("4", ["4"], 0.0),
+            ("4", ["5"], 1.0),
+            ("4", ["4", "5"], 0.5),
+            ("4", [], None),
+            ("4", ["default"], None),
+            ("none", ["4"], None),
+        ],
+    )
+    def test_the_age_of_the_grader_is_its_distance_from_the_answers_weights(
+        self, answered, graded, age
+    ):
+        fields = {"version": answered, "grader_versions": graded}
+        assert grading_metrics([record(grader="policy", **fields)]).get("grader_age") == age
+        assert "grader_age" not in grading_metrics([record(grader="teacher", **fields)])
+
+    def test_the_age_of_the_grader_is_a_mean_over_answers(self):
+        ages = [record(i, grader="policy", grader_versions=[v]) for i, v in enumerate("123")]
+        assert grading_metrics(ages)["grader_age"] == 1.0
+
     def test_nothing_graded_is_no_crash(self):
         assert grading_metrics([]) == {}
         assert grading_metrics([record(0, "ungraded")])["ungraded"] == 1
