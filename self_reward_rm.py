@@ -37,53 +37,107 @@ from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.record import append_record, grading_metrics
+from rubric_rl.grading.record import append_record, grading_metrics, run_name
 from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.question import Aborted
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
 _rows = RowCache()
+# What slime fills in when it writes an answer.
+_OF_AN_ANSWER = (
+    "tokens",
+    "response",
+    "response_length",
+    "loss_mask",
+    "weight_versions",
+    "rollout_log_probs",
+    "rollout_top_p_token_ids",
+    "rollout_top_p_token_offsets",
+    "rollout_routed_experts",
+    "teacher_log_probs",
+)
 
 
 async def reward(args, sample, **kwargs):
     """The reward of one sample, or of each for a list: points met / points possible.
 
-    It is NaN when the sample stays ungraded, and with --reward-key a dict under that key. Leaves
-    the record in `sample.metadata["grading"]` and, with grader_records, on disk. Raises UserError
-    for settings that cannot work; a failing grader never raises.
+    It is NaN when the sample stays ungraded, and with --reward-key a dict under that key; None
+    when slime aborted the grading and may ask again. Leaves the record in
+    `sample.metadata["grading"]` and, with grader_records, on disk. Raises UserError for settings
+    that cannot work; a failing grader never raises.
     """
-    if isinstance(sample, list):
-        return await asyncio.gather(*(reward(args, one, **kwargs) for one in sample))
-    value = await _grade(args, sample) if sample.metadata else math.nan  # no rubric, no reward
+    if not isinstance(sample, list):
+        return await _reward(args, sample, True)
+    # Of a group slime takes up again what was aborted; not of the parts of an answer that a custom
+    # generate function cut into several samples.
+    again = bool(getattr(args, "group_rm", False))
+    return await asyncio.gather(*(_reward(args, one, again) for one in sample))
+
+
+async def _reward(args, sample, again: bool):
+    """The reward of one sample; `again`: slime asks again where it is None."""
+    value = await _grade(args, sample, again) if sample.metadata else math.nan
     key = getattr(args, "reward_key", None)
-    return {key: value} if key else value
+    # None stays None: a dict would be a reward.
+    return {key: value} if key and value is not None else value
 
 
-async def _grade(args, sample) -> float:
+async def _grade(args, sample, again: bool) -> float | None:
     row = _rows.row(sample.metadata, f"sample {sample.index}")
     training = sample.group_index is not None  # slime groups training samples only
     graders = _graders(args)
-    try:
-        record = await grade(
-            await graders.choose_checked(row.prompt_id, training),
-            row,
-            sample.response,
-            sample.prompt,
-            truncated=sample.status.value == "truncated",
-            # All criteria of an answer go to the same engine.
-            routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
-        )
-    except Aborted:
-        sample.status = type(sample.status).ABORTED  # so that nobody trains on it
-        return math.nan
+    if sample.status.value == "failed":  # a tool or an API failed, not the policy
+        error = "the answer's generation failed (its status is FAILED)"
+        record = Record.of(row, "ungraded", None, error=error)
+    else:
+        try:
+            record = await grade(
+                await graders.choose_checked(row.prompt_id, training),
+                row,
+                sample.response or "",
+                sample.prompt,
+                truncated=sample.status.value == "truncated",
+                # All criteria of an answer go to the same engine.
+                routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
+            )
+        except Aborted:
+            return _abort(sample, again and training)
     record.split = "train" if training else "eval"
     record.index = sample.index
     record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
-    sample.metadata["grading"] = record.to_json()
+    record.run, record.rollout = run_name(), _rollout_id(args)
     if graders.records:
         append_record(graders.records, record)
+    sample.metadata["grading"] = record.to_json()
     return record.score
+
+
+def _abort(sample, again: bool) -> float | None:
+    """Marks a sample whose grading was aborted, so that nobody trains on it; its reward.
+
+    slime's fully asynchronous rollout takes the sample up again, and asks for its reward only
+    where that is None. As it would go on writing after the answer's end, the answer is dropped.
+    An evaluation takes nothing up again and needs a number.
+    """
+    sample.status = type(sample.status).ABORTED
+    if not again:
+        return math.nan
+    blank = type(sample)()
+    for name in _OF_AN_ANSWER:
+        if hasattr(sample, name):
+            setattr(sample, name, getattr(blank, name))
+    return None
+
+
+def _rollout_id(args) -> int | None:
+    """The number of the rollout at work, where the trainer tells it."""
+    module = sys.modules.get("slime.rollout.sample_hooks")  # of slime 0.3.1 and later
+    of_task = getattr(module, "_task_rollout_id", None)  # 0.4: rollouts side by side
+    rollout_id = of_task.get() if of_task else None
+    if rollout_id is None:
+        rollout_id = getattr(module, "_current_rollout_id", None)
+    return getattr(args, "rollout_id", None) if rollout_id is None else rollout_id
 
 
 def _graders(args) -> Graders:

@@ -71,11 +71,17 @@ def json_line(item: Mapping) -> bytes:
     return f"{text}\n".encode(errors="backslashreplace")
 
 
+def private(path: str, flags: int) -> int:
+    """The `opener` of a file that, where it is new, only its owner may read."""
+    return os.open(path, flags, 0o600)
+
+
 def append_line(file: IO[bytes], item: Mapping) -> None:
-    """Appends the item to an unbuffered file of mode "a+b".
+    """Appends the item to an unbuffered file of mode "a+b" that nobody else writes meanwhile.
 
     It is one write, so that a kill cannot mix two lines. A last line that a killed writer cut
-    short is dropped first. On a full disk it adds nothing and raises OSError.
+    short is dropped first: what another writer is about to end would be dropped too. On a full
+    disk it adds nothing and raises OSError.
     """
     line = json_line(item)
     end = _drop_partial_line(file)
@@ -101,11 +107,11 @@ def _drop_partial_line(file: IO[bytes]) -> int:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def whole_file(path: str | os.PathLike, only_owner: bool = False) -> Iterator[IO[bytes]]:
     """A new file that takes the path's place when all is written, and not at all before.
 
     Raises DataError where a rename would put a file in a device's place; an OSError names the
-    path.
+    path. With `only_owner` nobody else may read it.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -113,7 +119,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=private if only_owner else None) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -125,10 +131,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_jsonl(path: str | os.PathLike, items: Iterable[dict]) -> int:
-    """Writes all items or nothing; returns their number."""
+def write_jsonl(path: str | os.PathLike, items: Iterable[dict], only_owner: bool = False) -> int:
+    """Writes all items or nothing, as `whole_file`; returns their number."""
     count = 0
-    with whole_file(path) as file:
+    with whole_file(path, only_owner) as file:
         for item in items:
             file.write(json_line(item))
             count += 1

@@ -122,6 +122,9 @@ runtime_env() {
    hosts="$(IFS=,; echo "${ADDRESSES[*]},${HOSTS[*]}"),${own}"
    export PYTHONPATH="${ROOT}:${SLIME_DIR}:${MEGATRON_DIR}${PYTHONPATH:+:${PYTHONPATH}}"
    export CUDA_DEVICE_MAX_CONNECTIONS=1 PYTHONUNBUFFERED=1
+   # Its name in the records: slime counts weight versions anew whenever it starts.
+   RUBRIC_RL_RUN="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
+   export RUBRIC_RL_RUN
    export NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-${nvlink}}"
    # slime asks its own router and engines by HTTP: no proxy may stand between them.
    hosts="localhost,127.0.0.1,${hosts}"
@@ -129,7 +132,8 @@ runtime_env() {
    export NO_PROXY="${no_proxy}"        # some clients read only this one
    RUNTIME_ENV="$("${PYTHON}" -c "${AS_RUNTIME_ENV}" \
       PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy NO_PROXY \
-      TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME)"
+      TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME \
+      RUBRIC_RL_RUN)"
 }
 
 # The nodes: NODES, or those of the Slurm job, or this one.

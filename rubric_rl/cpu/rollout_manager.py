@@ -76,6 +76,7 @@ class RolloutManager:
             RuntimeError: when an engine answered with other weights.
         """
         assert self.rollouts is not None  # connected
+        self.args.rollout_id = rollout_id  # for the records
         samples, metrics = self._run(self.rollouts.rollout(self.source))
         found = weight_versions(samples)
         if found != {weight_version}:
@@ -95,6 +96,7 @@ class RolloutManager:
     def evaluate(self, rollout_id: int) -> dict:
         """All evaluation data sets; their metrics."""
         assert self.rollouts is not None  # connected
+        self.args.rollout_id = rollout_id
         work = self.rollouts.evaluate(self.args.eval_datasets, self.eval_prompts)
         results, metrics = self._run(work)
         log_hook = self.args.custom_eval_rollout_log_function_path

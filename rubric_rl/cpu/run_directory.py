@@ -166,6 +166,16 @@ class RunDirectory:
             os.rename(old, trash)
             shutil.rmtree(trash)
 
+    def run_name(self) -> str:
+        """The run's name in its records.
+
+        A resumed run keeps it, because here the weight versions go on where they were.
+        """
+        path = self.path / "run_name"
+        if not path.is_file():
+            write_text(path, f"{self.path.resolve().name}-{time.time_ns()}\n")
+        return path.read_text().strip()
+
     def check_experiment(self, args, resuming: bool) -> None:
         """Refuses to resume another experiment.
 
@@ -199,12 +209,12 @@ class RunDirectory:
         kept = [row for row in evaluations if row["weight_version"] <= last_version]
         self._rewrite(EVALUATIONS, kept)
         for path in self.path.glob("verdicts/weights_*.jsonl"):
-            version = path.stem.removeprefix("weights_")
+            version, _, _ = path.name.removeprefix("weights_").partition(".")
             if not version.isdigit() or int(version) < start:
                 continue
             if int(version) == last_version:
                 kept = [row for row in read_rows(path) if row["split"] == "eval"]
-                write_jsonl(path, kept)
+                write_jsonl(path, kept, only_owner=True)
             else:
                 path.unlink()
 

@@ -6,6 +6,7 @@ This process owns all others. After a kill at any moment, the same command resum
 complete checkpoint.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -18,6 +19,7 @@ from rubric_rl.cpu import check_machine, flags, local_ray, plots
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.errors import UserError
+from rubric_rl.grading.record import RUN_VARIABLE
 from rubric_rl.jsonl import write_text
 from rubric_rl.progress import StageBar
 
@@ -162,6 +164,7 @@ def train(args, run: RunDirectory) -> None:
     """The whole run, from the last checkpoint to the figures."""
     directory = run.path
     start = first_rollout(args, run)
+    os.environ[RUN_VARIABLE] = run.run_name()  # the hooks read it in the processes of Ray
     rollouts = args.num_rollout  # None until the rows are read, with --num-epoch
     recorder = Recorder(directory, start, rollouts or 0, args.use_tensorboard)
     command = [sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]

@@ -183,6 +183,9 @@ class _RecordForm(_Form):
     split: str
     index: int | None
     weight_version: str
+    run: str = ""
+    rollout: int | None = None
+    time: Annotated[int | float, Field(ge=0, lt=1e11)] = 0.0
     status: Status
     score: _Finite | None
     rubrics: list[_RecordedCriterion]
@@ -229,6 +232,9 @@ def record_from_json(item: object) -> Record:
         split=form.split,
         index=form.index,
         weight_version=form.weight_version,
+        run=form.run,
+        rollout=form.rollout,
+        time=form.time,
         grader=form.grader,
         grader_versions=form.grader_versions,
         first_tokens=form.first_tokens.counts(),

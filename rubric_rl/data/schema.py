@@ -92,6 +92,23 @@ class TokenCounts:
         )
 
 
+def answer_key(
+    split: str, index: int | None, prompt_id: str, run: str, weight_version: str
+) -> tuple:
+    """What identifies an answer: of two records with the same key the later one counts.
+
+    In training that is the sample's number. slime counts on after a resume, so a rollout that is
+    made again has the numbers of the lost one, whatever the version of its weights. In an
+    evaluation the numbers begin anew: there the weights belong to it, and their run. Records of
+    older forms name no run.
+    """
+    if not run:
+        return split, index, weight_version, prompt_id
+    if split == "train":
+        return split, index, "", prompt_id
+    return split, index, f"{run} {weight_version}", prompt_id
+
+
 Status = Literal["graded", "no_answer", "truncated", "ungraded"]
 STATUSES: tuple[Status, ...] = ("graded", "no_answer", "truncated", "ungraded")
 
@@ -118,6 +135,9 @@ class Record:
     split: str = ""  # train, eval or meta
     index: int | None = None  # the sample's number in training, the repeat's in an evaluation
     weight_version: str = ""  # of the policy that answered; an evaluation's name
+    run: str = ""  # slime counts weight versions anew in each; older records have none
+    rollout: int | None = None  # the trainer's number of the rollout, where it is known
+    time: float = 0.0  # when it was written, in seconds since 1970; 0 in older records
     grader: str = ""
     grader_versions: list[str] = field(default_factory=list)  # weight versions that graded
     first_tokens: TokenCounts = field(default_factory=TokenCounts)  # the request that warms
@@ -149,8 +169,8 @@ class Record:
 
     @property
     def key(self) -> tuple:
-        """What identifies an answer within a run."""
-        return self.split, self.index, self.weight_version, self.prompt_id
+        """What identifies the answer, as `answer_key` says."""
+        return answer_key(self.split, self.index, self.prompt_id, self.run, self.weight_version)
 
     @property
     def mets(self) -> list[bool | None]:
@@ -164,6 +184,9 @@ class Record:
             "split": self.split,
             "index": self.index,
             "weight_version": self.weight_version,
+            "run": self.run,
+            "rollout": self.rollout,
+            "time": self.time,
             "grader": self.grader,
             "status": self.status,
             "score": None if math.isnan(self.score) else self.score,

@@ -69,6 +69,7 @@ class Agreement:
 
     def __init__(self, records: Iterable[Record] = ()):
         self.rows: Counter[str] = Counter()
+        self.graders: Counter[str] = Counter()  # rows by the name of who judged
         # the grader against the physicians
         self.by_prompt = defaultdict(_no_counts)
         self.clusters = defaultdict(_no_counts)
@@ -86,6 +87,7 @@ class Agreement:
 
     def add(self, record: Record) -> None:
         """Counts one judged row; of an ungraded one only that there is one."""
+        self.graders[record.grader] += 1
         if record.status != "graded":
             self.rows["ungraded"] += 1
             return

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
+from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, judge_of_run
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import change_lines, comparison_lines
@@ -24,7 +25,7 @@ def main() -> int:
         nargs=2,
         default=("", ""),
         metavar=("BEFORE", "AFTER"),
-        help="weight versions of training runs (default: last)",
+        help="weight versions of training runs (default: those that wrote last)",
     )
     add_rule_flags(parser)
     return exit_status(lambda: _run(parser.parse_args()))
@@ -32,16 +33,30 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if (Path(args.before) / RESULTS).exists():
-        lines = change_lines(change(read_results(args.before), read_results(args.after)))
+        lines = _meta_evaluations(args)
     else:
         lines = _answers(args)
     print("\n".join(lines))
     return 0
 
 
+def _meta_evaluations(args: argparse.Namespace) -> list[str]:
+    folders = Path(args.before), Path(args.after)
+    agreements = [read_results(folder) for folder in folders]
+    judges = []
+    for folder, agreement in zip(folders, agreements, strict=True):
+        judges.append(judge_of_folder(folder, agreement.graders))
+    return [*judge_lines(judges), *change_lines(change(*agreements))]
+
+
 def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
     before = Run(args.before, args.split, args.weights[0])
     after = Run(args.after, args.split, args.weights[1])
+    tell(before, after)
+    summaries = [Summary(run, rule) for run in (before, after)]
+    judges = []
+    for run, summary in zip((before, after), summaries, strict=True):
+        judges.append(judge_of_run(run, summary.graders))
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
-    return [heading, *comparison_lines(Summary(before, rule), Summary(after, rule))]
+    return [heading, *judge_lines(judges), *comparison_lines(*summaries)]

@@ -25,7 +25,8 @@ from rubric_rl.data.schema import Record, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, settings_from
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.judge import judge_lines, judge_of_run
+from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
@@ -118,7 +119,8 @@ class EvaluationPlan:
             if price := prices(text):
                 self.prices[who] = price
         self.penalty = penalty_from(args.length_penalty)
-        self.before = Summary(Run(args.against), penalty=self.penalty) if args.against else None
+        self.against = Run(args.against) if args.against else None
+        self.before = Summary(self.against, penalty=self.penalty) if self.against else None
         model = Path(args.policy_model or args.policy_tokenizer or "policy").name
         self.name = args.name or (Path(args.answers).stem if args.answers else model)
 
@@ -166,12 +168,17 @@ class EvaluationPlan:
 
     def report(self) -> dict:
         """Writes result.json, prints it and returns it; it accounts for every criterion."""
-        summary = Summary(Run(self.args.out), penalty=self.penalty)
+        own = Run(self.args.out)
+        summary = Summary(own, penalty=self.penalty)
         result = summary.result(self.prices)
         result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
         write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
         print("\n".join(summary_lines(result)))
-        if self.before:
+        if self.against and self.before:
+            tell(self.against)
+            before = judge_of_run(self.against, self.before.graders)
+            after = judge_of_run(own, summary.graders)
+            print("\n".join(judge_lines([before, after])))
             print("\n".join(comparison_lines(self.before, summary)))
         return result
 

@@ -23,6 +23,7 @@ from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
+from rubric_rl.evaluation.judge import judge_lines, judge_of_folder
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
@@ -284,6 +285,9 @@ class MetaEvaluationPlan:
         write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
         print("\n".join(agreement_lines(result)))
         if self.before:
+            before = judge_of_folder(Path(self.args.against), self.before.graders)
+            after = judge_of_folder(self.args.out, agreement.graders)
+            print("\n".join(judge_lines([before, after])))
             print("\n".join(change_lines(change(self.before, agreement))))
         return result
 

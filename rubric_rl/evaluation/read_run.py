@@ -1,22 +1,58 @@
 """Stored records, read one at a time: an evaluation's, or those that training left."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
 
 from rubric_rl.data.parse import record_from_json
-from rubric_rl.data.schema import Record
+from rubric_rl.data.schema import Record, answer_key
 from rubric_rl.errors import DataError
+from rubric_rl.grading.record import version_number
 from rubric_rl.jsonl import read_jsonl_offsets
 
-Key = tuple  # Record.key: split, index, weight version, prompt_id
-Place = tuple[int, int]  # number of the file, offset of the line
+FOLDER, OWN_FILE = "verdicts", "verdicts.jsonl"  # an evaluation's records
+OF_TRAINING = "weights_*.jsonl"  # the files of records that training writes
 
 
 def version_order(version: str) -> tuple[int, str]:
     """Orders weight versions, which are numbers written as text: shorter ones come first."""
     return len(version), version
+
+
+@dataclass(slots=True)
+class _Line:
+    """Where a record stands, and what tells whether it counts."""
+
+    file: int  # its number
+    offset: int
+    time: float
+    split: str
+    index: int | None
+    prompt_id: str
+    run: str
+    weights: str
+
+    @property
+    def key(self) -> tuple:
+        return answer_key(self.split, self.index, self.prompt_id, self.run, self.weights)
+
+
+def _written(line: _Line) -> tuple:
+    """Lines in the order of writing; older records, which do not tell it, by their version."""
+    return line.time, line.time == 0 and version_order(line.weights), line.file, line.offset
+
+
+def _as_read(line: _Line) -> tuple:
+    """The same, but older records in the order of the files."""
+    return line.time, line.file, line.offset
+
+
+def _place(line: _Line) -> tuple:
+    return line.file, line.offset
 
 
 class Run:
@@ -29,95 +65,160 @@ class Run:
         """`folder` is an evaluation's --out, a folder of verdict records, or one such file.
 
         `split` (train or eval) and `weights` (a weight version) choose among the records of a
-        training run. Without `weights`, only those of the last version count, or those of every
-        version with `every`.
+        training run. Without `weights`, only those of the weights that wrote last count, or those
+        of all weights with `every`. `notes` holds what a reader should know of the choice.
 
         Raises DataError when no record is left, or for a line that is not a verdict record.
         """
         self.folder = Path(folder)
-        self._paths = _record_files(self.folder)
-        self._places: dict[Key, Place] = {}
-        for number, path in enumerate(self._paths):
-            for offset, record in _records(path):
-                self._places[record.key] = (number, offset)
+        self.notes: list[str] = []
+        self._paths = self._record_files()
+        lines = self._latest_lines()
         if split:
-            self._keep(lambda key: key[0] == split)
-        self.weights = weights or self._last_version()
-        self.name = self.folder.name
-        if self.weights:
-            self.name += f" ({self.weights})"
-        if not every:
-            self._keep(lambda key: key[2] == self.weights)
-        if not self._places:
+            lines = [line for line in lines if line.split == split]
+        if weights:
+            lines = [line for line in lines if line.weights == weights]
+        if not lines:
             wanted = f" of split {split}" if split else ""
             wanted += f" of weights {weights}" if weights else ""
             raise DataError(f"{self.folder}: holds no verdict records{wanted}; check the folder")
+        # In the order in which they began to write.
+        self.runs = list(dict.fromkeys(line.run for line in sorted(lines, key=_written)))
+        last = max(lines, key=_written)
+        if not every:
+            lines = self._of_one_policy(lines, last)
+        self.weights = weights or last.weights
+        self.name = self.folder.name
+        if self.weights:
+            self.name += f" ({self.weights})"
+        self._lines = sorted(lines, key=_place)
 
-    def _last_version(self) -> str:
-        versions = {key[2] for key in self._places}
-        return max(versions, key=version_order, default="")
+    def _record_files(self) -> list[Path]:
+        """The files of records that the folder, or a file, stands for."""
+        folder = self.folder
+        source = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+        if not source.exists():
+            hint = "name an evaluation's --out or a folder of verdict records"
+            raise DataError(f"{folder}: no such folder or file; {hint}")
+        if (source / "meta").is_dir():
+            hint = "name an evaluation's --out; two meta-evaluations go to rubric_rl.compare"
+            raise DataError(f"{folder}: is a meta-evaluation, which has no verdict records; {hint}")
+        if not source.is_dir():
+            return [source]
+        found = sorted(source.glob("*.jsonl"))
+        own, whose = sorted(source.glob(OF_TRAINING)), "training run"
+        if not own:
+            own, whose = [path for path in found if path.name == OWN_FILE], "evaluation"
+        if not own:
+            return found
+        for path in found:
+            if path not in own:
+                self.notes.append(f"{path}: no file of this {whose}; its records are left out")
+        return own
 
-    def _keep(self, wanted: Callable[[Key], bool]) -> None:
-        self._places = {key: place for key, place in self._places.items() if wanted(key)}
+    def _latest_lines(self) -> list[_Line]:
+        """The last line of every answer."""
+        lines: list[_Line] = []
+        for number, path in enumerate(self._paths):
+            lines.extend(_lines_of(path, number))
+        lines.sort(key=_as_read)
+        if lines and [path.name for path in self._paths] == [OWN_FILE]:
+            # All of one evaluation, also if it began before records named their run.
+            for line in lines:
+                line.run = lines[-1].run
+        _name_restarts(lines)
+        latest: dict[tuple, _Line] = {}
+        unnamed: dict[tuple, list[tuple]] = {}  # sample -> keys of its records without a run
+        for line in lines:
+            if line.split == "train":
+                sample = line.index, line.prompt_id
+                if not line.run:
+                    unnamed.setdefault(sample, []).append(line.key)
+                else:  # its rollout was made again
+                    for key in unnamed.pop(sample, ()):
+                        latest.pop(key, None)
+            latest[line.key] = line
+        return list(latest.values())
+
+    def _of_one_policy(self, lines: list[_Line], last: _Line) -> list[_Line]:
+        """The lines of the last one's weights in its run, since each run counts them anew."""
+        same = [line for line in lines if line.weights == last.weights]
+        own = [line for line in same if line.run == last.run]
+        if len(own) < len(same):
+            runs = len({line.run for line in same})
+            when = datetime.fromtimestamp(last.time).isoformat(" ", "minutes")
+            what = f"{runs} runs or restarts have weights {last.weights}"
+            hint = "for another, name its file"
+            self.notes.append(f"{self.folder}: {what}; taken: the last, written {when} ({hint})")
+        return own
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._lines)
 
     def __iter__(self) -> Iterator[Record]:
-        yield from self._read(self._places.values())
-
-    @property
-    def prompt_ids(self) -> dict[str, int]:
-        """Each prompt_id with its number of answers, in the files' order."""
-        counts: dict[str, int] = {}
-        for key in sorted(self._places, key=lambda key: self._places[key]):
-            prompt_id = key[3]
-            counts[prompt_id] = counts.get(prompt_id, 0) + 1
-        return counts
+        yield from self._read(self._lines)
 
     def by_prompt(self) -> Callable[[str], list[Record]]:
         """A function that reads one prompt's records."""
-        places: dict[str, list[Place]] = {}
-        for key, place in self._places.items():
-            prompt_id = key[3]
-            places.setdefault(prompt_id, []).append(place)
+        lines: dict[str, list[_Line]] = {}
+        for line in self._lines:
+            lines.setdefault(line.prompt_id, []).append(line)
 
         def read(prompt_id: str) -> list[Record]:
-            own = places.get(prompt_id, [])
+            own = lines.get(prompt_id, [])
             return list(self._read(own))
 
         return read
 
-    def _read(self, places: Iterable[Place]) -> Iterator[Record]:
-        files: dict[int, BinaryIO] = {}
+    def _read(self, lines: Iterable[_Line]) -> Iterator[Record]:
+        """The records of these lines, which are in the order of the files: one is open at once."""
+        for number, group in groupby(lines, key=lambda line: line.file):
+            with self._paths[number].open("rb") as file:
+                for line in group:
+                    file.seek(line.offset)
+                    record = record_from_json(json.loads(file.readline()))
+                    record.run = line.run
+                    yield record
+
+
+def tell(*runs: Run) -> None:
+    """Shows the notes of these runs beside the output."""
+    for run in runs:
+        for note in run.notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
+def _lines_of(path: Path, number: int) -> Iterator[_Line]:
+    for line_number, offset, item in read_jsonl_offsets(path, skip_partial=True):
         try:
-            for number, offset in sorted(places):
-                if number not in files:
-                    files[number] = self._paths[number].open("rb")
-                file = files[number]
-                file.seek(offset)
-                item = json.loads(file.readline())
-                yield record_from_json(item)
-        finally:
-            for file in files.values():
-                file.close()
-
-
-def _record_files(folder: Path) -> list[Path]:
-    """The files of records that a folder, or a file, stands for."""
-    source = folder / "verdicts" if (folder / "verdicts").is_dir() else folder
-    if not source.exists():
-        hint = "name an evaluation's --out or a folder of verdict records"
-        raise DataError(f"{folder}: no such folder or file; {hint}")
-    if (source / "meta").is_dir():
-        hint = "name an evaluation's --out; two meta-evaluations go to rubric_rl.compare"
-        raise DataError(f"{folder}: is a meta-evaluation, which has no verdict records; {hint}")
-    return sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
-
-
-def _records(path: Path) -> Iterator[tuple[int, Record]]:
-    for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
-        try:
-            yield offset, record_from_json(item)
+            record = record_from_json(item)
         except DataError as error:
-            raise DataError(f"{path}:{number}: {error}") from None
+            raise DataError(f"{path}:{line_number}: {error}") from None
+        yield _Line(
+            file=number,
+            offset=offset,
+            time=record.time,
+            split=record.split,
+            index=record.index,
+            prompt_id=record.prompt_id,
+            run=record.run,
+            weights=record.weight_version,
+        )
+
+
+def _name_restarts(lines: Iterable[_Line]) -> None:
+    """Names the runs of records that name none but tell when they were written.
+
+    Within a run the weight version only grows: where it falls, another run began.
+    """
+    restarts: dict[str, int] = {}
+    versions: dict[str, int] = {}
+    for line in lines:
+        version = version_number(line.weights)
+        if line.run or not line.time or version is None:
+            continue
+        if version < versions.get(line.split, version):
+            restarts[line.split] = restarts.get(line.split, 0) + 1
+        versions[line.split] = version
+        if line.split in restarts:
+            line.run = f"restart {restarts[line.split]}"

@@ -3,13 +3,13 @@
 import argparse
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.evaluation.read_run import Run, version_order
+from rubric_rl.evaluation.read_run import Run, tell, version_order
 from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import Summary
@@ -27,6 +27,8 @@ def rescore(records: Iterable[Record], rule: ScoringRule = TRAINING_RULE) -> Ite
             "split": record.split,
             "index": record.index,
             "weight_version": record.weight_version,
+            "run": record.run,
+            "rollout": record.rollout,
             "prompt_id": record.prompt_id,
             "status": record.status,
             "score": _json_number(record.score),
@@ -39,25 +41,35 @@ def _json_number(value: float) -> float | None:
 
 
 class ScoreTable:
-    """One line per split and weight version: answers, and means of stored and new scores."""
+    """One line per split and weights: answers, and means of stored and new scores.
+
+    Each run counts its weights anew. Where several have the same version, each gets its line.
+    """
 
     LINE = "{split:>6} {weights:>{width}} {answers:>8} {without:>9} {stored:>8} {rescored:>9}"
 
-    def __init__(self):
-        # (split, weight version) -> (stored, new score) of each answer
-        self.parts: dict[tuple[str, str], list[tuple]] = defaultdict(list)
+    def __init__(self, runs: Sequence[str] = ("",)):
+        """`runs` are those of the records, in the order in which they began."""
+        self.runs = list(runs)
+        # (split, number of the run, weight version) -> (stored, new score) of each answer
+        self.parts: dict[tuple[str, int, str], list[tuple]] = defaultdict(list)
         self.differ = 0  # answers whose new score is another than the stored one
 
     def add(self, row: Mapping) -> None:
         stored, rescored = row["score"], row["rescored"]
-        part = row["split"], row["weight_version"]
+        part = row["split"], self.runs.index(row["run"]), row["weight_version"]
         self.parts[part].append((stored, rescored))
         if stored != rescored:
             self.differ += 1
 
     def __str__(self) -> str:
-        longest = max(len(version) for _, version in self.parts)
-        width = max(8, longest)
+        times = Counter((split, version) for split, _, version in self.parts)
+        labels = {}
+        for part in sorted(self.parts, key=_place):
+            split, run, version = part
+            several = times[split, version] > 1
+            labels[part] = f"{version}, run {run + 1}" if several else version
+        width = max(8, *map(len, labels.values()))
         head = self.LINE.format(
             split="split",
             weights="weights",
@@ -68,13 +80,12 @@ class ScoreTable:
             rescored="rescored",
         )
         lines = [head]
-        for part in sorted(self.parts, key=_place):
-            split, version = part
+        for part, label in labels.items():
             scores = self.parts[part]
             scored = _with_new_score(scores)
             line = self.LINE.format(
-                split=split,
-                weights=version,
+                split=part[0],
+                weights=label,
                 width=width,
                 answers=len(scores),
                 without=len(scores) - len(scored),
@@ -90,9 +101,9 @@ class ScoreTable:
         return any(_with_new_score(scores) for scores in self.parts.values())
 
 
-def _place(part: tuple[str, str]) -> tuple:
-    split, version = part
-    return split, version_order(version)
+def _place(part: tuple[str, int, str]) -> tuple:
+    split, run, version = part
+    return split, run, version_order(version)
 
 
 def _with_new_score(scores: list[tuple]) -> list[tuple]:
@@ -110,7 +121,7 @@ def main() -> int:
     add = parser.add_argument
     add("records", help="an evaluation's --out, a folder of verdict records, or one file of them")
     add("--out", help="also write one JSON line per answer to this file")
-    add("--summary", action="store_true", help="also the full table of the last weight version")
+    add("--summary", action="store_true", help="also the full table of the weights that wrote last")
     add("--split", default="", help="only the train or the eval records of a training run")
     add_rule_flags(parser)
     return exit_status(lambda: _run(parser.parse_args()))
@@ -118,8 +129,8 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     rule = rule_from(args)
-    table = ScoreTable()
     records = Run(args.records, args.split, every=True)
+    table = ScoreTable(records.runs)
     rows = _counted(rescore(records, rule), table)
     if args.out:
         count = write_jsonl(args.out, rows)
@@ -130,10 +141,14 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"{what}; choose other tags or another --split")
     print(f"rule: {rule}\n{table}")
     print(f"{count} answers, {table.differ} of them with another score than stored")
+    shown = records
     if args.summary:
         penalty = rule.penalty or PENALTIES["hard"]
-        summary = Summary(Run(args.records, args.split), rule, penalty)
+        shown = Run(args.records, args.split)
+        summary = Summary(shown, rule, penalty)
+        print(f"{shown.name}: {len(shown)} answers")
         print("\n".join(summary_lines(summary.result())))
+    tell(shown)
     return 0
 
 

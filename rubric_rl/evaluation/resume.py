@@ -3,8 +3,10 @@
 import fcntl
 import hashlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -14,7 +16,7 @@ from rubric_rl.data.schema import Record
 from rubric_rl.errors import DataError, UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
-from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
+from rubric_rl.jsonl import append_line, private, read_jsonl, write_jsonl
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
@@ -25,6 +27,20 @@ _ONLY_OF_TRAINING = tuple(
     for who in ("grader", "answers.policy")
     for name in ("engine", "teacher", "teacher_share")
 )
+# How a training run's SAVE_PATH, slime's or ours, is known, and its folder of records.
+_MARKS_OF_TRAINING = (
+    "latest_checkpointed_iteration.txt",
+    "iter_*",
+    "rollout/global_dataset_state_dict_*",
+    "experiment.json",
+    "metrics.jsonl",
+    "eval.jsonl",
+    "ray.log",
+    ".lock",
+    "weights_*.jsonl",
+    "verdicts/weights_*.jsonl",
+)
+_KINDS = {"evaluate": "evaluation", "meta_eval": "meta-evaluation"}
 
 
 class EvaluationFolder:
@@ -45,47 +61,64 @@ class EvaluationFolder:
         """`settings` is everything that a result depends on.
 
         `moved` accepts other endpoint URLs than before. Raises UserError when the folder belongs
-        to a run with other settings (named in the message), or is in use.
+        to a run with other settings (named in the message), holds something else, or is in use.
         """
         self.folder, self.results = Path(folder), Path(folder) / results
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        self._open_files: list[IO] = []
+        asked: dict = json.loads(json.dumps(settings))
+        self._refuse_what_is_not_ours(asked["kind"])
+        self.run = _run_name(asked)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._moved = False  # since the last run
+        self._open_files = ExitStack()  # closes the lock last
         try:
             lock = self._open(self.folder / "lock", "w")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check(json.loads(json.dumps(settings)), moved)
+            self._check(asked, moved)
             self.finished, self._revoked = self._finished()
             self._replies = self._unfinished_replies()
-            self._calls = self._open(self.folder / CALLS, "a+b", buffering=0)
-            self._results = self._open(self.results, "a+b", buffering=0)
+            write_jsonl(self.folder / SETTINGS, [asked])
+            self.results.parent.mkdir(mode=0o700, exist_ok=True)
+            appending: dict[str, Any] = {"mode": "a+b", "buffering": 0, "opener": private}
+            self._calls = self._open(self.folder / CALLS, **appending)
+            self._results = self._open(self.results, **appending)
         except OSError as error:
-            self._close()
+            self._open_files.close()
             why = f"in use by another run, or not writable ({error.strerror})"
             raise UserError(f"{self.folder}: {why}; choose another --out") from None
         except BaseException:
-            self._close()
+            self._open_files.close()
             raise
 
     def __enter__(self) -> "EvaluationFolder":
         return self
 
     def __exit__(self, *_) -> None:
-        self._close()
+        self._open_files.close()
 
     def _open(self, path: Path, mode: str, **how) -> IO:
-        file = path.open(mode, **how)
-        self._open_files.append(file)
-        return file
+        return self._open_files.enter_context(open(path, mode, **how))
 
-    def _close(self) -> None:
-        for file in reversed(self._open_files):  # the lock last
-            file.close()
+    def _refuse_what_is_not_ours(self, kind: str) -> None:
+        """Raises UserError for a folder with something else in it, before anything is written."""
+        hint = "choose another --out"
+        for mark in _MARKS_OF_TRAINING:
+            for found in self.folder.glob(mark):
+                raise UserError(f"{self.folder}: holds a training run ({found.name}); {hint}")
+        what = _KINDS[kind]
+        before = stored_settings(self.folder).get("kind", kind)
+        if before != kind:
+            other = f"holds a run of another kind ({_KINDS[before]}, not {what})"
+            raise UserError(f"{self.folder}: {other}; {hint}")
+        for name in ("verdicts", "meta"):
+            for found in sorted((self.folder / name).glob("*")):
+                if found == self.results or found.name.startswith((".", "report.")):
+                    continue
+                raise UserError(f"{found}: no file of this {what}; move it away, or {hint}")
 
     def _check(self, settings: dict, moved: bool) -> None:
         path = self.folder / SETTINGS
         if path.exists():
-            before, now = _flat(_only_line(path)), _flat(settings)
+            before, now = flat(_only_line(path)), flat(settings)
             for setting in _ONLY_OF_TRAINING:
                 before.pop(setting, None)
             changed = [
@@ -103,7 +136,6 @@ class EvaluationFolder:
                 what = f"{self.folder}: holds a run with other settings: {shown}"
                 raise UserError(f"{what}; {hint}")
             self._moved = bool(changed)
-        write_jsonl(path, [settings])
 
     def _finished(self) -> tuple[set[str], set[str]]:
         """The keys of answers with a result that counts, and of those that `revoke` took back."""
@@ -164,6 +196,7 @@ class EvaluationFolder:
 
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
+        record.run, record.time = self.run, round(time.time(), 6)
         append_line(self._results, {"key": key} | record.to_json())
         if record.status == "ungraded":
             self.finished.discard(key)
@@ -240,14 +273,33 @@ def _damaged(where: str) -> DataError:
     return DataError(f"{where}: not what an evaluation writes there; {hint}")
 
 
-def _flat(value: object, prefix: str = "") -> dict:
+def stored_settings(folder: Path) -> dict:
+    """What was asked in an evaluation's or meta-evaluation's folder; {} where none can be read."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return {}
+    try:
+        settings = _only_line(path)
+    except DataError:
+        return {}
+    return settings if settings.get("kind") in _KINDS else {}
+
+
+def _run_name(settings: Mapping) -> str:
+    """The run's name in its records: one for the same settings, wherever they are served."""
+    asked = {key: value for key, value in flat(settings).items() if not key.endswith(".url")}
+    digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=6)
+    return f"{settings['kind']}-{digest.hexdigest()}"
+
+
+def flat(value: object, prefix: str = "") -> dict:
     """{"a": {"b": 1}} as {"a.b": 1}."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    flat = {}
+    parts = {}
     for name, item in value.items():
-        flat |= _flat(item, f"{prefix}.{name}" if prefix else name)
-    return flat
+        parts |= flat(item, f"{prefix}.{name}" if prefix else name)
+    return parts
 
 
 def _short(value: object) -> str:

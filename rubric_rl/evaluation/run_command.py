@@ -21,7 +21,12 @@ from rubric_rl.progress import CriteriaBar, GaveUp
 def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
     """The flags of both commands; `unit` is what they work through: answers or rows."""
     add = parser.add_argument
-    add("--out", required=True, type=Path, help="folder of this run; an unfinished one is resumed")
+    add(
+        "--out",
+        required=True,
+        type=_folder,
+        help="folder of this run; an unfinished one is resumed",
+    )
     add("--limit", type=count, default=0, help="only so many rows, those that simple-evals draws")
     add("--moved", action="store_true", help="resume although an endpoint has another URL now")
     add("--against", metavar="RUN", help="also the paired difference to this earlier RUN")
@@ -32,6 +37,12 @@ def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
         help=f"stop after this many ungraded {unit} in a row; 0: never",
     )
     add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no folder")
+    return Path(text)
 
 
 def written_settings(file: str) -> dict:

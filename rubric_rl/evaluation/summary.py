@@ -65,6 +65,7 @@ class Summary:
         self.prompts: dict[str, int] = {}  # prompt_id -> index
         self.answers: Counter[str] = Counter()
         self.criteria: Counter[str] = Counter()
+        self.graders: Counter[str] = Counter()  # answers by the name of who graded
         self.tokens = {"grader": TokenCounts(), "policy": TokenCounts()}
         self.characters = array("l")
         self.seconds = 0.0
@@ -78,6 +79,7 @@ class Summary:
     def add(self, record: Record) -> None:
         """Counts one record."""
         self.answers[record.status] += 1
+        self.graders[record.grader] += 1
         self._count_criteria(record)
         self.seconds += record.seconds
         self.calls += record.calls

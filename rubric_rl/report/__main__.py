@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.report.write_report import write_report
 
@@ -37,7 +37,11 @@ def main() -> int:
         help="else this many prompts with the lowest score (default: 5)",
     )
     add("--split", default="", help="only the train or the eval records of a training run")
-    add("--weights", default="", help="weight version of a training run (default: the last)")
+    add(
+        "--weights",
+        default="",
+        help="weight version of a training run (default: that which wrote last)",
+    )
     add("--against-weights", default="", help="the same for --against")
     add_rule_flags(parser)
     return exit_status(lambda: _run(parser.parse_args()))
@@ -49,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.against:
         runs.append(Run(args.against, args.split, args.against_weights))
     runs.append(Run(args.run, args.split, args.weights))
+    tell(*runs)
     source = Path(args.run)
     folder = source if source.is_dir() else source.parent
     out = args.out or folder / "report"

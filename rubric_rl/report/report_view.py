@@ -6,6 +6,7 @@ Figures stay numbers here; each template writes them in its own way.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rubric_rl.evaluation.judge import judge_lines
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.evaluation.summary import OVERALL, paired
@@ -47,6 +48,7 @@ class ReportView:
         self.rule = rule
         self.runs = [RunView(run, rule) for run in runs]
         self.names = [run.name for run in self.runs]
+        self.judges = judge_lines([run.judge for run in self.runs])
         self.title = title or "HealthBench report: " + " → ".join(self.names)
         self.paired = None
         if len(self.runs) == 2:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rubric_rl.data.schema import Criterion, Record
+from rubric_rl.evaluation.judge import judge_of_run
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.evaluation.statistics import PENALTIES
@@ -83,6 +84,7 @@ class RunView:
         self.prompts: dict[str, PromptTally] = {}  # by prompt_id, in the files' order
         for record in run:
             self._add(record)
+        self.judge = judge_of_run(run, self.summary.graders)
         self.records = run.by_prompt()
         self.result = self.summary.result()
         self.headline = _headline(self.result)

@@ -57,6 +57,13 @@ def test_leftovers_are_removed_and_never_read(tmp_path):
     assert not list(tmp_path.glob(".iter*"))
 
 
+def test_a_resumed_run_keeps_its_name_in_the_records_and_no_other_run_has_it(tmp_path):
+    run, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "other")
+    name = run.run_name()
+    run.close()
+    assert RunDirectory(tmp_path / "run").run_name() == name != other.run_name()
+
+
 def test_a_second_run_in_the_same_place_is_refused(tmp_path):
     first = RunDirectory(tmp_path)
     with pytest.raises(UserError, match="another run is at work here"):
@@ -65,7 +72,8 @@ def test_a_second_run_in_the_same_place_is_refused(tmp_path):
     RunDirectory(tmp_path)
 
 
-def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
+@pytest.mark.parametrize("name", ["weights_{}.node.1-2.jsonl", "weights_{}.jsonl"])
+def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path, name):
     run = RunDirectory(tmp_path)
     (tmp_path / "verdicts").mkdir()
     for number in range(4):
@@ -73,14 +81,15 @@ def test_rows_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
         evaluation = {"rollout_id": max(number - 1, 0), "weight_version": number}
         append_row(tmp_path / "eval.jsonl", evaluation)
         for split in ("train", "eval"):
-            append_row(tmp_path / "verdicts" / f"weights_{number}.jsonl", {"split": split})
+            append_row(tmp_path / "verdicts" / name.format(number), {"split": split})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"rollout_id": 4, "rollo')
     run.cut_back(2)
     assert column(read_metrics(tmp_path), "rollout_id") == [0, 1]
     assert column(read_evaluations(tmp_path), "weight_version") == [0, 1, 2]
-    verdicts = [tmp_path / "verdicts" / f"weights_{version}.jsonl" for version in range(4)]
+    verdicts = [tmp_path / "verdicts" / name.format(version) for version in range(4)]
     assert [len(read_rows(path)) for path in verdicts] == [2, 2, 1, 0]
+    assert verdicts[2].stat().st_mode & 0o777 == 0o600
     run.cut_back(0)
     assert read_metrics(tmp_path) == read_evaluations(tmp_path) == []
     assert not list((tmp_path / "verdicts").iterdir())

@@ -59,6 +59,9 @@ def records(draw) -> Record:
         split=draw(st.sampled_from(["train", "eval", "meta", ""])),
         index=draw(st.none() | st.integers(0)),
         weight_version=draw(TEXT),
+        run=draw(TEXT),
+        rollout=draw(st.none() | st.integers(0, 10**6)),
+        time=draw(st.floats(0, 1e10)),
         grader=draw(TEXT),
         grader_versions=draw(TEXTS),
         first_tokens=draw(COUNTS),
@@ -120,6 +123,27 @@ def test_the_record_of_a_row_keeps_what_the_row_says():
     ) == Row(row.prompt_id, row.messages, row.rubric, row.theme, row.example_tags)
     assert (record.status, record.answer, record.score) == ("no_answer", None, 0.0)
     assert record.key == ("eval", 2, "", "p")
+
+
+class TestKey:
+    """Of two records with the same key the later one counts."""
+
+    def key(self, split: str, version: str, run: str, index: int = 3) -> tuple:
+        fields = {"split": split, "weights": version, "run": run, "index": index}
+        return made("p", (5,), (True,), **fields).key
+
+    def test_a_rollout_made_again_has_that_of_the_lost_one(self):
+        assert self.key("train", "40", "first") == self.key("train", "1", "second")
+        assert self.key("train", "40", "first") != self.key("train", "40", "first", index=4)
+
+    def test_an_evaluation_has_that_of_its_run_and_weights(self):
+        assert self.key("eval", "2", "first") == self.key("eval", "2", "first")
+        assert self.key("eval", "2", "first") != self.key("eval", "2", "second")
+        assert self.key("eval", "2", "first") != self.key("eval", "3", "first")
+
+    def test_a_record_of_an_older_form_has_that_of_its_version(self):
+        assert self.key("train", "2", "") == ("train", 3, "2", "p")
+        assert self.key("eval", "2", "") == ("eval", 3, "2", "p")
 
 
 GOOD = made("p", (5, -3), (True, None)).to_json()
@@ -225,6 +249,11 @@ class TestFirstForm:
         {"verdicts": [{"met": True, "certainty": 0.9}]},
         {"first_tokens": {"prompt": "1"}},
         {"seconds": "long"},
+        {"run": None},
+        {"rollout": "7"},
+        {"time": "2026-11-22"},
+        {"time": -1.0},
+        {"time": 1e300},
         {"labels": ["yes"]},
     ],
     ids=str,

@@ -117,6 +117,13 @@ def test_answers_from_a_file_are_scored_as_in_training(files, tmp_path, capsys):
     assert "overall_score" in capsys.readouterr().out
 
 
+def test_a_comparison_with_an_earlier_run_names_both_judges(files, tmp_path, capsys):
+    evaluate(FakeEngine(by_criterion), files, tmp_path / "before")
+    other = ["--against", tmp_path / "before", "--grader-temperature", "0.1"]
+    evaluate(FakeEngine(by_criterion), files, tmp_path / "after", *other)
+    assert "judges differ (temperature)" in capsys.readouterr().out
+
+
 def test_a_record_says_who_graded_and_holds_the_conversation(files, tmp_path):
     evaluate(FakeEngine(by_criterion), files, tmp_path / "run")
     record = next(iter(Run(tmp_path / "run")))

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import math
+import os
 import sys
 import types
 from argparse import Namespace
@@ -185,6 +186,19 @@ class TestReward:
         assert reward(engine, args, [cut, finished]) == [0.0, 0.0]
         assert engine.bodies == []
 
+    def test_of_an_answer_whose_generation_failed_is_nan_without_a_call(self, args):
+        engine, one = FakeEngine(), sample(status=Sample.Status.FAILED)
+        assert math.isnan(reward(engine, args, one))
+        assert engine.bodies == []
+        assert (record_of(one).status, record_of(one).answer) == ("ungraded", None)
+        assert "FAILED" in record_of(one).error
+
+    def test_of_no_response_at_all_is_zero_without_a_call(self, args):
+        engine, one = FakeEngine(), sample(response=None)
+        assert reward(engine, args, one) == 0.0
+        assert engine.bodies == []
+        assert record_of(one).status == "no_answer"
+
     def test_sends_each_answer_whole_to_one_engine(self, args):
         engine = FakeEngine(by_answer)
         unnamed = sample(1, group=None, session_id=None)  # as in evaluation
@@ -246,16 +260,87 @@ class TestReward:
         assert not {"raw_reward", "round_number"} & one.metadata.keys()
 
 
-def test_an_aborted_rollout_marks_the_sample_and_keeps_no_verdict(args, monkeypatch):
-    skip_pauses(monkeypatch)
-    module = types.ModuleType("slime.rollout.sglang_rollout")
-    module.GenerateState = lambda args: Namespace(aborted=True)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    engine, one = FakeEngine(Say(reason="abort")), sample()
-    assert math.isnan(reward(engine, args, one))
-    assert one.status is Sample.Status.ABORTED
-    assert "grading" not in one.metadata
-    assert engine.bodies == []
+class TestAborted:
+    """slime aborts a rollout, and its grading with it."""
+
+    @pytest.fixture(autouse=True)
+    def aborted(self, monkeypatch):
+        skip_pauses(monkeypatch)
+        module = types.ModuleType("slime.rollout.sglang_rollout")
+        module.GenerateState = lambda args: Namespace(aborted=True)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    @pytest.mark.parametrize("reward_key", [None, "score"])
+    def test_a_sample_is_marked_and_has_no_reward_so_that_slime_asks_again(self, args, reward_key):
+        args.reward_key = reward_key
+        engine, one = FakeEngine(Say(reason="abort")), sample()
+        assert reward(engine, args, one) is None
+        assert one.status is Sample.Status.ABORTED
+        assert "grading" not in one.metadata
+        assert engine.bodies == []
+
+    def test_its_answer_is_dropped_so_that_slime_does_not_write_on_after_its_end(self, args):
+        one = sample(tokens=[1, 2, 3], response_length=2, loss_mask=[1, 1], weight_versions=["4"])
+        one.rollout_log_probs = [-0.1, -0.2]
+        reward(FakeEngine(), args, one)
+        fresh = sample(status=Sample.Status.ABORTED, response="")
+        assert one == fresh
+
+    def test_nobody_trains_on_it(self, args):
+        samples = [sample(0, reward=0.0), sample(1, reward=1.0), sample(2)]
+        samples[2].reward = reward(FakeEngine(), args, samples[2])
+        _, advantages = hooks.post_process(args, samples)
+        assert [one.remove_sample for one in samples] == [False, False, True]
+        assert advantages[2] == 0
+
+    def test_what_slime_does_not_take_up_again_gets_a_number(self, args):
+        held_out = sample(group=None)
+        parts = [sample(0), sample(1)]
+        assert math.isnan(reward(FakeEngine(), args, held_out))
+        assert all(math.isnan(value) for value in reward(FakeEngine(), args, parts))
+        assert {one.status for one in [held_out, *parts]} == {Sample.Status.ABORTED}
+        assert parts[0].response == sample().response
+
+    def test_a_group_that_is_graded_together_is_taken_up_again(self, args):
+        args.group_rm = True
+        assert reward(FakeEngine(), args, [sample(0), sample(1)]) == [None, None]
+
+
+class TestProvenance:
+    def test_the_launcher_names_the_run(self, args, monkeypatch):
+        monkeypatch.setenv("RUBRIC_RL_RUN", "8B-20261122-101112-7")
+        one = sample()
+        reward(FakeEngine(by_answer), args, one)
+        assert record_of(one).run == "8B-20261122-101112-7"
+
+    def test_a_process_without_a_launcher_is_a_run_of_its_own(self, args, monkeypatch):
+        monkeypatch.delenv("RUBRIC_RL_RUN", raising=False)
+        one, two = sample(0), sample(1)
+        reward(FakeEngine(by_answer), args, [one, two])
+        assert f".{os.getpid()}-" in record_of(one).run
+        assert record_of(one).run == record_of(two).run
+
+    @pytest.mark.parametrize(
+        "told, expected",
+        [
+            ({}, None),
+            ({"_current_rollout_id": 7}, 7),
+            ({"_current_rollout_id": 7, "_task_rollout_id": Namespace(get=lambda: 8)}, 8),
+            ({"_current_rollout_id": 7, "_task_rollout_id": Namespace(get=lambda: None)}, 7),
+        ],
+    )
+    def test_the_rollout_is_the_one_that_slime_tells(self, args, monkeypatch, told, expected):
+        module = types.ModuleType("slime.rollout.sample_hooks")
+        vars(module).update(told)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        one = sample()
+        reward(FakeEngine(by_answer), args, one)
+        assert record_of(one).rollout == expected
+
+    def test_the_trainer_without_a_gpu_tells_it_in_its_flags(self, args):
+        args.rollout_id, one = 3, sample()
+        reward(FakeEngine(by_answer), args, one)
+        assert record_of(one).rollout == 3
 
 
 def rewarded(*rewards, groups=None) -> list[Sample]:

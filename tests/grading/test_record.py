@@ -2,8 +2,13 @@
 
 import json
 import math
+import os
+import re
+import socket
+import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -60,9 +65,23 @@ class TestFiles:
         written = [record(0), record(1, "ungraded"), record(0, version="2")]
         append(tmp_path / "verdicts", *written)
         first, second = sorted((tmp_path / "verdicts").iterdir())
-        assert (first.name, second.name) == ("weights_1.jsonl", "weights_2.jsonl")
+        assert first.name.startswith(f"weights_1.{socket.gethostname()}.{os.getpid()}-")
+        assert second.name == first.name.replace("weights_1.", "weights_2.")
         assert first.read_bytes().count(b"\n") == 2
         assert stored(tmp_path / "verdicts") == written
+
+    def test_only_the_user_may_read_them(self, tmp_path):
+        append(tmp_path / "verdicts", record(0))
+        (file,) = (tmp_path / "verdicts").iterdir()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+    def test_a_record_says_when_it_was_written_and_none_at_the_same_time(self, tmp_path):
+        before = time.time()
+        append(tmp_path, *(record(index) for index in range(50)))
+        times = [each.time for each in stored(tmp_path)]
+        assert before - 1 < times[0] < time.time() + 1
+        assert times == sorted(set(times))
 
     def test_after_a_restart_the_last_record_of_an_answer_counts(self, tmp_path):
         again = record(0, mets=(False, True, True))
@@ -73,11 +92,11 @@ class TestFiles:
     @pytest.mark.parametrize("cut_off", [1, 5, 60])
     def test_a_line_that_a_kill_cut_is_ignored_and_spoils_no_later_one(self, tmp_path, cut_off):
         append(tmp_path, record(0), record(1))
-        file = tmp_path / "weights_1.jsonl"
+        (file,) = tmp_path.iterdir()
         file.write_bytes(file.read_bytes()[:-cut_off])
-        assert stored(tmp_path) == [record(0)]
+        assert [each.index for each in stored(tmp_path)] == [0]
         append(tmp_path, record(2))
-        assert stored(tmp_path) == [record(0), record(2)]
+        assert [each.index for each in stored(tmp_path)] == [0, 2]
 
     def test_an_explanation_with_half_a_surrogate_pair_is_kept(self, tmp_path):
         append(tmp_path, record(explanation="half \ud83d"))
@@ -104,9 +123,9 @@ class TestFiles:
     )
     def test_what_is_no_record_is_named_by_file_and_line(self, tmp_path, line):
         append(tmp_path, record())
-        file = tmp_path / "weights_1.jsonl"
+        (file,) = tmp_path.iterdir()
         file.write_text(file.read_text() + line + "\n")
-        with pytest.raises(DataError, match=r"weights_1.jsonl:2"):
+        with pytest.raises(DataError, match=rf"{re.escape(file.name)}:2"):
             stored(tmp_path)
         done = rescored(tmp_path)
         assert done.returncode == 2
@@ -184,6 +203,28 @@ class TestMetrics:
         assert metrics["tokens_decoded"] == 84
         assert metrics["cached_share_after_first"] == 0.9
         assert metrics["seconds_per_answer"] == 0.5
+
+    @pytest.mark.parametrize(
+        "answered, graded, age",
+        [
+            ("4", ["4"], 0.0),
+            ("4", ["5"], 1.0),
+            ("4", ["4", "5"], 0.5),
+            ("4", [], None),
+            ("4", ["default"], None),
+            ("none", ["4"], None),
+        ],
+    )
+    def test_the_age_of_the_grader_is_its_distance_from_the_answers_weights(
+        self, answered, graded, age
+    ):
+        fields = {"version": answered, "grader_versions": graded}
+        assert grading_metrics([record(grader="policy", **fields)]).get("grader_age") == age
+        assert "grader_age" not in grading_metrics([record(grader="teacher", **fields)])
+
+    def test_the_age_of_the_grader_is_a_mean_over_answers(self):
+        ages = [record(i, grader="policy", grader_versions=[v]) for i, v in enumerate("123")]
+        assert grading_metrics(ages)["grader_age"] == 1.0
 
     def test_nothing_graded_is_no_crash(self):
         assert grading_metrics([]) == {}

@@ -1,66 +1,20 @@
 """One request and its reply: what is sent, which failure is which, and that each is bounded."""
 
 import asyncio
-import gzip
 import json
 import time
 from email.utils import formatdate
 
 import pytest
-from aiohttp import web
+from doubles.asking import APIS, NOBODY, SCHEMA, ask, direct, question
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
-from tokenizers import Tokenizer, processors
 
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.prompt import verdict_opening
 from rubric_rl.grading.settings import Grading
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
-from rubric_rl.serving.question import Aborted, Question, Unavailable
-
-SCHEMA = {"type": "object"}
-APIS = ["sglang", "openai"]
-NOBODY = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return chat_model(tmp_path_factory.mktemp("model"))
-
-
-def question(**changes) -> Question:
-    asked = {"messages": [{"role": "user", "content": "Is it?"}], "seed": 7, "schema": SCHEMA}
-    return Question(**asked | changes)
-
-
-def direct(**changes) -> Question:
-    """The question for the probability of a verdict, as `direct` mode asks it."""
-    return question(opening=verdict_opening(), **changes)
-
-
-def ask(
-    engine: FakeEngine,
-    model: str,
-    what: Question | None = None,
-    times: int = 1,
-    stopped=lambda: False,
-    **settings,
-):
-    """Starts the engine, asks it `times` at once, and gives the reply.
-
-    For several, the list of what became of each.
-    """
-    what = what or question()
-    endpoint = Endpoint(**{"model": "m", "retries": 3} | settings)
-
-    async def main():
-        async with engine, Client(endpoint, engine.url, model, stopped) as client:
-            asked = [client.ask(what) for _ in range(times)]
-            return await asyncio.gather(*asked, return_exceptions=times > 1)
-
-    replies = asyncio.run(main())
-    return replies if times > 1 else replies[0]
+from rubric_rl.serving.question import Aborted, Unavailable
 
 
 class TestRequest:
@@ -255,181 +209,6 @@ class TestFailuresThatMayPass:
         skip_pauses(monkeypatch)
         with pytest.raises(Unavailable, match=f"{NOBODY}/generate: ClientConnectorError"):
             ask(FakeEngine(), model, url=NOBODY)
-
-
-class TestProbabilities:
-    """In direct mode the probability is the verdict: what is none is asked for again."""
-
-    @pytest.mark.parametrize("log", [float("nan"), float("inf"), 0.5, None, "-0.1", True])
-    def test_what_is_no_log_probability_is_not_taken_for_one(self, model, monkeypatch, log):
-        skip_pauses(monkeypatch)
-        asked = []
-
-        class Broken(FakeEngine):
-            def _generated(self, say, number, body):
-                reply = super()._generated(say, number, body)
-                asked.append(body)
-                if len(asked) == 1:
-                    reply["meta_info"]["output_token_ids_logprobs"][0][0][0] = log
-                return reply
-
-        assert ask(Broken(Say(true=0.6, false=0.2)), model, direct()).probability == pytest.approx(
-            0.75
-        )
-        assert len(asked) == 2
-
-    def test_those_of_other_tokens_are_none(self, model, monkeypatch):
-        skip_pauses(monkeypatch)
-        others = {"output_token_ids_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
-        with pytest.raises(Unavailable, match="probabilities of other tokens than asked for"):
-            ask(FakeEngine(Say(meta=others)), model, direct())
-
-    def test_their_order_does_not_matter(self, model):
-        class Reversed(FakeEngine):
-            def _generated(self, say, number, body):
-                reply = super()._generated(say, number, body)
-                reply["meta_info"]["output_token_ids_logprobs"][0].reverse()
-                return reply
-
-        engine = Reversed(Say(true=0.6, false=0.2))
-        assert ask(engine, model, direct()).probability == pytest.approx(0.75)
-
-    @pytest.mark.parametrize("api", APIS)
-    def test_that_add_up_to_more_than_one_are_none(self, model, monkeypatch, api):
-        skip_pauses(monkeypatch)
-        engine = FakeEngine(Say(true=0.9, false=0.8), Say(true=0.6, false=0.2))
-        assert ask(engine, model, direct(), api=api).probability == pytest.approx(0.75)
-
-
-class TestSize:
-    def test_a_reply_that_unpacks_to_gigabytes_is_given_up(self, model, monkeypatch):
-        skip_pauses(monkeypatch)
-        monkeypatch.setattr("rubric_rl.serving.client.LARGEST_REPLY", 2**20)
-        bomb = gzip.compress(b" " * 2**26)
-        assert len(bomb) < 2**17
-
-        class Bomb(FakeEngine):
-            async def _handle(self, request):
-                headers = {"Content-Encoding": "gzip"}
-                return web.Response(body=bomb, headers=headers)
-
-        for api in APIS:
-            with pytest.raises(Unavailable, match="a reply of more than 1048576 bytes"):
-                ask(Bomb(), model, api=api)
-
-
-class TestManners:
-    """Those of the official client."""
-
-    def test_a_field_given_as_null_is_left_out(self, model):
-        engine = FakeEngine()
-        nothing = {"seed": None, "temperature": None, "max_tokens": None, "top_p": None}
-        ask(engine, model, api="openai", extra_body=nothing | {"max_completion_tokens": 9})
-        (body,) = engine.bodies
-        assert body.keys() == {"model", "messages", "response_format", "max_completion_tokens"}
-
-    def test_a_limit_of_another_name_is_one_token_for_an_opening(self, model):
-        engine = FakeEngine()
-        extra = {"max_tokens": None, "max_completion_tokens": 4096}
-        ask(engine, model, direct(), api="openai", extra_body=extra)
-        (body,) = engine.bodies
-        assert "max_tokens" not in body
-        assert body["max_completion_tokens"] == 1
-
-    @pytest.mark.parametrize("status, wanted, requests", [(500, "false", 1), (400, "true", 4)])
-    def test_the_server_may_say_whether_to_try_again(
-        self, model, monkeypatch, status, wanted, requests
-    ):
-        skip_pauses(monkeypatch)
-        engine = FakeEngine(Fail(status, headers={"x-should-retry": wanted}))
-        with pytest.raises(Unavailable):
-            ask(engine, model)
-        assert len(engine.bodies) == requests
-
-    def test_it_may_name_the_pause_in_milliseconds_or_in_parts_of_a_second(
-        self, model, monkeypatch
-    ):
-        pauses = skip_pauses(monkeypatch)
-        busy = [
-            Fail(429, headers={"retry-after-ms": "2500"}),
-            Fail(429, headers={"Retry-After": "1.5"}),
-        ]
-        ask(FakeEngine(*busy, Say()), model)
-        assert pauses == [2.5, 1.5]
-
-    @pytest.mark.parametrize("api", APIS)
-    def test_an_error_in_place_of_a_reply_is_shown_and_its_code_decides(
-        self, model, monkeypatch, api
-    ):
-        skip_pauses(monkeypatch)
-        fatal = Fail(200, '{"error": {"message": "no such model", "code": 404}}')
-        with pytest.raises(Unavailable, match=r"no such model \(404\)"):
-            ask(engine := FakeEngine(fatal), model, api=api)
-        assert len(engine.bodies) == 1
-        passing = Fail(200, '{"error": {"message": "busy", "code": 503}}')
-        assert ask(FakeEngine(passing, Say("fine")), model, api=api).text == "fine"
-
-    def test_no_credit_is_not_waited_for(self, model):
-        empty = Fail(429, '{"error": {"message": "no credit", "code": "insufficient_quota"}}')
-        with pytest.raises(Unavailable, match=r"HTTP 429: no credit \(insufficient_quota\)"):
-            ask(engine := FakeEngine(empty), model, api="openai")
-        assert len(engine.bodies) == 1
-
-    def test_the_world_is_asked_through_the_environments_proxy(self, monkeypatch):
-        """The stub is the proxy: a plain HTTP proxy is asked for the whole URL."""
-        engine = FakeEngine(Say("fine"))
-
-        async def main():
-            async with engine:
-                monkeypatch.setenv("http_proxy", engine.url)
-                endpoint = Endpoint(api="openai", model="m", url="http://api.example.invalid/v1")
-                async with Client(endpoint) as client:
-                    return await client.ask(question())
-
-        assert asyncio.run(main()).text == "fine"
-        assert engine.headers[0]["Host"] == "api.example.invalid"
-
-
-class TestThoughts:
-    """A template that always opens the thoughts, under thinking false: they are closed."""
-
-    ALWAYS = TEMPLATE.replace("{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}", "")
-
-    @pytest.mark.parametrize("opened", ["<think>\n", "<think>"])
-    def test_are_closed_before_the_verdict(self, tmp_path, opened):
-        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ {opened!r} }}}}")
-        engine = FakeEngine()
-        reply = ask(engine, model)
-        assert engine.bodies[0]["text"].endswith(f"{opened}\n</think>\n\n")
-        assert "json_schema" in engine.bodies[0]["sampling_params"]
-        assert "<think>" not in reply.text
-        ask(engine := FakeEngine(), model, direct())
-        assert engine.bodies[0]["text"].endswith('</think>\n\n{"criteria_met":')
-
-
-class TestTokens:
-    def test_an_engine_that_would_add_a_second_bos_gets_token_ids(self, tmp_path):
-        model = chat_model(tmp_path, "<|im_start|>" + TEMPLATE)
-        tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
-        bos = tokenizer.token_to_id("<|im_start|>")
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
-        )
-        tokenizer.save(f"{model}/tokenizer.json")
-        ask(engine := FakeEngine(), model)
-        (body,) = engine.bodies
-        assert "text" not in body
-        assert body["input_ids"][:2] == [bos, bos], "the template's, and the turn's"
-        assert body["input_ids"][2] != bos
-
-    def test_a_conversation_that_the_template_refuses_is_refused_alone(self, tmp_path):
-        strict = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}"
-        model = chat_model(tmp_path, strict + TEMPLATE)
-        turns = [{"role": "user", "content": "a"}] * 2
-        with pytest.raises(Unavailable, match="refuses this conversation: one turn only"):
-            ask(engine := FakeEngine(), model, question(messages=turns))
-        assert engine.bodies == []
-        assert ask(FakeEngine(Say("fine")), model).text == "fine"
 
 
 class TestRefusals:

@@ -107,7 +107,8 @@ def assert_whole(directory: Path) -> None:
     assert (newest / "hf" / "model.safetensors").stat().st_size > 0
     assert not list(directory.glob(".iter*"))
     for version in range(ROLLOUTS):
-        records = read_rows(directory / "verdicts" / f"weights_{version}.jsonl")
+        files = (directory / "verdicts").glob(f"weights_{version}.*.jsonl")
+        records = [record for file in files for record in read_rows(file)]
         trained = [record["index"] for record in records if record["split"] == "train"]
         first = ANSWERS * version
         assert sorted(trained) == list(range(first, first + ANSWERS))  # each answer graded once

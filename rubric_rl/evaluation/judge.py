@@ -1,0 +1,88 @@
+"""Who judged a run, and how: a comparison names it, because a difference may be the judge's."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.resume import flat, stored_settings
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is known of who judged: of an evaluation all settings, of a training run the name."""
+
+    facts: dict[str, object]
+
+    def __str__(self) -> str:
+        names = str(self.facts["name"])
+        shown = [f"{key} {self.facts[key]}" for key in ("model", "mode") if self.facts.get(key)]
+        if "prompt" in self.facts:
+            shown.append(f"prompt {self.facts['prompt']}")
+        return f"{names} ({', '.join(shown)})" if shown else names
+
+    @property
+    def has_settings(self) -> bool:
+        return "prompt" in self.facts
+
+    def differences(self, other: "Judge") -> list[str]:
+        """What is known of both and is not the same."""
+        return sorted(
+            key
+            for key in self.facts.keys() & other.facts.keys()
+            if self.facts[key] != other.facts[key]
+        )
+
+
+def judge_of_run(run: Run, graders: Iterable[str]) -> Judge:
+    """The judge of an evaluation or a training run; `graders` are those that its records name."""
+    folder = run.folder
+    if folder.is_file():
+        folder = folder.parent
+    if folder.name == "verdicts":
+        folder = folder.parent
+    judge = judge_of_folder(folder, graders)
+    if "policy" not in graders:
+        return judge
+    # Who judges itself is another judge whenever its weights are others.
+    weights = run.weights if judge.has_settings else run.name
+    return Judge(judge.facts | {"weights": weights})
+
+
+def judge_of_folder(folder: Path, graders: Iterable[str]) -> Judge:
+    """The judge of an evaluation's or a meta-evaluation's folder."""
+    names = sorted(_shown(name) for name in graders)
+    facts: dict[str, object] = {"name": ", ".join(names) or "unnamed"}
+    settings = stored_settings(folder)
+    if not settings:
+        return Judge(facts)
+    asked = flat(settings.get("grader", {}))
+    if asked.get("model"):
+        # The name tells the model: where it is served, and from which files, is no difference.
+        asked.pop("url", None)
+        asked.pop("tokenizer", None)
+    prompt = str(settings.get("grader_prompt", ""))
+    facts["prompt"] = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:8]
+    return Judge(facts | asked)
+
+
+def _shown(name: str) -> str:
+    return {"policy": "the policy itself", "": "unnamed"}.get(name, name)
+
+
+def judge_lines(judges: Sequence[Judge]) -> list[str]:
+    """Who judged: one run, or two (before, after), and whether it was the same judge."""
+    if len(judges) == 1:
+        return [f"judge: {judges[0]}"]
+    before, after = judges
+    differences = before.differences(after)
+    if differences:
+        where = ", ".join(differences)
+        return [
+            f"judges differ ({where}), and the difference may be theirs: "
+            f"before {before}, after {after}"
+        ]
+    if before.has_settings != after.has_settings:
+        return [f"judges: before {before}, after {after}; of one of them only the name is known"]
+    return [f"judge of both: {after}"]
