@@ -23,7 +23,7 @@ def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
 
     Raises DataError for what is no row, or when there is none.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise DataError(f"{path}: no such file; {REMAKE}")
     items = []
     for number, item in read_jsonl(path):
