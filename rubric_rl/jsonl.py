@@ -71,8 +71,8 @@ def _check_beginning(path: str | os.PathLike, line: bytes) -> None:
     for beginning, (what, hint) in _OTHER_FILES.items():
         if line.startswith(beginning):
             raise DataError(f"{path}: is {what}, not JSON lines in UTF-8; {hint}")
-    # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a file
-    # may be zeros alone, which is a broken line.
+    # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a
+    # file may be zeros alone, which is a broken line.
     if b"\0" in line[:4] and line[:4].strip(b"\0"):
         raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
 

@@ -209,6 +209,24 @@ def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_pat
     assert sorted(result.left_out.values()) == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "Is cafe\u0301 au lait bad\u00a0for me?",
+        "IS CAFÉ AU LAIT BAD FOR ME?",
+        "\ufeffIs ca\u00adfé au\u2003lait bad for\u200b me?\u200f",
+        "Is café au lait bad for me\uff1f\ufe0f",
+    ],
+    ids=["decomposed", "upper case", "characters that nobody sees", "wide"],
+)
+def test_a_held_out_conversation_is_recognised_in_other_characters(tmp_path, other):
+    rows = [raw(0), raw(1, prompt=asks(other)), raw(2, prompt=asks("Is café au lait bad for me?"))]
+    source = make_source(tmp_path, rows, rows[2:])
+    result = split(source, SplitOptions(allow_subset=True))
+    assert [row.prompt_id for row in result.easy] == ["id0"]
+    assert result.left_out["training prompts whose conversation is held out"] == 1
+
+
 def test_samples_do_not_depend_on_the_order_of_rows(source, tmp_path):
     options = SplitOptions(allow_subset=True, sample=2, eval_sample=1, seed=3)
     first = split(source, options)

@@ -77,6 +77,9 @@ class TestRefusals:
             (metadata(example_tags="theme:x"), "list of strings"),
             (metadata(example_tags=[1]), "list of strings"),
             (criterion(criterion=" \n"), "criterion 1: its text is empty"),
+            (criterion(criterion="\u200b\u00a0\ufeff"), "criterion 1: its text is empty"),
+            (metadata(messages=[USER | {"content": ""}]), "the last message is empty"),
+            (metadata(messages=[USER, USER | {"content": "\u2800\n"}]), "last message is empty"),
             (criterion(tags="axis:x"), "criterion 1: tags"),
         ],
     )
