@@ -66,8 +66,8 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
 
     Raises:
         DataError: naming `where`, the prompt_id and the field, for anything that could not be
-            scored: no question of the user at the end, an empty criterion, points that are zero or not
-            finite, no positive points.
+            scored: no question of the user at the end, an empty criterion, points that are zero
+            or not finite, no positive points.
     """
     if not isinstance(metadata, dict):
         found = type(metadata).__name__
