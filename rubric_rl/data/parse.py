@@ -1,6 +1,7 @@
 """Reads what travels from JSON: rows and records, each checked once, where it comes in."""
 
 import copy
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -95,6 +96,19 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
         example_tags=tuple(form.example_tags or ()),
         extra=dict(form.model_extra or {}),
     )
+
+
+def check_json(item: object, where: str) -> None:
+    """Raises DataError for a row that a JSONL file cannot hold: Python reads more than JSON has."""
+    printable = where.encode(errors="replace").decode()
+    try:
+        json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        what = "a lone surrogate, which no tokenizer reads"
+        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
+    except ValueError:
+        what = "a number that is not finite, which JSON lacks"
+        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
 
 
 def _complaint(error: ValidationError) -> str:

@@ -94,6 +94,14 @@ class TestRefusals:
     def test_of_points_that_json_does_not_know(self, tmp_path, points):
         self.refused(tmp_path, criterion(points=float(points)), "criterion 1: points must be")
 
+    def test_of_a_lone_surrogate_which_no_tokenizer_reads(self, tmp_path):
+        half = metadata(messages=[{"role": "user", "content": "\ud83d"}])
+        self.refused(tmp_path, half, "a lone surrogate")
+
+    @pytest.mark.parametrize("canary", ["NaN", "-Infinity"])
+    def test_of_numbers_that_json_does_not_know(self, tmp_path, canary):
+        self.refused(tmp_path, metadata(canary=float(canary)), "a number that is not finite")
+
     def refused(self, tmp_path, changed: dict, complaint: str) -> None:
         """The third line of a file, after an empty one and a good one."""
         path = tmp_path / "rows.jsonl"
