@@ -142,7 +142,7 @@ def to_row(item: object, where: str) -> Row:
         if key in item:
             metadata[key] = item[key]
     row = row_from_metadata(metadata, where)
-    check_json(row.to_json(), f"{where}, prompt_id {row.prompt_id}")
+    check_json(metadata, f"{where}, prompt_id {row.prompt_id}")
     return replace(row, theme=_theme_tag(row) or row.theme)
 
 

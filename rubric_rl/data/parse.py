@@ -106,6 +106,8 @@ def check_json(item: object, where: str) -> None:
     except UnicodeEncodeError:
         what = "a lone surrogate, which no tokenizer reads"
         raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
+    except TypeError as error:  # from a converter, or from a data set's own types
+        raise DataError(f"{printable}: {error}; {LEAVE_OUT}") from None
     except ValueError:
         what = "a number that is not finite, which JSON lacks"
         raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None

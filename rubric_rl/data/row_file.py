@@ -76,7 +76,7 @@ class RowFile:
                 raise DataError(f"{where}: duplicate of an earlier line; leave one of them out")
             self.criteria[row.prompt_id] = len(row.rubric)
         if not self.criteria:
-            raise DataError(f"{path}: holds no rows")
+            raise DataError(f"{path}: holds no rows; give --rows a file of HealthBench rows")
         if 0 < limit < len(self.criteria):
             self.keep(set(random.Random(0).sample(list(self.criteria), limit)))
 

@@ -127,7 +127,7 @@ def _in_a_sentence(found: FoundObject, text: str) -> bool:
     line_before = text[: found.start].rpartition("\n")[2]
     line_after = text[found.end :].partition("\n")[0]
     before = _FENCE.sub("", line_before).rstrip(_MARKUP)[-1:]
-    after = _FENCE.sub("", line_after).lstrip(_MARKUP)[:1]
+    after = _FENCE.sub("", line_after).lstrip(_MARKUP + ",;")[:1]
     leads_in = before.isalnum() or before in _LEADS_IN
     goes_on = (after.isalnum() and not after.isupper()) or after in _GOES_ON
     return (before != "" and leads_in) or (after != "" and goes_on)
@@ -187,8 +187,8 @@ _LOOSE_KEY = re.compile(r"criteria\\?_met\W{0,3}[:=]", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*")
 _MARKUP = " \t\r\u00a0`*_~"
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
-_LEADS_IN = _QUOTES + ",;(["
-_GOES_ON = _QUOTES + ",;)]"
+_LEADS_IN = _QUOTES + ",;("
+_GOES_ON = _QUOTES + ")"
 
 _DENIAL = r"but|however|wait|wrong|instead|actually"
 _DENIALS = {

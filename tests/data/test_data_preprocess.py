@@ -148,6 +148,8 @@ DAMAGED = {
     "points must": json.dumps(raw(1)).replace("-2", "NaN"),
     "points": json.dumps(raw(1)).replace("-2", '"2"'),
     "not finite": raw(1, canary=float("inf")),
+    "that is not finite, which": raw(1, theme=float("nan")),
+    "the last message is empty": raw(1, prompt=asks("\u200b\n")),
     "rubrics is not a list": raw(1, rubrics=None),
     "messages is not a list": raw(1, prompt=[]),
     "no prompt_id": raw(1, prompt_id=None),
