@@ -6,12 +6,14 @@ docs/data.md tells what is refused and what is left out.
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 try:
     from rubric_rl.command_line import CommandParser, exit_status
-    from rubric_rl.data.healthbench import load_converter, locate
+    from rubric_rl.data.healthbench import Source, load_converter, locate
     from rubric_rl.data.split import Split, SplitOptions, report, split
+    from rubric_rl.errors import UserError
     from rubric_rl.jsonl import write_jsonl, write_text
     from rubric_rl.tokenizer import ChatTokenizer
 # It is the first Python that a newcomer starts, often in no environment yet.
@@ -23,6 +25,8 @@ DESCRIPTION = "Raw HealthBench rows -> NAME_easy.jsonl (training), NAME_hard.jso
 EPILOG = """Training rows are deduplicated: the first of equal conversations is kept, the first of
 equal criteria of a prompt, and no conversation that is held out. Evaluation rows keep prompts and
 criteria as published, so that scores are comparable. See docs/data.md."""
+
+PARTS = ("easy", "hard_sample", "hard")  # the fields of a Split that are written
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,19 +57,24 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
         eval_sample=args.eval_sample,
         seed=args.seed,
     )
-    rows = split(locate(args.source, args.hard, args.cache), options)
-    text = report(rows, tokenizer)
-    write_files(args.out, args.name, rows, text)
+    source = locate(args.source, args.hard, args.cache)
+    files = {part: args.out / f"{args.name}_{part}.jsonl" for part in PARTS}
+    check_no_input(files.values(), source)
+    rows = split(source, options)
+    text = report(rows)
+    for part, path in files.items():
+        write_jsonl(path, (row.to_json() for row in getattr(rows, part)))
+    write_text(args.out / f"{args.name}_report.txt", text)
     return rows, text
 
 
-def write_files(folder: Path, name: str, rows: Split, text: str) -> None:
-    """Writes all that the command leaves behind."""
-    parts = {"easy": rows.easy, "hard_sample": rows.hard_sample, "hard": rows.hard}
-    for part, rows_of_part in parts.items():
-        path = folder / f"{name}_{part}.jsonl"
-        write_jsonl(path, (row.to_json() for row in rows_of_part))
-    write_text(folder / f"{name}_report.txt", text)
+def check_no_input(outputs: Iterable[Path], source: Source) -> None:
+    """Raises UserError for a file that would take the place of the one that it is made from."""
+    inputs = [Path(path) for path in (source.full, source.hard) if path is not None]
+    for output in outputs:
+        if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
+            hint = "name another --out or --name"
+            raise UserError(f"{output}: is read and would be written over; {hint}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -74,6 +83,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_places(parser)
     add_selection(parser)
     args = parser.parse_args(argv)
+    if args.name in ("", ".", "..") or Path(args.name).name != args.name:
+        hint = "give the beginning of file names, and their folder with --out"
+        parser.error(f"--name {args.name}: holds a folder; {hint}")
     if args.max_prompt_tokens is not None and not args.tokenizer:
         parser.error("--max-prompt-tokens needs --tokenizer FOLDER, or HF_CKPT_PATH")
     counts = (args.sample, args.eval_sample, args.max_prompt_tokens)
@@ -128,7 +140,8 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         default=os.environ.get("HF_CKPT_PATH"),
-        help="model folder that counts tokens (default: HF_CKPT_PATH)",
+        help="folder of the policy: counts tokens, and refuses rows that its chat template "
+        "refuses (default: HF_CKPT_PATH)",
     )
 
 

@@ -1,8 +1,10 @@
 """Files of JSON lines, read line by line and written so that a kill leaves no half of anything."""
 
+import codecs
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,26 +12,49 @@ from typing import IO, Any
 
 from rubric_rl.errors import DataError
 
+# A byte order mark, which Windows programs write at a file's start; files joined end to end have
+# one before later lines too.
+_MARK = codecs.BOM_UTF8
+_BEFORE_A_VALUE = re.compile(rb"(?:%s|[ \t\r\n]+)*" % _MARK)
+
+# How a file begins that is no UTF-8 text at all: what it is, and what makes JSONL of it.
+_OTHER_FILES = {
+    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with unzstd"),
+    b"\xfd7zXZ": ("compressed by xz", "unpack it with unxz"),
+    b"BZh": ("compressed by bzip2", "unpack it with bunzip2"),
+    b"PK\x03\x04": ("a zip archive", "unpack it with unzip"),
+    b"PAR1": ("a Parquet file", "write it as JSONL"),
+    codecs.BOM_UTF16_LE: ("UTF-16 or UTF-32 text", "save it as UTF-8"),
+    codecs.BOM_UTF16_BE: ("UTF-16 or UTF-32 text", "save it as UTF-8"),
+}
+
 
 def read_jsonl_offsets(
     path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
+    The offset is that of the value: after a byte order mark, which may stand before any line.
     `skip_partial` leaves out a last line without its "\\n", which a killed writer cut short. A
     broken line raises DataError with file and line; where a list `refused` is given, the message
     is added to it instead and the line is left out. Raises DataError for a file that is not
-    there or cannot be read.
+    there, cannot be read or is no UTF-8 text.
     """
     end = 0
     for number, line in enumerate(_lines(Path(path)), 1):
-        offset = end
+        if number == 1:
+            _check_beginning(path, line)
+        before = _BEFORE_A_VALUE.match(line)
+        assert before is not None  # it matches nothing, too
+        offset = end + before.end()
         end += len(line)
+        text = line[before.end() :]
         partial = not line.endswith(b"\n")
-        if not line.strip() or (skip_partial and partial):
+        if not text or (skip_partial and partial):
             continue
         try:
-            value = json.loads(line.decode())
+            value = json.loads(text.decode())
         # Not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply.
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)
@@ -41,8 +66,21 @@ def read_jsonl_offsets(
         yield number, offset, value
 
 
+def _check_beginning(path: str | os.PathLike, line: bytes) -> None:
+    """Raises DataError for a first line of which no other could be read."""
+    for beginning, (what, hint) in _OTHER_FILES.items():
+        if line.startswith(beginning):
+            raise DataError(f"{path}: is {what}, not JSON lines in UTF-8; {hint}")
+    # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a
+    # file may be zeros alone, which is a broken line.
+    if b"\0" in line[:4] and line[:4].strip(b"\0"):
+        raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     """Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file in it")
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
     try:
@@ -52,6 +90,14 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); check path and rights"
         ) from None
+
+
+def marked_line(path: str | os.PathLike) -> int | None:
+    """The number of the first line that begins with a byte order mark, None without one."""
+    for number, line in enumerate(_lines(Path(path)), 1):
+        if line.startswith(_MARK):
+            return number
+    return None
 
 
 def read_jsonl(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.row_file import read_items, split_slice
 from rubric_rl.errors import DataError
 
@@ -75,6 +75,7 @@ def load_prompts(
         metadata: Any = row.get(metadata_key)
         prompt_id = row_from_metadata(metadata, where).prompt_id
         where = f"{where}, prompt_id {prompt_id}"
+        check_json(row, where)
         prompt = row.get(input_key)
         if apply_chat_template:
             if not isinstance(prompt, list) or not prompt:

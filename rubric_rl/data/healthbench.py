@@ -1,12 +1,11 @@
 """HealthBench as published: its files, where to find them, and how a raw row becomes a Row."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rubric_rl.data.download import Published, download
-from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.dotted_name import import_function
 from rubric_rl.errors import DataError, UserError
@@ -143,21 +142,8 @@ def to_row(item: object, where: str) -> Row:
         if key in item:
             metadata[key] = item[key]
     row = row_from_metadata(metadata, where)
-    _check_json(row, where)
+    check_json(metadata, f"{where}, prompt_id {row.prompt_id}")
     return replace(row, theme=_theme_tag(row) or row.theme)
-
-
-def _check_json(row: Row, where: str) -> None:
-    """Raises DataError for a row that a JSONL file cannot hold."""
-    try:
-        json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        printable = row.prompt_id.encode(errors="replace").decode()
-        what = "a lone surrogate, which no tokenizer reads"
-        raise DataError(f"{where}, prompt_id {printable}: {what}") from None
-    except ValueError:
-        what = "a number that is not finite, which JSON lacks"
-        raise DataError(f"{where}, prompt_id {row.prompt_id}: {what}") from None
 
 
 def _theme_tag(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Reads what travels from JSON: rows and records, each checked once, where it comes in."""
 
 import copy
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -9,8 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, Verdict
 from rubric_rl.errors import DataError
+from rubric_rl.plain_text import shows_something
 
 REMAKE = "make the rows with data_preprocess.py"
+LEAVE_OUT = "leave the row out"
 LEAST_POINTS, MOST_POINTS = 1e-6, 1e6  # sizes of a criterion's points
 
 
@@ -29,7 +32,7 @@ def _not_empty(text: str) -> str:
 
 
 def _not_blank(text: str) -> str:
-    if not text.strip():
+    if not shows_something(text):
         raise ValueError
     return text
 
@@ -64,8 +67,8 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
 
     Raises:
         DataError: naming `where`, the prompt_id and the field, for anything that could not be
-            scored: no user turn at the end, an empty criterion, points that are zero or not
-            finite, no positive points.
+            scored: no question of the user at the end, an empty criterion, points that are zero
+            or not finite, no positive points.
     """
     if not isinstance(metadata, dict):
         found = type(metadata).__name__
@@ -79,10 +82,12 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
     if form.messages[-1].role != "user":
         last = form.messages[-1].role
         raise DataError(f"{where}: the last message is from the {last}; it must be the user's")
+    if not shows_something(form.messages[-1].content):
+        raise DataError(f"{where}: the last message is empty, so nothing is asked; {LEAVE_OUT}")
     rubric = tuple(Criterion(c.criterion, c.points, tuple(c.tags or ())) for c in form.rubrics)
     if not any(criterion.points > 0 for criterion in rubric):
-        hint = "so no score is defined; leave the row out"
-        raise DataError(f"{where}: no criterion has positive points, {hint}")
+        what = "no criterion has positive points, so no score is defined"
+        raise DataError(f"{where}: {what}; {LEAVE_OUT}")
     return Row(
         prompt_id=form.prompt_id,
         messages=tuple({"role": m.role, "content": m.content} for m in form.messages),
@@ -91,6 +96,21 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
         example_tags=tuple(form.example_tags or ()),
         extra=dict(form.model_extra or {}),
     )
+
+
+def check_json(item: object, where: str) -> None:
+    """Raises DataError for a row that a JSONL file cannot hold: Python reads more than JSON has."""
+    printable = where.encode(errors="replace").decode()
+    try:
+        json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        what = "a lone surrogate, which no tokenizer reads"
+        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
+    except TypeError as error:  # from a converter, or from a data set's own types
+        raise DataError(f"{printable}: {error}; {LEAVE_OUT}") from None
+    except ValueError:
+        what = "a number that is not finite, which JSON lacks"
+        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
 
 
 def _complaint(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rubric_rl.data.healthbench import to_row
-from rubric_rl.data.parse import REMAKE, row_from_metadata
+from rubric_rl.data.parse import REMAKE, check_json, row_from_metadata
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import DataError
 from rubric_rl.jsonl import read_jsonl
@@ -15,7 +15,12 @@ from rubric_rl.jsonl import read_jsonl
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
     """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
-    return [row_from_metadata(item.get("metadata"), where) for where, item in read_items(path)]
+    rows = []
+    for where, item in read_items(path):
+        row = row_from_metadata(item.get("metadata"), where)
+        check_json(item, f"{where}, prompt_id {row.prompt_id}")
+        rows.append(row)
+    return rows
 
 
 def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
@@ -23,7 +28,7 @@ def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
 
     Raises DataError for what is no row, or when there is none.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise DataError(f"{path}: no such file; {REMAKE}")
     items = []
     for number, item in read_jsonl(path):
@@ -71,7 +76,7 @@ class RowFile:
                 raise DataError(f"{where}: duplicate of an earlier line; leave one of them out")
             self.criteria[row.prompt_id] = len(row.rubric)
         if not self.criteria:
-            raise DataError(f"{path}: holds no rows")
+            raise DataError(f"{path}: holds no rows; give --rows a file of HealthBench rows")
         if 0 < limit < len(self.criteria):
             self.keep(set(random.Random(0).sample(list(self.criteria), limit)))
 
@@ -89,6 +94,8 @@ class RowFile:
                 hint = "give --rows a file of HealthBench rows"
                 raise DataError(f"{where}: not a JSON object; {hint}")
             if "metadata" in item:
-                yield number, row_from_metadata(item["metadata"], where)
+                row = row_from_metadata(item["metadata"], where)
+                check_json(item, f"{where}, prompt_id {row.prompt_id}")
+                yield number, row
             else:
                 yield number, to_row(item, where)

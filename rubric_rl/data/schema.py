@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from rubric_rl.plain_text import comparable
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -60,8 +62,8 @@ class Row:
 
 
 def conversation(messages: Iterable[Mapping]) -> tuple:
-    """What makes two conversations the same one, whatever their prompt_id and white space."""
-    return tuple((message["role"], " ".join(message["content"].split())) for message in messages)
+    """What makes two conversations the same one, whatever their prompt_id and Unicode form."""
+    return tuple((message["role"], comparable(message["content"])) for message in messages)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import hashlib
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from rubric_rl.data.healthbench import (
@@ -20,6 +20,7 @@ from rubric_rl.errors import DataError, UserError
 from rubric_rl.tokenizer import ChatTokenizer
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
+NAMED = 10  # refused rows that the report names, of each reason
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SplitOptions:
     fix_signs: bool = False
     consensus: bool = False
     max_prompt_tokens: int | None = None  # needs a tokenizer
-    tokenizer: ChatTokenizer | None = None  # counts the tokens of prompts
+    tokenizer: ChatTokenizer | None = None  # of the policy: counts the tokens of prompts
     sample: int | None = None
     eval_sample: int = 128
     seed: int = 0
@@ -48,6 +49,8 @@ class Split:
     refused: list[str] = field(default_factory=list)  # "file:line, prompt_id ...: reason"
     left_out: Counter[str] = field(default_factory=Counter)  # rule -> rows or criteria
     seen: set[str] = field(default_factory=set)  # every prompt_id, also of refused rows
+    places: dict[str, str] = field(default_factory=dict)  # prompt_id -> "file:line"
+    tokens: dict[str, int] = field(default_factory=dict)  # prompt_id -> of the prompt, if counted
     subset: bool = False  # whether the counts are not those of the release
 
 
@@ -68,8 +71,12 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
         part = result.hard if row.prompt_id in hard_ids else result.easy
         part.append(row)
     _check_hard_ids(source, hard_ids, result)
+    held_out = {conversation(row.messages) for row in result.hard}
+    if options.tokenizer is not None:
+        result.easy = _templated(result.easy, options.tokenizer, result)
+        result.hard = _templated(result.hard, options.tokenizer, result)
     _check_counts(source, options, result)
-    _select_rows(options, result)
+    _select_rows(options, held_out, result)
     _check_not_empty(source, result)
     return result
 
@@ -95,6 +102,9 @@ def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row
             result.refused.append(f"{place}: duplicate of an earlier prompt_id")
         else:
             rows[row.prompt_id] = row
+            result.places[row.prompt_id] = where
+    if not rows and not result.refused:
+        raise DataError(f"{source.full}: holds no rows; name a file of raw rows")
     return list(rows.values())
 
 
@@ -104,7 +114,8 @@ def _convert(raw, options: SplitOptions, where: str) -> object:
     try:
         return options.converter(raw)
     except Exception as error:  # it is the user's code: whatever it raises is about this row
-        raise DataError(f"{where}: the converter raised {type(error).__name__}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where}: the converter raised {type(error).__name__}: {reason}") from None
 
 
 def _prompt_id(item: object) -> str | None:
@@ -136,6 +147,8 @@ def _hard_ids(source: Source, options: SplitOptions, rows: list[Row]) -> set[str
     if broken:  # a hard prompt that cannot be read would be trained on
         why = "every hard row must be readable, else it would land in the training file"
         raise DataError(f"{broken[0]}; {why}")
+    if not hard_ids:
+        raise DataError(f"{source.hard}: holds no rows; name the rows held out for evaluation")
     return hard_ids
 
 
@@ -186,13 +199,29 @@ def _check_not_empty(source: Source, result: Split) -> None:
         raise DataError(f"{source.full}: nothing is left for {purpose}; {hint}")
 
 
+def _templated(rows: list[Row], tokenizer: ChatTokenizer, result: Split) -> list[Row]:
+    """The rows that the policy can be asked, their tokens counted; the others are refused."""
+    kept = []
+    for row in rows:
+        try:
+            text = tokenizer.render(list(row.messages), thinking=True)
+        except UserError as error:
+            place = f"{result.places[row.prompt_id]}, prompt_id {row.prompt_id}"
+            result.refused.append(f"{place}: {error}")
+            continue
+        result.tokens[row.prompt_id] = tokenizer.count(text)
+        kept.append(row)
+    return kept
+
+
 # Selection
 
 
-def _select_rows(options: SplitOptions, result: Split) -> None:
+def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Split) -> None:
     """Applies the rules in their documented order.
 
-    Evaluation rows keep prompts and criteria as published.
+    Evaluation rows keep prompts and criteria as published. `held_out` are their conversations,
+    those included that the policy cannot be asked.
     """
     easy, hard = result.easy, result.hard
     left_out = result.left_out
@@ -202,8 +231,9 @@ def _select_rows(options: SplitOptions, result: Split) -> None:
     if options.consensus:
         easy = _with_consensus(easy, left_out)
         hard = _with_consensus(hard, left_out)
-    easy = _without_repeats(easy, hard, left_out)
-    easy = _without_long_prompts(easy, options, left_out)
+    easy = _without_repeats(easy, held_out, left_out)
+    if options.max_prompt_tokens is not None:
+        easy = _without_long_prompts(easy, options.max_prompt_tokens, result)
     if options.sample is not None:
         easy = _draw(easy, options.sample, options.seed)
         hard = _draw(hard, options.sample, options.seed)
@@ -227,9 +257,10 @@ def _has_positive_points(rubric: Iterable[Criterion]) -> bool:
     return any(criterion.points > 0 for criterion in rubric)
 
 
-def _without_repeats(easy: list[Row], hard: list[Row], left_out: Counter[str]) -> list[Row]:
+def _without_repeats(
+    easy: list[Row], held_out: Collection[tuple], left_out: Counter[str]
+) -> list[Row]:
     """Training rows without held-out and repeated conversations, and without repeated criteria."""
-    held_out = {conversation(row.messages) for row in hard}
     seen = set()
     kept = []
     for row in easy:
@@ -258,26 +289,10 @@ def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
     return replace(row, rubric=rubric)
 
 
-def _without_long_prompts(
-    rows: list[Row], options: SplitOptions, left_out: Counter[str]
-) -> list[Row]:
-    limit = options.max_prompt_tokens
-    if limit is None:
-        return rows
-    assert options.tokenizer is not None  # the command line sees to it
-    kept = [row for row in rows if _count_tokens(row, options.tokenizer) <= limit]
-    left_out[f"training prompts over {limit} tokens"] += len(rows) - len(kept)
+def _without_long_prompts(rows: list[Row], limit: int, result: Split) -> list[Row]:
+    kept = [row for row in rows if result.tokens[row.prompt_id] <= limit]
+    result.left_out[f"training prompts over {limit} tokens"] += len(rows) - len(kept)
     return kept
-
-
-def _count_tokens(row: Row, tokenizer: ChatTokenizer) -> int:
-    """Tokens of the prompt as the policy gets it."""
-    messages = list(row.messages)
-    try:
-        text = tokenizer.render(messages, thinking=True)
-    except UserError as error:
-        raise DataError(f"prompt_id {row.prompt_id}: {error}") from None
-    return tokenizer.count(text)
 
 
 def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
@@ -298,18 +313,20 @@ def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
 # The report
 
 
-def report(result: Split, tokenizer: ChatTokenizer | None = None) -> str:
+def report(result: Split) -> str:
     """What was written and what was not, in a few lines; the same text for the same input.
 
-    Prompt lengths are in tokens where there is a tokenizer, else in characters.
+    Prompt lengths are in tokens where they were counted, else in characters.
     """
     lines = []
     if result.subset:
         released = "the 4,000 and 1,000 prompts of the release"
         lines.append(f"a subset, as --allow-subset permits: not {released}")
-    reasons = [_reason(refusal) for refusal in result.refused]
-    for reason, number in _most_common(reasons):
-        lines.append(f"refused {number} rows: {reason}")
+    for reason, places in _by_reason(result.refused):
+        lines.append(f"refused {len(places)} rows: {reason}")
+        lines += [f"  {place}" for place in places[:NAMED]]
+        if len(places) > NAMED:
+            lines.append(f"  and {len(places) - NAMED} more")
     for rule, number in result.left_out.items():
         if number:
             lines.append(f"left out {number} {rule}")
@@ -319,8 +336,17 @@ def report(result: Split, tokenizer: ChatTokenizer | None = None) -> str:
         "evaluation sample": result.hard_sample,
     }
     for name, rows in parts.items():
-        lines += _describe(name, rows, tokenizer)
+        lines += _describe(name, rows, result.tokens)
     return "\n".join(lines) + "\n"
+
+
+def _by_reason(refused: list[str]) -> list[tuple[str, list[str]]]:
+    """Each reason with the places of its rows, the most frequent first."""
+    places = defaultdict(list)
+    for refusal in refused:
+        place = refusal.split(": ", 1)[0]
+        places[_reason(refusal)].append(place)
+    return sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def _reason(refusal: str) -> str:
@@ -331,7 +357,7 @@ def _reason(refusal: str) -> str:
     return reason
 
 
-def _describe(name: str, rows: list[Row], tokenizer: ChatTokenizer | None) -> list[str]:
+def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
     themes = [row.theme or "none" for row in rows]
     axes = []
@@ -343,7 +369,7 @@ def _describe(name: str, rows: list[Row], tokenizer: ChatTokenizer | None) -> li
     prompts = len(rows)
     criteria = len(axes)
     share = negative / max(criteria, 1)
-    lengths = _describe_lengths(rows, tokenizer)
+    lengths = _describe_lengths(rows, tokens)
     return [
         f"{name}: {prompts} prompts, {criteria} criteria, {share:.1%} negative",
         f"  {lengths}",
@@ -352,15 +378,15 @@ def _describe(name: str, rows: list[Row], tokenizer: ChatTokenizer | None) -> li
     ]
 
 
-def _describe_lengths(rows: list[Row], tokenizer: ChatTokenizer | None) -> str:
+def _describe_lengths(rows: list[Row], tokens: dict[str, int]) -> str:
     if not rows:
         return "empty"
-    if tokenizer is None:
+    if tokens:
+        lengths = [tokens[row.prompt_id] for row in rows]
+        unit = "tokens"
+    else:
         lengths = [_count_characters(row) for row in rows]
         unit = "characters (tokens: --tokenizer FOLDER)"
-    else:
-        lengths = [_count_tokens(row, tokenizer) for row in rows]
-        unit = "tokens"
     median = statistics.median(lengths)
     longest = max(lengths)
     total = sum(lengths)

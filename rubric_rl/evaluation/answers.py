@@ -36,7 +36,7 @@ class AnswerFile:
         self.path = Path(path)
         # prompt_id -> number of the repeat -> offset of its last line
         self._offsets: dict[str, dict[int, int]] = {}
-        if not self.path.is_file():
+        if not self.path.exists():
             hint = "give --answers a JSONL file of prompt_id and answer"
             raise DataError(f"{path}: no such file; {hint}")
         for number, offset, item in read_jsonl_offsets(self.path):

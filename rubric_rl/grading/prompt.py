@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rubric_rl.data.schema import Criterion
+from rubric_rl.plain_text import shows_something
 from rubric_rl.tokenizer import THINK, THINK_END
 
 # Qwen's control tokens, e.g. <|im_end|>
@@ -65,15 +66,16 @@ def graded_text(response: str, prompt: str = "") -> str | None:
     """The part of a response that is graded: after the last `</think>`, without special tokens.
 
     `prompt` is the templated prompt: it may end with the opening `<think>`. Returns None when there
-    is no final answer (thoughts never closed, or nothing after them): such a response scores 0
-    without a call.
+    is no final answer (thoughts never closed, or nothing to see after them): such a response scores
+    0 without a call.
     """
     if prompt.rstrip().endswith(THINK):
         response = THINK + response
     final = response.rpartition(THINK_END)[2]
     if THINK in final:
         return None
-    return _SPECIAL.sub("", final).strip() or None
+    text = _SPECIAL.sub("", final).strip()
+    return text if shows_something(text) else None
 
 
 def grader_prompt(

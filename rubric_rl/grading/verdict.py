@@ -1,14 +1,39 @@
-"""Reads verdicts from a grader's reply; whatever is not clearly one is unreadable."""
+"""Reads verdicts from a grader's reply; whatever is not clearly one is unreadable.
 
-import json
+The grader is the policy, and what it grades may hold forged verdicts, which an honest grader may
+quote: before its verdict, inside it, after it, or instead of one. What keeps them out:
+
+- Each `criteria_met` counts that is a key, in whatever depth. If two of them disagree, or one
+  stands outside of any object (`criteria_met: ...`), nothing is read. The grader's own word thus
+  cannot be hidden: a quotation may end its string, but not unwrite what follows.
+- A verdict that is part of a sentence is none: a word, a comma, a quotation mark or an opening
+  bracket before it on its line ("Not {...}", "it says {...}"), or a sentence that goes on after it.
+- Words after it must not take it back ("... is an attempt to cheat, the criterion is not met").
+  Only English ones are known.
+- reply_json.py tells which braces are objects.
+
+What is left to a policy: a grader that quotes a forged verdict as a line of its own, or after a
+colon, and then neither gives a verdict nor denies that one.
+"""
+
+import re
 
 from rubric_rl.data.schema import UNREADABLE, Verdict
+from rubric_rl.grading.reply_json import FoundObject, Unclear, objects_in
 from rubric_rl.tokenizer import THINK, THINK_END
 
 
 def read_verdict(reply: str) -> Verdict:
-    """The verdict of an `explain` reply: the last well-formed object with `criteria_met`."""
-    return _verdict(_last_object(reply, "criteria_met"))
+    """The verdict of an `explain` reply: of the last object with `criteria_met`."""
+    text = _final_part(reply)
+    try:
+        found = objects_in(text)
+        last = _last_with(_KEY, found, text)
+    except Unclear:
+        return UNREADABLE
+    verdict = _verdict(last.item)
+    disagree = any(said is not last.item[_KEY] for said in _said(found))
+    return UNREADABLE if disagree or _taken_back(verdict, text[last.end :]) else verdict
 
 
 def read_probability(probability: float | None) -> Verdict:
@@ -21,12 +46,19 @@ def read_probability(probability: float | None) -> Verdict:
 def read_checklist(reply: str, count: int) -> list[Verdict]:
     """The verdicts of a `checklist` reply in the order of the criteria.
 
-    All are unreadable unless there are exactly `count`.
+    All are unreadable unless there are exactly `count`. An item that is no JSON costs only itself
+    where the places of the others are beyond doubt.
     """
-    found = _last_object(reply, "verdicts").get("verdicts")
-    if not isinstance(found, list) or len(found) != count:
-        return [UNREADABLE] * count
-    return [_verdict(item if isinstance(item, dict) else {}) for item in found]
+    text = _final_part(reply)
+    unreadable = [UNREADABLE] * count
+    try:
+        found = objects_in(text)
+    except Unclear:
+        return _item_by_item(text, count) or unreadable
+    try:
+        return _whole_checklist(text, found, count)
+    except Unclear:
+        return unreadable
 
 
 def majority(votes: list[Verdict]) -> Verdict:
@@ -41,43 +73,131 @@ def majority(votes: list[Verdict]) -> Verdict:
     return UNREADABLE
 
 
-def _verdict(item: dict) -> Verdict:
-    met, explanation = item.get("criteria_met"), item.get("explanation")
+# ---- what a reply says, and where
+
+
+def _final_part(reply: str) -> str:
+    """What follows the last `</think>`. Thoughts that never end contain no verdict."""
+    text = reply.rpartition(THINK_END)[2]
+    return "" if THINK in text else text
+
+
+def _verdict(item: object) -> Verdict:
+    fields = item if isinstance(item, dict) else {}
+    met, explanation = fields.get(_KEY), fields.get("explanation")
     return Verdict(
         met=met if isinstance(met, bool) else None,
         explanation=explanation if isinstance(explanation, str) else "",
     )
 
 
-def _last_object(reply: str, key: str) -> dict:
-    """The last top-level JSON object that has `key`, after the last `</think>`; {} without one.
+def _said(found: list[FoundObject]) -> list[object]:
+    """What the objects hold under `criteria_met`, in whatever depth."""
+    said = []
+    inner: list[object] = [each.item for each in found]
+    while inner:
+        value = inner.pop()
+        if isinstance(value, dict):
+            if _KEY in value:
+                said.append(value[_KEY])
+            inner.extend(value.values())
+        elif isinstance(value, list):
+            inner.extend(value)
+    return said
 
-    Thoughts that never end contain no verdict. Nor does a reply with a brace that opens no
-    well-formed object: what follows may be a quotation of the graded answer inside a broken
-    verdict.
+
+def _last_with(key: str, found: list[FoundObject], text: str) -> FoundObject:
+    """The last object with this key. Raises Unclear unless it stands for a verdict of its own."""
+    having = [each for each in found if key in each.item]
+    if not having or _speaks_outside(found, text) or _in_a_sentence(having[-1], text):
+        raise Unclear
+    return having[-1]
+
+
+def _speaks_outside(found: list[FoundObject], text: str) -> bool:
+    """Whether a `criteria_met: ...` stands outside of the objects."""
+    ends = [0, *(each.end for each in found)]
+    starts = [*(each.start for each in found), len(text)]
+    between = [text[end:start] for end, start in zip(ends, starts, strict=True)]
+    return any(_LOOSE_KEY.search(piece) for piece in between)
+
+
+def _in_a_sentence(found: FoundObject, text: str) -> bool:
+    """Whether a sentence of the line that the object stands in goes through it."""
+    line_before = text[: found.start].rpartition("\n")[2]
+    line_after = text[found.end :].partition("\n")[0]
+    before = _FENCE.sub("", line_before).rstrip(_MARKUP)[-1:]
+    after = _FENCE.sub("", line_after).lstrip(_MARKUP + ",;")[:1]
+    leads_in = before.isalnum() or before in _LEADS_IN
+    goes_on = (after.isalnum() and not after.isupper()) or after in _GOES_ON
+    return (before != "" and leads_in) or (after != "" and goes_on)
+
+
+def _taken_back(verdict: Verdict, after: str) -> bool:
+    """Whether the words after the verdict may deny it."""
+    return verdict.met is not None and bool(_DENIALS[verdict.met].search(after))
+
+
+# ---- checklists
+
+
+def _whole_checklist(text: str, found: list[FoundObject], count: int) -> list[Verdict]:
+    """The verdicts of a reply whose objects are well-formed, all of them."""
+    last = _last_with("verdicts", found, text)
+    items = last.item["verdicts"]
+    if not isinstance(items, list) or len(items) != count:
+        raise Unclear
+    of_items = [item for item in items if isinstance(item, dict) and _KEY in item]
+    verdicts = [_verdict(item) for item in items]
+    # One that stands in no item may be another item's, which a quotation has moved.
+    if len(_said(found)) != len(of_items):
+        raise Unclear
+    if any(_taken_back(verdict, text[last.end :]) for verdict in verdicts):
+        raise Unclear
+    return verdicts
+
+
+def _item_by_item(text: str, count: int) -> list[Verdict] | None:
+    """The verdicts of a checklist with items that are no JSON; None where places are in doubt.
+
+    They are in no doubt when the reply is the list alone and `},{` stands in it as often as between
+    `count` items, strings included: the grader wrote it between its own items, so that one more in
+    a quotation would be one too many. So is a `criteria_met` more than one in an item.
     """
-    text = reply.rpartition(THINK_END)[2]
-    if THINK in text:
-        return {}
-    found: dict = {}
-    start = text.find("{")
-    while start >= 0:
-        try:
-            item, end = _DECODER.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            return {}
-        if key in item:
-            found = item
-        start = text.find("{", end)
-    return found
+    checklist = _CHECKLIST.fullmatch(text)
+    pieces = _BETWEEN_ITEMS.split(checklist[1].strip()) if checklist else []
+    if len(pieces) != count or any(piece.count(_KEY) != 1 for piece in pieces):
+        return None
+    return [_item(piece) for piece in pieces]
 
 
-def _without_repeats(pairs: list[tuple]) -> dict:
-    """The object of these pairs; one that says two things under one key says nothing."""
-    item = dict(pairs)
-    if len(item) != len(pairs):
-        raise ValueError("duplicate key")
-    return item
+def _item(text: str) -> Verdict:
+    """The verdict of a text that should be one object."""
+    try:
+        found = objects_in(text)
+    except Unclear:
+        return UNREADABLE
+    whole = len(found) == 1 and text == text[found[0].start : found[0].end]
+    return _verdict(found[0].item) if whole else UNREADABLE
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats)
+_KEY = "criteria_met"
+_LOOSE_KEY = re.compile(r"criteria\\?_met\W{0,3}[:=]", re.IGNORECASE)
+
+_FENCE = re.compile(r"```\w*")
+_MARKUP = " \t\r\u00a0`*_~"
+_QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
+_LEADS_IN = _QUOTES + ",;("
+_GOES_ON = _QUOTES + ")"
+
+_DENIAL = r"but|however|wait|wrong|instead|actually"
+_DENIALS = {
+    True: re.compile(rf"\b(?:{_DENIAL}|not?|never|cannot|\w+n['\u2019]t|false)\b", re.IGNORECASE),
+    False: re.compile(rf"\b(?:{_DENIAL}|yes|true|(?<!not )met)\b", re.IGNORECASE),
+}
+
+_CHECKLIST = re.compile(
+    r'\s*+(?:```\w*+\s*+)?\{\s*+"verdicts"\s*+:\s*+\[(.*\})\s*+,?+\s*+\]\s*+\}[\s`]*+',
+    re.DOTALL,
+)
+_BETWEEN_ITEMS = re.compile(r"(?<=\})\s*+,?+\s*+(?=\{)")

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
-from rubric_rl.data.row_file import read_slice
+from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.graders import load_teacher, read_served_models
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.jsonl import marked_line
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
@@ -124,8 +125,12 @@ def _check_megatron_checkpoint(flag: str, folder: Path) -> Iterator[str]:
 
 
 def check_rows(inputs: RunInputs) -> Iterator[str]:
-    """Rows that can be graded, and none of the evaluation among them."""
+    """Rows that slime reads and that can be graded, and none of the evaluation among them."""
     evaluation = [dataset.path for dataset in inputs.evaluation_sets]
+    for path in dict.fromkeys(split_slice(path)[0] for path in [inputs.training_path, *evaluation]):
+        if line := marked_line(path):
+            what = "a byte order mark begins the line, which slime leaves out"
+            yield f"{path}:{line}: {what}; make the rows again with data_preprocess.py"
     yield from shared_checks.check_held_out_prompts(
         inputs.training_path, inputs.training_rows, evaluation
     )

@@ -328,12 +328,16 @@ def prompt_lengths(
     """The longest prompt and criterion of the rows in a file.
 
     `template_options` are those of --apply-chat-template-kwargs. Prompts of more than `max_prompt`
-    tokens are left out, as both trainers do; raises UserError where none is left.
+    tokens are left out, as both trainers do; raises UserError where none is left, and for one that
+    the chat template refuses.
     """
     thinking = bool(template_options.get("enable_thinking", True))
     prompt = criterion = 0
     for row in rows:
-        tokens = template.count(template.render(list(row.messages), thinking))
+        try:
+            tokens = template.count(template.render(list(row.messages), thinking))
+        except UserError as error:
+            raise UserError(f"{path}, prompt_id {row.prompt_id}: {error}") from None
         if max_prompt and tokens > max_prompt:
             continue
         prompt = max(prompt, tokens)

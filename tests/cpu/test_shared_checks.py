@@ -314,6 +314,15 @@ class TestContext:
         prompts = [int(both.line(*more, *extra).split()[3]) for extra in ([], options)]
         assert prompts[1] > prompts[0]
 
+    @pytest.mark.parametrize("file, number", [("rows", 3), ("held", 102)])
+    def test_a_conversation_that_the_chat_template_refuses_is_named(self, both, file, number):
+        path = both.model / "chat_template.jinja"
+        refusal = f"{{% if messages[-1].content == 'ask {number}' %}}{{{{ 1 + 'a' }}}}{{% endif %}}"
+        path.write_text(refusal + path.read_text())
+        place = f"{both.path}/{file}.jsonl, prompt_id id{number}"
+        refused = f"the chat template of {both.model} refuses this conversation: TypeError"
+        assert both.line().startswith(f"{place}: {refused}")
+
     @pytest.mark.parametrize(
         "grader",
         [

@@ -13,7 +13,7 @@ import data_preprocess
 from rubric_rl.data.healthbench import Source
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.split import SplitOptions, report, split
-from rubric_rl.errors import DataError
+from rubric_rl.errors import DataError, UserError
 
 
 def raw(number: int, **more) -> dict:
@@ -148,6 +148,8 @@ DAMAGED = {
     "points must": json.dumps(raw(1)).replace("-2", "NaN"),
     "points": json.dumps(raw(1)).replace("-2", '"2"'),
     "not finite": raw(1, canary=float("inf")),
+    "that is not finite, which": raw(1, theme=float("nan")),
+    "the last message is empty": raw(1, prompt=asks("\u200b\n")),
     "rubrics is not a list": raw(1, rubrics=None),
     "messages is not a list": raw(1, prompt=[]),
     "no prompt_id": raw(1, prompt_id=None),
@@ -209,6 +211,24 @@ def test_training_repeats_are_left_out_and_evaluation_stays_as_published(tmp_pat
     assert sorted(result.left_out.values()) == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "Is cafe\u0301 au lait bad\u00a0for me?",
+        "IS CAFÉ AU LAIT BAD FOR ME?",
+        "\ufeffIs ca\u00adfé au\u2003lait bad for\u200b me?\u200f",
+        "Is café au lait bad for me\uff1f\ufe0f",
+    ],
+    ids=["decomposed", "upper case", "characters that nobody sees", "wide"],
+)
+def test_a_held_out_conversation_is_recognised_in_other_characters(tmp_path, other):
+    rows = [raw(0), raw(1, prompt=asks(other)), raw(2, prompt=asks("Is café au lait bad for me?"))]
+    source = make_source(tmp_path, rows, rows[2:])
+    result = split(source, SplitOptions(allow_subset=True))
+    assert [row.prompt_id for row in result.easy] == ["id0"]
+    assert result.left_out["training prompts whose conversation is held out"] == 1
+
+
 def test_samples_do_not_depend_on_the_order_of_rows(source, tmp_path):
     options = SplitOptions(allow_subset=True, sample=2, eval_sample=1, seed=3)
     first = split(source, options)
@@ -249,9 +269,88 @@ def test_long_training_prompts_are_left_out(tmp_path):
     result = split(source, options)
     assert [row.prompt_id for row in result.easy] == ["id0"]
     assert len(result.hard) == 1
-    text = report(result, options.tokenizer)
+    text = report(result)
     assert "left out 1 training prompts over 2 tokens" in text
     assert "longest 4, in all 4 tokens" in text
+
+
+REFUSALS = {
+    "no system role": "{% if messages[0].role == 'system' %}"
+    "{{ raise_exception('no system role') }}{% endif %}",
+    "TypeError": "{% if messages[0].role == 'system' %}{{ 1 + 'a' }}{% endif %}",
+    "roles must alternate": "{% for m in messages %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}",
+}
+
+
+class TestThePolicysChatTemplate:
+    """Rows that it refuses are left out by name; without --tokenizer, nobody asks it."""
+
+    @pytest.fixture
+    def rows(self, source) -> list[dict]:
+        """Training row 3 and held-out row 8 have what the templates refuse."""
+        rows = [raw(number) for number in range(10)]
+        for number in (3, 8):
+            rows[number]["prompt"].insert(0, {"role": "system", "content": "be kind"})
+        write(source.full, rows)
+        return rows
+
+    @pytest.mark.parametrize("reason", REFUSALS)
+    def test_leaves_rows_out_by_name(self, source, rows, tmp_path, out, capsys, reason):
+        model = chat_model(tmp_path / "model", REFUSALS[reason] + TEMPLATE)
+        assert run(source, out, f"--tokenizer={model}") == 0
+        captured = capsys.readouterr()
+        for line, number in ((4, 3), (9, 8)):
+            place = f"{source.full}:{line}, prompt_id id{number}"
+            refusal = f"the chat template of {model} refuses this conversation: "
+            assert f"refused: {place}: {refusal}" in captured.err
+            assert f"\n  {place}\n" in captured.out
+        assert captured.err.count("\n") == 2
+        assert "refused 2 rows: the chat template of" in captured.out
+        assert reason in captured.out
+        assert (out / "healthbench_report.txt").read_text() == captured.out
+        assert ids(out / "healthbench_easy.jsonl") == ["id0", "id1", "id2", "id4", "id5"]
+        assert ids(out / "healthbench_hard.jsonl") == ["id6", "id7", "id9"]
+
+    def test_makes_no_held_out_conversation_one_to_train_on(self, source):
+        class OfSmallLetters(Words):
+            def render(self, messages, thinking):
+                if messages[0]["content"] == "question 8":
+                    raise UserError("refused")
+                return super().render(messages, thinking)
+
+        rows = [raw(number) for number in range(10)]
+        rows[0]["prompt"] = asks("QUESTION 8")
+        write(source.full, rows)
+        result = split(source, SplitOptions(allow_subset=True, tokenizer=OfSmallLetters()))
+        assert [row.prompt_id for row in result.hard] == ["id6", "id7", "id9"]
+        assert "id0" not in [row.prompt_id for row in result.easy]
+
+    def test_that_refuses_all_rows_writes_nothing(self, source, tmp_path, out, capsys):
+        model = chat_model(tmp_path / "model", "{{ raise_exception('never') }}")
+        assert run(source, out, f"--tokenizer={model}") == 2
+        said = capsys.readouterr().err
+        assert f"nothing is left for training; the first refused row: {source.full}:1" in said
+        assert said.count("\n") == 1
+        assert not out.exists()
+
+    def test_counts_among_the_prompts_of_the_release(self, source, rows, tmp_path, out, capsys):
+        refusal = REFUSALS["no system role"]
+        model = chat_model(tmp_path / "model", refusal + TEMPLATE)
+        assert run_complete(source, out, f"--tokenizer={model}") == 2
+        said = capsys.readouterr().err
+        assert "5 training and 3 hard prompts, not 4000 and 1000, 2 refused, the first: " in said
+        assert not out.exists()
+
+
+def test_the_report_names_ten_refused_rows_of_a_reason(tmp_path):
+    rows = [raw(number, rubrics=[] if number < 12 else raw(0)["rubrics"]) for number in range(14)]
+    source = make_source(tmp_path, rows, rows[13:])
+    text = report(split(source, SplitOptions(allow_subset=True)))
+    assert "refused 12 rows: rubrics is not a list of criteria\n" in text
+    assert text.count("all.jsonl:") == 10
+    assert "\n  and 2 more\n" in text
 
 
 def test_consensus_drops_prompts_that_keep_no_criterion(source):
@@ -356,24 +455,36 @@ class TestExitStatus:
         with pytest.raises(type(defect), match="ours"):
             run(source, out)
 
-    def test_a_template_that_refuses_a_prompt_names_it_and_writes_nothing(
-        self, source, tmp_path, out, capsys
-    ):
-        rows = [raw(number) for number in range(10)]
-        system = {"role": "system", "content": "be kind"}
-        rows[3]["prompt"].insert(0, system)
-        write(source.full, rows)
-        refusal = (
-            "{% if messages[0].role == 'system' %}"
-            "{{ raise_exception('no system role') }}"
-            "{% endif %}"
-        )
-        model = chat_model(tmp_path / "model", refusal + TEMPLATE)
-        assert run(source, out, f"--tokenizer={model}") == 2
+    @pytest.mark.parametrize("name", ["../x", "a/b", "/x", "..", ".", "", "x/"])
+    def test_a_name_stays_in_the_folder(self, source, tmp_path, name, capsys):
+        out = tmp_path / "deep" / "out"
+        assert run(source, out, f"--name={name}") == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"error: prompt_id id3: the chat template of {model} refuses")
-        assert "no system role" in said
-        assert not out.exists()
+        assert said.startswith(f"error: --name {name}: holds a folder; give the beginning of file")
+        assert not out.parent.exists()
+
+    @pytest.mark.parametrize("part", ["easy", "hard"])
+    def test_no_file_takes_the_place_of_its_source(self, source, tmp_path, part, capsys):
+        path = source.full if part == "easy" else source.hard
+        raw_file = path.rename(tmp_path / f"mine_{part}.jsonl")
+        before = raw_file.read_bytes()
+        named = Source(raw_file, source.hard) if part == "easy" else Source(source.full, raw_file)
+        assert run(named, tmp_path, "--name=mine") == 2
+        assert f"{raw_file}: is read and would be written over" in capsys.readouterr().err
+        assert raw_file.read_bytes() == before
+
+    def test_empty_files_are_one_line(self, source, out, capsys):
+        def complaint(flags: list[str]) -> str:
+            assert data_preprocess.main([*flags, f"--out={out}", "--allow-subset"]) == 2
+            return capsys.readouterr().err
+
+        empty = write(out.parent / "empty.jsonl", ["", " "])
+        said = complaint([f"--source={empty}", "--hold-out=1"])
+        assert said == f"error: {empty}: holds no rows; name a file of raw rows\n"
+        said = complaint([f"--source={source.full}", f"--hard={empty}"])
+        assert said.startswith(f"error: {empty}: holds no rows; name the rows held out")
+        said = complaint([f"--source={source.full}", f"--hard={out.parent}"])
+        assert said == f"error: {out.parent}: is a folder; name a file in it\n"
 
     def test_an_environment_without_the_packages_is_one_line(self):
         bare = [sys.executable, "-S", data_preprocess.__file__]  # -S: no site-packages

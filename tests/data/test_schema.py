@@ -77,6 +77,9 @@ class TestRefusals:
             (metadata(example_tags="theme:x"), "list of strings"),
             (metadata(example_tags=[1]), "list of strings"),
             (criterion(criterion=" \n"), "criterion 1: its text is empty"),
+            (criterion(criterion="\u200b\u00a0\ufeff"), "criterion 1: its text is empty"),
+            (metadata(messages=[USER | {"content": ""}]), "the last message is empty"),
+            (metadata(messages=[USER, USER | {"content": "\u2800\n"}]), "last message is empty"),
             (criterion(tags="axis:x"), "criterion 1: tags"),
         ],
     )
@@ -90,6 +93,14 @@ class TestRefusals:
     @pytest.mark.parametrize("points", ["NaN", "Infinity"])
     def test_of_points_that_json_does_not_know(self, tmp_path, points):
         self.refused(tmp_path, criterion(points=float(points)), "criterion 1: points must be")
+
+    def test_of_a_lone_surrogate_which_no_tokenizer_reads(self, tmp_path):
+        half = metadata(messages=[{"role": "user", "content": "\ud83d"}])
+        self.refused(tmp_path, half, "a lone surrogate")
+
+    @pytest.mark.parametrize("canary", ["NaN", "-Infinity"])
+    def test_of_numbers_that_json_does_not_know(self, tmp_path, canary):
+        self.refused(tmp_path, metadata(canary=float(canary)), "a number that is not finite")
 
     def refused(self, tmp_path, changed: dict, complaint: str) -> None:
         """The third line of a file, after an empty one and a good one."""

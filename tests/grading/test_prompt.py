@@ -75,6 +75,10 @@ class TestGradedText:
             "<think>hm</think>",
             "<think>hm</think> \n<|im_end|>",
             "<think>a</think>Call.<think>no wait",
+            "\u200b",
+            "\ufeff\u00a0\n\u200d",
+            "<think>hm</think>\u2800\u2800",
+            "\u3164<|im_end|>\u00ad",
         ],
     )
     def test_without_a_final_answer_there_is_none(self, response):

@@ -278,6 +278,15 @@ def test_the_tiny_rows_pass_with_the_raw_ones_beside_them(tmp_path, monkeypatch)
     assert [*check_inputs.check_rows(inputs), *check_inputs.check_lengths(inputs)] == []
 
 
+def test_a_row_that_slime_would_leave_out_is_named(good):
+    path = good.path / "healthbench_easy.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[1] = "\ufeff" + lines[1]  # as where two files of Windows were joined
+    path.write_text("".join(lines), encoding="utf-8")
+    (line,) = good.find()
+    assert line.startswith(f"{path}:2: a byte order mark begins the line, which slime leaves out")
+
+
 def test_rows_without_rubrics_are_refused(good):
     write_jsonl(
         good.path / "healthbench_easy.jsonl",

@@ -1,0 +1,63 @@
+"""What a text says to a reader, whatever characters write it: when two are the same, or show none.
+
+Unicode writes one text in many ways: composed and decomposed letters, wide and narrow forms, upper
+and lower case, and between them characters that nobody sees.
+"""
+
+import unicodedata
+
+# Characters that no reader sees, though Unicode counts them as letters, marks or symbols: the
+# combining grapheme joiner, Hangul fillers, Khmer's inherent vowels, selectors of variants, tags.
+_UNSEEN = {
+    0x034F,
+    0x115F,
+    0x1160,
+    0x17B4,
+    0x17B5,
+    *range(0x180B, 0x1810),
+    0x2065,
+    0x3164,
+    *range(0xFE00, 0xFE10),
+    0xFFA0,
+    *range(0xFFF0, 0xFFF9),
+    *range(0xE0000, 0xE1000),
+}
+# Symbols that are a blank: of Braille, and a note's head in music.
+_BLANK = {0x2800, 0x1D159}
+
+
+class _Seen(dict):
+    """A table for str.translate that leaves out what no reader sees; filled as texts need it."""
+
+    def __missing__(self, code: int) -> int | None:
+        character = chr(code)
+        control = unicodedata.category(character) in ("Cc", "Cf") and not character.isspace()
+        self[code] = None if control or code in _UNSEEN else code
+        return self[code]
+
+
+_SEEN = _Seen()
+
+
+def comparable(text: str) -> str:
+    """The text in the form in which equal ones are equal.
+
+    Case, white space, Unicode's composed, decomposed and compatible forms and characters that no
+    reader sees make no difference. Words, their order and their punctuation do.
+    """
+    seen = unicodedata.normalize("NFD", text.translate(_SEEN))
+    # Upper case first: some letters, such as the dotless i, meet only there.
+    caseless = seen.upper().casefold()
+    # What a compatible character stands for may have upper case of its own.
+    compatible = unicodedata.normalize("NFKC", caseless).upper().casefold()
+    return " ".join(unicodedata.normalize("NFKC", compatible).translate(_SEEN).split())
+
+
+def shows_something(text: str) -> bool:
+    """Whether there is a character to see: not only white space, controls, fillers or accents."""
+    for character in text:
+        kind = unicodedata.category(character)[0]
+        code = ord(character)
+        if kind not in "ZM" and not character.isspace() and code not in _BLANK and _SEEN[code]:
+            return True
+    return False
