@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import math
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -35,6 +36,33 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return int(text)
+
+
+def positive(text: str) -> int:
+    """The type of a flag that takes a whole number of 1 or more."""
+    number = count(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return number
+
+
+def quantity(text: str) -> float:
+    """The type of a flag that takes a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def port(text: str) -> int:
+    """The type of a flag that takes the number of a TCP port."""
+    number = count(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: those go from 1 to 65535")
+    return number
 
 
 def exit_status(command: Callable[[], int]) -> int:
