@@ -201,6 +201,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     known = values_per_flag(parser)
     if "-h" in argv:  # the only flag with one dash
         argv = ["--help"]
+    for problem in shared_checks.check_keys(argv):
+        raise UserError(problem)
     for word in dropped_words(argv, known):
         raise UserError(_why_refused(word, known))
     args = parser.parse_args(argv)
