@@ -6,6 +6,7 @@ This process owns all others. After a kill at any moment, the same command resum
 complete checkpoint.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -274,4 +275,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # checkpoints, records and logs are this user's alone
     sys.exit(main())
