@@ -5,13 +5,27 @@ import errno
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from rubric_rl.errors import UserError
 
 # What a disk or a reader at the other end does to an output, whatever its name.
 _OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
+
+
+# slime's flags that take a key, and the variable that takes it instead. The run scripts know them
+# too (scripts/no_keys.sh), since they print command lines.
+_KEYS = {"--wandb-key": "WANDB_API_KEY"}
+
+
+def refuse_keys(words: Iterable[str]) -> None:
+    """Raises UserError for a flag that takes a key, without repeating the key."""
+    for word in words:
+        variable = _KEYS.get(word.partition("=")[0])
+        if variable:
+            what = "a key on a command line is seen by every user and stays in logs"
+            raise UserError(f"{word.partition('=')[0]}: {what}; export {variable} instead")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -25,6 +39,11 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse, but no word may be a flag for a key; `parse_args` calls this too."""
+        refuse_keys(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse, which would print the whole usage and exit."""

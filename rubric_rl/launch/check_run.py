@@ -71,7 +71,6 @@ class PlannedRun:
 def check(run: PlannedRun) -> Iterator[str]:
     """Yields one line for each thing that would stop or spoil the run, each line once."""
     parts = (
-        check_keys,
         check_paths,
         check_weights,
         check_slime_checkout,
@@ -103,11 +102,6 @@ def check(run: PlannedRun) -> Iterator[str]:
 
 
 # ---- the flags and the files that they name
-
-
-def check_keys(run: PlannedRun) -> Iterator[str]:
-    """No key on the command line."""
-    yield from shared_checks.check_keys(run.command)
 
 
 def check_paths(run: PlannedRun) -> Iterator[str]:

@@ -31,21 +31,7 @@ AGAINST_SELF_GRADING = {
 }
 
 
-# Flags that take a secret, and the variable that takes it instead.
-KEYS = {"wandb-key": "WANDB_API_KEY"}
-
-
 # ---- flags
-
-
-def check_keys(words: Iterable[str]) -> Iterator[str]:
-    """No key among the words of a command line: every user of the machine can read it there."""
-    given = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
-    for name in sorted(given & set(KEYS)):
-        yield (
-            f"--{name}: a key on a command line is seen by every user and stays in logs; "
-            f"export {KEYS[name]} instead"
-        )
 
 
 def check_self_grading(flags: Container[str], temperature: float) -> Iterator[str]:
