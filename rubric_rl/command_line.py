@@ -40,7 +40,7 @@ class CommandParser(argparse.ArgumentParser):
             **options,
         )
 
-    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore
         """As argparse, but no word may be a flag for a key; `parse_args` calls this too."""
         refuse_keys(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
