@@ -9,6 +9,7 @@
 # Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+source scripts/no_keys.sh
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"

@@ -3,14 +3,29 @@
 import argparse
 import errno
 import io
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from rubric_rl.errors import UserError
 
 # What a disk or a reader at the other end does to an output, whatever its name.
 _OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
+
+
+# slime's flags that take a key, and the variable that takes it instead. The run scripts know them
+# too (scripts/no_keys.sh), since they print command lines.
+_KEYS = {"--wandb-key": "WANDB_API_KEY"}
+
+
+def refuse_keys(words: Iterable[str]) -> None:
+    """Raises UserError for a flag that takes a key, without repeating the key."""
+    for word in words:
+        variable = _KEYS.get(word.partition("=")[0])
+        if variable:
+            what = "a key on a command line is seen by every user and stays in logs"
+            raise UserError(f"{word.partition('=')[0]}: {what}; export {variable} instead")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -25,6 +40,11 @@ class CommandParser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore
+        """As argparse, but no word may be a flag for a key; `parse_args` calls this too."""
+        refuse_keys(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Called by argparse, which would print the whole usage and exit."""
         raise UserError(f"{message}; see {self.prog} --help")
@@ -35,6 +55,33 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return int(text)
+
+
+def positive(text: str) -> int:
+    """The type of a flag that takes a whole number of 1 or more."""
+    number = count(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return number
+
+
+def quantity(text: str) -> float:
+    """The type of a flag that takes a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def port(text: str) -> int:
+    """The type of a flag that takes the number of a TCP port."""
+    number = count(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: those go from 1 to 65535")
+    return number
 
 
 def exit_status(command: Callable[[], int]) -> int:

@@ -18,6 +18,8 @@
 #                     WANDB_MODE=offline)
 #   TENSORBOARD_DIR   SAVE_PATH/tensorboard
 
+source scripts/no_keys.sh
+
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 ROOT="$(pwd -P)"
@@ -25,7 +27,8 @@ DRY_RUN="${DRY_RUN:-0}"
 PYTHON="${PYTHON:-python3}"
 [[ "${DRY_RUN}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
 for name in NNODES GPUS_PER_NODE; do
-   [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || die "${name} is a number of 1 or more, not ${!name}"
+   [[ "${!name}" =~ ^[1-9][0-9]{0,3}$ ]] ||
+      die "${name} is a number from 1 to 9999, not ${!name}"
 done
 missing=()
 for name in HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR; do
@@ -95,6 +98,8 @@ ENGINE_ARGS=(
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32
    --attention-softmax-in-fp32
+   # A grader in JSON mode could fill its reply with blanks up to the limit.
+   --sglang-constrained-json-disable-any-whitespace
    # The number of rollouts is part of the schedule in a checkpoint: without this flag a run could
    # not go on with more of them.
    --override-opt-param-scheduler
@@ -132,8 +137,8 @@ runtime_env() {
    export NO_PROXY="${no_proxy}"        # some clients read only this one
    RUNTIME_ENV="$("${PYTHON}" -c "${AS_RUNTIME_ENV}" \
       PYTHONPATH CUDA_DEVICE_MAX_CONNECTIONS NCCL_NVLS_ENABLE PYTHONUNBUFFERED no_proxy NO_PROXY \
-      TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME WANDB_MODE NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME \
-      RUBRIC_RL_RUN)"
+      SLIME_HOST_IP NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME TENSORBOARD_DIR EVAL_DATA_PATH EVAL_NAME \
+      WANDB_MODE RUBRIC_RL_RUN)"
 }
 
 # The nodes: NODES, or those of the Slurm job, or this one.
@@ -152,6 +157,15 @@ find_nodes() {
    read -ra ADDRESSES <<<"${addresses}"
 }
 
+# A Ray of our own on this node alone needs no network: its servers listen on 127.0.0.1, slime's
+# router and engines too.
+stay_on_loopback() {
+   # Ray's switch for machines that are no part of a cluster: else it turns 127.0.0.1 into the
+   # address that other machines would use, and listens there.
+   export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+   export SLIME_HOST_IP="${SLIME_HOST_IP:-127.0.0.1}"
+}
+
 # Runs a command in the background and waits for it, so that a signal ends this script at once;
 # returns the command's status.
 CLIENT=""
@@ -166,7 +180,8 @@ attend() {
 
 CHILDREN=()   # Ray's processes, and per process "--process PID LOG"
 WATCHED=()
-JOB=""
+RAY_FOLDER=""   # of our own Ray's files
+JOB=""          # that is at work, or did not succeed
 stop() {
    trap '' HUP INT TERM   # a second signal does not leave Ray behind
    local pid
@@ -175,6 +190,24 @@ stop() {
       timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
    for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
    for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
+   if [[ -n "${RAY_FOLDER}" ]]; then
+      cp -rT -- "${RAY_FOLDER}"/ray/session_2*/logs "${SAVE_PATH}/ray_logs" 2>/dev/null || true
+      rm -rf -- "${RAY_FOLDER}"
+   elif [[ -n "${JOB}" ]]; then
+      tell_of_engines
+   fi
+}
+
+# A Ray that is not ours lives on, and slime 0.4 leaves its engines there for the next start.
+tell_of_engines() {
+   local version end
+   version="$("${PYTHON}" -m rubric_rl.launch.slime_version "${SLIME_DIR}")" || true
+   [[ "${version}" != 0.[0-3].* ]] || return 0
+   printf -v end '%q ' ray job submit --address "${RAY_ADDRESS}" \
+      --runtime-env-json "{\"env_vars\": {\"PYTHONPATH\": \"${ROOT}\"}}" -- \
+      "${PYTHON}" -m rubric_rl.launch.end_engines --save "${SAVE_PATH}"
+   echo "note: from 0.4 on slime keeps engines and their GPUs in a Ray actor, ServingCluster;" \
+      "the same command takes them over, and this one ends them: ${end}" >&2
 }
 
 # Turns this process into a command on another node. Over ssh the environment goes through the
@@ -186,7 +219,7 @@ become() {
       exec srun --nodes 1 --ntasks 1 --overlap --nodelist "${host}" "$@"
    fi
    exec ssh -o BatchMode=yes "${host}" bash -s \
-      < <(export -p; printf 'cd %q && exec ' "${ROOT}"; printf '%q ' "$@"; echo)
+      < <(export -p; printf 'umask 077; cd %q && exec ' "${ROOT}"; printf '%q ' "$@"; echo)
 }
 
 # A Ray of our own: the head here, one worker per other node. They end with this script; workers
@@ -197,9 +230,12 @@ start_ray() {
    # Whoever reaches the head could run programs here, so Ray asks for a token that only this user
    # can read. Older versions of Ray ignore both variables.
    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${SAVE_PATH}/ray.token"
-   (umask 077 &&
-      "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}")
+   "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}"
+   # Ray lets every user write its files, so they lie in a folder that only this user can enter, on
+   # every node. In /tmp, because the path of a socket must stay under 108 characters.
+   RAY_FOLDER="$(mktemp -d /tmp/rubric-ray-XXXXXX)"
    ray start --head --block --node-ip-address "${ADDRESSES[0]}" --port "${RAY_PORT}" "${more[@]}" \
+      --temp-dir "${RAY_FOLDER}/ray" \
       --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT}" >>"${log}" 2>&1 &
    CHILDREN+=("$!") WATCHED+=(--process "$!" "${log}")
    for ((node = 1; node < ${#HOSTS[@]}; node++)); do
@@ -254,6 +290,24 @@ run_job() {
    JOB=""
 }
 
+# Names the processes that hold the lock, but not those that another holder has started. Ray and the
+# job's client inherit it from the launcher: after its death they are still at work in SAVE_PATH.
+refuse_second_run() {
+   local file pid parent holders=" " named=""
+   for file in /proc/[0-9]*/fd/9; do
+      pid="${file#/proc/}" pid="${pid%%/*}"
+      if [[ "${file}" -ef "${SAVE_PATH}/lock" && "${pid}" != "$$" ]]; then holders+="${pid} "; fi
+   done
+   for pid in ${holders}; do
+      parent="$(awk '/^PPid:/ { print $2 }' "/proc/${pid}/status" 2>/dev/null)" || continue
+      if [[ "${holders}" != *" ${parent} "* ]]; then
+         named+="${named:+, }${pid} ($(tr '\0' ' ' <"/proc/${pid}/cmdline" | cut -c -100))"
+      fi
+   done
+   die "${SAVE_PATH} is in use by another run (process ${named:-on another node});" \
+      "end that one, or set another SAVE_PATH"
+}
+
 # Checks everything, then runs the job until it ends. "$@" are the user's flags: the last word.
 launch() {
    local args=(
@@ -265,8 +319,10 @@ launch() {
       printf '%q\n' "${command[@]}"
       exit 0
    fi
+   umask 077   # records of what patients wrote, weights, logs: this user's alone
    RAY_PORT="${RAY_PORT:-6379}" RAY_DASHBOARD_PORT="${RAY_DASHBOARD_PORT:-8265}"
    find_nodes
+   [[ -n "${RAY_ADDRESS:-}" || "${ADDRESSES[*]}" != 127.+([0-9.]) ]] || stay_on_loopback
    command -v ray >/dev/null ||
       die "there is no command ray on PATH; start inside slime's image or environment"
    mkdir -p -- "${SAVE_PATH}" 2>/dev/null ||
@@ -274,8 +330,7 @@ launch() {
    # Tried, not asked: [[ -w ]] says yes to root even where nothing can be made, as in /proc.
    { exec 9>"${SAVE_PATH}/lock"; } 2>/dev/null ||
       die "SAVE_PATH ${SAVE_PATH} cannot be written; set it to a folder of your own"
-   flock -n 9 ||
-      die "${SAVE_PATH} is in use by another run; end that one, or set another SAVE_PATH"
+   flock -n 9 || refuse_second_run
    EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
@@ -288,7 +343,8 @@ launch() {
       printf 'cd %q && exec ' "${ROOT}"
       printf '%q ' "${command[@]}"
       echo
-   } >"${SAVE_PATH}/command.sh"
+   } 2>/dev/null >"${SAVE_PATH}/command.sh" ||
+      die "${SAVE_PATH}/command.sh cannot be written; is the disk full?"
    trap stop EXIT
    trap 'exit 129' HUP
    trap 'exit 130' INT

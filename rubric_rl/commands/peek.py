@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from urllib.parse import urlsplit
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.row_file import read_rows
@@ -64,6 +65,8 @@ async def _peek(settings: GraderSettings, url: str, tokenizer: str, row: Row, te
     if tokenizer:
         changes["tokenizer"] = tokenizer
     endpoint = settings.endpoint.model_copy(update=changes)
+    if endpoint.api == "sglang" and not endpoint.tokenizer:
+        raise UserError("--tokenizer is missing; name the folder of the model at --url")
     async with _PrintingClient(endpoint) as client:
         return await grade(Grader(client, settings.grading, settings.scoring), row, text)
 
@@ -82,6 +85,10 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    try:
+        _ = urlsplit(args.url).port
+    except ValueError as error:
+        raise UserError(f"--url {args.url}: {error}; write it as http://HOST:PORT") from None
     settings = GraderSettings.load(args.config)
     row = choose(read_rows(args.rows), args.prompt_id)
     text = sys.stdin.read() if args.answer == "-" else args.answer

@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,18 @@ from rubric_rl.cpu.micro_batches import MicroBatch, make_micro_batches
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
 from rubric_rl.errors import UserError
+from rubric_rl.jsonl import whole_file
 from rubric_rl.model_shape import read_trainable_network
+
+
+def _save(state: dict, handle: IO[bytes]) -> None:
+    """torch.save, whose own error would hide what the disk said."""
+    try:
+        torch.save(state, handle)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 class TrainingError(UserError):
@@ -210,12 +222,8 @@ class Actor:
                 "scheduler": self.scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
-            temporary = file.with_suffix(".tmp")
-            with temporary.open("wb") as handle:
-                torch.save(state, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(file)
+            with whole_file(file) as handle:
+                _save(state, handle)
         self.export_hf(os.path.join(checkpoint_dir, "hf"))
 
     def _state_file(self, checkpoint_dir: str) -> Path:

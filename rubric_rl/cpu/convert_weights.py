@@ -8,7 +8,6 @@ export.
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -248,14 +247,16 @@ def write_hf(
     """
     target = Path(target_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    # Not by mkdtemp: the umask says who may read the weights.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
         for name in COPIED_FILES:
             source = Path(source_dir) / name
             if source.is_file():
                 shutil.copyfile(source, temporary / name)
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        temporary.chmod(0o755)
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())

@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from rubric_rl.command_line import CommandParser
+from rubric_rl.command_line import CommandParser, refuse_keys
 from rubric_rl.data import eval_config
 from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings, read_settings
@@ -201,6 +201,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     known = values_per_flag(parser)
     if "-h" in argv:  # the only flag with one dash
         argv = ["--help"]
+    refuse_keys(argv)
     for word in dropped_words(argv, known):
         raise UserError(_why_refused(word, known))
     args = parser.parse_args(argv)

@@ -99,4 +99,6 @@ def keep_logs(private: Path, log_dir: Path) -> None:
     for logs in (private / "ray").glob("session_2*/logs"):
         kept = log_dir / "ray"
         shutil.copytree(logs, kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        for path in [kept, *kept.rglob("*")]:  # Ray lets everybody write them
+            path.chmod(path.stat().st_mode & 0o700)
     shutil.rmtree(private, ignore_errors=True)

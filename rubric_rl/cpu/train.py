@@ -6,6 +6,7 @@ This process owns all others. After a kill at any moment, the same command resum
 complete checkpoint.
 """
 
+import errno
 import os
 import shlex
 import signal
@@ -226,11 +227,22 @@ def _one_line(error: BaseException) -> str:
     cause = _cause(error)
     if isinstance(cause, UserError):
         return str(cause)
+    if _is_full_disk(cause):
+        hint = "make room, and the same command goes on from the last checkpoint"
+        return f"{getattr(cause, 'filename', None) or 'SAVE_PATH'}: the disk is full; {hint}"
     first_line = str(cause).strip().partition("\n")[0]
     if type(cause).__name__ == "ActorDiedError":
         what = "a process of the trainer was killed or crashed, perhaps out of memory"
         return f"{what} ({first_line})"
     return f"{type(cause).__name__}: {first_line}"
+
+
+def _is_full_disk(cause: BaseException) -> bool:
+    """Whether a disk or a quota is full; torch and safetensors only say so in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(cause, OSError):
+        return cause.errno in full
+    return any(os.strerror(number) in str(cause) for number in full)
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
@@ -266,7 +278,8 @@ def main(argv: list[str] | None = None) -> int:
             hint = f"the same command resumes from the last checkpoint in {where}"
             print(f"stopped; {hint}", file=sys.stderr)
             return 130
-        is_users = isinstance(_cause(error), UserError)
+        cause = _cause(error)
+        is_users = isinstance(cause, UserError) or _is_full_disk(cause)
         print(f"error: {_one_line(error)}", file=sys.stderr)
         if run is None and not is_users:
             raise
@@ -277,4 +290,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # checkpoints, records and logs are this user's alone
     sys.exit(main())

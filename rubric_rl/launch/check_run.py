@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.command_line import CommandParser, exit_status, port, positive
 from rubric_rl.errors import UserError
 from rubric_rl.launch import check_inputs, shared_checks
 from rubric_rl.launch.check_inputs import RunInputs
@@ -31,9 +31,8 @@ from rubric_rl.launch.estimate import (
     training_bytes,
 )
 from rubric_rl.launch.schedule import answers_per_step, schedule
-from rubric_rl.launch.slime_flags import CommandLine
-
-OLDEST_SLIME = (0, 3, 1)  # whose flags the recipe uses
+from rubric_rl.launch.slime_flags import CommandLine, why_dropped
+from rubric_rl.launch.slime_version import OLDEST, Version, in_words, missing_flags, read_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,11 @@ class PlannedRun:
         """The files that the run reads."""
         return RunInputs(self.flags)
 
+    @cached_property
+    def slime_version(self) -> Version:
+        """The version of the slime in SLIME_DIR; () where it is not told."""
+        return read_version(self.slime_dir)
+
     @property
     def save(self) -> Path:
         """The folder of the run."""
@@ -72,6 +76,7 @@ def check(run: PlannedRun) -> Iterator[str]:
         check_slime_checkout,
         check_batches,
         check_gradings,
+        check_synchronous,
         check_parallel_sizes,
         check_gpus,
         check_disk,
@@ -119,22 +124,16 @@ def _nearest_folder(path: Path) -> Path:
 
 def check_slime_checkout(run: PlannedRun) -> Iterator[str]:
     """SLIME_DIR and its version, MEGATRON_DIR."""
-    setup = run.slime_dir / "setup.py"
-    if not (run.slime_dir / "train.py").is_file() or not setup.is_file():
+    if not (run.slime_dir / "train.py").is_file():
         yield (
             f"SLIME_DIR {run.slime_dir}: holds no train.py; "
             "clone github.com/THUDM/slime, or use the folder in its image"
         )
-    else:
-        version = re.search(r"version=\"(\d+)\.(\d+)\.(\d+)", setup.read_text(encoding="utf-8"))
-        numbers = tuple(int(number) for number in version.groups()) if version else ()
-        if numbers < OLDEST_SLIME:
-            found = ".".join(map(str, numbers)) or "unknown"
-            oldest = ".".join(map(str, OLDEST_SLIME))
-            yield (
-                f"SLIME_DIR {run.slime_dir}: version {found}, but {oldest} or later is needed; "
-                "update it"
-            )
+    elif run.slime_version and run.slime_version < OLDEST:
+        yield (
+            f"SLIME_DIR {run.slime_dir}: version {in_words(run.slime_version)}, but "
+            f"{in_words(OLDEST)} or later is needed; update it"
+        )
     if not (run.megatron_dir / "megatron").is_dir():
         yield (
             f"MEGATRON_DIR {run.megatron_dir}: holds no folder megatron; "
@@ -192,6 +191,22 @@ def check_gradings(run: PlannedRun) -> Iterator[str]:
     yield from shared_checks.check_self_grading(run.flags, temperature)
 
 
+def check_synchronous(run: PlannedRun) -> Iterator[str]:
+    """Rollout and update in turn; slime 0.4 can also run both at once.
+
+    There a weight update aborts the requests in flight, gradings included, and slime does not call
+    the hook again for an answer whose grading it aborted.
+    """
+    interval = run.flags.whole("flush-cache-interval", 1)
+    function = run.flags.text("rollout-function-path")
+    hint = "leave it out: supported is rollout and update in turn"
+    if interval != 1:
+        what = "trains fully asynchronously, where a weight update aborts gradings"
+        yield f"--flush-cache-interval {interval}: {what}; {hint}"
+    if "fully_async" in function:
+        yield f"--rollout-function-path {function}: a weight update would abort gradings; {hint}"
+
+
 def check_weights(run: PlannedRun) -> Iterator[str]:
     """Checkpoints that are there, and whole."""
     yield from check_inputs.check_weights(run.inputs)
@@ -240,6 +255,9 @@ def check_flags(run: PlannedRun) -> Iterator[str]:
     answer = json.loads(done.stdout.splitlines()[-1])
     if answer["absent"]:
         yield f"slime's parser does not run here: {answer['absent']}; use slime's image"
+        # What can be known without it.
+        for name in missing_flags(run.flags.values, run.slime_version):
+            yield why_dropped(f"--{name}", ())
         return
     yield from answer["unknown"]
     if answer["error"]:
@@ -359,8 +377,8 @@ def check_ports(run: PlannedRun) -> Iterator[str]:
     """Ports of the Ray that will be started; it listens at this node's outer address."""
     if run.running_ray:
         return
-    for port in run.ports:
-        yield from shared_checks.check_port(port, "Ray (RAY_PORT, RAY_DASHBOARD_PORT)")
+    for number in run.ports:
+        yield from shared_checks.check_port(number, "Ray (RAY_PORT, RAY_DASHBOARD_PORT)")
 
 
 def check_ray_command(run: PlannedRun) -> Iterator[str]:
@@ -397,9 +415,9 @@ def _planned_run() -> PlannedRun:
     add = parser.add_argument
     add("--slime-dir", type=Path, required=True)
     add("--megatron-dir", type=Path, required=True)
-    add("--nodes", type=int, required=True)
-    add("--gpus-per-node", type=int, required=True)
-    add("--ports", type=int, nargs="*", default=[], help="of the Ray that will be started")
+    add("--nodes", type=positive, required=True)
+    add("--gpus-per-node", type=positive, required=True)
+    add("--ports", type=port, nargs="*", default=[], help="of the Ray that will be started")
     add("--running-ray", action="store_true", help="no Ray will be started")
     add("command", nargs="*", help="after --: the command line for slime")
     return PlannedRun(**vars(parser.parse_args()))
@@ -411,11 +429,15 @@ def main() -> int:
 
 
 def _check_and_print() -> int:
-    found = list(check(_planned_run()))
+    run = _planned_run()
+    found = list(check(run))
     for line in found:
         print(f"error: {line}", file=sys.stderr)
     if found:
         return 2
+    if not run.slime_version:
+        known = "its own parser said which flags it has"
+        print(f"preflight: SLIME_DIR tells no version of slime; {known}")
     print("preflight: nothing found that would stop the run")
     return 0
 

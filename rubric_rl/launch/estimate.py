@@ -5,12 +5,13 @@ For example:
 """
 
 import argparse
+import math
 import shlex
 import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.command_line import CommandParser, exit_status, positive, quantity
 from rubric_rl.errors import UserError
 from rubric_rl.launch.slime_flags import SHAPE_FIELDS, CommandLine
 from rubric_rl.model_shape import Shape, read_network
@@ -29,7 +30,11 @@ def model_shape(flags: CommandLine) -> Shape:
     """
     if "num-layers" not in flags:
         return read_network(flags.text("hf-checkpoint"))
-    sizes = {field: flags.whole(flag) for flag, field in SHAPE_FIELDS.items()}
+    sizes = {}
+    for flag, field in SHAPE_FIELDS.items():
+        sizes[field] = flags.whole(flag)
+        if not sizes[field]:
+            raise UserError(f"--{flag} must be 1 or more; take the model's flags from slime")
     return Shape(**sizes, tied="untie-embeddings-and-output-weights" not in flags)
 
 
@@ -198,17 +203,21 @@ def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
     One at each --save-interval, at each end of an epoch, and after the last rollout.
     """
     interval = flags.whole("save-interval")
-    if not interval:
-        return 0
     total = count_rollouts(flags, prompts)
+    if not interval or not total:
+        return 0
     epoch = total
     if not flags.whole("num-rollout"):  # with it, slime counts no epochs
         epoch = max(total // flags.whole("num-epoch", 1), 1)
-    count = 0
-    for rollout in range(done + 1, total + 1):
-        if rollout % interval == 0 or rollout % epoch == 0 or rollout == total:
-            count += 1
-    return count
+    ends = _multiples(interval, done, total) + _multiples(epoch, done, total)
+    ends -= _multiples(math.lcm(interval, epoch), done, total)  # counted twice
+    last_is_extra = total > done and total % interval != 0 and total % epoch != 0
+    return ends + last_is_extra
+
+
+def _multiples(number: int, above: int, most: int) -> int:
+    """How many multiples of a number lie above one number and are at most another."""
+    return max(most // number - above // number, 0)
 
 
 # ---- the report
@@ -307,7 +316,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     def add(name: str, default: float, about: str) -> None:
-        parser.add_argument(name, type=type(default), default=default, help=about)
+        kind = positive if isinstance(default, int) else quantity
+        parser.add_argument(name, type=kind, default=default, help=about)
 
     add("--gpu-gb", 80.0, "memory of a GPU in GB")
     add("--rows", 4000, "training prompts")

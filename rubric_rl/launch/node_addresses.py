@@ -55,11 +55,16 @@ def _address_towards(there: str) -> str:
 
 
 def _resolve(host: str) -> str:
+    hint = "name nodes in NODES by host name or address"
+    if not host.strip():  # which would be every address of this machine
+        raise UserError(f"{host!r} is no host; {hint}")
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        hint = "name nodes in NODES by host name or address"
-        raise UserError(f"{host}: no such host ({error.strerror}); {hint}") from None
+        reason = error.strerror
+    except UnicodeError as error:  # a part of the name is longer than names may be
+        reason = str(error)
+    raise UserError(f"{host[:80]}: no such host ({reason}); {hint}")
 
 
 def main() -> int:

@@ -21,9 +21,10 @@ from unittest import mock
 
 from rubric_rl.command_line import exit_status
 from rubric_rl.errors import UserError
+from rubric_rl.launch.slime_version import NEW_IN_0_4, why_missing
 from rubric_rl.model_shape import Network, read_network
 
-# ---- names, as in slime 0.3.1 (main, 2026-08)
+# ---- names, as in slime 0.3.1 (main, 2026-08) and 0.4
 
 _NOT_ON_CPU = """
 allgather-cp async-save attention-backend balance-by-flops balance-data bf16 buffer-filter-path
@@ -64,8 +65,8 @@ use-unbiased-kl use-wandb value-clip wandb-always-use-train-step wandb-dir wandb
 wandb-key wandb-mode wandb-project wandb-run-id wandb-team disable-wandb-random-suffix
 disable-rewards-normalization
 """
-# What slime's parser knows and the trainer without a GPU does not do.
-NOT_ON_CPU = frozenset(_NOT_ON_CPU.split())
+# What slime's parser knows, in one version at least, and the trainer without a GPU does not do.
+NOT_ON_CPU = frozenset(_NOT_ON_CPU.split()) | NEW_IN_0_4
 
 # Why, where "slime knows it, this trainer does not" would leave the reader guessing.
 REASONS = {
@@ -124,6 +125,8 @@ ALL_QWEN3 = [
 
 # ---- a command line as plain values
 
+_MOST_DIGITS = 12  # of a size, far beyond what there can be, so that arithmetic stays finite
+
 
 class CommandLine:
     """The flags of a slime command line and their values, by name without dashes.
@@ -153,14 +156,13 @@ class CommandLine:
         return values[0] if values else default
 
     def whole(self, name: str, default: int = 0) -> int:
-        """The value as a whole number; raises UserError for anything else."""
+        """The value as a whole number of 0 or more; raises UserError for anything else."""
         text = self.text(name)
         if not text:
             return default
-        try:
-            return int(text)
-        except ValueError:
-            raise UserError(f"--{name} {text}: not a whole number; write one") from None
+        if not text.isascii() or not text.isdecimal() or len(text) > _MOST_DIGITS:
+            raise UserError(f"--{name} {text[:40]}: not a whole number of 0 or more; write one")
+        return int(text)
 
     def number(self, name: str, default: float = 0.0) -> float:
         """The value as a finite number; raises UserError for anything else."""
@@ -172,7 +174,7 @@ class CommandLine:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise UserError(f"--{name} {text}: not a number; write one")
+            raise UserError(f"--{name} {text[:40]}: not a number; write one")
         return number
 
 
@@ -225,6 +227,9 @@ def why_dropped(word: str, known: Iterable[str]) -> str:
     if name.startswith("slime-router-"):
         instead = "the router is SGLang's: --router-*"
         return f"{word} was removed from slime and does nothing any more; {instead}"
+    reason = why_missing(name)
+    if reason:
+        return f"{word} {reason}"
     known = sorted(known)
     longer = [flag for flag in known if flag.startswith(word)]
     if longer:

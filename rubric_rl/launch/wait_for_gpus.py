@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.command_line import CommandParser, exit_status, port, positive
 from rubric_rl.errors import UserError
 
 WAIT = 600  # seconds; containers on other nodes may start late
@@ -39,10 +39,10 @@ def gpus(address: str) -> int:
 
     Raises NotReady while Ray's head is coming up, and UserError where Ray is not installed.
     """
-    host, _, port = address.rpartition(":")
+    host, _, number = address.rpartition(":")
     try:
         # Without this look ray.init would wait for a minute, and could not be interrupted.
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(number)), timeout=5).close()
     except OSError:
         return 0
     try:
@@ -83,11 +83,20 @@ def wait(address: str, wanted: int, processes: list[list[str]]) -> None:
     raise UserError(f"Ray at {address} has {what}; see {logs}")
 
 
+def _address(text: str) -> str:
+    """HOST:PORT, the type of --address."""
+    host, _, number = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT")
+    port(number)
+    return text
+
+
 def main() -> int:
     """Returns 0 when the GPUs are there; else one line on stderr and 2."""
     parser = CommandParser("python -m rubric_rl.launch.wait_for_gpus", __doc__)
-    parser.add_argument("--address", required=True, help="HOST:PORT of Ray's head")
-    parser.add_argument("--gpus", type=int, required=True, help="how many to wait for")
+    parser.add_argument("--address", type=_address, required=True, help="HOST:PORT of Ray's head")
+    parser.add_argument("--gpus", type=positive, required=True, help="how many to wait for")
     parser.add_argument(
         "--process",
         nargs=2,

@@ -12,6 +12,7 @@ from rubric_rl.commands.peek import main
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.jsonl import write_jsonl
 
+MODEL = str(ROOT / "rubric_rl" / "tiny" / "model")
 RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))
 ROWS = [
     Row(f"p{number}", ({"role": "user", "content": f"question {number}"},), RUBRIC)
@@ -87,7 +88,11 @@ def test_an_ungraded_answer_is_a_failure_with_its_reason(peek):
         (("--rows", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (("--tokenizer", "nowhere"), "no usable tokenizer"),
-        (("--url", "ftp://x"), "grader_url must begin with http"),
+        ((), "--tokenizer is missing"),
+        (("--tokenizer", MODEL, "--url", "ftp://x"), "grader_url must begin with http"),
+        (("--url", "http://h:99999"), "--url http://h:99999: Port out of range"),
+        (("--url", "http://[::1"), "--url http://[::1: Invalid IPv6 URL"),
+        (("--wandb-key", "secret"), "--wandb-key: a key on a command line"),
     ],
 )
 def test_bad_input_is_one_line(rows, monkeypatch, capsys, options, complaint):
@@ -98,5 +103,5 @@ def test_bad_input_is_one_line(rows, monkeypatch, capsys, options, complaint):
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
-    assert complaint in err
+    assert complaint in err and "secret" not in err
     assert err.count("\n") == 1

@@ -4,26 +4,48 @@ A program for a process that sees slime: slime_loop.py ROUTER_HOST ROUTER_PORT R
 It prints a line of JSON. Neither Ray nor a GPU is used.
 """
 
+import importlib
 import json
 import math
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from rubric_rl.launch.slime_flags import pretend_gpu
+from rubric_rl.launch.slime_version import V0_4, read_version
 
 pretend_gpu()
 
 # slime asks for the GPU while it is imported, so its imports come after.
+import slime  # noqa: E402
 from slime.observability import rollout_metrics  # noqa: E402
-from slime.ray.rollout import RolloutManager  # noqa: E402
 from slime.rollout.base_types import call_rollout_fn  # noqa: E402
-from slime.rollout.data_source import RolloutDataSourceWithBuffer  # noqa: E402
 from slime.rollout.sglang_rollout import generate_rollout  # noqa: E402
 from slime.utils.arguments import parse_args  # noqa: E402
 from slime.utils.http_utils import init_http_client  # noqa: E402
 from slime.utils.misc import load_function  # noqa: E402
 
 LOGGED: list[dict] = []  # what slime would send to TensorBoard and W&B
+IS_0_4 = read_version(Path(slime.__path__[0]).parent) >= V0_4
+
+
+def data_source(args):
+    """The prompts in slime's order."""
+    name = "slime.data.data_source" if IS_0_4 else "slime.rollout.data_source"
+    return importlib.import_module(name).RolloutDataSourceWithBuffer(args)
+
+
+def training_data(args, samples: list) -> dict:
+    """What slime makes of a rollout's samples, post-processed by the hook."""
+    if IS_0_4:
+        builder = importlib.import_module("slime.data.batch_builder").BatchBuilder(args)
+        return builder.convert(samples)
+    manager = SimpleNamespace(args=args, custom_convert_samples_to_train_data_func=None)
+    manager.custom_reward_post_process_func = load_function(args.custom_reward_post_process_path)
+    actor = importlib.import_module("slime.ray.rollout").RolloutManager
+    methods = actor.__ray_metadata__.modified_class
+    manager._post_process_rewards = lambda samples: methods._post_process_rewards(manager, samples)
+    return methods._convert_samples_to_train_data(manager, samples)
 
 
 def start(host: str, port: int):
@@ -45,16 +67,11 @@ def flatten(group: list) -> list:
 
 def train(args, source, rollout_id: int) -> dict:
     """One rollout as RolloutManager.generate makes it: samples, metrics, training data."""
-    manager = SimpleNamespace(args=args, custom_convert_samples_to_train_data_func=None)
-    manager.custom_reward_post_process_func = load_function(args.custom_reward_post_process_path)
-    methods = RolloutManager.__ray_metadata__.modified_class
-    manager._post_process_rewards = lambda samples: methods._post_process_rewards(manager, samples)
-
     output = call_rollout_fn(generate_rollout, args, rollout_id, source, evaluation=False)
     groups = [flatten(group) for group in output.samples]
     samples = [sample for group in groups for sample in group]
     rollout_metrics.log_rollout_data(rollout_id, args, samples, output.metrics, 1.0)
-    data = methods._convert_samples_to_train_data(manager, samples)
+    data = training_data(args, samples)
     return {
         "groups": [[sample.index for sample in group] for group in groups],
         "statuses": [sample.status.value for sample in samples],
@@ -99,7 +116,7 @@ def main() -> None:
     host, port, rollouts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     del sys.argv[1:4]  # the rest is slime's
     args = start(host, port)
-    source = RolloutDataSourceWithBuffer(args)
+    source = data_source(args)
     result: dict = {"rollouts": [train(args, source, number) for number in range(rollouts)]}
     if args.eval_datasets:
         result["eval"] = evaluate(args, source)

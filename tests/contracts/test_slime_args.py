@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rubric_rl.launch.slime_flags import REMOVED
+from rubric_rl.launch.slime_version import NEW_IN_0_4, REMOVED_IN_0_4, V0_4, read_version
 
 pytestmark = pytest.mark.contract
 
@@ -110,3 +111,13 @@ def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
     found = answer(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
     assert len(found) == len(REMOVED), f"this slime still has some of {sorted(REMOVED)}: {found}"
+
+
+def test_the_flags_of_another_version_are_refused_and_those_of_this_one_taken(slime):
+    mine, others = REMOVED_IN_0_4, NEW_IN_0_4
+    if read_version(slime.dir) >= V0_4:
+        mine, others = others, mine
+    flags = [f"--{name}" for name in [*sorted(mine), *sorted(others)]]
+    found = answer(slime, flags)["unknown"]
+    assert [line.split(" ")[0] for line in found] == [f"--{name}" for name in sorted(others)]
+    assert all("slime 0.4" in line for line in found)

@@ -32,6 +32,7 @@ PACKAGES = (
     "slime.backends",
     "slime.backends.megatron_utils",
     "slime.observability",
+    "slime.data",  # from 0.4 on
 )
 TESTED = (
     "slime.utils.ppo_utils",
@@ -45,6 +46,8 @@ STUBS = {
     "slime.utils.distributed_utils": ("distributed_masked_whiten",),
     "slime.utils.types": ("RolloutBatch",),
     "slime.utils.flops_utils": ("calculate_fwd_flops",),
+    "slime.utils.score_centering": ("get_score_centering_is_config", "score_centering_correction"),
+    "slime.data.tensor": ("TensorRef",),
     "slime.observability.logging_utils": (),
     "slime.observability.metric_utils": ("compute_pass_rate", "compute_rollout_step"),
     "slime.observability.timer": ("Timer",),
@@ -61,6 +64,8 @@ SLIME_ARGS = {  # what slime's functions ask for, and our trainer does not have
     "use_unbiased_kl": False,
     "loss_type": "policy_loss",
     "recompute_loss_function": False,
+    "pg_loss_type": None,  # from 0.4 on: PPO's clipped objective
+    "use_score_centering": False,
 }
 VOCABULARY = SIZES["vocab_size"]
 THEIR_BATCHES = [[0, 5, 3], [1, 2], [4, 6, 7]]  # any: the sums must not depend on them

@@ -82,6 +82,9 @@ def test_the_last_word_wins():
         (["--partial-rollout"], "half-written answer"),
         (["--group-rm"], "one answer at a time"),
         (["--use-tis"], "--use-tis is slime's"),
+        (["--keep-old-actor"], "--keep-old-actor is slime's"),  # 0.3.1's
+        (["--rollout-session-id", "a"], "--rollout-session-id is slime's"),  # 0.4's
+        (["--wandb-key=secret"], "--wandb-key: a key on a command line is seen by every user"),
         (["--micro-batch-size", "4"], "packed by tokens: --max-tokens-per-gpu"),
         (["--use-slime-router"], "--use-slime-router was removed from slime"),
         (["--num-layers", "36"], "--num-layers: without a GPU the model"),

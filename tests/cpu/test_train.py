@@ -1,6 +1,7 @@
 """Before and around the loop: checks, one line per error, exit status, what it starts from."""
 
 import argparse
+import errno
 import importlib
 import itertools
 import json
@@ -197,6 +198,7 @@ class ActorDiedError(RuntimeError):
 
 USERS = UserError("the engine on port 1 ended")
 DEFECT = KeyError("rewards")
+FULL = "the disk is full; make room, and the same command goes on from the last checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,9 @@ DEFECT = KeyError("rewards")
         (ValueError("two\nlines"), 1, "ValueError: two"),
         (WrappedByRay(RuntimeError("no match")), 1, "RuntimeError: no match"),
         (RequestRefused("answered 400"), 1, "RequestRefused: answered 400"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.pt"), 2, f"a.pt: {FULL}"),
+        (WrappedByRay(OSError(errno.EDQUOT, "Quota exceeded")), 2, f"SAVE_PATH: {FULL}"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 2, f"SAVE_PATH: {FULL}"),
         (
             ActorDiedError("it is gone\nwith details"),
             1,

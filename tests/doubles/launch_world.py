@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import psutil
 
 from rubric_rl import ROOT
+from rubric_rl.launch.check_run import PlannedRun
 
 KEY = "a-key-nobody-may-see"
 HEADER = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
@@ -65,6 +66,20 @@ def row(number: int) -> dict:
         "rubrics": [{"criterion": "c", "points": 1}],
     }
     return {"prompt": messages, "metadata": metadata}
+
+
+def planned_run(**fields) -> PlannedRun:
+    """A run on a node of eight GPUs."""
+    common = {
+        "command": [],
+        "slime_dir": ROOT,
+        "megatron_dir": ROOT,
+        "nodes": 1,
+        "gpus_per_node": 8,
+        "ports": [],
+        "running_ray": False,
+    }
+    return PlannedRun(**common | fields)
 
 
 def after(words: list[str], flag: str) -> str:

@@ -1,6 +1,5 @@
 """What is found before Ray starts, each finding one line."""
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -9,19 +8,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row, script
+from doubles.launch_world import ROOT, WEIGHTS, planned_run, row, script
 
 import data_preprocess
 from rubric_rl.jsonl import write_jsonl
 from rubric_rl.launch import check_inputs, check_run
 from rubric_rl.launch.check_inputs import RunInputs
-from rubric_rl.launch.check_run import PlannedRun
-from rubric_rl.launch.slime_flags import (
-    CommandLine,
-    dropped_words,
-    values_per_flag,
-    why_dropped,
-)
+from rubric_rl.launch.slime_flags import CommandLine
 
 SHAPE = (
     "--num-layers 36 --hidden-size 4096 --ffn-hidden-size 12288 --num-attention-heads 32 "
@@ -52,20 +45,6 @@ class Good:
     def find(self, *more: str) -> list[str]:
         """What is found when these flags are added."""
         return list(check_run.check(replace(self.run, command=[*self.flags, *more])))
-
-
-def planned_run(**fields) -> PlannedRun:
-    """A run on a node of eight GPUs."""
-    common = {
-        "command": [],
-        "slime_dir": ROOT,
-        "megatron_dir": ROOT,
-        "nodes": 1,
-        "gpus_per_node": 8,
-        "ports": [],
-        "running_ray": False,
-    }
-    return PlannedRun(**common | fields)
 
 
 @pytest.fixture
@@ -402,85 +381,51 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
         assert good.find() == []
 
 
+def test_a_slime_that_tells_no_version_is_not_refused_and_it_is_said(good, monkeypatch, capsys):
+    (good.path / "slime" / "setup.py").unlink()
+    assert good.find() == []
+    monkeypatch.setattr(check_run, "_planned_run", lambda: replace(good.run, command=good.flags))
+    assert check_run.main() == 0
+    assert "SLIME_DIR tells no version of slime; its own parser said" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    "module, said",
+    "flags, said",
     [
+        ("--flush-cache-interval 0", "--flush-cache-interval 0: trains fully asynchronously"),
         (
-            "import nowhere",
-            "slime's parser does not run here: ModuleNotFoundError: No module named 'nowhere'",
+            "--rollout-function-path slime.rollout.fully_async_rollout.generate_fully_async",
+            "a weight update would abort gradings",
         ),
-        ("def parse_args(): assert False, 'no'", "slime refuses the command: AssertionError: no"),
     ],
 )
-def test_a_parser_that_ends_early_calls_no_flag_unknown(tmp_path, module, said):
-    """Nothing is known of the flags when slime, or what it needs, is not installed here."""
-    (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
-    assert line.startswith(said)
+def test_fully_asynchronous_training_is_refused_with_what_is_supported(good, flags, said):
+    (line,) = good.find(*flags.split())
+    assert said in line and line.endswith("supported is rollout and update in turn")
+    assert good.find("--flush-cache-interval", "1") == []  # slime's default
 
 
-def run_with_parser(path, module: str) -> PlannedRun:
-    """A run with a slime whose argument module has this text."""
-    (path / "slime" / "utils").mkdir(parents=True)
-    (path / "slime" / "utils" / "arguments.py").write_text(module)
-    (path / "torch.py").write_text(NO_TORCH)
-    (path / "train.py").touch()
-    return planned_run(slime_dir=path, megatron_dir=path, command=["--lr", "1"])
-
-
-def test_a_parser_that_dies_is_one_line(tmp_path):
-    module = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    (line,) = check_run.check_flags(run_with_parser(tmp_path, module))
-    assert line == "slime's parser does not run here: signal 9 ended it; use slime's image"
+@pytest.mark.parametrize("flags", ["--wandb-key secret", "--wandb-key=secret"])
+def test_a_key_among_the_flags_is_refused_and_not_repeated(flags, monkeypatch, capsys):
+    own = "--slime-dir s --megatron-dir m --nodes 1 --gpus-per-node 1 --"
+    monkeypatch.setattr(check_run.sys, "argv", ["check_run", *own.split(), *flags.split()])
+    assert check_run.main() == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: --wandb-key: a key") and err.endswith("WANDB_API_KEY instead\n")
+    assert "secret" not in out + err and err.count("\n") == 1
 
 
 def test_a_mistake_in_the_checks_own_flags_is_one_line_and_2(monkeypatch, capsys):
     monkeypatch.setattr(check_run.sys, "argv", ["check_run", "--nodes", "two"])
     assert check_run.main() == 2
-    said = "argument --nodes: invalid int value: 'two'"
+    said = "argument --nodes: 'two' is no whole number of 0 or more"
     hint = "see python -m rubric_rl.launch.check_run --help"
     assert capsys.readouterr() == ("", f"error: {said}; {hint}\n")
 
 
-class TestADefectOfOurs:
-    """It shows its traceback and exits with 1, never as the user's mistake with 2."""
-
-    def test_in_a_check(self, good, monkeypatch):
-        flags = "--slime-dir s --megatron-dir m --nodes 1 --gpus-per-node 1 -- --lr 1"
-        monkeypatch.setattr(check_run.sys, "argv", ["check_run", *flags.split()])
-        monkeypatch.setattr(check_run, "check_paths", lambda run: iter([][0]))
-        with pytest.raises(IndexError):
-            check_run.main()
-
-    def test_in_the_program_that_asks_slime(self, tmp_path, monkeypatch):
-        """Here its answer cannot be written, because JSON has gone."""
-        module = "import json; del json.dumps\ndef parse_args(): pass"
-        with pytest.raises(RuntimeError, match=r"(?s)slime_flags check failed.*AttributeError"):
-            list(check_run.check_flags(run_with_parser(tmp_path, module)))
-
-
-def test_unknown_abbreviated_and_removed_flags_are_named():
-    known = {"--lr": 1, "--global-batch-size": 1, "--global-batch-tokens": 1}
-    command = "--lr -1 --global-batch 3 --slime-router-port=1 --lrr --use-slime-router --xyz"
-    dropped = dropped_words(command.split(), known)
-    named = ["--global-batch", "--slime-router-port", "--lrr", "--use-slime-router", "--xyz"]
-    assert dropped == named
-    lines = [why_dropped(word, known) for word in dropped]
-    assert [line.split()[0] for line in lines] == named
-    assert "an abbreviation; write --global-batch-size or --global-batch-tokens" in lines[0]
-    assert "removed from slime" in lines[1] and "removed from slime" in lines[3]
-    assert lines[2].endswith("did you mean --lr?") and lines[4].endswith("leave it out")
-
-
-def test_a_word_that_belongs_to_no_flag_is_named():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--lr")
-    parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--sets", nargs="+")
-    parser.add_argument("--two", nargs=2)
-    known = values_per_flag(parser)
-    right = "--lr -1 --sets a b c --two 1 2 --bf16 --lr=3"
-    assert dropped_words(right.split(), known) == []
-    for wrong in ("--lr 1 2", "--lr=1 2", "--bf16 2", "-lr --lr 2", "--two 1 3 2"):
-        (word,) = dropped_words(wrong.split(), known)
-        assert word in ("2", "-lr")
-        assert why_dropped(word, known) == f"{word!r} belongs to no flag; flags begin with --"
+def test_a_defect_of_ours_shows_its_traceback_and_is_no_mistake_of_the_users(good, monkeypatch):
+    flags = "--slime-dir s --megatron-dir m --nodes 1 --gpus-per-node 1 -- --lr 1"
+    monkeypatch.setattr(check_run.sys, "argv", ["check_run", *flags.split()])
+    monkeypatch.setattr(check_run, "check_paths", lambda run: iter([][0]))
+    with pytest.raises(IndexError):
+        check_run.main()

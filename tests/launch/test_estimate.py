@@ -6,6 +6,8 @@ import sys
 from dataclasses import asdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rubric_rl import ROOT
 from rubric_rl.errors import UserError
@@ -184,6 +186,9 @@ def test_the_docs_show_what_the_command_prints(column):
         ("", "nothing on standard input"),
         ("python 'train.py", "standard input is no command (No closing quotation)"),
         ("python train.py --actor-num-nodes many", "--actor-num-nodes many: not a whole number"),
+        ("python train.py --actor-num-nodes -1", "--actor-num-nodes -1: not a whole number of 0"),
+        (f"python train.py --actor-num-nodes {'9' * 5000}", f"--actor-num-nodes {'9' * 40}: not a"),
+        ("python train.py --colocate --num-layers 0", "--num-layers must be 1 or more"),
     ],
 )
 def test_what_is_no_command_is_one_line(text, said):
@@ -191,6 +196,36 @@ def test_what_is_no_command_is_one_line(text, said):
     done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    "flags", ["--gpu-gb nan", "--mfu -1", "--flops inf", "--rows -5", "--rows 1.5", "--criteria 0"]
+)
+def test_an_assumption_out_of_range_is_one_line(flags):
+    command = [sys.executable, "-m", "rubric_rl.launch.estimate", *flags.split()]
+    done = subprocess.run(command, cwd=ROOT, input="x --lr 1", capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: argument {flags.split()[0]}: '{flags.split()[1]}' is no")
+
+
+@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 5), st.integers(0, 45), st.booleans())
+def test_checkpoints_are_those_that_slime_writes_rollout_by_rollout(
+    interval, rollouts, epochs, done, by_epoch
+):
+    flags = f"--save-interval {interval} --rollout-batch-size 2"
+    flags += f" --num-epoch {epochs}" if by_epoch or not rollouts else f" --num-rollout {rollouts}"
+    by_epoch = by_epoch or not rollouts
+    total = epochs * (rollouts // 2) if by_epoch else rollouts
+    epoch = max(total // epochs, 1) if by_epoch else total
+    written = 0
+    for rollout in range(done + 1, total + 1):
+        written += rollout % interval == 0 or rollout % epoch == 0 or rollout == total
+    assert count_checkpoints(CommandLine(flags.split()), rollouts, done) == written
+
+
+def test_a_run_of_absurd_length_is_counted_at_once():
+    flags = CommandLine(["--save-interval", "10", "--num-rollout", "999999999999"])
+    assert count_checkpoints(flags, 0) == 10**11
 
 
 def test_a_checkpoint_gives_its_flags_or_one_line(tmp_path):

@@ -84,14 +84,30 @@ def test_wandb_is_an_environment_variable_and_no_key_is_printed():
     assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
+@pytest.mark.parametrize("flags", [["--wandb-key", "secret"], ["--lr", "1", "--wandb-key=secret"]])
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(name, flags):
+    for backend in ("cpu", "slime"):
+        done = script(name, *flags, DRY_RUN="1", BACKEND=backend)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "export WANDB_API_KEY instead" in done.stderr
+        assert "secret" not in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_engines_write_json_without_blanks(name):
+    assert "sglang-constrained-json-disable-any-whitespace" in printed(name)
+
+
 @pytest.mark.parametrize(
     "env, message",
     [
         ({}, "not set: HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR"),
         ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate"),
         ({"DRY_RUN": "yes"}, "DRY_RUN is 1 or 0, not yes"),  # not a run of two days
-        ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number of 1 or more, not two"),
-        ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number of 1 or more, not 0"),
+        ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number from 1 to 9999, not two"),
+        ({"DRY_RUN": "1", "NNODES": "9" * 30}, "NNODES is a number from 1 to 9999, not 9999"),
+        ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number from 1 to 9999, not 0"),
     ],
 )
 def test_what_is_missing_is_one_line(env, message):

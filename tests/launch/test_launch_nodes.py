@@ -40,6 +40,7 @@ def assert_joined(world: World) -> None:
     assert world.nothing_left()
     runtime_env = after(world.call("ray job submit"), "--runtime-env-json")
     assert all(host in runtime_env for host in HOSTS)  # no proxy between them
+    assert "SLIME_HOST_IP" not in runtime_env  # the others could not reach the loopback
 
 
 def test_nodes_join_over_ssh(world):
@@ -118,6 +119,31 @@ def test_the_head_has_the_address_by_which_the_others_are_reached(monkeypatch):
 def test_an_unknown_host_is_named():
     with pytest.raises(UserError, match=r"no-such-host\.invalid: no such host"):
         node_addresses.node_addresses(["localhost", "no-such-host.invalid"])
+
+
+@pytest.mark.parametrize("host", ["", " ", "a" * 300, "a..b"])
+def test_what_can_be_no_host_is_one_line(host, monkeypatch, capsys):
+    monkeypatch.setattr(node_addresses.sys, "argv", ["addresses", "127.0.0.1", host])
+    assert node_addresses.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "NODES" in said
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--address h:1 --gpus -1", "--gpus: '-1' is no whole number of 0 or more"),
+        ("--address h:1 --gpus 0", "--gpus: '0' is no whole number of 1 or more"),
+        ("--address h --gpus 1", "--address: 'h' is no HOST:PORT"),
+        ("--address h:x --gpus 1", "--address: 'x' is no whole number"),
+        ("--address h:99999 --gpus 1", "--address: '99999' is no port"),
+    ],
+)
+def test_a_wait_for_what_cannot_be_is_one_line(flags, said, monkeypatch, capsys):
+    monkeypatch.setattr(wait_for_gpus.sys, "argv", ["wait_for_gpus", *flags.split()])
+    assert wait_for_gpus.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: argument {said}")
 
 
 def test_a_node_that_no_network_leads_to_is_named(monkeypatch):

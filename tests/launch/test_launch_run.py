@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -114,6 +115,22 @@ class TestAWholeRun:
         assert whole.world.job()["env"]["RAY_AUTH_TOKEN_PATH"] == str(token)
         assert token.read_text().strip() not in (whole.world.state / "calls.jsonl").read_text()
 
+    def test_what_it_writes_is_the_users_alone(self, whole):
+        folder = whole.world.save
+        assert folder.stat().st_mode & 0o077 == 0
+        for path in folder.iterdir():
+            assert path.stat().st_mode & 0o077 == 0, path
+
+    def test_rays_files_lie_in_a_folder_of_its_own_and_are_gone(self, whole):
+        folder = Path(after(whole.world.call("ray start"), "--temp-dir"))
+        assert folder.parent.name.startswith("rubric-ray-")
+        assert not folder.parent.exists()
+
+    def test_on_one_node_slime_stays_on_the_loopback_too(self, whole):
+        env = whole.world.job()["env"]
+        assert env["SLIME_HOST_IP"] == "127.0.0.1"
+        assert env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
     def test_its_output_is_shown_and_kept(self, whole):
         assert whole.done.out == (whole.world.save / "train.log").read_text()
         assert "training" in whole.done.out
@@ -212,12 +229,58 @@ def test_a_second_run_in_the_same_place_is_refused_and_harms_nothing(world):
     command = (world.save / "command.sh").read_text()
     second = world.run("run_qwen3_8B.sh", "--other", CHECK_RUN="2")
     assert second.status == 2
-    said = "is in use by another run; end that one, or set another SAVE_PATH"
-    assert second.err == f"error: {world.save} {said}\n"
+    who = f"(process {first.pid} (bash run_qwen3_8B.sh ))"
+    hint = "end that one, or set another SAVE_PATH"
+    assert second.err == f"error: {world.save} is in use by another run {who}; {hint}\n"
     assert first.poll() is None
     assert (world.save / "command.sh").read_text() == command
     first.terminate()
     assert world.end(first).status == 143
+
+
+def test_what_a_killed_launcher_left_at_work_is_named(world):
+    """Its Ray and its job go on and write here, so they keep the lock."""
+    first = world.start_job("run_qwen3_8B.sh")
+    first.kill()
+    first.wait()
+    second = world.run("run_qwen3_8B.sh")
+    (head,) = world.calls("ray start")
+    assert second.status == 2
+    assert "is in use by another run (process " in second.err
+    assert f"{head['pid']} (" in second.err
+    assert second.err.count("\n") == 1
+
+
+def test_a_lock_that_nobody_holds_is_none(world):
+    world.save.mkdir()
+    (world.save / "lock").touch()
+    assert world.run("run_qwen3_8B.sh").status == 0
+
+
+def test_a_full_disk_is_one_line_before_ray(world):
+    world.save.mkdir()
+    (world.save / "command.sh").symlink_to("/dev/full")
+    done = world.run("run_qwen3_8B.sh")
+    assert done.status == 2
+    assert done.err == f"error: {world.save}/command.sh cannot be written; is the disk full?\n"
+    assert not world.calls("ray start")
+
+
+@pytest.mark.parametrize("version, lines", [("0.3.1", 0), ("0.4.0", 1)])
+def test_engines_that_outlive_a_failed_job_are_named_with_how_to_end_them(world, version, lines):
+    (Path(world.env["SLIME_DIR"]) / "setup.py").write_text(f'setup(version="{version}",)')
+    there = {"RAY_ADDRESS": "http://there:8265"}
+    assert world.run("run_qwen3_8B.sh", **there).err == ""
+    done = world.run("run_qwen3_8B.sh", JOB_STATUS="3", **there)
+    assert done.status == 1
+    assert done.err.count("ServingCluster") == done.err.count("\n") == lines
+    if lines:
+        command = shlex.split(done.err.partition("this one ends them: ")[2])
+        assert after(command, "--address") == "http://there:8265"
+        assert json.loads(after(command, "--runtime-env-json"))["env_vars"]["PYTHONPATH"]
+        assert command[-4:] == ["-m", "rubric_rl.launch.end_engines", "--save", str(world.save)]
+    own = world.run("run_qwen3_8B.sh", JOB_STATUS="3")  # they end with their Ray
+    assert own.err == ""
 
 
 def test_the_tiny_run_goes_through_slime_on_one_gpu(world):

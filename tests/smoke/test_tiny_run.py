@@ -3,6 +3,7 @@
 Nothing is lost, nothing is left, and nothing listens beyond this machine.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -92,6 +93,23 @@ def stop_at(stage: str, how: signal.Signals, directory: Path) -> set[str]:
     return addresses
 
 
+def watch(process: subprocess.Popen, seconds: float) -> set[str]:
+    """Waits for the run's end; returns the addresses that its processes listened on meanwhile.
+
+    Many sockets live shorter than a stage: torch's and gloo's, when ranks meet.
+    """
+    addresses: set[str] = set()
+    supervisor = psutil.Process(process.pid)
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "the run does not end"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [supervisor, *supervisor.children(recursive=True)]
+            addresses |= {address for _, address, _ in listeners(family)}
+        time.sleep(0.1)
+    return addresses
+
+
 def assert_whole(directory: Path) -> None:
     rows = read_rows(directory / "metrics.jsonl")
     numbers = list(range(ROLLOUTS))
@@ -114,6 +132,8 @@ def assert_whole(directory: Path) -> None:
         assert sorted(trained) == list(range(first, first + ANSWERS))  # each answer graded once
     figures = {path.name for path in directory.glob("*.png")}
     assert figures >= {"reward.png", "response_length.png", "seconds.png"}
+    for path in directory.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, f"{path} is not the user's alone"
 
 
 def test_killed_at_every_stage_and_gone_on_with(tmp_path):
@@ -122,9 +142,10 @@ def test_killed_at_every_stage_and_gone_on_with(tmp_path):
     addresses = set()
     for stage, how in KILLS:
         addresses |= stop_at(stage, how, directory)
-    assert addresses == {"127.0.0.1"}
     process = start(directory)
-    assert process.wait(400) == 0, console.read_text()[-3000:]
+    addresses |= watch(process, 400)
+    assert process.returncode == 0, console.read_text()[-3000:]
+    assert addresses == {"127.0.0.1"}
     assert_whole(directory)
     before = (directory / "metrics.jsonl").read_text()
     again = start(directory)  # finished: only the figures are drawn again

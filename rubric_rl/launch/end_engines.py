@@ -1,0 +1,69 @@
+"""Ends the engines that slime 0.4 keeps in a Ray cluster after a job that failed.
+
+    python -m rubric_rl.launch.end_engines --save SAVE_PATH      as a job of that cluster
+
+slime keeps them in two detached actors, the rollout manager and its ServingCluster, whose names
+follow from the run's folder; the next start of the same command takes them over.
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.errors import UserError
+
+NAMESPACE = "slime-training-recovery"  # slime/ray/training_recovery.py
+SECONDS = 120  # for engines and routers to end in order
+
+
+def session_name(identity: str) -> str:
+    """slime's name of the rollout manager; the ServingCluster's has ":serving" behind it."""
+    return "rollout:" + hashlib.sha256(identity.encode()).hexdigest()
+
+
+def end_engines(ray: Any, save: Path) -> list[str]:
+    """Ends the actors of the run in `save`; returns their names.
+
+    `ray` is the module, connected. Raises UserError when the cluster holds none of this run.
+    """
+    name = session_name(str(save.expanduser().resolve()))
+    kept = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    ended = [actor for actor in (name, f"{name}:serving") if actor in kept]
+    if not ended:
+        others = [actor for actor in kept if actor.startswith("rollout:")]
+        hint = "give the --save of the failed run"
+        raise UserError(f"{save}: no engines of this run, {len(others)} actors of others; {hint}")
+    for actor_name in ended:
+        actor = ray.get_actor(actor_name, namespace=NAMESPACE)
+        if actor_name.endswith(":serving"):
+            # In order: placements and routers go too.
+            ray.get(actor.dispose.remote(), timeout=SECONDS)
+        ray.kill(actor, no_restart=True)
+    return ended
+
+
+def main() -> int:
+    """Prints what was ended; returns the exit status."""
+    parser = CommandParser(
+        "python -m rubric_rl.launch.end_engines",
+        "Ends the engines that slime 0.4 keeps after a job that failed.",
+    )
+    parser.add_argument("--save", type=Path, required=True, help="SAVE_PATH of the failed run")
+    return exit_status(lambda: _end(parser.parse_args()))
+
+
+def _end(args: argparse.Namespace) -> int:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"this Python has no Ray ({error}); use slime's interpreter") from None
+    ray.init(address="auto", log_to_driver=False)
+    print("ended:", *end_engines(ray, args.save))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
