@@ -32,12 +32,13 @@ import math
 import sys
 
 from rubric_rl.data.parse import RowCache, record_from_json
+from rubric_rl.data.record_file import append_record, rollout_id, run_name
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.record import append_record, grading_metrics, run_name
+from rubric_rl.grading.metrics import grading_metrics
 from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.question import Aborted
@@ -45,18 +46,18 @@ from rubric_rl.serving.question import Aborted
 _graders_of_loop: dict = {}  # the running event loop -> its graders
 _rows = RowCache()
 # What slime fills in when it writes an answer.
-_OF_AN_ANSWER = (
+_OF_AN_ANSWER = [
     "tokens",
     "response",
     "response_length",
     "loss_mask",
     "weight_versions",
     "rollout_log_probs",
+    "teacher_log_probs",
     "rollout_top_p_token_ids",
     "rollout_top_p_token_offsets",
     "rollout_routed_experts",
-    "teacher_log_probs",
-)
+]
 
 
 async def reward(args, sample, **kwargs):
@@ -106,7 +107,7 @@ async def _grade(args, sample, again: bool) -> float | None:
     record.split = "train" if training else "eval"
     record.index = sample.index
     record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
-    record.run, record.rollout = run_name(), _rollout_id(args)
+    record.run, record.rollout = run_name(), rollout_id(args)
     if graders.records:
         append_record(graders.records, record)
     sample.metadata["grading"] = record.to_json()
@@ -128,16 +129,6 @@ def _abort(sample, again: bool) -> float | None:
         if hasattr(sample, name):
             setattr(sample, name, getattr(blank, name))
     return None
-
-
-def _rollout_id(args) -> int | None:
-    """The number of the rollout at work, where the trainer tells it."""
-    module = sys.modules.get("slime.rollout.sample_hooks")  # of slime 0.3.1 and later
-    of_task = getattr(module, "_task_rollout_id", None)  # 0.4: rollouts side by side
-    rollout_id = of_task.get() if of_task else None
-    if rollout_id is None:
-        rollout_id = getattr(module, "_current_rollout_id", None)
-    return getattr(args, "rollout_id", None) if rollout_id is None else rollout_id
 
 
 def _graders(args) -> Graders:

@@ -30,19 +30,26 @@ class _PrintingClient(Client):
         print(f"REPLY ({ending})\n{reply.text}")
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
-        prompt = f"{reply.prompt_tokens} in the prompt, {reply.cached_tokens} of them cached"
-        print(f"tokens: {prompt}, {reply.completion_tokens} decoded")
+        prompt = f"{reply.prompt_tokens} in the prompt"
+        cached = f"{reply.cached_tokens} of them cached"
+        decoded = f"{reply.completion_tokens} decoded"
+        print(f"tokens: {prompt}, {cached}, {decoded}")
         return reply
 
 
 def show(record: Record) -> str:
     """The verdict on each criterion, with its points, and the score that they add up to."""
-    lines = [_LINE, f"prompt_id {record.prompt_id}: {record.status}"]
+    lines = [
+        _LINE,
+        f"prompt_id {record.prompt_id}: {record.status}",
+    ]
     for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
         word = _WORDS[verdict.met]
         points = criterion.points if is_met(criterion, verdict) else 0
-        text = " ".join(criterion.text.split())
-        lines.append(f"{word:>10} {points:+6g} of {criterion.points:+g}  {text}")
+        words = criterion.text.split()
+        text = " ".join(words)
+        counted = f"{points:+6g} of {criterion.points:+g}"
+        lines.append(f"{word:>10} {counted}  {text}")
     if record.status == "ungraded":
         lines.append(f"no score: {record.error}")
     else:

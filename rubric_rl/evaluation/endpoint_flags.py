@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from rubric_rl.errors import UserError
 from rubric_rl.serving.endpoint import Settings
 
+Price = tuple[float, float, float]  # per million prompt, cached and completion tokens
 # An evaluation's default: it waits out a rate limit for minutes before an answer stays ungraded.
 RETRIES = 10
 
@@ -63,15 +64,22 @@ def _value(field: FieldInfo, text: str, flag: str) -> Any:
         raise UserError(f"{flag} {text}: {why}") from None
 
 
-def prices(text: str | None) -> tuple[float, float, float] | None:
-    """Prices per million tokens, `prompt,cached,completion`. Raises UserError for anything else."""
-    if text is None:
-        return None
+def prices_from(args: argparse.Namespace) -> dict[str, Price]:
+    """Who -> prices per million tokens, of --grader-price and --policy-price, where given.
+
+    Raises UserError for anything but three numbers, prompt,cached,completion.
+    """
+    given = {"grader": args.grader_price, "policy": args.policy_price}
+    return {who: _price(text) for who, text in given.items() if text is not None}
+
+
+def _price(text: str) -> Price:
     try:
         prompt, cached, completion = (float(part) for part in text.split(","))
-        if not all(0 <= price < math.inf for price in (prompt, cached, completion)):
-            raise ValueError
     except ValueError:
+        prompt = cached = completion = math.nan
+    price = prompt, cached, completion
+    if not all(0 <= each < math.inf for each in price):
         hint = "give three numbers per million tokens, prompt,cached,completion, e.g. 2,0.5,8"
-        raise UserError(f"price {text}: {hint}") from None
-    return prompt, cached, completion
+        raise UserError(f"price {text}: {hint}")
+    return price

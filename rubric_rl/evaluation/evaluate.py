@@ -12,7 +12,6 @@ If it is interrupted, run the same command again: it resumes, and asks nothing t
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from rubric_rl.command_line import CommandParser, count, exit_status
 from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Record, Row
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile, Policy
-from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices, settings_from
-from rubric_rl.evaluation.judge import judge_lines, judge_of_run
-from rubric_rl.evaluation.read_run import Run, tell
+from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
+from rubric_rl.evaluation.judge import two_judges
+from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
@@ -34,20 +32,17 @@ from rubric_rl.evaluation.run_command import (
     prompt_identity,
     run_and_report,
     ungraded_complaint,
-    written_settings,
 )
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
+from rubric_rl.evaluation.who_answers import grader_from, grader_name, policy_from, repeats_of
 from rubric_rl.grading.grade import Grader, grade
-from rubric_rl.grading.graders import endpoint_name
-from rubric_rl.grading.settings import Grading, Scoring, check_together
+from rubric_rl.grading.settings import Grading, Scoring
 from rubric_rl.jsonl import write_text
 from rubric_rl.progress import CriteriaBar, work_through
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
-
-ANSWER_TOKENS = 6144  # limit of a policy's answer, as in training
 
 
 @dataclass
@@ -106,18 +101,15 @@ class EvaluationPlan:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.policy = _policy(args)
-        self.grader, self.grading, self.scoring = _grader(args, self.policy)
-        self.grader_name = _name(self.grader, self.policy)
+        self.policy = policy_from(args)
+        self.grader, self.grading, self.scoring = grader_from(args, self.policy)
+        self.grader_name = grader_name(self.grader, self.policy)
         self.rows = RowFile(args.rows, args.limit)
         self.answers = AnswerFile(args.answers) if args.answers else None
-        self.repeats = _repeats(args, self.rows, self.answers)
+        self.repeats = repeats_of(args, self.rows, self.answers)
         counts = self.rows.criteria.items()
         self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in counts)
-        self.prices = {}
-        for who, text in (("grader", args.grader_price), ("policy", args.policy_price)):
-            if price := prices(text):
-                self.prices[who] = price
+        self.prices = prices_from(args)
         self.penalty = penalty_from(args.length_penalty)
         self.against = Run(args.against) if args.against else None
         self.before = Summary(self.against, penalty=self.penalty) if self.against else None
@@ -175,11 +167,8 @@ class EvaluationPlan:
         write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
         print("\n".join(summary_lines(result)))
         if self.against and self.before:
-            tell(self.against)
-            before = judge_of_run(self.against, self.before.graders)
-            after = judge_of_run(own, summary.graders)
-            print("\n".join(judge_lines([before, after])))
-            print("\n".join(comparison_lines(self.before, summary)))
+            judges = two_judges(self.against, self.before.graders, own, summary.graders)
+            print("\n".join([*judges, *comparison_lines(self.before, summary)]))
         return result
 
     def complaint(self, result: dict) -> str:
@@ -187,63 +176,6 @@ class EvaluationPlan:
         if not result["answers"]["ungraded"]:
             return ""
         return ungraded_complaint(Run(self.args.out), "answers")
-
-
-def _policy(args: argparse.Namespace) -> Endpoint | None:
-    """The policy that answers; None with an answers file."""
-    if args.answers:
-        return None
-    defaults = {"retries": RETRIES, "max_tokens": ANSWER_TOKENS}
-    policy = settings_from(args, "policy", Endpoint, defaults)
-    if not policy.url:
-        hint = "give --answers FILE, or --policy-url for a model that answers"
-        raise UserError(f"nothing to grade: {hint}")
-    return policy
-
-
-def _grader(args: argparse.Namespace, policy: Endpoint | None) -> tuple[Endpoint, Grading, Scoring]:
-    """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
-    written = written_settings(args.grader_config)
-    defaults: dict = {"retries": RETRIES}
-    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
-        shared = ("url", "api", "model", "tokenizer", "api_key_env")
-        defaults |= {name: getattr(policy, name) for name in shared}
-    defaults |= written
-    endpoint = settings_from(args, "grader", Endpoint, defaults)
-    grading = settings_from(args, "grader", Grading, defaults)
-    scoring = settings_from(args, "grader", Scoring, defaults)
-    check_together(endpoint, grading)
-    return endpoint, grading, scoring
-
-
-def _name(grader: Endpoint, policy: Endpoint | None) -> str:
-    """Who grades, as records say it."""
-    if policy and (policy.url, policy.model) == (grader.url, grader.model):
-        return "policy"
-    return endpoint_name(grader)
-
-
-def _repeats(args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None) -> dict[str, int]:
-    """How many answers to each prompt are graded.
-
-    Drops the rows without an answer, if --allow-missing permits.
-    """
-    if answers is None:
-        asked: int = max(args.repeats, 1)
-        return dict.fromkeys(rows.criteria, asked)
-    counts: Counter[str] = answers.counts
-    total = len(rows.criteria)
-    missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
-    if len(missing) == total or (missing and not args.allow_missing):
-        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
-        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
-    rows.keep(counts)
-    repeats: dict[str, int] = {}
-    for prompt_id in rows.criteria:
-        there: int = counts[prompt_id]
-        wanted: int = args.repeats or there
-        repeats[prompt_id] = min(there, wanted)
-    return repeats
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,8 +202,4 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Exit status: 0 all graded, 1 some answers stayed ungraded, 2 something to fix."""
-    return exit_status(lambda: _run(_parser().parse_args()))
-
-
-def _run(args: argparse.Namespace) -> int:
-    return run_and_report(EvaluationPlan(args))
+    return exit_status(lambda: run_and_report(EvaluationPlan(_parser().parse_args())))

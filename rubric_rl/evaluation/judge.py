@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.read_run import Run, tell
 from rubric_rl.evaluation.resume import flat, stored_settings
 
 
@@ -86,3 +86,13 @@ def judge_lines(judges: Sequence[Judge]) -> list[str]:
     if before.has_settings != after.has_settings:
         return [f"judges: before {before}, after {after}; of one of them only the name is known"]
     return [f"judge of both: {after}"]
+
+
+def two_judges(
+    before: Run, graders_before: Iterable[str], after: Run, graders_after: Iterable[str]
+) -> list[str]:
+    """`judge_lines` of two runs, with the graders that their records name."""
+    tell(before)
+    first = judge_of_run(before, graders_before)
+    second = judge_of_run(after, graders_after)
+    return judge_lines([first, second])

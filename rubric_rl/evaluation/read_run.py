@@ -11,7 +11,7 @@ from pathlib import Path
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record, answer_key
 from rubric_rl.errors import DataError
-from rubric_rl.grading.record import version_number
+from rubric_rl.grading.metrics import version_number
 from rubric_rl.jsonl import read_jsonl_offsets
 
 FOLDER, OWN_FILE = "verdicts", "verdicts.jsonl"  # an evaluation's records

@@ -26,7 +26,8 @@ def bootstrap_std(values: Values) -> float:
     simple-evals after `np.random.seed(0)`.
     """
     array = np.asarray(values, float)
-    random, count = np.random.RandomState(0), len(array)
+    random = np.random.RandomState(0)
+    count = len(array)
 
     def means(rows: int) -> np.ndarray:
         drawn = random.randint(0, count, (rows, count))
@@ -75,11 +76,14 @@ def interval(
     `statistic` takes summed rows of shape (draws, columns) and returns one value per draw. None
     with fewer than two prompts, or where no draw has a value.
     """
-    parts, random = np.asarray(parts, float), np.random.default_rng(0)
+    parts = np.asarray(parts, float)
+    random = np.random.default_rng(0)
     count = len(parts)
     if count < 2:
         return None
-    drawn = [_times_drawn(random, count, rows) @ parts for rows in _chunks(RESAMPLES, count)]
+    drawn = []
+    for rows in _chunks(RESAMPLES, count):
+        drawn.append(_times_drawn(random, count, rows) @ parts)
     values = statistic(np.concatenate(drawn))
     values = values[~np.isnan(values)]
     if not len(values):
@@ -107,9 +111,13 @@ def f1(sums: np.ndarray) -> np.ndarray:
 
     NaN when the class was never predicted or never labelled, as in the reference.
     """
-    hit, false, missed = sums[..., 0], sums[..., 1], sums[..., 2]
+    hit = sums[..., 0]
+    false = sums[..., 1]
+    missed = sums[..., 2]
     value = _divide(2 * hit, 2 * hit + false + missed)
-    absent = (hit + false == 0) | (hit + missed == 0)
+    never_predicted = hit + false == 0
+    never_labelled = hit + missed == 0
+    absent = never_predicted | never_labelled
     return np.where(absent, np.nan, value)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from rubric_rl.data.schema import Record, TokenCounts
+from rubric_rl.evaluation.endpoint_flags import Price
 from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, tag_scores
 from rubric_rl.evaluation.statistics import (
     PENALTIES,
@@ -23,7 +24,6 @@ OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call
 TOKENS = ("prompt", "cached", "completion")
 Bounds = tuple[float, float] | None  # of an interval
-Price = tuple[float, float, float]  # per million prompt, cached and completion tokens
 
 
 class Metric:

@@ -162,7 +162,7 @@ class _Asker:
             if not unreadable:
                 return verdicts
         causes = self.record.unreadable_causes
-        cause = why_unreadable(reply, mode)
+        cause = "other words" if mode == "direct" else reply.defect
         causes[cause] = causes.get(cause, 0) + unreadable
         return verdicts
 
@@ -177,19 +177,6 @@ class _Asker:
         version = reply.weight_version
         if version and version not in record.grader_versions:
             record.grader_versions.append(version)
-
-
-def why_unreadable(reply: Reply, mode: str) -> str:
-    """What a reply without a readable verdict looks like: a key of health.CURES."""
-    if mode == "direct":
-        return "other words"
-    if not reply.complete:
-        return "cut"
-    if reply.refusal:
-        return "refusal"
-    if reply.text.strip():
-        return "no verdict"
-    return "thoughts" if reply.thoughts else "empty"
 
 
 async def _all_or_none(work: Iterable[Coroutine[None, None, Verdict]]) -> list[Verdict]:

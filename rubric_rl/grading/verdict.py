@@ -19,7 +19,7 @@ colon, and then neither gives a verdict nor denies that one.
 import re
 
 from rubric_rl.data.schema import UNREADABLE, Verdict
-from rubric_rl.grading.reply_json import FoundObject, Unclear, objects_in
+from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 from rubric_rl.tokenizer import THINK, THINK_END
 
 

@@ -14,7 +14,7 @@ from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.graders import load_teacher, read_served_models
+from rubric_rl.grading.graders import load_teacher
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import marked_line
 from rubric_rl.launch import shared_checks
@@ -22,6 +22,7 @@ from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.model_shape import read_network
 from rubric_rl.serving.client import Client
+from rubric_rl.serving.served_models import read_served_models
 from rubric_rl.tokenizer import ChatTokenizer
 
 

@@ -67,6 +67,17 @@ class Reply:
             raise TypeError(f"a probability is of type {type(self.probability).__name__}")
 
     @property
+    def defect(self) -> str:
+        """What a reply without a readable verdict looks like: a key of grading.health.CURES."""
+        if not self.complete:
+            return "cut"
+        if self.refusal:
+            return "refusal"
+        if self.text.strip():
+            return "no verdict"
+        return "thoughts" if self.thoughts else "empty"
+
+    @property
     def counts(self) -> tuple[int, int, int]:
         """Tokens of the prompt, of these cached, of the reply."""
         return self.prompt_tokens, self.cached_tokens, self.completion_tokens

@@ -1,70 +1,11 @@
-"""Records on disk, one line per answer, and what they add up to."""
+"""What the records of a rollout add up to."""
 
-import os
-import socket
 import statistics
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from urllib.parse import quote
 
 from rubric_rl.data.schema import STATUSES, Record, TokenCounts
 from rubric_rl.grading.score import is_met, score_by
-from rubric_rl.jsonl import append_line, private
-
-RUN_VARIABLE = "RUBRIC_RL_RUN"  # the launchers name the run in it, for all of its processes
-
-
-class _Process:
-    """What tells this process from every other one, and its threads from each other."""
-
-    def __init__(self):
-        self.started = time.time_ns()
-        self.lock = threading.Lock()
-        self.last_time = 0.0
-
-    @property
-    def name(self) -> str:
-        host = quote(socket.gethostname(), safe="")[:60]
-        return f"{host}.{os.getpid()}-{self.started}"
-
-    def next_time(self) -> float:
-        """The time, and always a later one, so that records can be sorted by it."""
-        self.last_time = max(round(time.time(), 6), round(self.last_time + 1e-6, 6))
-        return self.last_time
-
-
-_process = _Process()
-
-
-def _after_fork() -> None:
-    # A thread that the child does not have may have held the lock.
-    _process.lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def run_name() -> str:
-    """The run that this process belongs to; a process that no launcher started is its own run."""
-    return os.environ.get(RUN_VARIABLE) or _process.name
-
-
-def append_record(folder: str | os.PathLike, record: Record) -> None:
-    """Adds one record to this process's own file of the weight version; sets the record's time.
-
-    No other process writes there: a line that a kill cut short stays the last of its file, and
-    nobody who repairs it can cut a record of somebody else.
-    """
-    folder = Path(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    version = quote(str(record.weight_version), safe="", errors="replace")
-    path = folder / f"weights_{version[:100]}.{_process.name}.jsonl"
-    with _process.lock, open(path, "a+b", buffering=0, opener=private) as file:
-        record.time = record.time or _process.next_time()
-        append_line(file, record.to_json())
 
 
 def grading_metrics(records: Iterable[Record]) -> dict[str, float]:

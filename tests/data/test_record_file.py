@@ -14,8 +14,8 @@ import pytest
 from doubles.records import made
 
 from rubric_rl import ROOT
+from rubric_rl.data.record_file import append_record
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.grading.record import append_record
 
 SIZE = 30_000  # characters of an answer: more than a buffer or a pipe takes at once
 

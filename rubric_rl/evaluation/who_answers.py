@@ -1,0 +1,76 @@
+"""Who answers and who grades in an evaluation, by its flags."""
+
+import argparse
+from collections import Counter
+
+from rubric_rl.data.row_file import RowFile
+from rubric_rl.errors import DataError, UserError
+from rubric_rl.evaluation.answers import AnswerFile
+from rubric_rl.evaluation.endpoint_flags import RETRIES, settings_from
+from rubric_rl.evaluation.run_command import written_settings
+from rubric_rl.grading.graders import endpoint_name
+from rubric_rl.grading.settings import Grading, Scoring, check_together
+from rubric_rl.serving.endpoint import Endpoint
+
+ANSWER_TOKENS = 6144  # limit of a policy's answer, as in training
+
+
+def policy_from(args: argparse.Namespace) -> Endpoint | None:
+    """The policy that answers; None with an answers file."""
+    if args.answers:
+        return None
+    defaults = {"retries": RETRIES, "max_tokens": ANSWER_TOKENS}
+    policy = settings_from(args, "policy", Endpoint, defaults)
+    if not policy.url:
+        hint = "give --answers FILE, or --policy-url for a model that answers"
+        raise UserError(f"nothing to grade: {hint}")
+    return policy
+
+
+def grader_from(
+    args: argparse.Namespace, policy: Endpoint | None
+) -> tuple[Endpoint, Grading, Scoring]:
+    """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
+    written = written_settings(args.grader_config)
+    defaults: dict = {"retries": RETRIES}
+    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
+        shared = ("url", "api", "model", "tokenizer", "api_key_env")
+        defaults |= {name: getattr(policy, name) for name in shared}
+    defaults |= written
+    endpoint = settings_from(args, "grader", Endpoint, defaults)
+    grading = settings_from(args, "grader", Grading, defaults)
+    scoring = settings_from(args, "grader", Scoring, defaults)
+    check_together(endpoint, grading)
+    return endpoint, grading, scoring
+
+
+def grader_name(grader: Endpoint, policy: Endpoint | None) -> str:
+    """Who grades, as records say it."""
+    if policy and (policy.url, policy.model) == (grader.url, grader.model):
+        return "policy"
+    return endpoint_name(grader)
+
+
+def repeats_of(
+    args: argparse.Namespace, rows: RowFile, answers: AnswerFile | None
+) -> dict[str, int]:
+    """How many answers to each prompt are graded.
+
+    Drops the rows without an answer, if --allow-missing permits.
+    """
+    if answers is None:
+        asked: int = max(args.repeats, 1)
+        return dict.fromkeys(rows.criteria, asked)
+    counts: Counter[str] = answers.counts
+    total = len(rows.criteria)
+    missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
+    if len(missing) == total or (missing and not args.allow_missing):
+        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
+        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
+    rows.keep(counts)
+    repeats: dict[str, int] = {}
+    for prompt_id in rows.criteria:
+        there: int = counts[prompt_id]
+        wanted: int = args.repeats or there
+        repeats[prompt_id] = min(there, wanted)
+    return repeats

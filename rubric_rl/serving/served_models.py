@@ -1,0 +1,46 @@
+"""The models that a run serves beside its policy: slime's --sglang-config."""
+
+from dataclasses import dataclass
+
+from rubric_rl.errors import UserError
+from rubric_rl.yaml_file import read_yaml
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model of --sglang-config; `update_weights` None: the file does not say it."""
+
+    path: str
+    gpus: int
+    update_weights: bool | None
+
+
+def read_served_models(path: str) -> dict[str, ServedModel]:
+    """The models of a --sglang-config by name; the first is the policy.
+
+    Raises UserError for a file of another form.
+    """
+    another_form = UserError(
+        f"--sglang-config {path}: not of slime's form; begin with configs/frozen_grader.yaml"
+    )
+    content = read_yaml(path, f"--sglang-config {path}")
+    entries = content.get("sglang") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise another_form
+    models = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise another_form
+        groups = entry.get("server_groups") or entry.get("engine_groups") or []  # slime takes both
+        gpus = 0
+        for group in groups if isinstance(groups, list) else [groups]:
+            number = group.get("num_gpus") if isinstance(group, dict) else None
+            if not isinstance(number, int):
+                raise another_form
+            gpus += number
+        models[entry["name"]] = ServedModel(
+            path=entry.get("model_path") or "",
+            gpus=gpus,
+            update_weights=entry.get("update_weights"),
+        )
+    return models
