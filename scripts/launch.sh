@@ -233,7 +233,7 @@ start_ray() {
    "${PYTHON}" -c 'import secrets; print(secrets.token_hex(32))' >"${RAY_AUTH_TOKEN_PATH}"
    # Ray lets every user write its files, so they lie in a folder that only this user can enter, on
    # every node. In /tmp, because the path of a socket must stay under 108 characters.
-   RAY_FOLDER="$(mktemp -d /tmp/rubric-ray-XXXXXX)"
+   RAY_FOLDER="$(mktemp -d /tmp/slime-ray-XXXXXX)"
    ray start --head --block --node-ip-address "${ADDRESSES[0]}" --port "${RAY_PORT}" "${more[@]}" \
       --temp-dir "${RAY_FOLDER}/ray" \
       --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT}" >>"${log}" 2>&1 &

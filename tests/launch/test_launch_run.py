@@ -123,7 +123,7 @@ class TestAWholeRun:
 
     def test_rays_files_lie_in_a_folder_of_its_own_and_are_gone(self, whole):
         folder = Path(after(whole.world.call("ray start"), "--temp-dir"))
-        assert folder.parent.name.startswith("rubric-ray-")
+        assert folder.parent.name.startswith("slime-ray-")
         assert not folder.parent.exists()
 
     def test_on_one_node_slime_stays_on_the_loopback_too(self, whole):
@@ -249,6 +249,7 @@ def test_what_a_killed_launcher_left_at_work_is_named(world):
     assert "is in use by another run (process " in second.err
     assert f"{head['pid']} (" in second.err
     assert second.err.count("\n") == 1
+    Path(after(head["words"], "--temp-dir")).parent.rmdir()  # which a launcher does at its end
 
 
 def test_a_lock_that_nobody_holds_is_none(world):
