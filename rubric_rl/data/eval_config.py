@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError
+from rubric_rl.errors import UserError, first_fault
 from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
 
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
@@ -115,10 +115,8 @@ def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
     try:
         return EvalDataset(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        what = f"{first['loc'][0]} of {entry['name']} {why}, not {first['input']!r:.40}"
-        raise UserError(f"--eval-config: {what}") from None
+        field, fault = first_fault(error)
+        raise UserError(f"--eval-config: {field} of {entry['name']} {fault}") from None
 
 
 def _first_set(args, flags: Iterable[str]) -> object:

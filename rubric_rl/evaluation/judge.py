@@ -17,7 +17,10 @@ class Judge:
 
     def __str__(self) -> str:
         names = str(self.facts["name"])
-        shown = [f"{key} {self.facts[key]}" for key in ("model", "mode") if self.facts.get(key)]
+        shown = []
+        for key in ("model", "mode"):
+            if self.facts.get(key):
+                shown.append(f"{key} {self.facts[key]}")
         if "prompt" in self.facts:
             shown.append(f"prompt {self.facts['prompt']}")
         return f"{names} ({', '.join(shown)})" if shown else names

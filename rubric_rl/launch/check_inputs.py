@@ -3,6 +3,7 @@
 Each function yields one line per problem: what is wrong, where, the next step.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,10 +12,11 @@ from types import SimpleNamespace
 
 from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
 from rubric_rl.data.row_file import read_slice, split_slice
-from rubric_rl.data.schema import Row
+from rubric_rl.data.schema import Record, Row
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.graders import load_teacher
+from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.jsonl import marked_line
 from rubric_rl.launch import shared_checks
@@ -206,13 +208,32 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
             f"grader_engine {training.engine}: no such model is served; "
             "give --sglang-config configs/frozen_grader.yaml, or leave grader_engine out"
         )
-    tokenizer = flags.text("hf-checkpoint")
+    for file, settings in _endpoints(inputs):
+        yield from _check_endpoint(file, settings, flags.text("hf-checkpoint"), running_ray)
+
+
+def ask_graders(inputs: RunInputs) -> Iterator[str]:
+    """Endpoints that fail their check question now: better than after the first rollout."""
+    for file, settings in _endpoints(inputs):
+        checked = asyncio.run(_asked(settings, inputs.flags.text("hf-checkpoint")))
+        if failure := failure_of(checked, settings.grading.most_unreadable):
+            yield f"{file}: {failure}"
+
+
+def _endpoints(inputs: RunInputs) -> Iterator[tuple[str, GraderSettings]]:
+    """The graders that are served outside of the run, each with the file of its settings."""
+    grader = inputs.grader
     if grader.endpoint.url:
-        file = flags.text("custom-config-path")
-        yield from _check_endpoint(file, grader, tokenizer, running_ray)
-    if training.teacher_share:
-        teacher = load_teacher(training.teacher)
-        yield from _check_endpoint(training.teacher, teacher, tokenizer, running_ray)
+        yield inputs.flags.text("custom-config-path"), grader
+    if grader.training.teacher_share:
+        teacher = grader.training.teacher
+        yield teacher, load_teacher(teacher)
+
+
+async def _asked(settings: GraderSettings, tokenizer: str) -> Record:
+    hasty = settings.endpoint.model_copy(update={"retries": min(settings.endpoint.retries, 2)})
+    async with Client(hasty, "", tokenizer) as client:
+        return await check(Grader(client, settings.grading))
 
 
 def _check_engines(flags: CommandLine, engine: str) -> Iterator[str]:

@@ -76,7 +76,7 @@ def check(run: PlannedRun) -> Iterator[str]:
         check_slime_checkout,
         check_batches,
         check_gradings,
-        check_synchronous,
+        check_asynchronous,
         check_parallel_sizes,
         check_gpus,
         check_disk,
@@ -191,20 +191,12 @@ def check_gradings(run: PlannedRun) -> Iterator[str]:
     yield from shared_checks.check_self_grading(run.flags, temperature)
 
 
-def check_synchronous(run: PlannedRun) -> Iterator[str]:
-    """Rollout and update in turn; slime 0.4 can also run both at once.
-
-    There a weight update aborts the requests in flight, gradings included, and slime does not call
-    the hook again for an answer whose grading it aborted.
-    """
+def check_asynchronous(run: PlannedRun) -> Iterator[str]:
+    """Rollout and update at the same time, which slime 0.4 can do, on separate GPUs."""
     interval = run.flags.whole("flush-cache-interval", 1)
-    function = run.flags.text("rollout-function-path")
-    hint = "leave it out: supported is rollout and update in turn"
-    if interval != 1:
-        what = "trains fully asynchronously, where a weight update aborts gradings"
-        yield f"--flush-cache-interval {interval}: {what}; {hint}"
-    if "fully_async" in function:
-        yield f"--rollout-function-path {function}: a weight update would abort gradings; {hint}"
+    if interval != 1 and "colocate" in run.flags:
+        what = "trains fully asynchronously, on GPUs apart from the engines'"
+        yield f"--flush-cache-interval {interval}: {what}; leave out --colocate"
 
 
 def check_weights(run: PlannedRun) -> Iterator[str]:
@@ -431,6 +423,9 @@ def main() -> int:
 def _check_and_print() -> int:
     run = _planned_run()
     found = list(check(run))
+    # The processes of a running Ray have keys of their own, which cannot be seen from here.
+    if not found and not run.running_ray:
+        found = list(check_inputs.ask_graders(run.inputs))
     for line in found:
         print(f"error: {line}", file=sys.stderr)
     if found:

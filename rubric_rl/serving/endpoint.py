@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError
+from rubric_rl.errors import UserError, first_fault
 
 GRADER = "grader_"  # how the names of most settings begin, in files and in messages
 
@@ -41,9 +41,8 @@ class Settings(BaseModel):
         try:
             return cls(**own)
         except ValidationError as error:
-            first = error.errors()[0]
-            why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            raise UserError(f"{prefix}{first['loc'][0]} {why}, not {first['input']!r}") from None
+            field, fault = first_fault(error)
+            raise UserError(f"{prefix}{field} {fault}") from None
 
     def identity(self) -> dict:
         """The settings that a reply depends on: not those of transport, such as retries."""

@@ -47,10 +47,17 @@ class Key:
 
 def _codings(key: str) -> set[str]:
     """How a server may write the key: as it is, escaped, in hexadecimal digits, in base 64."""
-    forms = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], html.escape(key)}
+    forms = {
+        key,
+        quote(key, safe=""),
+        quote_plus(key),
+        json.dumps(key)[1:-1],
+        html.escape(key),
+    }
     coded = {key.encode().hex()}
     for before in range(3):  # in base 64 a key looks different after one or two other bytes
-        whole = base64.b64encode(b"\0" * before + key.encode() + b"\0" * 3).decode()
+        surrounded = b"\0" * before + key.encode() + b"\0" * 3
+        whole = base64.b64encode(surrounded).decode()
         first = -(-before * 4 // 3)
         last = (before + len(key)) * 4 // 3
         piece = whole[first:last]

@@ -1,5 +1,6 @@
 """What is found before Ray starts, each finding one line."""
 
+import asyncio
 import json
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from doubles.engine import Fail, FakeEngine
 from doubles.launch_world import ROOT, WEIGHTS, planned_run, row, script
 
 import data_preprocess
@@ -381,6 +383,28 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
         assert good.find() == []
 
 
+def test_a_grader_outside_of_the_run_answers_its_check_question_before_the_gpus_wait(
+    good, monkeypatch, capsys
+):
+    def preflight(engine: FakeEngine) -> tuple[int, str]:
+        """Exit status and complaint of the command, with the engine as its grader."""
+        settings = f"grader_url: {engine.url}\ngrader_api: openai\ngrader_model: m\n"
+        (good.path / "grader.yaml").write_text(settings + "grader_max_tokens: 1024\n")
+        run = replace(good.run, command=good.flags)
+        monkeypatch.setattr(check_run, "_planned_run", lambda: run)
+        return check_run.main(), capsys.readouterr().err
+
+    async def both(engine: FakeEngine) -> tuple[int, str]:
+        async with engine:
+            return await asyncio.to_thread(preflight, engine)
+
+    assert asyncio.run(both(FakeEngine())) == (0, "")
+    status, said = asyncio.run(both(FakeEngine(Fail(404, "no such model"), checked=False)))
+    assert status == 2
+    assert "grader.yaml: the grader cannot be asked: " in said
+    assert "no such model" in said
+
+
 def test_a_slime_that_tells_no_version_is_not_refused_and_it_is_said(good, monkeypatch, capsys):
     (good.path / "slime" / "setup.py").unlink()
     assert good.find() == []
@@ -389,20 +413,10 @@ def test_a_slime_that_tells_no_version_is_not_refused_and_it_is_said(good, monke
     assert "SLIME_DIR tells no version of slime; its own parser said" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "flags, said",
-    [
-        ("--flush-cache-interval 0", "--flush-cache-interval 0: trains fully asynchronously"),
-        (
-            "--rollout-function-path slime.rollout.fully_async_rollout.generate_fully_async",
-            "a weight update would abort gradings",
-        ),
-    ],
-)
-def test_fully_asynchronous_training_is_refused_with_what_is_supported(good, flags, said):
-    (line,) = good.find(*flags.split())
-    assert said in line and line.endswith("supported is rollout and update in turn")
-    assert good.find("--flush-cache-interval", "1") == []  # slime's default
+def test_fully_asynchronous_training_needs_gpus_apart_from_the_engines(good):
+    (line,) = good.find("--flush-cache-interval", "2", "--colocate")
+    assert line.endswith("on GPUs apart from the engines'; leave out --colocate")
+    assert good.find("--flush-cache-interval", "1", "--colocate") == []
 
 
 @pytest.mark.parametrize("flags", ["--wandb-key secret", "--wandb-key=secret"])
