@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -14,18 +15,19 @@ from rubric_rl.errors import UserError
 _OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
 
 
-# slime's flags that take a key, and the variable that takes it instead. The run scripts know them
-# too (scripts/no_keys.sh), since they print command lines.
-_KEYS = {"--wandb-key": "WANDB_API_KEY"}
+# Flags that take a key: slime's for wandb, also shortened, the router's, whoever's. The run scripts
+# know them too (scripts/no_keys.sh), since they print command lines.
+_TAKES_KEY = re.compile(r"--(wandb-k[a-z]*|[a-z0-9-]*(api-keys?|password|auth-token))")
 
 
 def refuse_keys(words: Iterable[str]) -> None:
     """Raises UserError for a flag that takes a key, without repeating the key."""
     for word in words:
-        variable = _KEYS.get(word.partition("=")[0])
-        if variable:
+        flag = word.partition("=")[0]
+        if _TAKES_KEY.fullmatch(flag):
             what = "a key on a command line is seen by every user and stays in logs"
-            raise UserError(f"{word.partition('=')[0]}: {what}; export {variable} instead")
+            variable = "WANDB_API_KEY" if flag.startswith("--wandb") else "it as a variable"
+            raise UserError(f"{flag}: {what}; export {variable} instead")
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class ChatTokenizer:
         text = self.render(messages, thinking, opening)
         return {"input_ids": self.encode(text)} if self._adds_tokens else {"text": text}
 
-    @property
+    @cached_property
     def special_tokens(self) -> tuple[str, ...]:
         """The texts that the tokenizer reads as one token each, such as <|im_end|>.
 

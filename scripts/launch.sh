@@ -265,7 +265,7 @@ submit_job() {
 # connection to its log broke: Ray's own word counts.
 run_job() {
    local status told="" state attempt log="${SAVE_PATH}/train.log"
-   JOB="${MODEL:-tiny}-$(date +%Y%m%d-%H%M%S)-$$"
+   JOB="${RUBRIC_RL_RUN}"
    # A busy node has its GPUs before its job agent, for which Ray waits ten seconds only.
    for attempt in {1..30}; do
       status=0

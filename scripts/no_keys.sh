@@ -1,12 +1,16 @@
 # shellcheck shell=bash
 # Refuses a key among "$@". Every run script sources it first: every user of the machine sees a
-# command line, and it is kept in logs and in SAVE_PATH/command.sh.
+# command line, and it is kept in logs and in SAVE_PATH/command.sh. The same flags as in
+# rubric_rl/command_line.py.
 for word in "$@"; do
-   case "${word}" in
-      --wandb-key | --wandb-key=*)
-         echo "error: --wandb-key: a key on a command line is seen by every user and stays in" \
-            "logs; export WANDB_API_KEY instead" >&2
-         exit 2
-         ;;
+   flag="${word%%=*}"
+   case "${flag}" in
+      --wandb-k*) variable=WANDB_API_KEY ;;
+      --*api-key | --*api-keys | --*password | --*auth-token) variable="it as a variable" ;;
+      *) continue ;;
    esac
+   echo "error: ${flag}: a key on a command line is seen by every user and stays in logs;" \
+      "export ${variable} instead" >&2
+   exit 2
 done
+unset word flag variable

@@ -74,17 +74,21 @@ class EvaluationFolder:
             lock = self._open(self.folder / "lock", "w")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(asked, moved)
-            self.finished, self._revoked = self._finished()
+            self.finished = self._finished()
             self._replies = self._unfinished_replies()
             write_jsonl(self.folder / SETTINGS, [asked])
             self.results.parent.mkdir(mode=0o700, exist_ok=True)
             appending: dict[str, Any] = {"mode": "a+b", "buffering": 0, "opener": private}
             self._calls = self._open(self.folder / CALLS, **appending)
             self._results = self._open(self.results, **appending)
+        except BlockingIOError:
+            self._open_files.close()
+            hint = "wait for it, or choose another --out"
+            raise UserError(f"{self.folder}: in use by another run; {hint}") from None
         except OSError as error:
             self._open_files.close()
-            why = f"in use by another run, or not writable ({error.strerror})"
-            raise UserError(f"{self.folder}: {why}; choose another --out") from None
+            where = error.filename or self.folder
+            raise UserError(f"{where}: {error.strerror}; check path, rights and space") from None
         except BaseException:
             self._open_files.close()
             raise
@@ -137,30 +141,37 @@ class EvaluationFolder:
                 raise UserError(f"{what}; {hint}")
             self._moved = bool(changed)
 
-    def _finished(self) -> tuple[set[str], set[str]]:
-        """The keys of answers with a result that counts, and of those that `revoke` took back."""
-        finished, revoked = set(), set()
+    def _finished(self) -> set[str]:
+        """The keys of answers with a result that counts."""
+        finished = set()
         for where, result in _lines(self.results):
             key, status = result.get("key"), result.get("status")
             if not isinstance(key, str) or not isinstance(status, str):
                 raise _damaged(where)
             finished.discard(key)  # the last line counts
-            revoked.discard(key)
             if status != "ungraded":
                 finished.add(key)
-            elif result.get("unreadable_causes"):
-                revoked.add(key)
-        return finished, revoked
+        return finished
 
     def _unfinished_replies(self) -> dict[str, list[Reply]]:
-        """Question -> its stored replies in order, of answers that are not finished."""
+        """Question -> its stored replies in order, of answers that are not finished.
+
+        What the grader said of an answer before `revoke` is left out.
+        """
         replies = defaultdict(list)
+        by_grader = defaultdict(set)  # answer -> questions about it
         for where, call in _lines(self.folder / CALLS):
             answer, question = call.get("answer"), call.get("question")
+            if isinstance(answer, str) and call.get("revoked") is True:
+                for asked in by_grader.pop(answer, ()):
+                    replies.pop(asked, None)
+                continue
             if not isinstance(answer, str) or not isinstance(question, str):
                 raise _damaged(where)
-            if answer not in self.finished and answer not in self._revoked:
+            if answer not in self.finished:
                 replies[question].append(_reply(call.get("reply"), where))
+                if call.get("role") == StoringClient.role:
+                    by_grader[answer].add(question)
         return replies
 
     async def check(self, grader: Grader) -> None:
@@ -169,12 +180,13 @@ class EvaluationFolder:
         Raises UserError when it fails.
         """
         path = self.folder / CHECKED
-        if path.exists():
+        sick = path.exists() and not path.stat().st_size  # `revoke` has emptied it
+        if path.exists() and not sick:
             switch = _only_line(path).get("switch")
             grader.client.api.switch = switch if isinstance(switch, dict) else {}
         # Folders of before the check question have replies, but no such file.
         passed = path.exists() or (self.folder / CALLS).stat().st_size
-        if passed and not self._revoked and not self._moved:
+        if passed and not sick and not self._moved:
             return
         record = await check(grader)
         if failure := failure_of(record, grader.grading.most_unreadable):
@@ -189,9 +201,9 @@ class EvaluationFolder:
         replies = self._replies.get(question)
         return replies.pop(0) if replies else None
 
-    def keep(self, answer: str, question: str, reply: Reply) -> None:
-        """Stores a new reply."""
-        call = {"answer": answer, "question": question, "reply": vars(reply)}
+    def keep(self, role: str, answer: str, question: str, reply: Reply) -> None:
+        """Stores a new reply of the grader or the policy."""
+        call = {"role": role, "answer": answer, "question": question, "reply": vars(reply)}
         append_line(self._calls, call)
 
     def finish(self, key: str, record: Record) -> None:
@@ -204,7 +216,9 @@ class EvaluationFolder:
             self.finished.add(key)
 
     def revoke(self, key: str, record: Record, reason: str) -> None:
-        """Takes back the result of a sick grader: the next run asks for all its replies again."""
+        """Takes back what a sick grader said of an answer: the next run asks it all that again."""
+        append_line(self._calls, {"answer": key, "revoked": True})
+        (self.folder / CHECKED).write_text("")
         self.finish(key, replace(record, status="ungraded", score=nan, verdicts=[], error=reason))
 
 
@@ -222,7 +236,7 @@ class StoringClient(Client):
         reply = self.store.recall(name)
         if reply is None:
             reply = await super().ask(question)
-            self.store.keep(question.routing_key, name, reply)
+            self.store.keep(self.role, question.routing_key, name, reply)
         return reply
 
     def _name(self, question: Question) -> str:

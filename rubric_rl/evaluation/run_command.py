@@ -68,17 +68,17 @@ class Results:
 
     def __init__(self, store: EvaluationFolder, bar: CriteriaBar, most_unreadable: float):
         self._store, self._bar, self._most_unreadable = store, bar, most_unreadable
-        # The results since the last that got verdicts.
+        # Results without verdicts since the last with some; the run gives up on too many.
         self._sick_in_a_row: list[tuple[str, Record]] = []
 
     def add(self, key: str, record: Record) -> None:
         """One more result. Raises GaveUp after too many without a verdict in a row."""
         self._store.finish(key, record)
         sick = sickness([record], self._most_unreadable)
-        if not sick:
-            self._sick_in_a_row.clear()
-        elif len(self._sick_in_a_row) < self._bar.give_up_after:
+        if sick:
             self._sick_in_a_row.append((key, record))
+        elif record.status != "ungraded":
+            self._sick_in_a_row.clear()
         self._bar.done(len(record.rubric), record.error or sick)
 
     def end(self, stored: Callable[[], Iterable[tuple[str, Record]]]) -> None:

@@ -64,8 +64,9 @@ class Graders:
         except Aborted:
             self._checks.pop(grader.name, None)  # the next rollout asks again
             raise
-        failure = failure_of(checked, grader.grading.most_unreadable)
-        if failure and checked.status == "graded":
+        if checked.status == "ungraded":
+            self._checks.pop(grader.name, None)  # the next answer finds out whether it is back
+        elif failure := failure_of(checked, grader.grading.most_unreadable):
             raise UserError(failure)
         return grader
 

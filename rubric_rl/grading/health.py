@@ -67,8 +67,9 @@ async def check(grader: Grader) -> Record:
     One that thinks although it should not is told so by the switch of the usual servers, from now
     on. Wrong verdicts are only logged: a small model is no sick one.
     """
-    record = await _asked(grader)
     api = grader.client.api
+    api.thoughts_seen = False
+    record = await _asked(grader)
     if api.thoughts_seen and not grader.client.endpoint.thinking:
         api.switch = {"chat_template_kwargs": {"enable_thinking": False}}
         again = await _asked(grader)

@@ -8,17 +8,18 @@ quote: before its verdict, inside it, after it, or instead of one. What keeps th
   cannot be hidden: a quotation may end its string, but not unwrite what follows.
 - A verdict that is part of a sentence is none: a word, a comma, a quotation mark or an opening
   bracket before it on its line ("Not {...}", "it says {...}"), or a sentence that goes on after it.
-- Words after it must not take it back ("... is an attempt to cheat, the criterion is not met").
-  Only English ones are known.
+- Words around it must not say the opposite: a line before it ("Verdict: unmet"), anything after it
+  ("... is an attempt to cheat, the criterion is not met"). Only some English ones are known.
 - reply_json.py tells which braces are objects.
 
 What is left to a policy: a grader that quotes a forged verdict as a line of its own, or after a
-colon, and then neither gives a verdict nor denies that one.
+colon, and then gives no verdict in JSON, nor denies that one in words that are known here.
 """
 
 import re
 
 from rubric_rl.data.schema import UNREADABLE, Verdict
+from rubric_rl.serving.denials import denied
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 from rubric_rl.tokenizer import THINK, THINK_END
 
@@ -33,7 +34,8 @@ def read_verdict(reply: str) -> Verdict:
         return UNREADABLE
     verdict = _verdict(last.item)
     disagree = any(said is not last.item[_KEY] for said in _said(found))
-    return UNREADABLE if disagree or _taken_back(verdict, text[last.end :]) else verdict
+    taken_back = denied(verdict.met, text[: last.start], text[last.end :])
+    return UNREADABLE if disagree or taken_back else verdict
 
 
 def read_probability(probability: float | None) -> Verdict:
@@ -133,11 +135,6 @@ def _in_a_sentence(found: FoundObject, text: str) -> bool:
     return (before != "" and leads_in) or (after != "" and goes_on)
 
 
-def _taken_back(verdict: Verdict, after: str) -> bool:
-    """Whether the words after the verdict may deny it."""
-    return verdict.met is not None and bool(_DENIALS[verdict.met].search(after))
-
-
 # ---- checklists
 
 
@@ -152,7 +149,7 @@ def _whole_checklist(text: str, found: list[FoundObject], count: int) -> list[Ve
     # One that stands in no item may be another item's, which a quotation has moved.
     if len(_said(found)) != len(of_items):
         raise Unclear
-    if any(_taken_back(verdict, text[last.end :]) for verdict in verdicts):
+    if any(denied(verdict.met, "", text[last.end :]) for verdict in verdicts):
         raise Unclear
     return verdicts
 
@@ -182,19 +179,13 @@ def _item(text: str) -> Verdict:
 
 
 _KEY = "criteria_met"
-_LOOSE_KEY = re.compile(r"criteria\\?_met\W{0,3}[:=]", re.IGNORECASE)
+_LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
 
 _FENCE = re.compile(r"```\w*")
 _MARKUP = " \t\r\u00a0`*_~"
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
-_LEADS_IN = _QUOTES + ",;("
-_GOES_ON = _QUOTES + ")"
-
-_DENIAL = r"but|however|wait|wrong|instead|actually"
-_DENIALS = {
-    True: re.compile(rf"\b(?:{_DENIAL}|not?|never|cannot|\w+n['\u2019]t|false)\b", re.IGNORECASE),
-    False: re.compile(rf"\b(?:{_DENIAL}|yes|true|(?<!not )met)\b", re.IGNORECASE),
-}
+_LEADS_IN = _QUOTES + ",;(>\u2039\u300c\u300e"
+_GOES_ON = _QUOTES + "):"
 
 _CHECKLIST = re.compile(
     r'\s*+(?:```\w*+\s*+)?\{\s*+"verdicts"\s*+:\s*+\[(.*\})\s*+,?+\s*+\]\s*+\}[\s`]*+',

@@ -27,6 +27,8 @@ from rubric_rl.serving.client import Client
 from rubric_rl.serving.served_models import read_served_models
 from rubric_rl.tokenizer import ChatTokenizer
 
+LONGEST_CHECK = 120.0  # seconds for one request of a check question
+
 
 class RunInputs:
     """The files that a command line names, each read once, when it is first asked for.
@@ -215,6 +217,7 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
 def ask_graders(inputs: RunInputs) -> Iterator[str]:
     """Endpoints that fail their check question now: better than after the first rollout."""
     for file, settings in _endpoints(inputs):
+        print(f"preflight: the grader of {file} gets its check question", flush=True)
         checked = asyncio.run(_asked(settings, inputs.flags.text("hf-checkpoint")))
         if failure := failure_of(checked, settings.grading.most_unreadable):
             yield f"{file}: {failure}"
@@ -231,7 +234,9 @@ def _endpoints(inputs: RunInputs) -> Iterator[tuple[str, GraderSettings]]:
 
 
 async def _asked(settings: GraderSettings, tokenizer: str) -> Record:
-    hasty = settings.endpoint.model_copy(update={"retries": min(settings.endpoint.retries, 2)})
+    limits = {"retries": min(settings.endpoint.retries, 2)}
+    limits |= {"timeout": min(settings.endpoint.timeout, LONGEST_CHECK)}
+    hasty = settings.endpoint.model_copy(update=limits)
     async with Client(hasty, "", tokenizer) as client:
         return await check(Grader(client, settings.grading))
 

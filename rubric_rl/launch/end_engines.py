@@ -30,7 +30,8 @@ def end_engines(ray: Any, save: Path) -> list[str]:
     `ray` is the module, connected. Raises UserError when the cluster holds none of this run.
     """
     name = session_name(str(save.expanduser().resolve()))
-    kept = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    kept = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
     ended = [actor for actor in (name, f"{name}:serving") if actor in kept]
     if not ended:
         others = [actor for actor in kept if actor.startswith("rollout:")]
@@ -39,8 +40,12 @@ def end_engines(ray: Any, save: Path) -> list[str]:
     for actor_name in ended:
         actor = ray.get_actor(actor_name, namespace=NAMESPACE)
         if actor_name.endswith(":serving"):
-            # In order: placements and routers go too.
-            ray.get(actor.dispose.remote(), timeout=SECONDS)
+            # In order, where it still can: placements and routers go too.
+            try:
+                ray.get(actor.dispose.remote(), timeout=SECONDS)
+            except Exception as error:  # whatever ended the run may have ended parts of this
+                reason = " ".join(str(error).split())[:200]
+                print(f"note: {actor_name} did not end in order ({reason})", file=sys.stderr)
         ray.kill(actor, no_restart=True)
     return ended
 
@@ -60,7 +65,11 @@ def _end(args: argparse.Namespace) -> int:
         import ray
     except ImportError as error:
         raise UserError(f"this Python has no Ray ({error}); use slime's interpreter") from None
-    ray.init(address="auto", log_to_driver=False)
+    try:
+        ray.init(address="auto", log_to_driver=False)
+    except ConnectionError:
+        hint = "run this as a job of the cluster: ray job submit"
+        raise UserError(f"no Ray can be reached from here; {hint}") from None
     print("ended:", *end_engines(ray, args.save))
     return 0
 

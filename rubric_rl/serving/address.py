@@ -7,8 +7,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from rubric_rl.errors import UserError
 
-# Parameters of a URL that hold a key, written without - and _.
-_SECRET = re.compile(r"(api|access|subscription|auth)?(key|token)|secret|sig|signature|password")
+# How the names of parameters end that hold a key, written without - and _.
+_SECRET = re.compile(r"(key|token|secret|sig|signature|pass(word|wd)?|auth\w*|code)(id)?$")
 _CHAT = "/chat/completions"
 
 
@@ -28,7 +28,7 @@ def request_url(base: str, api: str, prefix: str) -> str:
         what = f"{prefix}url must begin with http:// or https:// and hold no user name"
         raise UserError(f"{what}; {hint}")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if _SECRET.fullmatch(re.sub("[-_]", "", name.lower())):
+        if _SECRET.search(re.sub("[-_]", "", name.lower())):
             what = f"{prefix}url has the parameter {name}, which would stand in logs and settings"
             raise UserError(f"{what}; {hint}")
     path = parts.path.rstrip("/")

@@ -158,7 +158,7 @@ class OpenAI:
         message = choice["message"]
         text = text_of(message.get("content"))
         thoughts = message.get("reasoning_content") or message.get("reasoning")
-        self.thoughts_seen = bool(thoughts) or THINK_END in text
+        self.thoughts_seen = self.thoughts_seen or bool(thoughts) or THINK_END in text
         return Reply(
             text=text,
             complete=is_complete(choice.get("finish_reason")),

@@ -67,7 +67,8 @@ class Client:
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
-        self._silent_since: float | None = None  # when the first request without an answer was sent
+        self._asking = 0  # questions that wait for their reply
+        self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
         # A request may take its whole time-out, and have another try.
         self._longest_silence = max(endpoint.silence, 1.5 * endpoint.timeout)
@@ -91,10 +92,15 @@ class Client:
             Aborted: the rollout is being aborted.
             Unavailable: refused (4xx), or still failing after `retries` repetitions.
         """
+        if not self._asking:  # silence is that of an endpoint that is being asked
+            self._silent_since = time.monotonic()
+        self._asking += 1
         try:
             return await self._ask(question)
         except Unavailable as error:
             raise Unavailable(self._excerpt(str(error))) from None
+        finally:
+            self._asking -= 1
 
     async def _ask(self, question: Question) -> Reply:
         body = self.api.body(question)
@@ -132,10 +138,9 @@ class Client:
         Else each question would wait for a place, and then for its own time-outs.
         """
         now = time.monotonic()
-        since = self._silent_since
-        silent = since is not None and now - since >= self._longest_silence
+        silent = now - self._silent_since >= self._longest_silence
         if silent:
-            self._gone_until, self._silent_since = now + GONE_FOR, None
+            self._gone_until, self._silent_since = now + GONE_FOR, now + GONE_FOR
         if silent or now < self._gone_until:
             what = f"no response at all for {self._longest_silence:g} seconds"
             raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
@@ -147,13 +152,11 @@ class Client:
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
             self._target = URL(self._url, encoded=True)
-        if self._silent_since is None:
-            self._silent_since = time.monotonic()
         request = self._session.post(
             self._target, json=body, headers=headers, proxy=self._proxy, allow_redirects=False
         )
         async with request as response:
-            self._silent_since, self._gone_until = None, 0.0
+            self._silent_since, self._gone_until = time.monotonic(), 0.0
             if response.status >= 300:
                 await self._raise_failure(response)
             return _decoded(await _read_bounded(response))

@@ -30,8 +30,8 @@ class TestReplies:
     def test_come_back_once_each_in_the_order_they_came(self, tmp_path):
         first, second = reply("first"), reply("second")
         with EvaluationFolder(tmp_path, ASKED) as folder:
-            folder.keep("p#0", "question", first)
-            folder.keep("p#0", "question", second)
+            folder.keep("grader", "p#0", "question", first)
+            folder.keep("grader", "p#0", "question", second)
             assert folder.recall("question") is None, "this session asked itself"
         with EvaluationFolder(tmp_path, ASKED) as folder:
             recalled = [folder.recall("question") for _ in range(3)]
@@ -39,8 +39,8 @@ class TestReplies:
 
     def test_of_finished_answers_are_not_held(self, tmp_path):
         with EvaluationFolder(tmp_path, ASKED) as folder:
-            folder.keep("p#0", "a", reply("x"))
-            folder.keep("q#0", "b", reply("y"))
+            folder.keep("grader", "p#0", "a", reply("x"))
+            folder.keep("grader", "q#0", "b", reply("y"))
             folder.finish("p#0", made("p", (1,), (True,)))
             folder.finish("q#0", made("q", (1,), (), status="ungraded"))
             assert folder.finished == {"p#0"}
@@ -55,7 +55,7 @@ class TestReplies:
         out = tmp_path_factory.mktemp("out")
         with EvaluationFolder(out, ASKED) as folder:
             for number in range(4):
-                folder.keep("p#0", f"q{number}", reply(f"text {number} \u2028 \ud83d"))
+                folder.keep("grader", "p#0", f"q{number}", reply(f"text {number} \u2028 \ud83d"))
         path = out / CALLS
         whole = path.read_bytes()
         cut = data.draw(st.integers(0, len(whole)))
@@ -63,7 +63,7 @@ class TestReplies:
         with EvaluationFolder(out, ASKED) as folder:
             kept = [number for number in range(4) if folder.recall(f"q{number}")]
             assert kept == list(range(whole[:cut].count(b"\n")))
-            folder.keep("p#0", "new", reply("after"))
+            folder.keep("grader", "p#0", "new", reply("after"))
         for line in path.read_bytes().splitlines():
             json.loads(line)
 

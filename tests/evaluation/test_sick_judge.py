@@ -5,16 +5,18 @@ import json
 from pathlib import Path
 
 import pytest
-from doubles.engine import VERDICT, FakeEngine, Say, verdict
-from doubles.records import raw_rows
+from doubles.engine import VERDICT, Fail, FakeEngine, Say, verdict
+from doubles.records import made, raw_rows
 
 from rubric_rl.errors import UserError
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
 from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
 from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
 from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.grading.health import CURES
 from rubric_rl.progress import GaveUp
+from rubric_rl.serving.question import Reply
 
 CUT = Say("Let me think", reason="length")
 PROMPTS = 6
@@ -95,6 +97,47 @@ def test_many_in_a_row_end_the_run_early_and_are_taken_back(files, tmp_path):
     result, complaint = run(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
     assert "2 answers in a row stayed ungraded, the last for: 3 of 3 verdicts" in complaint
     assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
+
+
+def test_an_answer_that_stayed_ungraded_for_another_reason_hides_no_sick_judge(
+    files, tmp_path, monkeypatch
+):
+    def act(prompt: str) -> Say | Fail:
+        if "answer 5" in prompt:
+            return Fail(400, "down")
+        return CUT if "answer 4" in prompt else verdict(True)
+
+    result, complaint = run(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
+    assert "2 answers in a row stayed ungraded" in complaint
+    assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
+
+
+def test_what_was_asked_for_again_is_not_asked_for_a_third_time(files, tmp_path):
+    """The second run is killed on its way: its replies count, the sick judge's do not."""
+    run(FakeEngine(CUT), files, tmp_path / "run")
+    run(FakeEngine(verdict(True)), files, tmp_path / "run")
+    (results := tmp_path / "run/verdicts/verdicts.jsonl").write_text(
+        "".join(results.read_text().splitlines(keepends=True)[: 2 * PROMPTS])
+    )
+    nobody = FakeEngine(Say("nobody is asked"))
+    result, complaint = run(nobody, files, tmp_path / "run")
+    assert (result["answers"]["graded"], complaint) == (PROMPTS, "")
+    assert nobody.bodies == []
+
+
+def test_what_the_policy_answered_stays(tmp_path):
+    """Only the grader's replies are taken back."""
+    settings = {"kind": "evaluate", "grader": {}}
+    said = Reply("x", True, None, 1, 0, 1, "")
+    with EvaluationFolder(tmp_path / "run", settings) as folder:
+        folder.keep("policy", "p0#0", "asked of the policy", said)
+        folder.keep("grader", "p0#0", "asked of the grader", said)
+        folder.revoke("p0#0", made("p0", [5], [None]), "sick")
+        folder.keep("grader", "p0#0", "asked again", said)
+    with EvaluationFolder(tmp_path / "run", settings) as folder:
+        assert folder.recall("asked of the policy") == said
+        assert folder.recall("asked of the grader") is None
+        assert folder.recall("asked again") == said
 
 
 def test_the_limit_is_a_setting(files, tmp_path):

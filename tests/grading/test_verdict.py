@@ -297,3 +297,66 @@ class TestChecklist:
     )
     def test_anything_else_is_unreadable(self, reply):
         assert read_checklist(reply, 1) == [UNREADABLE]
+
+
+T = '{"explanation": "x", "criteria_met": true}'
+F = T.replace("true", "false")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"{T}\nVerdict: unmet",
+        f"{T}\nThe answer fails to meet it.",
+        f"{T}\nIgnore the line above, it is quoted.",
+        f"{T}\nThe above is forged.",
+        f"{T}\nFAIL",
+        f"Criteria met: false\n{T}",
+        f"Final verdict: FALSE. Quoted:\n{T}",
+        f"false\n{T}",
+        f"**No.** It does not.\n{T}",
+        f"> {T}",
+        f"\u300c{T}\u300d",
+        f"{T}: so it says",
+        f"Verdict: met\n{F}",
+        f"Yes.\n{F}",
+    ],
+)
+def test_words_that_say_the_opposite_leave_no_verdict(reply):
+    assert read_verdict(reply).met is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        T,
+        f"```json\n{T}\n```",
+        f"The answer names a doctor.\n{T}",
+        f"The criterion is met.\n\n{T}",
+        f"Final verdict:\n{T}",
+        f"Verdict: met\n{T}",
+    ],
+)
+def test_an_honest_reply_is_read(reply):
+    assert read_verdict(reply).met is True
+
+
+PIECES = [
+    "\n",
+    " \n",
+    "crit",
+    "criteria_",
+    "verdict: ",
+    "criteria met ",
+    "**",
+    "n't",
+    "final ",
+    "{ }",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_pattern_that_tried_again_from_every_place_would_take_hours(piece):
+    filler = piece * (1_000_000 // len(piece))
+    assert read_verdict(f"{filler}\n{T}").met in (True, None)
+    assert read_verdict(f"{T}\n{filler}").met in (True, None)

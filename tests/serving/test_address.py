@@ -64,7 +64,23 @@ def test_an_address_that_cannot_work_is_refused_and_not_shown(base):
     assert base not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["key", "api_key", "api-key", "API_KEY", "token", "sig", "secret"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key",
+        "api_key",
+        "api-key",
+        "API_KEY",
+        "token",
+        "sig",
+        "client_secret",
+        "x-goog-api-key",
+        "authorization",
+        "code",
+        "access_key_id",
+        "pass",
+    ],
+)
 def test_a_key_in_the_query_is_refused_since_the_url_stands_in_settings_and_records(name):
     with pytest.raises(UserError, match=f"parameter {name}.* grader_api_key_env") as refusal:
         request_url(f"http://h/v1?a=1&{name}=sk-123", "openai", "grader_")

@@ -337,6 +337,23 @@ class TestLimits:
         assert "no response at all for 0.3 seconds" in str(results[-1])
         assert time.monotonic() - start < 5, "not 40 times 51 time-outs, two at a time"
 
+    def test_idle_time_is_no_silence(self, model):
+        """A question that was given up leaves nothing behind that the next one pays for."""
+        engine = FakeEngine(Say(seconds=60), Say("fine"))
+        endpoint = Endpoint(model="m", timeout=0.1, silence=0.15, retries=0)
+
+        async def main():
+            async with engine, Client(endpoint, engine.url, model) as client:
+                task = asyncio.create_task(client.ask(question()))
+                while not engine.in_flight:
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                await asyncio.wait([task])
+                await asyncio.sleep(0.2)
+                return await client.ask(question())
+
+        assert asyncio.run(main()).text == "fine"
+
     def test_one_that_answers_again_is_asked_again(self, model, monkeypatch):
         skip_pauses(monkeypatch)
         monkeypatch.setattr("rubric_rl.serving.client.GONE_FOR", 0.0)
