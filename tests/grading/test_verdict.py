@@ -341,7 +341,7 @@ def test_an_honest_reply_is_read(reply):
     assert read_verdict(reply).met is True
 
 
-PIECES = [
+REPEATED = [
     "\n",
     " \n",
     "crit",
@@ -355,7 +355,7 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("piece", REPEATED)
 def test_a_pattern_that_tried_again_from_every_place_would_take_hours(piece):
     filler = piece * (1_000_000 // len(piece))
     assert read_verdict(f"{filler}\n{T}").met in (True, None)
