@@ -10,6 +10,7 @@ from doubles.engine import FakeEngine, Say, grader_settings
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.prompt import verdict_opening
+from rubric_rl.serving.address import request_url
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Question, Unavailable
@@ -95,9 +96,9 @@ def test_the_fake_engine_grades_in_the_shape_of_the_real_one(engine, api):
             endpoint = Endpoint(model="default", api=api)
             client = Client(endpoint, fake.url, str(engine.model_dir))
             question = Question(MESSAGES, 0, {}, verdict_opening())
-            body, path = client.api.body(question), client.api.path
+            body = client.api.body(question)
             return [
-                await asyncio.to_thread(ask, url + path, body)
+                await asyncio.to_thread(ask, request_url(url, api, "grader_"), body)
                 for url in (fake.url, engine.router_url)
             ]
 
