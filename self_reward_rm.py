@@ -70,11 +70,11 @@ async def reward(args, sample, **kwargs):
     that cannot work; a failing grader never raises.
     """
     if not isinstance(sample, list):
-        return await _reward(args, sample, True)
+        return await _reward(args, sample, again=True)
     # Of a group slime takes up again what was aborted; not of the parts of an answer that a custom
     # generate function cut into several samples.
     again = bool(getattr(args, "group_rm", False))
-    return await asyncio.gather(*(_reward(args, one, again) for one in sample))
+    return await asyncio.gather(*(_reward(args, one, again=again) for one in sample))
 
 
 async def _reward(args, sample, again: bool):

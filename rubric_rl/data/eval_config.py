@@ -6,18 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError, first_fault
+from rubric_rl.errors import UserError
+from rubric_rl.pydantic_fields import TopK, first_fault
 from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
 
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
-
-
-def _top_k(value: int) -> int:
-    if value < 1 and value != -1:
-        raise ValueError("must be 1 or more, or -1 for all tokens")
-    return value
 
 
 class EvalDataset(BaseModel):
@@ -39,7 +34,7 @@ class EvalDataset(BaseModel):
     n_samples_per_eval_prompt: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, AfterValidator(_top_k)] | None = None
+    top_k: TopK | None = None
     max_response_len: Annotated[int, Field(ge=1)] | None = None
     stop: list[str] | None = None
     stop_token_ids: list[int] | None = None

@@ -1,4 +1,4 @@
-"""Records on disk, one line per answer, each process in files of its own; where they come from."""
+"""Files of records: each process writes its own, and says from which run and rollout."""
 
 import os
 import socket

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
-from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, judge_of_run
+from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, two_judges
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
-from rubric_rl.evaluation.read_run import Run, tell
+from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import change_lines, comparison_lines
@@ -53,10 +53,8 @@ def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
     before = Run(args.before, args.split, args.weights[0])
     after = Run(args.after, args.split, args.weights[1])
-    tell(before, after)
-    summaries = [Summary(run, rule) for run in (before, after)]
-    judges = []
-    for run, summary in zip((before, after), summaries, strict=True):
-        judges.append(judge_of_run(run, summary.graders))
+    print_notes(before, after)
+    first, second = Summary(before, rule), Summary(after, rule)
+    judges = two_judges(before, first.graders, after, second.graders)
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
-    return [heading, *judge_lines(judges), *comparison_lines(*summaries)]
+    return [heading, *judges, *comparison_lines(first, second)]

@@ -24,7 +24,7 @@ from rubric_rl.data.schema import Record, Row
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
 from rubric_rl.evaluation.judge import two_judges
-from rubric_rl.evaluation.read_run import Run
+from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
@@ -167,6 +167,7 @@ class EvaluationPlan:
         write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
         print("\n".join(summary_lines(result)))
         if self.against and self.before:
+            print_notes(self.against)
             judges = two_judges(self.against, self.before.graders, own, summary.graders)
             print("\n".join([*judges, *comparison_lines(self.before, summary)]))
         return result

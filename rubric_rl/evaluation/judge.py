@@ -1,11 +1,11 @@
 """Who judged a run, and how: a comparison names it, because a difference may be the judge's."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.evaluation.read_run import Run, tell
+from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import flat, stored_settings
 
 
@@ -38,7 +38,7 @@ class Judge:
         )
 
 
-def judge_of_run(run: Run, graders: Iterable[str]) -> Judge:
+def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
     """The judge of an evaluation or a training run; `graders` are those that its records name."""
     folder = run.folder
     if folder.is_file():
@@ -48,12 +48,13 @@ def judge_of_run(run: Run, graders: Iterable[str]) -> Judge:
     judge = judge_of_folder(folder, graders)
     if "policy" not in graders:
         return judge
-    # Who judges itself is another judge whenever its weights are others.
+    # Who judges itself is another judge whenever its weights are others: training tells which they
+    # are, an evaluation only the name under which it was made.
     weights = run.weights if judge.has_settings else run.name
     return Judge(judge.facts | {"weights": weights})
 
 
-def judge_of_folder(folder: Path, graders: Iterable[str]) -> Judge:
+def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     """The judge of an evaluation's or a meta-evaluation's folder."""
     names = sorted(_shown(name) for name in graders)
     facts: dict[str, object] = {"name": ", ".join(names) or "unnamed"}
@@ -88,14 +89,16 @@ def judge_lines(judges: Sequence[Judge]) -> list[str]:
         ]
     if before.has_settings != after.has_settings:
         return [f"judges: before {before}, after {after}; of one of them only the name is known"]
+    if after.has_settings and "weights" in after.facts:
+        what = "each judged itself; whether their weights are the same is not recorded"
+        return [f"judge of both: {after}: {what}"]
     return [f"judge of both: {after}"]
 
 
 def two_judges(
-    before: Run, graders_before: Iterable[str], after: Run, graders_after: Iterable[str]
+    before: Run, graders_before: Collection[str], after: Run, graders_after: Collection[str]
 ) -> list[str]:
     """`judge_lines` of two runs, with the graders that their records name."""
-    tell(before)
     first = judge_of_run(before, graders_before)
     second = judge_of_run(after, graders_after)
     return judge_lines([first, second])

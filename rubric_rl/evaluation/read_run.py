@@ -181,7 +181,7 @@ class Run:
                     yield record
 
 
-def tell(*runs: Run) -> None:
+def print_notes(*runs: Run) -> None:
     """Shows the notes of these runs beside the output."""
     for run in runs:
         for note in run.notes:

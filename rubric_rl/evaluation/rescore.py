@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
-from rubric_rl.evaluation.read_run import Run, tell, version_order
+from rubric_rl.evaluation.read_run import Run, print_notes, version_order
 from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import Summary
@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace) -> int:
         summary = Summary(shown, rule, penalty)
         print(f"{shown.name}: {len(shown)} answers")
         print("\n".join(summary_lines(summary.result())))
-    tell(shown)
+    print_notes(shown)
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
-from rubric_rl.command_line import exit_status
+from rubric_rl.command_line import CommandParser, exit_status
 from rubric_rl.data.schema import Record
 from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
@@ -134,9 +134,15 @@ def _served(args, training: TrainingGraders) -> tuple[str, str]:
 
 def main() -> int:
     """Prints the evaluation set's name, `hard_by_<grader>`, for a settings file."""
-    print(f"hard_by_{grader_name(GraderSettings.load(Path(sys.argv[1])))}")
+    parser = CommandParser("python -m rubric_rl.grading.graders", main.__doc__)
+    parser.add_argument("settings", help="YAML file of grader_* keys")
+    return exit_status(lambda: _print_name(parser.parse_args().settings))
+
+
+def _print_name(settings: str) -> int:
+    print(f"hard_by_{grader_name(GraderSettings.load(Path(settings)))}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(main())

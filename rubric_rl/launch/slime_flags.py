@@ -330,9 +330,10 @@ def main() -> int:
             answer = ask_slime(words)
             # On a line of its own, whatever slime has printed before.
             print("\n" + json.dumps(answer))
+        case ["--help" | "-h"]:
+            print(__doc__)
         case _:
-            print(__doc__, file=sys.stderr)
-            return 2
+            raise UserError("give model FOLDER, or check -- WORDS; --help explains them")
     return 0
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rubric_rl.command_line import CommandParser, exit_status
-from rubric_rl.evaluation.read_run import Run, tell
+from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.report.write_report import write_report
 
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.against:
         runs.append(Run(args.against, args.split, args.against_weights))
     runs.append(Run(args.run, args.split, args.weights))
-    tell(*runs)
+    print_notes(*runs)
     source = Path(args.run)
     folder = source if source.is_dir() else source.parent
     out = args.out or folder / "report"

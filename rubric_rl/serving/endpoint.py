@@ -1,11 +1,12 @@
 """The settings of an endpoint: where a model is served, and how it is asked for a reply."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError, first_fault
+from rubric_rl.errors import UserError
+from rubric_rl.pydantic_fields import TopK, first_fault
 
 GRADER = "grader_"  # how the names of most settings begin, in files and in messages
 
@@ -18,12 +19,6 @@ def setting(default: Any, about: str, **rules: Any) -> Any:
 def transport(default: Any, about: str, **rules: Any) -> Any:
     """A field on which no reply depends: `identity` leaves it out."""
     return setting(default, about, exclude=True, **rules)
-
-
-def _top_k(value: int) -> int:
-    if value < 1 and value != -1:
-        raise ValueError("must be 1 or more, or -1 for all tokens")
-    return value
 
 
 class Settings(BaseModel):
@@ -64,9 +59,7 @@ class Endpoint(Settings):
     thinking: bool = setting(False, "whether the model thinks before it replies")
     temperature: FiniteFloat = setting(0.6, "sampling temperature of the replies", ge=0)
     top_p: FiniteFloat = setting(0.95, "nucleus of the replies", gt=0, le=1)
-    top_k: Annotated[int, AfterValidator(_top_k)] = setting(
-        20, "top-k of the replies (api sglang only); -1: all tokens"
-    )
+    top_k: TopK = setting(20, "top-k of the replies (api sglang only); -1: all tokens")
     max_tokens: int = setting(1024, "length limit of one reply, thoughts included", ge=1)
     seed: int = setting(0, "sampling seed")
 

@@ -1,0 +1,24 @@
+"""What checked forms of settings have in common: a field's type, a complaint in one line."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationError
+
+
+def _top_k(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError("must be 1 or more, or -1 for all tokens")
+    return value
+
+
+TopK = Annotated[int, AfterValidator(_top_k)]
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """The field of pydantic's first complaint, and the complaint: "must be ..., not 'x'"."""
+    first = error.errors()[0]
+    field = str(first["loc"][0])
+    message = first["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be")
+    value = f"{first['input']!r:.60}"
+    return field, f"{message}, not {value}"
