@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 try:
-    from rubric_rl.command_line import CommandParser, exit_status
+    from rubric_rl.common.command_line import CommandParser, exit_status
+    from rubric_rl.common.errors import UserError
+    from rubric_rl.common.jsonl import write_jsonl, write_text
+    from rubric_rl.common.tokenizer import ChatTokenizer
     from rubric_rl.data.healthbench import Source, load_converter, locate
     from rubric_rl.data.split import Split, SplitOptions, report, split
-    from rubric_rl.errors import UserError
-    from rubric_rl.jsonl import write_jsonl, write_text
-    from rubric_rl.tokenizer import ChatTokenizer
 # It is the first Python that a newcomer starts, often in no environment yet.
 except ModuleNotFoundError as error:
     what = f"the package {error.name} is missing"

@@ -32,10 +32,10 @@ import asyncio
 import math
 import sys
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, rollout_id, run_name
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness

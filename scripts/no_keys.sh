@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Refuses a key among "$@". Every run script sources it first: every user of the machine sees a
 # command line, and it is kept in logs and in SAVE_PATH/command.sh. The same flags as in
-# rubric_rl/command_line.py.
+# rubric_rl/common/command_line.py.
 for word in "$@"; do
    flag="${word%%=*}"
    case "${flag}" in

@@ -13,8 +13,9 @@ import pytest
 from rubric_rl import ROOT
 
 LIBRARY = ROOT / "rubric_rl"
-# A folder may import those to its left; what stands in rubric_rl/ itself is the ground below them.
+# A folder may import those above it in this list: common is the ground below all others.
 FOLDERS = (
+    "common",
     "serving",
     "data",
     "grading",
@@ -25,13 +26,12 @@ FOLDERS = (
     "cpu",
     "tiny",
 )
-LIGHT = ("serving", "data", "grading", "evaluation", "report", "commands", "launch")
+LIGHT = ("common", "serving", "data", "grading", "evaluation", "report", "commands", "launch")
 # None of these is needed to grade.
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router"}
 
 HOOKS = ROOT / "self_reward_rm.py"
 TOP = [HOOKS, ROOT / "data_preprocess.py"]
-GROUND = sorted(LIBRARY.glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py")) + TOP
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
@@ -54,7 +54,7 @@ def each(paths: list[Path]):
 
 
 def folder(path: Path) -> str:
-    """The folder of rubric_rl that a module stands in; "" for the ground and what is outside."""
+    """The folder of rubric_rl that a module stands in; "" for what is outside."""
     parts = path.relative_to(ROOT).parts
     return parts[1] if parts[0] == "rubric_rl" and len(parts) > 2 else ""
 
@@ -124,10 +124,6 @@ class TestImports:
     def test_point_down(self, path):
         above = FOLDERS[FOLDERS.index(folder(path)) + 1 :]
         assert not imported_folders(path) & set(above)
-
-    @each(GROUND)
-    def test_of_the_ground_know_no_folder(self, path):
-        assert not imported_folders(path)
 
     @each([path for path in MODULES if folder(path) == "cpu"])
     def test_of_the_trainer_without_a_gpu_know_nothing_of_the_tiny_world(self, path):

@@ -5,10 +5,10 @@ import asyncio
 import sys
 from urllib.parse import urlsplit
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Record, Row
-from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.score import is_met, possible_points
 from rubric_rl.grading.settings import GraderSettings

@@ -10,6 +10,9 @@ from typing import IO
 import torch
 import torch.distributed as dist
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import whole_file
+from rubric_rl.common.model_shape import read_trainable_network
 from rubric_rl.cpu.convert_weights import gather_hf, load_hf, write_hf
 from rubric_rl.cpu.grpo import grpo_loss, token_log_probs
 from rubric_rl.cpu.megatron import (
@@ -26,9 +29,6 @@ from rubric_rl.cpu.megatron import (
 from rubric_rl.cpu.micro_batches import MicroBatch, make_micro_batches
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import whole_file
-from rubric_rl.model_shape import read_trainable_network
 
 
 def _save(state: dict, handle: IO[bytes]) -> None:

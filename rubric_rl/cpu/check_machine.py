@@ -4,15 +4,15 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import read_trainable_network
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
 from rubric_rl.cpu.flags import training_processes
 from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
-from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
-from rubric_rl.model_shape import read_trainable_network
-from rubric_rl.tokenizer import ChatTokenizer
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor

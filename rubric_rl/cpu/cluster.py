@@ -10,6 +10,7 @@ import psutil
 import ray
 
 from rubric_rl import ROOT
+from rubric_rl.common.progress import StageBar
 from rubric_rl.cpu import local_ray
 from rubric_rl.cpu.engine import (
     HOST,
@@ -22,7 +23,6 @@ from rubric_rl.cpu.engine import (
 from rubric_rl.cpu.flags import training_processes
 from rubric_rl.cpu.process import ServerProcess
 from rubric_rl.cpu.rollout_manager import RolloutManager
-from rubric_rl.progress import StageBar
 
 
 class TrainingActor:

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import Shape
 from rubric_rl.cpu.megatron import mpu
-from rubric_rl.errors import UserError
-from rubric_rl.model_shape import Shape
 
 # What an export takes over from the checkpoint that it came from, as far as it is there.
 COPIED_FILES = (

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import requests
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.process import ServerProcess
-from rubric_rl.errors import UserError
 from rubric_rl.launch.shared_checks import check_port
 
 HOST = "127.0.0.1"

@@ -9,9 +9,9 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from rubric_rl.command_line import CommandParser, refuse_keys
+from rubric_rl.common.command_line import CommandParser, refuse_keys
+from rubric_rl.common.errors import UserError
 from rubric_rl.data import eval_config
-from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings, read_settings
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.schedule import Schedule, answers_per_step, schedule

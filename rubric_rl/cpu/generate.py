@@ -6,8 +6,8 @@ import math
 
 import aiohttp
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.samples import Sample
-from rubric_rl.errors import UserError
 
 # A minute in all: on an overloaded machine the router takes a healthy engine for dead for a while.
 ATTEMPTS = 9

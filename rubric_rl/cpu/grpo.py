@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 KL_TYPES = ("k1", "k2", "k3", "low_var_kl")
 

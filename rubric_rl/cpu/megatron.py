@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 with warnings.catch_warnings():  # they tell of Apex and Transformer Engine, which only GPUs have
     warnings.simplefilter("ignore")

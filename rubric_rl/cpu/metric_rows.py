@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rubric_rl.jsonl import append_line, read_jsonl
+from rubric_rl.common.jsonl import append_line, read_jsonl
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "eval.jsonl"

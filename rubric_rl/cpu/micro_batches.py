@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.grpo import LossInputs, repeat_for_tokens, token_weights
-from rubric_rl.errors import UserError
 
 # Padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU.
 DEFAULT_TOKENS = 1024

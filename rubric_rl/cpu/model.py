@@ -2,6 +2,8 @@
 
 import torch
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import Network, Shape
 from rubric_rl.cpu.megatron import (
     GPTModel,
     TransformerConfig,
@@ -9,8 +11,6 @@ from rubric_rl.cpu.megatron import (
     get_gpt_layer_local_spec,
     mpu,
 )
-from rubric_rl.errors import UserError
-from rubric_rl.model_shape import Network, Shape
 
 
 def build_model(shape: Network) -> GPTModel:

@@ -10,7 +10,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_text
 from rubric_rl.cpu.metric_rows import (
     dataset_names,
     find_eval_metric,
@@ -18,8 +20,6 @@ from rubric_rl.cpu.metric_rows import (
     read_evaluations,
     read_metrics,
 )
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import write_text
 
 ENDS = 5  # rollouts at each end of the run whose mean the table shows
 APART = 0.05  # growth of the gap between reward and true score that the summary calls diverging

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 GUARD = Path(__file__).with_name("guard.py")
 KILL_SECONDS = 60.0  # that the guard is given for SIGKILL after the grace period

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ray
 
-from rubric_rl.jsonl import write_text
+from rubric_rl.common.jsonl import write_text
 
 OBJECT_STORE_BYTES = 128 * 2**20
 NUM_CPUS = 4  # what Ray may hand out: a count for its scheduler, not the machine's cores

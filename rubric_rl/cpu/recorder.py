@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rubric_rl.common.jsonl import write_text
 from rubric_rl.cpu.metric_rows import (
     EVALUATIONS,
     METRICS,
@@ -16,7 +17,6 @@ from rubric_rl.cpu.metric_rows import (
     find_eval_metric,
     find_metric,
 )
-from rubric_rl.jsonl import write_text
 
 
 class Recorder:

@@ -14,9 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.generate import Generator
 from rubric_rl.cpu.samples import DataSource, Sample
-from rubric_rl.errors import UserError
 from rubric_rl.grading.score import batch_advantages, known_rewards
 from rubric_rl.launch.shared_checks import import_hook
 

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data, weight_versions
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
-from rubric_rl.errors import UserError
 
 
 class RolloutManager:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_jsonl, write_text
 from rubric_rl.cpu.metric_rows import (
     EVALUATIONS,
     METRICS,
@@ -24,8 +26,6 @@ from rubric_rl.cpu.metric_rows import (
     read_rows,
 )
 from rubric_rl.data.row_file import split_slice
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import write_jsonl, write_text
 
 KEPT_CHECKPOINTS = 3
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name

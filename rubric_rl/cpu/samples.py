@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.row_file import read_items, split_slice
-from rubric_rl.errors import DataError
 
 
 @dataclass

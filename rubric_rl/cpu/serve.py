@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.cpu.engine import HOST, start_engine, wait_healthy
 
 

@@ -16,13 +16,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_text
+from rubric_rl.common.progress import StageBar
 from rubric_rl.cpu import check_machine, flags, local_ray, plots
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.data.record_file import RUN_VARIABLE
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import write_text
-from rubric_rl.progress import StageBar
 
 
 class Trainer:

@@ -10,7 +10,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from rubric_rl.errors import DataError
+from rubric_rl.common.errors import DataError
 
 ATTEMPTS = 8  # in a row without a single new byte, before giving up
 CHUNK = 1 << 18  # bytes

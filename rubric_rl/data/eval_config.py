@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError
-from rubric_rl.pydantic_fields import TopK, first_fault
-from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.pydantic_fields import TopK, first_fault
+from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rubric_rl.common.dotted_name import import_function
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.data.download import Published, download
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.dotted_name import import_function
-from rubric_rl.errors import DataError, UserError
-from rubric_rl.jsonl import read_jsonl
 
 URL = "https://openaipublic.blob.core.windows.net/simple-evals/healthbench"
 HF_DATASET = "openai/healthbench"

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import shows_something
 from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, Verdict
-from rubric_rl.errors import DataError
-from rubric_rl.plain_text import shows_something
 
 REMAKE = "make the rows with data_preprocess.py"
 LEAVE_OUT = "leave the row out"

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+from rubric_rl.common.jsonl import append_line, private
 from rubric_rl.data.schema import Record
-from rubric_rl.jsonl import append_line, private
 
 RUN_VARIABLE = "RUBRIC_RL_RUN"  # the launchers name the run in it, for all of its processes
 

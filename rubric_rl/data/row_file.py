@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.parse import REMAKE, check_json, row_from_metadata
 from rubric_rl.data.schema import Row
-from rubric_rl.errors import DataError
-from rubric_rl.jsonl import read_jsonl
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from rubric_rl.plain_text import comparable
+from rubric_rl.common.plain_text import comparable
 
 
 @dataclass(frozen=True)

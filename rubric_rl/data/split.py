@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.healthbench import (
     FULL_ROWS,
     HARD_ROWS,
@@ -16,8 +18,6 @@ from rubric_rl.data.healthbench import (
     to_row,
 )
 from rubric_rl.data.schema import Criterion, Row, conversation
-from rubric_rl.errors import DataError, UserError
-from rubric_rl.tokenizer import ChatTokenizer
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 NAMED = 10  # refused rows that the report names, of each reason

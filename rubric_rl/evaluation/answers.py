@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import read_jsonl_offsets
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Row, TokenCounts
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.resume import PolicyClient
-from rubric_rl.jsonl import read_jsonl_offsets
 from rubric_rl.serving.question import Question
 
 

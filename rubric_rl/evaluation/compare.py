@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, two_judges
 from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.serving.endpoint import Settings
 
 Price = tuple[float, float, float]  # per million prompt, cached and completion tokens

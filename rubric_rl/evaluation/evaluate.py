@@ -17,7 +17,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, count, exit_status
+from rubric_rl.common.command_line import CommandParser, count, exit_status
+from rubric_rl.common.jsonl import write_text
+from rubric_rl.common.progress import CriteriaBar, work_through
 from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Record, Row
@@ -39,8 +41,6 @@ from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 from rubric_rl.evaluation.who_answers import grader_from, grader_name, policy_from, repeats_of
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.settings import Grading, Scoring
-from rubric_rl.jsonl import write_text
-from rubric_rl.progress import CriteriaBar, work_through
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
 

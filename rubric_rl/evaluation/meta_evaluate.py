@@ -16,11 +16,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import read_jsonl, read_jsonl_offsets, write_text
+from rubric_rl.common.progress import CriteriaBar, work_through
 from rubric_rl.data.download import digest
 from rubric_rl.data.parse import MOST_POINTS, record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder
@@ -38,8 +40,6 @@ from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.settings import Grading, check_together
-from rubric_rl.jsonl import read_jsonl, read_jsonl_offsets, write_text
-from rubric_rl.progress import CriteriaBar, work_through
 from rubric_rl.serving.endpoint import Endpoint
 
 RESULTS = "meta/rows.jsonl"

@@ -8,11 +8,11 @@ from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import read_jsonl_offsets
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record, answer_key
-from rubric_rl.errors import DataError
 from rubric_rl.grading.metrics import version_number
-from rubric_rl.jsonl import read_jsonl_offsets
 
 FOLDER, OWN_FILE = "verdicts", "verdicts.jsonl"  # an evaluation's records
 OF_TRAINING = "weights_*.jsonl"  # the files of records that training writes

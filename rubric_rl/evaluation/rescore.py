@@ -6,15 +6,15 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run, print_notes, version_order
 from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import summary_lines
-from rubric_rl.jsonl import write_jsonl
 
 
 def rescore(records: Iterable[Record], rule: ScoringRule = TRAINING_RULE) -> Iterator[dict]:

@@ -12,11 +12,11 @@ from math import nan
 from pathlib import Path
 from typing import IO, Any
 
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import append_line, private, read_jsonl, write_jsonl
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
-from rubric_rl.jsonl import append_line, private, read_jsonl, write_jsonl
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from rubric_rl.command_line import count
+from rubric_rl.common.command_line import count
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.progress import CriteriaBar, GaveUp
 from rubric_rl.data.schema import Criterion, Record
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import Grading, read_settings
-from rubric_rl.progress import CriteriaBar, GaveUp
 
 
 def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:

@@ -7,8 +7,8 @@ import argparse
 import math
 from dataclasses import dataclass, replace
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Criterion, Record, Verdict
-from rubric_rl.errors import UserError
 from rubric_rl.evaluation.statistics import PENALTIES, length_adjusted
 from rubric_rl.grading.score import possible_points, score
 

@@ -3,8 +3,8 @@
 import argparse
 from collections import Counter
 
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.row_file import RowFile
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation.answers import AnswerFile
 from rubric_rl.evaluation.endpoint_flags import RETRIES, settings_from
 from rubric_rl.evaluation.run_command import written_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings, TrainingGraders

@@ -9,9 +9,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
+from rubric_rl.common.plain_text import shows_something
+from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.schema import Criterion
-from rubric_rl.plain_text import shows_something
-from rubric_rl.tokenizer import THINK, THINK_END
 
 # Qwen's control tokens, e.g. <|im_end|>
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")

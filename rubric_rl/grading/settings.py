@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import FiniteFloat
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.yaml_file import read_yaml
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, setting, transport
-from rubric_rl.yaml_file import read_yaml
 
 
 class Grading(Settings):

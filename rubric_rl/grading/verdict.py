@@ -18,10 +18,10 @@ colon, and then gives no verdict in JSON, nor denies that one in words that are 
 
 import re
 
+from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.schema import UNREADABLE, Verdict
 from rubric_rl.serving.denials import denied
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
-from rubric_rl.tokenizer import THINK, THINK_END
 
 
 def read_verdict(reply: str) -> Verdict:

@@ -10,22 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import marked_line
+from rubric_rl.common.model_shape import read_network
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Record, Row
-from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.graders import load_teacher
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.jsonl import marked_line
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
-from rubric_rl.model_shape import read_network
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.served_models import read_served_models
-from rubric_rl.tokenizer import ChatTokenizer
 
 LONGEST_CHECK = 120.0  # seconds for one request of a check question
 

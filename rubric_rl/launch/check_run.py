@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status, port, positive
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status, port, positive
+from rubric_rl.common.errors import UserError
 from rubric_rl.launch import check_inputs, shared_checks
 from rubric_rl.launch.check_inputs import RunInputs
 from rubric_rl.launch.estimate import (

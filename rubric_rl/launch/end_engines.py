@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rubric_rl.command_line import CommandParser, exit_status
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 
 NAMESPACE = "slime-training-recovery"  # slime/ray/training_recovery.py
 SECONDS = 120  # for engines and routers to end in order

@@ -11,10 +11,10 @@ import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rubric_rl.command_line import CommandParser, exit_status, positive, quantity
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status, positive, quantity
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import Shape, read_network
 from rubric_rl.launch.slime_flags import SHAPE_FIELDS, CommandLine
-from rubric_rl.model_shape import Shape, read_network
 
 GB = 1e9
 

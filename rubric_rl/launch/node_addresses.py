@@ -9,8 +9,8 @@ import argparse
 import socket
 import sys
 
-from rubric_rl.command_line import CommandParser, exit_status
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 
 
 def node_addresses(hosts: list[str]) -> list[str]:

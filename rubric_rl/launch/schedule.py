@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubric_rl.common.dotted_name import import_function
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row, conversation
-from rubric_rl.dotted_name import import_function
-from rubric_rl.errors import UserError
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.jsonl import read_jsonl
 from rubric_rl.launch.schedule import answers_per_step
-from rubric_rl.tokenizer import ChatTokenizer
 
 GRADER_INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
 

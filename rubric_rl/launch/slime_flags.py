@@ -19,10 +19,10 @@ import types
 from collections.abc import Iterable, Mapping
 from unittest import mock
 
-from rubric_rl.command_line import exit_status
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import exit_status
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import Network, read_network
 from rubric_rl.launch.slime_version import NEW_IN_0_4, why_missing
-from rubric_rl.model_shape import Network, read_network
 
 # ---- names, as in slime 0.3.1 (main, 2026-08) and 0.4
 

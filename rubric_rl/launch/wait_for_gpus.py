@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status, port, positive
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status, port, positive
+from rubric_rl.common.errors import UserError
 
 WAIT = 600  # seconds; containers on other nodes may start late
 PAUSE = 1.0  # seconds between two looks

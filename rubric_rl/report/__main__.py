@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.report.write_report import write_report

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_text
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.jsonl import write_text
 from rubric_rl.report.html_page import html_page
 from rubric_rl.report.markdown import markdown
 from rubric_rl.report.report_view import ReportView

@@ -5,7 +5,7 @@ import re
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 # How the names of parameters end that hold a key, written without - and _.
 _SECRET = re.compile(r"(key|token|secret|sig|signature|pass(word|wd)?|auth\w*|code)(id)?$")

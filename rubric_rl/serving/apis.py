@@ -8,11 +8,11 @@ import json
 import math
 from typing import Any
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
-from rubric_rl.tokenizer import THINK, THINK_END, ChatTokenizer
 
 CHOICES = (" true", " false")  # the two tokens after an opening
 MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint

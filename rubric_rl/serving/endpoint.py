@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rubric_rl.errors import UserError
-from rubric_rl.pydantic_fields import TopK, first_fault
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.pydantic_fields import TopK, first_fault
 
 GRADER = "grader_"  # how the names of most settings begin, in files and in messages
 

@@ -7,7 +7,7 @@ import os
 import re
 from urllib.parse import quote, quote_plus, urlsplit
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 SHORTEST = 6  # characters of a coded key that are looked for; fewer stand in any text
 

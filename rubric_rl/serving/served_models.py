@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rubric_rl.errors import UserError
-from rubric_rl.yaml_file import read_yaml
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import messages, pair_of, patient_of, rows

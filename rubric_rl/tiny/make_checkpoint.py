@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from rubric_rl.command_line import CommandParser, exit_status
-from rubric_rl.errors import UserError
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.tiny.make_tokenizer import corpus, train_tokenizer
 from rubric_rl.tiny.measure_checkpoint import Policy, measure, sampled_answers
 from rubric_rl.tiny.training_sequences import SequenceWriter

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Row
-from rubric_rl.errors import UserError
 from rubric_rl.grading.prompt import graded_text, grader_prompt, verdict_opening
 from rubric_rl.grading.verdict import read_verdict
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.schema import Criterion, Verdict
-from rubric_rl.errors import DataError
 from rubric_rl.grading.score import score
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from rubric_rl.command_line import CommandParser, exit_status
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Row
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.tiny.oracle import CONDITIONS, MODIFIERS, WISH, Statement, criteria
 
 CANARY = "rubric-rl tiny world: made by rule, no patient is real"

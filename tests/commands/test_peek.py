@@ -9,8 +9,8 @@ from doubles.engine import Fail, FakeEngine, Say, chat_model, verdict
 
 from rubric_rl import ROOT
 from rubric_rl.commands.peek import main
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.jsonl import write_jsonl
 
 MODEL = str(ROOT / "rubric_rl" / "tiny" / "model")
 RUBRIC = (Criterion("Greets.\nWarmly.", 6), Criterion("Insults.", -4))

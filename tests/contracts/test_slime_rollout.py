@@ -11,9 +11,9 @@ import pytest
 from faulty_engine import ANSWER, FaultyEngine
 from tokenizers import Tokenizer
 
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.grading.graders import share_of
-from rubric_rl.jsonl import write_jsonl
 
 pytestmark = pytest.mark.contract
 

@@ -10,10 +10,10 @@ from doubles.processes import listeners
 from doubles.ranks import actor_args, make_checkpoint, make_rollout, new_store, run_ranks
 from safetensors.torch import load_file
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.actor import Actor, TrainingError
 from rubric_rl.cpu.micro_batches import make_micro_batches
 from rubric_rl.cpu.model import response_logits
-from rubric_rl.errors import UserError
 
 
 @pytest.fixture(scope="module")

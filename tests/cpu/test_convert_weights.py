@@ -9,6 +9,8 @@ import torch
 from doubles.ranks import SIZES, actor_args, make_checkpoint, new_store, run_ranks
 from safetensors.torch import load_file, save_file
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import read_trainable_network
 from rubric_rl.cpu.actor import Actor
 from rubric_rl.cpu.convert_weights import (
     HEAD,
@@ -19,8 +21,6 @@ from rubric_rl.cpu.convert_weights import (
     unshard,
     write_hf,
 )
-from rubric_rl.errors import UserError
-from rubric_rl.model_shape import read_trainable_network
 
 
 @pytest.fixture(scope="module")

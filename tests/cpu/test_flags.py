@@ -8,9 +8,9 @@ import pytest
 from doubles.trainer import FLAGS, make_args
 
 from rubric_rl import ROOT
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu import flags
 from rubric_rl.cpu.run_directory import FREE_FLAGS
-from rubric_rl.errors import UserError
 from rubric_rl.serving.endpoint import GRADER
 
 

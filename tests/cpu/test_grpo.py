@@ -8,6 +8,7 @@ from doubles.ranks import actor_args, make_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.grpo import (
     LossInputs,
     approx_kl,
@@ -19,7 +20,6 @@ from rubric_rl.cpu.grpo import (
 )
 from rubric_rl.cpu.micro_batches import check_rollout, make_micro_batches, pack
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler
-from rubric_rl.errors import UserError
 
 FINITE = st.floats(-3, 3, allow_nan=False, width=32)
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from rubric_rl import ROOT
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu import engine
 from rubric_rl.cpu.engine import free_port
 from rubric_rl.cpu.process import ServerDied, ServerProcess
-from rubric_rl.errors import UserError
 
 # Writes its pid and that of a grandchild in a session of its own, whose parent is gone and who
 # ignores SIGTERM.

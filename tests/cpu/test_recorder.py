@@ -7,6 +7,8 @@ import shutil
 import pytest
 from doubles.trainer import to_old_form
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.progress import StageBar
 from rubric_rl.cpu import plots
 from rubric_rl.cpu.metric_rows import (
     append_row,
@@ -18,8 +20,6 @@ from rubric_rl.cpu.metric_rows import (
     read_rows,
 )
 from rubric_rl.cpu.recorder import Recorder, eval_line, rollout_line
-from rubric_rl.errors import UserError
-from rubric_rl.progress import StageBar
 
 METRICS = {
     "rollout/raw_reward": 0.5,

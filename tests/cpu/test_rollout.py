@@ -7,11 +7,11 @@ import math
 import pytest
 from doubles.trainer import Words, answering_engine, make_args, write_rows
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu import generate
 from rubric_rl.cpu.generate import GenerationFailed
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
-from rubric_rl.errors import UserError
 
 
 @pytest.fixture(autouse=True)

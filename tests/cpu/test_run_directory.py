@@ -13,9 +13,9 @@ import pytest
 from doubles.trainer import make_args, run_with_doubles, to_old_form, write_rows
 
 from rubric_rl import ROOT
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.metric_rows import append_row, read_evaluations, read_metrics, read_rows
 from rubric_rl.cpu.run_directory import KEPT_CHECKPOINTS, TRACKER, RunDirectory
-from rubric_rl.errors import UserError
 
 
 def column(rows: list[dict], key: str) -> list:

@@ -6,8 +6,8 @@ import random
 import pytest
 from doubles.trainer import Words, make_args, row, write_rows
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
-from rubric_rl.errors import DataError
 
 
 def load(path, **more):

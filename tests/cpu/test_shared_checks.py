@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu import check_machine, flags
 from rubric_rl.cpu.check_machine import hooks_of
-from rubric_rl.errors import UserError
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.launch import check_run, shared_checks
 from rubric_rl.launch.check_run import PlannedRun, check_flags, check_hooks
 

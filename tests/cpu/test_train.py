@@ -15,10 +15,10 @@ import pytest
 from doubles.ranks import actor_args
 from doubles.trainer import FLAGS, make_args, model_folder, row, write_rows
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu import check_machine, local_ray, serve, train
 from rubric_rl.cpu.engine import RequestRefused
 from rubric_rl.cpu.run_directory import RunDirectory
-from rubric_rl.errors import UserError
 
 QWEN3_8B = {
     "hidden_size": 4096,

@@ -10,10 +10,10 @@ import pytest
 from doubles.engine import TEMPLATE, chat_model
 
 import data_preprocess
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.healthbench import Source
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.split import SplitOptions, report, split
-from rubric_rl.errors import DataError, UserError
 
 
 def raw(number: int, **more) -> dict:
@@ -433,7 +433,7 @@ class TestExitStatus:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("rubric_rl.jsonl.os.fsync", full)
+        monkeypatch.setattr("rubric_rl.common.jsonl.os.fsync", full)
         assert run(source, out) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {out}/healthbench_easy.jsonl: No space left on device; ")

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
-from rubric_rl.errors import UserError
 
 
 def flags(**values) -> SimpleNamespace:

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data import healthbench
 from rubric_rl.data.converters import plain
 from rubric_rl.data.download import Published, digest, download
@@ -18,7 +19,6 @@ from rubric_rl.data.healthbench import (
     raw_rows,
     to_row,
 )
-from rubric_rl.errors import DataError, UserError
 
 BODY = bytes(range(256)) * 4000
 FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())

@@ -10,10 +10,10 @@ from doubles.texts import any_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import read_jsonl, write_jsonl
 from rubric_rl.data.parse import record_from_json, row_from_metadata
 from rubric_rl.data.schema import STATUSES, Criterion, Record, Row, TokenCounts, Verdict
-from rubric_rl.errors import DataError
-from rubric_rl.jsonl import read_jsonl, write_jsonl
 
 TEXT = any_text()
 TEXTS = st.lists(TEXT, max_size=2)

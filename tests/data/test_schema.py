@@ -9,12 +9,12 @@ import pytest
 from doubles.texts import any_text
 from hypothesis import given
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import append_line, read_jsonl, write_jsonl
 from rubric_rl.data import parse
 from rubric_rl.data.parse import RowCache, row_from_metadata
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion
-from rubric_rl.errors import DataError
-from rubric_rl.jsonl import append_line, read_jsonl, write_jsonl
 
 USER = {"role": "user", "content": "hi"}
 ASSISTANT = {"role": "assistant", "content": "x"}

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from rubric_rl.jsonl import write_jsonl
+from rubric_rl.common.jsonl import write_jsonl
 
 RUBRICS = [
     {"criterion": "says 0 (+5)", "points": 5, "tags": ["axis:accuracy"]},

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.schema import Criterion, Record, TokenCounts, Verdict
 from rubric_rl.grading.score import score
-from rubric_rl.jsonl import write_jsonl
 
 AXES = ("axis:accuracy", "axis:completeness")
 

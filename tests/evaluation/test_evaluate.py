@@ -16,10 +16,10 @@ from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_paus
 from doubles.records import raw_rows
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.progress import GaveUp
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser, main
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.progress import GaveUp
 
 NOBODY = "http://127.0.0.1:1"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from doubles.records import made, raw_rows, write_run
 
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.data.record_file import append_record
 from rubric_rl.evaluation import compare, evaluate, meta_evaluate
@@ -16,7 +17,6 @@ from rubric_rl.evaluation.judge import judge_lines, judge_of_run
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.evaluation.summary import Summary
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.report import __main__ as report
 
 NOBODY = "http://127.0.0.1:9"

@@ -9,9 +9,10 @@ from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdi
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record, Verdict
-from rubric_rl.errors import DataError, UserError
 from rubric_rl.evaluation import compare
 from rubric_rl.evaluation.agreement import Agreement, change, figures, pairs
 from rubric_rl.evaluation.meta_evaluate import (
@@ -22,7 +23,6 @@ from rubric_rl.evaluation.meta_evaluate import (
     main,
     read_results,
 )
-from rubric_rl.jsonl import read_jsonl
 from rubric_rl.tiny import labelled_rows
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows

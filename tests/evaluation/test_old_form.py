@@ -16,15 +16,15 @@ from doubles.old_form import (
 )
 from doubles.records import made, raw_rows, write_run
 
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import json_line, read_jsonl, write_jsonl
 from rubric_rl.data.download import digest
 from rubric_rl.data.schema import Criterion, Record
-from rubric_rl.errors import UserError
 from rubric_rl.evaluation import compare, meta_evaluate, rescore
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
 from rubric_rl.evaluation.meta_evaluate import read_results
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.grading.prompt import grader_prompt
-from rubric_rl.jsonl import json_line, read_jsonl, write_jsonl
 from rubric_rl.report import __main__ as report
 
 OLD_RUNS = {"training": write_old_training, "evaluation": write_old_evaluation}

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from doubles.records import made, write_run
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.record_file import append_record
-from rubric_rl.errors import DataError
 from rubric_rl.evaluation import compare, rescore
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.report import __main__ as report
 
 GOOD, BAD = (True, False), (False, True)

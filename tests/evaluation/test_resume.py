@@ -9,7 +9,7 @@ from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.evaluation.resume import CALLS, SETTINGS, EvaluationFolder
 from rubric_rl.serving.question import Reply
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.evaluation import rescore
 from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from, tag_scores
 from rubric_rl.grading.score import score
-from rubric_rl.jsonl import read_jsonl
 
 TRAINING = ScoringRule()
 # axes: accuracy 5 and -4, completeness 3 and 2

@@ -8,14 +8,14 @@ import pytest
 from doubles.engine import VERDICT, Fail, FakeEngine, Say, verdict
 from doubles.records import made, raw_rows
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.progress import GaveUp
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
 from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
 from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.grading.health import CURES
-from rubric_rl.progress import GaveUp
 from rubric_rl.serving.question import Reply
 
 CUT = Say("Let me think", reason="length")

@@ -18,8 +18,8 @@ from doubles.engine import (
 )
 from doubles.records import said
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts
-from rubric_rl.errors import UserError
 from rubric_rl.grading.grade import Grader, ask_verdicts, grade
 from rubric_rl.grading.verdict import majority
 from rubric_rl.serving.client import Client

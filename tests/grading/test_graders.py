@@ -8,7 +8,7 @@ import pytest
 from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.grading.graders import Graders, _served, grader_name, load_teacher, share_of
 from rubric_rl.grading.settings import TrainingGraders
 

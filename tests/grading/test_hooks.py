@@ -13,10 +13,10 @@ import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 
 import self_reward_rm as hooks
+from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
-from rubric_rl.errors import UserError
 from rubric_rl.evaluation.read_run import Run
 
 RUBRICS = [

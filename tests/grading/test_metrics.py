@@ -15,14 +15,14 @@ import pytest
 from doubles.records import made
 
 from rubric_rl import ROOT
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.data.record_file import append_record
 from rubric_rl.data.schema import Criterion, Record, Verdict
-from rubric_rl.errors import DataError
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.rescore import rescore
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.grading.metrics import grading_metrics
-from rubric_rl.jsonl import read_jsonl
 
 RUBRIC = (
     Criterion("a", 6, ("axis:accuracy",)),

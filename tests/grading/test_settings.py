@@ -6,7 +6,7 @@ import yaml
 from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.grading.settings import (
     GROUPS,
     NAMES,

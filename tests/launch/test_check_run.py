@@ -13,7 +13,7 @@ from doubles.engine import Fail, FakeEngine
 from doubles.launch_world import ROOT, WEIGHTS, planned_run, row, script
 
 import data_preprocess
-from rubric_rl.jsonl import write_jsonl
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.launch import check_inputs, check_run
 from rubric_rl.launch.check_inputs import RunInputs
 from rubric_rl.launch.slime_flags import CommandLine

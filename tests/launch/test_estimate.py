@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.model_shape import read_network
 from rubric_rl.launch.estimate import (
     checkpoint_bytes,
     count_checkpoints,
@@ -20,7 +21,6 @@ from rubric_rl.launch.estimate import (
     training_parts,
 )
 from rubric_rl.launch.slime_flags import CommandLine, model_flags
-from rubric_rl.model_shape import read_network
 
 COMMON = (
     "--num-query-groups 8 --kv-channels 128 --vocab-size 151936 "

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from doubles.launch_world import KEY, ROOT, World, after
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.launch import node_addresses, wait_for_gpus
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from doubles.launch_world import KEY, NO_TORCH, ROOT, World, after, row
 
-from rubric_rl.jsonl import write_jsonl
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.launch.node_addresses import own_address
 
 pytestmark = pytest.mark.slow

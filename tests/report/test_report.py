@@ -5,11 +5,11 @@ import sys
 import pytest
 from doubles.records import made, rubric, write_run
 
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.record_file import append_record
 from rubric_rl.data.schema import Record, Row, Verdict
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.jsonl import write_jsonl
 from rubric_rl.report import __main__ as command
 from rubric_rl.report.run_view import RunView
 

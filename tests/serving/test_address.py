@@ -2,7 +2,7 @@
 
 import pytest
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.serving.address import proxy_for, request_url
 
 CHAT = "/chat/completions"

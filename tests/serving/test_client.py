@@ -9,7 +9,7 @@ import pytest
 from doubles.asking import APIS, NOBODY, SCHEMA, ask, direct, question
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.settings import Grading
 from rubric_rl.serving.client import Client

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.serving.key import Key
 
 URL = "https://h/v1/chat/completions"

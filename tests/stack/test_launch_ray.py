@@ -40,7 +40,7 @@ import sys
 import tempfile
 from pathlib import Path
 import ray
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 from rubric_rl.launch.end_engines import NAMESPACE, end_engines, session_name
 folder, save = sys.argv[1:]
 ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=folder)

@@ -20,7 +20,7 @@ TRAINER = """
 import json, os, sys
 from pathlib import Path
 from rubric_rl.cpu import local_ray, train
-from rubric_rl.errors import DataError
+from rubric_rl.common.errors import DataError
 
 local_ray.set_environment()
 import ray

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.schema import Criterion
-from rubric_rl.errors import DataError
 from rubric_rl.tiny.oracle import (
     ADVICE,
     STATEMENTS,

@@ -8,12 +8,12 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.grading.prompt import grader_prompt, verdict_opening
 from rubric_rl.tiny.measure_checkpoint import answer_figures, grading_figures, world_cases
 from rubric_rl.tiny.oracle import ADVICE, CONDITIONS
 from rubric_rl.tiny.warm_start import SCALES
 from rubric_rl.tiny.world import rows
-from rubric_rl.tokenizer import ChatTokenizer
 
 MEGABYTE = 2**20
 

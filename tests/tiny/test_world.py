@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import row_from_metadata
-from rubric_rl.errors import UserError
 from rubric_rl.tiny import world
 from rubric_rl.tiny.oracle import CONDITIONS, MODIFIERS, WISH, sentences, truth
 

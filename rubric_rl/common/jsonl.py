@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from rubric_rl.errors import DataError
+from rubric_rl.common.errors import DataError
 
 # A byte order mark, which Windows programs write at a file's start; files joined end to end have
 # one before later lines too.

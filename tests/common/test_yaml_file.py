@@ -2,8 +2,8 @@
 
 import pytest
 
-from rubric_rl.errors import UserError
-from rubric_rl.yaml_file import OmegaConfLoader, read_yaml
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 
 
 @pytest.mark.parametrize(

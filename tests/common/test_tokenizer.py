@@ -10,8 +10,8 @@ from doubles.engine import TEMPLATE, chat_model
 from tokenizers import Tokenizer, processors
 
 from rubric_rl import ROOT
-from rubric_rl.errors import UserError
-from rubric_rl.tokenizer import ChatTokenizer
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.tokenizer import ChatTokenizer
 
 TURN = [{"role": "user", "content": "hi"}]
 WITH_ASSISTANT = [*TURN, {"role": "assistant", "content": "yes"}, *TURN]
@@ -206,7 +206,7 @@ class TestTokenIds:
 def test_neither_importing_nor_rendering_loads_torch(tmp_path):
     program = (
         "import sys\n"
-        "from rubric_rl.tokenizer import ChatTokenizer\n"
+        "from rubric_rl.common.tokenizer import ChatTokenizer\n"
         "assert 'transformers' not in sys.modules\n"
         f"tokenizer = ChatTokenizer({chat_model(tmp_path)!r})\n"
         "tokenizer.render([{'role': 'user', 'content': 'hi'}], thinking=False)\n"

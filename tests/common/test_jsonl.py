@@ -10,8 +10,14 @@ from doubles.texts import any_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.errors import DataError
-from rubric_rl.jsonl import marked_line, read_jsonl, read_jsonl_offsets, write_jsonl, write_text
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import (
+    marked_line,
+    read_jsonl,
+    read_jsonl_offsets,
+    write_jsonl,
+    write_text,
+)
 
 MARK = "\ufeff"  # a byte order mark
 ROWS = [{"n": 1, "text": "a\u2028b\x85c"}, {"n": 2, "text": MARK}]
@@ -118,7 +124,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one_alone(tmp_path, monke
     path = tmp_path / "rows.jsonl"
     write(path, 1)
     before = path.read_bytes()
-    monkeypatch.setattr("rubric_rl.jsonl.os.fsync", full)
+    monkeypatch.setattr("rubric_rl.common.jsonl.os.fsync", full)
     with pytest.raises(OSError) as failure:
         write(path, 2)
     assert failure.value.filename == str(path)

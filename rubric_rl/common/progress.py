@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 
 class GaveUp(UserError):

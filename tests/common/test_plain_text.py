@@ -7,7 +7,7 @@ from doubles.texts import any_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.plain_text import comparable, shows_something
+from rubric_rl.common.plain_text import comparable, shows_something
 
 WHITE = " \t\n\r\x0b\x0c\x85\u00a0\u1680\u2003\u2007\u2028\u2029\u202f\u205f\u3000"
 UNSEEN = "".join(

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from rubric_rl import ROOT
-from rubric_rl.command_line import CommandParser, count, exit_status
-from rubric_rl.errors import DataError, UserError
+from rubric_rl.common.command_line import CommandParser, count, exit_status
+from rubric_rl.common.errors import DataError, UserError
 
 
 def fails(error: BaseException):
@@ -79,7 +79,7 @@ def test_a_defect_is_raised(defect, capsys):
 def test_a_defect_of_a_command_is_1_with_its_place():
     program = (
         "import sys\n"
-        "from rubric_rl.command_line import exit_status\n"
+        "from rubric_rl.common.command_line import exit_status\n"
         "def command():\n"
         "    return {}['x']\n"
         "sys.exit(exit_status(command))\n"

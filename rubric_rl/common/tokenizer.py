@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from tokenizers import Tokenizer
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rubric_rl.dotted_name import import_function
-from rubric_rl.errors import UserError
+from rubric_rl.common.dotted_name import import_function
+from rubric_rl.common.errors import UserError
 
 
 def test_a_function_is_found():

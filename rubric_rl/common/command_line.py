@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 # What a disk or a reader at the other end does to an output, whatever its name.
 _OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 
 def import_function(dotted_name: str) -> Callable:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from rubric_rl.errors import UserError
+from rubric_rl.common.errors import UserError
 
 
 class OmegaConfLoader(yaml.SafeLoader):
