@@ -237,4 +237,4 @@ def test_a_checkpoint_gives_its_flags_or_one_line(tmp_path):
     done = subprocess.run([*command, str(tmp_path)], **run)
     assert done.returncode == 2 and "no Qwen3 configuration" in done.stderr
     done = subprocess.run(command, **run)
-    assert done.returncode == 2 and "slime_flags model FOLDER" in done.stderr
+    assert done.returncode == 2 and "error: give model FOLDER, or check" in done.stderr
