@@ -15,9 +15,8 @@ What deviates from the authors' published code, and why:
     them share their prefix in the engine's cache; the first request warms it.
  7. Delimiters carry a hash of their content and the template is filled in one pass: in theirs an
     answer can forge turns and expand placeholders.
- 8. A verdict is a JSON boolean on which all objects of the reply agree, after its thoughts; a reply
-    that quotes, denies or breaks one is unreadable. Theirs takes the first block, also inside
-    thoughts, and the string "false" as met.
+ 8. A verdict is a JSON boolean on which all objects after the thoughts agree: theirs takes the
+    first block, also inside thoughts, and the string "false" as met.
  9. An unreadable verdict is asked for again (where that can change it), then counts against the
     policy: theirs counts it as not met, which rewards negative criteria.
 10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std

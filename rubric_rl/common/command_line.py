@@ -49,6 +49,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse, which would print the whole usage and exit."""
+        what, colon, words = message.partition("unrecognized arguments: ")
+        flags = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        if flags:  # without their values: one of them may be a key
+            message = what + colon + " ".join(flags)
         raise UserError(f"{message}; see {self.prog} --help")
 
 
@@ -97,7 +101,8 @@ def exit_status(command: Callable[[], int]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = command()
-        sys.stdout.flush()
+        if sys.stdout:  # there is none where its descriptor is closed
+            sys.stdout.flush()
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

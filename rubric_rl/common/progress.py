@@ -19,7 +19,7 @@ def bar_pace() -> dict[str, Any]:
 
     A log file gets a sign of life from a long stage, not a film.
     """
-    if sys.stderr.isatty():
+    if sys.stderr and sys.stderr.isatty():
         return {"mininterval": 0.5}
     return {"mininterval": 20.0, "delay": 20.0}
 

@@ -61,7 +61,10 @@ class ChatTokenizer:
                 reason = f"{type(error).__name__}: {error}"
             refusal = f"the chat template of {self._folder} refuses this conversation: {reason}"
             raise UserError(f"{refusal}; name another chat model as tokenizer") from None
-        return rendered[0] + opening
+        text = rendered[0]
+        if not thinking and text.rstrip().endswith(THINK):
+            text += f"\n{THINK_END}\n\n"  # opened by a template that cannot be told otherwise
+        return text + opening
 
     def prompt(self, messages: list[dict], thinking: bool, opening: str = "") -> dict:
         """The same as a request field of SGLang: `text`, or the `input_ids` of it.

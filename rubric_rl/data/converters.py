@@ -4,8 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-TEXT_KEYS = ("criterion", "description", "text", "title")
-POINTS_KEYS = ("points", "weight", "score")
+TEXT_KEYS = (
+    "criterion",
+    "description",
+    "text",
+    "title",
+)
+POINTS_KEYS = (
+    "points",
+    "weight",
+    "score",
+)
 
 
 def plain(item: dict) -> dict:

@@ -55,8 +55,8 @@ def _value(field: FieldInfo, text: str, flag: str) -> Any:
     if kind is dict:
         try:
             return json.loads(text)
-        except ValueError:
-            raise UserError(f"{flag} {text}: must be JSON") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"{flag} {text:.60}: must be JSON") from None
     try:
         return TypeAdapter(kind).validate_strings(text)
     except ValidationError as error:

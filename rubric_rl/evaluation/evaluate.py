@@ -26,14 +26,19 @@ from rubric_rl.data.schema import Record, Row
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
 from rubric_rl.evaluation.judge import two_judges
-from rubric_rl.evaluation.read_run import Run, print_notes
-from rubric_rl.evaluation.resume import EvaluationFolder, PolicyClient, StoringClient
+from rubric_rl.evaluation.read_run import Run, print_notes, stored_results
+from rubric_rl.evaluation.resume import (
+    RESULTS,
+    EvaluationFolder,
+    PolicyClient,
+    StoringClient,
+)
 from rubric_rl.evaluation.run_command import (
     Results,
     add_run_flags,
+    complaint_about,
     prompt_identity,
     run_and_report,
-    ungraded_complaint,
 )
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
@@ -66,7 +71,7 @@ class Evaluation:
             workers = self.grader.client.endpoint.concurrency
             await work_through(self._jobs(), self._grade, workers)
         finally:
-            self.results.end(self._stored)
+            self.results.end(lambda: stored_results(self.store.folder))
 
     def _jobs(self) -> Iterator[tuple[Row, int, str]]:
         for row in self.rows:
@@ -90,10 +95,6 @@ class Evaluation:
             record.policy_tokens = answer.tokens
         record.split, record.index, record.weight_version = "eval", repeat, self.name
         self.results.add(key, record)
-
-    def _stored(self) -> Iterator[tuple[str, Record]]:
-        for record in Run(self.store.folder):
-            yield f"{record.prompt_id}#{record.index}", record
 
 
 class EvaluationPlan:
@@ -148,7 +149,8 @@ class EvaluationPlan:
                 answers = self.answers
             client = await stack.enter_async_context(StoringClient(self.grader))
             grader = Grader(client, self.grading, self.scoring, self.grader_name)
-            folder = EvaluationFolder(self.args.out, self.identity(), moved=self.args.moved)
+            out, moved, limit = self.args.out, self.args.moved, self.grading.most_unreadable
+            folder = EvaluationFolder(out, self.identity(), RESULTS, moved, limit)
             client.store = stack.enter_context(folder)
             if isinstance(answers, Policy):
                 answers.client.store = folder
@@ -173,10 +175,10 @@ class EvaluationPlan:
         return result
 
     def complaint(self, result: dict) -> str:
-        """What is wrong with the result: answers that stayed ungraded."""
-        if not result["answers"]["ungraded"]:
-            return ""
-        return ungraded_complaint(Run(self.args.out), "answers")
+        """What is wrong with the result: answers without a score, or without verdicts."""
+        sound = not result["answers"]["ungraded"] and not result["criteria"]["unreadable"]
+        limit = self.grading.most_unreadable
+        return "" if sound else complaint_about(self.args.out / RESULTS, limit, "answers")
 
 
 def _parser() -> argparse.ArgumentParser:

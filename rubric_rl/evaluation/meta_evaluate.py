@@ -30,9 +30,9 @@ from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
     add_run_flags,
+    complaint_about,
     prompt_identity,
     run_and_report,
-    ungraded_complaint,
     written_settings,
 )
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
@@ -272,7 +272,8 @@ class MetaEvaluationPlan:
             client = await stack.enter_async_context(StoringClient(self.endpoint))
             # Before the folder: one that says how it will be judged must not stay behind an error.
             grader = Grader(client, self.grading, name=endpoint_name(self.endpoint))
-            folder = EvaluationFolder(args.out, self.identity(), RESULTS, args.moved)
+            limit = self.grading.most_unreadable
+            folder = EvaluationFolder(args.out, self.identity(), RESULTS, args.moved, limit)
             client.store = stack.enter_context(folder)
             await judge(self.rows, grader, folder, args.give_up_after)
 
@@ -292,11 +293,10 @@ class MetaEvaluationPlan:
         return result
 
     def complaint(self, result: dict) -> str:
-        """What is wrong with the result: rows that stayed ungraded."""
-        if not result["rows"]["ungraded"]:
-            return ""
-        records = (record for _, record in _stored_results(self.args.out))
-        return ungraded_complaint(records, "rows")
+        """What is wrong with the result: rows without a verdict."""
+        sound = not result["rows"]["ungraded"] and not result["rows"]["unreadable"]
+        limit = self.grading.most_unreadable
+        return "" if sound else complaint_about(self.args.out / RESULTS, limit, "rows")
 
 
 def main() -> int:

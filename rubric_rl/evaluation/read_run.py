@@ -181,6 +181,12 @@ class Run:
                     yield record
 
 
+def stored_results(folder: Path) -> Iterator[tuple[str, Record]]:
+    """The results of an evaluation, each with its key in the folder."""
+    for record in Run(folder):
+        yield f"{record.prompt_id}#{record.index}", record
+
+
 def print_notes(*runs: Run) -> None:
     """Shows the notes of these runs beside the output."""
     for run in runs:

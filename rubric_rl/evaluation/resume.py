@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +21,7 @@ from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
 SETTINGS, CALLS, CHECKED = "settings.json", "calls.jsonl", "check.json"
+RESULTS = "verdicts/verdicts.jsonl"
 # Folders of the first form name these too, which mean nothing in an evaluation.
 _ONLY_OF_TRAINING = tuple(
     f"{who}.{name}"
@@ -55,13 +56,16 @@ class EvaluationFolder:
         self,
         folder: str | Path,
         settings: Mapping,
-        results: str = "verdicts/verdicts.jsonl",
+        results: str = RESULTS,
         moved: bool = False,
+        most_unreadable: float = 1.0,
     ):
         """`settings` is everything that a result depends on.
 
-        `moved` accepts other endpoint URLs than before. Raises UserError when the folder belongs
-        to a run with other settings (named in the message), holds something else, or is in use.
+        An answer of which more than the share `most_unreadable` of the verdicts could not be read
+        is asked about once more, and for as long as that is true of all verdicts. `moved` accepts
+        other endpoint URLs than before. Raises UserError when the folder belongs to a run with
+        other settings (named in the message), holds something else, or is in use.
         """
         self.folder, self.results = Path(folder), Path(folder) / results
         asked: dict = json.loads(json.dumps(settings))
@@ -74,12 +78,17 @@ class EvaluationFolder:
             lock = self._open(self.folder / "lock", "w")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(asked, moved)
-            self.finished = self._finished()
+            self.again: set[str] = set()  # keys of answers that are asked about once more
+            self._sick_results: Counter[str] = Counter()
+            self._to_void: list[str] = []
+            self.finished = self._finished(most_unreadable)
             self._replies = self._unfinished_replies()
             write_jsonl(self.folder / SETTINGS, [asked])
             self.results.parent.mkdir(mode=0o700, exist_ok=True)
             appending: dict[str, Any] = {"mode": "a+b", "buffering": 0, "opener": private}
             self._calls = self._open(self.folder / CALLS, **appending)
+            for answer in self._to_void:
+                append_line(self._calls, {"answer": answer, "voided": True})
             self._results = self._open(self.results, **appending)
         except BlockingIOError:
             self._open_files.close()
@@ -141,37 +150,59 @@ class EvaluationFolder:
                 raise UserError(f"{what}; {hint}")
             self._moved = bool(changed)
 
-    def _finished(self) -> set[str]:
-        """The keys of answers with a result that counts."""
-        finished = set()
+    def _finished(self, most_unreadable: float) -> set[str]:
+        """The keys of answers with a result that counts; `again` gets those of a sick grader."""
+        finished: set[str] = set()
+        counts: dict[str, tuple[int, int]] = {}  # verdicts, those that could not be read
+        asked_again: set[str] = set()
         for where, result in _lines(self.results):
             key, status = result.get("key"), result.get("status")
             if not isinstance(key, str) or not isinstance(status, str):
                 raise _damaged(where)
             finished.discard(key)  # the last line counts
+            asked_again.discard(key)
             if status != "ungraded":
                 finished.add(key)
-        return finished
+            if result.get("asked_again") is True:
+                asked_again.add(key)
+            counts[key] = count, bad = _verdict_counts(result)
+            if status == "graded" and bad > most_unreadable * count:
+                self._sick_results[key] += 1
+        verdicts = sum(count for count, _ in counts.values())
+        unreadable = sum(count for _, count in counts.values())
+        still_sick = unreadable > most_unreadable * verdicts
+        for key, (count, bad) in counts.items():
+            if bad > most_unreadable * count and (still_sick or key not in asked_again):
+                self.again.add(key)
+        return finished - self.again
 
     def _unfinished_replies(self) -> dict[str, list[Reply]]:
         """Question -> its stored replies in order, of answers that are not finished.
 
-        What the grader said of an answer before `revoke` is left out.
+        What a grader said before a sick result is left out: a line in calls.jsonl says so once for
+        each such result, and what comes after it counts.
         """
         replies = defaultdict(list)
-        by_grader = defaultdict(set)  # answer -> questions about it
+        of_grader = defaultdict(set)  # answer -> questions about it
+        voided: Counter[str] = Counter()
         for where, call in _lines(self.folder / CALLS):
             answer, question = call.get("answer"), call.get("question")
-            if isinstance(answer, str) and call.get("revoked") is True:
-                for asked in by_grader.pop(answer, ()):
+            if isinstance(answer, str) and call.get("voided") is True:
+                voided[answer] += 1
+                for asked in of_grader.pop(answer, ()):
                     replies.pop(asked, None)
                 continue
             if not isinstance(answer, str) or not isinstance(question, str):
                 raise _damaged(where)
             if answer not in self.finished:
                 replies[question].append(_reply(call.get("reply"), where))
-                if call.get("role") == StoringClient.role:
-                    by_grader[answer].add(question)
+                if call.get("role") != PolicyClient.role:
+                    of_grader[answer].add(question)
+        for answer in self.again:
+            if voided[answer] < self._sick_results[answer]:
+                self._to_void.append(answer)
+                for asked in of_grader.pop(answer, ()):
+                    replies.pop(asked, None)
         return replies
 
     async def check(self, grader: Grader) -> None:
@@ -180,9 +211,10 @@ class EvaluationFolder:
         Raises UserError when it fails.
         """
         path = self.folder / CHECKED
-        sick = path.exists() and not path.stat().st_size  # `revoke` has emptied it
+        sick = bool(self.again) or (path.exists() and not path.stat().st_size)
         if path.exists() and not sick:
             switch = _only_line(path).get("switch")
+            sick = not isinstance(switch, dict)  # not what `check` writes there
             grader.client.api.switch = switch if isinstance(switch, dict) else {}
         # Folders of before the check question have replies, but no such file.
         passed = path.exists() or (self.folder / CALLS).stat().st_size
@@ -209,7 +241,8 @@ class EvaluationFolder:
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
         record.run, record.time = self.run, round(time.time(), 6)
-        append_line(self._results, {"key": key} | record.to_json())
+        asked_again = {"asked_again": True} if key in self.again else {}
+        append_line(self._results, {"key": key} | asked_again | record.to_json())
         if record.status == "ungraded":
             self.finished.discard(key)
         else:
@@ -217,7 +250,6 @@ class EvaluationFolder:
 
     def revoke(self, key: str, record: Record, reason: str) -> None:
         """Takes back what a sick grader said of an answer: the next run asks it all that again."""
-        append_line(self._calls, {"answer": key, "revoked": True})
         (self.folder / CHECKED).write_text("")
         self.finish(key, replace(record, status="ungraded", score=nan, verdicts=[], error=reason))
 
@@ -257,6 +289,12 @@ class PolicyClient(StoringClient):
         return question.messages
 
 
+def stored_lines(results: Path) -> Iterator[dict]:
+    """The results of an evaluation's folder as they stand there, also those made anew later."""
+    for _, line in _lines(results):
+        yield line
+
+
 def _lines(path: Path) -> Iterator[tuple[str, dict]]:
     """The objects of a file that may not be there yet, each with its place."""
     if not path.exists():
@@ -265,6 +303,17 @@ def _lines(path: Path) -> Iterator[tuple[str, dict]]:
         if not isinstance(item, dict):
             raise _damaged(f"{path}:{number}")
         yield f"{path}:{number}", item
+
+
+def _verdict_counts(result: dict) -> tuple[int, int]:
+    """How many verdicts a result has, and how many of them could not be read."""
+    causes, verdicts = result.get("unreadable_causes"), result.get("verdicts")
+    if result["status"] == "ungraded" and isinstance(causes, dict) and causes:
+        return len(causes), len(causes)  # what `revoke` took back
+    if not isinstance(verdicts, list):
+        return 0, 0
+    mets = [verdict.get("met") if isinstance(verdict, dict) else verdict for verdict in verdicts]
+    return len(mets), mets.count(None)
 
 
 def _only_line(path: Path) -> dict:

@@ -11,8 +11,9 @@ from typing import Protocol
 from rubric_rl.common.command_line import count
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.progress import CriteriaBar, GaveUp
+from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record
-from rubric_rl.evaluation.resume import EvaluationFolder
+from rubric_rl.evaluation.resume import EvaluationFolder, stored_lines
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import Grading, read_settings
@@ -99,14 +100,30 @@ class Results:
                 self._store.revoke(key, record, reason)
 
 
-def ungraded_complaint(records: Iterable[Record], unit: str) -> str:
-    """How many of the records stayed ungraded, and what for; "" for none."""
-    causes = Counter(record.error for record in records if record.status == "ungraded")
-    if not causes:
-        return ""
-    cause, times = causes.most_common(1)[0]
-    what = f"{causes.total()} {unit} stayed ungraded and are left out"
-    return f"{what}, {times} of them for: {cause}"
+def complaint_about(results: Path, most_unreadable: float, unit: str) -> str:
+    """What is wrong with the results in this file: no verdicts, or none that could be read."""
+    ungraded: dict[str, str] = {}  # key -> what for
+    sick: dict[str, str] = {}
+    for line in stored_lines(results):
+        key = line["key"]
+        ungraded.pop(key, None)  # the last line counts
+        sick.pop(key, None)
+        if line["status"] == "ungraded":
+            ungraded[key] = line["error"]
+        elif not line.get("asked_again") and "rubrics" in line:
+            reason = sickness([record_from_json(line)], most_unreadable)
+            if reason:
+                sick[key] = reason
+    if ungraded:
+        return _most_frequent(ungraded, f"{unit} stayed ungraded and are left out")
+    if sick:
+        return _most_frequent(sick, f"{unit} have no readable verdicts, which counts against them")
+    return ""
+
+
+def _most_frequent(reasons: dict[str, str], what: str) -> str:
+    reason, times = Counter(reasons.values()).most_common(1)[0]
+    return f"{len(reasons)} {what}, {times} of them for: {reason}"
 
 
 class Plan(Protocol):

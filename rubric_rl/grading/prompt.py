@@ -147,7 +147,7 @@ def neutral(text: str, special_tokens: Sequence[str] = ()) -> str:
     own = [token for token in special_tokens if token in text]
     while own:  # again, since what surrounded one token may be another
         for token in own:
-            broken = f"{token[0]} {token[1:]}" if len(token) > 1 else "?"
+            broken = f"{token[0]} {token[1:]}" if len(token) > 1 else " "
             text = text.replace(token, broken)
         own = [token for token in own if token in text]
     return text

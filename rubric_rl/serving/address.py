@@ -7,8 +7,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from rubric_rl.common.errors import UserError
 
-# How the names of parameters end that hold a key, written without - and _.
-_SECRET = re.compile(r"(key|token|secret|sig|signature|pass(word|wd)?|auth\w*|code)(id)?$")
+# In the names of parameters that hold a key, of which the letters alone are looked at.
+_SECRET = re.compile(r"key|token|secret|pass|pwd|auth|jwt|bearer|cred|access|^(sig|sk|tok)|code$")
 _CHAT = "/chat/completions"
 
 
@@ -22,13 +22,14 @@ def request_url(base: str, api: str, prefix: str) -> str:
     try:
         parts = urlsplit(base)
         sound = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        sound = sound and not parts.fragment
     except ValueError:
         sound = False
     if not sound or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", base):
-        what = f"{prefix}url must begin with http:// or https:// and hold no user name"
+        what = f"{prefix}url must begin with http:// or https:// and hold no user name or #"
         raise UserError(f"{what}; {hint}")
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if _SECRET.search(re.sub("[-_]", "", name.lower())):
+    for name, _ in parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True):
+        if _SECRET.search(re.sub("[^a-z]", "", name.lower())):
             what = f"{prefix}url has the parameter {name}, which would stand in logs and settings"
             raise UserError(f"{what}; {hint}")
     path = parts.path.rstrip("/")
@@ -53,7 +54,11 @@ def proxy_for(url: str) -> str | None:
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    if not proxy.startswith(("http://", "https://")):
+    try:
+        sound = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+    except ValueError:
+        sound = False
+    if not sound or not proxy.startswith(("http://", "https://")):
         what = f"the environment names a proxy for {parts.scheme} that is no HTTP proxy"
         raise UserError(f"{what}; name an HTTP proxy, or add the endpoint's host to NO_PROXY")
     return proxy

@@ -18,7 +18,6 @@ CHOICES = (" true", " false")  # the two tokens after an opening
 MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_CLOSED = f"\n{THINK_END}\n\n"  # closes the thoughts that a template opens although it should not
 
 
 class SGLang:
@@ -27,11 +26,9 @@ class SGLang:
     def __init__(self, endpoint: Endpoint, tokenizer: str):
         self._endpoint = endpoint
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
-        rendered = self._template.render([{"role": "user", "content": ""}], endpoint.thinking)
-        # Some templates open the thoughts themselves, some of them whatever they are told.
-        opened = rendered.rstrip().endswith(THINK)
-        self._thought = THINK if opened and endpoint.thinking else ""
-        self._closing = _CLOSED if opened and not endpoint.thinking else ""
+        rendered = self._template.render([{"role": "user", "content": "Hello"}], endpoint.thinking)
+        # Some templates open the thoughts themselves.
+        self._thought = THINK if rendered.rstrip().endswith(THINK) else ""
         self.switch: dict = {}  # see OpenAI; here the template is told
         self.thoughts_seen = False
         self._choice_ids: list[int] = []  # looked up when first needed: not every model has them
@@ -51,9 +48,8 @@ class SGLang:
 
     def body(self, question: Question) -> dict:
         endpoint = self._endpoint
-        opening = self._closing + question.opening
         try:
-            prompt = self._template.prompt(question.messages, endpoint.thinking, opening)
+            prompt = self._template.prompt(question.messages, endpoint.thinking, question.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Unavailable(str(error)) from None
         if question.opening:

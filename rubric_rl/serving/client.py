@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import random
+import re
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import aiohttp
@@ -25,6 +27,7 @@ LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
+_USER_NAME = re.compile(r"//[^/\s@]+@")
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
@@ -54,7 +57,6 @@ class Client:
             hint = f"set {prefix}url, or run inside a rollout that has a router"
             raise UserError(f"no {prefix.rstrip('_')} endpoint: {hint}")
         self._url = request_url(base, endpoint.api, prefix)
-        self._shown_url = self._url.partition("?")[0]
         # The router of a run is in the cluster, whatever the environment says of the world.
         self._proxy = proxy_for(self._url) if endpoint.url else None
         self.api: SGLang | OpenAI
@@ -63,6 +65,10 @@ class Client:
         else:
             self.api = OpenAI(endpoint, prefix)
         self._key = Key(endpoint.api_key_env, prefix)
+        self._shown_url = self._key.hide(self._url.partition("?")[0])
+        if self._key.hide(base) != base:
+            what = f"{prefix}url holds the key, which would stand in logs and settings"
+            raise UserError(f"{what}; leave it out")
         self._headers = self._key.headers(self._url)
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
@@ -156,36 +162,20 @@ class Client:
             self._target, json=body, headers=headers, proxy=self._proxy, allow_redirects=False
         )
         async with request as response:
+            content = await _read_bounded(response)
+            # Not before: headers may come at once, and a body never.
             self._silent_since, self._gone_until = time.monotonic(), 0.0
             if response.status >= 300:
-                await self._raise_failure(response)
-            return _decoded(await _read_bounded(response))
-
-    async def _raise_failure(self, response: aiohttp.ClientResponse) -> None:
-        """Raises Retryable or Unavailable, with the server's own words."""
-        status, headers = response.status, response.headers
-        page = (await _read_bounded(response)).decode(errors="replace")
-        try:
-            found = error_in(json.loads(page))
-        except (ValueError, RecursionError):
-            found = None
-        message, again = found or (page, True)
-        # A redirect is not followed: another host would get rubric and answer.
-        message = headers.get("Location") or message
-        wanted = headers.get("x-should-retry")
-        if wanted in ("true", "false"):
-            again = wanted == "true"
-        else:
-            again = is_retried(status) and again
-        told = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-        if again:
-            pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
-            raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
-        raise Unavailable(f"{self._shown_url}: {told}")
+                _raise_failure(response, content, self._shown_url)
+            return _decoded(content)
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
-            return self.api.reply(question, payload)
+            reply = self.api.reply(question, payload)
+            if not self._key:
+                return reply
+            hidden = self._key.hide(reply.text), self._key.hide(reply.weight_version)
+            return replace(reply, text=hidden[0], weight_version=hidden[1])
         except (
             ValueError,
             LookupError,
@@ -209,7 +199,8 @@ class Client:
 
     def _excerpt(self, text: str) -> str:
         """The beginning of an error page on one line, without the key, should it be repeated."""
-        return " ".join(self._key.hide(text)[:300].split())
+        text = _USER_NAME.sub("//***@", self._key.hide(text))  # a proxy's, with its password
+        return " ".join(text[:300].split())
 
     async def _pause(self, seconds: float) -> None:
         """Waits in short steps, so that an abort ends it."""
@@ -220,6 +211,29 @@ class Client:
 
 def _unexpected(error: Exception) -> Retryable:
     return Retryable(f"a reply of unexpected form ({type(error).__name__} {error})")
+
+
+def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -> NoReturn:
+    """Raises Retryable or Unavailable, with the server's own words."""
+    status, headers = response.status, response.headers
+    page = content.decode(errors="replace")
+    try:
+        found = error_in(json.loads(page))
+    except (ValueError, RecursionError):
+        found = None
+    message, again = found or (page, True)
+    # A redirect is not followed: another host would get rubric and answer.
+    message = headers.get("Location") or message
+    wanted = headers.get("x-should-retry")
+    if wanted in ("true", "false"):
+        again = wanted == "true"
+    else:
+        again = is_retried(status) and again
+    told = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+    if again:
+        pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
+        raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
+    raise Unavailable(f"{url}: {told}")
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

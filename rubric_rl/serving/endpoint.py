@@ -1,9 +1,10 @@
 """The settings of an endpoint: where a model is served, and how it is asked for a reply."""
 
+import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.pydantic_fields import TopK, first_fault
@@ -19,6 +20,17 @@ def setting(default: Any, about: str, **rules: Any) -> Any:
 def transport(default: Any, about: str, **rules: Any) -> Any:
     """A field on which no reply depends: `identity` leaves it out."""
     return setting(default, about, exclude=True, **rules)
+
+
+def _request_fields(fields: dict) -> dict:
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be an object of JSON, with finite numbers") from None
+    refused = {"messages", "api_key", "key", "token", "authorization"} & set(fields)
+    if refused:
+        raise ValueError(f"must not hold {', '.join(sorted(refused))}")
+    return fields
 
 
 class Settings(BaseModel):
@@ -54,7 +66,9 @@ class Endpoint(Settings):
         "", "folder with tokenizer.json and chat template, for api sglang; empty: the policy's"
     )
     api_key_env: str = transport("", "environment variable that holds the key")
-    extra_body: dict = setting({}, "further request fields of an OpenAI endpoint, as JSON")
+    extra_body: Annotated[dict, AfterValidator(_request_fields)] = setting(
+        {}, "further request fields of an OpenAI endpoint, as JSON; null leaves one out"
+    )
 
     thinking: bool = setting(False, "whether the model thinks before it replies")
     temperature: FiniteFloat = setting(0.6, "sampling temperature of the replies", ge=0)

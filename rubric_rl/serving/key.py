@@ -32,6 +32,9 @@ class Key:
         alternatives = "|".join(map(re.escape, forms))
         self._shown = re.compile(alternatives, re.IGNORECASE) if forms else None
 
+    def __bool__(self) -> bool:
+        return bool(self._key)
+
     def headers(self, url: str) -> dict[str, str]:
         """The header that carries the key; Azure's, whose URLs have an api-version, has a name."""
         if not self._key:

@@ -21,10 +21,34 @@ _FATAL = (
     "unauthorized",
     "forbidden",
 )
-RETRIED_STATUS = {408, 409, 425, 429}  # and every 5xx; any other 4xx fails at once
-CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "max_length")
-FILTERED = ("content_filter", "safety", "blocklist", "prohibited_content", "recitation")
-BROKEN = ("abort", "aborted", "error", "cancelled", "canceled")
+# And every 5xx; any other 4xx fails at once.
+RETRIED_STATUS = {
+    408,  # the server waited too long
+    409,  # in conflict with another request
+    425,  # too early
+    429,  # too many
+}
+CUT = (
+    "length",
+    "max_tokens",
+    "max_output_tokens",
+    "model_length",
+    "max_length",
+)
+FILTERED = (
+    "content_filter",
+    "safety",
+    "blocklist",
+    "prohibited_content",
+    "recitation",
+)
+BROKEN = (
+    "abort",
+    "aborted",
+    "error",
+    "cancelled",
+    "canceled",
+)
 
 
 def is_retried(status: int) -> bool:

@@ -52,7 +52,7 @@ def test_a_full_disk_is_one_line_and_2(capsys):
     "words, said",
     [
         ([], "the following arguments are required: --out"),
-        (["--out", "x", "--sed", "1"], "unrecognized arguments: --sed 1"),
+        (["--out", "x", "--sed", "1"], "unrecognized arguments: --sed"),
         (["--out", "x", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
     ],
 )
@@ -101,3 +101,10 @@ def test_a_number_of_things_is_whole_and_not_negative(text):
 
 def test_a_number_of_things_is_read():
     assert (count("0"), count("12")) == (0, 12)
+
+
+@pytest.mark.parametrize("words", [["--grader-key", "sk-1"], ["--grader-token=sk-1"]])
+def test_a_mistyped_flag_is_repeated_without_its_value(words):
+    with pytest.raises(UserError, match="unrecognized arguments: --grader-") as refusal:
+        CommandParser("command", "").parse_args(words)
+    assert "sk-1" not in str(refusal.value)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,35 @@ def test_one_answer_that_no_judge_can_read_counts_against_the_policy(files, tmp_
 
     result, complaint = run(FakeEngine(act), files, tmp_path / "run")
     assert (result["answers"]["graded"], result["criteria"]["unreadable"]) == (PROMPTS, 3)
-    assert complaint == ""
-    again = FakeEngine()
-    run(again, files, tmp_path / "run")
-    assert again.bodies == [], "it is not asked about again"
+    assert "1 answers have no readable verdicts" in complaint
+    again = FakeEngine(act)
+    result, complaint = run(again, files, tmp_path / "run")
+    assert len(again.bodies) == 3, "asked about once more, which does not help it"
+    assert (result["criteria"]["unreadable"], complaint) == (3, "")
+    run(nobody := FakeEngine(), files, tmp_path / "run")
+    assert nobody.bodies == []
+
+
+@pytest.mark.parametrize("well", [2, 4])
+def test_a_judge_that_falls_ill_towards_the_end_is_named_and_asked_again(files, tmp_path, well):
+    def act(prompt: str) -> Say:
+        is_well = any(f"answer {number}" in prompt for number in range(well))
+        return verdict(True) if is_well else CUT
+
+    _, complaint = run(FakeEngine(act), files, tmp_path / "run")
+    assert CURES["cut"] in complaint
+    again = FakeEngine(verdict(True))
+    result, complaint = run(again, files, tmp_path / "run")
+    assert (result["criteria"]["met"], complaint) == (3 * PROMPTS, "")
+    assert len(again.bodies) == 3 * (PROMPTS - well)
+
+
+def test_a_kill_beside_a_sick_judge_settles_nothing(files, tmp_path):
+    """Results of a sick judge that nobody has taken back: those lines are all that is left."""
+    run(FakeEngine(CUT), files, tmp_path / "run", "--grader-most-unreadable", "1")
+    again = FakeEngine(verdict(True))
+    result, complaint = run(again, files, tmp_path / "run")
+    assert (result["criteria"]["met"], complaint) == (3 * PROMPTS, "")
 
 
 def test_many_in_a_row_end_the_run_early_and_are_taken_back(files, tmp_path):
@@ -129,15 +155,18 @@ def test_what_the_policy_answered_stays(tmp_path):
     """Only the grader's replies are taken back."""
     settings = {"kind": "evaluate", "grader": {}}
     said = Reply("x", True, None, 1, 0, 1, "")
-    with EvaluationFolder(tmp_path / "run", settings) as folder:
-        folder.keep("policy", "p0#0", "asked of the policy", said)
-        folder.keep("grader", "p0#0", "asked of the grader", said)
-        folder.revoke("p0#0", made("p0", [5], [None]), "sick")
-        folder.keep("grader", "p0#0", "asked again", said)
-    with EvaluationFolder(tmp_path / "run", settings) as folder:
-        assert folder.recall("asked of the policy") == said
-        assert folder.recall("asked of the grader") is None
-        assert folder.recall("asked again") == said
+    folder = partial(EvaluationFolder, tmp_path / "run", settings, most_unreadable=0.5)
+    with folder() as first:
+        first.keep("policy", "p0#0", "asked of the policy", said)
+        first.keep("grader", "p0#0", "asked of the grader", said)
+        first.finish("p0#0", made("p0", [5], [None]))
+    with folder() as second:
+        assert second.recall("asked of the policy") == said
+        assert second.recall("asked of the grader") is None
+        second.keep("grader", "p0#0", "asked again", said)
+    with folder() as third:
+        assert third.recall("asked again") == said
+        assert third.recall("asked of the grader") is None
 
 
 def test_the_limit_is_a_setting(files, tmp_path):
