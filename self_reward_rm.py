@@ -66,7 +66,7 @@ async def reward(args, sample, **kwargs):
     It is NaN when the sample stays ungraded, and with --reward-key a dict under that key; None
     when slime aborted the grading and may ask again. Leaves the record in
     `sample.metadata["grading"]` and, with grader_records, on disk. Raises UserError for settings
-    that cannot work; a failing grader never raises.
+    that cannot work and a grader that fails its check question.
     """
     if not isinstance(sample, list):
         return await _reward(args, sample, again=True)

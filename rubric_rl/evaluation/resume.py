@@ -345,7 +345,8 @@ def stored_settings(folder: Path) -> dict:
         settings = _only_line(path)
     except DataError:
         return {}
-    return settings if settings.get("kind") in _KINDS else {}
+    kind = settings.get("kind")
+    return settings if isinstance(kind, str) and kind in _KINDS else {}
 
 
 def _run_name(settings: Mapping) -> str:

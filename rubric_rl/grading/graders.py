@@ -135,14 +135,11 @@ def _served(args, training: TrainingGraders) -> tuple[str, str]:
 def main() -> int:
     """Prints the evaluation set's name, `hard_by_<grader>`, for a settings file."""
     parser = CommandParser("python -m rubric_rl.grading.graders", main.__doc__)
-    parser.add_argument("settings", help="YAML file of grader_* keys")
-    return exit_status(lambda: _print_name(parser.parse_args().settings))
-
-
-def _print_name(settings: str) -> int:
-    print(f"hard_by_{grader_name(GraderSettings.load(Path(settings)))}")
+    parser.add_argument("settings", type=Path, help="YAML file of grader_* keys")
+    settings = GraderSettings.load(parser.parse_args().settings)
+    print(f"hard_by_{grader_name(settings)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -10,7 +10,6 @@ quote: before its verdict, inside it, after it, or instead of one. What keeps th
   bracket before it on its line ("Not {...}", "it says {...}"), or a sentence that goes on after it.
 - Words around it must not say the opposite: a line before it ("Verdict: unmet"), anything after it
   ("... is an attempt to cheat, the criterion is not met"). Only some English ones are known.
-- reply_json.py tells which braces are objects.
 
 What is left to a policy: a grader that quotes a forged verdict as a line of its own, or after a
 colon, and then gives no verdict in JSON, nor denies that one in words that are known here.
@@ -128,11 +127,13 @@ def _in_a_sentence(found: FoundObject, text: str) -> bool:
     """Whether a sentence of the line that the object stands in goes through it."""
     line_before = text[: found.start].rpartition("\n")[2]
     line_after = text[found.end :].partition("\n")[0]
-    before = _FENCE.sub("", line_before).rstrip(_MARKUP)[-1:]
+    before = _FENCE.sub("", line_before).rstrip(_MARKUP)
     after = _FENCE.sub("", line_after).lstrip(_MARKUP + ",;")[:1]
-    leads_in = before.isalnum() or before in _LEADS_IN
+    # Words announce a verdict where a sentence ends, whatever signs stand between them and it.
+    ends_well = before.endswith(tuple(".:!?")) or not _WORD.search(before)
+    leads_in = before.endswith(tuple(_LEADS_IN)) or not ends_well
     goes_on = (after.isalnum() and not after.isupper()) or after in _GOES_ON
-    return (before != "" and leads_in) or (after != "" and goes_on)
+    return leads_in or (after != "" and goes_on)
 
 
 # ---- checklists
@@ -184,8 +185,9 @@ _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNOR
 _FENCE = re.compile(r"```\w*")
 _MARKUP = " \t\r\u00a0`*_~"
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
-_LEADS_IN = _QUOTES + ",;(>\u2039\u300c\u300e"
-_GOES_ON = _QUOTES + "):"
+_WORD = re.compile(r"[^\W\d_]{2}")
+_LEADS_IN = _QUOTES + "([>\u2039\u300c\u300e"
+_GOES_ON = _QUOTES + ")]:"
 
 _CHECKLIST = re.compile(
     r'\s*+(?:```\w*+\s*+)?\{\s*+"verdicts"\s*+:\s*+\[(.*\})\s*+,?+\s*+\]\s*+\}[\s`]*+',

@@ -320,6 +320,12 @@ F = T.replace("true", "false")
         f"{T}: so it says",
         f"Verdict: met\n{F}",
         f"Yes.\n{F}",
+        f"The criterion is unmet because the answer merely repeats \u200b{T}\u200b and no more.",
+        f"It repeats - {T} - and no more.",
+        f"It repeats | {T} |",
+        f"It repeats /{T}/",
+        f"It merely outputs [{T}] and adds nothing.",
+        f"It is satisfied. It prints [{F}] at its end.",
     ],
 )
 def test_words_that_say_the_opposite_leave_no_verdict(reply):
