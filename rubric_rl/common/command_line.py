@@ -12,7 +12,11 @@ from typing import NoReturn
 from rubric_rl.common.errors import UserError
 
 # What a disk or a reader at the other end does to an output, whatever its name.
-_OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
+_OUTPUT_ENDED = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EPIPE,
+)
 
 
 # Flags that take a key: slime's for wandb, also shortened, the router's, whoever's. The run scripts

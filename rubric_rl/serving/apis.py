@@ -17,7 +17,10 @@ from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 CHOICES = (" true", " false")  # the two tokens after an opening
 MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+)
 
 
 class SGLang:

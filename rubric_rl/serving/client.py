@@ -265,10 +265,10 @@ def _allow_descriptors(concurrency: int, prefix: str) -> None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        what = (
-            f"{prefix}concurrency {concurrency} needs {needed} open files, but {hard} are allowed"
-        )
-        raise UserError(f"{what}; lower it to {(hard - SPARE_DESCRIPTORS) // 2} or raise ulimit -n")
+        most = (hard - SPARE_DESCRIPTORS) // 2
+        lower = f"lower it to {most}, or " if most > 0 else ""
+        what = f"{prefix}concurrency {concurrency} needs {needed} open files, {hard} are allowed"
+        raise UserError(f"{what}; {lower}raise ulimit -n")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
