@@ -25,6 +25,7 @@ from rubric_rl.cpu.metric_rows import (
     read_metrics,
     read_rows,
 )
+from rubric_rl.data.record_file import FOLDER, OF_TRAINING, version_of
 from rubric_rl.data.row_file import split_slice
 
 KEPT_CHECKPOINTS = 3
@@ -208,8 +209,8 @@ class RunDirectory:
         evaluations = read_evaluations(self.path)
         kept = [row for row in evaluations if row["weight_version"] <= last_version]
         self._rewrite(EVALUATIONS, kept)
-        for path in self.path.glob("verdicts/weights_*.jsonl"):
-            version, _, _ = path.name.removeprefix("weights_").partition(".")
+        for path in (self.path / FOLDER).glob(OF_TRAINING):
+            version = version_of(path)
             if not version.isdigit() or int(version) < start:
                 continue
             if int(version) == last_version:

@@ -6,11 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from rubric_rl.common.jsonl import append_line, private
 from rubric_rl.data.schema import Record
 
+FOLDER = "verdicts"  # of a run's records, training's or an evaluation's
+OF_TRAINING = "weights_*.jsonl"  # the files of training
+OF_EVALUATION = "verdicts.jsonl"  # the only one of an evaluation
 RUN_VARIABLE = "RUBRIC_RL_RUN"  # the launchers name the run in it, for all of its processes
 
 
@@ -59,6 +62,12 @@ def rollout_id(args) -> int | None:
     return getattr(args, "rollout_id", None) if rollout_id is None else rollout_id
 
 
+def version_of(path: Path) -> str:
+    """The weight version in the name of a file of training."""
+    version, _, _ = path.name.removeprefix("weights_").partition(".")
+    return unquote(version)
+
+
 def append_record(folder: str | os.PathLike, record: Record) -> None:
     """Adds one record to this process's own file of the weight version; sets the record's time.
 
@@ -68,7 +77,7 @@ def append_record(folder: str | os.PathLike, record: Record) -> None:
     folder = Path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = quote(str(record.weight_version), safe="", errors="replace")
-    path = folder / f"weights_{version[:100]}.{_process.name}.jsonl"
+    path = folder / OF_TRAINING.replace("*", f"{version[:100]}.{_process.name}")
     with _process.lock, open(path, "a+b", buffering=0, opener=private) as file:
         record.time = record.time or _process.next_time()
         append_line(file, record.to_json())

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubric_rl.data.record_file import FOLDER
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import flat, stored_settings
 
@@ -43,7 +44,7 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
     folder = run.folder
     if folder.is_file():
         folder = folder.parent
-    if folder.name == "verdicts":
+    if folder.name == FOLDER:
         folder = folder.parent
     judge = judge_of_folder(folder, graders)
     if "policy" not in graders:

@@ -11,11 +11,9 @@ from pathlib import Path
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.jsonl import read_jsonl_offsets
 from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record, answer_key
 from rubric_rl.grading.metrics import version_number
-
-FOLDER, OWN_FILE = "verdicts", "verdicts.jsonl"  # an evaluation's records
-OF_TRAINING = "weights_*.jsonl"  # the files of records that training writes
 
 
 def version_order(version: str) -> tuple[int, str]:
@@ -108,7 +106,7 @@ class Run:
         found = sorted(source.glob("*.jsonl"))
         own, whose = sorted(source.glob(OF_TRAINING)), "training run"
         if not own:
-            own, whose = [path for path in found if path.name == OWN_FILE], "evaluation"
+            own, whose = [path for path in found if path.name == OF_EVALUATION], "evaluation"
         if not own:
             return found
         for path in found:
@@ -122,7 +120,7 @@ class Run:
         for number, path in enumerate(self._paths):
             lines.extend(_lines_of(path, number))
         lines.sort(key=_as_read)
-        if lines and [path.name for path in self._paths] == [OWN_FILE]:
+        if lines and [path.name for path in self._paths] == [OF_EVALUATION]:
             # All of one evaluation, also if it began before records named their run.
             for line in lines:
                 line.run = lines[-1].run

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import append_line, private, read_jsonl, write_jsonl
+from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
@@ -21,7 +22,7 @@ from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
 SETTINGS, CALLS, CHECKED = "settings.json", "calls.jsonl", "check.json"
-RESULTS = "verdicts/verdicts.jsonl"
+RESULTS = f"{FOLDER}/{OF_EVALUATION}"
 # Folders of the first form name these too, which mean nothing in an evaluation.
 _ONLY_OF_TRAINING = tuple(
     f"{who}.{name}"
@@ -38,8 +39,8 @@ _MARKS_OF_TRAINING = (
     "eval.jsonl",
     "ray.log",
     ".lock",
-    "weights_*.jsonl",
-    "verdicts/weights_*.jsonl",
+    OF_TRAINING,
+    f"{FOLDER}/{OF_TRAINING}",
 )
 _KINDS = {"evaluate": "evaluation", "meta_eval": "meta-evaluation"}
 
@@ -122,7 +123,7 @@ class EvaluationFolder:
         if before != kind:
             other = f"holds a run of another kind ({_KINDS[before]}, not {what})"
             raise UserError(f"{self.folder}: {other}; {hint}")
-        for name in ("verdicts", "meta"):
+        for name in (FOLDER, "meta"):
             for found in sorted((self.folder / name).glob("*")):
                 if found == self.results or found.name.startswith((".", "report.")):
                     continue
@@ -309,7 +310,8 @@ def _verdict_counts(result: dict) -> tuple[int, int]:
     """How many verdicts a result has, and how many of them could not be read."""
     causes, verdicts = result.get("unreadable_causes"), result.get("verdicts")
     if result["status"] == "ungraded" and isinstance(causes, dict) and causes:
-        return len(causes), len(causes)  # what `revoke` took back
+        lost = sum(count for count in causes.values() if isinstance(count, int))
+        return lost, lost  # what `revoke` took back
     if not isinstance(verdicts, list):
         return 0, 0
     mets = [verdict.get("met") if isinstance(verdict, dict) else verdict for verdict in verdicts]

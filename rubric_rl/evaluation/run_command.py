@@ -92,7 +92,7 @@ class Results:
             return
         results: Iterable[tuple[str, Record]] = ()
         if sickness((record for _, record in stored()), self._most_unreadable):
-            results = list(stored())
+            results = [pair for pair in stored() if sickness(pair[1:], self._most_unreadable)]
         elif self._bar.gave_up:
             results = self._sick_in_a_row
         for key, record in results:

@@ -76,21 +76,6 @@ REASONS = {
     "balance-data": "the two processes share equally many answers",
 }
 
-# Removed by slime 0.3.1, which ignores them silently; with what to do instead.
-REMOVED = {
-    "use-slime-router": "the router is SGLang's: --router-policy",
-    "megatron-to-hf-mode": "leave it out",
-    "qkv-format": "leave it out",
-    "train-memory-margin-bytes": "leave it out",
-    "rollout-external": "use --rollout-external-engine-addrs",
-    "use-hf-config-for-megatron": "source the model's flags from SLIME_DIR/scripts/models",
-    "true-on-policy-mode": "leave it out",
-    "use-dynamic-global-batch-size": "use --global-batch-size",
-    "disable-rollout-trim-samples": "leave it out",
-    "critic-load": "leave it out",
-    "critic-save": "leave it out",
-}
-
 _MODEL_SHAPE = """
 num-layers hidden-size ffn-hidden-size num-attention-heads group-query-attention num-query-groups
 use-rotary-position-embeddings disable-bias-linear normalization norm-epsilon rotary-base
@@ -222,11 +207,6 @@ def why_dropped(word: str, known: Iterable[str]) -> str:
     if not word.startswith("--"):
         return no_flag(word)
     name = word.removeprefix("--")
-    if name in REMOVED:
-        return f"{word} was removed from slime and does nothing any more; {REMOVED[name]}"
-    if name.startswith("slime-router-"):
-        instead = "the router is SGLang's: --router-*"
-        return f"{word} was removed from slime and does nothing any more; {instead}"
     reason = why_missing(name)
     if reason:
         return f"{word} {reason}"

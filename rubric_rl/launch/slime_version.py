@@ -19,7 +19,25 @@ Version = tuple[int, ...]  # () where it is not told
 OLDEST: Version = (0, 3, 1)  # whose flags the recipe uses
 V0_4: Version = (0, 4)
 # A module that only a version has: there since that version.
-MODULES = (("slime/data/batch_builder.py", (0, 4)), ("slime/rollout/data_source.py", OLDEST))
+MODULES = (
+    ("slime/data/batch_builder.py", V0_4),
+    ("slime/rollout/data_source.py", OLDEST),
+)
+
+# Removed by 0.3.1, which ignores them silently; with what to do instead.
+REMOVED_BEFORE = {
+    "use-slime-router": "the router is SGLang's: --router-policy",
+    "megatron-to-hf-mode": "leave it out",
+    "qkv-format": "leave it out",
+    "train-memory-margin-bytes": "leave it out",
+    "rollout-external": "use --rollout-external-engine-addrs",
+    "use-hf-config-for-megatron": "source the model's flags from SLIME_DIR/scripts/models",
+    "true-on-policy-mode": "leave it out",
+    "use-dynamic-global-batch-size": "use --global-batch-size",
+    "disable-rollout-trim-samples": "leave it out",
+    "critic-load": "leave it out",
+    "critic-save": "leave it out",
+}
 
 # Removed in 0.4; with what to do instead.
 REMOVED_IN_0_4 = {
@@ -93,6 +111,11 @@ def in_words(version: Version) -> str:
 
 def why_missing(name: str) -> str:
     """Why a slime lacks the flag `name`, and the next step; "" where no version had it."""
+    instead = REMOVED_BEFORE.get(name)
+    if name.startswith("slime-router-"):
+        instead = "the router is SGLang's: --router-*"
+    if instead:
+        return f"was removed from slime and does nothing any more; {instead}"
     if name in REMOVED_IN_0_4:
         return f"was removed in slime 0.4, which would ignore it; {REMOVED_IN_0_4[name]}"
     if name in NEW_IN_0_4:

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from rubric_rl.launch.slime_flags import REMOVED
-from rubric_rl.launch.slime_version import NEW_IN_0_4, REMOVED_IN_0_4, V0_4, read_version
+from rubric_rl.launch.slime_version import (
+    NEW_IN_0_4,
+    REMOVED_BEFORE,
+    REMOVED_IN_0_4,
+    V0_4,
+    read_version,
+)
 
 pytestmark = pytest.mark.contract
 
@@ -109,8 +114,10 @@ def test_a_longer_run_goes_on_with_the_optimizers_schedule(slime, tmp_path):
 
 
 def test_the_cpu_trainer_knows_what_slime_removed(slime):
-    found = answer(slime, [f"--{name}" for name in sorted(REMOVED)])["unknown"]
-    assert len(found) == len(REMOVED), f"this slime still has some of {sorted(REMOVED)}: {found}"
+    found = answer(slime, [f"--{name}" for name in sorted(REMOVED_BEFORE)])["unknown"]
+    assert len(found) == len(REMOVED_BEFORE), (
+        f"this slime still has some of {sorted(REMOVED_BEFORE)}: {found}"
+    )
 
 
 def test_the_flags_of_another_version_are_refused_and_those_of_this_one_taken(slime):
