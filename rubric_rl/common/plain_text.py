@@ -20,10 +20,11 @@ _UNSEEN = {
     *range(0xFE00, 0xFE10),
     0xFFA0,
     *range(0xFFF0, 0xFFF9),
+    0x16FE4,
     *range(0xE0000, 0xE1000),
+    0x2800,  # blanks: of Braille, and a note's head in music
+    0x1D159,
 }
-# Symbols that are a blank: of Braille, and a note's head in music.
-_BLANK = {0x2800, 0x1D159}
 
 
 class _Seen(dict):
@@ -43,21 +44,22 @@ def comparable(text: str) -> str:
     """The text in the form in which equal ones are equal.
 
     Case, white space, Unicode's composed, decomposed and compatible forms and characters that no
-    reader sees make no difference. Words, their order and their punctuation do.
+    reader sees make no difference. Letters, their order and punctuation do. White space is left
+    out as a whole: a blank of another kind may stand in its place.
     """
     seen = unicodedata.normalize("NFD", text.translate(_SEEN))
     # Upper case first: some letters, such as the dotless i, meet only there.
     caseless = seen.upper().casefold()
     # What a compatible character stands for may have upper case of its own.
     compatible = unicodedata.normalize("NFKC", caseless).upper().casefold()
-    return " ".join(unicodedata.normalize("NFKC", compatible).translate(_SEEN).split())
+    letters = "".join(unicodedata.normalize("NFKC", compatible).translate(_SEEN).split())
+    return unicodedata.normalize("NFKC", letters)  # accents that stood on a space join a letter
 
 
 def shows_something(text: str) -> bool:
     """Whether there is a character to see: not only white space, controls, fillers or accents."""
     for character in text:
         kind = unicodedata.category(character)[0]
-        code = ord(character)
-        if kind not in "ZM" and not character.isspace() and code not in _BLANK and _SEEN[code]:
+        if kind not in "ZM" and not character.isspace() and _SEEN[ord(character)]:
             return True
     return False

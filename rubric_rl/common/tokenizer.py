@@ -15,6 +15,9 @@ from rubric_rl.common.errors import UserError
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
 
+_BLANKS = " \t\n\u2581"  # and how SentencePiece writes a space
+_NORMALISATIONS = 3  # more than enough: what is normalised stays as it is
+
 HINT = "name the local folder of a chat model as tokenizer"
 
 
@@ -86,7 +89,34 @@ class ChatTokenizer:
             text = token.content.strip()
             if len(text) > 1 or (text and token.special):
                 texts.add(text)
-        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
+        return _longest_first(texts)
+
+    def break_up(self, text: str) -> str:
+        """`text` with each special token broken up by a space, so that none is read in it.
+
+        Some tokenizers look for them in the normalised text, such as one in small letters: a token
+        that only shows there is broken up there.
+        """
+        text = _broken_up(text, self.special_tokens)
+        for _ in range(_NORMALISATIONS):
+            seen = self._tokenizer.normalizer.normalize_str(text) if self._late_tokens else ""
+            if not any(token in seen for token in self._late_tokens):
+                break
+            text = _broken_up(seen, self._late_tokens)
+        return text
+
+    @cached_property
+    def _late_tokens(self) -> tuple[str, ...]:
+        """Special tokens that are looked for in the normalised text, in their normalised form."""
+        normalizer = self._tokenizer.normalizer
+        if normalizer is None:
+            return ()
+        texts = set()
+        for token in self._tokenizer.get_added_tokens_decoder().values():
+            text = normalizer.normalize_str(token.content).strip(_BLANKS)
+            if token.normalized and len(text) > 1:
+                texts.add(text)
+        return _longest_first(texts)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a rendered text; no BOS is added to the one that the template wrote."""
@@ -105,6 +135,20 @@ class ChatTokenizer:
                 f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain"
             )
         return ids[0]
+
+
+def _longest_first(texts: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(texts, key=lambda text: (-len(text), text)))
+
+
+def _broken_up(text: str, tokens: tuple[str, ...]) -> str:
+    found = [token for token in tokens if token in text]
+    while found:  # again, since what surrounded one token may be another
+        for token in found:
+            broken = f"{token[0]} {token[1:]}" if len(token) > 1 else " "
+            text = text.replace(token, broken)
+        found = [token for token in found if token in text]
+    return text
 
 
 def _import_renderer() -> Callable[..., Any]:

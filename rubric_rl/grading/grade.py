@@ -89,9 +89,9 @@ class _Asker:
         self.client, self.grading = grader.client, grader.grading
         self.record, self.routing_key = record, routing_key
         assert record.answer is not None  # an answer that is none is never asked about
-        self.special_tokens = self.client.api.special_tokens
+        self.break_up = self.client.api.break_up
         self.shared_part = shared_part(
-            self.grading.mode, record.messages, record.answer, self.special_tokens
+            self.grading.mode, record.messages, record.answer, self.break_up
         )
 
     async def verdicts(self) -> list[Verdict]:
@@ -143,7 +143,7 @@ class _Asker:
     ) -> list[Verdict]:
         """Asks until `read` finds every verdict: at most `rereads` times more, with new seeds."""
         mode, endpoint = self.grading.mode, self.client.endpoint
-        content = self.shared_part + criteria_part(mode, criteria, self.special_tokens)
+        content = self.shared_part + criteria_part(mode, criteria, self.break_up)
         # Asking again changes nothing at temperature 0, or where the probability is the verdict.
         changeless = mode == "direct" or endpoint.temperature == 0
         attempts = 1 if changeless else self.grading.rereads + 1

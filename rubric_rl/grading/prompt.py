@@ -7,12 +7,13 @@ instructions and conversation are shared by a whole group.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rubric_rl.common.plain_text import shows_something
 from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.schema import Criterion
 
+BreakUp = Callable[[str], str]
 # Qwen's control tokens, e.g. <|im_end|>
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 # Where the control tokens of the known families begin. A space after it, and the tokenizer reads
@@ -83,38 +84,37 @@ def grader_prompt(
     messages: Sequence[Mapping],
     answer: str,
     criteria: list[Criterion],
-    special_tokens: Sequence[str] = (),
+    break_up: BreakUp = str,
 ) -> str:
     """The user message that asks for the verdicts: `shared_part` and then `criteria_part`."""
-    shared = shared_part(mode, messages, answer, special_tokens)
-    return shared + criteria_part(mode, criteria, special_tokens)
+    shared = shared_part(mode, messages, answer, break_up)
+    return shared + criteria_part(mode, criteria, break_up)
 
 
 def shared_part(
-    mode: str, messages: Sequence[Mapping], answer: str, special_tokens: Sequence[str] = ()
+    mode: str, messages: Sequence[Mapping], answer: str, break_up: BreakUp = str
 ) -> str:
     """The beginning, which is the same for all criteria of an answer.
 
     Filled in one pass, so no text can expand a placeholder; each block is enclosed in delimiters
-    that carry a hash of its content, so no text can close its block; see `neutral` for
-    `special_tokens`.
+    that carry a hash of its content, so no text can close its block; see `neutral` for `break_up`.
     """
     turns = [f"{message['role']}: {message['content']}" for message in messages]
     return _INSTRUCTIONS.format(
         reply=_REPLY[mode],
-        conversation=_block("conversation", neutral("\n\n".join(turns), special_tokens)),
-        answer=_block("answer", neutral(answer, special_tokens)),
+        conversation=_block("conversation", neutral("\n\n".join(turns), break_up)),
+        answer=_block("answer", neutral(answer, break_up)),
     )
 
 
-def criteria_part(mode: str, criteria: list[Criterion], special_tokens: Sequence[str] = ()) -> str:
+def criteria_part(mode: str, criteria: list[Criterion], break_up: BreakUp = str) -> str:
     """The end: one criterion in `explain` and `direct` mode, all of them in `checklist`."""
     if mode != "checklist":
         (criterion,) = criteria
-        return f"\nCriterion: {_item(criterion, special_tokens)}"
+        return f"\nCriterion: {_item(criterion, break_up)}"
     items = []
     for number, criterion in enumerate(criteria, 1):
-        items.append(f"\nCriterion {number}: {_item(criterion, special_tokens)}")
+        items.append(f"\nCriterion {number}: {_item(criterion, break_up)}")
     return "".join(items)
 
 
@@ -131,23 +131,16 @@ def _block(name: str, text: str) -> str:
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 
 
-def _item(criterion: Criterion, special_tokens: Sequence[str]) -> str:
-    text = neutral(criterion.text, special_tokens)
+def _item(criterion: Criterion, break_up: BreakUp) -> str:
+    text = neutral(criterion.text, break_up)
     # The meta-evaluation's criteria have no points.
     return f"[{criterion.points:g}] {text}" if criterion.points else text
 
 
-def neutral(text: str, special_tokens: Sequence[str] = ()) -> str:
+def neutral(text: str, break_up: BreakUp = str) -> str:
     """`text` with every control token broken up by a space, so that it forges no turn or thought.
 
-    Those of the known families, and `special_tokens`, the grader's own, longest first. A lone
+    Those of the known families, and by `break_up` those of the grader's own tokenizer. A lone
     surrogate, which no engine takes, becomes a question mark.
     """
-    text = _FAMILIES.sub(r"\g<0> ", text.encode(errors="replace").decode())
-    own = [token for token in special_tokens if token in text]
-    while own:  # again, since what surrounded one token may be another
-        for token in own:
-            broken = f"{token[0]} {token[1:]}" if len(token) > 1 else " "
-            text = text.replace(token, broken)
-        own = [token for token in own if token in text]
-    return text
+    return break_up(_FAMILIES.sub(r"\g<0> ", text.encode(errors="replace").decode()))

@@ -10,13 +10,20 @@ from typing import Any
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
-from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 
 CHOICES = (" true", " false")  # the two tokens after an opening
 MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
+# What encloses the thoughts of other families than Qwen.
+_THOUGHTS = (
+    (THINK, THINK_END),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -26,20 +33,24 @@ _LIMITS = (
 class SGLang:
     """SGLang's /generate: the chat template is applied here; token probabilities are exact."""
 
-    def __init__(self, endpoint: Endpoint, tokenizer: str):
+    def __init__(self, endpoint: Endpoint, tokenizer: str, prefix: str = GRADER):
         self._endpoint = endpoint
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
         rendered = self._template.render([{"role": "user", "content": "Hello"}], endpoint.thinking)
-        # Some templates open the thoughts themselves.
+        # Some templates open the thoughts themselves; those of `<think>` alone can be closed.
         self._thought = THINK if rendered.rstrip().endswith(THINK) else ""
+        header = rendered.rpartition("Hello")[2]
+        for opening, closing in _THOUGHTS:
+            if not endpoint.thinking and header.rfind(opening) > header.rfind(closing):
+                what = f"its chat template opens the thoughts by itself ({opening})"
+                raise UserError(f"{prefix}tokenizer: {what}; set {prefix}thinking true")
         self.switch: dict = {}  # see OpenAI; here the template is told
         self.thoughts_seen = False
         self._choice_ids: list[int] = []  # looked up when first needed: not every model has them
 
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """The texts that the model's tokenizer reads as one token each, such as <|im_end|>."""
-        return self._template.special_tokens
+    def break_up(self, text: str) -> str:
+        """The text without any special token of the model's tokenizer, such as <|im_end|>."""
+        return self._template.break_up(text)
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
@@ -110,8 +121,6 @@ class OpenAI:
     For an opening it must continue the last message and return logprobs.
     """
 
-    special_tokens: tuple[str, ...] = ()  # its tokenizer is not known here
-
     def __init__(self, endpoint: Endpoint, prefix: str):
         if not endpoint.model:
             what = f"{prefix}api openai needs {prefix}model"
@@ -119,6 +128,10 @@ class OpenAI:
         self._endpoint, self._prefix = endpoint, prefix
         self.switch: dict = {}  # what keeps a hybrid model from thinking, once it is seen to think
         self.thoughts_seen = False
+
+    def break_up(self, text: str) -> str:
+        """The text as it is: the model's tokenizer is not known here."""
+        return text
 
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""

@@ -61,7 +61,7 @@ class Client:
         self._proxy = proxy_for(self._url) if endpoint.url else None
         self.api: SGLang | OpenAI
         if endpoint.api == "sglang":
-            self.api = SGLang(endpoint, tokenizer)
+            self.api = SGLang(endpoint, tokenizer, prefix)
         else:
             self.api = OpenAI(endpoint, prefix)
         self._key = Key(endpoint.api_key_env, prefix)

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from rubric_rl.common.errors import UserError
 
+LEADING = 8  # characters of a key that tell it
 SHORTEST = 6  # characters of a coded key that are looked for; fewer stand in any text
 
 
@@ -30,6 +31,8 @@ class Key:
             raise UserError(f"{what}, without spaces or line ends; export it again")
         forms = sorted(_codings(self._key), key=len, reverse=True) if self._key else []
         alternatives = "|".join(map(re.escape, forms))
+        if len(self._key) > LEADING:  # a server may show its beginning, and mask or split the rest
+            alternatives += f"|{re.escape(self._key[:LEADING])}[!-~]*"
         self._shown = re.compile(alternatives, re.IGNORECASE) if forms else None
 
     def __bool__(self) -> bool:

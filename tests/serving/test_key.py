@@ -77,3 +77,9 @@ def test_an_echo_in_any_common_coding_is_hidden(coding, key):
 def test_other_text_stays(key, text):
     if not any(form in text.lower() for form in (key.lower(), "***")):
         assert len(key_of(key).hide(text)) <= len(text)
+
+
+@pytest.mark.parametrize("shown", ["sk-Secret****", "sk-SecretKey12***", "sk-SecretKey12\n34"])
+def test_what_a_server_masks_or_splits_shows_little_more_than_its_end(shown):
+    hidden = key_of("sk-SecretKey1234").hide(f"bad key {shown} given")
+    assert hidden in ("bad key *** given", "bad key ***\n34 given")

@@ -9,6 +9,7 @@ from doubles.asking import APIS, ask, direct, question
 from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
 from tokenizers import Tokenizer, processors
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
@@ -162,6 +163,18 @@ class TestThoughts:
         assert "<think>" not in reply.text
         ask(engine := FakeEngine(), model, direct())
         assert engine.bodies[0]["text"].endswith('</think>\n\n{"criteria_met":')
+
+    @pytest.mark.parametrize("header", ["[THINK]", "<think>Okay, ", "<seed:think>\\n"])
+    def test_that_cannot_be_closed_are_refused_by_name(self, tmp_path, header):
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
+        with pytest.raises(UserError, match=r"opens the thoughts .*; set grader_thinking true"):
+            Client(Endpoint(), "http://127.0.0.1:9", model)
+        Client(Endpoint(thinking=True), "http://127.0.0.1:9", model)
+
+    def test_a_template_that_refuses_an_empty_message_serves(self, tmp_path):
+        strict = "{% if not messages[-1].content %}{{ raise_exception('empty') }}{% endif %}"
+        model = chat_model(tmp_path, strict + TEMPLATE)
+        assert ask(FakeEngine(Say("fine")), model).text == "fine"
 
 
 class TestTokens:
