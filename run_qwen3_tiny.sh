@@ -54,6 +54,7 @@ PARALLEL_ARGS=(
 )
 
 make_rows() {
+   umask 077   # rows, records, weights: this user's alone
    # The evaluation's rows are written last.
    if [[ "${PROMPT_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then
       "$1" -m rubric_rl.tiny.world --out runs/tiny/data

@@ -117,6 +117,10 @@ class EvaluationPlan:
         model = Path(args.policy_model or args.policy_tokenizer or "policy").name
         self.name = args.name or (Path(args.answers).stem if args.answers else model)
 
+    def keys(self) -> set[str]:
+        """The keys of all answers in the folder --out."""
+        return {f"{each}#{n}" for each, answers in self.repeats.items() for n in range(answers)}
+
     def identity(self) -> dict:
         """Everything that a result depends on."""
         if self.policy:
@@ -154,7 +158,9 @@ class EvaluationPlan:
             client.store = stack.enter_context(folder)
             if isinstance(answers, Policy):
                 answers.client.store = folder
-            if len(folder.finished) < sum(self.repeats.values()):
+            keys = self.keys()
+            folder.refuse_others(keys)
+            if len(folder.finished) < len(keys):
                 await folder.check(grader)
             bar = CriteriaBar(self.criteria, self.args.give_up_after)
             rows, name, repeats = self.rows, self.name, self.repeats

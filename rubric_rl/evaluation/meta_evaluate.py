@@ -161,6 +161,7 @@ async def judge(
         results.add(answer.key, record)
 
     try:
+        store.refuse_others({str(number) for number in rows.chosen})
         if len(store.finished) < len(rows.chosen):
             await store.check(grader)
         await work_through(jobs(), one, grader.client.endpoint.concurrency)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from math import nan
@@ -119,6 +119,10 @@ class EvaluationFolder:
             for found in self.folder.glob(mark):
                 raise UserError(f"{self.folder}: holds a training run ({found.name}); {hint}")
         what = _KINDS[kind]
+        if (self.folder / "result.json").exists() and not (self.folder / SETTINGS).exists():
+            raise UserError(f"{self.folder}: holds a result.json of something else; {hint}")
+        if self.folder.name in (FOLDER, "meta") and (self.folder.parent / SETTINGS).exists():
+            raise UserError(f"{self.folder}: belongs to the run in {self.folder.parent}; {hint}")
         before = stored_settings(self.folder).get("kind", kind)
         if before != kind:
             other = f"holds a run of another kind ({_KINDS[before]}, not {what})"
@@ -205,6 +209,14 @@ class EvaluationFolder:
                 for asked in of_grader.pop(answer, ()):
                     replies.pop(asked, None)
         return replies
+
+    def refuse_others(self, keys: Container[str]) -> None:
+        """Raises UserError for a result of another answer than these."""
+        for key in self.finished | self.again:
+            if key not in keys:
+                where = f"{self.results}: the result {key}"
+                hint = "restore the file, or choose another --out"
+                raise UserError(f"{where} is of no answer that is graded here; {hint}")
 
     async def check(self, grader: Grader) -> None:
         """Asks the grader its check question, unless it has passed it in this folder.

@@ -248,3 +248,33 @@ class TestJudges:
                 store.finish("1", made("p", (1,), (True,), **labels))
         _, printed, _ = run(compare.main, *folders)
         assert printed.startswith("judges differ (model, name)")
+
+
+def test_a_folder_inside_another_run_is_refused(tmp_path, run, inputs):
+    out = tmp_path / "out"
+    (out / "verdicts").mkdir(parents=True)
+    write_jsonl(out / "settings.json", [ASKED])
+    status, _, said = run(evaluate.main, *inputs["evaluate"], "--out", out / "verdicts")
+    assert status == 2
+    assert f"belongs to the run in {out}" in said
+    assert list((out / "verdicts").iterdir()) == []
+
+
+def test_a_result_of_something_else_is_not_written_over(tmp_path, run, inputs):
+    (tmp_path / "out").mkdir()
+    result = tmp_path / "out" / "result.json"
+    result.write_text("mine")
+    status, _, said = run(evaluate.main, *inputs["evaluate"], "--out", result.parent)
+    assert status == 2
+    assert "holds a result.json of something else" in said
+    assert result.read_text() == "mine"
+
+
+def test_a_result_of_another_answer_is_named_and_not_scored(tmp_path, run, inputs):
+    out = tmp_path / "out"
+    run(evaluate.main, *inputs["evaluate"], "--out", out)  # nobody listens
+    stray = {"key": "p9#0"} | made("p9", [5], [True]).to_json()
+    write_jsonl(out / "verdicts" / "verdicts.jsonl", [stray])
+    status, _, said = run(evaluate.main, *inputs["evaluate"], "--out", out)
+    assert status == 2
+    assert "verdicts.jsonl: the result p9#0 is of no answer that is graded here" in said
