@@ -76,7 +76,8 @@ async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") ->
     """
     start = time.monotonic()
     try:
-        record.verdicts = await _Asker(grader, record, routing_key).verdicts()
+        async with grader.client.answers:
+            record.verdicts = await _Asker(grader, record, routing_key).verdicts()
     except Unavailable as error:
         record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
     record.seconds = time.monotonic() - start

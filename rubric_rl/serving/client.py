@@ -73,6 +73,9 @@ class Client:
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
+        # Answers that are asked about at once. As each of them has a request, they fill the limit;
+        # more would push each other's prefixes out of the engine's cache before they are used.
+        self.answers = asyncio.Semaphore(endpoint.concurrency)
         self._asking = 0  # questions that wait for their reply
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
@@ -156,7 +159,10 @@ class Client:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
             connector = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
+            # No cookies: a question depends on no other one.
+            self._session = aiohttp.ClientSession(
+                timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(
             self._target, json=body, headers=headers, proxy=self._proxy, allow_redirects=False
