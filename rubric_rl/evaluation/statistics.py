@@ -1,7 +1,7 @@
 """The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from math import comb, fsum
 
 import numpy as np
 
@@ -56,15 +56,15 @@ def worst_of(values: Values, k: int) -> float:
     the larger ones.
     """
     count = len(values)
-    subsets = math.comb(count, k)
+    subsets = comb(count, k)
     terms = []
     larger = count
     for value in sorted(values):
         larger -= 1
-        as_minimum = math.comb(larger, k - 1)
+        as_minimum = comb(larger, k - 1)
         share = as_minimum / subsets
         terms.append(value * share)
-    return math.fsum(terms)
+    return fsum(terms)
 
 
 def worst_at_k(groups: Sequence[Values], k: int) -> float | None:
