@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from rubric_rl.common.command_line import count
 from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import CriteriaBar, GaveUp
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record
@@ -98,6 +100,12 @@ class Results:
         for key, record in results:
             if reason := sickness([record], self._most_unreadable):
                 self._store.revoke(key, record, reason)
+
+
+def write_result(folder: Path, result: dict) -> None:
+    """Writes result.json, what the command leaves beside its records."""
+    text = json.dumps(result, indent=1)
+    write_text(folder / "result.json", text + "\n")
 
 
 def complaint_about(results: Path, most_unreadable: float, unit: str) -> str:
