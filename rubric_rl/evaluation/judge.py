@@ -19,12 +19,14 @@ class Judge:
     def __str__(self) -> str:
         names = str(self.facts["name"])
         shown = []
-        for key in ("model", "mode"):
-            if self.facts.get(key):
-                shown.append(f"{key} {self.facts[key]}")
-        if "prompt" in self.facts:
-            shown.append(f"prompt {self.facts['prompt']}")
-        return f"{names} ({', '.join(shown)})" if shown else names
+        for key in ("model", "mode", "prompt"):
+            fact = self.facts.get(key)
+            if fact:
+                shown.append(f"{key} {fact}")
+        if not shown:
+            return names
+        details = ", ".join(shown)
+        return f"{names} ({details})"
 
     @property
     def has_settings(self) -> bool:
@@ -32,11 +34,11 @@ class Judge:
 
     def differences(self, other: "Judge") -> list[str]:
         """What is known of both and is not the same."""
-        return sorted(
-            key
-            for key in self.facts.keys() & other.facts.keys()
-            if self.facts[key] != other.facts[key]
-        )
+        differing = []
+        for key, fact in self.facts.items():
+            if key in other.facts and other.facts[key] != fact:
+                differing.append(key)
+        return sorted(differing)
 
 
 def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
@@ -52,28 +54,35 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
     # Who judges itself is another judge whenever its weights are others: training tells which they
     # are, an evaluation only the name under which it was made.
     weights = run.weights if judge.has_settings else run.name
-    return Judge(judge.facts | {"weights": weights})
+    facts = judge.facts | {"weights": weights}
+    return Judge(facts)
 
 
 def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     """The judge of an evaluation's or a meta-evaluation's folder."""
     names = sorted(_shown(name) for name in graders)
-    facts: dict[str, object] = {"name": ", ".join(names) or "unnamed"}
+    facts: dict[str, object] = {}
+    facts["name"] = ", ".join(names) or "unnamed"
     settings = stored_settings(folder)
     if not settings:
         return Judge(facts)
-    asked = flat(settings.get("grader", {}))
+    grader = settings.get("grader", {})
+    asked = flat(grader)
     if asked.get("model"):
         # The name tells the model: where it is served, and from which files, is no difference.
         asked.pop("url", None)
         asked.pop("tokenizer", None)
     prompt = str(settings.get("grader_prompt", ""))
-    facts["prompt"] = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:8]
+    content = prompt.encode(errors="replace")
+    digest = hashlib.sha256(content).hexdigest()
+    facts["prompt"] = digest[:8]
     return Judge(facts | asked)
 
 
 def _shown(name: str) -> str:
-    return {"policy": "the policy itself", "": "unnamed"}.get(name, name)
+    if name == "policy":
+        return "the policy itself"
+    return name or "unnamed"
 
 
 def judge_lines(judges: Sequence[Judge]) -> list[str]:
@@ -81,15 +90,14 @@ def judge_lines(judges: Sequence[Judge]) -> list[str]:
     if len(judges) == 1:
         return [f"judge: {judges[0]}"]
     before, after = judges
+    both = f"before {before}, after {after}"
     differences = before.differences(after)
     if differences:
         where = ", ".join(differences)
-        return [
-            f"judges differ ({where}), and the difference may be theirs: "
-            f"before {before}, after {after}"
-        ]
+        what = f"judges differ ({where}), and the difference may be theirs"
+        return [f"{what}: {both}"]
     if before.has_settings != after.has_settings:
-        return [f"judges: before {before}, after {after}; of one of them only the name is known"]
+        return [f"judges: {both}; of one of them only the name is known"]
     if after.has_settings and "weights" in after.facts:
         what = "each judged itself; whether their weights are the same is not recorded"
         return [f"judge of both: {after}: {what}"]
