@@ -16,6 +16,9 @@ from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
 _LINE = "-" * 100
+_TOKENS = "tokens: {} in the prompt, {} of them cached, {} decoded"
+_VERDICT = "{word:>10} {points:+6g} of {possible:+g}  {text}"
+_SCORE = "score {score:.4f} = {points:g} of {possible:g} points"
 _WORDS = {
     True: "met",
     False: "not met",
@@ -38,9 +41,7 @@ class _PrintingClient(Client):
         print(reply.text)
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
-        in_prompt, cached, decoded = reply.counts
-        of_prompt = f"{in_prompt} in the prompt, {cached} of them cached"
-        print(f"tokens: {of_prompt}, {decoded} decoded")
+        print(_TOKENS.format(*reply.counts))
         return reply
 
 
@@ -51,19 +52,24 @@ def show(record: Record) -> str:
         f"prompt_id {record.prompt_id}: {record.status}",
     ]
     for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
-        word = _WORDS[verdict.met]
-        possible = criterion.points
-        points = possible if is_met(criterion, verdict) else 0
         words = criterion.text.split()
-        text = " ".join(words)
-        counted = f"{points:+6g} of {possible:+g}"
-        lines.append(f"{word:>10} {counted}  {text}")
+        line = _VERDICT.format(
+            word=_WORDS[verdict.met],
+            points=criterion.points if is_met(criterion, verdict) else 0,
+            possible=criterion.points,
+            text=" ".join(words),
+        )
+        lines.append(line)
     if record.status == "ungraded":
         lines.append(f"no score: {record.error}")
     else:
         possible = possible_points(record.rubric)
-        points = record.score * possible
-        lines.append(f"score {record.score:.4f} = {points:g} of {possible:g} points")
+        line = _SCORE.format(
+            score=record.score,
+            points=record.score * possible,
+            possible=possible,
+        )
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -42,7 +42,8 @@ def settings_from(
     """
     chosen = dict(defaults)
     for name, field in group.model_fields.items():
-        text = getattr(args, f"{who}_{name}", None)
+        key = f"{who}_{name}"
+        text = getattr(args, key, None)
         if text is not None:
             flag = _flag(who, name)
             chosen[name] = _value(field, text, flag)
@@ -61,7 +62,8 @@ def _value(field: FieldInfo, text: str, flag: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise UserError(f"{flag} {text:.60}: must be JSON") from None
+            beginning = text[:60]
+            raise UserError(f"{flag} {beginning}: must be JSON") from None
     try:
         return TypeAdapter(kind).validate_strings(text)
     except ValidationError as error:

@@ -35,10 +35,11 @@ class Judge:
     def differences(self, other: "Judge") -> list[str]:
         """What is known of both and is not the same."""
         differing = []
-        for key, fact in self.facts.items():
-            if key in other.facts and other.facts[key] != fact:
+        known_of_both = self.facts.keys() & other.facts.keys()
+        for key in sorted(known_of_both):
+            if self.facts[key] != other.facts[key]:
                 differing.append(key)
-        return sorted(differing)
+        return differing
 
 
 def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
@@ -53,16 +54,19 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
         return judge
     # Who judges itself is another judge whenever its weights are others: training tells which they
     # are, an evaluation only the name under which it was made.
-    weights = run.weights if judge.has_settings else run.name
+    weights = run.name
+    if judge.has_settings:
+        weights = run.weights
     facts = judge.facts | {"weights": weights}
     return Judge(facts)
 
 
 def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     """The judge of an evaluation's or a meta-evaluation's folder."""
-    names = sorted(_shown(name) for name in graders)
+    names = [_shown(name) for name in graders]
+    shown = ", ".join(sorted(names))
     facts: dict[str, object] = {}
-    facts["name"] = ", ".join(names) or "unnamed"
+    facts["name"] = shown or "unnamed"
     settings = stored_settings(folder)
     if not settings:
         return Judge(facts)
@@ -72,10 +76,10 @@ def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
         # The name tells the model: where it is served, and from which files, is no difference.
         asked.pop("url", None)
         asked.pop("tokenizer", None)
-    prompt = str(settings.get("grader_prompt", ""))
-    content = prompt.encode(errors="replace")
-    digest = hashlib.sha256(content).hexdigest()
-    facts["prompt"] = digest[:8]
+    prompt = settings.get("grader_prompt", "")
+    content = str(prompt).encode(errors="replace")
+    digest = hashlib.sha256(content)
+    facts["prompt"] = digest.hexdigest()[:8]
     return Judge(facts | asked)
 
 
@@ -88,7 +92,8 @@ def _shown(name: str) -> str:
 def judge_lines(judges: Sequence[Judge]) -> list[str]:
     """Who judged: one run, or two (before, after), and whether it was the same judge."""
     if len(judges) == 1:
-        return [f"judge: {judges[0]}"]
+        (only,) = judges
+        return [f"judge: {only}"]
     before, after = judges
     both = f"before {before}, after {after}"
     differences = before.differences(after)
@@ -108,6 +113,8 @@ def two_judges(
     before: Run, graders_before: Collection[str], after: Run, graders_after: Collection[str]
 ) -> list[str]:
     """`judge_lines` of two runs, with the graders that their records name."""
-    first = judge_of_run(before, graders_before)
-    second = judge_of_run(after, graders_after)
-    return judge_lines([first, second])
+    judges = [
+        judge_of_run(before, graders_before),
+        judge_of_run(after, graders_after),
+    ]
+    return judge_lines(judges)

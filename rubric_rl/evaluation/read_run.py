@@ -63,7 +63,13 @@ class Run:
     Only offsets into the files are kept in memory, never the records.
     """
 
-    def __init__(self, folder: str | Path, split: str = "", weights: str = "", every: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "",
+        weights: str = "",
+        every: bool = False,
+    ):
         """`folder` is an evaluation's --out, a folder of verdict records, or one such file.
 
         `split` (train or eval) and `weights` (a weight version) choose among the records of a
@@ -157,13 +163,15 @@ class Run:
 
     def _of_one_policy(self, lines: list[_Line], last: _Line) -> list[_Line]:
         """The lines of the last one's weights in its run, since each run counts them anew."""
-        same = [line for line in lines if line.weights == last.weights]
+        weights = last.weights
+        same = [line for line in lines if line.weights == weights]
         own = [line for line in same if line.run == last.run]
         if len(own) < len(same):
             runs = {line.run for line in same}
+            count = len(runs)
             time = datetime.fromtimestamp(last.time)
             when = time.isoformat(" ", "minutes")
-            what = f"{len(runs)} runs or restarts have weights {last.weights}"
+            what = f"{count} runs or restarts have weights {weights}"
             taken = f"taken: the last, written {when} (for another, name its file)"
             self.notes.append(f"{self.folder}: {what}; {taken}")
         return own
@@ -188,7 +196,8 @@ class Run:
 
     def _read(self, lines: Iterable[_Line]) -> Iterator[Record]:
         """The records of these lines, which are in the order of the files: one is open at once."""
-        for number, group in groupby(lines, key=lambda line: line.file):
+        by_file = groupby(lines, key=lambda line: line.file)
+        for number, group in by_file:
             path = self._paths[number]
             with path.open("rb") as file:
                 for line in group:
@@ -241,7 +250,9 @@ def _name_restarts(lines: Iterable[_Line]) -> None:
     versions: dict[str, int] = {}
     for line in lines:
         version = version_number(line.weights)
-        if line.run or not line.time or version is None:
+        if line.run or version is None:
+            continue
+        if not line.time:
             continue
         split = line.split
         last = versions.get(split, version)

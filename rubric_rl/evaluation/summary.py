@@ -24,6 +24,21 @@ from rubric_rl.evaluation.statistics import (
 OVERALL = "overall_score"
 ADJUSTED = "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call
+_OF_ANSWERS = (
+    "all",
+    "graded",
+    *NO_CALL,
+    "ungraded",
+    "without_score",
+)
+_OF_CRITERIA = (
+    "all",
+    "met",
+    "not_met",
+    "unreadable",
+    *NO_CALL,
+    "ungraded",
+)
 TOKENS = ("prompt", "cached", "completion")
 Mean = tuple[float, Bounds]  # with its interval
 _SAME = 1e-9  # means that differ by no more are equal
@@ -145,7 +160,7 @@ class Summary:
 
         Clipped mean, bootstrap std and number of values of every metric.
         """
-        figures: dict[str, float] = {}
+        figures = {}
         for name, metric in self.metrics.items():
             if name == ADJUSTED:
                 continue
@@ -157,16 +172,18 @@ class Summary:
 
     def worst(self) -> dict[str, float | None]:
         """worst-at-k for every k up to the largest number of answers to a prompt."""
-        by_prompt: dict[int, list[float]] = defaultdict(list)
+        by_prompt = defaultdict(list)
         metric = self.metric(OVERALL)
-        for prompt, value in zip(metric.prompts, metric.values, strict=True):
+        pairs = zip(metric.prompts, metric.values, strict=True)
+        for prompt, value in pairs:
             by_prompt[prompt].append(value)
         groups = list(by_prompt.values())
         sizes = [len(group) for group in groups]
         most = max(sizes, default=0)
         worst = {}
         for k in range(1, most + 1):
-            worst[str(k)] = worst_at_k(groups, k)
+            name = str(k)
+            worst[name] = worst_at_k(groups, k)
         return worst
 
     def mean(self, name: str) -> Mean:
@@ -218,8 +235,6 @@ class Summary:
 
     def _account(self, prices: Mapping[str, Price]) -> dict:
         """What became of every answer and criterion, and what it cost."""
-        of_answers = ("all", "graded", *NO_CALL, "ungraded", "without_score")
-        of_criteria = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
         tokens = {}
         for who, counts in self.tokens.items():
             for kind in TOKENS:
@@ -230,8 +245,8 @@ class Summary:
             own_tokens = self.tokens[who]
             cost[who] = _cost(own_tokens, price)
         return {
-            "answers": {name: self.answers[name] for name in of_answers},
-            "criteria": {name: self.criteria[name] for name in of_criteria},
+            "answers": {name: self.answers[name] for name in _OF_ANSWERS},
+            "criteria": {name: self.criteria[name] for name in _OF_CRITERIA},
             "tokens": tokens,
             "calls": self.calls,
             "grading_seconds": round(self.seconds, 2),

@@ -51,7 +51,9 @@ def answers_name(args: argparse.Namespace) -> str:
         return args.name
     if args.answers:
         return Path(args.answers).stem
-    model = args.policy_model or args.policy_tokenizer or "policy"
+    model = args.policy_model or args.policy_tokenizer
+    if not model:
+        return "policy"
     return Path(model).name
 
 
@@ -75,13 +77,13 @@ def repeats_of(
     counts = answers.counts
     total = len(rows.criteria)
     missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
-    all_missing = len(missing) == total
-    if all_missing or (missing and not args.allow_missing):
-        first = missing[0]
-        found = f"no answer to {len(missing)} of {total} prompts, e.g. {first}"
-        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
+    count = len(missing)
+    if count == total or (missing and not args.allow_missing):
+        found = f"no answer to {count} of {total} prompts, e.g. {missing[0]}"
+        hint = "add --allow-missing to leave them out"
+        raise DataError(f"{args.answers}: {found}; {hint}")
     rows.keep(counts)
-    repeats: dict[str, int] = {}
+    repeats = {}
     for prompt_id in rows.criteria:
         there = counts[prompt_id]
         wanted: int = args.repeats or there
