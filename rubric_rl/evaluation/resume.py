@@ -108,7 +108,8 @@ class EvaluationFolder:
         self._to_void: list[str] = []
         try:
             with ExitStack() as self._open_files:  # closes the lock last
-                self._lock()
+                lock = self._open(self.folder / "lock", mode="w")
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._check(asked, moved)
                 self.finished = self._finished(most_unreadable)
                 self._replies = self._unfinished_replies()
@@ -120,7 +121,7 @@ class EvaluationFolder:
                     append_line(self._calls, voiding)
                 self._results = self._open_to_append(self.results)
                 self._open_files = self._open_files.pop_all()  # from now on closed by __exit__
-        except BlockingIOError:
+        except BlockingIOError:  # another run has the lock
             hint = f"wait for it, or {_ANOTHER}"
             raise self._refusal("in use by another run", hint) from None
         except OSError as error:
@@ -133,11 +134,6 @@ class EvaluationFolder:
 
     def __exit__(self, *_) -> None:
         self._open_files.close()
-
-    def _lock(self) -> None:
-        """Raises BlockingIOError where another run has the lock."""
-        lock = self._open(self.folder / "lock", mode="w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _open_to_append(self, path: Path) -> IO[bytes]:
         return self._open(path, mode="a+b", buffering=0, opener=private)
