@@ -16,7 +16,14 @@ from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
 _LINE = "-" * 100
-_WORDS = {True: "met", False: "not met", None: "UNREADABLE"}
+_TOKENS = "tokens: {} in the prompt, {} of them cached, {} decoded"
+_VERDICT = "{word:>10} {points:+6g} of {possible:+g}  {text}"
+_SCORE = "score {score:.4f} = {points:g} of {possible:g} points"
+_WORDS = {
+    True: "met",
+    False: "not met",
+    None: "UNREADABLE",
+}
 
 
 class _PrintingClient(Client):
@@ -24,16 +31,17 @@ class _PrintingClient(Client):
 
     async def ask(self, question: Question) -> Reply:
         reply = await super().ask(question)
-        content = question.messages[-1]["content"]
+        prompt = question.messages[-1]
         ending = "complete" if reply.complete else "cut at the token limit"
-        print(f"{_LINE}\nPROMPT (seed {question.seed})\n{content}\n")
-        print(f"REPLY ({ending})\n{reply.text}")
+        print(_LINE)
+        print(f"PROMPT (seed {question.seed})")
+        print(prompt["content"])
+        print()
+        print(f"REPLY ({ending})")
+        print(reply.text)
         if reply.probability is not None:
             print(f"probability of true against false: {reply.probability:.3f}")
-        prompt = f"{reply.prompt_tokens} in the prompt"
-        cached = f"{reply.cached_tokens} of them cached"
-        decoded = f"{reply.completion_tokens} decoded"
-        print(f"tokens: {prompt}, {cached}, {decoded}")
+        print(_TOKENS.format(*reply.counts))
         return reply
 
 
@@ -44,18 +52,24 @@ def show(record: Record) -> str:
         f"prompt_id {record.prompt_id}: {record.status}",
     ]
     for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
-        word = _WORDS[verdict.met]
-        points = criterion.points if is_met(criterion, verdict) else 0
         words = criterion.text.split()
-        text = " ".join(words)
-        counted = f"{points:+6g} of {criterion.points:+g}"
-        lines.append(f"{word:>10} {counted}  {text}")
+        line = _VERDICT.format(
+            word=_WORDS[verdict.met],
+            points=criterion.points if is_met(criterion, verdict) else 0,
+            possible=criterion.points,
+            text=" ".join(words),
+        )
+        lines.append(line)
     if record.status == "ungraded":
         lines.append(f"no score: {record.error}")
     else:
         possible = possible_points(record.rubric)
-        points = f"{record.score * possible:g} of {possible:g} points"
-        lines.append(f"score {record.score:.4f} = {points}")
+        line = _SCORE.format(
+            score=record.score,
+            points=record.score * possible,
+            possible=possible,
+        )
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -64,7 +78,8 @@ def choose(rows: list[Row], prompt_id: str | None) -> Row:
     for row in rows:
         if prompt_id in (None, row.prompt_id):
             return row
-    raise UserError(f"no row has prompt_id {prompt_id}; the first one is {rows[0].prompt_id}")
+    first = rows[0].prompt_id
+    raise UserError(f"no row has prompt_id {prompt_id}; the first one is {first}")
 
 
 async def _peek(settings: GraderSettings, url: str, tokenizer: str, row: Row, text: str) -> Record:
@@ -75,7 +90,8 @@ async def _peek(settings: GraderSettings, url: str, tokenizer: str, row: Row, te
     if endpoint.api == "sglang" and not endpoint.tokenizer:
         raise UserError("--tokenizer is missing; name the folder of the model at --url")
     async with _PrintingClient(endpoint) as client:
-        return await grade(Grader(client, settings.grading, settings.scoring), row, text)
+        grader = Grader(client, settings.grading, settings.scoring)
+        return await grade(grader, row, text)
 
 
 def main() -> int:
@@ -95,13 +111,18 @@ def _run(args: argparse.Namespace) -> int:
     try:
         _ = urlsplit(args.url).port
     except ValueError as error:
-        raise UserError(f"--url {args.url}: {error}; write it as http://HOST:PORT") from None
+        hint = "write it as http://HOST:PORT"
+        raise UserError(f"--url {args.url}: {error}; {hint}") from None
     settings = GraderSettings.load(args.config)
-    row = choose(read_rows(args.rows), args.prompt_id)
-    text = sys.stdin.read() if args.answer == "-" else args.answer
-    record = asyncio.run(_peek(settings, args.url, args.tokenizer, row, text))
+    rows = read_rows(args.rows)
+    row = choose(rows, args.prompt_id)
+    answer = args.answer
+    if answer == "-":
+        answer = sys.stdin.read()
+    peek = _peek(settings, args.url, args.tokenizer, row, answer)
+    record = asyncio.run(peek)
     print(show(record))
-    return 0 if record.status != "ungraded" else 1
+    return 1 if record.status == "ungraded" else 0
 
 
 if __name__ == "__main__":

@@ -7,11 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from rubric_rl.data.schema import Record
-from rubric_rl.evaluation.statistics import balanced_f1, f1, interval, kappa
+from rubric_rl.evaluation.statistics import Statistic, Sums, balanced_f1, f1, interval, kappa
 
-# The columns of counts: grader and label say met, only the grader, only the label, neither; then
-# unreadable verdicts where the label is met and where it is not.
-BOTH, GRADER, LABEL, NEITHER, UNREAD_MET, UNREAD_NOT = range(6)
+# The columns of counts: grader and label say met, only the grader, only the label, neither.
+BOTH = 0
+GRADER = 1
+LABEL = 2
+NEITHER = 3
+# Then unreadable verdicts where the label is met, and where it is not.
+UNREAD_MET = 4
+UNREAD_NOT = 5
+COLUMNS = 6
+# What counts as right, as wrongly found and as missed, where met is looked for, or not met.
+_MET = [BOTH, GRADER, LABEL]
+_NOT_MET = [NEITHER, LABEL, GRADER]
 BINS = 10  # of the reliability table
 
 
@@ -26,30 +35,23 @@ def pairs(met: bool | None, labels: Sequence[bool]) -> list[int]:
     return [0, 0, labelled_met, labelled_not, 0, 0]
 
 
-def figures(counts: Sequence[float] | np.ndarray, parts: np.ndarray | None = None) -> dict:
+def figures(counts: Sequence[float] | Sums, parts: Sums | None = None) -> dict:
     """Precision, recall, F1 of met and of not met, balanced F1, Cohen's kappa.
 
     None where the reference has no value. With `parts`, counts per prompt, the last two also with
     their 95% interval by prompt.
     """
     row = np.asarray(counts, float)
-    both, grader, label, neither = row[:4]
+    read = row[:UNREAD_MET]
+    unreadable = row[UNREAD_MET:]
     values = {
-        "met": {
-            "precision": _ratio(both, both + grader),
-            "recall": _ratio(both, both + label),
-            "f1": _number(f1(row)),
-        },
-        "not_met": {
-            "precision": _ratio(neither, neither + label),
-            "recall": _ratio(neither, neither + grader),
-            "f1": _number(f1(row[[NEITHER, LABEL, GRADER]])),
-        },
-        "balanced_f1": _number(balanced_f1(row)),
-        "kappa": _number(kappa(row)),
-        "pairs": int(row[:4].sum()),
-        "unreadable_pairs": int(row[4:].sum()),
-        "balanced_f1_if_unreadable_were_wrong": _number(balanced_f1(_all_wrong(row))),
+        "met": _one_side(row[_MET]),
+        "not_met": _one_side(row[_NOT_MET]),
+        "balanced_f1": _value(balanced_f1, row),
+        "kappa": _value(kappa, row),
+        "pairs": int(read.sum()),
+        "unreadable_pairs": int(unreadable.sum()),
+        "balanced_f1_if_unreadable_were_wrong": _value(balanced_f1, _all_wrong(row)),
     }
     if parts is not None:
         values["balanced_f1_interval_by_prompt"] = interval(parts, balanced_f1)
@@ -57,19 +59,29 @@ def figures(counts: Sequence[float] | np.ndarray, parts: np.ndarray | None = Non
     return values
 
 
-def _all_wrong(row: np.ndarray) -> np.ndarray:
+def _one_side(counts: Sums) -> dict[str, float | None]:
+    right, wrong, missed = counts
+    return {
+        "precision": _ratio(right, right + wrong),
+        "recall": _ratio(right, right + missed),
+        "f1": _value(f1, counts),
+    }
+
+
+def _all_wrong(row: Sums) -> Sums:
     """The counts if every unreadable verdict were the opposite of the label."""
-    only_grader = row[GRADER] + row[UNREAD_NOT]
-    only_label = row[LABEL] + row[UNREAD_MET]
-    return np.array([row[BOTH], only_grader, only_label, row[NEITHER]])
+    both, grader, label, neither, unread_met, unread_not = row
+    only_grader = grader + unread_not
+    only_label = label + unread_met
+    return np.array([both, only_grader, only_label, neither])
 
 
 class Agreement:
     """Counts judged rows one by one; keeps counts per prompt, cluster and physician, no text."""
 
     def __init__(self, records: Iterable[Record] = ()):
-        self.rows: Counter[str] = Counter()
-        self.graders: Counter[str] = Counter()  # rows by the name of who judged
+        self.rows = Counter[str]()
+        self.graders = Counter[str]()  # rows by the name of who judged
         # the grader against the physicians
         self.by_prompt = defaultdict(_no_counts)
         self.clusters = defaultdict(_no_counts)
@@ -78,7 +90,7 @@ class Agreement:
         self.peer_clusters = defaultdict(_no_counts)
         # one physician against the others
         self.physicians = defaultdict(_no_counts)
-        self.labels: Counter[bool] = Counter()
+        self.labels = Counter[bool]()
         # of the probabilities; columns: labels, sum of probabilities, labels that are met
         self.bins = np.zeros((BINS, 3))
         self.squares = 0.0
@@ -92,67 +104,80 @@ class Agreement:
             self.rows["ungraded"] += 1
             return
         (verdict,) = record.verdicts
-        self.rows["unreadable" if verdict.met is None else "graded"] += 1
-        labels = record.labels
-        self.labels.update(labels)
-        counts = np.array(pairs(verdict.met, labels))
+        status = "unreadable" if verdict.met is None else "graded"
+        self.rows[status] += 1
+        self.labels.update(record.labels)
+        counts = pairs(verdict.met, record.labels)
         self.by_prompt[record.prompt_id] += counts
         self.clusters[record.category] += counts
         self._add_peers(record)
-        probability = verdict.probability
-        if probability is not None:
-            place = min(int(probability * BINS), BINS - 1)
-            count, met = len(labels), sum(labels)
-            self.bins[place] += (count, probability * count, met)
-            self.squares += sum((probability - label) ** 2 for label in labels)
+        if verdict.probability is not None:
+            self._add_probability(verdict.probability, record.labels)
 
     def _add_peers(self, record: Record) -> None:
-        labels = record.labels
-        for number, label in enumerate(labels):
-            others = labels[:number] + labels[number + 1 :]
-            counts = np.array(pairs(label, others))
+        for number, label in enumerate(record.labels):
+            others = record.labels.copy()
+            others.pop(number)
+            counts = pairs(label, others)
             self.peers_by_prompt[record.prompt_id] += counts
             self.peer_clusters[record.category] += counts
             if record.physicians:
-                self.physicians[record.physicians[number]] += counts
+                physician = record.physicians[number]
+                self.physicians[physician] += counts
+
+    def _add_probability(self, probability: float, labels: list[bool]) -> None:
+        place = int(probability * BINS)
+        place = min(place, BINS - 1)
+        count = len(labels)
+        sums = (count, probability * count, sum(labels))
+        self.bins[place] += sums
+        squares = [(probability - label) ** 2 for label in labels]
+        self.squares += sum(squares)
 
     def result(self) -> dict:
         """Everything as JSON."""
         parts = _stacked(self.by_prompt)
         peers = _stacked(self.peers_by_prompt)
-        rows = {
-            "graded": self.rows["graded"],
-            "unreadable": self.rows["unreadable"],
-            "ungraded": self.rows["ungraded"],
-        }
+        total = parts.sum(axis=0)
         physicians = figures(peers.sum(axis=0), peers)
-        physicians["each"] = self._each_physician()
+        physicians["each"] = self._each_physician(total)
         return {
-            "rows": {"all": sum(rows.values())} | rows,
-            "labels": {"met": self.labels[True], "not_met": self.labels[False]},
+            "rows": {
+                "all": self.rows.total(),
+                "graded": self.rows["graded"],
+                "unreadable": self.rows["unreadable"],
+                "ungraded": self.rows["ungraded"],
+            },
+            "labels": {
+                "met": self.labels[True],
+                "not_met": self.labels[False],
+            },
             "prompts": len(parts),
-            "grader": figures(parts.sum(axis=0), parts),
+            "grader": figures(total, parts),
             "physicians": physicians,
             "clusters": _each_figures(self.clusters),
             "physician_clusters": _each_figures(self.peer_clusters),
             "calibration": self._calibration(),
         }
 
-    def _each_physician(self) -> dict | None:
+    def _each_physician(self, of_grader: Sums) -> dict | None:
         """Each physician against the others, as the reference rates a grader.
 
         Only those with both F1 have a value; None when nobody has.
         """
-        found = (_number(balanced_f1(counts)) for counts in self.physicians.values())
-        values = sorted(value for value in found if value is not None)
+        values = []
+        for counts in self.physicians.values():
+            value = _value(balanced_f1, counts)
+            if value is not None:
+                values.append(value)
         if not values:
             return None
-        counts = _stacked(self.by_prompt).sum(axis=0)
-        grader = _number(balanced_f1(counts))
+        values.sort()
+        grader = _value(balanced_f1, of_grader)
         below = None
         if grader is not None:
-            beaten = sum(value < grader for value in values)
-            below = beaten / len(values)
+            beaten = [value for value in values if value < grader]
+            below = len(beaten) / len(values)
         return {
             "number": len(values),
             "lowest": values[0],
@@ -163,25 +188,27 @@ class Agreement:
 
     def _calibration(self) -> dict | None:
         """Reliability table, expected calibration error and Brier score; None without any."""
-        total = self.bins[:, 0].sum()
+        total, _, _ = self.bins.sum(axis=0)
         if not total:
             return None
         table = []
         error = 0.0
-        for number, (labels, probabilities, met) in enumerate(self.bins.tolist()):
+        for number, sums in enumerate(self.bins.tolist()):
+            labels, probabilities, met = sums
             if not labels:
                 continue
-            mean, share_met = probabilities / labels, met / labels
-            error += labels / total * abs(mean - share_met)
-            table.append(
-                {
-                    "from": number / BINS,
-                    "to": (number + 1) / BINS,
-                    "labels": int(labels),
-                    "probability": mean,
-                    "met": share_met,
-                }
-            )
+            mean = probabilities / labels
+            share_met = met / labels
+            weight = labels / total
+            error += weight * abs(mean - share_met)
+            row = {
+                "from": number / BINS,
+                "to": (number + 1) / BINS,
+                "labels": int(labels),
+                "probability": mean,
+                "met": share_met,
+            }
+            table.append(row)
         return {
             "labels": int(total),
             "ece": float(error),
@@ -190,18 +217,24 @@ class Agreement:
         }
 
 
-def _no_counts() -> np.ndarray:
-    return np.zeros(6, np.int64)
+def _no_counts() -> Sums:
+    return np.zeros(COLUMNS, np.int64)
 
 
-def _stacked(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+def _stacked(counts: Mapping[str, Sums]) -> Sums:
     """One row per prompt, in the order of the prompts."""
-    rows = [counts[prompt] for prompt in sorted(counts)]
-    return np.array(rows).reshape(-1, 6)
+    rows = []
+    for prompt in sorted(counts):
+        rows.append(counts[prompt])
+    stacked = np.array(rows)
+    return stacked.reshape(-1, COLUMNS)
 
 
-def _each_figures(counts: Mapping[str, np.ndarray]) -> dict[str, dict]:
-    return {name: figures(counts[name]) for name in sorted(counts)}
+def _each_figures(counts: Mapping[str, Sums]) -> dict[str, dict]:
+    each = {}
+    for name in sorted(counts):
+        each[name] = figures(counts[name])
+    return each
 
 
 def change(before: Agreement, after: Agreement) -> dict:
@@ -210,37 +243,50 @@ def change(before: Agreement, after: Agreement) -> dict:
     The bootstrap of the interval is by prompt.
     """
     shared = before.by_prompt.keys() & after.by_prompt.keys()
-    common = sorted(shared)
     rows = []
-    for prompt in common:
-        row = np.concatenate([before.by_prompt[prompt], after.by_prompt[prompt]])
-        rows.append(row)
-    parts = np.array(rows).reshape(-1, 12)
+    for prompt in sorted(shared):
+        earlier = before.by_prompt[prompt]
+        later = after.by_prompt[prompt]
+        rows.append([*earlier, *later])
+    stacked = np.array(rows)
+    parts = stacked.reshape(-1, 2 * COLUMNS)
+    return {
+        "prompts": len(parts),
+        "balanced_f1": _change_of(balanced_f1, parts),
+        "kappa": _change_of(kappa, parts),
+    }
+
+
+def _change_of(statistic: Statistic, parts: Sums) -> dict:
+    """after - before; each row of `parts` holds the counts before, then those after."""
+
+    def gain(sums: Sums) -> np.ndarray:
+        earlier, later = np.split(sums, 2, axis=-1)
+        return statistic(later) - statistic(earlier)
+
     total = parts.sum(axis=0)
-    values: dict = {"prompts": len(common)}
-    for name, statistic in (("balanced_f1", balanced_f1), ("kappa", kappa)):
-
-        def gain(sums: np.ndarray, statistic=statistic) -> np.ndarray:
-            earlier, later = sums[..., :6], sums[..., 6:]
-            return statistic(later) - statistic(earlier)
-
-        one = _number(statistic(total[:6]))
-        other = _number(statistic(total[6:]))
-        difference = None
-        if one is not None and other is not None:
-            difference = other - one
-        values[name] = {
-            "before": one,
-            "after": other,
-            "difference": difference,
-            "interval_by_prompt": interval(parts, gain),
-        }
-    return values
+    total_before, total_after = np.split(total, 2)
+    before = _value(statistic, total_before)
+    after = _value(statistic, total_after)
+    difference = None
+    if before is not None and after is not None:
+        difference = after - before
+    return {
+        "before": before,
+        "after": after,
+        "difference": difference,
+        "interval_by_prompt": interval(parts, gain),
+    }
 
 
 def _ratio(above: float, below: float) -> float | None:
-    return float(above / below) if below else None
+    if not below:
+        return None
+    return float(above / below)
 
 
-def _number(value: np.ndarray | float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _value(statistic: Statistic, counts: Sums) -> float | None:
+    value = statistic(counts)
+    if np.isnan(value):
+        return None
+    return float(value)

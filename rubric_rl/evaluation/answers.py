@@ -42,35 +42,50 @@ class AnswerFile:
         for number, offset, item in read_jsonl_offsets(self.path):
             if not _is_answer(item):
                 wanted = 'each line needs {"prompt_id": ..., "answer": ...}'
-                raise DataError(f"{path}:{number}: {wanted}; fix the line")
-            if item["answer"] is None and item["status"] == "ungraded":
-                continue  # the policy failed: there is no answer
-            offsets = self._offsets.setdefault(item["prompt_id"], {})
-            # A record of a resumed run replaces an earlier one of the same answer.
-            repeat = item["index"] if _is_record(item) else len(offsets)
+                where = f"{path}:{number}"
+                raise DataError(f"{where}: {wanted}; fix the line")
+            has_answer = item["answer"] is not None
+            if not has_answer and item["status"] == "ungraded":
+                continue  # the policy failed
+            prompt_id = item["prompt_id"]
+            offsets = self._offsets.setdefault(prompt_id, {})
+            repeat = len(offsets)
+            if _is_record(item):
+                # One of a resumed run replaces an earlier one of the same answer.
+                repeat = item["index"]
             offsets[repeat] = offset
 
     @property
     def counts(self) -> Counter[str]:
         """How many answers each prompt_id has."""
-        return Counter({prompt_id: len(offsets) for prompt_id, offsets in self._offsets.items()})
+        counts = Counter[str]()
+        for prompt_id, offsets in self._offsets.items():
+            counts[prompt_id] = len(offsets)
+        return counts
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row."""
-        offset = list(self._offsets[row.prompt_id].values())[repeat]
+        offsets = list(self._offsets[row.prompt_id].values())
         with self.path.open("rb") as file:
-            file.seek(offset)
+            file.seek(offsets[repeat])
             item = json.loads(file.readline())
-        truncated = item.get("truncated") is True or item.get("status") == "truncated"
-        return Answer(item["answer"] or "", truncated)
+        truncated = item.get("truncated") is True
+        if item.get("status") == "truncated":
+            truncated = True
+        response = item["answer"] or ""
+        return Answer(response, truncated)
 
 
 def _is_answer(item: object) -> bool:
-    if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
+    if not isinstance(item, dict):
         return False
-    if "answer" in item and item["answer"] is None:
-        return item.get("status") in ("no_answer", "ungraded")
-    return isinstance(item.get("answer"), str)
+    if not isinstance(item.get("prompt_id"), str):
+        return False
+    answer = item.get("answer")
+    if "answer" in item and answer is None:
+        status = item.get("status")
+        return status in ("no_answer", "ungraded")
+    return isinstance(answer, str)
 
 
 def _is_record(item: dict) -> bool:
@@ -92,23 +107,27 @@ class Policy:
 
         Their answers stay ungraded. Raises UserError when it refuses all.
         """
-        refused = {}
+        refused = []
         for row in rows:
             try:
-                self.client.api.check(list(row.messages))
+                messages = list(row.messages)
+                self.client.api.check(messages)
             except UserError as error:
-                refused[row.prompt_id] = str(error)
+                refused.append(f"{row.prompt_id}: {error}")
         if not refused:
             return
-        first, reason = next(iter(refused.items()))
-        what = f"{len(refused)} of {len(rows.criteria)} prompts, e.g. {first}: {reason}"
-        if len(refused) == len(rows.criteria):
+        count = len(refused)
+        total = len(rows.criteria)
+        what = f"{count} of {total} prompts, e.g. {refused[0]}"
+        if count == total:
             raise UserError(f"no prompt can be answered: {what}")
         print(f"note: these answers will stay ungraded: {what}", file=sys.stderr)
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row. Raises Unavailable as Client.ask does."""
         seed = self.client.endpoint.seed + repeat
-        question = Question(list(row.messages), seed, routing_key=key)
+        messages = list(row.messages)
+        question = Question(messages, seed, routing_key=key)
         reply = await self.client.ask(question)
-        return Answer(reply.text, not reply.complete, TokenCounts(*reply.counts))
+        tokens = TokenCounts(*reply.counts)
+        return Answer(reply.text, not reply.complete, tokens)

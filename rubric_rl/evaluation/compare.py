@@ -36,25 +36,31 @@ def _run(args: argparse.Namespace) -> int:
         lines = _meta_evaluations(args)
     else:
         lines = _answers(args)
-    print("\n".join(lines))
+    print(*lines, sep="\n")
     return 0
 
 
 def _meta_evaluations(args: argparse.Namespace) -> list[str]:
-    folders = Path(args.before), Path(args.after)
-    agreements = [read_results(folder) for folder in folders]
     judges = []
-    for folder, agreement in zip(folders, agreements, strict=True):
-        judges.append(judge_of_folder(folder, agreement.graders))
-    return [*judge_lines(judges), *change_lines(change(*agreements))]
+    agreements = []
+    for name in (args.before, args.after):
+        folder = Path(name)
+        agreement = read_results(folder)
+        agreements.append(agreement)
+        judge = judge_of_folder(folder, agreement.graders)
+        judges.append(judge)
+    changed = change(*agreements)
+    return [*judge_lines(judges), *change_lines(changed)]
 
 
 def _answers(args: argparse.Namespace) -> list[str]:
     rule = rule_from(args)
-    before = Run(args.before, args.split, args.weights[0])
-    after = Run(args.after, args.split, args.weights[1])
+    weights_before, weights_after = args.weights
+    before = Run(args.before, args.split, weights_before)
+    after = Run(args.after, args.split, weights_after)
     print_notes(before, after)
-    first, second = Summary(before, rule), Summary(after, rule)
+    first = Summary(before, rule)
+    second = Summary(after, rule)
     judges = two_judges(before, first.graders, after, second.graders)
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
     return [heading, *judges, *comparison_lines(first, second)]

@@ -2,8 +2,8 @@
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,9 +24,12 @@ def add_flags(
     section = parser.add_argument_group(about)
     for group in groups:
         for name, field in group.model_fields.items():
-            help = (field.description or "").replace("%", "%%")
+            description = field.description or ""
             section.add_argument(
-                _flag(who, name), dest=f"{who}_{name}", metavar=name.upper(), help=help
+                _flag(who, name),
+                dest=f"{who}_{name}",
+                metavar=name.upper(),
+                help=description.replace("%", "%%"),
             )
 
 
@@ -39,14 +42,17 @@ def settings_from(
     """
     chosen = dict(defaults)
     for name, field in group.model_fields.items():
-        text = getattr(args, f"{who}_{name}", None)
+        key = f"{who}_{name}"
+        text = getattr(args, key, None)
         if text is not None:
-            chosen[name] = _value(field, text, _flag(who, name))
+            flag = _flag(who, name)
+            chosen[name] = _value(field, text, flag)
     return group.of(chosen, f"{who}_")
 
 
 def _flag(who: str, name: str) -> str:
-    return f"--{who}-{name.replace('_', '-')}"
+    words = name.replace("_", "-")
+    return f"--{who}-{words}"
 
 
 def _value(field: FieldInfo, text: str, flag: str) -> Any:
@@ -56,11 +62,13 @@ def _value(field: FieldInfo, text: str, flag: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise UserError(f"{flag} {text:.60}: must be JSON") from None
+            beginning = text[:60]
+            raise UserError(f"{flag} {beginning}: must be JSON") from None
     try:
         return TypeAdapter(kind).validate_strings(text)
     except ValidationError as error:
-        why = error.errors()[0]["msg"].replace("Input should be", "must be")
+        first = error.errors()[0]
+        why = first["msg"].replace("Input should be", "must be")
         raise UserError(f"{flag} {text}: {why}") from None
 
 
@@ -69,17 +77,22 @@ def prices_from(args: argparse.Namespace) -> dict[str, Price]:
 
     Raises UserError for anything but three numbers, prompt,cached,completion.
     """
-    given = {"grader": args.grader_price, "policy": args.policy_price}
-    return {who: _price(text) for who, text in given.items() if text is not None}
+    prices = {}
+    if args.grader_price is not None:
+        prices["grader"] = _price(args.grader_price)
+    if args.policy_price is not None:
+        prices["policy"] = _price(args.policy_price)
+    return prices
 
 
 def _price(text: str) -> Price:
     try:
-        prompt, cached, completion = (float(part) for part in text.split(","))
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        prompt = cached = completion = math.nan
-    price = prompt, cached, completion
-    if not all(0 <= each < math.inf for each in price):
+        numbers = []
+    are_prices = [0 <= number < inf for number in numbers]
+    if are_prices != [True, True, True]:
         hint = "give three numbers per million tokens, prompt,cached,completion, e.g. 2,0.5,8"
         raise UserError(f"price {text}: {hint}")
-    return price
+    prompt, cached, completion = numbers
+    return prompt, cached, completion

@@ -11,14 +11,11 @@ If it is interrupted, run the same command again: it resumes, and asks nothing t
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status
-from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import CriteriaBar, work_through
 from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
@@ -27,23 +24,25 @@ from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
 from rubric_rl.evaluation.judge import two_judges
 from rubric_rl.evaluation.read_run import Run, print_notes, stored_results
-from rubric_rl.evaluation.resume import (
-    RESULTS,
-    EvaluationFolder,
-    PolicyClient,
-    StoringClient,
-)
+from rubric_rl.evaluation.resume import RESULTS, EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
     add_run_flags,
     complaint_about,
     prompt_identity,
     run_and_report,
+    write_result,
 )
 from rubric_rl.evaluation.scoring_rule import penalty_from
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import comparison_lines, summary_lines
-from rubric_rl.evaluation.who_answers import grader_from, grader_name, policy_from, repeats_of
+from rubric_rl.evaluation.who_answers import (
+    answers_name,
+    grader_from,
+    grader_name,
+    policy_from,
+    repeats_of,
+)
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.settings import Grading, Scoring
 from rubric_rl.serving.endpoint import Endpoint
@@ -63,7 +62,8 @@ class Evaluation:
     progress: CriteriaBar
 
     def __post_init__(self):
-        self.results = Results(self.store, self.progress, self.grader.grading.most_unreadable)
+        grading = self.grader.grading
+        self.results = Results(self.store, self.progress, grading.most_unreadable)
 
     async def run(self) -> None:
         """Grades every answer that has no result yet."""
@@ -93,7 +93,9 @@ class Evaluation:
                 self.grader, row, answer.response, truncated=answer.truncated, routing_key=key
             )
             record.policy_tokens = answer.tokens
-        record.split, record.index, record.weight_version = "eval", repeat, self.name
+        record.split = "eval"
+        record.index = repeat
+        record.weight_version = self.name
         self.results.add(key, record)
 
 
@@ -108,18 +110,23 @@ class EvaluationPlan:
         self.rows = RowFile(args.rows, args.limit)
         self.answers = AnswerFile(args.answers) if args.answers else None
         self.repeats = repeats_of(args, self.rows, self.answers)
-        counts = self.rows.criteria.items()
-        self.criteria = sum(self.repeats[prompt_id] * count for prompt_id, count in counts)
+        self.criteria = 0
+        for prompt_id, criteria in self.rows.criteria.items():
+            self.criteria += self.repeats[prompt_id] * criteria
         self.prices = prices_from(args)
         self.penalty = penalty_from(args.length_penalty)
-        self.against = Run(args.against) if args.against else None
-        self.before = Summary(self.against, penalty=self.penalty) if self.against else None
-        model = Path(args.policy_model or args.policy_tokenizer or "policy").name
-        self.name = args.name or (Path(args.answers).stem if args.answers else model)
+        self.against = self.before = None
+        if args.against:
+            self.against = Run(args.against)
+            self.before = Summary(self.against, penalty=self.penalty)
+        self.name = answers_name(args)
 
     def keys(self) -> set[str]:
         """The keys of all answers in the folder --out."""
-        return {f"{each}#{n}" for each, answers in self.repeats.items() for n in range(answers)}
+        keys = set()
+        for prompt_id, answers in self.repeats.items():
+            keys |= {f"{prompt_id}#{number}" for number in range(answers)}
+        return keys
 
     def identity(self) -> dict:
         """Everything that a result depends on."""
@@ -127,14 +134,14 @@ class EvaluationPlan:
             answers = {"policy": self.policy.identity()}
         else:
             answers = {"sha256": digest(self.args.answers)}
-        grader = self.grader.identity() | self.grading.identity() | self.scoring.identity()
+        grader = self.grader.identity() | self.grading.identity()
         return {
             "kind": "evaluate",
             "name": self.name,
             "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
             "answers": answers,
             "repeats": self.args.repeats,
-            "grader": grader,
+            "grader": grader | self.scoring.identity(),
             "grader_prompt": prompt_identity(self.grading, 1.0),
         }
 
@@ -153,8 +160,9 @@ class EvaluationPlan:
                 answers = self.answers
             client = await stack.enter_async_context(StoringClient(self.grader))
             grader = Grader(client, self.grading, self.scoring, self.grader_name)
-            out, moved, limit = self.args.out, self.args.moved, self.grading.most_unreadable
-            folder = EvaluationFolder(out, self.identity(), RESULTS, moved, limit)
+            limit = self.grading.most_unreadable
+            asked = self.identity()
+            folder = EvaluationFolder(self.args.out, asked, RESULTS, self.args.moved, limit)
             client.store = stack.enter_context(folder)
             if isinstance(answers, Policy):
                 answers.client.store = folder
@@ -163,28 +171,30 @@ class EvaluationPlan:
             if len(folder.finished) < len(keys):
                 await folder.check(grader)
             bar = CriteriaBar(self.criteria, self.args.give_up_after)
-            rows, name, repeats = self.rows, self.name, self.repeats
-            await Evaluation(rows, answers, grader, folder, name, repeats, bar).run()
+            work = Evaluation(self.rows, answers, grader, folder, self.name, self.repeats, bar)
+            await work.run()
 
     def report(self) -> dict:
         """Writes result.json, prints it and returns it; it accounts for every criterion."""
         own = Run(self.args.out)
         summary = Summary(own, penalty=self.penalty)
         result = summary.result(self.prices)
-        result["criteria"]["not_asked"] = self.criteria - result["criteria"]["all"]
-        write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
-        print("\n".join(summary_lines(result)))
+        criteria = result["criteria"]
+        criteria["not_asked"] = self.criteria - criteria["all"]
+        write_result(self.args.out, result)
+        print(*summary_lines(result), sep="\n")
         if self.against and self.before:
             print_notes(self.against)
             judges = two_judges(self.against, self.before.graders, own, summary.graders)
-            print("\n".join([*judges, *comparison_lines(self.before, summary)]))
+            print(*judges, *comparison_lines(self.before, summary), sep="\n")
         return result
 
     def complaint(self, result: dict) -> str:
         """What is wrong with the result: answers without a score, or without verdicts."""
-        sound = not result["answers"]["ungraded"] and not result["criteria"]["unreadable"]
-        limit = self.grading.most_unreadable
-        return "" if sound else complaint_about(self.args.out / RESULTS, limit, "answers")
+        if not result["answers"]["ungraded"] and not result["criteria"]["unreadable"]:
+            return ""
+        results = self.args.out / RESULTS
+        return complaint_about(results, self.grading.most_unreadable, "answers")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,12 +19,14 @@ class Judge:
     def __str__(self) -> str:
         names = str(self.facts["name"])
         shown = []
-        for key in ("model", "mode"):
-            if self.facts.get(key):
-                shown.append(f"{key} {self.facts[key]}")
-        if "prompt" in self.facts:
-            shown.append(f"prompt {self.facts['prompt']}")
-        return f"{names} ({', '.join(shown)})" if shown else names
+        for key in ("model", "mode", "prompt"):
+            fact = self.facts.get(key)
+            if fact:
+                shown.append(f"{key} {fact}")
+        if not shown:
+            return names
+        details = ", ".join(shown)
+        return f"{names} ({details})"
 
     @property
     def has_settings(self) -> bool:
@@ -32,11 +34,12 @@ class Judge:
 
     def differences(self, other: "Judge") -> list[str]:
         """What is known of both and is not the same."""
-        return sorted(
-            key
-            for key in self.facts.keys() & other.facts.keys()
-            if self.facts[key] != other.facts[key]
-        )
+        differing = []
+        known_of_both = self.facts.keys() & other.facts.keys()
+        for key in sorted(known_of_both):
+            if self.facts[key] != other.facts[key]:
+                differing.append(key)
+        return differing
 
 
 def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
@@ -51,45 +54,55 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
         return judge
     # Who judges itself is another judge whenever its weights are others: training tells which they
     # are, an evaluation only the name under which it was made.
-    weights = run.weights if judge.has_settings else run.name
-    return Judge(judge.facts | {"weights": weights})
+    weights = run.name
+    if judge.has_settings:
+        weights = run.weights
+    facts = judge.facts | {"weights": weights}
+    return Judge(facts)
 
 
 def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     """The judge of an evaluation's or a meta-evaluation's folder."""
-    names = sorted(_shown(name) for name in graders)
-    facts: dict[str, object] = {"name": ", ".join(names) or "unnamed"}
+    names = [_shown(name) for name in graders]
+    shown = ", ".join(sorted(names))
+    facts: dict[str, object] = {}
+    facts["name"] = shown or "unnamed"
     settings = stored_settings(folder)
     if not settings:
         return Judge(facts)
-    asked = flat(settings.get("grader", {}))
+    grader = settings.get("grader", {})
+    asked = flat(grader)
     if asked.get("model"):
         # The name tells the model: where it is served, and from which files, is no difference.
         asked.pop("url", None)
         asked.pop("tokenizer", None)
-    prompt = str(settings.get("grader_prompt", ""))
-    facts["prompt"] = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:8]
+    prompt = settings.get("grader_prompt", "")
+    content = str(prompt).encode(errors="replace")
+    digest = hashlib.sha256(content)
+    facts["prompt"] = digest.hexdigest()[:8]
     return Judge(facts | asked)
 
 
 def _shown(name: str) -> str:
-    return {"policy": "the policy itself", "": "unnamed"}.get(name, name)
+    if name == "policy":
+        return "the policy itself"
+    return name or "unnamed"
 
 
 def judge_lines(judges: Sequence[Judge]) -> list[str]:
     """Who judged: one run, or two (before, after), and whether it was the same judge."""
     if len(judges) == 1:
-        return [f"judge: {judges[0]}"]
+        (only,) = judges
+        return [f"judge: {only}"]
     before, after = judges
+    both = f"before {before}, after {after}"
     differences = before.differences(after)
     if differences:
         where = ", ".join(differences)
-        return [
-            f"judges differ ({where}), and the difference may be theirs: "
-            f"before {before}, after {after}"
-        ]
+        what = f"judges differ ({where}), and the difference may be theirs"
+        return [f"{what}: {both}"]
     if before.has_settings != after.has_settings:
-        return [f"judges: before {before}, after {after}; of one of them only the name is known"]
+        return [f"judges: {both}; of one of them only the name is known"]
     if after.has_settings and "weights" in after.facts:
         what = "each judged itself; whether their weights are the same is not recorded"
         return [f"judge of both: {after}: {what}"]
@@ -100,6 +113,8 @@ def two_judges(
     before: Run, graders_before: Collection[str], after: Run, graders_after: Collection[str]
 ) -> list[str]:
     """`judge_lines` of two runs, with the graders that their records name."""
-    first = judge_of_run(before, graders_before)
-    second = judge_of_run(after, graders_after)
-    return judge_lines([first, second])
+    judges = [
+        judge_of_run(before, graders_before),
+        judge_of_run(after, graders_after),
+    ]
+    return judge_lines(judges)

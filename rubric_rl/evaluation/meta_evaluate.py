@@ -11,14 +11,15 @@ import argparse
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import read_jsonl, read_jsonl_offsets, write_text
+from rubric_rl.common.jsonl import read_jsonl, read_jsonl_offsets
 from rubric_rl.common.progress import CriteriaBar, work_through
 from rubric_rl.data.download import digest
 from rubric_rl.data.parse import MOST_POINTS, record_from_json
@@ -33,6 +34,7 @@ from rubric_rl.evaluation.run_command import (
     complaint_about,
     prompt_identity,
     run_and_report,
+    write_result,
     written_settings,
 )
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
@@ -58,9 +60,12 @@ class LabelledAnswer:
 
     def record(self) -> Record:
         """The record that the grader's verdict will complete."""
-        record = Record.of(self.row, "graded", graded_text(self.completion) or "")
-        record.split, record.index = "meta", int(self.key)
-        record.category, record.labels = self.category, self.labels
+        text = graded_text(self.completion) or ""
+        record = Record.of(self.row, "graded", text)
+        record.split = "meta"
+        record.index = int(self.key)
+        record.category = self.category
+        record.labels = self.labels
         record.physicians = self.physicians
         return record
 
@@ -77,7 +82,8 @@ class LabelledFile:
 
         Raises DataError for a row that cannot be asked.
         """
-        self.path, self.unlabelled = path, 0
+        self.path = path
+        self.unlabelled = 0
         numbers = []
         for number, item in read_jsonl(path):
             if isinstance(item, dict) and not item.get("binary_labels"):
@@ -89,7 +95,8 @@ class LabelledFile:
             hint = "give --rows HealthBench's meta-evaluation file"
             raise DataError(f"{path}: no row has binary_labels; {hint}")
         if 0 < limit < len(numbers):
-            numbers = random.Random(0).sample(numbers, limit)
+            draw = random.Random(0)
+            numbers = draw.sample(numbers, limit)
         self.chosen = set(numbers)
 
     def __iter__(self) -> Iterator[LabelledAnswer]:
@@ -100,28 +107,29 @@ class LabelledFile:
 
 def _labelled_answer(item: object, path: str, number: int) -> LabelledAnswer:
     where = f"{path}:{number}"
-    names = ("completion", "rubric", "category")
-    if not isinstance(item, dict) or not all(isinstance(item.get(name), str) for name in names):
+    if not _has_texts(item, "completion", "rubric", "category"):
         raise _not_a_row(where)
     messages = item.get("prompt")
-    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+    if not isinstance(messages, list) or not messages:
         raise _not_a_row(where)
-    points = item.get("points") or 0.0
-    is_number = isinstance(points, (int, float)) and not isinstance(points, bool)
-    if not is_number or not abs(points) <= MOST_POINTS:  # NaN neither
-        what = f"a number of size up to {MOST_POINTS:g}, not {points!r:.40}"
-        raise DataError(f"{where}: points must be {what}")
-    labels, physicians = item["binary_labels"], item.get("anonymized_physician_ids") or []
-    if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
+    for message in messages:
+        if not _has_texts(message, "role", "content"):
+            raise _not_a_row(where)
+    criterion = Criterion(item["rubric"], _points(item, where))
+    labels = item["binary_labels"]
+    if not isinstance(labels, list) or not _all_are(bool, labels):
         raise DataError(f"{where}: binary_labels must be a list of true and false")
-    if physicians and (not isinstance(physicians, list) or len(physicians) != len(labels)):
+    physicians = item.get("anonymized_physician_ids") or []
+    has_one_each = isinstance(physicians, list) and len(physicians) == len(labels)
+    if physicians and not has_one_each:
         what = f"{len(labels)} labels, but another number of anonymized_physician_ids"
         raise DataError(f"{where}: {what}; check the file")
-    content = hashlib.blake2b(json.dumps(messages).encode(), digest_size=8)
-    prompt_id = str(item.get("prompt_id") or content.hexdigest())
+    text = json.dumps(messages)
+    digest_of_prompt = hashlib.blake2b(text.encode(), digest_size=8)
+    prompt_id = item.get("prompt_id") or digest_of_prompt.hexdigest()
     return LabelledAnswer(
         key=str(number),
-        row=Row(prompt_id, tuple(messages), (Criterion(item["rubric"], points),)),
+        row=Row(str(prompt_id), tuple(messages), (criterion,)),
         completion=item["completion"],
         category=item["category"],
         labels=labels,
@@ -129,22 +137,38 @@ def _labelled_answer(item: object, path: str, number: int) -> LabelledAnswer:
     )
 
 
+def _points(item: dict, where: str) -> float:
+    points = item.get("points") or 0.0
+    is_number = type(points) in (int, float)  # true is none
+    if not is_number or not abs(points) <= MOST_POINTS:  # NaN neither
+        what = f"a number of size up to {MOST_POINTS:g}, not {points!r:.40}"
+        raise DataError(f"{where}: points must be {what}")
+    return points
+
+
 def _not_a_row(where: str) -> DataError:
     wanted = "prompt, completion, rubric and category"
     return DataError(f"{where}: not a meta-evaluation row with {wanted}; check the file")
 
 
-def _is_message(message: object) -> bool:
-    if not isinstance(message, dict):
+def _has_texts(item: object, *names: str) -> TypeGuard[dict]:
+    """Whether it is an object with a text of each name."""
+    if not isinstance(item, dict):
         return False
-    return all(isinstance(message.get(key), str) for key in ("role", "content"))
+    values = [item.get(name) for name in names]
+    return _all_are(str, values)
+
+
+def _all_are(kind: type, values: Iterable) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 async def judge(
     rows: LabelledFile, grader: Grader, store: EvaluationFolder, give_up_after: int
 ) -> None:
     """Asks for the verdict on every row that has none yet."""
-    bar = CriteriaBar(len(rows.chosen), give_up_after)
+    count = len(rows.chosen)
+    bar = CriteriaBar(count, give_up_after)
     results = Results(store, bar, grader.grading.most_unreadable)
 
     def jobs() -> Iterator[LabelledAnswer]:
@@ -161,10 +185,12 @@ async def judge(
         results.add(answer.key, record)
 
     try:
-        store.refuse_others({str(number) for number in rows.chosen})
-        if len(store.finished) < len(rows.chosen):
+        keys = {str(number) for number in rows.chosen}
+        store.refuse_others(keys)
+        if len(store.finished) < count:
             await store.check(grader)
-        await work_through(jobs(), one, grader.client.endpoint.concurrency)
+        workers = grader.client.endpoint.concurrency
+        await work_through(jobs(), one, workers)
     finally:
         results.end(lambda: _stored_results(store.folder))
 
@@ -184,32 +210,45 @@ def _stored_results(folder: str | Path) -> Iterator[tuple[str, Record]]:
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
     latest = {}
     for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
-        if not isinstance(item, dict) or not isinstance(item.get("key"), str):
+        if not _has_texts(item, "key"):
             raise _not_a_result(f"{path}:{number}")
-        latest[item["key"]] = offset
+        key = item["key"]
+        latest[key] = offset
     if not latest:
         hint = "run python -m rubric_rl.meta_eval to its end"
         raise DataError(f"{folder}: no row was judged yet; {hint}")
     for number, offset, item in read_jsonl_offsets(path, skip_partial=True):
-        if latest[item["key"]] == offset:
-            yield item["key"], _read_record(item, f"{path}:{number}")
+        key = item["key"]
+        if latest[key] == offset:
+            where = f"{path}:{number}"
+            yield key, _read_record(item, where)
 
 
 def _read_record(item: dict, where: str) -> Record:
     """A result, with the verdict on one criterion."""
     try:
-        record = record_from_json(_in_present_form(item) if "verdict" in item else item)
+        if "verdict" in item:
+            item = _in_present_form(item)
+        record = record_from_json(item)
     except (LookupError, TypeError, ValueError):
         raise _not_a_result(where) from None
-    named = len(record.physicians)
-    if len(record.rubric) != 1 or not record.labels or named not in (0, len(record.labels)):
+    labels = len(record.labels)
+    if not labels or len(record.rubric) != 1:
+        raise _not_a_result(where)
+    if len(record.physicians) not in (0, labels):
         raise _not_a_result(where)
     return record
 
 
 def _in_present_form(item: dict) -> dict:
     """A result of the first form: a single verdict, and no answer or criterion."""
-    verdict = {name: item[name] for name in ("probability", "explanation")}
+    verdict = {
+        "met": item["verdict"],
+        "probability": item["probability"],
+        "explanation": item["explanation"],
+    }
+    criterion = {"criterion": "", "points": 0.0, "tags": []}
+    is_graded = item["status"] == "graded"
     return {
         "prompt_id": item["prompt"],
         "split": "meta",
@@ -217,11 +256,15 @@ def _in_present_form(item: dict) -> dict:
         "weight_version": "",
         "status": item["status"],
         "score": None,
-        "rubrics": [{"criterion": "", "points": 0.0, "tags": []}],
-        "verdicts": [{"met": item["verdict"]} | verdict] if item["status"] == "graded" else [],
+        "rubrics": [criterion],
+        "verdicts": [verdict] if is_graded else [],
         "first_tokens": item["tokens"],
         "rest_tokens": item["retry_tokens"],
-        **{name: item[name] for name in ("category", "labels", "physicians", "calls", "error")},
+        "category": item["category"],
+        "labels": item["labels"],
+        "physicians": item["physicians"],
+        "calls": item["calls"],
+        "error": item["error"],
     }
 
 
@@ -247,7 +290,8 @@ class MetaEvaluationPlan:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        defaults = {"retries": RETRIES} | written_settings(args.grader_config)
+        written = written_settings(args.grader_config)
+        defaults = {"retries": RETRIES} | written
         self.endpoint = settings_from(args, "grader", Endpoint, defaults)
         self.grading = settings_from(args, "grader", Grading, defaults)
         check_together(self.endpoint, self.grading)
@@ -255,13 +299,19 @@ class MetaEvaluationPlan:
             hint = "each row has one criterion; use explain or direct"
             raise UserError(f"--grader-mode checklist: {hint}")
         self.rows = LabelledFile(args.rows, args.limit)
-        self.before = read_results(args.against) if args.against else None
+        self.before = None
+        if args.against:
+            self.before = read_results(args.against)
 
     def identity(self) -> dict:
         """Everything that a result depends on."""
+        rows = {
+            "sha256": digest(self.args.rows),
+            "limit": self.args.limit,
+        }
         return {
             "kind": "meta_eval",
-            "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
+            "rows": rows,
             "grader": self.endpoint.identity() | self.grading.identity(),
             "grader_prompt": prompt_identity(self.grading, 0.0),
         }
@@ -270,9 +320,11 @@ class MetaEvaluationPlan:
         """Asks for every verdict, and leaves one record per row in the folder --out."""
         args = self.args
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(StoringClient(self.endpoint))
+            own = StoringClient(self.endpoint)
+            client = await stack.enter_async_context(own)
             # Before the folder: one that says how it will be judged must not stay behind an error.
-            grader = Grader(client, self.grading, name=endpoint_name(self.endpoint))
+            name = endpoint_name(self.endpoint)
+            grader = Grader(client, self.grading, name=name)
             limit = self.grading.most_unreadable
             folder = EvaluationFolder(args.out, self.identity(), RESULTS, args.moved, limit)
             client.store = stack.enter_context(folder)
@@ -282,28 +334,34 @@ class MetaEvaluationPlan:
         """Writes result.json, prints it and returns it; it accounts for every row."""
         agreement = read_results(self.args.out)
         result = agreement.result()
-        result["rows"]["not_asked"] = len(self.rows.chosen) - result["rows"]["all"]
-        result["rows"]["unlabelled"] = self.rows.unlabelled
-        write_text(self.args.out / "result.json", json.dumps(result, indent=1) + "\n")
-        print("\n".join(agreement_lines(result)))
+        rows = result["rows"]
+        rows["not_asked"] = len(self.rows.chosen) - rows["all"]
+        rows["unlabelled"] = self.rows.unlabelled
+        write_result(self.args.out, result)
+        print(*agreement_lines(result), sep="\n")
         if self.before:
-            before = judge_of_folder(Path(self.args.against), self.before.graders)
+            folder = Path(self.args.against)
+            before = judge_of_folder(folder, self.before.graders)
             after = judge_of_folder(self.args.out, agreement.graders)
-            print("\n".join(judge_lines([before, after])))
-            print("\n".join(change_lines(change(self.before, agreement))))
+            print(*judge_lines([before, after]), sep="\n")
+            changed = change(self.before, agreement)
+            print(*change_lines(changed), sep="\n")
         return result
 
     def complaint(self, result: dict) -> str:
         """What is wrong with the result: rows without a verdict."""
-        sound = not result["rows"]["ungraded"] and not result["rows"]["unreadable"]
-        limit = self.grading.most_unreadable
-        return "" if sound else complaint_about(self.args.out / RESULTS, limit, "rows")
+        rows = result["rows"]
+        if not rows["ungraded"] and not rows["unreadable"]:
+            return ""
+        results = self.args.out / RESULTS
+        return complaint_about(results, self.grading.most_unreadable, "rows")
 
 
 def main() -> int:
     """Exit status: 0 all graded, 1 some rows stayed ungraded, 2 something to fix."""
-    return exit_status(lambda: _run(_parser().parse_args()))
 
+    def run() -> int:
+        args = _parser().parse_args()
+        return run_and_report(MetaEvaluationPlan(args))
 
-def _run(args: argparse.Namespace) -> int:
-    return run_and_report(MetaEvaluationPlan(args))
+    return exit_status(run)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +42,10 @@ class _Line:
 
 def _written(line: _Line) -> tuple:
     """Lines in the order of writing; older records, which do not tell it, by their version."""
-    return line.time, line.time == 0 and version_order(line.weights), line.file, line.offset
+    version = ()
+    if line.time == 0:
+        version = version_order(line.weights)
+    return line.time, version, line.file, line.offset
 
 
 def _as_read(line: _Line) -> tuple:
@@ -59,7 +63,13 @@ class Run:
     Only offsets into the files are kept in memory, never the records.
     """
 
-    def __init__(self, folder: str | Path, split: str = "", weights: str = "", every: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "",
+        weights: str = "",
+        every: bool = False,
+    ):
         """`folder` is an evaluation's --out, a folder of verdict records, or one such file.
 
         `split` (train or eval) and `weights` (a weight version) choose among the records of a
@@ -77,12 +87,17 @@ class Run:
         if weights:
             lines = [line for line in lines if line.weights == weights]
         if not lines:
-            wanted = f" of split {split}" if split else ""
-            wanted += f" of weights {weights}" if weights else ""
-            raise DataError(f"{self.folder}: holds no verdict records{wanted}; check the folder")
-        # In the order in which they began to write.
-        self.runs = list(dict.fromkeys(line.run for line in sorted(lines, key=_written)))
-        last = max(lines, key=_written)
+            wanted = ""
+            if split:
+                wanted += f" of split {split}"
+            if weights:
+                wanted += f" of weights {weights}"
+            what = f"holds no verdict records{wanted}"
+            raise DataError(f"{self.folder}: {what}; check the folder")
+        in_order = sorted(lines, key=_written)
+        last = in_order[-1]
+        runs = [line.run for line in in_order]
+        self.runs = list(dict.fromkeys(runs))  # in the order in which they began to write
         if not every:
             lines = self._of_one_policy(lines, last)
         self.weights = weights or last.weights
@@ -94,24 +109,29 @@ class Run:
     def _record_files(self) -> list[Path]:
         """The files of records that the folder, or a file, stands for."""
         folder = self.folder
-        source = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+        records = folder / FOLDER
+        source = records if records.is_dir() else folder
         if not source.exists():
             hint = "name an evaluation's --out or a folder of verdict records"
             raise DataError(f"{folder}: no such folder or file; {hint}")
         if (source / "meta").is_dir():
             hint = "name an evaluation's --out; two meta-evaluations go to rubric_rl.compare"
-            raise DataError(f"{folder}: is a meta-evaluation, which has no verdict records; {hint}")
+            what = "is a meta-evaluation, which has no verdict records"
+            raise DataError(f"{folder}: {what}; {hint}")
         if not source.is_dir():
             return [source]
         found = sorted(source.glob("*.jsonl"))
-        own, whose = sorted(source.glob(OF_TRAINING)), "training run"
+        own = sorted(source.glob(OF_TRAINING))
+        whose = "training run"
         if not own:
-            own, whose = [path for path in found if path.name == OF_EVALUATION], "evaluation"
+            own = [path for path in found if path.name == OF_EVALUATION]
+            whose = "evaluation"
         if not own:
             return found
         for path in found:
             if path not in own:
-                self.notes.append(f"{path}: no file of this {whose}; its records are left out")
+                note = f"no file of this {whose}; its records are left out"
+                self.notes.append(f"{path}: {note}")
         return own
 
     def _latest_lines(self) -> list[_Line]:
@@ -120,34 +140,40 @@ class Run:
         for number, path in enumerate(self._paths):
             lines.extend(_lines_of(path, number))
         lines.sort(key=_as_read)
-        if lines and [path.name for path in self._paths] == [OF_EVALUATION]:
+        names = [path.name for path in self._paths]
+        if lines and names == [OF_EVALUATION]:
             # All of one evaluation, also if it began before records named their run.
+            run = lines[-1].run
             for line in lines:
-                line.run = lines[-1].run
+                line.run = run
         _name_restarts(lines)
         latest: dict[tuple, _Line] = {}
-        unnamed: dict[tuple, list[tuple]] = {}  # sample -> keys of its records without a run
+        unnamed = defaultdict(list)  # sample of training -> keys of its records without a run
         for line in lines:
+            key = line.key
             if line.split == "train":
                 sample = line.index, line.prompt_id
                 if not line.run:
-                    unnamed.setdefault(sample, []).append(line.key)
+                    unnamed[sample].append(key)
                 else:  # its rollout was made again
-                    for key in unnamed.pop(sample, ()):
-                        latest.pop(key, None)
-            latest[line.key] = line
+                    for lost in unnamed.pop(sample, ()):
+                        latest.pop(lost, None)
+            latest[key] = line
         return list(latest.values())
 
     def _of_one_policy(self, lines: list[_Line], last: _Line) -> list[_Line]:
         """The lines of the last one's weights in its run, since each run counts them anew."""
-        same = [line for line in lines if line.weights == last.weights]
+        weights = last.weights
+        same = [line for line in lines if line.weights == weights]
         own = [line for line in same if line.run == last.run]
         if len(own) < len(same):
-            runs = len({line.run for line in same})
-            when = datetime.fromtimestamp(last.time).isoformat(" ", "minutes")
-            what = f"{runs} runs or restarts have weights {last.weights}"
-            hint = "for another, name its file"
-            self.notes.append(f"{self.folder}: {what}; taken: the last, written {when} ({hint})")
+            runs = {line.run for line in same}
+            count = len(runs)
+            time = datetime.fromtimestamp(last.time)
+            when = time.isoformat(" ", "minutes")
+            what = f"{count} runs or restarts have weights {weights}"
+            taken = f"taken: the last, written {when} (for another, name its file)"
+            self.notes.append(f"{self.folder}: {what}; {taken}")
         return own
 
     def __len__(self) -> int:
@@ -158,9 +184,9 @@ class Run:
 
     def by_prompt(self) -> Callable[[str], list[Record]]:
         """A function that reads one prompt's records."""
-        lines: dict[str, list[_Line]] = {}
+        lines = defaultdict(list)
         for line in self._lines:
-            lines.setdefault(line.prompt_id, []).append(line)
+            lines[line.prompt_id].append(line)
 
         def read(prompt_id: str) -> list[Record]:
             own = lines.get(prompt_id, [])
@@ -170,11 +196,14 @@ class Run:
 
     def _read(self, lines: Iterable[_Line]) -> Iterator[Record]:
         """The records of these lines, which are in the order of the files: one is open at once."""
-        for number, group in groupby(lines, key=lambda line: line.file):
-            with self._paths[number].open("rb") as file:
+        by_file = groupby(lines, key=lambda line: line.file)
+        for number, group in by_file:
+            path = self._paths[number]
+            with path.open("rb") as file:
                 for line in group:
                     file.seek(line.offset)
-                    record = record_from_json(json.loads(file.readline()))
+                    item = json.loads(file.readline())
+                    record = record_from_json(item)
                     record.run = line.run
                     yield record
 
@@ -182,7 +211,8 @@ class Run:
 def stored_results(folder: Path) -> Iterator[tuple[str, Record]]:
     """The results of an evaluation, each with its key in the folder."""
     for record in Run(folder):
-        yield f"{record.prompt_id}#{record.index}", record
+        key = f"{record.prompt_id}#{record.index}"
+        yield key, record
 
 
 def print_notes(*runs: Run) -> None:
@@ -197,7 +227,8 @@ def _lines_of(path: Path, number: int) -> Iterator[_Line]:
         try:
             record = record_from_json(item)
         except DataError as error:
-            raise DataError(f"{path}:{line_number}: {error}") from None
+            where = f"{path}:{line_number}"
+            raise DataError(f"{where}: {error}") from None
         yield _Line(
             file=number,
             offset=offset,
@@ -215,14 +246,19 @@ def _name_restarts(lines: Iterable[_Line]) -> None:
 
     Within a run the weight version only grows: where it falls, another run began.
     """
-    restarts: dict[str, int] = {}
+    restarts = Counter[str]()  # by split
     versions: dict[str, int] = {}
     for line in lines:
         version = version_number(line.weights)
-        if line.run or not line.time or version is None:
+        if line.run or version is None:
             continue
-        if version < versions.get(line.split, version):
-            restarts[line.split] = restarts.get(line.split, 0) + 1
-        versions[line.split] = version
-        if line.split in restarts:
-            line.run = f"restart {restarts[line.split]}"
+        if not line.time:
+            continue
+        split = line.split
+        last = versions.get(split, version)
+        if version < last:
+            restarts[split] += 1
+        versions[split] = version
+        number = restarts[split]
+        if number:
+            line.run = f"restart {number}"

@@ -40,6 +40,9 @@ def _json_number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+_Part = tuple[str, int, str]
+
+
 class ScoreTable:
     """One line per split and weights: answers, and means of stored and new scores.
 
@@ -52,13 +55,16 @@ class ScoreTable:
         """`runs` are those of the records, in the order in which they began."""
         self.runs = list(runs)
         # (split, number of the run, weight version) -> (stored, new score) of each answer
-        self.parts: dict[tuple[str, int, str], list[tuple]] = defaultdict(list)
+        self.parts: dict[_Part, list[tuple]] = defaultdict(list)
         self.differ = 0  # answers whose new score is another than the stored one
 
     def add(self, row: Mapping) -> None:
-        stored, rescored = row["score"], row["rescored"]
-        part = row["split"], self.runs.index(row["run"]), row["weight_version"]
-        self.parts[part].append((stored, rescored))
+        stored = row["score"]
+        rescored = row["rescored"]
+        run = self.runs.index(row["run"])
+        part = row["split"], run, row["weight_version"]
+        scores = self.parts[part]
+        scores.append((stored, rescored))
         if stored != rescored:
             self.differ += 1
 
@@ -67,9 +73,11 @@ class ScoreTable:
         labels = {}
         for part in sorted(self.parts, key=_place):
             split, run, version = part
-            several = times[split, version] > 1
-            labels[part] = f"{version}, run {run + 1}" if several else version
-        width = max(8, *map(len, labels.values()))
+            labels[part] = version
+            if times[split, version] > 1:
+                labels[part] = f"{version}, run {run + 1}"
+        widths = [len(label) for label in labels.values()]
+        width = max(8, *widths)
         head = self.LINE.format(
             split="split",
             weights="weights",
@@ -81,10 +89,11 @@ class ScoreTable:
         )
         lines = [head]
         for part, label in labels.items():
+            split, _, _ = part
             scores = self.parts[part]
             scored = _with_new_score(scores)
             line = self.LINE.format(
-                split=part[0],
+                split=split,
                 weights=label,
                 width=width,
                 answers=len(scores),
@@ -101,7 +110,7 @@ class ScoreTable:
         return any(_with_new_score(scores) for scores in self.parts.values())
 
 
-def _place(part: tuple[str, int, str]) -> tuple:
+def _place(part: _Part) -> tuple:
     split, run, version = part
     return split, run, version_order(version)
 
@@ -111,7 +120,9 @@ def _with_new_score(scores: list[tuple]) -> list[tuple]:
 
 
 def _mean(values: list[float]) -> str:
-    mean = statistics.fmean(values) if values else math.nan
+    mean = math.nan
+    if values:
+        mean = statistics.fmean(values)
     return f"{mean:.4f}"
 
 
@@ -147,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
         shown = Run(args.records, args.split)
         summary = Summary(shown, rule, penalty)
         print(f"{shown.name}: {len(shown)} answers")
-        print("\n".join(summary_lines(summary.result())))
+        print(*summary_lines(summary.result()), sep="\n")
     print_notes(shown)
     return 0
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +21,21 @@ from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
-SETTINGS, CALLS, CHECKED = "settings.json", "calls.jsonl", "check.json"
+SETTINGS = "settings.json"
+CALLS = "calls.jsonl"
+CHECKED = "check.json"
 RESULTS = f"{FOLDER}/{OF_EVALUATION}"
+_FOLDERS_OF_RESULTS = (FOLDER, "meta")
+_ANOTHER = "choose another --out"
+_RESTORE = f"restore the file, or {_ANOTHER}"
 # Folders of the first form name these too, which mean nothing in an evaluation.
-_ONLY_OF_TRAINING = tuple(
-    f"{who}.{name}"
-    for who in ("grader", "answers.policy")
-    for name in ("engine", "teacher", "teacher_share")
+_ONLY_OF_TRAINING = (
+    "grader.engine",
+    "grader.teacher",
+    "grader.teacher_share",
+    "answers.policy.engine",
+    "answers.policy.teacher",
+    "answers.policy.teacher_share",
 )
 # How a training run's SAVE_PATH, slime's or ours, is known, and its folder of records.
 _MARKS_OF_TRAINING = (
@@ -42,7 +50,23 @@ _MARKS_OF_TRAINING = (
     OF_TRAINING,
     f"{FOLDER}/{OF_TRAINING}",
 )
-_KINDS = {"evaluate": "evaluation", "meta_eval": "meta-evaluation"}
+_KINDS = {
+    "evaluate": "evaluation",
+    "meta_eval": "meta-evaluation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a stored result says of its grader."""
+
+    status: str
+    asked_again: bool
+    verdicts: int
+    unreadable: int
+
+    def is_sick(self, most_unreadable: float) -> bool:
+        return self.unreadable > most_unreadable * self.verdicts
 
 
 class EvaluationFolder:
@@ -68,40 +92,42 @@ class EvaluationFolder:
         other endpoint URLs than before. Raises UserError when the folder belongs to a run with
         other settings (named in the message), holds something else, or is in use.
         """
-        self.folder, self.results = Path(folder), Path(folder) / results
-        asked: dict = json.loads(json.dumps(settings))
+        self.folder = Path(folder)
+        self.results = self.folder / results
+        self._settings_file = self.folder / SETTINGS
+        self._calls_file = self.folder / CALLS
+        self._check_file = self.folder / CHECKED
+        as_json = json.dumps(settings)
+        asked: dict = json.loads(as_json)  # as it will be read again, without tuples
         self._refuse_what_is_not_ours(asked["kind"])
         self.run = _run_name(asked)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._moved = False  # since the last run
-        self._open_files = ExitStack()  # closes the lock last
+        self.again: set[str] = set()  # keys of answers that are asked about once more
+        self._sick_results: Counter[str] = Counter()
+        self._to_void: list[str] = []
         try:
-            lock = self._open(self.folder / "lock", "w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check(asked, moved)
-            self.again: set[str] = set()  # keys of answers that are asked about once more
-            self._sick_results: Counter[str] = Counter()
-            self._to_void: list[str] = []
-            self.finished = self._finished(most_unreadable)
-            self._replies = self._unfinished_replies()
-            write_jsonl(self.folder / SETTINGS, [asked])
-            self.results.parent.mkdir(mode=0o700, exist_ok=True)
-            appending: dict[str, Any] = {"mode": "a+b", "buffering": 0, "opener": private}
-            self._calls = self._open(self.folder / CALLS, **appending)
-            for answer in self._to_void:
-                append_line(self._calls, {"answer": answer, "voided": True})
-            self._results = self._open(self.results, **appending)
-        except BlockingIOError:
-            self._open_files.close()
-            hint = "wait for it, or choose another --out"
-            raise UserError(f"{self.folder}: in use by another run; {hint}") from None
+            with ExitStack() as self._open_files:  # closes the lock last
+                lock = self._open(self.folder / "lock", mode="w")
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._check(asked, moved)
+                self.finished = self._finished(most_unreadable)
+                self._replies = self._unfinished_replies()
+                write_jsonl(self._settings_file, [asked])
+                self.results.parent.mkdir(mode=0o700, exist_ok=True)
+                self._calls = self._open_to_append(self._calls_file)
+                for answer in self._to_void:
+                    voiding = {"answer": answer, "voided": True}
+                    append_line(self._calls, voiding)
+                self._results = self._open_to_append(self.results)
+                self._open_files = self._open_files.pop_all()  # from now on closed by __exit__
+        except BlockingIOError:  # another run has the lock
+            hint = f"wait for it, or {_ANOTHER}"
+            raise self._refusal("in use by another run", hint) from None
         except OSError as error:
-            self._open_files.close()
             where = error.filename or self.folder
-            raise UserError(f"{where}: {error.strerror}; check path, rights and space") from None
-        except BaseException:
-            self._open_files.close()
-            raise
+            what = f"{where}: {error.strerror}"
+            raise UserError(f"{what}; check path, rights and space") from None
 
     def __enter__(self) -> "EvaluationFolder":
         return self
@@ -109,77 +135,98 @@ class EvaluationFolder:
     def __exit__(self, *_) -> None:
         self._open_files.close()
 
-    def _open(self, path: Path, mode: str, **how) -> IO:
-        return self._open_files.enter_context(open(path, mode, **how))
+    def _open_to_append(self, path: Path) -> IO[bytes]:
+        return self._open(path, mode="a+b", buffering=0, opener=private)
+
+    def _open(self, path: Path, **how) -> IO:
+        return self._open_files.enter_context(open(path, **how))
 
     def _refuse_what_is_not_ours(self, kind: str) -> None:
         """Raises UserError for a folder with something else in it, before anything is written."""
-        hint = "choose another --out"
+        folder = self.folder
         for mark in _MARKS_OF_TRAINING:
-            for found in self.folder.glob(mark):
-                raise UserError(f"{self.folder}: holds a training run ({found.name}); {hint}")
+            for found in folder.glob(mark):
+                raise self._refusal(f"holds a training run ({found.name})")
+        result = folder / "result.json"
+        if result.exists() and not self._settings_file.exists():
+            raise self._refusal("holds a result.json of something else")
+        parent = folder.parent
+        settings_of_parent = parent / SETTINGS
+        if folder.name in _FOLDERS_OF_RESULTS and settings_of_parent.exists():
+            raise self._refusal(f"belongs to the run in {parent}")
         what = _KINDS[kind]
-        if (self.folder / "result.json").exists() and not (self.folder / SETTINGS).exists():
-            raise UserError(f"{self.folder}: holds a result.json of something else; {hint}")
-        if self.folder.name in (FOLDER, "meta") and (self.folder.parent / SETTINGS).exists():
-            raise UserError(f"{self.folder}: belongs to the run in {self.folder.parent}; {hint}")
-        before = stored_settings(self.folder).get("kind", kind)
-        if before != kind:
-            other = f"holds a run of another kind ({_KINDS[before]}, not {what})"
-            raise UserError(f"{self.folder}: {other}; {hint}")
-        for name in (FOLDER, "meta"):
-            for found in sorted((self.folder / name).glob("*")):
-                if found == self.results or found.name.startswith((".", "report.")):
+        settings = stored_settings(folder)
+        if settings and settings["kind"] != kind:
+            other = _KINDS[settings["kind"]]
+            raise self._refusal(f"holds a run of another kind ({other}, not {what})")
+        for name in _FOLDERS_OF_RESULTS:
+            results = folder / name
+            for found in sorted(results.glob("*")):
+                if found == self.results:
                     continue
-                raise UserError(f"{found}: no file of this {what}; move it away, or {hint}")
+                if found.name.startswith((".", "report.")):
+                    continue
+                hint = f"move it away, or {_ANOTHER}"
+                raise UserError(f"{found}: no file of this {what}; {hint}")
+
+    def _refusal(self, what: str, hint: str = _ANOTHER) -> UserError:
+        return UserError(f"{self.folder}: {what}; {hint}")
 
     def _check(self, settings: dict, moved: bool) -> None:
-        path = self.folder / SETTINGS
-        if path.exists():
-            before, now = flat(_only_line(path)), flat(settings)
-            for setting in _ONLY_OF_TRAINING:
-                before.pop(setting, None)
-            changed = [
-                key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
-            ]
-            beyond_url = [key for key in changed if key.rpartition(".")[2] != "url"]
-            if refused := beyond_url if moved else changed:
-                shown = "; ".join(
-                    f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
-                    for key in refused
-                )
-                hint = "choose another --out or the old settings"
-                if not beyond_url:
-                    hint += " (the same model at another place: add --moved)"
-                what = f"{self.folder}: holds a run with other settings: {shown}"
-                raise UserError(f"{what}; {hint}")
-            self._moved = bool(changed)
+        """Raises UserError where the folder has other settings."""
+        if not self._settings_file.exists():
+            return
+        stored = _only_line(self._settings_file)
+        before = flat(stored)
+        now = flat(settings)
+        for setting in _ONLY_OF_TRAINING:
+            before.pop(setting, None)
+        changed = []
+        all_keys = before.keys() | now.keys()
+        for key in sorted(all_keys):
+            if before.get(key) != now.get(key):
+                changed.append(key)
+        self._moved = bool(changed)
+        beyond_url = [key for key in changed if not _is_url(key)]
+        refused = beyond_url if moved else changed
+        if not refused:
+            return
+        differences = []
+        for key in refused:
+            was = _short(before.get(key))
+            value = _short(now.get(key))
+            differences.append(f"{key} was {was}, is {value}")
+        shown = "; ".join(differences)
+        hint = f"{_ANOTHER} or the old settings"
+        if not beyond_url:
+            hint += " (the same model at another place: add --moved)"
+        raise self._refusal(f"holds a run with other settings: {shown}", hint)
 
     def _finished(self, most_unreadable: float) -> set[str]:
         """The keys of answers with a result that counts; `again` gets those of a sick grader."""
-        finished: set[str] = set()
-        counts: dict[str, tuple[int, int]] = {}  # verdicts, those that could not be read
-        asked_again: set[str] = set()
-        for where, result in _lines(self.results):
-            key, status = result.get("key"), result.get("status")
-            if not isinstance(key, str) or not isinstance(status, str):
+        results: dict[str, _Result] = {}  # the last line of an answer counts
+        for where, line in _lines(self.results):
+            key = line.get("key")
+            if not isinstance(key, str):
                 raise _damaged(where)
-            finished.discard(key)  # the last line counts
-            asked_again.discard(key)
-            if status != "ungraded":
-                finished.add(key)
-            if result.get("asked_again") is True:
-                asked_again.add(key)
-            counts[key] = count, bad = _verdict_counts(result)
-            if status == "graded" and bad > most_unreadable * count:
+            result = _result(line, where)
+            results[key] = result
+            is_graded = result.status == "graded"
+            if is_graded and result.is_sick(most_unreadable):
                 self._sick_results[key] += 1
-        verdicts = sum(count for count, _ in counts.values())
-        unreadable = sum(count for _, count in counts.values())
+        verdicts = unreadable = 0
+        for result in results.values():
+            verdicts += result.verdicts
+            unreadable += result.unreadable
         still_sick = unreadable > most_unreadable * verdicts
-        for key, (count, bad) in counts.items():
-            if bad > most_unreadable * count and (still_sick or key not in asked_again):
+        finished: set[str] = set()
+        for key, result in results.items():
+            second_try = still_sick or not result.asked_again
+            if result.is_sick(most_unreadable) and second_try:
                 self.again.add(key)
-        return finished - self.again
+            elif result.status != "ungraded":
+                finished.add(key)
+        return finished
 
     def _unfinished_replies(self) -> dict[str, list[Reply]]:
         """Question -> its stored replies in order, of answers that are not finished.
@@ -190,53 +237,69 @@ class EvaluationFolder:
         replies = defaultdict(list)
         of_grader = defaultdict(set)  # answer -> questions about it
         voided: Counter[str] = Counter()
-        for where, call in _lines(self.folder / CALLS):
-            answer, question = call.get("answer"), call.get("question")
-            if isinstance(answer, str) and call.get("voided") is True:
-                voided[answer] += 1
-                for asked in of_grader.pop(answer, ()):
-                    replies.pop(asked, None)
-                continue
-            if not isinstance(answer, str) or not isinstance(question, str):
+
+        def forget(answer: str) -> None:
+            for question in of_grader.pop(answer, ()):
+                replies.pop(question, None)
+
+        for where, call in _lines(self._calls_file):
+            answer = call.get("answer")
+            if not isinstance(answer, str):
                 raise _damaged(where)
-            if answer not in self.finished:
-                replies[question].append(_reply(call.get("reply"), where))
-                if call.get("role") != PolicyClient.role:
-                    of_grader[answer].add(question)
+            if call.get("voided") is True:
+                voided[answer] += 1
+                forget(answer)
+                continue
+            question = call.get("question")
+            if not isinstance(question, str):
+                raise _damaged(where)
+            if answer in self.finished:
+                continue
+            reply = _reply(call.get("reply"), where)
+            replies[question].append(reply)
+            if call.get("role") != PolicyClient.role:
+                of_grader[answer].add(question)
         for answer in self.again:
             if voided[answer] < self._sick_results[answer]:
                 self._to_void.append(answer)
-                for asked in of_grader.pop(answer, ()):
-                    replies.pop(asked, None)
+                forget(answer)
         return replies
 
     def refuse_others(self, keys: Container[str]) -> None:
         """Raises UserError for a result of another answer than these."""
         for key in self.finished | self.again:
             if key not in keys:
-                where = f"{self.results}: the result {key}"
-                hint = "restore the file, or choose another --out"
-                raise UserError(f"{where} is of no answer that is graded here; {hint}")
+                what = f"the result {key} is of no answer that is graded here"
+                raise UserError(f"{self.results}: {what}; {_RESTORE}")
 
     async def check(self, grader: Grader) -> None:
         """Asks the grader its check question, unless it has passed it in this folder.
 
         Raises UserError when it fails.
         """
-        path = self.folder / CHECKED
-        sick = bool(self.again) or (path.exists() and not path.stat().st_size)
-        if path.exists() and not sick:
-            switch = _only_line(path).get("switch")
-            sick = not isinstance(switch, dict)  # not what `check` writes there
-            grader.client.api.switch = switch if isinstance(switch, dict) else {}
-        # Folders of before the check question have replies, but no such file.
-        passed = path.exists() or (self.folder / CALLS).stat().st_size
-        if passed and not sick and not self._moved:
+        if self._passed_check(grader) and not self._moved:
             return
         record = await check(grader)
-        if failure := failure_of(record, grader.grading.most_unreadable):
+        failure = failure_of(record, grader.grading.most_unreadable)
+        if failure:
             raise UserError(failure)
-        write_jsonl(path, [record.to_json() | {"switch": grader.client.api.switch}])
+        passed = record.to_json()
+        passed["switch"] = grader.client.api.switch
+        write_jsonl(self._check_file, [passed])
+
+    def _passed_check(self, grader: Grader) -> bool:
+        """Whether no other check is due; the grader gets the switch that the last one found."""
+        if self.again:
+            return False
+        if not self._check_file.exists():
+            # Folders of before the check question have replies, but no such file.
+            return self._calls_file.stat().st_size > 0
+        if not self._check_file.stat().st_size:  # emptied by `revoke`
+            return False
+        switch = _only_line(self._check_file).get("switch")
+        is_ours = isinstance(switch, dict)
+        grader.client.api.switch = switch if is_ours else {}
+        return is_ours
 
     def recall(self, question: str) -> Reply | None:
         """The next stored reply to a question.
@@ -248,14 +311,23 @@ class EvaluationFolder:
 
     def keep(self, role: str, answer: str, question: str, reply: Reply) -> None:
         """Stores a new reply of the grader or the policy."""
-        call = {"role": role, "answer": answer, "question": question, "reply": vars(reply)}
+        call = {
+            "role": role,
+            "answer": answer,
+            "question": question,
+            "reply": vars(reply),
+        }
         append_line(self._calls, call)
 
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
-        record.run, record.time = self.run, round(time.time(), 6)
-        asked_again = {"asked_again": True} if key in self.again else {}
-        append_line(self._results, {"key": key} | asked_again | record.to_json())
+        record.run = self.run
+        record.time = round(time.time(), 6)
+        result: dict = {"key": key}
+        if key in self.again:
+            result["asked_again"] = True
+        result |= record.to_json()
+        append_line(self._results, result)
         if record.status == "ungraded":
             self.finished.discard(key)
         else:
@@ -263,8 +335,9 @@ class EvaluationFolder:
 
     def revoke(self, key: str, record: Record, reason: str) -> None:
         """Takes back what a sick grader said of an answer: the next run asks it all that again."""
-        (self.folder / CHECKED).write_text("")
-        self.finish(key, replace(record, status="ungraded", score=nan, verdicts=[], error=reason))
+        self._check_file.write_text("")
+        nothing = replace(record, status="ungraded", score=nan, verdicts=[], error=reason)
+        self.finish(key, nothing)
 
 
 class StoringClient(Client):
@@ -286,11 +359,15 @@ class StoringClient(Client):
 
     def _name(self, question: Question) -> str:
         """What tells a question from all others, in 32 digits."""
-        parts = [self.role, question.routing_key, question.seed, self._content(question)]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+        content = self._content(question)
+        parts = [self.role, question.routing_key, question.seed, content]
+        text = json.dumps(parts)
+        digest = hashlib.blake2b(text.encode(), digest_size=16)
+        return digest.hexdigest()
 
     def _content(self, question: Question) -> object:
-        return question.messages[-1]["content"]
+        last = question.messages[-1]
+        return last["content"]
 
 
 class PolicyClient(StoringClient):
@@ -313,29 +390,49 @@ def _lines(path: Path) -> Iterator[tuple[str, dict]]:
     if not path.exists():
         return
     for number, item in read_jsonl(path, skip_partial=True):
+        where = f"{path}:{number}"
         if not isinstance(item, dict):
-            raise _damaged(f"{path}:{number}")
-        yield f"{path}:{number}", item
+            raise _damaged(where)
+        yield where, item
+
+
+def _result(line: dict, where: str) -> _Result:
+    status = line.get("status")
+    if not isinstance(status, str):
+        raise _damaged(where)
+    verdicts, unreadable = _verdict_counts(line)
+    asked_again = line.get("asked_again") is True
+    return _Result(status, asked_again, verdicts, unreadable)
 
 
 def _verdict_counts(result: dict) -> tuple[int, int]:
     """How many verdicts a result has, and how many of them could not be read."""
-    causes, verdicts = result.get("unreadable_causes"), result.get("verdicts")
-    if result["status"] == "ungraded" and isinstance(causes, dict) and causes:
-        lost = sum(count for count in causes.values() if isinstance(count, int))
-        return lost, lost  # what `revoke` took back
+    causes = result.get("unreadable_causes")
+    is_ungraded = result["status"] == "ungraded"
+    if is_ungraded and isinstance(causes, dict) and causes:  # `revoke` took its verdicts back
+        taken_back = 0
+        for count in causes.values():
+            if isinstance(count, int):
+                taken_back += count
+        return taken_back, taken_back
+    verdicts = result.get("verdicts")
     if not isinstance(verdicts, list):
         return 0, 0
-    mets = [verdict.get("met") if isinstance(verdict, dict) else verdict for verdict in verdicts]
-    return len(mets), mets.count(None)
+    unreadable = 0
+    for verdict in verdicts:
+        met = verdict  # of the first form
+        if isinstance(verdict, dict):
+            met = verdict.get("met")
+        if met is None:
+            unreadable += 1
+    return len(verdicts), unreadable
 
 
 def _only_line(path: Path) -> dict:
-    lines = list(_lines(path))
-    if len(lines) != 1:
+    items = list(stored_lines(path))
+    if len(items) != 1:
         raise _damaged(str(path))
-    ((_, item),) = lines
-    return item
+    return items[0]
 
 
 def _reply(item: Any, where: str) -> Reply:
@@ -346,8 +443,7 @@ def _reply(item: Any, where: str) -> Reply:
 
 
 def _damaged(where: str) -> DataError:
-    hint = "restore the file, or choose another --out"
-    return DataError(f"{where}: not what an evaluation writes there; {hint}")
+    return DataError(f"{where}: not what an evaluation writes there; {_RESTORE}")
 
 
 def stored_settings(folder: Path) -> dict:
@@ -360,14 +456,24 @@ def stored_settings(folder: Path) -> dict:
     except DataError:
         return {}
     kind = settings.get("kind")
-    return settings if isinstance(kind, str) and kind in _KINDS else {}
+    if isinstance(kind, str) and kind in _KINDS:
+        return settings
+    return {}
 
 
 def _run_name(settings: Mapping) -> str:
     """The run's name in its records: one for the same settings, wherever they are served."""
-    asked = {key: value for key, value in flat(settings).items() if not key.endswith(".url")}
-    digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=6)
+    asked = {}
+    for key, value in flat(settings).items():
+        if not _is_url(key):
+            asked[key] = value
+    text = json.dumps(asked, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=6)
     return f"{settings['kind']}-{digest.hexdigest()}"
+
+
+def _is_url(key: str) -> bool:
+    return key.endswith(".url")
 
 
 def flat(value: object, prefix: str = "") -> dict:
@@ -376,10 +482,15 @@ def flat(value: object, prefix: str = "") -> dict:
         return {prefix: value}
     parts = {}
     for name, item in value.items():
-        parts |= flat(item, f"{prefix}.{name}" if prefix else name)
+        key = f"{prefix}.{name}" if prefix else name
+        parts |= flat(item, key)
     return parts
 
 
 def _short(value: object) -> str:
-    text = "unset" if value is None else str(value)
-    return text if len(text) <= 24 else text[:12] + "..."
+    if value is None:
+        return "unset"
+    text = str(value)
+    if len(text) <= 24:
+        return text
+    return text[:12] + "..."

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from rubric_rl.common.command_line import count
 from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import CriteriaBar, GaveUp
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record
@@ -68,7 +70,9 @@ class Results:
     """Stores results as they come, moves the bar, and takes back what a sick grader said."""
 
     def __init__(self, store: EvaluationFolder, bar: CriteriaBar, most_unreadable: float):
-        self._store, self._bar, self._most_unreadable = store, bar, most_unreadable
+        self._store = store
+        self._bar = bar
+        self._most_unreadable = most_unreadable
         # Results without verdicts since the last with some; the run gives up on too many.
         self._sick_in_a_row: list[tuple[str, Record]] = []
 
@@ -91,13 +95,24 @@ class Results:
         if not self._store.finished:
             return
         results: Iterable[tuple[str, Record]] = ()
-        if sickness((record for _, record in stored()), self._most_unreadable):
-            results = [pair for pair in stored() if sickness(pair[1:], self._most_unreadable)]
+        all_records = (record for _, record in stored())
+        if sickness(all_records, self._most_unreadable):
+            results = stored()
         elif self._bar.gave_up:
             results = self._sick_in_a_row
+        sick = []  # all of them, before a line is added to what is read
         for key, record in results:
-            if reason := sickness([record], self._most_unreadable):
-                self._store.revoke(key, record, reason)
+            reason = sickness([record], self._most_unreadable)
+            if reason:
+                sick.append((key, record, reason))
+        for key, record, reason in sick:
+            self._store.revoke(key, record, reason)
+
+
+def write_result(folder: Path, result: dict) -> None:
+    """Writes result.json, what the command leaves beside its records."""
+    text = json.dumps(result, indent=1)
+    write_text(folder / "result.json", text + "\n")
 
 
 def complaint_about(results: Path, most_unreadable: float, unit: str) -> str:
@@ -122,7 +137,8 @@ def complaint_about(results: Path, most_unreadable: float, unit: str) -> str:
 
 
 def _most_frequent(reasons: dict[str, str], what: str) -> str:
-    reason, times = Counter(reasons.values()).most_common(1)[0]
+    counts = Counter(reasons.values())
+    ((reason, times),) = counts.most_common(1)
     return f"{len(reasons)} {what}, {times} of them for: {reason}"
 
 

@@ -5,6 +5,7 @@ A rule changes what `score` is given, and may clip its result or adjust it for l
 
 import argparse
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from rubric_rl.common.errors import UserError
@@ -37,15 +38,14 @@ class ScoringRule:
         for name, value in vars(self).items():
             if value == getattr(ScoringRule, name):
                 continue
+            words = [str(value)]
             if value is True:
-                parts.append(name)
+                words = []
             elif name == "weights":
-                shown = " ".join(f"{tag}={factor}" for tag, factor in value)
-                parts.append(f"{name} {shown}")
+                words = [f"{tag}={factor}" for tag, factor in value]
             elif isinstance(value, tuple):
-                parts.append(f"{name} {' '.join(value)}")
-            else:
-                parts.append(f"{name} {value}")
+                words = list(value)
+            parts.append(" ".join([name, *words]))
         return ", ".join(parts) or "the training reward's"
 
     def judged(self, record: Record) -> Judged:
@@ -60,11 +60,14 @@ class ScoringRule:
         for criterion, verdict in zip(record.rubric, verdicts, strict=True):
             if not self._counts(criterion):
                 continue
-            if verdict.met is None and self.unreadable == "left_out":
+            is_unreadable = verdict.met is None
+            if is_unreadable and self.unreadable == "left_out":
                 continue
-            if verdict.met is None and self.unreadable in ("met", "not_met"):
-                verdict = replace(verdict, met=self.unreadable == "met")
-            judged.append((self._weighed(criterion), verdict))
+            if is_unreadable and self.unreadable in ("met", "not_met"):
+                met = self.unreadable == "met"
+                verdict = replace(verdict, met=met)
+            weighed = self._weighed(criterion)
+            judged.append((weighed, verdict))
         return judged
 
     def score(self, record: Record) -> float:
@@ -76,21 +79,25 @@ class ScoringRule:
             return math.nan
         value = score_of(self.judged(record))
         if self.penalty and record.status == "graded":
-            value = length_adjusted(value, len(record.answer or ""), self.penalty)
+            characters = len(record.answer or "")
+            value = length_adjusted(value, characters, self.penalty)
         if self.clip and not math.isnan(value):
-            value = min(max(value, 0.0), 1.0)
+            value = max(value, 0.0)
+            value = min(value, 1.0)
         return value
 
     def _counts(self, criterion: Criterion) -> bool:
         tags = set(criterion.tags)
-        if self.only and not tags & set(self.only):
+        if self.only and tags.isdisjoint(self.only):
             return False
-        return not tags & set(self.drop)
+        return tags.isdisjoint(self.drop)
 
     def _weighed(self, criterion: Criterion) -> Criterion:
         if not self.uniform and not self.weights:
             return criterion
-        points = math.copysign(1, criterion.points) if self.uniform else criterion.points
+        points = criterion.points
+        if self.uniform:
+            points = math.copysign(1, points)
         for tag, factor in self.weights:
             if tag in criterion.tags:
                 points *= factor
@@ -104,7 +111,9 @@ def score_of(judged: Judged) -> float:
     """`score` of the pairs; NaN when none has positive points."""
     rubric = [criterion for criterion, _ in judged]
     verdicts = [verdict for _, verdict in judged]
-    return score(rubric, verdicts) if possible_points(rubric) > 0 else math.nan
+    if possible_points(rubric) <= 0:
+        return math.nan
+    return score(rubric, verdicts)
 
 
 def tag_scores(judged: Judged) -> dict[str, float]:
@@ -112,12 +121,16 @@ def tag_scores(judged: Judged) -> dict[str, float]:
 
     A tag without positive points is left out.
     """
-    parts: dict[str, Judged] = {}
+    parts = defaultdict(list)
     for criterion, verdict in judged:
         for tag in dict.fromkeys(criterion.tags):
-            parts.setdefault(tag, []).append((criterion, verdict))
-    values = {tag: score_of(part) for tag, part in parts.items()}
-    return {tag: value for tag, value in values.items() if not math.isnan(value)}
+            parts[tag].append((criterion, verdict))
+    scores = {}
+    for tag, part in parts.items():
+        value = score_of(part)
+        if not math.isnan(value):
+            scores[tag] = value
+    return scores
 
 
 def add_rule_flags(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +188,9 @@ def rule_from(args: argparse.Namespace) -> ScoringRule:
 
 def penalty_from(text: str) -> float:
     """A length penalty by name or as a number. Raises UserError for anything else."""
-    value = PENALTIES[text] if text in PENALTIES else _number(text)
+    value = PENALTIES.get(text)
+    if value is None:
+        value = _number(text)
     if value is None or value < 0:
         named = ", ".join(PENALTIES)
         hint = f"give a number of 0 or more, or one of {named}"
@@ -197,4 +212,6 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    if math.isfinite(value):
+        return value
+    return None

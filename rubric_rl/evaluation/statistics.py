@@ -1,22 +1,33 @@
 """The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import comb, fsum
 
 import numpy as np
 
 DRAWS = 1000  # of the reference's bootstrap
-LEVEL, RESAMPLES = 0.95, 2000  # of every interval
-FREE_CHARACTERS, CHARACTERS_PER_PENALTY = 2000, 500  # of the length adjustment
-# per 500 characters (OpenAI, 2026)
-PENALTIES = {"full": 0.0299, "hard": 0.0392, "consensus": 0.0020}
+# of every interval
+LEVEL = 0.95
+RESAMPLES = 2000
+# of the length adjustment (OpenAI, 2026)
+FREE_CHARACTERS = 2000
+CHARACTERS_PER_PENALTY = 500
+PENALTIES = {
+    "full": 0.0299,
+    "hard": 0.0392,
+    "consensus": 0.0020,
+}
 _AT_ONCE = 2_000_000  # random numbers held in memory at a time
 Values = Sequence[float]
+Sums = np.ndarray  # the last axis holds the columns
+Statistic = Callable[[Sums], np.ndarray]
+Bounds = tuple[float, float] | None  # of an interval
 
 
 def clipped_mean(values: Values) -> float:
     """The reference's headline: the mean of unclipped scores, clipped to [0, 1]."""
-    return float(np.clip(np.mean(values), 0, 1))
+    mean = np.mean(values)
+    return float(np.clip(mean, 0, 1))
 
 
 def bootstrap_std(values: Values) -> float:
@@ -28,13 +39,14 @@ def bootstrap_std(values: Values) -> float:
     array = np.asarray(values, float)
     random = np.random.RandomState(0)
     count = len(array)
-
-    def means(rows: int) -> np.ndarray:
-        drawn = random.randint(0, count, (rows, count))
-        return array[drawn].mean(axis=1)
-
-    all_means = np.concatenate([means(rows) for rows in _chunks(DRAWS, count)])
-    return float(np.std(np.clip(all_means, 0, 1)))
+    means = []
+    for rows in _chunks(DRAWS, count):
+        places = random.randint(0, count, (rows, count))
+        drawn = array[places]
+        means.append(drawn.mean(axis=1))
+    all_means = np.concatenate(means)
+    clipped = np.clip(all_means, 0, 1)
+    return float(np.std(clipped))
 
 
 def worst_of(values: Values, k: int) -> float:
@@ -44,12 +56,15 @@ def worst_of(values: Values, k: int) -> float:
     the larger ones.
     """
     count = len(values)
-    subsets = math.comb(count, k)
+    subsets = comb(count, k)
     terms = []
-    for place, value in enumerate(sorted(values)):
-        as_minimum = math.comb(count - 1 - place, k - 1)
-        terms.append(value * (as_minimum / subsets))
-    return math.fsum(terms)
+    larger = count
+    for value in sorted(values):
+        larger -= 1
+        as_minimum = comb(larger, k - 1)
+        share = as_minimum / subsets
+        terms.append(value * share)
+    return fsum(terms)
 
 
 def worst_at_k(groups: Sequence[Values], k: int) -> float | None:
@@ -57,19 +72,23 @@ def worst_at_k(groups: Sequence[Values], k: int) -> float | None:
 
     None when no prompt has k.
     """
-    values = [worst_of(group, k) for group in groups if len(group) >= k]
-    return clipped_mean(values) if values else None
+    values = []
+    for group in groups:
+        if len(group) >= k:
+            values.append(worst_of(group, k))
+    if not values:
+        return None
+    return clipped_mean(values)
 
 
 def length_adjusted(score: float, characters: int, penalty: float) -> float:
     """score - penalty x (characters - 2000) / 500, for one answer (OpenAI, 2026)."""
     excess = characters - FREE_CHARACTERS
-    return score - penalty * excess / CHARACTERS_PER_PENALTY
+    reduction = penalty * excess / CHARACTERS_PER_PENALTY
+    return score - reduction
 
 
-def interval(
-    parts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float] | None:
+def interval(parts: Sums, statistic: Statistic) -> Bounds:
     """The 95% percentile interval of a statistic, bootstrapped by prompt.
 
     All answers to a prompt are drawn together. `parts` holds one row of sums per prompt;
@@ -83,73 +102,98 @@ def interval(
         return None
     drawn = []
     for rows in _chunks(RESAMPLES, count):
-        drawn.append(_times_drawn(random, count, rows) @ parts)
-    values = statistic(np.concatenate(drawn))
-    values = values[~np.isnan(values)]
+        times = _times_drawn(random, count, rows)
+        drawn.append(times @ parts)
+    sums = np.concatenate(drawn)
+    values = statistic(sums)
+    has_value = ~np.isnan(values)
+    values = values[has_value]
     if not len(values):
         return None
     outside = (1 - LEVEL) / 2
-    low, high = np.quantile(values, [outside, 1 - outside])
-    return float(low), float(high)
+    levels = [outside, 1 - outside]
+    low, high = np.quantile(values, levels).tolist()
+    return low, high
 
 
 def _times_drawn(random: np.random.Generator, count: int, rows: int) -> np.ndarray:
     """How often each of `count` prompts is drawn, in each of `rows` draws of `count`."""
-    drawn = random.integers(0, count, (rows, count))
-    shifted = drawn + count * np.arange(rows)[:, None]  # each draw counts in bins of its own
-    times = np.bincount(shifted.ravel(), minlength=rows * count)
-    return times.reshape(rows, count).astype(float)
+    shape = (rows, count)
+    drawn = random.integers(0, count, shape)
+    first_bins = count * np.arange(rows)  # each draw counts in bins of its own
+    bins = drawn + first_bins[:, None]
+    times = np.bincount(bins.ravel(), minlength=bins.size)
+    return times.reshape(shape).astype(float)
 
 
-def ratio(sums: np.ndarray) -> np.ndarray:
+def ratio(sums: Sums) -> np.ndarray:
     """A mean as a statistic for `interval`: first column / second column."""
-    return _divide(sums[..., 0], sums[..., 1])
+    above, below = _columns(sums, 2)
+    return _divide(above, below)
 
 
-def f1(sums: np.ndarray) -> np.ndarray:
+def f1(sums: Sums) -> np.ndarray:
     """F1 of the columns (true positive, false positive, false negative).
 
     NaN when the class was never predicted or never labelled, as in the reference.
     """
-    hit = sums[..., 0]
-    false = sums[..., 1]
-    missed = sums[..., 2]
-    value = _divide(2 * hit, 2 * hit + false + missed)
-    never_predicted = hit + false == 0
-    never_labelled = hit + missed == 0
+    hit, false, missed = _columns(sums, 3)
+    predicted = hit + false
+    labelled = hit + missed
+    total = predicted + labelled
+    value = _divide(2 * hit, total)
+    never_predicted = predicted == 0
+    never_labelled = labelled == 0
     absent = never_predicted | never_labelled
     return np.where(absent, np.nan, value)
 
 
-def balanced_f1(sums: np.ndarray) -> np.ndarray:
+_NOT_MET = [3, 2, 1]  # `kappa`'s columns in the order of `f1`, the sides exchanged
+
+
+def balanced_f1(sums: Sums) -> np.ndarray:
     """The mean of the F1 of met and of not met; columns as for `kappa`."""
-    met = f1(sums[..., [0, 1, 2]])
-    not_met = f1(sums[..., [3, 2, 1]])
+    met = f1(sums)
+    not_met = f1(sums[..., _NOT_MET])
     return (met + not_met) / 2
 
 
-def kappa(sums: np.ndarray) -> np.ndarray:
+def kappa(sums: Sums) -> np.ndarray:
     """Cohen's kappa.
 
     Columns: both met, only the grader says met, only the label says met, neither.
     """
-    both, grader, label, neither = (sums[..., column] for column in range(4))
-    total = both + grader + label + neither
-    agreed = _divide(both + neither, total)
-    by_chance_met = (both + grader) * (both + label)
-    by_chance_not = (label + neither) * (grader + neither)
-    chance = _divide(by_chance_met + by_chance_not, total**2)
-    return _divide(agreed - chance, 1 - chance)
+    both, grader, label, neither = _columns(sums, 4)
+    grader_met = both + grader
+    label_met = both + label
+    grader_not = label + neither
+    label_not = grader + neither
+    total = grader_met + grader_not
+    same = both + neither
+    agreed = _divide(same, total)
+    by_chance = grader_met * label_met + grader_not * label_not
+    chance = _divide(by_chance, total**2)
+    beyond_chance = agreed - chance
+    return _divide(beyond_chance, 1 - chance)
+
+
+def _columns(sums: Sums, count: int) -> np.ndarray:
+    """The first so many columns, to be unpacked."""
+    columns = np.moveaxis(sums, -1, 0)
+    return columns[:count]
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """The quotient, NaN where the divisor is 0."""
-    below = np.asarray(below, float)
     is_zero = below == 0
-    return np.where(is_zero, np.nan, above / np.where(is_zero, 1, below))
+    divisor = np.where(is_zero, 1, below)
+    return np.where(is_zero, np.nan, above / divisor)
 
 
-def _chunks(draws: int, width: int) -> list[int]:
+def _chunks(draws: int, width: int) -> Iterator[int]:
     """`draws` in pieces that keep the random numbers in memory few."""
-    step = max(1, _AT_ONCE // max(width, 1))
-    return [min(step, draws - done) for done in range(0, draws, step)]
+    most = max(1, _AT_ONCE // width)
+    while draws > 0:
+        piece = min(most, draws)
+        yield piece
+        draws -= piece

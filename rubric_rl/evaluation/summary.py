@@ -12,6 +12,7 @@ from rubric_rl.evaluation.endpoint_flags import Price
 from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, tag_scores
 from rubric_rl.evaluation.statistics import (
     PENALTIES,
+    Bounds,
     bootstrap_std,
     clipped_mean,
     interval,
@@ -20,17 +21,35 @@ from rubric_rl.evaluation.statistics import (
     worst_at_k,
 )
 
-OVERALL, ADJUSTED = "overall_score", "length_adjusted_score"
+OVERALL = "overall_score"
+ADJUSTED = "length_adjusted_score"
 NO_CALL = ("no_answer", "truncated")  # score 0 without a call
+_OF_ANSWERS = (
+    "all",
+    "graded",
+    *NO_CALL,
+    "ungraded",
+    "without_score",
+)
+_OF_CRITERIA = (
+    "all",
+    "met",
+    "not_met",
+    "unreadable",
+    *NO_CALL,
+    "ungraded",
+)
 TOKENS = ("prompt", "cached", "completion")
-Bounds = tuple[float, float] | None  # of an interval
+Mean = tuple[float, Bounds]  # with its interval
+_SAME = 1e-9  # means that differ by no more are equal
 
 
 class Metric:
     """A value per answer, and the index of the answer's prompt."""
 
     def __init__(self):
-        self.prompts, self.values = array("l"), array("d")
+        self.prompts = array("l")
+        self.values = array("d")
 
     def add(self, prompt: int, value: float) -> None:
         self.prompts.append(prompt)
@@ -47,7 +66,8 @@ class Metric:
         """Index of a prompt -> mean over its answers."""
         prompts = np.unique(self.prompts)
         means = ratio(self.parts())
-        return dict(zip(prompts.tolist(), means.tolist(), strict=True))
+        pairs = zip(prompts.tolist(), means.tolist(), strict=True)
+        return dict(pairs)
 
 
 class Summary:
@@ -60,30 +80,36 @@ class Summary:
         penalty: float = PENALTIES["hard"],
     ):
         """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure."""
-        self.rule, self.penalty = rule, penalty
+        self.rule = rule
+        self.penalty = penalty
         self.metrics: dict[str, Metric] = {}
         self.prompts: dict[str, int] = {}  # prompt_id -> index
-        self.answers: Counter[str] = Counter()
-        self.criteria: Counter[str] = Counter()
-        self.graders: Counter[str] = Counter()  # answers by the name of who graded
-        self.tokens = {"grader": TokenCounts(), "policy": TokenCounts()}
+        self.answers = Counter[str]()
+        self.criteria = Counter[str]()
+        self.graders = Counter[str]()  # answers by the name of who graded
+        self.tokens = {
+            "grader": TokenCounts(),
+            "policy": TokenCounts(),
+        }
         self.characters = array("l")
         self.seconds = 0.0
         self.calls = 0
         # Intervals are slow to compute, and each page shows them:
-        # name -> number of values they are of, mean, interval
-        self._means: dict[str, tuple[int, float, Bounds]] = {}
+        # (name of the metric, number of its values) -> its mean
+        self._means: dict[tuple[str, int], Mean] = {}
         for record in records:
             self.add(record)
 
     def add(self, record: Record) -> None:
         """Counts one record."""
+        self.answers["all"] += 1
         self.answers[record.status] += 1
         self.graders[record.grader] += 1
         self._count_criteria(record)
         self.seconds += record.seconds
         self.calls += record.calls
-        self.tokens["grader"] += record.first_tokens + record.rest_tokens
+        self.tokens["grader"] += record.first_tokens
+        self.tokens["grader"] += record.rest_tokens
         if record.policy_tokens:
             self.tokens["policy"] += record.policy_tokens
         value = self.rule.score(record)
@@ -94,17 +120,22 @@ class Summary:
         self._add_scores(record, value)
 
     def _add_scores(self, record: Record, value: float) -> None:
-        prompt = self.prompts.setdefault(record.prompt_id, len(self.prompts))
-        adjusted, characters = value, 0
+        following = len(self.prompts)
+        prompt = self.prompts.setdefault(record.prompt_id, following)
+        characters = 0
+        adjusted = value
         if record.status == "graded":
             characters = len(record.answer or "")
             adjusted = length_adjusted(value, characters, self.penalty)
         self.characters.append(characters)
         scores = dict.fromkeys(record.example_tags, value)
-        scores |= tag_scores(self.rule.judged(record))
-        scores |= {OVERALL: value, ADJUSTED: adjusted}
-        for name, one in scores.items():
-            self.metrics.setdefault(name, Metric()).add(prompt, one)
+        judged = self.rule.judged(record)
+        scores |= tag_scores(judged)
+        scores[OVERALL] = value
+        scores[ADJUSTED] = adjusted
+        for name, score in scores.items():
+            metric = self.metrics.setdefault(name, Metric())
+            metric.add(prompt, score)
 
     def _count_criteria(self, record: Record) -> None:
         count = len(record.rubric)
@@ -112,9 +143,13 @@ class Summary:
         if record.status != "graded":
             self.criteria[record.status] += count
             return
-        names = {True: "met", False: "not_met", None: "unreadable"}
         for verdict in record.verdicts:
-            self.criteria[names[verdict.met]] += 1
+            if verdict.met is None:
+                self.criteria["unreadable"] += 1
+            elif verdict.met:
+                self.criteria["met"] += 1
+            else:
+                self.criteria["not_met"] += 1
 
     def metric(self, name: str) -> Metric:
         """The values of a metric, none where no answer has it."""
@@ -125,59 +160,65 @@ class Summary:
 
         Clipped mean, bootstrap std and number of values of every metric.
         """
-        figures: dict[str, float] = {}
+        figures = {}
         for name, metric in self.metrics.items():
-            if name != ADJUSTED:
-                figures[name] = clipped_mean(metric.values)
-                figures[f"{name}:n_samples"] = len(metric.values)
-                figures[f"{name}:bootstrap_std"] = bootstrap_std(metric.values)
+            if name == ADJUSTED:
+                continue
+            values = metric.values
+            figures[name] = clipped_mean(values)
+            figures[f"{name}:n_samples"] = len(values)
+            figures[f"{name}:bootstrap_std"] = bootstrap_std(values)
         return figures
 
     def worst(self) -> dict[str, float | None]:
         """worst-at-k for every k up to the largest number of answers to a prompt."""
-        by_prompt: dict[int, list[float]] = defaultdict(list)
+        by_prompt = defaultdict(list)
         metric = self.metric(OVERALL)
-        for prompt, value in zip(metric.prompts, metric.values, strict=True):
+        pairs = zip(metric.prompts, metric.values, strict=True)
+        for prompt, value in pairs:
             by_prompt[prompt].append(value)
         groups = list(by_prompt.values())
-        most = max((len(group) for group in groups), default=0)
+        sizes = [len(group) for group in groups]
+        most = max(sizes, default=0)
         worst = {}
         for k in range(1, most + 1):
-            worst[str(k)] = worst_at_k(groups, k)
+            name = str(k)
+            worst[name] = worst_at_k(groups, k)
         return worst
 
-    def mean(self, name: str) -> tuple[float, Bounds]:
+    def mean(self, name: str) -> Mean:
         """The unclipped mean of a metric and its 95% interval by prompt."""
         metric = self.metric(name)
-        count = len(metric.values)
-        known = self._means.get(name)
-        if known is None or known[0] != count:
-            mean = float(np.mean(metric.values))
+        key = (name, len(metric.values))
+        if key not in self._means:
+            mean = np.mean(metric.values)
             bounds = interval(metric.parts(), ratio)
-            known = (count, mean, bounds)
-            self._means[name] = known
-        return known[1:]
+            self._means[key] = (float(mean), bounds)
+        return self._means[key]
 
     def tags(self, kind: str) -> list[str]:
         """The tags of one kind (theme, axis, level) that have a score, in order."""
-        start = kind + ":"
-        return sorted(name for name in self.metrics if name.startswith(start))
+        start = f"{kind}:"
+        names = [name for name in self.metrics if name.startswith(start)]
+        return sorted(names)
 
     def result(self, prices: Mapping[str, Price] | None = None) -> dict:
         """Everything as JSON; only what stands under `reference` compares with simple-evals."""
-        if OVERALL not in self.metrics:
-            figures: dict = {"reference": {}, "worst_at_k": {}, "beside": {}}
-        else:
-            figures = {
-                "reference": self.reference(),
-                "worst_at_k": self.worst(),
-                "beside": self._beside(),
-            }
-        return figures | self._account(prices or {})
+        figures = {
+            "reference": self.reference(),
+            "worst_at_k": self.worst(),
+            "beside": self._beside(),
+        }
+        account = self._account(prices or {})
+        return figures | account
 
     def _beside(self) -> dict:
+        if OVERALL not in self.metrics:
+            return {}
         mean, by_prompt = self.mean(OVERALL)
         adjusted, adjusted_by_prompt = self.mean(ADJUSTED)
+        adjusted_values = self.metric(ADJUSTED).values
+        characters = np.mean(self.characters)
         return {
             "prompts": len(self.prompts),
             "mean_unclipped": mean,
@@ -185,30 +226,27 @@ class Summary:
             "length_adjusted": {
                 "penalty_per_500_characters": self.penalty,
                 "mean_unclipped": adjusted,
-                "mean_clipped": clipped_mean(self.metric(ADJUSTED).values),
+                "mean_clipped": clipped_mean(adjusted_values),
                 "interval_by_prompt": adjusted_by_prompt,
             },
-            "characters_per_answer": float(np.mean(self.characters)),
+            "characters_per_answer": float(characters),
             "rule": str(self.rule),
         }
 
     def _account(self, prices: Mapping[str, Price]) -> dict:
         """What became of every answer and criterion, and what it cost."""
-        statuses = ("graded", *NO_CALL, "ungraded")
-        answers = {"all": sum(self.answers[status] for status in statuses)}
-        for status in (*statuses, "without_score"):
-            answers[status] = self.answers[status]
-        names = ("all", "met", "not_met", "unreadable", *NO_CALL, "ungraded")
         tokens = {}
         for who, counts in self.tokens.items():
             for kind in TOKENS:
-                tokens[f"{who}_{kind}"] = getattr(counts, kind)
+                key = f"{who}_{kind}"
+                tokens[key] = getattr(counts, kind)
         cost = {}
         for who, price in prices.items():
-            cost[who] = _cost(self.tokens[who], price)
+            own_tokens = self.tokens[who]
+            cost[who] = _cost(own_tokens, price)
         return {
-            "answers": answers,
-            "criteria": {name: self.criteria[name] for name in names},
+            "answers": {name: self.answers[name] for name in _OF_ANSWERS},
+            "criteria": {name: self.criteria[name] for name in _OF_CRITERIA},
             "tokens": tokens,
             "calls": self.calls,
             "grading_seconds": round(self.seconds, 2),
@@ -219,10 +257,11 @@ class Summary:
 def _cost(tokens: TokenCounts, price: Price) -> float:
     """What the tokens cost, at prices per million."""
     prompt_price, cached_price, completion_price = price
-    uncached = (tokens.prompt - tokens.cached) * prompt_price
-    cached = tokens.cached * cached_price
-    completion = tokens.completion * completion_price
-    return round((uncached + cached + completion) / 1e6, 4)
+    uncached = tokens.prompt - tokens.cached
+    cost = uncached * prompt_price
+    cost += tokens.cached * cached_price
+    cost += tokens.completion * completion_price
+    return round(cost / 1e6, 4)
 
 
 def _by_prompt_id(summary: Summary, name: str) -> dict[str, float]:
@@ -239,26 +278,32 @@ def paired(before: Summary, after: Summary, name: str = OVERALL) -> dict | None:
 
     Each prompt's answers are averaged first.
     """
-    if name not in before.metrics or name not in after.metrics:
+    means_before = _by_prompt_id(before, name)
+    means_after = _by_prompt_id(after, name)
+    earlier = []
+    later = []
+    # Sorted: the figures must not depend on the order of a set.
+    common = means_before.keys() & means_after.keys()
+    for prompt in sorted(common):
+        earlier.append(means_before[prompt])
+        later.append(means_after[prompt])
+    if not earlier:
         return None
-    one, other = _by_prompt_id(before, name), _by_prompt_id(after, name)
-    common = one.keys() & other.keys()
-    if not common:
-        return None
-    # Sorted: the interval must not depend on the order of a set.
-    differences = sorted(other[prompt] - one[prompt] for prompt in common)
-    gains = np.array(differences)
-    counts = np.ones(len(gains))
+    gains = np.subtract(later, earlier)
+    gains.sort()  # whatever the prompts are called
+    counts = np.ones_like(gains)
     parts = np.stack([gains, counts], axis=1)
-    mean_before = np.mean([one[prompt] for prompt in common])
-    mean_after = np.mean([other[prompt] for prompt in common])
+    is_better = gains > _SAME
+    is_worse = gains < -_SAME
+    better = int(is_better.sum())
+    worse = int(is_worse.sum())
     return {
-        "prompts": len(common),
-        "before": float(mean_before),
-        "after": float(mean_after),
+        "prompts": len(gains),
+        "before": float(np.mean(earlier)),
+        "after": float(np.mean(later)),
         "difference": float(gains.mean()),
         "interval_by_prompt": interval(parts, ratio),
-        "better": int((gains > 1e-9).sum()),
-        "equal": int((abs(gains) <= 1e-9).sum()),
-        "worse": int((gains < -1e-9).sum()),
+        "better": better,
+        "equal": len(gains) - better - worse,
+        "worse": worse,
     }

@@ -22,12 +22,17 @@ NO_NUMBER = "     -"
 
 def bounds(pair: tuple[float, float] | None) -> str:
     """An interval in brackets, or `none`."""
-    return "[{:+.4f}, {:+.4f}]".format(*pair) if pair else "none"
+    if not pair:
+        return "none"
+    low, high = pair
+    return f"[{low:+.4f}, {high:+.4f}]"
 
 
 def number(value: float | None) -> str:
     """Four digits, or a dash where there is no value."""
-    return NO_NUMBER if value is None else f"{value:.4f}"
+    if value is None:
+        return NO_NUMBER
+    return f"{value:.4f}"
 
 
 def summary_lines(result: Mapping) -> list[str]:
@@ -54,22 +59,28 @@ def _reference_lines(result: Mapping) -> list[str]:
         lines.append(line)
     worst = result["worst_at_k"]
     if len(worst) > 1:
-        values = [f"{k}: {value:.4f}" for k, value in worst.items()]
-        lines.append("  worst-at-k  " + "  ".join(values))
+        values = ["  worst-at-k"]
+        for k, value in worst.items():
+            values.append(f"{k}: {value:.4f}")
+        lines.append("  ".join(values))
     return lines
 
 
 def _tags(reference: Mapping) -> list[str]:
     """The metrics beside the overall score: themes, axes, levels, then the others."""
     ending = ":n_samples"
-    names = {name.removesuffix(ending) for name in reference if name.endswith(ending)}
+    names = []
+    for key in reference:
+        name = key.removesuffix(ending)
+        if key.endswith(ending) and name != OVERALL:
+            names.append(name)
     order = {"theme": 0, "axis": 1, "level": 2}
 
     def place(name: str) -> tuple[int, str]:
         kind = name.split(":")[0]
         return order.get(kind, 3), name
 
-    return sorted(names - {OVERALL}, key=place)
+    return sorted(names, key=place)
 
 
 def _beside_lines(result: Mapping) -> list[str]:
@@ -89,11 +100,12 @@ def _beside_lines(result: Mapping) -> list[str]:
         interval=bounds(adjusted["interval_by_prompt"]),
     )
     characters = beside["characters_per_answer"]
+    prompts = beside["prompts"]
     return [
         f"Beside it, not comparable with it (rule: {beside['rule']})",
         mean_line,
         adjusted_line,
-        f"  characters per answer {characters:.0f}, {beside['prompts']} prompts",
+        f"  characters per answer {characters:.0f}, {prompts} prompts",
     ]
 
 
@@ -102,14 +114,16 @@ def account_lines(result: Mapping) -> list[str]:
     answers = result["answers"]
     criteria = result["criteria"]
     tokens = result["tokens"]
-    planned = criteria["all"] + criteria.get("not_asked", 0)
+    not_asked = criteria.get("not_asked", 0)
+    planned = criteria["all"] + not_asked
+    of_policy = [tokens.get(f"policy_{kind}") for kind in TOKENS]
     lines = [
         "Account",
         f"  answers  {answers['all']}: {_counts(answers)}",
         f"  criteria {planned}: {_counts(criteria)}",
         f"  grader   {result['calls']} calls, tokens: {_tokens(tokens, 'grader')}",
     ]
-    if any(tokens.get(f"policy_{kind}") for kind in TOKENS):
+    if any(of_policy):
         lines.append(f"  policy   tokens: {_tokens(tokens, 'policy')}")
     for who, value in result["cost"].items():
         lines.append(f"  cost     {who} {value:.4f}")
@@ -118,16 +132,22 @@ def account_lines(result: Mapping) -> list[str]:
 
 def _counts(counts: Mapping) -> str:
     """`3 met, 4 not met, ...`: every count beside the sum."""
+    parts = dict(counts)
+    parts.pop("all")
+    return _in_words(parts)
+
+
+def _in_words(counts: Mapping) -> str:
     parts = []
     for name, value in counts.items():
-        if name != "all":
-            words = name.replace("_", " ")
-            parts.append(f"{value} {words}")
+        words = name.replace("_", " ")
+        parts.append(f"{value} {words}")
     return ", ".join(parts)
 
 
 def _tokens(tokens: Mapping, who: str) -> str:
-    prompt, cached, completion = (tokens.get(f"{who}_{kind}", 0) for kind in TOKENS)
+    counts = [tokens.get(f"{who}_{kind}", 0) for kind in TOKENS]
+    prompt, cached, completion = counts
     return f"{prompt} in prompts, {cached} of them cached, {completion} generated"
 
 
@@ -146,7 +166,9 @@ def comparison_lines(before: Summary, after: Summary) -> list[str]:
         interval="interval",
     )
     rows = []
-    for name in (OVERALL, *after.tags("theme"), *after.tags("axis")):
+    themes = after.tags("theme")
+    axes = after.tags("axis")
+    for name in (OVERALL, *themes, *axes):
         pair = paired(before, after, name)
         if pair:
             interval = bounds(pair["interval_by_prompt"])
@@ -204,7 +226,8 @@ def _agreement_line(name: str, one: Mapping) -> str:
 
 
 def _precision_recall_f1(side: Mapping) -> str:
-    return "  ".join(number(side[key]) for key in ("precision", "recall", "f1"))
+    values = [number(side[key]) for key in ("precision", "recall", "f1")]
+    return "  ".join(values)
 
 
 def _intervals_line(who: str, one: Mapping) -> str:
@@ -218,7 +241,9 @@ def _each_physician_lines(each: Mapping | None) -> list[str]:
         return []
     spread = "{lowest:.4f} to {highest:.4f}, median {median:.4f}".format(**each)
     share = each["share_below_the_grader"]
-    below = "" if share is None else f"; {share:.0%} of them below the grader"
+    below = ""
+    if share is not None:
+        below = f"; {share:.0%} of them below the grader"
     what = f"{each['number']} physicians, each against the others"
     return [f"  {what}: balanced F1 {spread}{below}"]
 
@@ -233,16 +258,15 @@ def _calibration_lines(calibration: Mapping | None) -> list[str]:
         mean="mean p",
         met="met",
     )
-    return [
-        title.format(**calibration),
-        head,
-        *(CALIBRATION.format(**row) for row in calibration["table"]),
-    ]
+    lines = [title.format(**calibration), head]
+    for row in calibration["table"]:
+        lines.append(CALIBRATION.format(**row))
+    return lines
 
 
 def _rows_lines(result: Mapping) -> list[str]:
-    parts = [f"{count} {name.replace('_', ' ')}" for name, count in result["rows"].items()]
-    lines = ["Account", "  rows " + ", ".join(parts)]
+    rows = _in_words(result["rows"])
+    lines = ["Account", f"  rows {rows}"]
     grader = result["grader"]
     if grader["unreadable_pairs"]:
         worst = number(grader["balanced_f1_if_unreadable_were_wrong"])
@@ -255,12 +279,14 @@ def change_lines(changed: Mapping) -> list[str]:
     lines = [f"Change on {changed['prompts']} prompts that both runs judged (95% by prompt)"]
     for name in ("balanced_f1", "kappa"):
         one = changed[name]
-        gain = one["difference"]
+        difference = NO_NUMBER
+        if one["difference"] is not None:
+            difference = f"{one['difference']:+.4f}"
         line = CHANGE.format(
             name=name,
             before=number(one["before"]),
             after=number(one["after"]),
-            difference=NO_NUMBER if gain is None else f"{gain:+.4f}",
+            difference=difference,
             interval=bounds(one["interval_by_prompt"]),
         )
         lines.append(line)

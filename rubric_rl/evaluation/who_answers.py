@@ -1,7 +1,7 @@
 """Who answers and who grades in an evaluation, by its flags."""
 
 import argparse
-from collections import Counter
+from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.row_file import RowFile
@@ -33,9 +33,10 @@ def grader_from(
     """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
     written = written_settings(args.grader_config)
     defaults: dict = {"retries": RETRIES}
-    if policy and not args.grader_url and not written.get("url"):  # the policy grades itself
-        shared = ("url", "api", "model", "tokenizer", "api_key_env")
-        defaults |= {name: getattr(policy, name) for name in shared}
+    grader_url = args.grader_url or written.get("url")
+    if policy and not grader_url:  # the policy grades itself
+        for name in ("url", "api", "model", "tokenizer", "api_key_env"):
+            defaults[name] = getattr(policy, name)
     defaults |= written
     endpoint = settings_from(args, "grader", Endpoint, defaults)
     grading = settings_from(args, "grader", Grading, defaults)
@@ -44,9 +45,21 @@ def grader_from(
     return endpoint, grading, scoring
 
 
+def answers_name(args: argparse.Namespace) -> str:
+    """Whose answers they are, as tables say it."""
+    if args.name:
+        return args.name
+    if args.answers:
+        return Path(args.answers).stem
+    model = args.policy_model or args.policy_tokenizer
+    if not model:
+        return "policy"
+    return Path(model).name
+
+
 def grader_name(grader: Endpoint, policy: Endpoint | None) -> str:
     """Who grades, as records say it."""
-    if policy and (policy.url, policy.model) == (grader.url, grader.model):
+    if policy and policy.url == grader.url and policy.model == grader.model:
         return "policy"
     return endpoint_name(grader)
 
@@ -61,16 +74,18 @@ def repeats_of(
     if answers is None:
         asked: int = max(args.repeats, 1)
         return dict.fromkeys(rows.criteria, asked)
-    counts: Counter[str] = answers.counts
+    counts = answers.counts
     total = len(rows.criteria)
     missing = [prompt_id for prompt_id in rows.criteria if not counts[prompt_id]]
-    if len(missing) == total or (missing and not args.allow_missing):
-        found = f"no answer to {len(missing)} of {total} prompts, e.g. {missing[0]}"
-        raise DataError(f"{args.answers}: {found}; add --allow-missing to leave them out")
+    count = len(missing)
+    if count == total or (missing and not args.allow_missing):
+        found = f"no answer to {count} of {total} prompts, e.g. {missing[0]}"
+        hint = "add --allow-missing to leave them out"
+        raise DataError(f"{args.answers}: {found}; {hint}")
     rows.keep(counts)
-    repeats: dict[str, int] = {}
+    repeats = {}
     for prompt_id in rows.criteria:
-        there: int = counts[prompt_id]
+        there = counts[prompt_id]
         wanted: int = args.repeats or there
         repeats[prompt_id] = min(there, wanted)
     return repeats
