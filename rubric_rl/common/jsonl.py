@@ -79,7 +79,8 @@ def _check_beginning(path: AnyPath, line: bytes) -> None:
     # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a
     # file may be zeros alone, which is a broken line.
     first = line[:4]
-    if b"\0" in first and first.strip(b"\0"):
+    only_zeros = not first.strip(b"\0")
+    if b"\0" in first and not only_zeros:
         raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
 
 

@@ -6,7 +6,8 @@ from pydantic import AfterValidator, ValidationError
 
 
 def _top_k(value: int) -> int:
-    if value < 1 and value != -1:
+    all_tokens = value == -1
+    if value < 1 and not all_tokens:
         raise ValueError("must be 1 or more, or -1 for all tokens")
     return value
 

@@ -37,10 +37,11 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
             than the published ones, and when `folder` cannot be written.
     """
     folder = Path(folder)
-    path = folder / file.name
-    part = folder / f"{file.name}.part"
+    name = file.name
+    path = folder / name
+    part = folder / f"{name}.part"
     base_url = base_url.rstrip("/")
-    url = f"{base_url}/{file.name}"
+    url = f"{base_url}/{name}"
     try:
         if path.is_file() and digest(path) == file.sha256:
             return path

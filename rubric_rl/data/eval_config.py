@@ -113,8 +113,9 @@ def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
         raise UserError("--eval-config: each data set needs a name and a path")
     for key, value in merged.items():
         if value is None:
+            what = f"{key} of {name} is empty"
             hint = "write a value, or leave the key out to take the flag's"
-            raise UserError(f"--eval-config: {key} of {name} is empty; {hint}")
+            raise UserError(f"--eval-config: {what}; {hint}")
     for key, flags in FALLBACK_FLAGS.items():
         if key not in merged:
             merged[key] = _first_set(args, flags)
@@ -122,7 +123,8 @@ def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
         return EvalDataset(**merged)
     except ValidationError as error:
         field, fault = first_fault(error)
-        raise UserError(f"--eval-config: {field} of {name} {fault}") from None
+        what = f"{field} of {name} {fault}"
+        raise UserError(f"--eval-config: {what}") from None
 
 
 def _first_set(args, flags: Iterable[str]) -> object:
@@ -203,7 +205,10 @@ def _fill_environment(value: Any) -> Any:
     After parsing, as there: a value of the environment is text, whatever it looks like in YAML.
     """
     if isinstance(value, dict):
-        return {key: _fill_environment(part) for key, part in value.items()}
+        filled = {}
+        for key, part in value.items():
+            filled[key] = _fill_environment(part)
+        return filled
     if isinstance(value, list):
         return [_fill_environment(part) for part in value]
     if not isinstance(value, str):

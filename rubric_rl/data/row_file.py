@@ -1,13 +1,12 @@
 """Files of rows, as data_preprocess.py writes them or HealthBench publishes them."""
 
-import os
 import random
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.jsonl import AnyPath, read_jsonl
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.parse import REMAKE, check_json, row_from_metadata
 from rubric_rl.data.schema import Row
@@ -15,7 +14,7 @@ from rubric_rl.data.schema import Row
 GIVE_ROWS = "give --rows a file of HealthBench rows"
 
 
-def read_rows(path: str | os.PathLike) -> list[Row]:
+def read_rows(path: AnyPath) -> list[Row]:
     """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
     rows = []
     for where, item in read_items(path):
@@ -33,22 +32,26 @@ def _prepared_row(item: dict, where: str) -> Row:
     return row
 
 
-def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
+def read_items(path: AnyPath) -> list[tuple[str, dict]]:
     """The rows as they stand in the file, each with its place, `file:line`.
 
     Raises DataError for what is no row, or when there is none.
     """
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; {REMAKE}")
-    items = []
-    for number, item in read_jsonl(path):
-        where = f"{path}:{number}"
-        if not isinstance(item, dict):
-            raise DataError(f"{where}: not a JSON object; {REMAKE}")
-        items.append((where, item))
+    items = list(_objects(path, REMAKE))
     if not items:
         raise DataError(f"{path}: holds no rows; {REMAKE}")
     return items
+
+
+def _objects(path: AnyPath, hint: str) -> Iterator[tuple[str, dict]]:
+    """The JSON objects of a file, each with its place; raises DataError for any other line."""
+    for number, item in read_jsonl(path):
+        where = f"{path}:{number}"
+        if not isinstance(item, dict):
+            raise DataError(f"{where}: not a JSON object; {hint}")
+        yield where, item
 
 
 def split_slice(path: str) -> tuple[str, slice]:
@@ -96,8 +99,8 @@ class RowFile:
             self.criteria[prompt_id] = len(row.rubric)
         if not self.criteria:
             raise DataError(f"{path}: holds no rows; {GIVE_ROWS}")
-        if 0 < limit < len(self.criteria):
-            prompt_ids = list(self.criteria)
+        prompt_ids = list(self.criteria)
+        if 0 < limit < len(prompt_ids):
             generator = random.Random(0)
             drawn = generator.sample(prompt_ids, limit)
             self.keep(set(drawn))
@@ -116,11 +119,8 @@ class RowFile:
                 yield row
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
-        """Every row of the file with its place, `file:line`."""
-        for number, item in read_jsonl(self.path):
-            where = f"{self.path}:{number}"
-            if not isinstance(item, dict):
-                raise DataError(f"{where}: not a JSON object; {GIVE_ROWS}")
+        """Every row of the file with its place."""
+        for where, item in _objects(self.path, GIVE_ROWS):
             if "metadata" in item:
                 row = _prepared_row(item, where)
             else:

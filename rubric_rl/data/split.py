@@ -68,7 +68,7 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     result = Split()
     rows = _read_rows(source, options, result)
     hard_ids = _hard_ids(source, options, rows)
-    held_out = set()  # conversations
+    held_out = set()  # the conversations of hard rows
     for row in rows:
         if row.prompt_id in hard_ids:
             words = conversation(row.messages)
@@ -113,9 +113,12 @@ def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row
         rows[prompt_id] = row
         result.places[prompt_id] = where
     if not rows and not refused:
-        place = source.full
-        raise DataError(f"{place}: holds no rows; name a file of raw rows")
+        raise _error(source, "holds no rows", "name a file of raw rows")
     return list(rows.values())
+
+
+def _error(source: Source, what: str, hint: str) -> DataError:
+    return DataError(f"{source.full}: {what}; {hint}")
 
 
 def _convert(raw, options: SplitOptions, where: str) -> object:
@@ -127,7 +130,8 @@ def _convert(raw, options: SplitOptions, where: str) -> object:
         words = str(error).split()
         reason = " ".join(words)
         kind = type(error).__name__
-        raise DataError(f"{where}: the converter raised {kind}: {reason}") from None
+        what = f"the converter raised {kind}"
+        raise DataError(f"{where}: {what}: {reason}") from None
 
 
 def _prompt_id(item: object) -> str | None:
@@ -173,13 +177,13 @@ def _read_hard_ids(path: Path, options: SplitOptions) -> set[str]:
 
 
 def _check_hold_out(source: Source, number: int, usable: int) -> None:
-    place = source.full
     if not number:
+        place = source.full
         hint = "pass --hard FILE, or --hold-out N to draw N"
         raise DataError(f"{place}: which prompts are held out for evaluation? {hint}")
     if usable and number >= usable:
         what = f"--hold-out {number} of {usable} usable prompts leaves none for training"
-        raise DataError(f"{place}: {what}; hold out fewer")
+        raise _error(source, what, "hold out fewer")
 
 
 # Checks
@@ -191,10 +195,9 @@ def _check_hard_ids(source: Source, hard_ids: set[str], result: Split) -> None:
         return
     number = len(missing)
     example = min(missing)
-    place = source.full
     found = f"lacks {number} prompts of {source.hard}, e.g. {example}"
     hint = "--source must hold the held-out prompts too, so take both files of one release"
-    raise DataError(f"{place}: {found}; {hint}")
+    raise _error(source, found, hint)
 
 
 def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
@@ -203,7 +206,6 @@ def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
     result.subset = easy != RELEASED_EASY or hard != HARD_ROWS
     if options.allow_subset or not result.subset:
         return
-    place = source.full
     released = f"{RELEASED_EASY} and {HARD_ROWS}"
     found = f"{easy} training and {hard} hard prompts, not {released}"
     refused = result.refused
@@ -211,7 +213,7 @@ def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
         number = len(refused)
         first = refused[0]
         found += f", {number} refused, the first: {first}"
-    raise DataError(f"{place}: {found}; add --allow-subset if you mean it")
+    raise _error(source, found, "add --allow-subset if you mean it")
 
 
 def _check_not_empty(source: Source, result: Split) -> None:
@@ -222,11 +224,11 @@ def _check_not_empty(source: Source, result: Split) -> None:
     else:
         return
     hint = "choose more prompts"
-    if result.refused:
-        first = result.refused[0]
+    refused = result.refused
+    if refused:
+        first = refused[0]
         hint = f"the first refused row: {first}"
-    place = source.full
-    raise DataError(f"{place}: nothing is left for {purpose}; {hint}")
+    raise _error(source, f"nothing is left for {purpose}", hint)
 
 
 def _templated(rows: list[Row], tokenizer: ChatTokenizer, result: Split) -> list[Row]:
@@ -369,14 +371,7 @@ def report(result: Split) -> str:
     if result.subset:
         released = "the 4,000 and 1,000 prompts of the release"
         lines.append(f"a subset, as --allow-subset permits: not {released}")
-    for reason, places in _by_reason(result.refused):
-        number = len(places)
-        lines.append(f"refused {number} rows: {reason}")
-        for place in places[:NAMED]:
-            lines.append(f"  {place}")
-        unnamed = number - NAMED
-        if unnamed > 0:
-            lines.append(f"  and {unnamed} more")
+    lines += _describe_refused(result.refused)
     for rule, number in result.left_out.items():
         if number:
             lines.append(f"left out {number} {rule}")
@@ -390,45 +385,50 @@ def report(result: Split) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_reason(refused: list[str]) -> list[tuple[str, list[str]]]:
+def _describe_refused(refused: list[str]) -> list[str]:
     """Each reason with the places of its rows, the most frequent first."""
-    places = defaultdict(list)
-    for refusal in refused:
-        place, *_ = refusal.split(": ", 1)
+    by_reason = defaultdict(list)
+    for refusal in sorted(refused, key=_reason):
+        place, _, _ = refusal.partition(": ")
         reason = _reason(refusal)
-        places[reason].append(place)
-
-    def frequency(item: tuple[str, list[str]]) -> int:
-        _, places_of_one = item
-        return len(places_of_one)
-
-    by_reason = sorted(places.items())
-    by_reason.sort(key=frequency, reverse=True)  # equal ones stay in alphabetical order
-    return by_reason
+        by_reason[reason].append(place)
+    # Equal numbers stay in alphabetical order.
+    reasons = sorted(by_reason, key=lambda reason: len(by_reason[reason]), reverse=True)
+    lines = []
+    for reason in reasons:
+        places = by_reason[reason]
+        number = len(places)
+        lines.append(f"refused {number} rows: {reason}")
+        for place in places[:NAMED]:
+            lines.append(f"  {place}")
+        unnamed = number - NAMED
+        if unnamed > 0:
+            lines.append(f"  and {unnamed} more")
+    return lines
 
 
 def _reason(refusal: str) -> str:
     """The general part of a refusal: without place, value and next step."""
-    reason = refusal.split(": ", 1)[-1]
+    *_, reason = refusal.split(": ", 1)
     for begins_detail in (";", ", not", " ("):
-        reason = reason.split(begins_detail)[0]
+        reason, _, _ = reason.partition(begins_detail)
     return reason
 
 
 def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
     themes = [row.theme or "none" for row in rows]
+    prompts = len(rows)
+    criteria = negative = 0
     axes = []
-    negative = 0
     for row in rows:
         for criterion in row.rubric:
+            criteria += 1
             axis = criterion.tag("axis")
             axes.append(axis or "none")
             if criterion.points < 0:
                 negative += 1
-    prompts = len(rows)
-    criteria = len(axes)
-    share = negative / max(criteria, 1)
+    share = negative / (criteria or 1)
     lengths = _describe_lengths(rows, tokens)
     counts = f"{prompts} prompts, {criteria} criteria"
     return [
@@ -459,7 +459,8 @@ def _describe_lengths(rows: list[Row], tokens: dict[str, int]) -> str:
 
 
 def _count_characters(row: Row) -> int:
-    return sum(len(message["content"]) for message in row.messages)
+    texts = [message["content"] for message in row.messages]
+    return sum(map(len, texts))
 
 
 def _counted(values: Iterable[str]) -> str:
