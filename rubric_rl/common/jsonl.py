@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from rubric_rl.common.errors import DataError
 
+AnyPath = str | os.PathLike
+
 # A byte order mark, which Windows programs write at a file's start; files joined end to end have
 # one before later lines too.
 _MARK = codecs.BOM_UTF8
@@ -31,7 +33,7 @@ _OTHER_FILES = {
 
 
 def read_jsonl_offsets(
-    path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
+    path: AnyPath, skip_partial: bool = False, refused: list[str] | None = None
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
@@ -42,14 +44,15 @@ def read_jsonl_offsets(
     there, cannot be read or is no UTF-8 text.
     """
     end = 0
-    for number, line in enumerate(_lines(Path(path)), 1):
+    for number, line in enumerate(_lines(path), 1):
         if number == 1:
             _check_beginning(path, line)
         before = _BEFORE_A_VALUE.match(line)
         assert before is not None  # it matches nothing, too
-        offset = end + before.end()
+        start = before.end()
+        text = line[start:]
+        offset = end + start
         end += len(line)
-        text = line[before.end() :]
         partial = not line.endswith(b"\n")
         if not text or (skip_partial and partial):
             continue
@@ -58,7 +61,8 @@ def read_jsonl_offsets(
         # Not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply.
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)
-            message = f"{path}:{number}: broken JSON ({reason}); make or restore the file"
+            what = f"broken JSON ({reason})"
+            message = f"{path}:{number}: {what}; make or restore the file"
             if refused is None:
                 raise DataError(message) from None
             refused.append(message)
@@ -66,19 +70,23 @@ def read_jsonl_offsets(
         yield number, offset, value
 
 
-def _check_beginning(path: str | os.PathLike, line: bytes) -> None:
+def _check_beginning(path: AnyPath, line: bytes) -> None:
     """Raises DataError for a first line of which no other could be read."""
     for beginning, (what, hint) in _OTHER_FILES.items():
         if line.startswith(beginning):
-            raise DataError(f"{path}: is {what}, not JSON lines in UTF-8; {hint}")
+            found = f"is {what}, not JSON lines in UTF-8"
+            raise DataError(f"{path}: {found}; {hint}")
     # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a
     # file may be zeros alone, which is a broken line.
-    if b"\0" in line[:4] and line[:4].strip(b"\0"):
+    first = line[:4]
+    only_zeros = not first.strip(b"\0")
+    if b"\0" in first and not only_zeros:
         raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(file_name: AnyPath) -> Iterator[bytes]:
     """Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
+    path = Path(file_name)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it")
     if not path.is_file():
@@ -87,21 +95,20 @@ def _lines(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
             yield from file
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check path and rights"
-        ) from None
+        what = f"cannot be read ({error.strerror})"
+        raise DataError(f"{path}: {what}; check path and rights") from None
 
 
-def marked_line(path: str | os.PathLike) -> int | None:
+def marked_line(path: AnyPath) -> int | None:
     """The number of the first line that begins with a byte order mark, None without one."""
-    for number, line in enumerate(_lines(Path(path)), 1):
+    for number, line in enumerate(_lines(path), 1):
         if line.startswith(_MARK):
             return number
     return None
 
 
 def read_jsonl(
-    path: str | os.PathLike, skip_partial: bool = False, refused: list[str] | None = None
+    path: AnyPath, skip_partial: bool = False, refused: list[str] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
     for number, _, value in read_jsonl_offsets(path, skip_partial, refused):
@@ -114,7 +121,8 @@ def json_line(item: Mapping) -> bytes:
     A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
     text = json.dumps(item, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode(errors="backslashreplace")
+    line = text + "\n"
+    return line.encode(errors="backslashreplace")
 
 
 def private(path: str, flags: int) -> int:
@@ -141,8 +149,11 @@ def append_line(file: IO[bytes], item: Mapping) -> None:
 def _drop_partial_line(file: IO[bytes]) -> int:
     """Cuts off a last line without its end; returns the file's size."""
     end = file.seek(0, os.SEEK_END)
-    file.seek(max(end - 1, 0))
-    if file.read(1) in (b"", b"\n"):
+    if end == 0:
+        return 0
+    file.seek(end - 1)
+    last = file.read(1)
+    if last == b"\n":
         return end
     size = 0
     with open(file.name, "rb") as lines:
@@ -153,7 +164,7 @@ def _drop_partial_line(file: IO[bytes]) -> int:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike, only_owner: bool = False) -> Iterator[IO[bytes]]:
+def whole_file(path: AnyPath, only_owner: bool = False) -> Iterator[IO[bytes]]:
     """A new file that takes the path's place when all is written, and not at all before.
 
     Raises DataError where a rename would put a file in a device's place; an OSError names the
@@ -163,9 +174,12 @@ def whole_file(path: str | os.PathLike, only_owner: bool = False) -> Iterator[IO
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no regular file, and would be replaced; name another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    process = os.getpid()
+    temporary_name = f".{path.name}.{process}.tmp"
+    temporary = path.with_name(temporary_name)
+    opener = private if only_owner else None
     try:
-        with open(temporary, "wb", opener=private if only_owner else None) as file:
+        with open(temporary, "wb", opener=opener) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -177,7 +191,7 @@ def whole_file(path: str | os.PathLike, only_owner: bool = False) -> Iterator[IO
         raise
 
 
-def write_jsonl(path: str | os.PathLike, items: Iterable[dict], only_owner: bool = False) -> int:
+def write_jsonl(path: AnyPath, items: Iterable[dict], only_owner: bool = False) -> int:
     """Writes all items or nothing, as `whole_file`; returns their number."""
     count = 0
     with whole_file(path, only_owner) as file:
@@ -187,11 +201,14 @@ def write_jsonl(path: str | os.PathLike, items: Iterable[dict], only_owner: bool
     return count
 
 
-def write_text(path: str | os.PathLike, pieces: str | Iterable[str]) -> None:
+def write_text(path: AnyPath, pieces: str | Iterable[str]) -> None:
     """Writes all of a text, or of its pieces, or nothing.
 
     A lone surrogate, which UTF-8 cannot encode, is written as an escape.
     """
+    if isinstance(pieces, str):
+        pieces = [pieces]
     with whole_file(path) as file:
-        for piece in [pieces] if isinstance(pieces, str) else pieces:
-            file.write(piece.encode(errors="backslashreplace"))
+        for piece in pieces:
+            encoded = piece.encode(errors="backslashreplace")
+            file.write(encoded)

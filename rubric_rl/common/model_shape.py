@@ -23,14 +23,17 @@ class Shape:
     @property
     def parameters(self) -> int:
         """The number of weights."""
-        query_and_output = 2 * self.hidden * self.heads * self.head_dim
-        key_and_value = 2 * self.hidden * self.groups * self.head_dim
-        mlp = 3 * self.hidden * self.ffn
-        norms = 2 * self.hidden + 2 * self.head_dim
+        hidden = self.hidden
+        head_dim = self.head_dim
+        query_and_output = 2 * hidden * self.heads * head_dim
+        key_and_value = 2 * hidden * self.groups * head_dim
+        mlp = 3 * hidden * self.ffn
+        norms = 2 * hidden + 2 * head_dim
         layer = query_and_output + key_and_value + mlp + norms
         vocabulary_matrices = 1 if self.tied else 2
-        final_norm = self.hidden
-        return vocabulary_matrices * self.vocab * self.hidden + self.layers * layer + final_norm
+        vocabulary = vocabulary_matrices * self.vocab * hidden
+        final_norm = hidden
+        return vocabulary + self.layers * layer + final_norm
 
     @property
     def kv_bytes(self) -> int:
@@ -85,7 +88,8 @@ def read_trainable_network(folder: str | Path) -> Network:
 def _read_config(folder: str | Path) -> dict:
     path = Path(folder) / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:

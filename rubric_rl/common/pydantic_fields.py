@@ -6,7 +6,8 @@ from pydantic import AfterValidator, ValidationError
 
 
 def _top_k(value: int) -> int:
-    if value < 1 and value != -1:
+    all_tokens = value == -1
+    if value < 1 and not all_tokens:
         raise ValueError("must be 1 or more, or -1 for all tokens")
     return value
 
@@ -17,8 +18,10 @@ TopK = Annotated[int, AfterValidator(_top_k)]
 def first_fault(error: ValidationError) -> tuple[str, str]:
     """The field of pydantic's first complaint, and the complaint: "must be ..., not 'x'"."""
     first = error.errors()[0]
-    field = str(first["loc"][0])
-    message = first["msg"].removeprefix("Value error, ")
+    field, *_ = first["loc"]
+    message = first["msg"]
+    message = message.removeprefix("Value error, ")
     message = message.replace("Input should be", "must be")
-    value = f"{first['input']!r:.60}"
-    return field, f"{message}, not {value}"
+    value = first["input"]
+    complaint = f"{message}, not {value!r:.60}"
+    return str(field), complaint

@@ -37,9 +37,11 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
             than the published ones, and when `folder` cannot be written.
     """
     folder = Path(folder)
-    path = folder / file.name
-    part = folder / f"{file.name}.part"
-    url = f"{base_url.rstrip('/')}/{file.name}"
+    name = file.name
+    path = folder / name
+    part = folder / f"{name}.part"
+    base_url = base_url.rstrip("/")
+    url = f"{base_url}/{name}"
     try:
         if path.is_file() and digest(path) == file.sha256:
             return path
@@ -48,8 +50,10 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
         _check(part, file)
         os.replace(part, path)
     except OSError as error:
-        problem = f"{error.filename or part}: {error.strerror or error}"
-        raise DataError(f"{problem}; name a folder with --cache that can be written") from None
+        place = error.filename or part
+        reason = error.strerror or error
+        hint = "name a folder with --cache that can be written"
+        raise DataError(f"{place}: {reason}; {hint}") from None
     return path
 
 
@@ -64,13 +68,18 @@ def _receive(url: str, part: Path, file: Published) -> None:
     ) as bar:
         while have < file.size:
             problem = _request_rest(url, part, have, file.size, bar)
-            before, have = have, _size(part)
-            failures = 0 if have > before else failures + 1
+            before = have
+            have = _size(part)
+            if have > before:
+                failures = 0
+                continue
+            failures += 1
             if failures >= ATTEMPTS:
+                what = f"{problem}, {ATTEMPTS} times"
                 hint = "run it again to resume, or pass a local copy with --source"
-                raise DataError(f"{url}: {problem}, {ATTEMPTS} times; {hint}")
-            if failures:
-                time.sleep(min(0.1 * 2**failures, LONGEST_PAUSE))
+                raise DataError(f"{url}: {what}; {hint}")
+            pause = 0.1 * 2**failures
+            time.sleep(min(pause, LONGEST_PAUSE))
 
 
 def _request_rest(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
@@ -94,14 +103,17 @@ def _request_rest(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
 def _append(answer: requests.Response, part: Path, have: int, size: int, bar: tqdm) -> None:
     """Writes what the server sends behind the bytes of `part`, or from the start."""
     served = answer.headers.get("Content-Range", "")
-    resumed = answer.status_code == 206 and served.startswith(f"bytes {have}-")
-    if not resumed:  # a server that knows no ranges begins anew
-        have = 0
+    wanted = f"bytes {have}-"
+    mode = "ab"
+    if answer.status_code != 206 or not served.startswith(wanted):
+        have = 0  # a server that knows no ranges begins anew
+        mode = "wb"
     bar.n = have
-    with part.open("ab" if resumed else "wb") as out:
+    with part.open(mode) as out:
         while have < size:
+            missing = size - have
             # read1 gives what has arrived, so that a break loses nothing of it.
-            chunk = answer.raw.read1(min(CHUNK, size - have))
+            chunk = answer.raw.read1(min(CHUNK, missing))
             if not chunk:
                 return
             out.write(chunk)
@@ -114,21 +126,27 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     reason = getattr(error, "strerror", None) or str(error)
-    return " ".join(reason.split()) or type(error).__name__
+    words = reason.split()
+    if not words:
+        return type(error).__name__
+    return " ".join(words)
 
 
 def _check(part: Path, file: Published) -> None:
     """Removes other bytes than the published ones and raises DataError."""
     found = digest(part)
-    if found == file.sha256:
+    published = file.sha256
+    if found == published:
         return
     part.unlink()
-    what = f"sha256 {found[:12]}... is not the published {file.sha256[:12]}..."
+    what = f"sha256 {found[:12]}... is not the published {published[:12]}..."
     raise DataError(f"{file.name}: {what}; run it again, or pass --source")
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    return path.stat().st_size
 
 
 def digest(path: str | os.PathLike) -> str:

@@ -15,6 +15,13 @@ from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
 
 
+_Text = Annotated[str, Field(min_length=1)]
+_Count = Annotated[int, Field(ge=1)]
+_CountOrZero = Annotated[int, Field(ge=0)]
+_Temperature = Annotated[FiniteFloat, Field(ge=0)]
+_TopP = Annotated[FiniteFloat, Field(gt=0, le=1)]
+
+
 class EvalDataset(BaseModel):
     """One data set.
 
@@ -25,20 +32,20 @@ class EvalDataset(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)]
+    name: _Text
+    path: _Text
     input_key: str | None = None
     metadata_key: str | None = None
     apply_chat_template: bool | None = None
     apply_chat_template_kwargs: dict | None = None
-    n_samples_per_eval_prompt: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    n_samples_per_eval_prompt: _Count | None = None
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
     top_k: TopK | None = None
-    max_response_len: Annotated[int, Field(ge=1)] | None = None
+    max_response_len: _Count | None = None
     stop: list[str] | None = None
     stop_token_ids: list[int] | None = None
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_new_tokens: _CountOrZero | None = None
     custom_rm_path: str | None = None
     metadata_overrides: dict = {}
 
@@ -94,16 +101,21 @@ def resolve(args) -> list[EvalDataset]:
 
 def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
     merged = defaults | entry
-    unknown = [str(key) for key in merged if key not in EvalDataset.model_fields]
+    known = sorted(EvalDataset.model_fields)
+    unknown = sorted(str(key) for key in merged if key not in known)
     if unknown:
-        listed, known = ", ".join(sorted(unknown)), ", ".join(sorted(EvalDataset.model_fields))
-        raise UserError(f"--eval-config: {listed} cannot be honoured; known are {known}")
-    if not entry.get("name") or not entry.get("path"):
+        unknown_names = ", ".join(unknown)
+        known_names = ", ".join(known)
+        what = f"{unknown_names} cannot be honoured"
+        raise UserError(f"--eval-config: {what}; known are {known_names}")
+    name = entry.get("name")
+    if not name or not entry.get("path"):
         raise UserError("--eval-config: each data set needs a name and a path")
     for key, value in merged.items():
         if value is None:
+            what = f"{key} of {name} is empty"
             hint = "write a value, or leave the key out to take the flag's"
-            raise UserError(f"--eval-config: {key} of {entry['name']} is empty; {hint}")
+            raise UserError(f"--eval-config: {what}; {hint}")
     for key, flags in FALLBACK_FLAGS.items():
         if key not in merged:
             merged[key] = _first_set(args, flags)
@@ -111,7 +123,8 @@ def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
         return EvalDataset(**merged)
     except ValidationError as error:
         field, fault = first_fault(error)
-        raise UserError(f"--eval-config: {field} of {entry['name']} {fault}") from None
+        what = f"{field} of {name} {fault}"
+        raise UserError(f"--eval-config: {what}") from None
 
 
 def _first_set(args, flags: Iterable[str]) -> object:
@@ -129,16 +142,19 @@ def _read_entries(args) -> tuple[list[dict], dict]:
     They are as written in args.eval_config or args.eval_prompt_data.
     """
     if not args.eval_config:
-        return _pairs(args.eval_prompt_data or []), {}
+        words = args.eval_prompt_data or []
+        return _pairs(words), {}
     path = Path(args.eval_config)
-    config = _read_section(path)
+    place = f"--eval-config {path}"
+    config = _read_section(path, place)
     defaults = config.get("defaults") or {}
     if not isinstance(defaults, dict):
-        raise UserError(f"--eval-config {path}: eval.defaults must hold `key: value` lines")
-    entries = _entries(config.get("datasets"))
+        raise UserError(f"{place}: eval.defaults must hold `key: value` lines")
+    datasets = config.get("datasets")
+    entries = _entries(datasets)
     if not entries:
         what = "no data sets under eval.datasets, each with a name and a path"
-        raise UserError(f"--eval-config {path}: {what}")
+        raise UserError(f"{place}: {what}")
     return entries, defaults
 
 
@@ -164,20 +180,23 @@ def _entries(datasets: object) -> list[dict]:
             if isinstance(entry, dict):
                 entry = {"name": name} | entry
             entries.append(entry)
-    readable = all(isinstance(entry, dict) for entry in entries)
-    return entries if readable else []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            return []
+    return entries
 
 
-def _read_section(path: Path) -> dict:
+def _read_section(path: Path, place: str) -> dict:
     """What stands under `eval` of the file, or at its top; nothing if that is no mapping."""
-    place = f"--eval-config {path}"
     if not path.is_file():
         raise UserError(f"{place}: no such file; name one like configs/eval.yaml")
     content = read_yaml(path, place, OmegaConfLoader)
     if not isinstance(content, dict):
         return {}
     section = content.get("eval", content)
-    return _fill_environment(section) if isinstance(section, dict) else {}
+    if not isinstance(section, dict):
+        return {}
+    return _fill_environment(section)
 
 
 def _fill_environment(value: Any) -> Any:
@@ -186,19 +205,23 @@ def _fill_environment(value: Any) -> Any:
     After parsing, as there: a value of the environment is text, whatever it looks like in YAML.
     """
     if isinstance(value, dict):
-        return {key: _fill_environment(part) for key, part in value.items()}
+        filled = {}
+        for key, part in value.items():
+            filled[key] = _fill_environment(part)
+        return filled
     if isinstance(value, list):
         return [_fill_environment(part) for part in value]
     if not isinstance(value, str):
         return value
-    if "${" in _VARIABLE.sub("", value):
+    rest = _VARIABLE.sub("", value)
+    if "${" in rest:
         hint = "${oc.env:NAME} and ${oc.env:NAME,default} are filled in here"
         raise UserError(f"--eval-config: {value}: {hint}, nothing else")
     return _VARIABLE.sub(_variable_value, value)
 
 
 def _variable_value(match: re.Match) -> str:
-    name, default = match.group(1), match.group(2)
+    name, default = match.groups()
     found = os.environ.get(name, default)
     if found is None:
         raise UserError(f"--eval-config: the environment variable {name} is not set")

@@ -51,9 +51,13 @@ def locate(source: str, hard: Path | None, cache: Path) -> Source:
     Raises DataError for a missing file or a failed download.
     """
     if source == "official":
-        return Source(download(URL, FULL, cache), hard or download(URL, HARD, cache))
+        full = download(URL, FULL, cache)
+        hard = hard or download(URL, HARD, cache)
+        return Source(full, hard)
     if source == "hf":
-        return Source(_from_hub(FULL), hard or _from_hub(HARD))
+        full = _from_hub(FULL)
+        hard = hard or _from_hub(HARD)
+        return Source(full, hard)
     if source.startswith("hf:"):
         return Source(source, hard)
     path = Path(source).expanduser()
@@ -114,7 +118,8 @@ def _hub_rows(name: str) -> Iterator[dict]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    words = str(error).split()
+    return " ".join(words)[:200]
 
 
 def load_converter(path: str) -> Callable[[dict], dict]:
@@ -142,8 +147,10 @@ def to_row(item: object, where: str) -> Row:
         if key in item:
             metadata[key] = item[key]
     row = row_from_metadata(metadata, where)
-    check_json(metadata, f"{where}, prompt_id {row.prompt_id}")
-    return replace(row, theme=_theme_tag(row) or row.theme)
+    place = f"{where}, prompt_id {row.prompt_id}"
+    check_json(metadata, place)
+    theme = _theme_tag(row) or row.theme
+    return replace(row, theme=theme)
 
 
 def _theme_tag(row: Row) -> str:

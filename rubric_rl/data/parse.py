@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +14,8 @@ from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, V
 
 REMAKE = "make the rows with data_preprocess.py"
 LEAVE_OUT = "leave the row out"
-LEAST_POINTS, MOST_POINTS = 1e-6, 1e6  # sizes of a criterion's points
+LEAST_POINTS = 1e-6  # sizes of a criterion's points
+MOST_POINTS = 1e6
 
 
 def _finite_size(points: float) -> float:
@@ -37,6 +38,9 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_Tags = list[str] | tuple[str, ...] | None
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -49,7 +53,7 @@ class _MessageForm(_Form):
 class _CriterionForm(_Form):
     criterion: Annotated[str, AfterValidator(_not_blank)]
     points: Annotated[int | float, AfterValidator(_finite_size)]
-    tags: list[str] | tuple[str, ...] | None = None
+    tags: _Tags = None
 
 
 class _RowForm(_Form):
@@ -59,7 +63,7 @@ class _RowForm(_Form):
     messages: Annotated[list[_MessageForm], Field(min_length=1)]
     rubrics: Annotated[list[_CriterionForm], Field(min_length=1)]
     theme: Any = None
-    example_tags: list[str] | tuple[str, ...] | None = None
+    example_tags: _Tags = None
 
 
 def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
@@ -73,24 +77,27 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
     if not isinstance(metadata, dict):
         found = type(metadata).__name__
         raise DataError(f"{where}: metadata is {found}, not an object; {REMAKE}")
-    if metadata.get("prompt_id") and isinstance(metadata["prompt_id"], str):
-        where = f"{where}, prompt_id {metadata['prompt_id']}"
+    prompt_id = metadata.get("prompt_id")
+    if prompt_id and isinstance(prompt_id, str):
+        where = f"{where}, prompt_id {prompt_id}"
     try:
         form = _RowForm.model_validate(metadata)
     except ValidationError as error:
-        raise DataError(f"{where}{_complaint(error)}") from None
-    if form.messages[-1].role != "user":
-        last = form.messages[-1].role
-        raise DataError(f"{where}: the last message is from the {last}; it must be the user's")
-    if not shows_something(form.messages[-1].content):
+        complaint = _complaint(error)
+        raise DataError(f"{where}{complaint}") from None
+    last = form.messages[-1]
+    if last.role != "user":
+        what = f"the last message is from the {last.role}"
+        raise DataError(f"{where}: {what}; it must be the user's")
+    if not shows_something(last.content):
         raise DataError(f"{where}: the last message is empty, so nothing is asked; {LEAVE_OUT}")
-    rubric = tuple(Criterion(c.criterion, c.points, tuple(c.tags or ())) for c in form.rubrics)
+    rubric = _rubric(form.rubrics)
     if not any(criterion.points > 0 for criterion in rubric):
         what = "no criterion has positive points, so no score is defined"
         raise DataError(f"{where}: {what}; {LEAVE_OUT}")
     return Row(
         prompt_id=form.prompt_id,
-        messages=tuple({"role": m.role, "content": m.content} for m in form.messages),
+        messages=_messages(form.messages),
         rubric=rubric,
         theme=str(form.theme or ""),
         example_tags=tuple(form.example_tags or ()),
@@ -98,19 +105,35 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
     )
 
 
+def _messages(forms: Iterable) -> tuple[dict, ...]:
+    """The messages of a row's or a record's form."""
+    return tuple({"role": form.role, "content": form.content} for form in forms)
+
+
+def _rubric(forms: Iterable) -> tuple[Criterion, ...]:
+    """The criteria of a row's or a record's form."""
+    rubric = []
+    for form in forms:
+        tags = tuple(form.tags or ())
+        criterion = Criterion(form.criterion, form.points, tags)
+        rubric.append(criterion)
+    return tuple(rubric)
+
+
 def check_json(item: object, where: str) -> None:
     """Raises DataError for a row that a JSONL file cannot hold: Python reads more than JSON has."""
-    printable = where.encode(errors="replace").decode()
     try:
-        json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(item, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return
     except UnicodeEncodeError:
         what = "a lone surrogate, which no tokenizer reads"
-        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
     except TypeError as error:  # from a converter, or from a data set's own types
-        raise DataError(f"{printable}: {error}; {LEAVE_OUT}") from None
+        what = str(error)
     except ValueError:
         what = "a number that is not finite, which JSON lacks"
-        raise DataError(f"{printable}: {what}; {LEAVE_OUT}") from None
+    place = where.encode(errors="replace").decode()
+    raise DataError(f"{place}: {what}; {LEAVE_OUT}")
 
 
 def _complaint(error: ValidationError) -> str:
@@ -127,10 +150,13 @@ def _complaint(error: ValidationError) -> str:
         return ": each message needs a role of system, user, assistant and a text content"
     if not inner:
         return ": rubrics is not a list of criteria"
-    place = f", criterion {int(inner[0]) + 1}"
-    field_name = inner[1] if len(inner) > 1 else "criterion"
+    index, *fields = inner
+    number = int(index) + 1
+    place = f", criterion {number}"
+    field_name = fields[0] if fields else "criterion"
     if field_name == "points":
-        given = first["input"] if len(inner) > 1 and first["type"] != "missing" else None
+        is_missing = first["type"] == "missing"
+        given = None if is_missing else first["input"]
         return f"{place}: points must be a number of size 1e-6 to 1e6, not {given!r:.40}"
     if field_name == "tags":
         return f"{place}: tags must be a list of strings"
@@ -155,7 +181,8 @@ class RowCache:
                 return row
         row = row_from_metadata(metadata, where)
         # A copy: who changes the metadata later gets another row.
-        self._rows[row.prompt_id] = (copy.deepcopy(fields), row)
+        seen = copy.deepcopy(fields)
+        self._rows[row.prompt_id] = (seen, row)
         return row
 
 
@@ -234,19 +261,27 @@ def record_from_json(item: object) -> Record:
     Raises DataError, without a place, for anything that is no record.
     """
     try:
-        form = _RecordForm.model_validate(_in_present_form(item))
+        present = _in_present_form(item)
+        form = _RecordForm.model_validate(present)
         _check_status(form)
     except (LookupError, TypeError, ValueError, OverflowError):
         hint = "leave the file out or grade its answers again"
         raise DataError(f"not a verdict record; {hint}") from None
+    verdicts = []
+    for given in form.verdicts:
+        verdict = Verdict(given.met, given.probability, given.explanation)
+        verdicts.append(verdict)
+    policy_tokens = None
+    if form.policy_tokens:
+        policy_tokens = form.policy_tokens.counts()
     return Record(
         prompt_id=form.prompt_id,
-        rubric=tuple(Criterion(c.criterion, c.points, tuple(c.tags)) for c in form.rubrics),
+        rubric=_rubric(form.rubrics),
         status=form.status,
         answer=form.answer,
         score=math.nan if form.score is None else form.score,
-        verdicts=[Verdict(v.met, v.probability, v.explanation) for v in form.verdicts],
-        messages=tuple({"role": m.role, "content": m.content} for m in form.messages),
+        verdicts=verdicts,
+        messages=_messages(form.messages),
         theme=form.theme,
         example_tags=tuple(form.example_tags),
         split=form.split,
@@ -259,7 +294,7 @@ def record_from_json(item: object) -> Record:
         grader_versions=form.grader_versions,
         first_tokens=form.first_tokens.counts(),
         rest_tokens=form.rest_tokens.counts(),
-        policy_tokens=form.policy_tokens.counts() if form.policy_tokens else None,
+        policy_tokens=policy_tokens,
         calls=form.calls,
         seconds=form.seconds,
         error=form.error,
@@ -276,11 +311,15 @@ def _check_status(form: _RecordForm) -> None:
     A graded answer has a verdict per criterion, any other has none. All but an ungraded one have a
     score; in a meta-evaluation, where there are labels, it may lack.
     """
-    if len(form.verdicts) != (len(form.rubrics) if form.status == "graded" else 0):
+    expected = len(form.rubrics) if form.status == "graded" else 0
+    if len(form.verdicts) != expected:
         raise ValueError
-    if form.status == "ungraded" and form.score is not None:
-        raise ValueError
-    if form.status != "ungraded" and form.score is None and not form.labels:
+    has_score = form.score is not None
+    if form.status == "ungraded":
+        fits = not has_score
+    else:
+        fits = has_score or form.labels
+    if not fits:
         raise ValueError
 
 
@@ -292,13 +331,13 @@ def _in_present_form(item: Any) -> Any:
     if "weight_versions" in item:
         item["grader_versions"] = item["weight_versions"]
     found = item["verdicts"]
-    if not all(isinstance(each, Mapping) for each in found):
-        count = len(found)
-        probabilities = item.get("probabilities") or [None] * count
-        explanations = item.get("explanations") or [""] * count
-        parts = zip(found, probabilities, explanations, strict=True)
-        item["verdicts"] = [
-            {"met": met, "probability": probability, "explanation": explanation}
-            for met, probability, explanation in parts
-        ]
+    if all(isinstance(each, Mapping) for each in found):
+        return item
+    count = len(found)
+    probabilities = item.get("probabilities") or [None] * count
+    explanations = item.get("explanations") or [""] * count
+    item["verdicts"] = [
+        {"met": met, "probability": probability, "explanation": explanation}
+        for met, probability, explanation in zip(found, probabilities, explanations, strict=True)
+    ]
     return item

@@ -27,12 +27,16 @@ class _Process:
 
     @property
     def name(self) -> str:
-        host = quote(socket.gethostname(), safe="")[:60]
-        return f"{host}.{os.getpid()}-{self.started}"
+        host_name = socket.gethostname()
+        host = quote(host_name, safe="")[:60]
+        process = os.getpid()
+        return f"{host}.{process}-{self.started}"
 
     def next_time(self) -> float:
         """The time, and always a later one, so that records can be sorted by it."""
-        self.last_time = max(round(time.time(), 6), round(self.last_time + 1e-6, 6))
+        now = round(time.time(), 6)
+        earliest = round(self.last_time + 1e-6, 6)
+        self.last_time = max(now, earliest)
         return self.last_time
 
 
@@ -59,7 +63,9 @@ def rollout_id(args) -> int | None:
     rollout_id = of_task.get() if of_task else None
     if rollout_id is None:
         rollout_id = getattr(module, "_current_rollout_id", None)
-    return getattr(args, "rollout_id", None) if rollout_id is None else rollout_id
+    if rollout_id is None:
+        rollout_id = getattr(args, "rollout_id", None)
+    return rollout_id
 
 
 def version_of(path: Path) -> str:
@@ -77,7 +83,11 @@ def append_record(folder: str | os.PathLike, record: Record) -> None:
     folder = Path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = quote(str(record.weight_version), safe="", errors="replace")
-    path = folder / OF_TRAINING.replace("*", f"{version[:100]}.{_process.name}")
+    version = version[:100]
+    name = OF_TRAINING.replace("*", f"{version}.{_process.name}")
+    path = folder / name
     with _process.lock, open(path, "a+b", buffering=0, opener=private) as file:
-        record.time = record.time or _process.next_time()
-        append_line(file, record.to_json())
+        if not record.time:
+            record.time = _process.next_time()
+        item = record.to_json()
+        append_line(file, item)

@@ -1,43 +1,57 @@
 """Files of rows, as data_preprocess.py writes them or HealthBench publishes them."""
 
-import os
 import random
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.jsonl import AnyPath, read_jsonl
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.parse import REMAKE, check_json, row_from_metadata
 from rubric_rl.data.schema import Row
 
+GIVE_ROWS = "give --rows a file of HealthBench rows"
 
-def read_rows(path: str | os.PathLike) -> list[Row]:
+
+def read_rows(path: AnyPath) -> list[Row]:
     """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
     rows = []
     for where, item in read_items(path):
-        row = row_from_metadata(item.get("metadata"), where)
-        check_json(item, f"{where}, prompt_id {row.prompt_id}")
+        row = _prepared_row(item, where)
         rows.append(row)
     return rows
 
 
-def read_items(path: str | os.PathLike) -> list[tuple[str, dict]]:
+def _prepared_row(item: dict, where: str) -> Row:
+    """A row as data_preprocess.py writes it, checked."""
+    metadata = item.get("metadata")
+    row = row_from_metadata(metadata, where)
+    place = f"{where}, prompt_id {row.prompt_id}"
+    check_json(item, place)
+    return row
+
+
+def read_items(path: AnyPath) -> list[tuple[str, dict]]:
     """The rows as they stand in the file, each with its place, `file:line`.
 
     Raises DataError for what is no row, or when there is none.
     """
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; {REMAKE}")
-    items = []
-    for number, item in read_jsonl(path):
-        if not isinstance(item, dict):
-            raise DataError(f"{path}:{number}: not a JSON object; {REMAKE}")
-        items.append((f"{path}:{number}", item))
+    items = list(_objects(path, REMAKE))
     if not items:
         raise DataError(f"{path}: holds no rows; {REMAKE}")
     return items
+
+
+def _objects(path: AnyPath, hint: str) -> Iterator[tuple[str, dict]]:
+    """The JSON objects of a file, each with its place; raises DataError for any other line."""
+    for number, item in read_jsonl(path):
+        where = f"{path}:{number}"
+        if not isinstance(item, dict):
+            raise DataError(f"{where}: not a JSON object; {hint}")
+        yield where, item
 
 
 def split_slice(path: str) -> tuple[str, slice]:
@@ -48,7 +62,14 @@ def split_slice(path: str) -> tuple[str, slice]:
     match = re.fullmatch(r"(.*?)(?:@\[(-?\d*):(-?\d*)\])?", path, re.DOTALL)
     assert match is not None  # the first group takes anything
     name, start, stop = match.groups()
-    return name, slice(int(start) if start else None, int(stop) if stop else None)
+    rows = slice(_row_number(start), _row_number(stop))
+    return name, rows
+
+
+def _row_number(digits: str | None) -> int | None:
+    if not digits:
+        return None
+    return int(digits)
 
 
 def read_slice(path: str) -> list[Row]:
@@ -70,32 +91,38 @@ class RowFile:
         """
         self.path = path
         self.criteria: dict[str, int] = {}  # prompt_id -> number of criteria
-        for number, row in self._rows():
-            if row.prompt_id in self.criteria:
-                where = f"{path}:{number}, prompt_id {row.prompt_id}"
-                raise DataError(f"{where}: duplicate of an earlier line; leave one of them out")
-            self.criteria[row.prompt_id] = len(row.rubric)
+        for where, row in self._rows():
+            prompt_id = row.prompt_id
+            if prompt_id in self.criteria:
+                place = f"{where}, prompt_id {prompt_id}"
+                raise DataError(f"{place}: duplicate of an earlier line; leave one of them out")
+            self.criteria[prompt_id] = len(row.rubric)
         if not self.criteria:
-            raise DataError(f"{path}: holds no rows; give --rows a file of HealthBench rows")
-        if 0 < limit < len(self.criteria):
-            self.keep(set(random.Random(0).sample(list(self.criteria), limit)))
+            raise DataError(f"{path}: holds no rows; {GIVE_ROWS}")
+        prompt_ids = list(self.criteria)
+        if 0 < limit < len(prompt_ids):
+            generator = random.Random(0)
+            drawn = generator.sample(prompt_ids, limit)
+            self.keep(set(drawn))
 
     def keep(self, prompt_ids: Collection[str]) -> None:
         """Keeps only the rows with one of these ids."""
-        self.criteria = {key: count for key, count in self.criteria.items() if key in prompt_ids}
+        kept = {}
+        for prompt_id, count in self.criteria.items():
+            if prompt_id in prompt_ids:
+                kept[prompt_id] = count
+        self.criteria = kept
 
     def __iter__(self) -> Iterator[Row]:
-        return (row for _, row in self._rows() if row.prompt_id in self.criteria)
+        for _, row in self._rows():
+            if row.prompt_id in self.criteria:
+                yield row
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
-        for number, item in read_jsonl(self.path):
-            where = f"{self.path}:{number}"
-            if not isinstance(item, dict):
-                hint = "give --rows a file of HealthBench rows"
-                raise DataError(f"{where}: not a JSON object; {hint}")
+    def _rows(self) -> Iterator[tuple[str, Row]]:
+        """Every row of the file with its place."""
+        for where, item in _objects(self.path, GIVE_ROWS):
             if "metadata" in item:
-                row = row_from_metadata(item["metadata"], where)
-                check_json(item, f"{where}, prompt_id {row.prompt_id}")
-                yield number, row
+                row = _prepared_row(item, where)
             else:
-                yield number, to_row(item, where)
+                row = to_row(item, where)
+            yield where, row

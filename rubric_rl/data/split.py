@@ -5,6 +5,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.tokenizer import ChatTokenizer
@@ -67,14 +68,19 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     result = Split()
     rows = _read_rows(source, options, result)
     hard_ids = _hard_ids(source, options, rows)
+    held_out = set()  # the conversations of hard rows
     for row in rows:
-        part = result.hard if row.prompt_id in hard_ids else result.easy
-        part.append(row)
+        if row.prompt_id in hard_ids:
+            words = conversation(row.messages)
+            held_out.add(words)
+            result.hard.append(row)
+        else:
+            result.easy.append(row)
     _check_hard_ids(source, hard_ids, result)
-    held_out = {conversation(row.messages) for row in result.hard}
-    if options.tokenizer is not None:
-        result.easy = _templated(result.easy, options.tokenizer, result)
-        result.hard = _templated(result.hard, options.tokenizer, result)
+    tokenizer = options.tokenizer
+    if tokenizer is not None:
+        result.easy = _templated(result.easy, tokenizer, result)
+        result.hard = _templated(result.hard, tokenizer, result)
     _check_counts(source, options, result)
     _select_rows(options, held_out, result)
     _check_not_empty(source, result)
@@ -87,7 +93,8 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
 def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row]:
     """All rows that can be scored, in the source's order; of equal prompt_ids the first counts."""
     rows: dict[str, Row] = {}
-    for where, raw in raw_rows(source.full, result.refused):
+    refused = result.refused
+    for where, raw in raw_rows(source.full, refused):
         try:
             item = _convert(raw, options, where)
             prompt_id = _prompt_id(item)
@@ -95,17 +102,23 @@ def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row
                 result.seen.add(prompt_id)
             row = to_row(item, where)
         except DataError as error:
-            result.refused.append(str(error))
+            reason = str(error)
+            refused.append(reason)
             continue
-        if row.prompt_id in rows:
-            place = f"{where}, prompt_id {row.prompt_id}"
-            result.refused.append(f"{place}: duplicate of an earlier prompt_id")
-        else:
-            rows[row.prompt_id] = row
-            result.places[row.prompt_id] = where
-    if not rows and not result.refused:
-        raise DataError(f"{source.full}: holds no rows; name a file of raw rows")
+        prompt_id = row.prompt_id
+        if prompt_id in rows:
+            place = f"{where}, prompt_id {prompt_id}"
+            refused.append(f"{place}: duplicate of an earlier prompt_id")
+            continue
+        rows[prompt_id] = row
+        result.places[prompt_id] = where
+    if not rows and not refused:
+        raise _error(source, "holds no rows", "name a file of raw rows")
     return list(rows.values())
+
+
+def _error(source: Source, what: str, hint: str) -> DataError:
+    return DataError(f"{source.full}: {what}; {hint}")
 
 
 def _convert(raw, options: SplitOptions, where: str) -> object:
@@ -114,8 +127,11 @@ def _convert(raw, options: SplitOptions, where: str) -> object:
     try:
         return options.converter(raw)
     except Exception as error:  # it is the user's code: whatever it raises is about this row
-        reason = " ".join(str(error).split())
-        raise DataError(f"{where}: the converter raised {type(error).__name__}: {reason}") from None
+        words = str(error).split()
+        reason = " ".join(words)
+        kind = type(error).__name__
+        what = f"the converter raised {kind}"
+        raise DataError(f"{where}: {what}: {reason}") from None
 
 
 def _prompt_id(item: object) -> str | None:
@@ -129,37 +145,45 @@ def _prompt_id(item: object) -> str | None:
 
 
 def _hard_ids(source: Source, options: SplitOptions, rows: list[Row]) -> set[str]:
-    if source.hard is None:
-        _check_hold_out(source, options.hold_out, len(rows))
-        drawn = _draw(rows, options.hold_out, options.seed)
-        return {row.prompt_id for row in drawn}
-    if options.hold_out:
-        what = f"{source.hard} says what is held out"
+    number = options.hold_out
+    path = source.hard
+    if path is None:
+        usable = len(rows)
+        _check_hold_out(source, number, usable)
+        return _drawn_ids(rows, number, options.seed)
+    if number:
+        what = f"{path} says what is held out"
         raise DataError(f"{what}; leave out --hold-out, or take the source without it")
+    return _read_hard_ids(path, options)
+
+
+def _read_hard_ids(path: Path, options: SplitOptions) -> set[str]:
     hard_ids = set()
     broken: list[str] = []
-    for where, raw in raw_rows(source.hard, broken):
-        prompt_id = _prompt_id(_convert(raw, options, where))
+    for where, raw in raw_rows(path, broken):
+        item = _convert(raw, options, where)
+        prompt_id = _prompt_id(item)
         if prompt_id is None:
             broken.append(f"{where}: no prompt_id")
         else:
             hard_ids.add(prompt_id)
     if broken:  # a hard prompt that cannot be read would be trained on
+        first = broken[0]
         why = "every hard row must be readable, else it would land in the training file"
-        raise DataError(f"{broken[0]}; {why}")
+        raise DataError(f"{first}; {why}")
     if not hard_ids:
-        raise DataError(f"{source.hard}: holds no rows; name the rows held out for evaluation")
+        raise DataError(f"{path}: holds no rows; name the rows held out for evaluation")
     return hard_ids
 
 
 def _check_hold_out(source: Source, number: int, usable: int) -> None:
-    place = source.full
     if not number:
+        place = source.full
         hint = "pass --hard FILE, or --hold-out N to draw N"
         raise DataError(f"{place}: which prompts are held out for evaluation? {hint}")
     if usable and number >= usable:
         what = f"--hold-out {number} of {usable} usable prompts leaves none for training"
-        raise DataError(f"{place}: {what}; hold out fewer")
+        raise _error(source, what, "hold out fewer")
 
 
 # Checks
@@ -173,43 +197,54 @@ def _check_hard_ids(source: Source, hard_ids: set[str], result: Split) -> None:
     example = min(missing)
     found = f"lacks {number} prompts of {source.hard}, e.g. {example}"
     hint = "--source must hold the held-out prompts too, so take both files of one release"
-    raise DataError(f"{source.full}: {found}; {hint}")
+    raise _error(source, found, hint)
 
 
 def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
-    easy, hard = len(result.easy), len(result.hard)
+    easy = len(result.easy)
+    hard = len(result.hard)
     result.subset = easy != RELEASED_EASY or hard != HARD_ROWS
     if options.allow_subset or not result.subset:
         return
-    found = f"{easy} training and {hard} hard prompts, not {RELEASED_EASY} and {HARD_ROWS}"
+    released = f"{RELEASED_EASY} and {HARD_ROWS}"
+    found = f"{easy} training and {hard} hard prompts, not {released}"
     refused = result.refused
     if refused:
         number = len(refused)
-        found += f", {number} refused, the first: {refused[0]}"
-    raise DataError(f"{source.full}: {found}; add --allow-subset if you mean it")
+        first = refused[0]
+        found += f", {number} refused, the first: {first}"
+    raise _error(source, found, "add --allow-subset if you mean it")
 
 
 def _check_not_empty(source: Source, result: Split) -> None:
-    for purpose, rows in (("training", result.easy), ("evaluation", result.hard)):
-        if rows:
-            continue
-        hint = "choose more prompts"
-        if result.refused:
-            hint = f"the first refused row: {result.refused[0]}"
-        raise DataError(f"{source.full}: nothing is left for {purpose}; {hint}")
+    if not result.easy:
+        purpose = "training"
+    elif not result.hard:
+        purpose = "evaluation"
+    else:
+        return
+    hint = "choose more prompts"
+    refused = result.refused
+    if refused:
+        first = refused[0]
+        hint = f"the first refused row: {first}"
+    raise _error(source, f"nothing is left for {purpose}", hint)
 
 
 def _templated(rows: list[Row], tokenizer: ChatTokenizer, result: Split) -> list[Row]:
     """The rows that the policy can be asked, their tokens counted; the others are refused."""
     kept = []
     for row in rows:
+        prompt_id = row.prompt_id
+        messages = list(row.messages)
         try:
-            text = tokenizer.render(list(row.messages), thinking=True)
+            text = tokenizer.render(messages, thinking=True)
         except UserError as error:
-            place = f"{result.places[row.prompt_id]}, prompt_id {row.prompt_id}"
+            where = result.places[prompt_id]
+            place = f"{where}, prompt_id {prompt_id}"
             result.refused.append(f"{place}: {error}")
             continue
-        result.tokens[row.prompt_id] = tokenizer.count(text)
+        result.tokens[prompt_id] = tokenizer.count(text)
         kept.append(row)
     return kept
 
@@ -223,8 +258,10 @@ def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Spl
     Evaluation rows keep prompts and criteria as published. `held_out` are their conversations,
     those included that the policy cannot be asked.
     """
-    easy, hard = result.easy, result.hard
+    easy = result.easy
+    hard = result.hard
     left_out = result.left_out
+    seed = options.seed
     if options.fix_signs:
         easy = [fix_signs(row) for row in easy]
         hard = [fix_signs(row) for row in hard]
@@ -235,11 +272,11 @@ def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Spl
     if options.max_prompt_tokens is not None:
         easy = _without_long_prompts(easy, options.max_prompt_tokens, result)
     if options.sample is not None:
-        easy = _draw(easy, options.sample, options.seed)
-        hard = _draw(hard, options.sample, options.seed)
+        easy = _draw(easy, options.sample, seed)
+        hard = _draw(hard, options.sample, seed)
     result.easy = easy
     result.hard = hard
-    result.hard_sample = _draw(hard, options.eval_sample, options.seed)
+    result.hard_sample = _draw(hard, options.eval_sample, seed)
 
 
 def _with_consensus(rows: list[Row], left_out: Counter[str]) -> list[Row]:
@@ -276,38 +313,50 @@ def _without_repeats(
 
 
 def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
-    first: dict[str, Criterion] = {}
+    first: dict[tuple, Criterion] = {}  # its words -> the criterion that says them first
     for criterion in row.rubric:
-        words = " ".join(criterion.text.split())
-        first.setdefault(words, criterion)
+        words = criterion.text.split()
+        first.setdefault(tuple(words), criterion)
     if not _has_positive_points(first.values()):
         # The repeats have the positive points: without them the row could not be scored.
         return row
     rubric = tuple(first.values())
-    repeats = len(row.rubric) - len(rubric)
-    left_out["repeated criteria of training prompts"] += repeats
+    given = len(row.rubric)
+    left_out["repeated criteria of training prompts"] += given - len(rubric)
     return replace(row, rubric=rubric)
 
 
 def _without_long_prompts(rows: list[Row], limit: int, result: Split) -> list[Row]:
-    kept = [row for row in rows if result.tokens[row.prompt_id] <= limit]
-    result.left_out[f"training prompts over {limit} tokens"] += len(rows) - len(kept)
+    rule = f"training prompts over {limit} tokens"
+    kept = []
+    for row in rows:
+        tokens = result.tokens[row.prompt_id]
+        if tokens <= limit:
+            kept.append(row)
+        else:
+            result.left_out[rule] += 1
     return kept
 
 
 def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
-    """`number` rows in their order, drawn by a hash of seed and prompt_id.
+    """`number` rows, in their order."""
+    drawn = _drawn_ids(rows, number, seed)
+    return [row for row in rows if row.prompt_id in drawn]
+
+
+def _drawn_ids(rows: list[Row], number: int, seed: int) -> set[str]:
+    """The prompt_ids of `number` rows, drawn by a hash of seed and prompt_id.
 
     So the draw does not depend on the file's order.
     """
 
-    def rank(row: Row) -> bytes:
-        key = f"{seed}:{row.prompt_id}"
+    def rank(prompt_id: str) -> bytes:
+        key = f"{seed}:{prompt_id}"
         return hashlib.sha256(key.encode()).digest()
 
-    ranked = sorted(rows, key=rank)
-    drawn = {row.prompt_id for row in ranked[:number]}
-    return [row for row in rows if row.prompt_id in drawn]
+    prompt_ids = [row.prompt_id for row in rows]
+    prompt_ids.sort(key=rank)
+    return set(prompt_ids[:number])
 
 
 # The report
@@ -322,11 +371,7 @@ def report(result: Split) -> str:
     if result.subset:
         released = "the 4,000 and 1,000 prompts of the release"
         lines.append(f"a subset, as --allow-subset permits: not {released}")
-    for reason, places in _by_reason(result.refused):
-        lines.append(f"refused {len(places)} rows: {reason}")
-        lines += [f"  {place}" for place in places[:NAMED]]
-        if len(places) > NAMED:
-            lines.append(f"  and {len(places) - NAMED} more")
+    lines += _describe_refused(result.refused)
     for rule, number in result.left_out.items():
         if number:
             lines.append(f"left out {number} {rule}")
@@ -340,38 +385,54 @@ def report(result: Split) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_reason(refused: list[str]) -> list[tuple[str, list[str]]]:
+def _describe_refused(refused: list[str]) -> list[str]:
     """Each reason with the places of its rows, the most frequent first."""
-    places = defaultdict(list)
-    for refusal in refused:
-        place = refusal.split(": ", 1)[0]
-        places[_reason(refusal)].append(place)
-    return sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
+    by_reason = defaultdict(list)
+    for refusal in sorted(refused, key=_reason):
+        place, _, _ = refusal.partition(": ")
+        reason = _reason(refusal)
+        by_reason[reason].append(place)
+    # Equal numbers stay in alphabetical order.
+    reasons = sorted(by_reason, key=lambda reason: len(by_reason[reason]), reverse=True)
+    lines = []
+    for reason in reasons:
+        places = by_reason[reason]
+        number = len(places)
+        lines.append(f"refused {number} rows: {reason}")
+        for place in places[:NAMED]:
+            lines.append(f"  {place}")
+        unnamed = number - NAMED
+        if unnamed > 0:
+            lines.append(f"  and {unnamed} more")
+    return lines
 
 
 def _reason(refusal: str) -> str:
     """The general part of a refusal: without place, value and next step."""
-    reason = refusal.split(": ", 1)[-1]
+    *_, reason = refusal.split(": ", 1)
     for begins_detail in (";", ", not", " ("):
-        reason = reason.split(begins_detail)[0]
+        reason, _, _ = reason.partition(begins_detail)
     return reason
 
 
 def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
     themes = [row.theme or "none" for row in rows]
+    prompts = len(rows)
+    criteria = negative = 0
     axes = []
-    negative = 0
     for row in rows:
         for criterion in row.rubric:
-            axes.append(criterion.tag("axis") or "none")
-            negative += criterion.points < 0
-    prompts = len(rows)
-    criteria = len(axes)
-    share = negative / max(criteria, 1)
+            criteria += 1
+            axis = criterion.tag("axis")
+            axes.append(axis or "none")
+            if criterion.points < 0:
+                negative += 1
+    share = negative / (criteria or 1)
     lengths = _describe_lengths(rows, tokens)
+    counts = f"{prompts} prompts, {criteria} criteria"
     return [
-        f"{name}: {prompts} prompts, {criteria} criteria, {share:.1%} negative",
+        f"{name}: {counts}, {share:.1%} negative",
         f"  {lengths}",
         "  themes: " + _counted(themes),
         "  axes: " + _counted(axes),
@@ -381,12 +442,16 @@ def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:
 def _describe_lengths(rows: list[Row], tokens: dict[str, int]) -> str:
     if not rows:
         return "empty"
+    unit = "characters (tokens: --tokenizer FOLDER)"
     if tokens:
-        lengths = [tokens[row.prompt_id] for row in rows]
         unit = "tokens"
-    else:
-        lengths = [_count_characters(row) for row in rows]
-        unit = "characters (tokens: --tokenizer FOLDER)"
+    lengths = []
+    for row in rows:
+        if tokens:
+            length = tokens[row.prompt_id]
+        else:
+            length = _count_characters(row)
+        lengths.append(length)
     median = statistics.median(lengths)
     longest = max(lengths)
     total = sum(lengths)
@@ -394,14 +459,15 @@ def _describe_lengths(rows: list[Row], tokens: dict[str, int]) -> str:
 
 
 def _count_characters(row: Row) -> int:
-    return sum(len(message["content"]) for message in row.messages)
+    texts = [message["content"] for message in row.messages]
+    return sum(map(len, texts))
 
 
 def _counted(values: Iterable[str]) -> str:
-    counts = _most_common(values)
-    return ", ".join(f"{value} {number}" for value, number in counts)
-
-
-def _most_common(values: Iterable[str]) -> list[tuple[str, int]]:
-    """(value, count), the most frequent first; equal counts in alphabetical order."""
-    return Counter(sorted(values)).most_common()
+    """Each value with its count, the most frequent first; equal counts in alphabetical order."""
+    in_order = sorted(values)
+    counts = Counter(in_order)
+    parts = []
+    for value, number in counts.most_common():
+        parts.append(f"{value} {number}")
+    return ", ".join(parts)

@@ -132,13 +132,18 @@ def _check_megatron_checkpoint(flag: str, folder: Path) -> Iterator[str]:
 def check_rows(inputs: RunInputs) -> Iterator[str]:
     """Rows that slime reads and that can be graded, and none of the evaluation among them."""
     evaluation = [dataset.path for dataset in inputs.evaluation_sets]
-    for path in dict.fromkeys(split_slice(path)[0] for path in [inputs.training_path, *evaluation]):
-        if line := marked_line(path):
+    training = inputs.training_path
+    looked_at = set()
+    for path in [training, *evaluation]:
+        file, _ = split_slice(path)
+        if file in looked_at:
+            continue
+        looked_at.add(file)
+        line = marked_line(file)
+        if line:
             what = "a byte order mark begins the line, which slime leaves out"
-            yield f"{path}:{line}: {what}; make the rows again with data_preprocess.py"
-    yield from shared_checks.check_held_out_prompts(
-        inputs.training_path, inputs.training_rows, evaluation
-    )
+            yield f"{file}:{line}: {what}; make the rows again with data_preprocess.py"
+    yield from shared_checks.check_held_out_prompts(training, inputs.training_rows, evaluation)
 
 
 def check_lengths(inputs: RunInputs) -> Iterator[str]:

@@ -119,7 +119,9 @@ def check_paths(run: PlannedRun) -> Iterator[str]:
 
 def _nearest_folder(path: Path) -> Path:
     """The path itself, or the nearest folder above that exists."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if path.exists():
+        return path
+    return next(folder for folder in path.absolute().parents if folder.exists())
 
 
 def check_slime_checkout(run: PlannedRun) -> Iterator[str]:
@@ -163,21 +165,25 @@ def check_batches(run: PlannedRun) -> Iterator[str]:
     )
     num_rollout = flags.whole("num-rollout") or None
     num_epoch = flags.whole("num-epoch") or None
-    training_prompts = len(run.inputs.training_rows) if num_epoch and not num_rollout else None
+    training_prompts = None
+    if num_epoch and not num_rollout:
+        training_prompts = len(run.inputs.training_rows)
     too_short = list(
         shared_checks.check_run_length(
             num_rollout=num_rollout, num_epoch=num_epoch, batch=prompts, prompts=training_prompts
         )
     )
     yield from too_short
-    step = answers_per_step(prompts * answers, global_batch, steps)
+    per_rollout = prompts * answers
+    step = answers_per_step(per_rollout, global_batch, steps)
     if too_short or step < 1:
         return
     warmup_fraction = None
     if "lr-warmup-fraction" in flags:
         warmup_fraction = flags.number("lr-warmup-fraction")
+    rollouts = count_rollouts(flags, training_prompts or 0)
     schedule(
-        count_rollouts(flags, training_prompts or 0) * prompts * answers,
+        rollouts * per_rollout,
         step,
         flags.whole("lr-decay-iters") or None,
         flags.whole("lr-warmup-iters"),
@@ -234,27 +240,39 @@ def check_flags(run: PlannedRun) -> Iterator[str]:
     """Every flag held against slime's own parsers, and slime's own checks."""
     if not (run.slime_dir / "train.py").is_file():
         return
-    path = [str(run.slime_dir), str(run.megatron_dir), os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    command = [sys.executable, "-m", "rubric_rl.launch.slime_flags", "check", "--", *run.command]
+    path = [str(run.slime_dir), str(run.megatron_dir)]
+    own_path = os.environ.get("PYTHONPATH")
+    if own_path:
+        path.append(own_path)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    program = [sys.executable, "-m", "rubric_rl.launch.slime_flags", "check"]
+    command = [*program, "--", *run.command]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
-    if done.returncode < 0:
-        signal = -done.returncode
-        yield f"slime's parser does not run here: signal {signal} ended it; use slime's image"
+    status = done.returncode
+    if status < 0:
+        what = f"signal {-status} ended it"
+        yield f"slime's parser does not run here: {what}; use slime's image"
         return
-    if done.returncode > 0:
-        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{done.stderr}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    if answer["absent"]:
-        yield f"slime's parser does not run here: {answer['absent']}; use slime's image"
+    if status > 0:
+        words = " ".join(program)
+        raise RuntimeError(f"{words} failed:\n{done.stderr}")
+    *_, last_line = done.stdout.splitlines()
+    answer = json.loads(last_line)
+    absent = answer["absent"]
+    if absent:
+        yield f"slime's parser does not run here: {absent}; use slime's image"
         # What can be known without it.
         for name in missing_flags(run.flags.values, run.slime_version):
             yield why_dropped(f"--{name}", ())
         return
     yield from answer["unknown"]
-    if answer["error"]:
-        said = [line for line in done.stderr.splitlines() if "error:" in line]
-        yield f"slime refuses the command: {said[-1] if said else answer['error']}"
+    reason = answer["error"]
+    if not reason:
+        return
+    for line in done.stderr.splitlines():
+        if "error:" in line:
+            reason = line
+    yield f"slime refuses the command: {reason}"
 
 
 # ---- the machine
@@ -263,7 +281,8 @@ def check_flags(run: PlannedRun) -> Iterator[str]:
 def check_parallel_sizes(run: PlannedRun) -> Iterator[str]:
     """Parallel sizes that fit the GPUs and the model."""
     plan = parallel_plan(run.flags)
-    shape, per_node = plan.shape, run.gpus_per_node
+    shape = plan.shape
+    per_node = run.gpus_per_node
     shares = (
         ("attention heads", shape.heads, plan.tensor),
         ("attention heads", shape.heads, plan.gpus_per_engine),
@@ -310,13 +329,21 @@ def check_gpus(run: PlannedRun) -> Iterator[str]:
         mebibytes = re.findall(r"\d+", line)
         if not mebibytes:
             continue
-        total, *rest = (int(size) * 2**20 / GB for size in mebibytes)
-        used = rest[0] if rest else 0.0  # "[N/A]": this GPU does not tell
+        total = _in_gb(mebibytes[0])
+        used = 0.0
+        if len(mebibytes) > 1:  # else "[N/A]": this GPU does not tell
+            used = _in_gb(mebibytes[1])
         problem = why_gpu_cannot_train(total, used, plan) or why_gpu_cannot_serve(total, plan)
         if problem:
-            affected.setdefault(problem, []).append(str(number))
+            numbers = affected.setdefault(problem, [])
+            numbers.append(str(number))
     for problem, numbers in affected.items():
-        yield f"GPU {', '.join(numbers)}: {problem}"
+        listed = ", ".join(numbers)
+        yield f"GPU {listed}: {problem}"
+
+
+def _in_gb(mebibytes: str) -> float:
+    return int(mebibytes) * 2**20 / GB
 
 
 def why_gpu_cannot_train(total: float, used: float, plan: ParallelPlan) -> str:
@@ -353,15 +380,23 @@ def why_gpu_cannot_serve(total: float, plan: ParallelPlan) -> str:
 def check_disk(run: PlannedRun) -> Iterator[str]:
     """Room for the checkpoints still to come; slime removes none."""
     tracker = run.save / "latest_checkpointed_iteration.txt"
-    last = tracker.read_text().strip() if tracker.is_file() else ""
-    done = int(last) + 1 if last.isdecimal() else 0
-    saves = count_checkpoints(run.flags, len(run.inputs.training_rows), done)
-    size = checkpoint_bytes(parallel_plan(run.flags).shape)
-    free = shutil.disk_usage(_nearest_folder(run.save)).free
+    done = 0  # rollouts
+    if tracker.is_file():
+        last = tracker.read_text().strip()
+        if last.isdecimal():
+            done = int(last) + 1
+    prompts = len(run.inputs.training_rows)
+    saves = count_checkpoints(run.flags, prompts, done)
+    plan = parallel_plan(run.flags)
+    size = checkpoint_bytes(plan.shape)
+    folder = _nearest_folder(run.save)
+    free = shutil.disk_usage(folder).free
     if saves * size > free:
+        size_gb = size / GB
+        free_gb = free / GB
         yield (
-            f"--save {run.save}: {saves} checkpoints of {size / GB:.0f} GB are to come, "
-            f"{free / GB:.0f} GB are free; raise --save-interval or choose another SAVE_PATH"
+            f"--save {run.save}: {saves} checkpoints of {size_gb:.0f} GB are to come, "
+            f"{free_gb:.0f} GB are free; raise --save-interval or choose another SAVE_PATH"
         )
 
 

@@ -21,7 +21,8 @@ SECONDS = 120  # for engines and routers to end in order
 
 def session_name(identity: str) -> str:
     """slime's name of the rollout manager; the ServingCluster's has ":serving" behind it."""
-    return "rollout:" + hashlib.sha256(identity.encode()).hexdigest()
+    digest = hashlib.sha256(identity.encode())
+    return "rollout:" + digest.hexdigest()
 
 
 def end_engines(ray: Any, save: Path) -> list[str]:
@@ -29,7 +30,8 @@ def end_engines(ray: Any, save: Path) -> list[str]:
 
     `ray` is the module, connected. Raises UserError when the cluster holds none of this run.
     """
-    name = session_name(str(save.expanduser().resolve()))
+    folder = save.expanduser().resolve()
+    name = session_name(str(folder))
     actors = ray.util.list_named_actors(all_namespaces=True)
     kept = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
     ended = [actor for actor in (name, f"{name}:serving") if actor in kept]
@@ -44,7 +46,8 @@ def end_engines(ray: Any, save: Path) -> list[str]:
             try:
                 ray.get(actor.dispose.remote(), timeout=SECONDS)
             except Exception as error:  # whatever ended the run may have ended parts of this
-                reason = " ".join(str(error).split())[:200]
+                words = str(error).split()
+                reason = " ".join(words)[:200]
                 print(f"note: {actor_name} did not end in order ({reason})", file=sys.stderr)
         ray.kill(actor, no_restart=True)
     return ended

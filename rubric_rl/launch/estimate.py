@@ -32,10 +32,12 @@ def model_shape(flags: CommandLine) -> Shape:
         return read_network(flags.text("hf-checkpoint"))
     sizes = {}
     for flag, field in SHAPE_FIELDS.items():
-        sizes[field] = flags.whole(flag)
-        if not sizes[field]:
+        size = flags.whole(flag)
+        if size < 1:
             raise UserError(f"--{flag} must be 1 or more; take the model's flags from slime")
-    return Shape(**sizes, tied="untie-embeddings-and-output-weights" not in flags)
+        sizes[field] = size
+    tied = "untie-embeddings-and-output-weights" not in flags
+    return Shape(**sizes, tied=tied)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,12 @@ def parallel_plan(flags: CommandLine) -> ParallelPlan:
     pipeline = flags.whole("pipeline-model-parallel-size", 1)
     context = flags.whole("context-parallel-size", 1)
     copy = tensor * pipeline * context  # GPUs of one copy of the model
-    training = flags.whole("actor-num-nodes", 1) * flags.whole("actor-num-gpus-per-node", 8)
+    nodes = flags.whole("actor-num-nodes", 1)
+    training = nodes * flags.whole("actor-num-gpus-per-node", 8)
     if copy < 1 or training < 1 or training % copy:
-        raise UserError(
-            f"{training} training GPUs are no multiple of tensor {tensor} x pipeline {pipeline} "
-            f"x context {context} parallel; change the sizes or --actor-num-gpus-per-node"
-        )
+        sizes = f"tensor {tensor} x pipeline {pipeline} x context {context} parallel"
+        what = f"{training} training GPUs are no multiple of {sizes}"
+        raise UserError(f"{what}; change the sizes or --actor-num-gpus-per-node")
     colocate = "colocate" in flags
     serving = flags.whole("rollout-num-gpus")
     if colocate and "rollout-num-gpus" not in flags:
@@ -108,56 +110,85 @@ class Part(NamedTuple):
     derivation: str
 
 
+RUNTIME = Part(4 * GB, "CUDA context, NCCL buffers, fragments: an allowance")
+
+
 def training_parts(plan: ParallelPlan) -> dict[str, Part]:
     """What lies in the memory of one training GPU at the moment of the backward pass."""
-    shape, flags, tensor = plan.shape, plan.flags, plan.tensor
-    own = plan.parameters_per_gpu
-    layers = shape.layers / plan.pipeline
-    tokens = flags.whole("max-tokens-per-gpu", 4096)
-    sequence_shards = tensor if "sequence-parallel" in flags else 1
+    return _parameter_parts(plan) | _activation_parts(plan) | {"runtime": RUNTIME}
 
-    optimizer, where = 12 * own / plan.data, ""
-    if "optimizer-cpu-offload" in flags:
-        optimizer, where = 0.0, ": on the host"
+
+def _parameter_parts(plan: ParallelPlan) -> dict[str, Part]:
+    own = plan.parameters_per_gpu
+    pipeline = plan.pipeline
+    data = plan.data
+    parameters = _in_billions(plan.shape)
+    optimizer = 12 * own / data
+    where = ""
+    if "optimizer-cpu-offload" in plan.flags:
+        optimizer = 0.0
+        where = ": on the host"
+    shards = f"tensor {plan.tensor} x pipeline {pipeline}"
+    return {
+        "weights": Part(2 * own, f"2 bytes x {parameters} / ({shards})"),
+        "gradients": Part(4 * own, "4 bytes (summed in fp32) x the same"),
+        "optimizer": Part(
+            optimizer,
+            f"(4 fp32 weights + 4 + 4 Adam) x the same / data {data}{where}",
+        ),
+    }
+
+
+def _activation_parts(plan: ParallelPlan) -> dict[str, Part]:
+    flags = plan.flags
+    shape = plan.shape
+    hidden = shape.hidden
+    ffn = shape.ffn
+    tensor = plan.tensor
+    stages = plan.pipeline
+    layers = shape.layers / stages
+    tokens = flags.whole("max-tokens-per-gpu", 4096)
+    per_value = f"2 bytes x {tokens} tokens"
+    sequence_shards = tensor if "sequence-parallel" in flags else 1
 
     # Per token a layer keeps its input; without full recomputation all 17 of its activations.
     # With several stages, as many micro-batches are in flight.
-    kept_per_layer = 1 if flags.text("recompute-granularity") == "full" else 17
-    layer_inputs = 2 * tokens * shape.hidden * layers / sequence_shards * kept_per_layer
-    layer_inputs *= plan.pipeline
-    one_layer = 2 * tokens * (17 * shape.hidden / sequence_shards + 3 * shape.ffn / tensor)
+    kept_per_layer = 1 if _recomputes_all(flags) else 17
+    layer_inputs = 2 * tokens * hidden * layers / sequence_shards
+    layer_inputs *= kept_per_layer
+    layer_inputs *= stages
+    one_token = 17 * hidden / sequence_shards + 3 * ffn / tensor
+    one_layer = 2 * tokens * one_token
     logits = 10 * tokens * shape.vocab / tensor
     return {
-        "weights": Part(
-            2 * own,
-            f"2 bytes x {shape.parameters / GB:.2f}e9 / (tensor {tensor} x pipeline "
-            f"{plan.pipeline})",
-        ),
-        "gradients": Part(4 * own, "4 bytes (summed in fp32) x the same"),
-        "optimizer": Part(
-            optimizer, f"(4 fp32 weights + 4 + 4 Adam) x the same / data {plan.data}{where}"
-        ),
         "layer inputs": Part(
             layer_inputs,
-            f"2 bytes x {tokens} tokens x {shape.hidden} x {layers:g} layers "
-            f"x {plan.pipeline} stages / {sequence_shards}",
+            f"{per_value} x {hidden} x {layers:g} layers x {stages} stages / {sequence_shards}",
         ),
         "one layer": Part(
             one_layer,
-            f"2 bytes x {tokens} tokens x (17 x {shape.hidden} / {sequence_shards} "
-            f"+ 3 x {shape.ffn} / {tensor})",
+            f"{per_value} x (17 x {hidden} / {sequence_shards} + 3 x {ffn} / {tensor})",
         ),
         "logits": Part(
             logits,
             f"(2 bf16 + 4 fp32 + 4 gradient) x {tokens} tokens x {shape.vocab} / {tensor}",
         ),
-        "runtime": Part(4 * GB, "CUDA context, NCCL buffers, fragments: an allowance"),
     }
+
+
+def _recomputes_all(flags: CommandLine) -> bool:
+    return flags.text("recompute-granularity") == "full"
+
+
+def _in_billions(shape: Shape) -> str:
+    billions = shape.parameters / 1e9
+    return f"{billions:.2f}e9"
 
 
 def training_bytes(plan: ParallelPlan) -> float:
     """The sum of `training_parts`."""
-    return sum(part.size for part in training_parts(plan).values())
+    parts = training_parts(plan)
+    return sum(part.size for part in parts.values())
 
 
 def engine_weight_bytes(plan: ParallelPlan) -> float:
@@ -171,13 +202,14 @@ def host_bytes(plan: ParallelPlan) -> float:
     That is an offloaded optimizer; with --colocate also weights and optimizer while the engines
     serve.
     """
+    flags = plan.flags
     own = plan.parameters_per_gpu
     parked = 0.0
-    if plan.colocate or "optimizer-cpu-offload" in plan.flags:
+    if plan.colocate or "optimizer-cpu-offload" in flags:
         parked += 12 * own / plan.data
     if plan.colocate:
         parked += 2 * own
-    return parked * plan.flags.whole("actor-num-gpus-per-node", 8)
+    return parked * flags.whole("actor-num-gpus-per-node", 8)
 
 
 def checkpoint_bytes(shape: Shape) -> int:
@@ -193,8 +225,9 @@ def count_rollouts(flags: CommandLine, prompts: int) -> int:
     rollouts = flags.whole("num-rollout")
     if rollouts:
         return rollouts
-    batch = max(flags.whole("rollout-batch-size", 1), 1)
-    return flags.whole("num-epoch", 1) * (prompts // batch)
+    epochs = flags.whole("num-epoch", 1)
+    batch = flags.whole("rollout-batch-size", 1) or 1
+    return epochs * (prompts // batch)
 
 
 def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
@@ -209,10 +242,13 @@ def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
     epoch = total
     if not flags.whole("num-rollout"):  # with it, slime counts no epochs
         epoch = max(total // flags.whole("num-epoch", 1), 1)
-    ends = _multiples(interval, done, total) + _multiples(epoch, done, total)
-    ends -= _multiples(math.lcm(interval, epoch), done, total)  # counted twice
-    last_is_extra = total > done and total % interval != 0 and total % epoch != 0
-    return ends + last_is_extra
+    counted_twice = math.lcm(interval, epoch)
+    count = _multiples(interval, done, total)
+    count += _multiples(epoch, done, total)
+    count -= _multiples(counted_twice, done, total)
+    if total > done and total % interval and total % epoch:
+        count += 1  # the last one
+    return count
 
 
 def _multiples(number: int, above: int, most: int) -> int:
@@ -226,85 +262,110 @@ def _multiples(number: int, above: int, most: int) -> int:
 def report_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
     """The report, one line a figure; `assumed` holds the options of the command."""
     plan = parallel_plan(flags)
+    gpu_gb = assumed.gpu_gb
+    prompts = assumed.rows
     return [
         _plan_line(plan),
-        *_training_lines(plan, assumed.gpu_gb),
-        *_engine_lines(plan, assumed.gpu_gb),
-        *_storage_lines(plan, assumed.rows),
-        *_time_lines(plan, count_rollouts(flags, assumed.rows), assumed),
+        *_training_lines(plan, gpu_gb),
+        *_engine_lines(plan, gpu_gb),
+        *_storage_lines(plan, prompts),
+        *_time_lines(plan, prompts, assumed),
     ]
 
 
 def _plan_line(plan: ParallelPlan) -> str:
-    turns = ", in turn on the same GPUs" if plan.colocate else ""
-    return (
-        f"{plan.shape.parameters / GB:.2f}e9 parameters; {plan.training_gpus} GPUs train "
-        f"(tensor {plan.tensor}, pipeline {plan.pipeline}, data {plan.data}), "
-        f"{plan.engines} engines of {plan.gpus_per_engine}{turns}"
-    )
+    parameters = _in_billions(plan.shape)
+    sizes = f"tensor {plan.tensor}, pipeline {plan.pipeline}, data {plan.data}"
+    engines = f"{plan.engines} engines of {plan.gpus_per_engine}"
+    if plan.colocate:
+        engines += ", in turn on the same GPUs"
+    return f"{parameters} parameters; {plan.training_gpus} GPUs train ({sizes}), {engines}"
 
 
 def _training_lines(plan: ParallelPlan, gpu_gb: float) -> list[str]:
     lines = []
     for name, part in training_parts(plan).items():
-        lines.append(f"  training GPU  {name:13}{part.size / GB:7.1f} GB  = {part.derivation}")
-    total = training_bytes(plan) / GB
-    lines.append(f"  training GPU  sum          {total:7.1f} GB of {gpu_gb:g}")
+        size = _in_gb(part.size)
+        lines.append(f"  training GPU  {name:13}{size}  = {part.derivation}")
+    total = training_bytes(plan)
+    size = _in_gb(total)
+    lines.append(f"  training GPU  sum          {size} of {gpu_gb:g}")
     return lines
+
+
+def _in_gb(size: float) -> str:
+    """A size in bytes, as a column of the report."""
+    in_gb = size / GB
+    return f"{in_gb:7.1f} GB"
 
 
 def _engine_lines(plan: ParallelPlan, gpu_gb: float) -> list[str]:
     fraction = plan.flags.number("sglang-mem-fraction-static", 0.85)
+    gpus = plan.gpus_per_engine
     weights = engine_weight_bytes(plan)
     cache = fraction * gpu_gb * GB - weights
     token_bytes = plan.shape.kv_bytes
-    tokens = max(cache, 0) * plan.gpus_per_engine / token_bytes
+    tokens = max(cache, 0) * gpus / token_bytes
+    weights_size = _in_gb(weights)
+    cache_size = _in_gb(cache)
+    derivation = f"{fraction:g} x {gpu_gb:g} GB - weights"
+    room = f"{tokens:,.0f} tokens an engine at {token_bytes:,} bytes"
     return [
-        f"  engine GPU    weights      {weights / GB:7.1f} GB"
-        f"  = 2 bytes x parameters / {plan.gpus_per_engine}",
-        f"  engine GPU    cache        {cache / GB:7.1f} GB"
-        f"  = {fraction:g} x {gpu_gb:g} GB - weights: "
-        f"{tokens:,.0f} tokens an engine at {token_bytes:,} bytes",
+        f"  engine GPU    weights      {weights_size}  = 2 bytes x parameters / {gpus}",
+        f"  engine GPU    cache        {cache_size}  = {derivation}: {room}",
     ]
 
 
 def _storage_lines(plan: ParallelPlan, prompts: int) -> list[str]:
-    host = host_bytes(plan) / GB
+    parked = host_bytes(plan)
+    host = _in_gb(parked)
     size = checkpoint_bytes(plan.shape) / GB
     count = count_checkpoints(plan.flags, prompts)
+    total = count * size
+    derivation = f"{count} x {size:.0f} GB (14 bytes a parameter)"
     return [
-        f"  node          host memory  {host:7.1f} GB  = what sleeps or is offloaded there",
-        f"  disk          checkpoints  {count * size:7.0f} GB"
-        f"  = {count} x {size:.0f} GB (14 bytes a parameter), none is removed",
+        f"  node          host memory  {host}  = what sleeps or is offloaded there",
+        f"  disk          checkpoints  {total:7.0f} GB  = {derivation}, none is removed",
     ]
 
 
-def _time_lines(plan: ParallelPlan, rollouts: int, assumed: argparse.Namespace) -> list[str]:
-    prompts = plan.flags.whole("rollout-batch-size", 32)
-    answers = prompts * plan.flags.whole("n-samples-per-prompt", 4)
+def _time_lines(plan: ParallelPlan, prompts: int, assumed: argparse.Namespace) -> list[str]:
+    flags = plan.flags
+    rollouts = count_rollouts(flags, prompts)
+    batch = flags.whole("rollout-batch-size", 32)
+    answers = batch * flags.whole("n-samples-per-prompt", 4)
     parameters = plan.shape.parameters
 
-    verdict_tokens = assumed.criteria * assumed.verdict_tokens
-    written = answers * (assumed.answer_tokens + verdict_tokens)
-    gpu_rate = assumed.decode_rate * (8e9 / parameters)
-    rollout = written / (gpu_rate * plan.serving_gpus)
+    # Serving: the policy writes its answers and their verdicts.
+    criteria = assumed.criteria
+    answer_tokens = assumed.answer_tokens
+    verdict_tokens = assumed.verdict_tokens
+    rate = assumed.decode_rate
+    serving = plan.serving_gpus
+    written = answers * (answer_tokens + criteria * verdict_tokens)
+    gpu_rate = rate * (8e9 / parameters)
+    rollout = written / (gpu_rate * serving)
+    written_in_words = f"{answer_tokens} + {criteria:g} criteria x {verdict_tokens}"
+    rate_in_words = f"{rate:g} tokens/s of an 8e9 model, by size, x {serving} GPUs"
 
-    # Per parameter and token: 2 forward, 4 backward, 2 to recompute the activations; then 2 for
-    # the old log-probabilities.
-    recomputed = plan.flags.text("recompute-granularity") == "full"
-    flop = (8 if recomputed else 6) + 2
-    tokens = answers * (assumed.answer_tokens + assumed.prompt_tokens)
-    update = flop * parameters * tokens / (assumed.flops * assumed.mfu * plan.training_gpus)
+    # Training, per parameter and token: 2 forward, 4 backward, 2 for the old log-probabilities.
+    flops = assumed.flops
+    mfu = assumed.mfu
+    training = plan.training_gpus
+    flop = 2 + 4 + 2
+    if _recomputes_all(flags):
+        flop += 2  # the activations
+    tokens = answers * (answer_tokens + assumed.prompt_tokens)
+    update = flop * parameters * tokens / (flops * mfu * training)
+    speed_in_words = f"{flops:.3g} x {mfu:g} x {training} GPUs"
 
     hours = rollouts * (rollout + update) / 3600
+    not_counted = "without evaluation, start and weight transfer"
     return [
-        f"  rollout       {rollout:7.0f} s = {answers} answers x ({assumed.answer_tokens} + "
-        f"{assumed.criteria:g} criteria x {assumed.verdict_tokens}) tokens / "
-        f"({assumed.decode_rate:g} tokens/s of an 8e9 model, by size, x {plan.serving_gpus} GPUs)",
-        f"  update        {update:7.0f} s = {flop} FLOP x parameters x tokens / "
-        f"({assumed.flops:.3g} x {assumed.mfu:g} x {plan.training_gpus} GPUs)",
-        f"  run           {hours:7.0f} h = {rollouts} rollouts, "
-        "without evaluation, start and weight transfer",
+        f"  rollout       {rollout:7.0f} s = {answers} answers x ({written_in_words}) tokens / "
+        f"({rate_in_words})",
+        f"  update        {update:7.0f} s = {flop} FLOP x parameters x tokens / ({speed_in_words})",
+        f"  run           {hours:7.0f} h = {rollouts} rollouts, {not_counted}",
     ]
 
 
@@ -336,8 +397,8 @@ def read_command(text: str) -> CommandLine:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        hint = "pipe what DRY_RUN=1 prints"
-        raise UserError(f"standard input is no command ({error}); {hint}") from None
+        what = f"standard input is no command ({error})"
+        raise UserError(f"{what}; pipe what DRY_RUN=1 prints") from None
     if not words:
         raise UserError(
             "nothing on standard input: pipe `DRY_RUN=1 bash run_qwen3_8B.sh` into this command"
@@ -354,8 +415,10 @@ def main() -> int:
 
 def _print_estimate() -> int:
     assumed = _parser().parse_args()
-    flags = read_command(sys.stdin.read())
-    print("\n".join(report_lines(flags, assumed)))
+    command = sys.stdin.read()
+    flags = read_command(command)
+    for line in report_lines(flags, assumed):
+        print(line)
     return 0
 
 

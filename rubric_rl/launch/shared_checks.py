@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from rubric_rl.common.dotted_name import import_function
 from rubric_rl.common.errors import UserError
@@ -66,6 +67,7 @@ def check_batch_sizes(
     parallel sizes are wrong, which is another finding.
     """
     total = prompts * answers
+    of_rollout = f"({prompts} prompts x {answers})"
     if answers < 2:
         yield f"--n-samples-per-prompt {answers}: a group of one has no advantage; give 2 or more"
     if over_sampling is not None and over_sampling < prompts:
@@ -80,12 +82,12 @@ def check_batch_sizes(
     if steps and step * steps != total:
         yield (
             f"--num-steps-per-rollout {steps} x --global-batch-size {step} is not {total}, "
-            f"the answers of a rollout ({prompts} prompts x {answers}); change one of them"
+            f"the answers of a rollout {of_rollout}; change one of them"
         )
     elif step < 1 or total % step:
         yield (
             f"--global-batch-size {step} does not divide {total} answers "
-            f"({prompts} prompts x {answers}); change one of them"
+            f"{of_rollout}; change one of them"
         )
     elif data_parallel and step % data_parallel:
         yield (
@@ -122,15 +124,20 @@ def check_hooks(names: Iterable[str]) -> Iterator[str]:
     if not names:
         return
     command = [sys.executable, "-m", "rubric_rl.launch.shared_checks", *names]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    search_path = os.pathsep.join(sys.path)
+    env = os.environ | {"PYTHONPATH": search_path}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
-    if done.returncode < 0:
-        what = f"signal {-done.returncode} ended their import"
-        yield f"the hooks {', '.join(names)}: {what}; import them one by one"
+    status = done.returncode
+    if status < 0:
+        hooks = ", ".join(names)
+        what = f"signal {-status} ended their import"
+        yield f"the hooks {hooks}: {what}; import them one by one"
         return
-    if done.returncode > 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    yield from json.loads(done.stdout.splitlines()[-1])
+    if status > 0:
+        words = " ".join(command)
+        raise RuntimeError(f"{words} failed:\n{done.stderr}")
+    *_, problems = done.stdout.splitlines()
+    yield from json.loads(problems)
 
 
 def import_hook(name: str) -> Callable:
@@ -138,8 +145,9 @@ def import_hook(name: str) -> Callable:
     try:
         return import_function(name)
     except UserError as error:
+        what = f"hook {name} cannot be imported ({error})"
         hint = "check the name, or install what it needs: pip install -e ."
-        raise UserError(f"hook {name} cannot be imported ({error}); {hint}") from None
+        raise UserError(f"{what}; {hint}") from None
 
 
 def _import_problems(names: Iterable[str]) -> Iterator[str]:
@@ -184,10 +192,11 @@ def check_weights(folder: Path) -> Iterator[str]:
         yield f"{folder}: holds no *.safetensors weights; get the checkpoint again"
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        yield (
-            f"{folder}: lacks {len(missing)} of {len(paths)} weight files, e.g. {missing[0]}; "
-            "finish the download"
-        )
+        number = len(missing)
+        files = len(paths)
+        example = missing[0]
+        what = f"lacks {number} of {files} weight files, e.g. {example}"
+        yield f"{folder}: {what}; finish the download"
     for path in paths:
         if path.is_file() and not _is_whole(path):
             yield f"{path}: is cut short, or a pointer of git-lfs; get it again"
@@ -196,12 +205,21 @@ def check_weights(folder: Path) -> Iterator[str]:
 def _indexed_files(index: Path) -> set[str]:
     """The names of the weight files in a checkpoint's index; none where it cannot be read."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        text = index.read_text(encoding="utf-8")
+        content = json.loads(text)
     except ValueError:
         return set()
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    return set(names) if all(isinstance(name, str) for name in names) else set()
+    if not isinstance(content, dict):
+        return set()
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict):
+        return set()
+    names = set()
+    for name in weight_map.values():
+        if not isinstance(name, str):
+            return set()
+        names.add(name)
+    return names
 
 
 def _is_whole(path: Path) -> bool:
@@ -225,10 +243,15 @@ def _is_whole(path: Path) -> bool:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-        if not isinstance(offsets, list) or not all(isinstance(n, int) for n in offsets):
+        if not isinstance(entry, dict):
             return False
-        end = max([end, *offsets])
+        offsets = entry.get("data_offsets")
+        if not isinstance(offsets, list):
+            return False
+        for offset in offsets:
+            if not isinstance(offset, int):
+                return False
+            end = max(end, offset)
     return size == 8 + length + end
 
 
@@ -249,33 +272,48 @@ def check_held_out_prompts(
     held_out: dict[str | tuple, str] = {}  # prompt_id or conversation -> file
     for path in evaluation:
         for row in read_slice(path):
+            words = conversation(row.messages)
             held_out.setdefault(row.prompt_id, path)
-            held_out.setdefault(conversation(row.messages), path)
+            held_out.setdefault(words, path)
     for path in _hard_files(training, evaluation):
         for key in _loose_keys(path):
             held_out.setdefault(key, str(path))
 
     shared: dict[str, str] = {}  # prompt_id of the training row -> file
     for row in rows:
-        path = held_out.get(row.prompt_id) or held_out.get(conversation(row.messages))
-        if path:
-            shared[row.prompt_id] = path
-    if shared:
-        first, path = next(iter(shared.items()))
-        yield (
-            f"{len(shared)} prompts of {training} are held out for evaluation in {path}, "
-            f"e.g. {first}: that is training on the test set; "
-            "make the rows again with data_preprocess.py"
-        )
+        prompt_id = row.prompt_id
+        path = held_out.get(prompt_id)
+        if path is None:
+            words = conversation(row.messages)
+            path = held_out.get(words)
+        if path is not None:
+            shared[prompt_id] = path
+    if not shared:
+        return
+    number = len(shared)
+    first = next(iter(shared))
+    path = shared[first]
+    yield (
+        f"{number} prompts of {training} are held out for evaluation in {path}, "
+        f"e.g. {first}: that is training on the test set; "
+        "make the rows again with data_preprocess.py"
+    )
 
 
 def _hard_files(training: str, evaluation: list[str]) -> list[Path]:
     """The files of hard rows beside the training rows and the evaluation's files."""
-    own = Path(split_slice(training)[0])
-    files = [own, *(Path(split_slice(path)[0]) for path in evaluation)]
-    folders = {file.parent for file in files}
-    beside = {path for folder in folders for path in folder.glob("*_hard.jsonl")}
-    return sorted(path for path in beside if path.resolve() != own.resolve())
+    folders = set()
+    for path in [training, *evaluation]:
+        name, _ = split_slice(path)
+        folders.add(Path(name).parent)
+    name, _ = split_slice(training)
+    own = Path(name).resolve()
+    beside = []
+    for folder in folders:
+        for file in folder.glob("*_hard.jsonl"):
+            if file.resolve() != own:
+                beside.append(file)
+    return sorted(beside)
 
 
 def _loose_keys(path: Path) -> Iterator[str | tuple]:
@@ -287,21 +325,27 @@ def _loose_keys(path: Path) -> Iterator[str | tuple]:
         if not isinstance(item, dict):
             continue
         metadata = item.get("metadata", item)
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt_id"), str):
+        if not isinstance(metadata, dict):
             continue
-        yield metadata["prompt_id"]
-        if _is_conversation(item.get("prompt")):
-            yield conversation(item["prompt"])
+        prompt_id = metadata.get("prompt_id")
+        if not isinstance(prompt_id, str):
+            continue
+        yield prompt_id
+        messages = item.get("prompt")
+        if _is_conversation(messages):
+            yield conversation(messages)
 
 
-def _is_conversation(messages: object) -> bool:
+def _is_conversation(messages: object) -> TypeGuard[list[dict]]:
     if not isinstance(messages, list):
         return False
     for message in messages:
         if not isinstance(message, dict):
             return False
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            return False
+        for field in ("role", "content"):
+            text = message.get(field)
+            if not isinstance(text, str):
+                return False
     return True
 
 
@@ -334,18 +378,23 @@ def prompt_lengths(
     thinking = bool(template_options.get("enable_thinking", True))
     prompt = criterion = 0
     for row in rows:
+        messages = list(row.messages)
         try:
-            tokens = template.count(template.render(list(row.messages), thinking))
+            text = template.render(messages, thinking)
         except UserError as error:
-            raise UserError(f"{path}, prompt_id {row.prompt_id}: {error}") from None
+            place = f"{path}, prompt_id {row.prompt_id}"
+            raise UserError(f"{place}: {error}") from None
+        tokens = template.count(text)
         if max_prompt and tokens > max_prompt:
             continue
         prompt = max(prompt, tokens)
         for item in row.rubric:
-            criterion = max(criterion, template.count(item.text))
+            tokens = template.count(item.text)
+            criterion = max(criterion, tokens)
     if prompt == 0:
+        what = f"every prompt is longer than {max_prompt} tokens"
         hint = "raise --rollout-max-prompt-len or --eval-max-prompt-len"
-        raise UserError(f"{path}: every prompt is longer than {max_prompt} tokens; {hint}")
+        raise UserError(f"{path}: {what}; {hint}")
     return PromptLengths(limit=limit, answer=answer, prompt=prompt, criterion=criterion)
 
 
@@ -367,21 +416,20 @@ def check_context(
     `grader_reply` is `policy_reply_limit`.
     """
     for longest in lengths:
-        prompt, answer, criterion = longest.prompt, longest.answer, longest.criterion
+        prompt = longest.prompt
+        answer = longest.answer
         if prompt + answer > context:
-            yield (
-                f"a prompt of {prompt} tokens and {longest.limit} {answer} exceed the context of "
-                f"{context}; lower it, or make the rows again with --max-prompt-tokens"
-            )
+            limit = f"{longest.limit} {answer}"
+            what = f"a prompt of {prompt} tokens and {limit} exceed the context of {context}"
+            yield f"{what}; lower it, or make the rows again with --max-prompt-tokens"
             continue
         if grader_reply is None:
             continue
-        if prompt + answer + criterion + GRADER_INSTRUCTIONS + grader_reply > context:
-            yield (
-                f"grading may take {prompt} + {answer} + {criterion} + {GRADER_INSTRUCTIONS} + "
-                f"{grader_reply} tokens, the context is {context}; "
-                "lower grader_max_tokens or the limit of the answers"
-            )
+        parts = [prompt, answer, longest.criterion, GRADER_INSTRUCTIONS, grader_reply]
+        if sum(parts) > context:
+            terms = " + ".join(map(str, parts))
+            what = f"grading may take {terms} tokens, the context is {context}"
+            yield f"{what}; lower grader_max_tokens or the limit of the answers"
 
 
 # ---- the machine
@@ -400,9 +448,10 @@ def check_port(port: int, purpose: str, host: str = "") -> Iterator[str]:
             reason = error.strerror or str(error)
         else:
             return
-    hint = "end the process that holds it or choose another port"
-    yield f"port {port} for {purpose} cannot be used ({reason}); {hint}"
+    what = f"port {port} for {purpose} cannot be used ({reason})"
+    yield f"{what}; end the process that holds it or choose another port"
 
 
 if __name__ == "__main__":  # the process of its own of `check_hooks`
-    print("\n" + json.dumps(list(_import_problems(sys.argv[1:]))))
+    problems = list(_import_problems(sys.argv[1:]))
+    print("\n" + json.dumps(problems))

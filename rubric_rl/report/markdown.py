@@ -42,7 +42,9 @@ def markdown(view: ReportView, shown: Sequence[str]) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Text for a table cell or a line: on one line, every mark of Markdown and HTML escaped."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    words = text.split()
+    line = " ".join(words)
+    return _SPECIAL.sub(r"\\\1", line)
 
 
 def block(text: str) -> Markup:
@@ -50,15 +52,19 @@ def block(text: str) -> Markup:
 
     Its fence is longer than any run of backticks inside.
     """
-    runs = re.findall("`+", text)
-    longest = max(map(len, runs), default=0)
-    fence = "`" * max(3, longest + 1)
+    length = 3
+    for run in re.findall("`+", text):
+        length = max(length, len(run) + 1)
+    fence = "`" * length
     lines = _LINE_ENDS.sub("\n", text)
     return Markup(f"{fence}text\n{lines}\n{fence}")
 
 
 def _escaped(value: Any) -> Markup:
-    return value if isinstance(value, Markup) else Markup(plain(str(value)))
+    if isinstance(value, Markup):
+        return value
+    text = str(value)
+    return Markup(plain(text))
 
 
 def _row(*cells: Any) -> Markup:
@@ -81,7 +87,8 @@ def _bounds(interval: Interval) -> Markup:
 
 def _headline_cells(run: RunView) -> list[Markup]:
     """The figures of a run, and how many of its answers and verdicts are missing from them."""
-    headline, answers = run.headline, run.result["answers"]
+    headline = run.headline
+    answers = run.result["answers"]
     figures = [MISSING] * 5
     if headline:
         figures = [
@@ -110,8 +117,10 @@ def _mean_cells(means: Sequence[Mean | None]) -> list[Markup]:
         if mean is None:
             cells += [MISSING, Markup()]
             continue
-        clipped = min(max(mean.value, 0.0), 1.0)
-        bar = "█" * round(clipped * BAR_LENGTH)
-        cells.append(Markup(f"{mean.value:.4f} {bar}"))
+        value = mean.value
+        clipped = min(max(value, 0.0), 1.0)
+        blocks = round(clipped * BAR_LENGTH)
+        bar = "█" * blocks
+        cells.append(Markup(f"{value:.4f} {bar}"))
         cells.append(_bounds(mean.interval))
     return cells

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from rubric_rl.report.report_view import Mean, Part
 from rubric_rl.report.run_view import Interval
 
-EDGES = tuple(tenth / 10 for tenth in range(-2, 11))  # of the histogram's bins
+# Of the histogram's bins.
+EDGES = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MARGIN = 0.05  # of a bin's width, left free at each side
 
 NO_WIDTH = 1e-6  # what is narrower is an error of rounding
+_SMALL = 1e-9  # keeps 0.3 / 0.1 from counting as 2.9999
+_MOST_STEPS = 8  # between the ticks of an axis
 
 
 @dataclass(frozen=True)
@@ -77,41 +80,46 @@ class _Axis:
 
     def __init__(self, values: Sequence[float]):
         reach = [0.0, *values]
-        low, high = min(reach), max(reach)
+        low = min(reach)
+        high = max(reach)
         width = high - low
         if width < NO_WIDTH:
             width = 1.0
         self.step = _round_step(width)
-        # In steps from zero. The small number keeps 0.3 / 0.1 from counting as 2.9999.
-        self.first = math.floor(low / self.step + 1e-9)
-        self.last = math.ceil(high / self.step - 1e-9)
+        # In steps from zero.
+        self.first = math.floor(low / self.step + _SMALL)
+        self.last = math.ceil(high / self.step - _SMALL)
         if self.last == self.first:
             self.last += 1
 
     def place(self, value: float) -> float:
         """How far to the right a value stands, in percent."""
         steps = value / self.step - self.first
-        return 100 * steps / (self.last - self.first)
+        all_steps = self.last - self.first
+        return 100 * steps / all_steps
 
     def ticks(self) -> list[Tick]:
         """A tick at every step, with the digits that the step needs."""
         magnitude = math.log10(self.step)
-        digits = max(0, math.ceil(-magnitude - 1e-9))
+        digits = math.ceil(-magnitude - _SMALL)
+        digits = max(0, digits)
         ticks = []
         for number in range(self.first, self.last + 1):
             value = number * self.step
             label = f"{value:.{digits}f}"
             place = self.place(value)
-            ticks.append(Tick(place, label, is_zero=number == 0))
+            is_zero = number == 0
+            ticks.append(Tick(place, label, is_zero))
         return ticks
 
 
 def _round_step(width: float) -> float:
     """A round distance between ticks: the smallest of which at most eight fill the width."""
-    power = 10 ** math.floor(math.log10(width))
+    magnitude = math.floor(math.log10(width))
+    power = 10**magnitude
     for factor in (0.2, 0.5, 1):
         step = power * factor
-        if width / step <= 8:
+        if width / step <= _MOST_STEPS:
             return step
     return 2 * power
 
@@ -123,38 +131,47 @@ def bar_plot(parts: Sequence[Part]) -> BarPlot:
         for mean in part.means:
             if mean:
                 ends.append(mean.value)
-                ends.extend(mean.interval or ())
+                interval = mean.interval or ()
+                ends += interval
     axis = _Axis(ends)
     rows = []
     for part in parts:
         name = part.name.replace("_", " ")
         bars = [_bar(mean, axis) for mean in part.means]
-        rows.append(BarRow(name, bars))
-    return BarPlot(rows, axis.ticks())
+        row = BarRow(name, bars)
+        rows.append(row)
+    ticks = axis.ticks()
+    return BarPlot(rows, ticks)
 
 
 def _bar(mean: Mean | None, axis: _Axis) -> Bar | None:
     if mean is None:
         return None
-    ends = axis.place(0.0), axis.place(mean.value)
-    left, right = sorted(ends)
+    zero = axis.place(0.0)
+    place = axis.place(mean.value)
+    left = min(zero, place)
+    right = max(zero, place)
     width = right - left
     if mean.interval is None:
         return Bar(mean, left, width, whisker=None, end=right)
     low, high = mean.interval
-    whisker = axis.place(low), axis.place(high)
-    end = max(right, whisker[1])
+    whisker_left = axis.place(low)
+    whisker_right = axis.place(high)
+    whisker = whisker_left, whisker_right
+    end = max(right, whisker_right)
     return Bar(mean, left, width, whisker, end)
 
 
 def histogram(runs: Sequence[Sequence[float]], edges: Sequence[float] = EDGES) -> Histogram:
     """Shares of each run's values between the edges; the end bins also hold what lies outside."""
     shares = [_shares(values, edges) for values in runs]
-    highest = max(max(run_shares) for run_shares in shares) or 1.0
+    peaks = [max(run_shares) for run_shares in shares]
+    highest = max(peaks) or 1.0
     bins = len(edges) - 1
     bin_width = 100 / bins
     margin = MARGIN * bin_width
-    width = (bin_width - 2 * margin) / len(runs)
+    free = bin_width - 2 * margin
+    width = free / len(runs)
     columns = []
     for run, run_shares in enumerate(shares):
         first_left = margin + run * width
@@ -171,13 +188,15 @@ def histogram(runs: Sequence[Sequence[float]], edges: Sequence[float] = EDGES) -
     ticks = []
     for number, edge in enumerate(edges):
         place = number * bin_width
-        ticks.append(Tick(place, label=f"{edge:.1f}"))
+        label = f"{edge:.1f}"
+        ticks.append(Tick(place, label))
     return Histogram(columns, ticks)
 
 
 def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
     inner = edges[1:-1]
-    counts = [0] * (len(inner) + 1)
+    bins = len(inner) + 1
+    counts = [0] * bins
     for value in values:
         number = sum(value >= edge for edge in inner)
         counts[number] += 1
@@ -186,7 +205,8 @@ def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
 
 
 def _in_words(number: int, edges: Sequence[float]) -> str:
-    low, high = edges[number : number + 2]
+    low = edges[number]
+    high = edges[number + 1]
     if number == 0:
         return f"below {high:.1f}"
     if high == edges[-1]:

@@ -45,18 +45,21 @@ class ReportView:
     """One run, or two (before, after), scored by the same rule."""
 
     def __init__(self, runs: Sequence[Run], rule: ScoringRule, title: str = ""):
+        views = [RunView(run, rule) for run in runs]
         self.rule = rule
-        self.runs = [RunView(run, rule) for run in runs]
-        self.names = [run.name for run in self.runs]
-        self.judges = judge_lines([run.judge for run in self.runs])
-        self.title = title or "HealthBench report: " + " → ".join(self.names)
+        self.runs = views
+        self.names = [view.name for view in views]
+        judges = [view.judge for view in views]
+        self.judges = judge_lines(judges)
+        names = " → ".join(self.names)
+        self.title = title or f"HealthBench report: {names}"
         self.paired = None
-        if len(self.runs) == 2:
-            before, after = self.runs
+        if len(views) == 2:
+            before, after = views
             self.paired = paired(before.summary, after.summary)
         self.places: dict[str, int] = {}  # prompt_id -> its place in the list of prompts
-        for run in self.runs:
-            for prompt_id in run.prompts:
+        for view in views:
+            for prompt_id in view.prompts:
                 next_place = len(self.places)
                 self.places.setdefault(prompt_id, next_place)
 
@@ -69,24 +72,34 @@ class ReportView:
         for tag in sorted(tags):
             name = tag.removeprefix(f"{kind}:")
             means = [_mean(run, tag) for run in self.runs]
-            parts.append(Part(name, means))
+            part = Part(name, means)
+            parts.append(part)
         return parts
 
     def scores(self) -> list[Sequence[float]]:
         """Each run's scores of single answers."""
-        return [run.summary.metric(OVERALL).values for run in self.runs]
+        metrics = [run.summary.metric(OVERALL) for run in self.runs]
+        return [metric.values for metric in metrics]
 
     def account(self) -> list[AccountRow]:
         """What became of every answer and every criterion; the tokens of the grader."""
         rows = []
+        first = self.runs[0].result
         for group in ("answers", "criteria"):
-            for name in self.runs[0].result[group]:
+            for name in first[group]:
+                label = group
                 is_share = name != "all"
-                label = name.replace("_", " ") if is_share else group
-                rows.append(AccountRow(label, self._counts(group, name), is_share))
+                if is_share:
+                    label = name.replace("_", " ")
+                counts = self._counts(group, name)
+                row = AccountRow(label, counts, is_share)
+                rows.append(row)
         for kind in ("prompt", "cached", "completion"):
-            counts = self._counts("tokens", f"grader_{kind}")
-            rows.append(AccountRow(f"grader tokens, {kind}", counts, is_share=False))
+            label = f"grader tokens, {kind}"
+            name = f"grader_{kind}"
+            counts = self._counts("tokens", name)
+            row = AccountRow(label, counts, is_share=False)
+            rows.append(row)
         return rows
 
     def _counts(self, group: str, name: str) -> list[int]:
@@ -101,18 +114,20 @@ class ReportView:
             if value is not None:
                 scored.append((value, prompt_id))
         scored.sort()
-        return [prompt_id for _, prompt_id in scored[:count]]
+        lowest = scored[:count]
+        return [prompt_id for _, prompt_id in lowest]
 
     def index(self) -> Iterator[tuple]:
         """Per prompt: its id, theme, question, and its mean score in each run."""
         for prompt_id in self.places:
-            theme, question = "", ""
+            theme = question = ""
+            scores = []
             for run in self.runs:
                 tally = run.prompts.get(prompt_id)
                 if tally:
                     theme = theme or tally.theme
                     question = question or tally.question
-            scores = [run.score(prompt_id) for run in self.runs]
+                scores.append(run.score(prompt_id))
             yield prompt_id, theme, question, scores
 
     def examples(self, prompt_ids: Iterable[str]) -> Iterator[dict]:
@@ -124,6 +139,7 @@ class ReportView:
 def _mean(run: RunView, tag: str) -> Mean | None:
     if tag not in run.summary.metrics:
         return None
-    value, interval = run.summary.mean(tag)
-    answers = len(run.summary.metric(tag).values)
-    return Mean(value, interval, answers)
+    summary = run.summary
+    value, interval = summary.mean(tag)
+    values = summary.metric(tag).values
+    return Mean(value, interval, answers=len(values))

@@ -4,7 +4,8 @@ A run is read once from end to end; no text of it is kept but the start of each 
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rubric_rl.data.schema import Criterion, Record
@@ -47,7 +48,9 @@ class PromptTally:
     @property
     def score(self) -> float | None:
         """The mean score of the answers; None when none has a score."""
-        return self.total / self.answers if self.answers else None
+        if not self.answers:
+            return None
+        return self.total / self.answers
 
 
 @dataclass
@@ -78,8 +81,10 @@ class RunView:
     """A run, read once from end to end; afterwards records are read only prompt by prompt."""
 
     def __init__(self, run: Run, rule: ScoringRule):
-        self.name, self.rule = run.name, rule
-        self.summary = Summary(rule=rule, penalty=rule.penalty or PENALTIES["hard"])
+        self.name = run.name
+        self.rule = rule
+        penalty = rule.penalty or PENALTIES["hard"]
+        self.summary = Summary(rule=rule, penalty=penalty)
         self.criteria: dict[int, CriterionTally] = {}  # by `_key`: no text is kept
         self.prompts: dict[str, PromptTally] = {}  # by prompt_id, in the files' order
         for record in run:
@@ -88,14 +93,17 @@ class RunView:
         self.records = run.by_prompt()
         self.result = self.summary.result()
         self.headline = _headline(self.result)
-        self.account = "\n".join(account_lines(self.result))  # as the evaluation prints it
+        lines = account_lines(self.result)
+        self.account = "\n".join(lines)  # as the evaluation prints it
 
     def _add(self, record: Record) -> None:
         self.summary.add(record)
-        tally = self.prompts.get(record.prompt_id)
+        prompt_id = record.prompt_id
+        tally = self.prompts.get(prompt_id)
         if tally is None:
-            tally = PromptTally(record.theme, _question(record))
-            self.prompts[record.prompt_id] = tally
+            question = _question(record)
+            tally = PromptTally(record.theme, question)
+            self.prompts[prompt_id] = tally
         value = self.rule.score(record)
         if not math.isnan(value):
             tally.answers += 1
@@ -105,10 +113,14 @@ class RunView:
 
     def _tally_criteria(self, record: Record) -> None:
         judged = self.rule.judged(record)
-        possible = possible_points(criterion for criterion, _ in judged)  # as the rule weighs them
+        rubric = [criterion for criterion, _ in judged]
+        possible = possible_points(rubric)  # as the rule weighs them
         for criterion, verdict in judged:
             key = _key(criterion)
-            tally = self.criteria.setdefault(key, CriterionTally(record.prompt_id, key))
+            tally = self.criteria.get(key)
+            if tally is None:
+                tally = CriterionTally(record.prompt_id, key)
+                self.criteria[key] = tally
             met = is_met(criterion, verdict)
             tally.answers += 1
             tally.met += met
@@ -124,15 +136,25 @@ class RunView:
 
     def worst(self, count: int) -> list[CriterionRow]:
         """The criteria that cost the run the most score."""
-        costly = [tally for tally in self.criteria.values() if tally.lost > 0]
-        costly.sort(key=lambda tally: (-tally.lost, tally.prompt_id))
-        return [self._row(tally) for tally in costly[:count]]
+        return self._most(count, lambda tally: tally.lost)
 
     def most_unreadable(self, count: int) -> list[CriterionRow]:
         """The criteria whose verdicts were most often unreadable."""
-        unreadable = [tally for tally in self.criteria.values() if tally.unreadable]
-        unreadable.sort(key=lambda tally: (-tally.unreadable, tally.prompt_id))
-        return [self._row(tally) for tally in unreadable[:count]]
+        return self._most(count, lambda tally: tally.unreadable)
+
+    def _most(self, count: int, size: Callable[[CriterionTally], float]) -> list[CriterionRow]:
+        """The criteria of the largest size; those of size 0 are left out."""
+
+        def rank(tally: CriterionTally) -> tuple:
+            return -size(tally), tally.prompt_id
+
+        rows = []
+        tallies = sorted(self.criteria.values(), key=rank)
+        for tally in tallies[:count]:
+            if size(tally) > 0:
+                row = self._row(tally)
+                rows.append(row)
+        return rows
 
     def _row(self, tally: CriterionTally) -> CriterionRow:
         scored = len(self.summary.metric(OVERALL).values)
@@ -161,16 +183,20 @@ def _key(criterion: Criterion) -> int:
 def _question(record: Record) -> str:
     if not record.messages:
         return ""
-    words = record.messages[-1]["content"].split()
-    return " ".join(words)[:QUESTION_CHARACTERS]
+    last = record.messages[-1]
+    words = last["content"].split()
+    question = " ".join(words)
+    return question[:QUESTION_CHARACTERS]
 
 
 def _headline(result: dict) -> Headline | None:
     """The headline of a summary's result; None where no answer was graded."""
-    reference, beside = result["reference"], result["beside"]
+    reference = result["reference"]
+    beside = result["beside"]
     if not reference:
         return None
-    worst_of, worst = list(result["worst_at_k"].items())[-1]
+    worst_at = result["worst_at_k"]
+    *_, largest = worst_at
     adjusted = beside["length_adjusted"]
     return Headline(
         score=reference[OVERALL],
@@ -180,8 +206,8 @@ def _headline(result: dict) -> Headline | None:
         adjusted=adjusted["mean_clipped"],
         penalty=adjusted["penalty_per_500_characters"],
         characters=beside["characters_per_answer"],
-        worst_of=int(worst_of),
-        worst=worst,
+        worst_of=int(largest),
+        worst=worst_at[largest],
     )
 
 
@@ -191,19 +217,24 @@ def example(prompt_id: str, views: Sequence[RunView]) -> dict:
     Messages, rubric, and each run's answers with a verdict per criterion. `messages` is empty when
     all its records are of the first form, which lacks them.
     """
-    records = [view.records(prompt_id) for view in views]
-    together = [record for each in records for record in each]
-    first = together[0]
-    messages = next((record.messages for record in together if record.messages), ())
-    answers = []
-    for view, each in zip(views, records, strict=True):
-        answers.append([_answer(record, first.rubric, view.rule) for record in each])
+    first = None
+    messages = ()
+    runs = []
+    for view in views:
+        answers = []
+        for record in view.records(prompt_id):
+            first = first or record
+            messages = messages or record.messages
+            answer = _answer(record, first.rubric, view.rule)
+            answers.append(answer)
+        runs.append(answers)
+    assert first is not None  # a view has the prompt, or it would not be shown
     return {
         "id": prompt_id,
         "theme": first.theme,
         "messages": list(messages),
         "rubric": [criterion.to_json() for criterion in first.rubric],
-        "runs": answers,
+        "runs": runs,
     }
 
 
@@ -212,15 +243,18 @@ def _answer(record: Record, rubric: Sequence[Criterion], rule: ScoringRule) -> d
 
     They are matched by text and points: two runs may have graded a prompt by different rubrics.
     """
-    found: dict[tuple[str, float], list[dict]] = {}
+    found = defaultdict(list)  # text and points -> the verdicts on such criteria
     if record.status == "graded":
         for criterion, verdict in zip(record.rubric, record.verdicts, strict=True):
-            same = found.setdefault((criterion.text, criterion.points), [])
-            same.append(vars(verdict).copy())
+            same = found[criterion.text, criterion.points]
+            same.append(verdict)
     verdicts = []
     for criterion in rubric:
-        same = found.get((criterion.text, criterion.points))
-        verdicts.append(same.pop(0) if same else None)
+        verdict = None
+        same = found[criterion.text, criterion.points]
+        if same:
+            verdict = vars(same.pop(0)).copy()
+        verdicts.append(verdict)
     value = rule.score(record)
     return {
         "status": record.status,
