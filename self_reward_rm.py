@@ -35,10 +35,10 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, rollout_id, run_name
 from rubric_rl.data.schema import Record
+from rubric_rl.evaluation.rollout_metrics import grading_metrics
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.metrics import grading_metrics
 from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.question import Aborted

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rubric_rl.data.record_file import FOLDER
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.resume import flat, stored_settings
+from rubric_rl.evaluation.stored import flat, stored_settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rubric_rl.common.jsonl import read_jsonl_offsets
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record, answer_key
-from rubric_rl.grading.metrics import version_number
+from rubric_rl.evaluation.rollout_metrics import version_number
 
 
 def version_order(version: str) -> tuple[int, str]:

@@ -5,29 +5,39 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import IO, Any
 
-from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import append_line, private, read_jsonl, write_jsonl
+from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import append_line, private, write_jsonl
 from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record
+from rubric_rl.evaluation.stored import (
+    ANOTHER,
+    KINDS,
+    RESTORE,
+    SETTINGS,
+    damaged,
+    flat,
+    is_url,
+    lines,
+    only_line,
+    run_name,
+    stored_settings,
+)
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
-SETTINGS = "settings.json"
 CALLS = "calls.jsonl"
 CHECKED = "check.json"
 RESULTS = f"{FOLDER}/{OF_EVALUATION}"
 _FOLDERS_OF_RESULTS = (FOLDER, "meta")
-_ANOTHER = "choose another --out"
-_RESTORE = f"restore the file, or {_ANOTHER}"
 # Folders of the first form name these too, which mean nothing in an evaluation.
 _ONLY_OF_TRAINING = (
     "grader.engine",
@@ -50,10 +60,6 @@ _MARKS_OF_TRAINING = (
     OF_TRAINING,
     f"{FOLDER}/{OF_TRAINING}",
 )
-_KINDS = {
-    "evaluate": "evaluation",
-    "meta_eval": "meta-evaluation",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class EvaluationFolder:
         as_json = json.dumps(settings)
         asked: dict = json.loads(as_json)  # as it will be read again, without tuples
         self._refuse_what_is_not_ours(asked["kind"])
-        self.run = _run_name(asked)
+        self.run = run_name(asked)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._moved = False  # since the last run
         self.again: set[str] = set()  # keys of answers that are asked about once more
@@ -122,7 +128,7 @@ class EvaluationFolder:
                 self._results = self._open_to_append(self.results)
                 self._open_files = self._open_files.pop_all()  # from now on closed by __exit__
         except BlockingIOError:  # another run has the lock
-            hint = f"wait for it, or {_ANOTHER}"
+            hint = f"wait for it, or {ANOTHER}"
             raise self._refusal("in use by another run", hint) from None
         except OSError as error:
             where = error.filename or self.folder
@@ -154,10 +160,10 @@ class EvaluationFolder:
         settings_of_parent = parent / SETTINGS
         if folder.name in _FOLDERS_OF_RESULTS and settings_of_parent.exists():
             raise self._refusal(f"belongs to the run in {parent}")
-        what = _KINDS[kind]
+        what = KINDS[kind]
         settings = stored_settings(folder)
         if settings and settings["kind"] != kind:
-            other = _KINDS[settings["kind"]]
+            other = KINDS[settings["kind"]]
             raise self._refusal(f"holds a run of another kind ({other}, not {what})")
         for name in _FOLDERS_OF_RESULTS:
             results = folder / name
@@ -166,17 +172,17 @@ class EvaluationFolder:
                     continue
                 if found.name.startswith((".", "report.")):
                     continue
-                hint = f"move it away, or {_ANOTHER}"
+                hint = f"move it away, or {ANOTHER}"
                 raise UserError(f"{found}: no file of this {what}; {hint}")
 
-    def _refusal(self, what: str, hint: str = _ANOTHER) -> UserError:
+    def _refusal(self, what: str, hint: str = ANOTHER) -> UserError:
         return UserError(f"{self.folder}: {what}; {hint}")
 
     def _check(self, settings: dict, moved: bool) -> None:
         """Raises UserError where the folder has other settings."""
         if not self._settings_file.exists():
             return
-        stored = _only_line(self._settings_file)
+        stored = only_line(self._settings_file)
         before = flat(stored)
         now = flat(settings)
         for setting in _ONLY_OF_TRAINING:
@@ -187,7 +193,7 @@ class EvaluationFolder:
             if before.get(key) != now.get(key):
                 changed.append(key)
         self._moved = bool(changed)
-        beyond_url = [key for key in changed if not _is_url(key)]
+        beyond_url = [key for key in changed if not is_url(key)]
         refused = beyond_url if moved else changed
         if not refused:
             return
@@ -197,7 +203,7 @@ class EvaluationFolder:
             value = _short(now.get(key))
             differences.append(f"{key} was {was}, is {value}")
         shown = "; ".join(differences)
-        hint = f"{_ANOTHER} or the old settings"
+        hint = f"{ANOTHER} or the old settings"
         if not beyond_url:
             hint += " (the same model at another place: add --moved)"
         raise self._refusal(f"holds a run with other settings: {shown}", hint)
@@ -205,10 +211,10 @@ class EvaluationFolder:
     def _finished(self, most_unreadable: float) -> set[str]:
         """The keys of answers with a result that counts; `again` gets those of a sick grader."""
         results: dict[str, _Result] = {}  # the last line of an answer counts
-        for where, line in _lines(self.results):
+        for where, line in lines(self.results):
             key = line.get("key")
             if not isinstance(key, str):
-                raise _damaged(where)
+                raise damaged(where)
             result = _result(line, where)
             results[key] = result
             is_graded = result.status == "graded"
@@ -242,17 +248,17 @@ class EvaluationFolder:
             for question in of_grader.pop(answer, ()):
                 replies.pop(question, None)
 
-        for where, call in _lines(self._calls_file):
+        for where, call in lines(self._calls_file):
             answer = call.get("answer")
             if not isinstance(answer, str):
-                raise _damaged(where)
+                raise damaged(where)
             if call.get("voided") is True:
                 voided[answer] += 1
                 forget(answer)
                 continue
             question = call.get("question")
             if not isinstance(question, str):
-                raise _damaged(where)
+                raise damaged(where)
             if answer in self.finished:
                 continue
             reply = _reply(call.get("reply"), where)
@@ -270,7 +276,7 @@ class EvaluationFolder:
         for key in self.finished | self.again:
             if key not in keys:
                 what = f"the result {key} is of no answer that is graded here"
-                raise UserError(f"{self.results}: {what}; {_RESTORE}")
+                raise UserError(f"{self.results}: {what}; {RESTORE}")
 
     async def check(self, grader: Grader) -> None:
         """Asks the grader its check question, unless it has passed it in this folder.
@@ -296,7 +302,7 @@ class EvaluationFolder:
             return self._calls_file.stat().st_size > 0
         if not self._check_file.stat().st_size:  # emptied by `revoke`
             return False
-        switch = _only_line(self._check_file).get("switch")
+        switch = only_line(self._check_file).get("switch")
         is_ours = isinstance(switch, dict)
         grader.client.api.switch = switch if is_ours else {}
         return is_ours
@@ -379,27 +385,10 @@ class PolicyClient(StoringClient):
         return question.messages
 
 
-def stored_lines(results: Path) -> Iterator[dict]:
-    """The results of an evaluation's folder as they stand there, also those made anew later."""
-    for _, line in _lines(results):
-        yield line
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """The objects of a file that may not be there yet, each with its place."""
-    if not path.exists():
-        return
-    for number, item in read_jsonl(path, skip_partial=True):
-        where = f"{path}:{number}"
-        if not isinstance(item, dict):
-            raise _damaged(where)
-        yield where, item
-
-
 def _result(line: dict, where: str) -> _Result:
     status = line.get("status")
     if not isinstance(status, str):
-        raise _damaged(where)
+        raise damaged(where)
     verdicts, unreadable = _verdict_counts(line)
     asked_again = line.get("asked_again") is True
     return _Result(status, asked_again, verdicts, unreadable)
@@ -428,63 +417,11 @@ def _verdict_counts(result: dict) -> tuple[int, int]:
     return len(verdicts), unreadable
 
 
-def _only_line(path: Path) -> dict:
-    items = list(stored_lines(path))
-    if len(items) != 1:
-        raise _damaged(str(path))
-    return items[0]
-
-
 def _reply(item: Any, where: str) -> Reply:
     try:
         return Reply(**item)
     except TypeError:
-        raise _damaged(where) from None
-
-
-def _damaged(where: str) -> DataError:
-    return DataError(f"{where}: not what an evaluation writes there; {_RESTORE}")
-
-
-def stored_settings(folder: Path) -> dict:
-    """What was asked in an evaluation's or meta-evaluation's folder; {} where none can be read."""
-    path = folder / SETTINGS
-    if not path.is_file():
-        return {}
-    try:
-        settings = _only_line(path)
-    except DataError:
-        return {}
-    kind = settings.get("kind")
-    if isinstance(kind, str) and kind in _KINDS:
-        return settings
-    return {}
-
-
-def _run_name(settings: Mapping) -> str:
-    """The run's name in its records: one for the same settings, wherever they are served."""
-    asked = {}
-    for key, value in flat(settings).items():
-        if not _is_url(key):
-            asked[key] = value
-    text = json.dumps(asked, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=6)
-    return f"{settings['kind']}-{digest.hexdigest()}"
-
-
-def _is_url(key: str) -> bool:
-    return key.endswith(".url")
-
-
-def flat(value: object, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    parts = {}
-    for name, item in value.items():
-        key = f"{prefix}.{name}" if prefix else name
-        parts |= flat(item, key)
-    return parts
+        raise damaged(where) from None
 
 
 def _short(value: object) -> str:

@@ -15,7 +15,8 @@ from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import CriteriaBar, GaveUp
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record
-from rubric_rl.evaluation.resume import EvaluationFolder, stored_lines
+from rubric_rl.evaluation.resume import EvaluationFolder
+from rubric_rl.evaluation.stored import stored_lines
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.grading.settings import Grading, read_settings

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.evaluation.resume import CALLS, SETTINGS, EvaluationFolder
+from rubric_rl.evaluation.resume import CALLS, EvaluationFolder
+from rubric_rl.evaluation.stored import SETTINGS
 from rubric_rl.serving.question import Reply
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}

@@ -21,8 +21,8 @@ from rubric_rl.data.record_file import append_record
 from rubric_rl.data.schema import Criterion, Record, Verdict
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.rescore import rescore
+from rubric_rl.evaluation.rollout_metrics import grading_metrics
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.grading.metrics import grading_metrics
 
 RUBRIC = (
     Criterion("a", 6, ("axis:accuracy",)),
