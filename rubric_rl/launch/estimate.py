@@ -154,6 +154,7 @@ def _activation_parts(plan: ParallelPlan) -> dict[str, Part]:
     # Per token a layer keeps its input; without full recomputation all 17 of its activations.
     # With several stages, as many micro-batches are in flight.
     kept_per_layer = 1 if _recomputes_all(flags) else 17
+    kept = "" if kept_per_layer == 1 else f"{kept_per_layer} activations x "
     layer_inputs = 2 * tokens * hidden * layers / sequence_shards
     layer_inputs *= kept_per_layer
     layer_inputs *= stages
@@ -163,7 +164,8 @@ def _activation_parts(plan: ParallelPlan) -> dict[str, Part]:
     return {
         "layer inputs": Part(
             layer_inputs,
-            f"{per_value} x {hidden} x {layers:g} layers x {stages} stages / {sequence_shards}",
+            f"{kept}{per_value} x {hidden} x {layers:g} layers x {stages} stages / "
+            f"{sequence_shards}",
         ),
         "one layer": Part(
             one_layer,
@@ -332,8 +334,8 @@ def _storage_lines(plan: ParallelPlan, prompts: int) -> list[str]:
 def _time_lines(plan: ParallelPlan, prompts: int, assumed: argparse.Namespace) -> list[str]:
     flags = plan.flags
     rollouts = count_rollouts(flags, prompts)
-    batch = flags.whole("rollout-batch-size", 32)
-    answers = batch * flags.whole("n-samples-per-prompt", 4)
+    batch = flags.whole("rollout-batch-size", 1)
+    answers = batch * flags.whole("n-samples-per-prompt", 1)
     parameters = plan.shape.parameters
 
     # Serving: the policy writes its answers and their verdicts.
