@@ -4,11 +4,13 @@ import math
 import os
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import whole_file
@@ -36,9 +38,14 @@ def _save(state: dict, handle: IO[bytes]) -> None:
     try:
         torch.save(state, handle)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise cause from None
         raise
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 class TrainingError(UserError):
@@ -82,13 +89,13 @@ class Actor:
         if self.args.use_kl_loss:
             self.reference = self._load_reference()
         with cpu_device():
-            self.ddp = DistributedDataParallel(
-                self.model.config, DistributedDataParallelConfig(), self.model
-            )
+            config = DistributedDataParallelConfig()
+            self.ddp = DistributedDataParallel(self.model.config, config, self.model)
         self.optimizer = build_optimizer(self.args, self.model)
         self.scheduler = build_scheduler(self.args, self.optimizer)
         if checkpoint_dir is not None:
-            self._resume(self._state_file(checkpoint_dir))
+            file = self._state_file(checkpoint_dir)
+            self._resume(file)
 
     def _load_reference(self) -> GPTModel:
         source = self.args.ref_load
@@ -124,13 +131,17 @@ class Actor:
         learning_rate = 0.0
         for number, micro_batches in enumerate(steps):
             learning_rate = self.optimizer.param_groups[0]["lr"]
-            totals.update(self._step(micro_batches, f"rollout {rollout_id}, step {number}"))
-        metrics = {f"train/{name}": total / len(steps) for name, total in totals.items()}
-        return metrics | {
-            "train/lr-pg_0": learning_rate,
-            "train/step": (rollout_id + 1) * len(steps) - 1,
-            "train/global_batch_size": self.args.global_batch_size,
-        }
+            where = f"rollout {rollout_id}, step {number}"
+            of_step = self._step(micro_batches, where)
+            totals.update(of_step)
+        count = len(steps)
+        metrics = {}
+        for name, total in totals.items():
+            metrics[f"train/{name}"] = total / count
+        metrics["train/lr-pg_0"] = learning_rate
+        metrics["train/step"] = (rollout_id + 1) * count - 1
+        metrics["train/global_batch_size"] = self.args.global_batch_size
+        return metrics
 
     def _fill_in_log_probs(self, steps: list[list[MicroBatch]]) -> None:
         """By the reference; by the policy too where it has moved on after the first step."""
@@ -143,7 +154,7 @@ class Actor:
                     batch.old_log_probs = self._log_probs(self.model, batch)
 
     @torch.no_grad()
-    def _log_probs(self, model: GPTModel, batch: MicroBatch) -> torch.Tensor:
+    def _log_probs(self, model: GPTModel, batch: MicroBatch) -> Tensor:
         logits = response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
         log_probs, _ = token_log_probs(logits, batch.targets, self.args.rollout_temperature)
         return log_probs
@@ -159,7 +170,8 @@ class Actor:
         grad_norm = clip_gradients(self.model, self.args.clip_grad)
         metrics = self._sum_over_dp(sums)
         loss = metrics["loss"]
-        if not math.isfinite(grad_norm) or not math.isfinite(loss):
+        is_finite = math.isfinite(grad_norm) and math.isfinite(loss)
+        if not is_finite:
             found = f"loss {loss}, gradient norm {grad_norm}"
             hint = "resume from the last checkpoint with a lower lr"
             raise TrainingError(f"{where}: {found}; {hint}")
@@ -168,7 +180,8 @@ class Actor:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step(increment=self.args.global_batch_size)
-        return metrics | {"grad_norm": grad_norm}
+        metrics["grad_norm"] = grad_norm
+        return metrics
 
     def _backward(self, batch: MicroBatch) -> dict[str, float]:
         """Adds a micro-batch's gradients to those of the step; returns its share of the metrics."""
@@ -186,12 +199,15 @@ class Actor:
 
     def _sum_over_dp(self, sums: Counter[str]) -> dict[str, float]:
         """Adds up the ranks' shares, by name: a rank without an unmasked token has none."""
-        shares: list = [None] * mpu.get_data_parallel_world_size()
-        dist.all_gather_object(shares, dict(sums), group=mpu.get_data_parallel_group())
+        dp_size = mpu.get_data_parallel_world_size()
+        group = mpu.get_data_parallel_group()
+        shares: list = [None] * dp_size
+        dist.all_gather_object(shares, dict(sums), group=group)
         total: dict[str, float] = {"loss": 0.0}
         for share in shares:
             for name, value in share.items():
-                total[name] = total.get(name, 0) + value
+                before = total.get(name, 0)
+                total[name] = before + value
         return total
 
     def export_hf(self, target_dir: str) -> None:
@@ -214,20 +230,25 @@ class Actor:
         file = self._state_file(checkpoint_dir)
         file.parent.mkdir(parents=True, exist_ok=True)
         if mpu.get_data_parallel_rank() == 0:
-            weights = {name: weight.detach() for name, weight in self.model.named_parameters()}
+            weights = {}
+            for name, weight in self.model.named_parameters():
+                weights[name] = weight.detach()
+            optimizer = self.optimizer.state_dict()
             state = {
                 "tensor_model_parallel_size": self.args.tensor_model_parallel_size,
                 "model": weights,
-                "optimizer": self.optimizer.state_dict()["state"],
+                "optimizer": optimizer["state"],
                 "scheduler": self.scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
             with whole_file(file) as handle:
                 _save(state, handle)
-        self.export_hf(os.path.join(checkpoint_dir, "hf"))
+        target = os.path.join(checkpoint_dir, "hf")
+        self.export_hf(target)
 
     def _state_file(self, checkpoint_dir: str) -> Path:
-        return Path(checkpoint_dir) / f"actor_tp{mpu.get_tensor_model_parallel_rank()}.pt"
+        rank = mpu.get_tensor_model_parallel_rank()
+        return Path(checkpoint_dir, f"actor_tp{rank}.pt")
 
     @torch.no_grad()
     def _resume(self, file: Path) -> None:
@@ -238,17 +259,18 @@ class Actor:
         wanted = self.args.tensor_model_parallel_size
         if saved != wanted:
             was = f"was saved with tensor_model_parallel_size {saved}"
-            raise UserError(f"{file}: {was}, not {wanted}; use {saved}")
+            hint = f"use {saved}"
+            raise UserError(f"{file}: {was}, not {wanted}; {hint}")
+        weights = state["model"]
         parameters = dict(self.model.named_parameters())
-        sizes = {name: parameter.shape for name, parameter in parameters.items()}
-        saved_sizes = {name: weight.shape for name, weight in state["model"].items()}
-        if sizes != saved_sizes:
+        if _sizes(parameters) != _sizes(weights):
             was = f"was saved for another network than {self.hf_dir}"
             raise UserError(f"{file}: {was}; start a new run directory")
         for name, parameter in parameters.items():
-            parameter.copy_(state["model"][name])
-        groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+            parameter.copy_(weights[name])
+        optimizer = self.optimizer.state_dict()  # its groups have this run's flags
+        optimizer["state"] = state["optimizer"]
+        self.optimizer.load_state_dict(optimizer)
         self.scheduler.load_state_dict(state["scheduler"])
         torch.set_rng_state(state["rng"])
 
