@@ -84,14 +84,15 @@ class Actor:
         """
         self.hf_dir = hf_dir
         self.shape = read_trainable_network(hf_dir)
-        self.model = build_model(self.shape)
-        self.dtypes = load_hf(self.model, hf_dir, self.shape)
+        model = build_model(self.shape)
+        self.model = model
+        self.dtypes = load_hf(model, hf_dir, self.shape)
         if self.args.use_kl_loss:
             self.reference = self._load_reference()
         with cpu_device():
             config = DistributedDataParallelConfig()
-            self.ddp = DistributedDataParallel(self.model.config, config, self.model)
-        self.optimizer = build_optimizer(self.args, self.model)
+            self.ddp = DistributedDataParallel(model.config, config, model)
+        self.optimizer = build_optimizer(self.args, model)
         self.scheduler = build_scheduler(self.args, self.optimizer)
         if checkpoint_dir is not None:
             file = self._state_file(checkpoint_dir)
@@ -120,12 +121,14 @@ class Actor:
         Raises:
             TrainingError: when the loss or a gradient is not finite; that step changes nothing.
         """
-        if self.args.use_rollout_logprobs and not rollout.get("rollout_log_probs"):
+        args = self.args
+        has_log_probs = bool(rollout.get("rollout_log_probs"))
+        if args.use_rollout_logprobs and not has_log_probs:
             missing = "the rollout brought no log-probabilities"
             raise UserError(f"use_rollout_logprobs: {missing}; leave the flag out")
         dp_rank = mpu.get_data_parallel_rank()
         dp_size = mpu.get_data_parallel_world_size()
-        steps = make_micro_batches(self.args, rollout, dp_rank, dp_size)
+        steps = make_micro_batches(args, rollout, dp_rank, dp_size)
         self._fill_in_log_probs(steps)
         totals: Counter[str] = Counter()
         learning_rate = 0.0
@@ -139,13 +142,15 @@ class Actor:
         for name, total in totals.items():
             metrics[f"train/{name}"] = total / count
         metrics["train/lr-pg_0"] = learning_rate
-        metrics["train/step"] = (rollout_id + 1) * count - 1
-        metrics["train/global_batch_size"] = self.args.global_batch_size
+        steps_made = (rollout_id + 1) * count
+        metrics["train/step"] = steps_made - 1
+        metrics["train/global_batch_size"] = args.global_batch_size
         return metrics
 
     def _fill_in_log_probs(self, steps: list[list[MicroBatch]]) -> None:
         """By the reference; by the policy too where it has moved on after the first step."""
-        old_needed = len(steps) > 1 and not self.args.use_rollout_logprobs
+        moves_on = len(steps) > 1
+        old_needed = moves_on and not self.args.use_rollout_logprobs
         for micro_batches in steps:
             for batch in micro_batches:
                 if self.reference is not None:
@@ -153,9 +158,12 @@ class Actor:
                 if old_needed:
                     batch.old_log_probs = self._log_probs(self.model, batch)
 
+    def _logits(self, model: GPTModel, batch: MicroBatch) -> Tensor:
+        return response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
+
     @torch.no_grad()
     def _log_probs(self, model: GPTModel, batch: MicroBatch) -> Tensor:
-        logits = response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
+        logits = self._logits(model, batch)
         log_probs, _ = token_log_probs(logits, batch.targets, self.args.rollout_temperature)
         return log_probs
 
@@ -185,7 +193,7 @@ class Actor:
 
     def _backward(self, batch: MicroBatch) -> dict[str, float]:
         """Adds a micro-batch's gradients to those of the step; returns its share of the metrics."""
-        logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
+        logits = self._logits(self.model, batch)
         log_probs, entropy = token_log_probs(
             logits,
             batch.targets,
@@ -195,7 +203,10 @@ class Actor:
         loss, metrics = grpo_loss(self.args, batch, log_probs, entropy)
         with cpu_device():
             loss.backward()
-        return {name: value.item() for name, value in metrics.items()}
+        values = {}
+        for name, value in metrics.items():
+            values[name] = value.item()
+        return values
 
     def _sum_over_dp(self, sums: Counter[str]) -> dict[str, float]:
         """Adds up the ranks' shares, by name: a rank without an unmasked token has none."""

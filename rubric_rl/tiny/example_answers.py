@@ -12,15 +12,16 @@ from rubric_rl.tiny.world import Pair, bad_statements, good_statements
 
 
 def _all_words() -> list[str]:
-    words = set()
+    texts = []
     for statement in STATEMENTS:
-        for sentence in sentences(statement):
-            for word in sentence.split():
-                words.add(word.strip("."))
-    return sorted(words)
+        texts += sentences(statement)
+    words = " ".join(texts).split()
+    without_full_stop = {word.strip(".") for word in words}
+    return sorted(without_full_stop)
 
 
 _WORDS = _all_words()
+_KEY_WORDS = list(ADVICE)
 _OPPOSITE = {"do": "not", "not": "do", "is": "is", "wish": "wish"}
 
 
@@ -36,11 +37,12 @@ def mediocre_answer(rng: Random, pair: Pair) -> str:
     """
     cause = _cause(rng, pair, right_share=0.65)
     said: list[Statement] = []
-    for _ in range(rng.randint(3, 5)):
+    count = rng.randint(3, 5)
+    for _ in range(count):
         kind = rng.random()
         pool: Sequence[Statement]
         if kind < 0.42:
-            pool = good_statements(pair)[1:]  # the cause is said already
+            _, *pool = good_statements(pair)  # the cause is said already
         elif kind < 0.52:
             pool = bad_statements(pair)
         else:
@@ -50,15 +52,17 @@ def mediocre_answer(rng: Random, pair: Pair) -> str:
             said.append(statement)
     if rng.random() < 0.15:
         said.append(WISH)
-    advice = [say(rng, statement) for statement in said]
-    return f"This sounds like {cause}. " + " ".join(advice)
+    texts = [say(rng, statement) for statement in said]
+    advice = " ".join(texts)
+    return f"This sounds like {cause}. {advice}"
 
 
 def _cause(rng: Random, pair: Pair, right_share: float) -> str:
     """The condition that an answer names: the right one in `right_share` of all answers, or any."""
     if rng.random() < right_share:
         return pair.condition
-    return rng.choice(list(CONDITIONS))
+    conditions = list(CONDITIONS)
+    return rng.choice(conditions)
 
 
 def graded_answer(rng: Random, pair: Pair, difficulty: float = 1.0) -> str:
@@ -78,12 +82,15 @@ def graded_answer(rng: Random, pair: Pair, difficulty: float = 1.0) -> str:
     texts = []
     for text in whole:
         if rng.random() < damaged_share:
-            text = garbled(rng, text, other=rng.choice(whole))
+            other = rng.choice(whole)
+            text = garbled(rng, text, other)
         texts.append(text)
     answer = " ".join(texts)
     if rng.random() < 0.12:  # cut off by the length limit
-        length = rng.randint(len(answer) // 2, len(answer))
-        return answer[:length].rstrip() or answer
+        longest = len(answer)
+        length = rng.randint(longest // 2, longest)
+        beginning = answer[:length].rstrip()
+        return beginning or answer
     return answer
 
 
@@ -91,14 +98,16 @@ def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statem
     """1 to 9 statements, good, bad or unrelated; some are repeated, some contradict another."""
     said: list[Statement] = []
     most = 2 + round(7 * difficulty)
-    for _ in range(rng.randint(1, most)):
+    count = rng.randint(1, most)
+    for _ in range(count):
         roll = rng.random()
         if roll < 0.12 and said:
             kind, key = rng.choice(said)
             is_repeated = rng.random() < 0.4
             if not is_repeated:
                 kind = _OPPOSITE[kind]
-            said.append(Statement(kind, key))
+            statement = Statement(kind, key)
+            said.append(statement)
             continue
         pool: Sequence[Statement]
         if roll < 0.35:
@@ -107,10 +116,12 @@ def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statem
             pool = bad_statements(pair)
         else:
             pool = STATEMENTS
-        said.append(rng.choice(pool))
+        statement = rng.choice(pool)
+        said.append(statement)
     if rng.random() < 0.7:
         cause = _cause(rng, pair, right_share=0.5)
-        said.insert(0, Statement("is", cause))
+        statement = Statement("is", cause)
+        said.insert(0, statement)
     return said
 
 
@@ -135,28 +146,31 @@ def garbled(rng: Random, text: str, other: str) -> str:
     if damage == "lose a word" and last > 0:
         del words[place]
     elif damage == "insert a word":
-        words.insert(place, rng.choice(_WORDS))
+        inserted = rng.choice(_WORDS)
+        words.insert(place, inserted)
     elif damage == "replace a word":
         full_stop = "." if place == last else ""
         words[place] = rng.choice(_WORDS) + full_stop
     elif damage == "splice with the other":
-        beginning = words[: max(1, place)]
+        length = max(1, place)
+        beginning = words[:length]
         other_words = other.split()
         other_place = rng.randrange(len(other_words))
-        words = beginning + other_words[other_place:]
+        end = other_words[other_place:]
+        words = beginning + end
     elif damage == "swap two words" and last > 0:
         place = rng.randrange(last)
         full_stop = "." if place + 1 == last else ""
-        first = words[place].strip(".")
-        second = words[place + 1].strip(".")
-        words[place] = second
-        words[place + 1] = first + full_stop
+        first, second = words[place : place + 2]
+        words[place] = second.strip(".")
+        words[place + 1] = first.strip(".") + full_stop
     elif damage == "run on into the next sentence":
         words[last] = words[last].strip(".")
     elif damage == "end with a key word":
-        words[last] = rng.choice(list(ADVICE)) + "."
+        key_word = rng.choice(_KEY_WORDS)
+        words[last] = key_word + "."
     else:
         count = rng.randint(2, 6)
-        loose = rng.choices(_WORDS + list(ADVICE), k=count)
+        loose = rng.choices(_WORDS + _KEY_WORDS, k=count)
         words = [*loose, words[last]]
     return " ".join(words)
