@@ -40,11 +40,13 @@ def children_of_all() -> dict[int, list[int]]:
             continue
         try:
             with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
-                fields = stat.read().rpartition(")")[2].split()
+                text = stat.read()
         except OSError:  # ended meanwhile
             continue
-        parent = int(fields[1])
-        children.setdefault(parent, []).append(int(entry))
+        _, _, after_name = text.rpartition(")")
+        _, parent, *_ = after_name.split()
+        siblings = children.setdefault(int(parent), [])
+        siblings.append(int(entry))
     return children
 
 
@@ -128,4 +130,5 @@ def main(parent: int, grace: float, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    _, parent_pid, grace_seconds, *words = sys.argv
+    sys.exit(main(int(parent_pid), float(grace_seconds), words))
