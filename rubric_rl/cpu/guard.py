@@ -108,25 +108,33 @@ def main(parent: int, grace: float, command: list[str]) -> int:
     """
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    prepare = functools.partial(prepare_server, os.getpid())
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare).pid
+    own = os.getpid()
+    prepare = functools.partial(prepare_server, own)
+    # Kept to the end: a Popen object that is dropped may collect the server before `reap` does.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare)
+    server = process.pid
     deadline = None  # set once the server has been told to end
     status = None
     while status is None and (deadline is None or time.monotonic() < deadline):
         # The parent is polled: PR_SET_PDEATHSIG fires already when the *thread* that started us
         # ends.
-        event = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
+        seconds = 0.5 if deadline is None else 0.1
+        event = signal.sigtimedwait(WATCHED, seconds)
         told = event is not None and event.si_signo != signal.SIGCHLD
         orphaned = os.getppid() != parent
         status = reap().get(server)
         if status is None and deadline is None and (told or orphaned):
-            patience = min(grace, ORPHAN_GRACE) if orphaned else grace
+            patience = grace
+            if orphaned:
+                patience = min(grace, ORPHAN_GRACE)
             deadline = time.monotonic() + patience
             os.kill(server, signal.SIGTERM)
     kill_rest()
     if status is None:
         status = -signal.SIGKILL
-    return status if status >= 0 else 128 - status
+    if status < 0:
+        return 128 - status
+    return status
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ def _all_words() -> list[str]:
     texts = []
     for statement in STATEMENTS:
         texts += sentences(statement)
-    words = " ".join(texts).split()
-    without_full_stop = {word.strip(".") for word in words}
-    return sorted(without_full_stop)
+    found = set()
+    for word in " ".join(texts).split():
+        found.add(word.strip("."))
+    return sorted(found)
 
 
 _WORDS = _all_words()
@@ -27,7 +28,8 @@ _OPPOSITE = {"do": "not", "not": "do", "is": "is", "wish": "wish"}
 
 def say(rng: Random, statement: Statement) -> str:
     """One of the sentences that state it."""
-    return rng.choice(sentences(statement))
+    ways = sentences(statement)
+    return rng.choice(ways)
 
 
 def mediocre_answer(rng: Random, pair: Pair) -> str:
@@ -97,7 +99,8 @@ def graded_answer(rng: Random, pair: Pair, difficulty: float = 1.0) -> str:
 def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statement]:
     """1 to 9 statements, good, bad or unrelated; some are repeated, some contradict another."""
     said: list[Statement] = []
-    most = 2 + round(7 * difficulty)
+    more = round(7 * difficulty)
+    most = 2 + more
     count = rng.randint(1, most)
     for _ in range(count):
         roll = rng.random()
@@ -149,28 +152,35 @@ def garbled(rng: Random, text: str, other: str) -> str:
         inserted = rng.choice(_WORDS)
         words.insert(place, inserted)
     elif damage == "replace a word":
-        full_stop = "." if place == last else ""
-        words[place] = rng.choice(_WORDS) + full_stop
+        replacement = rng.choice(_WORDS)
+        words[place] = replacement
+        if place == last:
+            words[place] += "."
     elif damage == "splice with the other":
         length = max(1, place)
         beginning = words[:length]
         other_words = other.split()
-        other_place = rng.randrange(len(other_words))
-        end = other_words[other_place:]
-        words = beginning + end
+        other_length = len(other_words)
+        start = rng.randrange(other_length)
+        words = beginning + other_words[start:]
     elif damage == "swap two words" and last > 0:
         place = rng.randrange(last)
-        full_stop = "." if place + 1 == last else ""
-        first, second = words[place : place + 2]
-        words[place] = second.strip(".")
-        words[place + 1] = first.strip(".") + full_stop
+        following = place + 1
+        first = words[place].strip(".")
+        second = words[following].strip(".")
+        words[place] = second
+        words[following] = first
+        if following == last:
+            words[last] += "."
     elif damage == "run on into the next sentence":
-        words[last] = words[last].strip(".")
+        end = words[last]
+        words[last] = end.strip(".")
     elif damage == "end with a key word":
         key_word = rng.choice(_KEY_WORDS)
         words[last] = key_word + "."
     else:
         count = rng.randint(2, 6)
-        loose = rng.choices(_WORDS + _KEY_WORDS, k=count)
-        words = [*loose, words[last]]
+        end = words[last]
+        words = rng.choices(_WORDS + _KEY_WORDS, k=count)
+        words.append(end)
     return " ".join(words)

@@ -19,8 +19,12 @@ def key_words(statement: Statement) -> tuple[str, ...]:
 
 def mentions(text: str, statement: Statement) -> bool:
     """Whether the text contains a key word of the statement, in any sense."""
-    words = re.findall(r"\w+", text.lower())
-    return any(word in words for word in key_words(statement))
+    lower = text.lower()
+    words = re.findall(r"\w+", lower)
+    for key_word in key_words(statement):
+        if key_word in words:
+            return True
+    return False
 
 
 def explanation(answer: str, statement: Statement) -> str:
@@ -37,7 +41,8 @@ def explanation(answer: str, statement: Statement) -> str:
     key = is_key_word.index(True)
     before = max(0, key - 1)
     end = key + 1
-    quoted = " ".join(words[before:end])
+    decisive = words[before:end]
+    quoted = " ".join(decisive)
     return re.sub(r"[^\w ]", "", quoted)
 
 
@@ -60,9 +65,12 @@ def asked_statements(rng: Random, pair: Pair, answer: str, count: int) -> list[S
     stated = set(statements_of(answer))
     mentioned = []
     for statement in STATEMENTS:
-        if mentions(answer, statement) and statement not in stated:
+        if statement in stated:
+            continue
+        if mentions(answer, statement):
             mentioned.append(statement)
-    any_name = rng.choice(list(CONDITIONS))
+    names = list(CONDITIONS)
+    any_name = rng.choice(names)
     any_cause = Statement("is", any_name)
     usual = good_statements(pair)
     usual += bad_statements(pair)

@@ -34,7 +34,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     """
     set_names = list(data)  # before it grows
     for set_name in set_names:
-        samples = data[set_name].get("samples") or []
+        result = data[set_name]
+        samples = result.get("samples") or []
         metrics = oracle_metrics(samples)
         for name, value in metrics.items():
             figure = f"{set_name}/tiny/{name}"
@@ -62,7 +63,8 @@ def oracle_metrics(samples) -> dict[str, float]:
         score = 0.0
         if record.status == "graded":
             rubric = record.rubric
-            answer = graded_text(sample.response, sample.prompt) or ""
+            text = graded_text(sample.response, sample.prompt)
+            answer = text or ""
             score = true_score(rubric, answer)
             verdicts.add(rubric, answer, record.mets)
         true_scores.append(score)

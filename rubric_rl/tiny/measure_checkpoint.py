@@ -45,7 +45,7 @@ class Case(NamedTuple):
 class Reply(NamedTuple):
     """What the policy wrote to a patient."""
 
-    answer: str  # as it is graded; may be empty
+    answer: str | None  # as it is graded; there may be none
     tokens: int
     is_cut_off: bool  # at the limit
 
@@ -182,7 +182,10 @@ def sampled_answers(
 
 def _replies(policy: Policy, conversations: list, temperature: float, seed: int) -> list[Reply]:
     torch.manual_seed(seed)
-    prompts = [policy.templated(conversation) for conversation in conversations]
+    prompts = []
+    for conversation in conversations:
+        prompt = policy.templated(conversation)
+        prompts.append(prompt)
     written = policy.replies(prompts, MAX_ANSWER_TOKENS, temperature)
     replies = []
     for tokens in written:
@@ -237,11 +240,13 @@ def answer_figures(
 
 
 def _mean(values: Sequence[float]) -> float:
-    return _share(sum(values), len(values))
+    total = sum(values)
+    return _share(total, len(values))
 
 
 def _share(part: float, whole: int) -> float:
-    return round(part / whole, DIGITS)
+    share = part / whole
+    return round(share, DIGITS)
 
 
 def verdicts(policy: Policy, mode: str, cases: list[Case]) -> list[Verdicts]:
@@ -293,12 +298,14 @@ def grading_figures(policy: Policy, mode: str, cases: list[Case]) -> Figures:
         rubric = case.row.rubric
         counts.add(rubric, case.answer, of_case)
     total = counts.total
+    not_met = counts.not_met
+    met = counts.met
     return {
         "accuracy": _share(counts.right, total),
-        "false_positive_rate": _share(counts.false_positives, counts.not_met or 1),
-        "false_negative_rate": _share(counts.false_negatives, counts.met or 1),
+        "false_positive_rate": _share(counts.false_positives, not_met or 1),
+        "false_negative_rate": _share(counts.false_negatives, met or 1),
         "unreadable": _share(counts.unreadable, total),
-        "always_false": _share(counts.not_met, total),
+        "always_false": _share(not_met, total),
         "verdicts": total,
     }
 

@@ -11,7 +11,7 @@ four ways: 100 pairs, 400 patients, a row each. 20 of the pairs are held out.
 import re
 import sys
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -87,14 +87,15 @@ def bad_statements(pair: Pair) -> list[Statement]:
 
 def messages(pair: Pair, patient: int) -> list[dict]:
     """The conversation of patient 0 to 3 of this pair; it ends with the user's turn."""
-    symptoms = CONDITIONS[pair.condition].symptoms
-    symptom = symptoms[patient % 2]
-    wordings = MODIFIERS[pair.modifier].wordings
-    modifier = wordings[patient // 2]
+    condition = CONDITIONS[pair.condition]
+    modifier = MODIFIERS[pair.modifier]
+    symptom = condition.symptoms[patient % 2]
+    wording = modifier.wordings[patient // 2]
+    texts = PATIENTS[patient]
     roles = cycle(["user", "assistant"])
     turns = []
-    for role, text in zip(roles, PATIENTS[patient], strict=False):
-        content = text.format(symptom=symptom, modifier=modifier)
+    for role, text in zip(roles, texts, strict=False):
+        content = text.format(symptom=symptom, modifier=wording)
         turn = {"role": role, "content": content}
         turns.append(turn)
     return turns
@@ -118,7 +119,8 @@ def _wanted(rng: Random, pair: Pair, patient: int) -> Iterator[dict]:
     condition = CONDITIONS[pair.condition]
     modifier = MODIFIERS[pair.modifier]
     count = rng.randint(1, 2)
-    for advice in rng.sample(condition.good, count):
+    advised = rng.sample(condition.good, count)
+    for advice in advised:
         yield _item(rng, advice, 3, 8, axis="completeness")
     if rng.random() < 0.5:
         cause = Statement("is", pair.condition)
@@ -126,7 +128,8 @@ def _wanted(rng: Random, pair: Pair, patient: int) -> Iterator[dict]:
     if rng.random() < 0.6:
         advice = rng.choice(modifier.good)
         yield _item(rng, advice, 5, 10, axis="context_awareness")
-    if patient == _ASKS_WHOM_TO_SEE and rng.random() < 0.5:
+    asks_whom_to_see = patient == _ASKS_WHOM_TO_SEE
+    if asks_whom_to_see and rng.random() < 0.5:
         whom_to_see = modifier.good[0]
         yield _item(rng, whom_to_see, 4, 7, axis="instruction_following")
     if rng.random() < 0.15:
@@ -137,7 +140,8 @@ def _unwanted(rng: Random, pair: Pair) -> Iterator[dict]:
     """One or two items with negative points."""
     condition = CONDITIONS[pair.condition]
     modifier = MODIFIERS[pair.modifier]
-    other_conditions = [name for name in CONDITIONS if name != pair.condition]
+    other_conditions = list(CONDITIONS)
+    other_conditions.remove(pair.condition)
     wrong_name = rng.choice(other_conditions)
     wrong_cause = Statement("is", wrong_name)
     mistakes = []
@@ -147,17 +151,17 @@ def _unwanted(rng: Random, pair: Pair) -> Iterator[dict]:
         mistakes.append((advice, "context_awareness"))
     mistakes.append((wrong_cause, "accuracy"))
     count = rng.choice((1, 1, 2))
-    for mistake, axis in rng.sample(mistakes, count):
-        yield _item(rng, mistake, 3, 9, axis=axis, sign=-1)
+    made = rng.sample(mistakes, count)
+    for mistake, axis in made:
+        yield _item(rng, mistake, 3, 9, axis, sign=-1)
 
 
 def _rubric(rng: Random, pair: Pair, patient: int) -> list[dict]:
     """2 to 6 items in random order, about a third of them negative; no criterion twice."""
+    wanted = _wanted(rng, pair, patient)
+    unwanted = _unwanted(rng, pair)
     by_text = {}
-    for item in _wanted(rng, pair, patient):
-        text = item["criterion"]
-        by_text[text] = item
-    for item in _unwanted(rng, pair):
+    for item in chain(wanted, unwanted):  # drawn in this order
         text = item["criterion"]
         by_text[text] = item
     items = list(by_text.values())
@@ -252,11 +256,15 @@ def main(argv: list[str] | None = None) -> int:
 def _write(out: Path) -> int:
     all_file = out / "tiny_all.jsonl"
     hard_file = out / "tiny_hard.jsonl"
-    total = write_jsonl(all_file, raw_rows())
-    hard = write_jsonl(hard_file, raw_rows(held_out=True))
+    all_rows = raw_rows()
+    hard_rows = raw_rows(held_out=True)
+    total = write_jsonl(all_file, all_rows)
+    hard = write_jsonl(hard_file, hard_rows)
     held_out = len(HELD_OUT_PAIRS)
-    pairs = f"{held_out} of {len(PAIRS)} pairs"
-    print(f"{out}: {total} rows, {hard} of them held out ({pairs})")
+    all_pairs = len(PAIRS)
+    pairs = f"{held_out} of {all_pairs} pairs"
+    written = f"{total} rows, {hard} of them held out"
+    print(f"{out}: {written} ({pairs})")
     return 0
 
 
