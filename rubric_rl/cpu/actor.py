@@ -44,8 +44,11 @@ def _save(state: dict, handle: IO[bytes]) -> None:
         raise
 
 
-def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
+def _sizes(tensors: Mapping[str, Tensor]) -> dict:
+    sizes = {}
+    for name, tensor in tensors.items():
+        sizes[name] = tensor.shape
+    return sizes
 
 
 class TrainingError(UserError):
@@ -103,8 +106,9 @@ class Actor:
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
         if read_trainable_network(source) != self.shape:
+            differs = f"config.json differs from {self.hf_dir}"
             must = "the reference must be the same network"
-            raise UserError(f"{source}: config.json differs from {self.hf_dir}; {must}")
+            raise UserError(f"{source}: {differs}; {must}")
         reference = build_model(self.shape)
         reference.requires_grad_(False)
         load_hf(reference, source, self.shape)
@@ -133,7 +137,8 @@ class Actor:
         totals: Counter[str] = Counter()
         learning_rate = 0.0
         for number, micro_batches in enumerate(steps):
-            learning_rate = self.optimizer.param_groups[0]["lr"]
+            group = self.optimizer.param_groups[0]
+            learning_rate = group["lr"]
             where = f"rollout {rollout_id}, step {number}"
             of_step = self._step(micro_batches, where)
             totals.update(of_step)
@@ -164,7 +169,8 @@ class Actor:
     @torch.no_grad()
     def _log_probs(self, model: GPTModel, batch: MicroBatch) -> Tensor:
         logits = self._logits(model, batch)
-        log_probs, _ = token_log_probs(logits, batch.targets, self.args.rollout_temperature)
+        temperature = self.args.rollout_temperature
+        log_probs, _ = token_log_probs(logits, batch.targets, temperature)
         return log_probs
 
     def _step(self, micro_batches: list[MicroBatch], where: str) -> dict[str, float]:
@@ -270,8 +276,8 @@ class Actor:
         wanted = self.args.tensor_model_parallel_size
         if saved != wanted:
             was = f"was saved with tensor_model_parallel_size {saved}"
-            hint = f"use {saved}"
-            raise UserError(f"{file}: {was}, not {wanted}; {hint}")
+            wrong = f"{was}, not {wanted}"
+            raise UserError(f"{file}: {wrong}; use {saved}")
         weights = state["model"]
         parameters = dict(self.model.named_parameters())
         if _sizes(parameters) != _sizes(weights):

@@ -109,7 +109,8 @@ class Cluster:
                 bar.move_to(number)
             self.engine_urls = list(engines)
             port = self.args.sglang_router_port or free_port()
-            router = start_router(self.engine_urls, port, self.logs, self.args.router_policy)
+            policy = self.args.router_policy
+            router = start_router(self.engine_urls, port, self.logs, policy)
             self.servers.append(router)
             connecting = self.manager.connect.remote(port, self.engine_urls)
             self.wait([connecting])
@@ -175,8 +176,9 @@ class Cluster:
 
     def sync(self, weight_version: int) -> None:
         """Loads the actors' weights into every engine, as `weight_version`."""
-        self.call_actors("export_hf", str(self.weights_directory))
-        update_weights(self.engine_urls, self.weights_directory, str(weight_version))
+        folder = self.weights_directory
+        self.call_actors("export_hf", str(folder))
+        update_weights(self.engine_urls, folder, str(weight_version))
 
     def watch(self, reference, bar: StageBar, report: Callable[[dict], None]) -> Any:
         """The result of a rollout or evaluation.

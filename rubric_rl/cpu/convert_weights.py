@@ -42,6 +42,7 @@ VOCABULARY_TABLES = ("embedding.word_embeddings.weight", "output_layer.weight")
 # Each TP rank holds some of their columns.
 SPLIT_BY_COLUMN = ("linear_proj.weight", "linear_fc2.weight")
 
+Folder = str | Path
 Names = tuple[str, ...]
 Size = tuple[int, ...]
 Tensors = dict[str, Tensor]
@@ -112,7 +113,7 @@ def hf_shapes(shape: Shape) -> dict[str, Size]:
     return sizes
 
 
-def read_hf(hf_dir: str | Path, shape: Shape) -> Tensors:
+def read_hf(hf_dir: Folder, shape: Shape) -> Tensors:
     """All tensors of a checkpoint, in the dtype of its files.
 
     Raises:
@@ -126,12 +127,12 @@ def read_hf(hf_dir: str | Path, shape: Shape) -> Tensors:
         _check_tensor(hf_dir, name, tensor, size)
     missing = sizes.keys() - tensors.keys()
     if shape.tied:
-        missing -= {HEAD}
+        missing.discard(HEAD)
     if missing:
         first = min(missing)
         count = len(missing)
-        number = f"{count} in all"
-        raise UserError(f"{hf_dir}: the tensor {first} is missing ({number}); copy it again")
+        what = f"the tensor {first} is missing ({count} in all)"
+        raise UserError(f"{hf_dir}: {what}; copy it again")
     if shape.tied and HEAD in tensors:
         head = tensors[HEAD]
         embedding = tensors[EMBEDDING]
@@ -141,7 +142,7 @@ def read_hf(hf_dir: str | Path, shape: Shape) -> Tensors:
     return tensors
 
 
-def _read_files(hf_dir: str | Path) -> Tensors:
+def _read_files(hf_dir: Folder) -> Tensors:
     folder = Path(hf_dir)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -152,21 +153,23 @@ def _read_files(hf_dir: str | Path) -> Tensors:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            hint = "copy the checkpoint again"
-            raise UserError(f"{file}: cannot be read ({error}); {hint}") from None
+            why = f"cannot be read ({error})"
+            raise UserError(f"{file}: {why}; copy the checkpoint again") from None
     return tensors
 
 
-def _check_tensor(hf_dir: str | Path, name: str, tensor: Tensor, size: Size | None) -> None:
+def _check_tensor(hf_dir: Folder, name: str, tensor: Tensor, size: Size | None) -> None:
+    tensor_name = f"{hf_dir}: the tensor {name}"
     if size is None:
         network = "a Qwen3ForCausalLM with this config.json"
-        raise UserError(f"{hf_dir}: the tensor {name} is not part of {network}")
+        raise UserError(f"{tensor_name} is not part of {network}")
     found_size = tuple(tensor.shape)
     dtype = tensor.dtype
-    if found_size != size or dtype not in DTYPES:
+    is_float = dtype in DTYPES
+    if found_size != size or not is_float:
         found = f"{dtype} {found_size}"
         wanted = f"config.json asks for floats {size}"
-        raise UserError(f"{hf_dir}: the tensor {name} is {found}, {wanted}")
+        raise UserError(f"{tensor_name} is {found}, {wanted}")
 
 
 def shard(name: str, parts: list[Tensor], shape: Shape, tp: int, rank: int) -> Tensor:
@@ -180,8 +183,8 @@ def shard(name: str, parts: list[Tensor], shape: Shape, tp: int, rank: int) -> T
         size = (shape.groups, -1)
         per_group = [part.unflatten(0, size) for part in parts]
         groups = torch.cat(per_group, dim=1)
-        share = groups.chunk(tp)[rank]
-        return share.flatten(0, 1)
+        shares = groups.chunk(tp)
+        return shares[rank].flatten(0, 1)
     if name.endswith("linear_fc1.weight"):
         gate, up = parts
         gate_share = gate.chunk(tp)[rank]
@@ -191,7 +194,8 @@ def shard(name: str, parts: list[Tensor], shape: Shape, tp: int, rank: int) -> T
         shares = whole.chunk(tp, dim=1)
         return shares[rank]
     if name in VOCABULARY_TABLES:
-        missing_rows = shape.padded_vocab(tp) - shape.vocab
+        padded_rows = shape.padded_vocab(tp)
+        missing_rows = padded_rows - shape.vocab
         padding = whole.new_zeros(missing_rows, shape.hidden)
         padded = torch.cat([whole, padding])
         shares = padded.chunk(tp)
@@ -206,7 +210,8 @@ def unshard(name: str, pieces: list[Tensor], shape: Shape) -> list[Tensor]:
     """
     if name.endswith("linear_qkv.weight"):
         whole = torch.cat(pieces)
-        groups = whole.unflatten(0, (shape.groups, -1))
+        size = (shape.groups, -1)
+        groups = whole.unflatten(0, size)
         head = shape.head_dim
         queries = shape.heads // shape.groups
         rows = [queries * head, head, head]
@@ -232,7 +237,7 @@ def unshard(name: str, pieces: list[Tensor], shape: Shape) -> list[Tensor]:
 
 
 @torch.no_grad()
-def load_hf(model: nn.Module, hf_dir: str | Path, shape: Shape) -> Dtypes:
+def load_hf(model: nn.Module, hf_dir: Folder, shape: Shape) -> Dtypes:
     """Fills `model` (this rank's shard) from a checkpoint.
 
     Returns each tensor's dtype, in which `gather_hf` gives it back.
@@ -244,10 +249,13 @@ def load_hf(model: nn.Module, hf_dir: str | Path, shape: Shape) -> Dtypes:
     parameters = dict(model.named_parameters())
     differing = names.keys() ^ parameters.keys()
     if differing:
-        differing = sorted(differing)
-        raise RuntimeError(f"the model and the name map differ in {differing}")
+        in_order = sorted(differing)
+        raise RuntimeError(f"the model and the name map differ in {in_order}")
     for name, parameter in parameters.items():
-        parts = [tensors[part].float() for part in names[name]]
+        parts = []
+        for hf_name in names[name]:
+            part = tensors[hf_name].float()
+            parts.append(part)
         piece = shard(name, parts, shape, tp, rank)
         parameter.copy_(piece)
     dtypes = {}
@@ -263,11 +271,14 @@ def gather_hf(model: nn.Module, shape: Shape, dtypes: Dtypes) -> Tensors:
     tp = mpu.get_tensor_model_parallel_world_size()
     parameters = dict(model.named_parameters())
     tensors: Tensors = {}
-    for name, hf_names in name_map(shape).items():
+    names = name_map(shape)
+    for name, hf_names in names.items():
         parameter = parameters[name].detach()
         piece = parameter.contiguous()
-        # One for each rank, to be filled in.
-        pieces = [torch.empty_like(piece) for _ in range(tp)]
+        pieces = []
+        for _ in range(tp):
+            of_rank = torch.empty_like(piece)
+            pieces.append(of_rank)
         dist.all_gather(pieces, piece, group=group)
         parts = unshard(name, pieces, shape)
         for hf_name, part in zip(hf_names, parts, strict=True):
@@ -281,7 +292,7 @@ def gather_hf(model: nn.Module, shape: Shape, dtypes: Dtypes) -> Tensors:
     return tensors
 
 
-def write_hf(tensors: Tensors, source_dir: str | Path, target_dir: str | Path) -> None:
+def write_hf(tensors: Tensors, source_dir: Folder, target_dir: Folder) -> None:
     """Writes a complete checkpoint directory that appears whole or not.
 
     Config and tokenizer files come from `source_dir`. An existing directory is moved aside first:

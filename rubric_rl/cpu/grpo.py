@@ -83,7 +83,8 @@ def token_weights(mask_sums: list[int], global_batch_size: int, per_token: bool)
     """
     tokens = [max(total, 1) for total in mask_sums]
     if per_token:
-        weight = 1 / sum(tokens)
+        total = sum(tokens)
+        weight = 1 / total
         return [weight for _ in tokens]
     return [1 / (count * global_batch_size) for count in tokens]
 
@@ -128,7 +129,8 @@ def approx_kl(log_probs: Tensor, base: Tensor, kind: str) -> Tensor:
     """
     if kind not in KL_TYPES:
         known = ", ".join(KL_TYPES)
-        raise UserError(f"kl_loss_type {kind!r} is not one of {known}; choose one of them")
+        wrong = f"kl_loss_type {kind!r} is not one of {known}"
+        raise UserError(f"{wrong}; choose one of them")
     difference = log_probs - base
     if kind == "k1":
         return difference
@@ -165,7 +167,8 @@ def grpo_loss(
     else:
         old = current
     ppo_kl = old - log_probs
-    pg_loss, clipped = policy_loss(ppo_kl, inputs.advantages, args.eps_clip, args.eps_clip_high)
+    advantages = inputs.advantages
+    pg_loss, clipped = policy_loss(ppo_kl, advantages, args.eps_clip, args.eps_clip_high)
     per_token = {
         "pg_loss": pg_loss,
         "entropy_loss": entropy,

@@ -98,10 +98,13 @@ def summary(rollouts: Rows, evaluations: Rows) -> str:
     first = rollouts[:count]
     last = rollouts[-count:]
     train = f"train: first {count} of {total} rollouts against the last {count}"
-    lines = [f"{train}; held out: first and last evaluation", ""]
-    lines += _table(first, last, evaluations)
-    lines.append("")
-    lines.append(_seconds_line(rollouts))
+    lines = [
+        f"{train}; held out: first and last evaluation",
+        "",
+        *_table(first, last, evaluations),
+        "",
+        _seconds_line(rollouts),
+    ]
     memory = _most_memory(rollouts)
     if memory > 0:
         lines.append(f"memory of all processes: at most {memory:.1f} GB")
@@ -138,10 +141,14 @@ def _table(first: Rows, last: Rows, evaluations: Rows) -> list[str]:
     rule = ["---" for _ in headings]
     rows = [headings, rule]
     for label, train, held_out in TABLE:
-        values = [_mean(first, train), _mean(last, train)]
+        values = []
+        for rollouts in (first, last):
+            value = _mean(rollouts, train)
+            values.append(value)
         for dataset in datasets:
-            for row in (evaluations[0], evaluations[-1]):
-                value = _held_out(row, dataset, held_out)
+            for index in (0, -1):
+                evaluation = evaluations[index]
+                value = _held_out(evaluation, dataset, held_out)
                 values.append(value)
         cells = [_cell(value) for value in values]
         if set(cells) != {ABSENT}:
@@ -200,9 +207,11 @@ def divergence(rollouts: Rows) -> list[str]:
     gap_after = last_reward - last_score
     growth = gap_after - gap_before
     verb = "diverge" if growth > APART else "move together"
-    moved = f"the reward moved by {reward_rise:+.3f}, the true score by {score_rise:+.3f}"
+    reward = f"the reward moved by {reward_rise:+.3f}"
+    score = f"the true score by {score_rise:+.3f}"
     gap = f"the gap went from {gap_before:+.3f} to {gap_after:+.3f}"
-    return [f"The self-graded reward and the true score {verb}: {moved}; {gap}."]
+    sentence = f"The self-graded reward and the true score {verb}"
+    return [f"{sentence}: {reward}, {score}; {gap}."]
 
 
 def _mean(rows: Rows, name: str) -> float | None:
@@ -241,6 +250,23 @@ def _new_figure(title: str):
     return pyplot, figure, axes
 
 
+class _Points:
+    """The known values of a metric and the rollouts where they stand."""
+
+    def __init__(self):
+        self.numbers: list[int] = []
+        self.values: list[float] = []
+
+    def add(self, number: int, value: float | None) -> None:
+        if value is not None:
+            self.numbers.append(number)
+            self.values.append(value)
+
+    def plot(self, axes, style: str, color: str, label: str) -> None:
+        if self.values:
+            axes.plot(self.numbers, self.values, style, color=color, label=label)
+
+
 def _draw_curves(
     path: Path,
     rollouts: Rows,
@@ -254,16 +280,18 @@ def _draw_curves(
     """
     pyplot, figure, axes = _new_figure(title)
     datasets = _datasets(evaluations)
-    rollout_ids = [row["rollout_id"] for row in rollouts]
-    versions = [row["weight_version"] for row in evaluations]
     for color, curve in zip(COLORS, curves, strict=False):
-        label = f"{curve.label}, train"
-        values = [find_metric(row, curve.train) for row in rollouts]
-        _plot_known(axes, rollout_ids, values, "-", color, label)
+        points = _Points()
+        for row in rollouts:
+            value = find_metric(row, curve.train)
+            points.add(row["rollout_id"], value)
+        points.plot(axes, "-", color, f"{curve.label}, train")
         for marker, dataset in zip(MARKERS, datasets, strict=False):
-            label = f"{curve.label}, {dataset}"
-            values = [_held_out(row, dataset, curve.held_out) for row in evaluations]
-            _plot_known(axes, versions, values, marker, color, label)
+            points = _Points()
+            for row in evaluations:
+                value = _held_out(row, dataset, curve.held_out)
+                points.add(row["weight_version"], value)
+            points.plot(axes, marker, color, f"{curve.label}, {dataset}")
     if axes.has_data():
         axes.legend()
         figure.tight_layout()
@@ -271,26 +299,17 @@ def _draw_curves(
     pyplot.close(figure)
 
 
-def _plot_known(axes, numbers: list, values: list, style: str, color: str, label: str) -> None:
-    """Plots the values that are not None, if there are any."""
-    known_numbers = []
-    known_values = []
-    for number, value in zip(numbers, values, strict=True):
-        if value is not None:
-            known_numbers.append(number)
-            known_values.append(value)
-    if known_values:
-        axes.plot(known_numbers, known_values, style, color=color, label=label)
-
-
 def _draw_seconds(path: Path, rollouts: Rows) -> None:
     pyplot, figure, axes = _new_figure("seconds")
     numbers = [row["rollout_id"] for row in rollouts]
     seconds = []
     for name in STAGES.values():
-        of_stage = [find_metric(row, name) or 0.0 for row in rollouts]
+        of_stage = []
+        for row in rollouts:
+            value = find_metric(row, name)
+            of_stage.append(value or 0.0)
         seconds.append(of_stage)
-    axes.stackplot(numbers, seconds, labels=list(STAGES))
+    axes.stackplot(numbers, seconds, labels=STAGES.keys())
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="small", frameon=False
     )

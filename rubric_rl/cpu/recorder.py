@@ -92,7 +92,9 @@ class Recorder:
             self._events.close()
 
     def _record(self, file: str, key: dict[str, int], metrics: dict) -> None:
-        values = {name: _finite(value) for name, value in metrics.items()}
+        values = {}
+        for name, value in metrics.items():
+            values[name] = _finite(value)
         path = self.directory / file
         append_row(path, key | values)
         if self._events:
@@ -116,7 +118,8 @@ class _Events:
         self._writer = EventFileWriter(str(directory))
         # Hides the events of rollouts after the last checkpoint: they are made again.
         restart = session_log(status=session_log.SessionStatus.START)
-        event = self._event(wall_time=time.time(), step=start, session_log=restart)
+        now = time.time()
+        event = self._event(wall_time=now, step=start, session_log=restart)
         self._writer.add_event(event)
 
     def add(self, values: dict[str, float | None], step: int) -> None:
@@ -126,7 +129,8 @@ class _Events:
                 point = self._summary.Value(tag=name, simple_value=value)
                 points.append(point)
         summary = self._summary(value=points)
-        event = self._event(wall_time=time.time(), step=step, summary=summary)
+        now = time.time()
+        event = self._event(wall_time=now, step=step, summary=summary)
         self._writer.add_event(event)
         self._writer.flush()
 
@@ -152,7 +156,8 @@ def rollout_line(rollout_id: int, total: int, metrics: dict) -> str:
     for heading, name in SECONDS.items():
         value = metrics.get(name)
         seconds.append(_figure(heading, value, digits=1))
-    parts.append("seconds " + _joined(", ", seconds))
+    times = _joined(", ", seconds)
+    parts.append(f"seconds {times}")
     return _joined(" | ", parts)
 
 

@@ -82,9 +82,8 @@ class Rollout:
             self._sample_filter = import_hook(sample_filter)
 
     def _expect(self, total: int) -> None:
-        self.progress["total"] = total
-        self.progress["generated"] = 0
-        self.progress["graded"] = 0
+        # All at once: another thread reads it.
+        self.progress.update(total=total, generated=0, graded=0)
 
     async def close(self) -> None:
         """Cancels what runs and closes the connections."""
@@ -175,7 +174,8 @@ class Rollout:
             tasks = {}
             for dataset in datasets:
                 name = dataset.name
-                work = self._evaluate_one(dataset, prompts[name], clock)
+                of_dataset = prompts[name]
+                work = self._evaluate_one(dataset, of_dataset, clock)
                 tasks[name] = self._spawn(work)
             for name, task in tasks.items():
                 samples = await task
@@ -253,7 +253,8 @@ class Rollout:
             value = value.get(key)
         if not isinstance(value, (int, float)):
             hook = sample.custom_rm_path or self.args.custom_rm_path
-            found = f"the reward hook {hook} returned {sample.reward!r}"
+            reward = sample.reward
+            found = f"the reward hook {hook} returned {reward!r}"
             allowed = "a number, or with --reward-key a dict with a number under that key"
             raise UserError(f"{found}: it must be {allowed}")
 
@@ -311,7 +312,8 @@ def train_data(args, samples: list[Sample]) -> dict:
     raw_count = len(raw)
     advantage_count = len(advantages)
     if raw_count != count or advantage_count != count:
-        found = f"{raw_count} and {advantage_count} rewards for {count} samples"
+        rewards = f"{raw_count} and {advantage_count} rewards"
+        found = f"{rewards} for {count} samples"
         raise UserError(f"the reward post-process hook returned {found}")
     return {
         "tokens": [sample.tokens for sample in samples],
@@ -354,8 +356,9 @@ def eval_metrics(results: dict) -> Metrics:
     metrics = {}
     for name, result in results.items():
         rewards = result["rewards"]
-        metrics[f"eval/{name}"] = mean_graded(rewards)
-        prefix = f"eval/{name}/"
+        key = f"eval/{name}"
+        metrics[key] = mean_graded(rewards)
+        prefix = key + "/"
         metrics[prefix + "ungraded"] = _count_ungraded(rewards)
         samples = result["samples"]
         metrics |= _length_metrics(samples, prefix)

@@ -44,10 +44,11 @@ class Trainer:
         Before the first there is also an evaluation, where the curve begins.
         """
         self._sync(start, weight_version=start)
-        is_evaluated = self.args.eval_interval and not self.args.skip_eval_before_train
+        args = self.args
+        is_evaluated = args.eval_interval and not args.skip_eval_before_train
         if start == 0 and is_evaluated:
             self._evaluate(0, weight_version=0)
-        for rollout_id in range(start, self.args.num_rollout):
+        for rollout_id in range(start, args.num_rollout):
             self._iterate(rollout_id)
 
     def _iterate(self, rollout_id: int) -> None:
@@ -66,7 +67,8 @@ class Trainer:
         metrics["perf/step_time"] = end - begin
         metrics["perf/memory_gb"] = self.cluster.memory_gb()
         self.recorder.rollout(rollout_id, metrics)
-        if args.eval_interval and self._is_due(rollout_id, args.eval_interval):
+        is_evaluated = args.eval_interval and self._is_due(rollout_id, args.eval_interval)
+        if is_evaluated:
             self._evaluate(rollout_id, new_version)
         if checkpoint:
             self.run_directory.commit(rollout_id, checkpoint)
@@ -83,19 +85,22 @@ class Trainer:
     def _rollout(self, rollout_id: int, metrics: dict) -> Any:
         """The training data, which stays with Ray."""
         self.recorder.stage(rollout_id, "rollout")
-        generate = self.cluster.manager.generate.options(num_returns=2)
+        manager = self.cluster.manager
+        generate = manager.generate.options(num_returns=2)
         weight_version = str(rollout_id)
-        data, pending_metrics = generate.remote(rollout_id, weight_version)
+        data, pending = generate.remote(rollout_id, weight_version)
 
         def report(progress: dict) -> None:
-            if progress["generated"] == progress["total"]:
+            generated = progress["generated"]
+            if generated == progress["total"]:
                 self.recorder.stage(rollout_id, "grading")
 
         args = self.args
         total = args.rollout_batch_size * args.n_samples_per_prompt
         what = f"rollout {rollout_id}: answers and grading"
         with StageBar(what, total, "answer") as bar:
-            metrics |= self.cluster.watch(pending_metrics, bar, report)
+            found = self.cluster.watch(pending, bar, report)
+        metrics |= found
         return data
 
     def _update(self, rollout_id: int, data: Any, metrics: dict) -> None:
@@ -114,11 +119,13 @@ class Trainer:
         """The prepared checkpoint."""
         self.recorder.stage(rollout_id, "saving")
         begin = time.monotonic()
-        pending_state = self.cluster.manager.state.remote()
+        manager = self.cluster.manager
+        pending_state = manager.state.remote()
         (data_state,) = self.cluster.wait([pending_state])
 
         def write(directory: Path) -> None:
-            self.cluster.call_actors("save", str(directory))
+            path = str(directory)
+            self.cluster.call_actors("save", path)
 
         checkpoint = self.run_directory.prepare(rollout_id, data_state, write)
         end = time.monotonic()
@@ -134,7 +141,8 @@ class Trainer:
 
     def _evaluate(self, rollout_id: int, weight_version: int) -> None:
         self.recorder.stage(rollout_id, "eval")
-        pending = self.cluster.manager.evaluate.remote(rollout_id)
+        manager = self.cluster.manager
+        pending = manager.evaluate.remote(rollout_id)
         what = f"evaluation of weight version {weight_version}"
         with StageBar(what, None, "answer") as bar:
             metrics = self.cluster.watch(pending, bar, lambda progress: None)
@@ -146,10 +154,11 @@ def initial_weights(args) -> str:
 
     --load if that is a Hugging Face directory, else --ref-load, else --hf-checkpoint.
     """
-    if args.load:
-        config = Path(args.load, "config.json")
+    load = args.load
+    if load:
+        config = Path(load, "config.json")
         if config.is_file():
-            return args.load
+            return load
     return args.ref_load or args.hf_checkpoint
 
 
@@ -164,8 +173,7 @@ def first_rollout(args, run: RunDirectory) -> int:
         start = 0
     else:
         start = last + 1
-        is_resumed = args.load and run.is_at(args.load)
-        if not is_resumed:
+        if not args.load or not run.is_at(args.load):
             path = run.path
             hint = f"give --load {path} to resume it, or another --save"
             raise UserError(f"{path} holds a run; {hint}")
@@ -180,7 +188,8 @@ def train(args, run: RunDirectory) -> None:
     start = first_rollout(args, run)
     os.environ[RUN_VARIABLE] = run.run_name()  # the hooks read it in the processes of Ray
     rollouts = args.num_rollout  # None until the rows are read, with --num-epoch
-    recorder = Recorder(directory, start, rollouts or 0, args.use_tensorboard)
+    total = rollouts or 0
+    recorder = Recorder(directory, start, total, args.use_tensorboard)
     _write_command(directory)
     try:
         if rollouts is None or start < rollouts:
@@ -194,7 +203,8 @@ def train(args, run: RunDirectory) -> None:
     except Exception as error:
         text = traceback.format_exc()
         recorder.log(text)
-        error.add_note(f"details: {directory}/train.log; servers' logs: {directory}/logs")
+        details = f"details: {directory}/train.log"
+        error.add_note(f"{details}; servers' logs: {directory}/logs")
         raise
     except KeyboardInterrupt:
         recorder.log("stopped by a signal")
@@ -254,9 +264,9 @@ def _one_line(error: BaseException) -> str:
     if isinstance(cause, UserError):
         return str(cause)
     if _is_full_disk(cause):
-        where = getattr(cause, "filename", None)
+        where = getattr(cause, "filename", None) or "SAVE_PATH"
         hint = "make room, and the same command goes on from the last checkpoint"
-        return f"{where or 'SAVE_PATH'}: the disk is full; {hint}"
+        return f"{where}: the disk is full; {hint}"
     text = str(cause).strip()
     first_line, _, _ = text.partition("\n")
     kind = type(cause).__name__
@@ -272,8 +282,11 @@ def _is_full_disk(cause: BaseException) -> bool:
     if isinstance(cause, OSError):
         return cause.errno in full
     text = str(cause)
-    words = [os.strerror(number) for number in full]
-    return any(word in text for word in words)
+    for number in full:
+        words = os.strerror(number)
+        if words in text:
+            return True
+    return False
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
@@ -317,9 +330,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {line}", file=sys.stderr)
         if run is None and not is_users:
             raise
-        for note in getattr(error, "__notes__", ()):
+        notes = getattr(error, "__notes__", ())
+        for note in notes:
             print(note, file=sys.stderr)
-        return 2 if is_users else 1
+        if is_users:
+            return 2
+        return 1
     return 0
 
 

@@ -21,10 +21,7 @@ def mentions(text: str, statement: Statement) -> bool:
     """Whether the text contains a key word of the statement, in any sense."""
     lower = text.lower()
     words = re.findall(r"\w+", lower)
-    for key_word in key_words(statement):
-        if key_word in words:
-            return True
-    return False
+    return any(key_word in words for key_word in key_words(statement))
 
 
 def explanation(answer: str, statement: Statement) -> str:

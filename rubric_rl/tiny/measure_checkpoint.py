@@ -258,8 +258,7 @@ def verdicts(policy: Policy, mode: str, cases: list[Case]) -> list[Verdicts]:
     for row, answer in cases:
         conversation = list(row.messages)
         for criterion in row.rubric:
-            asked = [criterion]
-            content = grader_prompt(mode, conversation, answer, asked)
+            content = grader_prompt(mode, conversation, answer, [criterion])
             message = {"role": "user", "content": content}
             prompt = policy.templated([message])
             prompts.append(prompt)

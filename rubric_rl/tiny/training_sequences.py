@@ -62,7 +62,12 @@ HINT_WEIGHT = 0.06
 CRITERION = "Criterion: ["  # how the last part of a grader prompt begins
 OWN_ANSWERS = 0.35  # share of them among the graded answers, once there are any
 THOUGHTS = 0.1  # share of answers that a thought precedes
+MODES = ("explain", "direct")
 MAX_CRITERIA = 40  # asked about one answer; fewer fit
+
+
+Encode = Callable[[str], list[int]]
+OwnAnswer = tuple[Pair, str]
 
 
 class Hint(NamedTuple):
@@ -162,19 +167,19 @@ def _answer_block(shared: str) -> str:
 class SequenceWriter:
     """Writes sequences of about `length` tokens; every draw comes from `rng`, in a fixed order."""
 
-    def __init__(self, encode: Callable[[str], list[int]], rng: Random, length: int = 640):
+    def __init__(self, encode: Encode, rng: Random, length: int = 640):
         self.encode = encode
         self.rng = rng
         self.length = length
         self.difficulty = 1.0  # of the graded answers
-        self.own_answers: list[tuple[Pair, str]] = []  # the policy's, once there are any
+        self.own_answers: list[OwnAnswer] = []  # the policy's, once there are any
 
     def grading(self, full: bool) -> TrainingSequence:
         """An answer and as many criteria as fit.
 
         `full`: the prefix is the real grader prompt; else it lacks instructions and conversation.
         """
-        mode = self.rng.choice(("explain", "direct"))
+        mode = self.rng.choice(MODES)
         pair, conversation, answer = self._answered_patient()
         sequence = TrainingSequence()
         asked = asked_statements(self.rng, pair, answer, MAX_CRITERIA)
@@ -182,13 +187,14 @@ class SequenceWriter:
             criterion = self._criterion(statement)
             content = grader_prompt(mode, conversation, answer, [criterion])
             if number == 1:
-                prefix = _shared_part(USER_TURN + content)
+                shared = _shared_part(content)
                 if not full:
-                    prefix = USER_TURN + _answer_block(prefix)
-                self._append_prefix(sequence, prefix)
+                    shared = _answer_block(shared)
+                self._append_prefix(sequence, USER_TURN + shared)
             hint = self._hint(answer, statement)
+            question = _criterion_part(content)
             branch = [
-                Piece(_criterion_part(content), READ_ONLY),
+                Piece(question, READ_ONLY),
                 Piece(REPLY_OPENING, HINT_WEIGHT, hint),
                 *reply_pieces(mode, answer, statement),
             ]
@@ -216,31 +222,34 @@ class SequenceWriter:
         return pair, self._conversation(pair)
 
     def _conversation(self, pair: Pair) -> list[dict]:
-        patient = self.rng.randrange(len(PATIENTS))
+        count = len(PATIENTS)
+        patient = self.rng.randrange(count)
         return messages(pair, patient)
 
     def _answered_patient(self) -> tuple[Pair, list[dict], str]:
         """A pair, a patient's conversation, and an answer: made up, or one of the policy's own."""
         pair, conversation = self._patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
-        if self.own_answers and self.rng.random() < OWN_ANSWERS:
-            pair, answer = self.rng.choice(self.own_answers)
+        own = self.own_answers
+        if own and self.rng.random() < OWN_ANSWERS:
+            pair, answer = self.rng.choice(own)
             conversation = self._conversation(pair)
         return pair, conversation, answer
 
     def _criterion(self, statement: Statement) -> Criterion:
-        size = self.rng.randint(1, 10)
-        sign = self.rng.choice((1, 1, -1))
+        rng = self.rng
+        size = rng.randint(1, 10)
+        sign = rng.choice((1, 1, -1))
         wordings = criteria(statement)
-        text = self.rng.choice(wordings)
+        text = rng.choice(wordings)
         return Criterion(text, points=sign * size)
 
     def _hint(self, answer: str, statement: Statement) -> Hint:
         verdict = _verdict_piece(answer, statement)
         reason = explanation(answer, statement)
-        verdict_tokens = self.encode(verdict.text)  # one
-        reason_tokens = self.encode(reason)
-        return Hint(verdict_tokens[0], reason_tokens[0])
+        verdict_token, *_ = self.encode(verdict.text)  # the only one
+        first_of_reason, *_ = self.encode(reason)
+        return Hint(verdict_token, first_of_reason)
 
     def _patient_and_answer(self) -> list[Piece]:
         pair, conversation = self._patient()
@@ -274,9 +283,11 @@ class SequenceWriter:
     def _append_branch(self, sequence: TrainingSequence, number: int, pieces: list[Piece]) -> bool:
         """Appends a branch if it fits (the first one always does); says whether it did."""
         # Piece by piece: the verdict must be a token of its own, as the served model decodes it.
-        encoded = [self.encode(piece.text) for piece in pieces]
+        encoded = []
         length = len(sequence.tokens)
-        for tokens in encoded:
+        for piece in pieces:
+            tokens = self.encode(piece.text)
+            encoded.append(tokens)
             length += len(tokens)
         if number > 1 and length > self.length:
             return False
@@ -300,7 +311,8 @@ def collate(sequences: list[TrainingSequence]) -> dict[str, Tensor]:
             values = getattr(sequence, name)
             missing = longest - len(values)
             padding = [fill] * missing
-            lines.append(values + padding)
+            line = values + padding
+            lines.append(line)
         return torch.tensor(lines)
 
     branches = padded("branches", fill=-1)  # padding is a branch of its own: no token sees it

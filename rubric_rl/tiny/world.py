@@ -21,8 +21,17 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Row
-from rubric_rl.tiny.oracle import CONDITIONS, MODIFIERS, WISH, Statement, criteria
+from rubric_rl.tiny.oracle import (
+    CONDITIONS,
+    MODIFIERS,
+    WISH,
+    Condition,
+    Modifier,
+    Statement,
+    criteria,
+)
 
+PROMPT_ID = re.compile(r"tiny-(\w+)-(\w+)-([0-3])")  # condition, modifier, patient
 CANARY = "rubric-rl tiny world: made by rule, no patient is real"
 
 
@@ -31,6 +40,12 @@ class Pair(NamedTuple):
 
     condition: str
     modifier: str
+
+    def parts(self) -> tuple[Condition, Modifier]:
+        """What the names stand for."""
+        condition = CONDITIONS[self.condition]
+        modifier = MODIFIERS[self.modifier]
+        return condition, modifier
 
 
 # The ways to tell of a pair: one patient each. Several texts alternate between user and assistant.
@@ -72,23 +87,20 @@ TRAINING_PAIRS = tuple(_training_pairs())
 
 def good_statements(pair: Pair) -> list[Statement]:
     """What the best answer to such a patient says, the cause first."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     cause = Statement("is", pair.condition)
     return [cause, *condition.good, *modifier.good]
 
 
 def bad_statements(pair: Pair) -> list[Statement]:
     """What an answer to such a patient must not say; a wrong cause is bad too, and not listed."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     return [*condition.bad, *modifier.bad]
 
 
 def messages(pair: Pair, patient: int) -> list[dict]:
     """The conversation of patient 0 to 3 of this pair; it ends with the user's turn."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     symptom = condition.symptoms[patient % 2]
     wording = modifier.wordings[patient // 2]
     texts = PATIENTS[patient]
@@ -116,8 +128,7 @@ def _item(
 
 def _wanted(rng: Random, pair: Pair, patient: int) -> Iterator[dict]:
     """Items with positive points: larger ones where more hangs on it, as in HealthBench."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     count = rng.randint(1, 2)
     advised = rng.sample(condition.good, count)
     for advice in advised:
@@ -138,8 +149,7 @@ def _wanted(rng: Random, pair: Pair, patient: int) -> Iterator[dict]:
 
 def _unwanted(rng: Random, pair: Pair) -> Iterator[dict]:
     """One or two items with negative points."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     other_conditions = list(CONDITIONS)
     other_conditions.remove(pair.condition)
     wrong_name = rng.choice(other_conditions)
@@ -151,8 +161,7 @@ def _unwanted(rng: Random, pair: Pair) -> Iterator[dict]:
         mistakes.append((advice, "context_awareness"))
     mistakes.append((wrong_cause, "accuracy"))
     count = rng.choice((1, 1, 2))
-    made = rng.sample(mistakes, count)
-    for mistake, axis in made:
+    for mistake, axis in rng.sample(mistakes, count):
         yield _item(rng, mistake, 3, 9, axis, sign=-1)
 
 
@@ -234,14 +243,14 @@ def patient_of(prompt_id: str) -> tuple[Pair, int]:
     Raises:
         UserError: for a prompt_id of another world.
     """
-    match = re.fullmatch(r"tiny-(\w+)-(\w+)-([0-3])", prompt_id)
+    match = PROMPT_ID.fullmatch(prompt_id)
     if match is not None:
         condition, modifier, patient = match.groups()
         pair = Pair(condition, modifier)
         if pair in PAIRS:
             return pair, int(patient)
-    hint = "make its rows with python -m rubric_rl.tiny.world"
-    raise UserError(f"prompt_id {prompt_id} is not of the tiny world; {hint}")
+    wrong = f"prompt_id {prompt_id} is not of the tiny world"
+    raise UserError(f"{wrong}; make its rows with python -m rubric_rl.tiny.world")
 
 
 def main(argv: list[str] | None = None) -> int:
