@@ -285,13 +285,15 @@ def _draw_curves(
         for row in rollouts:
             value = find_metric(row, curve.train)
             points.add(row["rollout_id"], value)
-        points.plot(axes, "-", color, f"{curve.label}, train")
+        label = f"{curve.label}, train"
+        points.plot(axes, "-", color, label)
         for marker, dataset in zip(MARKERS, datasets, strict=False):
             points = _Points()
             for row in evaluations:
                 value = _held_out(row, dataset, curve.held_out)
                 points.add(row["weight_version"], value)
-            points.plot(axes, marker, color, f"{curve.label}, {dataset}")
+            label = f"{curve.label}, {dataset}"
+            points.plot(axes, marker, color, label)
     if axes.has_data():
         axes.legend()
         figure.tight_layout()

@@ -140,7 +140,8 @@ class _Events:
 
 def _finite(value):
     """The value, or None for NaN and infinity, which JSON lacks."""
-    if isinstance(value, float) and not math.isfinite(value):
+    is_float = isinstance(value, float)
+    if is_float and not math.isfinite(value):
         return None
     return value
 
@@ -178,7 +179,8 @@ def eval_line(weight_version: int, metrics: dict) -> str:
         ]
         parts.append(_joined(" ", figures))
     seconds = metrics.get("perf/eval_time", 0)
-    parts.append(_figure("seconds", seconds, digits=1))
+    time_taken = _figure("seconds", seconds, digits=1)
+    parts.append(time_taken)
     return _joined(" | ", parts)
 
 

@@ -119,13 +119,14 @@ class Rollout:
     ) -> tuple[list[Group], Counter[str]]:
         """rollout_batch_size groups that the filter keeps, and how many it dropped for what."""
         target = self.args.rollout_batch_size
+        batch = self.args.over_sampling_batch_size
         groups: list[Group] = []
         dropped: Counter[str] = Counter()
         pending: set[asyncio.Task] = set()
         remaining = 0  # groups that are kept or may still be kept
         while len(groups) < target:
             while remaining < target:
-                drawn = source.get_samples(self.args.over_sampling_batch_size)
+                drawn = source.get_samples(batch)
                 for group in drawn:
                     work = self._group(group, clock)
                     task = self._spawn(work)
@@ -305,9 +306,11 @@ def train_data(args, samples: list[Sample]) -> dict:
     else:
         raw = [sample.get_reward_value(args) for sample in samples]
         groups = [sample.group_index for sample in samples]
-        advantages = batch_advantages(raw, groups, args.grpo_std_normalization)
+        divides_by_std = args.grpo_std_normalization
+        advantages = batch_advantages(raw, groups, divides_by_std)
         for sample, reward in zip(samples, raw, strict=True):
-            sample.remove_sample |= math.isnan(reward)
+            is_ungraded = math.isnan(reward)
+            sample.remove_sample |= is_ungraded
     count = len(samples)
     raw_count = len(raw)
     advantage_count = len(advantages)
@@ -359,7 +362,8 @@ def eval_metrics(results: dict) -> Metrics:
         key = f"eval/{name}"
         metrics[key] = mean_graded(rewards)
         prefix = key + "/"
-        metrics[prefix + "ungraded"] = _count_ungraded(rewards)
+        ungraded = _count_ungraded(rewards)
+        metrics[prefix + "ungraded"] = ungraded
         samples = result["samples"]
         metrics |= _length_metrics(samples, prefix)
     return metrics

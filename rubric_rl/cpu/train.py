@@ -239,7 +239,8 @@ def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> Non
                 data_state = run.data_state(last)
             weights = initial_weights(args)
             cluster.start(weights, checkpoint, data_state)
-            seconds = time.monotonic() - began
+            ended = time.monotonic()
+            seconds = ended - began
             recorder.say(f"everything is up after {seconds:.0f} s")
             recorder.total = args.num_rollout
             trainer = Trainer(args, run, cluster, recorder)
@@ -301,6 +302,10 @@ def _is_interrupted(error: BaseException | None) -> bool:
     return False
 
 
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the trainer with these words, or with those of the command line.
 
@@ -322,17 +327,18 @@ def main(argv: list[str] | None = None) -> int:
         if _is_interrupted(error):
             where = run.path if run else "SAVE_PATH"
             hint = f"the same command resumes from the last checkpoint in {where}"
-            print(f"stopped; {hint}", file=sys.stderr)
+            _print_error(f"stopped; {hint}")
             return 130
         cause = _cause(error)
-        is_users = isinstance(cause, UserError) or _is_full_disk(cause)
+        is_full = _is_full_disk(cause)
+        is_users = is_full or isinstance(cause, UserError)
         line = _one_line(error)
-        print(f"error: {line}", file=sys.stderr)
+        _print_error(f"error: {line}")
         if run is None and not is_users:
             raise
         notes = getattr(error, "__notes__", ())
         for note in notes:
-            print(note, file=sys.stderr)
+            _print_error(note)
         if is_users:
             return 2
         return 1

@@ -16,8 +16,10 @@ def _all_words() -> list[str]:
     for statement in STATEMENTS:
         texts += sentences(statement)
     found = set()
-    for word in " ".join(texts).split():
-        found.add(word.strip("."))
+    for text in texts:
+        for word in text.split():
+            plain = word.strip(".")
+            found.add(plain)
     return sorted(found)
 
 
@@ -50,7 +52,8 @@ def mediocre_answer(rng: Random, pair: Pair) -> str:
         else:
             pool = STATEMENTS
         statement = rng.choice(pool)
-        if statement.kind != "is" and statement not in said:
+        is_cause = statement.kind == "is"
+        if not is_cause and statement not in said:
             said.append(statement)
     if rng.random() < 0.15:
         said.append(WISH)

@@ -167,9 +167,10 @@ def sampled_answers(
     """The policy's own answers to `per_pair` patients of each pair; empty ones are left out."""
     asked = []
     conversations = []
+    patients = len(PATIENTS)
     for pair in pairs:
         for number in range(per_pair):
-            patient = number % len(PATIENTS)
+            patient = number % patients
             asked.append(pair)
             conversations.append(messages(pair, patient))
     replies = _replies(policy, conversations, temperature, seed)
@@ -277,7 +278,8 @@ def _read_verdicts(policy: Policy, mode: str, prompts: list[str]) -> Verdicts:
     if mode == "direct":
         opening = verdict_opening()
         opened = [prompt + opening for prompt in prompts]
-        return [*policy.prefers_true(opened)]
+        preferred = policy.prefers_true(opened)
+        return list(preferred)
     read: Verdicts = []
     for tokens in policy.replies(prompts, MAX_REPLY_TOKENS, temperature=0):
         text = policy.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -89,7 +89,8 @@ def good_statements(pair: Pair) -> list[Statement]:
     """What the best answer to such a patient says, the cause first."""
     condition, modifier = pair.parts()
     cause = Statement("is", pair.condition)
-    return [cause, *condition.good, *modifier.good]
+    advice = [*condition.good, *modifier.good]
+    return [cause, *advice]
 
 
 def bad_statements(pair: Pair) -> list[Statement]:
