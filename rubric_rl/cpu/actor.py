@@ -4,11 +4,13 @@ import math
 import os
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import whole_file
@@ -36,9 +38,17 @@ def _save(state: dict, handle: IO[bytes]) -> None:
     try:
         torch.save(state, handle)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise cause from None
         raise
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict:
+    sizes = {}
+    for name, tensor in tensors.items():
+        sizes[name] = tensor.shape
+    return sizes
 
 
 class TrainingError(UserError):
@@ -77,26 +87,28 @@ class Actor:
         """
         self.hf_dir = hf_dir
         self.shape = read_trainable_network(hf_dir)
-        self.model = build_model(self.shape)
-        self.dtypes = load_hf(self.model, hf_dir, self.shape)
+        model = build_model(self.shape)
+        self.model = model
+        self.dtypes = load_hf(model, hf_dir, self.shape)
         if self.args.use_kl_loss:
             self.reference = self._load_reference()
         with cpu_device():
-            self.ddp = DistributedDataParallel(
-                self.model.config, DistributedDataParallelConfig(), self.model
-            )
-        self.optimizer = build_optimizer(self.args, self.model)
+            config = DistributedDataParallelConfig()
+            self.ddp = DistributedDataParallel(model.config, config, model)
+        self.optimizer = build_optimizer(self.args, model)
         self.scheduler = build_scheduler(self.args, self.optimizer)
         if checkpoint_dir is not None:
-            self._resume(self._state_file(checkpoint_dir))
+            file = self._state_file(checkpoint_dir)
+            self._resume(file)
 
     def _load_reference(self) -> GPTModel:
         source = self.args.ref_load
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
         if read_trainable_network(source) != self.shape:
+            differs = f"config.json differs from {self.hf_dir}"
             must = "the reference must be the same network"
-            raise UserError(f"{source}: config.json differs from {self.hf_dir}; {must}")
+            raise UserError(f"{source}: {differs}; {must}")
         reference = build_model(self.shape)
         reference.requires_grad_(False)
         load_hf(reference, source, self.shape)
@@ -113,28 +125,37 @@ class Actor:
         Raises:
             TrainingError: when the loss or a gradient is not finite; that step changes nothing.
         """
-        if self.args.use_rollout_logprobs and not rollout.get("rollout_log_probs"):
+        args = self.args
+        has_log_probs = bool(rollout.get("rollout_log_probs"))
+        if args.use_rollout_logprobs and not has_log_probs:
             missing = "the rollout brought no log-probabilities"
             raise UserError(f"use_rollout_logprobs: {missing}; leave the flag out")
         dp_rank = mpu.get_data_parallel_rank()
         dp_size = mpu.get_data_parallel_world_size()
-        steps = make_micro_batches(self.args, rollout, dp_rank, dp_size)
+        steps = make_micro_batches(args, rollout, dp_rank, dp_size)
         self._fill_in_log_probs(steps)
         totals: Counter[str] = Counter()
         learning_rate = 0.0
         for number, micro_batches in enumerate(steps):
-            learning_rate = self.optimizer.param_groups[0]["lr"]
-            totals.update(self._step(micro_batches, f"rollout {rollout_id}, step {number}"))
-        metrics = {f"train/{name}": total / len(steps) for name, total in totals.items()}
-        return metrics | {
-            "train/lr-pg_0": learning_rate,
-            "train/step": (rollout_id + 1) * len(steps) - 1,
-            "train/global_batch_size": self.args.global_batch_size,
-        }
+            group = self.optimizer.param_groups[0]
+            learning_rate = group["lr"]
+            where = f"rollout {rollout_id}, step {number}"
+            of_step = self._step(micro_batches, where)
+            totals.update(of_step)
+        count = len(steps)
+        metrics = {}
+        for name, total in totals.items():
+            metrics[f"train/{name}"] = total / count
+        metrics["train/lr-pg_0"] = learning_rate
+        steps_made = (rollout_id + 1) * count
+        metrics["train/step"] = steps_made - 1
+        metrics["train/global_batch_size"] = args.global_batch_size
+        return metrics
 
     def _fill_in_log_probs(self, steps: list[list[MicroBatch]]) -> None:
         """By the reference; by the policy too where it has moved on after the first step."""
-        old_needed = len(steps) > 1 and not self.args.use_rollout_logprobs
+        moves_on = len(steps) > 1
+        old_needed = moves_on and not self.args.use_rollout_logprobs
         for micro_batches in steps:
             for batch in micro_batches:
                 if self.reference is not None:
@@ -142,10 +163,14 @@ class Actor:
                 if old_needed:
                     batch.old_log_probs = self._log_probs(self.model, batch)
 
+    def _logits(self, model: GPTModel, batch: MicroBatch) -> Tensor:
+        return response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
+
     @torch.no_grad()
-    def _log_probs(self, model: GPTModel, batch: MicroBatch) -> torch.Tensor:
-        logits = response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
-        log_probs, _ = token_log_probs(logits, batch.targets, self.args.rollout_temperature)
+    def _log_probs(self, model: GPTModel, batch: MicroBatch) -> Tensor:
+        logits = self._logits(model, batch)
+        temperature = self.args.rollout_temperature
+        log_probs, _ = token_log_probs(logits, batch.targets, temperature)
         return log_probs
 
     def _step(self, micro_batches: list[MicroBatch], where: str) -> dict[str, float]:
@@ -159,7 +184,8 @@ class Actor:
         grad_norm = clip_gradients(self.model, self.args.clip_grad)
         metrics = self._sum_over_dp(sums)
         loss = metrics["loss"]
-        if not math.isfinite(grad_norm) or not math.isfinite(loss):
+        is_finite = math.isfinite(grad_norm) and math.isfinite(loss)
+        if not is_finite:
             found = f"loss {loss}, gradient norm {grad_norm}"
             hint = "resume from the last checkpoint with a lower lr"
             raise TrainingError(f"{where}: {found}; {hint}")
@@ -168,11 +194,12 @@ class Actor:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step(increment=self.args.global_batch_size)
-        return metrics | {"grad_norm": grad_norm}
+        metrics["grad_norm"] = grad_norm
+        return metrics
 
     def _backward(self, batch: MicroBatch) -> dict[str, float]:
         """Adds a micro-batch's gradients to those of the step; returns its share of the metrics."""
-        logits = response_logits(self.model, self.shape, batch.inputs, batch.rows, batch.columns)
+        logits = self._logits(self.model, batch)
         log_probs, entropy = token_log_probs(
             logits,
             batch.targets,
@@ -182,16 +209,22 @@ class Actor:
         loss, metrics = grpo_loss(self.args, batch, log_probs, entropy)
         with cpu_device():
             loss.backward()
-        return {name: value.item() for name, value in metrics.items()}
+        values = {}
+        for name, value in metrics.items():
+            values[name] = value.item()
+        return values
 
     def _sum_over_dp(self, sums: Counter[str]) -> dict[str, float]:
         """Adds up the ranks' shares, by name: a rank without an unmasked token has none."""
-        shares: list = [None] * mpu.get_data_parallel_world_size()
-        dist.all_gather_object(shares, dict(sums), group=mpu.get_data_parallel_group())
+        dp_size = mpu.get_data_parallel_world_size()
+        group = mpu.get_data_parallel_group()
+        shares: list = [None] * dp_size
+        dist.all_gather_object(shares, dict(sums), group=group)
         total: dict[str, float] = {"loss": 0.0}
         for share in shares:
             for name, value in share.items():
-                total[name] = total.get(name, 0) + value
+                before = total.get(name, 0)
+                total[name] = before + value
         return total
 
     def export_hf(self, target_dir: str) -> None:
@@ -214,20 +247,25 @@ class Actor:
         file = self._state_file(checkpoint_dir)
         file.parent.mkdir(parents=True, exist_ok=True)
         if mpu.get_data_parallel_rank() == 0:
-            weights = {name: weight.detach() for name, weight in self.model.named_parameters()}
+            weights = {}
+            for name, weight in self.model.named_parameters():
+                weights[name] = weight.detach()
+            optimizer = self.optimizer.state_dict()
             state = {
                 "tensor_model_parallel_size": self.args.tensor_model_parallel_size,
                 "model": weights,
-                "optimizer": self.optimizer.state_dict()["state"],
+                "optimizer": optimizer["state"],
                 "scheduler": self.scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
             with whole_file(file) as handle:
                 _save(state, handle)
-        self.export_hf(os.path.join(checkpoint_dir, "hf"))
+        target = os.path.join(checkpoint_dir, "hf")
+        self.export_hf(target)
 
     def _state_file(self, checkpoint_dir: str) -> Path:
-        return Path(checkpoint_dir) / f"actor_tp{mpu.get_tensor_model_parallel_rank()}.pt"
+        rank = mpu.get_tensor_model_parallel_rank()
+        return Path(checkpoint_dir, f"actor_tp{rank}.pt")
 
     @torch.no_grad()
     def _resume(self, file: Path) -> None:
@@ -238,17 +276,18 @@ class Actor:
         wanted = self.args.tensor_model_parallel_size
         if saved != wanted:
             was = f"was saved with tensor_model_parallel_size {saved}"
-            raise UserError(f"{file}: {was}, not {wanted}; use {saved}")
+            wrong = f"{was}, not {wanted}"
+            raise UserError(f"{file}: {wrong}; use {saved}")
+        weights = state["model"]
         parameters = dict(self.model.named_parameters())
-        sizes = {name: parameter.shape for name, parameter in parameters.items()}
-        saved_sizes = {name: weight.shape for name, weight in state["model"].items()}
-        if sizes != saved_sizes:
+        if _sizes(parameters) != _sizes(weights):
             was = f"was saved for another network than {self.hf_dir}"
             raise UserError(f"{file}: {was}; start a new run directory")
         for name, parameter in parameters.items():
-            parameter.copy_(state["model"][name])
-        groups = self.optimizer.state_dict()["param_groups"]  # this run's flags, not the saved ones
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+            parameter.copy_(weights[name])
+        optimizer = self.optimizer.state_dict()  # its groups have this run's flags
+        optimizer["state"] = state["optimizer"]
+        self.optimizer.load_state_dict(optimizer)
         self.scheduler.load_state_dict(state["scheduler"])
         torch.set_rng_state(state["rng"])
 

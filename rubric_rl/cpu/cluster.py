@@ -42,7 +42,8 @@ class TrainingActor:
             from rubric_rl.cpu.actor import Actor
 
             self.actor = Actor(*self.arguments)
-        return getattr(self.actor, method)(*arguments)
+        bound = getattr(self.actor, method)
+        return bound(*arguments)
 
 
 class Cluster:
@@ -79,11 +80,11 @@ class Cluster:
             data_state: of the data source after that rollout.
         """
         self._set_environment()
-        with StageBar(
-            "starting engines, Ray and actors", 4 + self.args.rollout_num_gpus, "part"
-        ) as bar:
+        parts = 4 + self.args.rollout_num_gpus
+        with StageBar("starting engines, Ray and actors", parts, "part") as bar:
             engines = self._start_engines()
-            self.servers.append(local_ray.start(self.private, self.logs))
+            ray_head = local_ray.start(self.private, self.logs)
+            self.servers.append(ray_head)
             local_ray.connect(self.private)
             bar.move_to(1)
 
@@ -97,7 +98,8 @@ class Cluster:
             loading = self._start_actors(initial, checkpoint)
             self.wait([reading])
             if data_state is not None:
-                self.wait([self.manager.restore.remote(data_state)])
+                restoring = self.manager.restore.remote(data_state)
+                self.wait([restoring])
             bar.move_to(2)
             self.wait(loading)
             bar.move_to(3)
@@ -107,15 +109,18 @@ class Cluster:
                 bar.move_to(number)
             self.engine_urls = list(engines)
             port = self.args.sglang_router_port or free_port()
-            router = start_router(self.engine_urls, port, self.logs, self.args.router_policy)
+            policy = self.args.router_policy
+            router = start_router(self.engine_urls, port, self.logs, policy)
             self.servers.append(router)
-            self.wait([self.manager.connect.remote(port, self.engine_urls)])
+            connecting = self.manager.connect.remote(port, self.engine_urls)
+            self.wait([connecting])
 
     def _set_environment(self) -> None:
         """For all processes that will be started."""
         python_path = [str(ROOT)]
-        if os.environ.get("PYTHONPATH"):
-            python_path.append(os.environ["PYTHONPATH"])
+        more = os.environ.get("PYTHONPATH")
+        if more:
+            python_path.append(more)
         os.environ |= {
             "PYTHONPATH": os.pathsep.join(python_path),
             "OMP_NUM_THREADS": "1",
@@ -131,7 +136,8 @@ class Cluster:
             port = free_port()
             engine = start_engine(self.args.hf_checkpoint, port, self.logs)
             self.servers.append(engine)
-            engines[f"http://{HOST}:{port}"] = engine
+            url = f"http://{HOST}:{port}"
+            engines[url] = engine
         return engines
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
@@ -140,13 +146,19 @@ class Cluster:
         store = str(self.private / "ranks")  # by which they find each other
         actor_class = ray.remote(TrainingActor).options(num_cpus=0)
         for rank in range(world_size):
-            self.actors.append(actor_class.remote(self.args, rank, world_size, store))
+            actor = actor_class.remote(self.args, rank, world_size, store)
+            self.actors.append(actor)
         checkpoint_dir = str(checkpoint) if checkpoint else None
-        return [actor.call.remote("load", initial, checkpoint_dir) for actor in self.actors]
+        return self._begin_calls("load", initial, checkpoint_dir)
+
+    def _begin_calls(self, method: str, *arguments) -> list:
+        """Pending calls of a method on every training actor."""
+        return [actor.call.remote(method, *arguments) for actor in self.actors]
 
     def call_actors(self, method: str, *arguments) -> list:
         """Calls a method on every training actor; the results."""
-        return self.wait([actor.call.remote(method, *arguments) for actor in self.actors])
+        pending = self._begin_calls(method, *arguments)
+        return self.wait(pending)
 
     def wait(self, references: list, poll: Callable[[], None] = lambda: None) -> list:
         """The results of Ray calls.
@@ -164,8 +176,9 @@ class Cluster:
 
     def sync(self, weight_version: int) -> None:
         """Loads the actors' weights into every engine, as `weight_version`."""
-        self.call_actors("export_hf", str(self.weights_directory))
-        update_weights(self.engine_urls, self.weights_directory, str(weight_version))
+        folder = self.weights_directory
+        self.call_actors("export_hf", str(folder))
+        update_weights(self.engine_urls, folder, str(weight_version))
 
     def watch(self, reference, bar: StageBar, report: Callable[[dict], None]) -> Any:
         """The result of a rollout or evaluation.
@@ -178,12 +191,14 @@ class Cluster:
         def poll() -> None:
             nonlocal query, asked_at
             answered, _ = ray.wait([query], timeout=0)
-            if time.monotonic() - asked_at < 0.2 or not answered:
+            waited = time.monotonic() - asked_at
+            if waited < 0.2 or not answered:
                 return
             progress: Any = ray.get(query)
-            if progress.get("total"):
-                postfix = f"{progress['generated']} answered"
-                bar.move_to(progress["graded"], progress["total"], postfix)
+            total = progress.get("total")
+            if total:
+                generated = progress["generated"]
+                bar.move_to(progress["graded"], total, f"{generated} answered")
                 report(progress)
             query = self.manager.progress.remote()
             asked_at = time.monotonic()
@@ -196,10 +211,12 @@ class Cluster:
 
         Shared pages count once (proportional set size).
         """
+        own = psutil.Process()
         total = 0
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for process in [own, *own.children(recursive=True)]:
             try:
-                total += process.memory_full_info().pss
+                memory = process.memory_full_info()
+                total += memory.pss
             except psutil.NoSuchProcess:
                 continue
         return total / 1e9

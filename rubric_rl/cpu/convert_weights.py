@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.model_shape import Shape
@@ -38,7 +39,14 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 # The same two in Megatron's words: one row per token, padded to a multiple of the TP size.
 VOCABULARY_TABLES = ("embedding.word_embeddings.weight", "output_layer.weight")
+# Each TP rank holds some of their columns.
+SPLIT_BY_COLUMN = ("linear_proj.weight", "linear_fc2.weight")
 
+Folder = str | Path
+Names = tuple[str, ...]
+Size = tuple[int, ...]
+Tensors = dict[str, Tensor]
+Dtypes = dict[str, torch.dtype]
 
 # Within a layer: Megatron's parameter -> the Hugging Face tensors that it is made of.
 LAYER_NAMES = {
@@ -57,31 +65,34 @@ LAYER_NAMES = {
 }
 
 
-def name_map(shape: Shape) -> dict[str, tuple[str, ...]]:
+def name_map(shape: Shape) -> dict[str, Names]:
     """Megatron parameter name -> the Hugging Face tensors that it is made of."""
-    names: dict[str, tuple[str, ...]] = {
+    names: dict[str, Names] = {
         "embedding.word_embeddings.weight": (EMBEDDING,),
         "decoder.final_layernorm.weight": ("model.norm.weight",),
     }
     if not shape.tied:
         names["output_layer.weight"] = (HEAD,)
     for layer in range(shape.layers):
+        megatron_prefix = f"decoder.layers.{layer}."
+        hf_prefix = f"model.layers.{layer}."
         for name, parts in LAYER_NAMES.items():
-            hf_names = [f"model.layers.{layer}.{part}" for part in parts]
-            names[f"decoder.layers.{layer}.{name}"] = tuple(hf_names)
+            hf_names = [hf_prefix + part for part in parts]
+            names[megatron_prefix + name] = tuple(hf_names)
     return names
 
 
-def hf_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+def hf_shapes(shape: Shape) -> dict[str, Size]:
     """The size of every tensor of the checkpoint, with the `lm_head.weight` of a tied one."""
     hidden = shape.hidden
-    query_rows = shape.heads * shape.head_dim
-    key_rows = shape.groups * shape.head_dim
-    of_a_layer = {
+    head = shape.head_dim
+    query_rows = shape.heads * head
+    key_rows = shape.groups * head
+    of_a_layer: dict[str, Size] = {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
-        "self_attn.q_norm.weight": (shape.head_dim,),
-        "self_attn.k_norm.weight": (shape.head_dim,),
+        "self_attn.q_norm.weight": (head,),
+        "self_attn.k_norm.weight": (head,),
         "self_attn.q_proj.weight": (query_rows, hidden),
         "self_attn.k_proj.weight": (key_rows, hidden),
         "self_attn.v_proj.weight": (key_rows, hidden),
@@ -90,67 +101,78 @@ def hf_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
         "mlp.up_proj.weight": (shape.ffn, hidden),
         "mlp.down_proj.weight": (hidden, shape.ffn),
     }
-    sizes: dict[str, tuple[int, ...]] = {
+    sizes: dict[str, Size] = {
         EMBEDDING: (shape.vocab, hidden),
         HEAD: (shape.vocab, hidden),
         "model.norm.weight": (hidden,),
     }
     for layer in range(shape.layers):
+        prefix = f"model.layers.{layer}."
         for name, size in of_a_layer.items():
-            sizes[f"model.layers.{layer}.{name}"] = size
+            sizes[prefix + name] = size
     return sizes
 
 
-def read_hf(hf_dir: str | Path, shape: Shape) -> dict[str, torch.Tensor]:
+def read_hf(hf_dir: Folder, shape: Shape) -> Tensors:
     """All tensors of a checkpoint, in the dtype of its files.
 
     Raises:
         UserError: naming the tensor that is unknown, missing, of another size, or of a dtype that
             is not a float.
     """
-    files = sorted(Path(hf_dir).glob("*.safetensors"))
+    tensors = _read_files(hf_dir)
+    sizes = hf_shapes(shape)
+    for name, tensor in tensors.items():
+        size = sizes.get(name)
+        _check_tensor(hf_dir, name, tensor, size)
+    missing = sizes.keys() - tensors.keys()
+    if shape.tied:
+        missing.discard(HEAD)
+    if missing:
+        first = min(missing)
+        count = len(missing)
+        what = f"the tensor {first} is missing ({count} in all)"
+        raise UserError(f"{hf_dir}: {what}; copy it again")
+    if shape.tied and HEAD in tensors:
+        head = tensors[HEAD]
+        embedding = tensors[EMBEDDING]
+        if not torch.equal(head, embedding):
+            differ = f"{HEAD} differs from {EMBEDDING}"
+            raise UserError(f"{hf_dir}: {differ}, but config.json says tie_word_embeddings")
+    return tensors
+
+
+def _read_files(hf_dir: Folder) -> Tensors:
+    folder = Path(hf_dir)
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         hint = "give a Hugging Face checkpoint in safetensors format"
         raise UserError(f"{hf_dir}: holds no *.safetensors file; {hint}")
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: Tensors = {}
     for file in files:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{file}: cannot be read ({error}); copy the checkpoint again"
-            ) from None
-    sizes = hf_shapes(shape)
-    for name, tensor in tensors.items():
-        _check_tensor(hf_dir, name, tensor, sizes.get(name))
-    missing = sizes.keys() - tensors.keys()
-    if shape.tied:
-        missing -= {HEAD}
-    if missing:
-        first = min(missing)
-        number = f"{len(missing)} in all"
-        raise UserError(f"{hf_dir}: the tensor {first} is missing ({number}); copy it again")
-    if shape.tied and HEAD in tensors and not torch.equal(tensors[HEAD], tensors[EMBEDDING]):
-        raise UserError(
-            f"{hf_dir}: {HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings"
-        )
+            why = f"cannot be read ({error})"
+            raise UserError(f"{file}: {why}; copy the checkpoint again") from None
     return tensors
 
 
-def _check_tensor(
-    hf_dir: str | Path, name: str, tensor: torch.Tensor, size: tuple[int, ...] | None
-) -> None:
+def _check_tensor(hf_dir: Folder, name: str, tensor: Tensor, size: Size | None) -> None:
+    tensor_name = f"{hf_dir}: the tensor {name}"
     if size is None:
         network = "a Qwen3ForCausalLM with this config.json"
-        raise UserError(f"{hf_dir}: the tensor {name} is not part of {network}")
-    if tuple(tensor.shape) != size or tensor.dtype not in DTYPES:
-        found = f"{tensor.dtype} {tuple(tensor.shape)}"
-        raise UserError(
-            f"{hf_dir}: the tensor {name} is {found}, config.json asks for floats {size}"
-        )
+        raise UserError(f"{tensor_name} is not part of {network}")
+    found_size = tuple(tensor.shape)
+    dtype = tensor.dtype
+    is_float = dtype in DTYPES
+    if found_size != size or not is_float:
+        found = f"{dtype} {found_size}"
+        wanted = f"config.json asks for floats {size}"
+        raise UserError(f"{tensor_name} is {found}, {wanted}")
 
 
-def shard(name: str, parts: list[torch.Tensor], shape: Shape, tp: int, rank: int) -> torch.Tensor:
+def shard(name: str, parts: list[Tensor], shape: Shape, tp: int, rank: int) -> Tensor:
     """The piece of Megatron parameter `name` that TP rank `rank` of `tp` holds.
 
     `parts` are its Hugging Face tensors.
@@ -158,29 +180,42 @@ def shard(name: str, parts: list[torch.Tensor], shape: Shape, tp: int, rank: int
     whole = parts[0]
     if name.endswith("linear_qkv.weight"):
         # Per key/value head: its queries, its key, its value.
-        per_group = [part.unflatten(0, (shape.groups, -1)) for part in parts]
+        size = (shape.groups, -1)
+        per_group = [part.unflatten(0, size) for part in parts]
         groups = torch.cat(per_group, dim=1)
-        return groups.chunk(tp)[rank].flatten(0, 1)
+        shares = groups.chunk(tp)
+        return shares[rank].flatten(0, 1)
     if name.endswith("linear_fc1.weight"):
-        # Each rank: its share of gate, then its share of up.
-        return torch.cat([part.chunk(tp)[rank] for part in parts])
-    if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
-        return whole.chunk(tp, dim=1)[rank]
+        gate, up = parts
+        gate_share = gate.chunk(tp)[rank]
+        up_share = up.chunk(tp)[rank]
+        return torch.cat([gate_share, up_share])
+    if name.endswith(SPLIT_BY_COLUMN):
+        shares = whole.chunk(tp, dim=1)
+        return shares[rank]
     if name in VOCABULARY_TABLES:
-        padding = whole.new_zeros(shape.padded_vocab(tp) - shape.vocab, shape.hidden)
-        return torch.cat([whole, padding]).chunk(tp)[rank]
+        padded_rows = shape.padded_vocab(tp)
+        missing_rows = padded_rows - shape.vocab
+        padding = whole.new_zeros(missing_rows, shape.hidden)
+        padded = torch.cat([whole, padding])
+        shares = padded.chunk(tp)
+        return shares[rank]
     return whole
 
 
-def unshard(name: str, pieces: list[torch.Tensor], shape: Shape) -> list[torch.Tensor]:
+def unshard(name: str, pieces: list[Tensor], shape: Shape) -> list[Tensor]:
     """The inverse of `shard`: the Hugging Face tensors of Megatron parameter `name`.
 
     `pieces` are those of all TP ranks.
     """
     if name.endswith("linear_qkv.weight"):
-        groups = torch.cat(pieces).unflatten(0, (shape.groups, -1))
-        query_rows = shape.heads // shape.groups * shape.head_dim
-        parts = groups.split([query_rows, shape.head_dim, shape.head_dim], dim=1)
+        whole = torch.cat(pieces)
+        size = (shape.groups, -1)
+        groups = whole.unflatten(0, size)
+        head = shape.head_dim
+        queries = shape.heads // shape.groups
+        rows = [queries * head, head, head]
+        parts = groups.split(rows, dim=1)
         return [part.flatten(0, 1) for part in parts]
     if name.endswith("linear_fc1.weight"):
         gates = []
@@ -189,16 +224,20 @@ def unshard(name: str, pieces: list[torch.Tensor], shape: Shape) -> list[torch.T
             gate, up = piece.chunk(2)
             gates.append(gate)
             ups.append(up)
-        return [torch.cat(gates), torch.cat(ups)]
-    if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
-        return [torch.cat(pieces, dim=1)]
+        gate = torch.cat(gates)
+        up = torch.cat(ups)
+        return [gate, up]
+    if name.endswith(SPLIT_BY_COLUMN):
+        whole = torch.cat(pieces, dim=1)
+        return [whole]
     if name in VOCABULARY_TABLES:
-        return [torch.cat(pieces)[: shape.vocab]]
+        padded = torch.cat(pieces)
+        return [padded[: shape.vocab]]
     return [pieces[0]]
 
 
 @torch.no_grad()
-def load_hf(model: torch.nn.Module, hf_dir: str | Path, shape: Shape) -> dict[str, torch.dtype]:
+def load_hf(model: nn.Module, hf_dir: Folder, shape: Shape) -> Dtypes:
     """Fills `model` (this rank's shard) from a checkpoint.
 
     Returns each tensor's dtype, in which `gather_hf` gives it back.
@@ -208,38 +247,52 @@ def load_hf(model: torch.nn.Module, hf_dir: str | Path, shape: Shape) -> dict[st
     rank = mpu.get_tensor_model_parallel_rank()
     names = name_map(shape)
     parameters = dict(model.named_parameters())
-    if names.keys() != parameters.keys():
-        differing = sorted(names.keys() ^ parameters.keys())
-        raise RuntimeError(f"the model and the name map differ in {differing}")
+    differing = names.keys() ^ parameters.keys()
+    if differing:
+        in_order = sorted(differing)
+        raise RuntimeError(f"the model and the name map differ in {in_order}")
     for name, parameter in parameters.items():
-        parts = [tensors[part].float() for part in names[name]]
-        parameter.copy_(shard(name, parts, shape, tp, rank))
-    return {name: tensor.dtype for name, tensor in tensors.items()}
+        parts = []
+        for hf_name in names[name]:
+            part = tensors[hf_name].float()
+            parts.append(part)
+        piece = shard(name, parts, shape, tp, rank)
+        parameter.copy_(piece)
+    dtypes = {}
+    for name, tensor in tensors.items():
+        dtypes[name] = tensor.dtype
+    return dtypes
 
 
 @torch.no_grad()
-def gather_hf(
-    model: torch.nn.Module, shape: Shape, dtypes: dict[str, torch.dtype]
-) -> dict[str, torch.Tensor]:
+def gather_hf(model: nn.Module, shape: Shape, dtypes: Dtypes) -> Tensors:
     """The checkpoint's tensors from the shards of all TP ranks (a call of a whole TP group)."""
     group = mpu.get_tensor_model_parallel_group()
     tp = mpu.get_tensor_model_parallel_world_size()
     parameters = dict(model.named_parameters())
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parts in name_map(shape).items():
-        piece = parameters[name].detach().contiguous()
-        pieces = [torch.empty_like(piece) for _ in range(tp)]
+    tensors: Tensors = {}
+    names = name_map(shape)
+    for name, hf_names in names.items():
+        parameter = parameters[name].detach()
+        piece = parameter.contiguous()
+        pieces = []
+        for _ in range(tp):
+            of_rank = torch.empty_like(piece)
+            pieces.append(of_rank)
         dist.all_gather(pieces, piece, group=group)
-        whole = unshard(name, pieces, shape)
-        tensors.update(zip(parts, whole, strict=True))
+        parts = unshard(name, pieces, shape)
+        for hf_name, part in zip(hf_names, parts, strict=True):
+            tensors[hf_name] = part
     if shape.tied and HEAD in dtypes:
-        tensors[HEAD] = tensors[EMBEDDING].clone()
-    return {name: tensor.to(dtypes[name]).contiguous() for name, tensor in tensors.items()}
+        embedding = tensors[EMBEDDING]
+        tensors[HEAD] = embedding.clone()
+    for name, tensor in tensors.items():
+        converted = tensor.to(dtypes[name])
+        tensors[name] = converted.contiguous()
+    return tensors
 
 
-def write_hf(
-    tensors: dict[str, torch.Tensor], source_dir: str | Path, target_dir: str | Path
-) -> None:
+def write_hf(tensors: Tensors, source_dir: Folder, target_dir: Folder) -> None:
     """Writes a complete checkpoint directory that appears whole or not.
 
     Config and tokenizer files come from `source_dir`. An existing directory is moved aside first:
@@ -248,15 +301,19 @@ def write_hf(
     target = Path(target_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not by mkdtemp: the umask says who may read the weights.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    process = os.getpid()
+    name = f".{target.name}.{process}.tmp"
+    temporary = target.with_name(name)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         for name in COPIED_FILES:
-            source = Path(source_dir) / name
+            source = Path(source_dir, name)
+            copy = temporary / name
             if source.is_file():
-                shutil.copyfile(source, temporary / name)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+                shutil.copyfile(source, copy)
+        weights = temporary / "model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -267,7 +324,8 @@ def write_hf(
 
 def replace_dir(source: Path, target: Path) -> None:
     """Renames `source` to `target`; an existing `target` is moved aside and removed."""
-    aside = source.with_name(source.name + ".old")
+    name = source.name + ".old"
+    aside = source.with_name(name)
     if target.exists():
         target.rename(aside)
     source.rename(target)

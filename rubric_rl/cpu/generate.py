@@ -33,11 +33,11 @@ class Generator:
         self.args = args
         self.tokenizer = tokenizer
         self.url = f"http://{args.sglang_router_ip}:{args.sglang_router_port}/generate"
-        self._slots = asyncio.Semaphore(args.sglang_server_concurrency * args.rollout_num_gpus)
+        slots = args.sglang_server_concurrency * args.rollout_num_gpus
+        self._slots = asyncio.Semaphore(slots)
+        seconds = args.sglang_router_request_timeout_secs
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(
-                total=args.sglang_router_request_timeout_secs, sock_connect=10
-            ),
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=10),
             connector=aiohttp.TCPConnector(limit=0),
         )
 
@@ -81,7 +81,9 @@ class Generator:
         """
         prompt_ids = self.tokenizer.encode(sample.prompt, add_special_tokens=False)
         body = {"input_ids": prompt_ids, "sampling_params": params, "return_logprob": True}
-        headers = {"X-SMG-Routing-Key": sample.session_id} if sample.session_id else {}
+        headers = {}
+        if sample.session_id:
+            headers["X-SMG-Routing-Key"] = sample.session_id
         async with self._slots:
             reply = await self._ask(body, headers)
         _fill_in(sample, prompt_ids, reply)
@@ -116,26 +118,30 @@ class Generator:
         ) as error:  # the last two: a body in no known encoding
             raise NoAnswer(f"{type(error).__name__} {error}".strip()) from None
         if status >= 400:
-            failure = f"HTTP {status} {' '.join(text.split())[:300]}"
+            one_line = " ".join(text.split())
+            failure = f"HTTP {status} {one_line[:300]}"
             if status < 500 and status not in (408, 429):
                 raise GenerationFailed(f"{self.url} refused a request: {failure}")
             raise NoAnswer(failure)
         try:
-            return _usable(json.loads(text))
+            reply = json.loads(text)
+            return _usable(reply)
         except (ValueError, LookupError, TypeError) as error:
             raise NoAnswer(f"{type(error).__name__} {error}") from None
 
 
 def _usable(reply) -> dict:
     """The reply; raises ValueError, LookupError or TypeError for one that cannot be a sample."""
-    if not isinstance(reply, dict) or not isinstance(reply.get("text"), str):
+    is_object = isinstance(reply, dict)
+    if not is_object or not isinstance(reply.get("text"), str):
         raise ValueError("a reply without text")
     meta = reply.get("meta_info")
     if not isinstance(meta, dict) or "finish_reason" not in meta:
         raise ValueError("a reply without meta_info.finish_reason")
-    if not meta.get("output_token_logprobs"):
+    entries = meta.get("output_token_logprobs")
+    if not entries:
         raise ValueError("a reply without output_token_logprobs")
-    for log_prob, token, *_ in meta["output_token_logprobs"]:
+    for log_prob, token, *_ in entries:
         if not math.isfinite(log_prob) or not isinstance(token, int):
             raise ValueError("a reply with a log-probability that is not a finite number")
     if meta["finish_reason"]["type"] == "abort":
@@ -145,13 +151,18 @@ def _usable(reply) -> dict:
 
 def _fill_in(sample: Sample, prompt_ids: list[int], reply: dict) -> None:
     meta = reply["meta_info"]
-    log_probs = [entry[0] for entry in meta["output_token_logprobs"]]
-    tokens = [entry[1] for entry in meta["output_token_logprobs"]]
-    cut_at_limit = meta["finish_reason"]["type"] == "length"
+    log_probs = []
+    tokens = []
+    for log_prob, token, *_ in meta["output_token_logprobs"]:
+        log_probs.append(log_prob)
+        tokens.append(token)
     sample.tokens = prompt_ids + tokens
     sample.rollout_log_probs = log_probs
     sample.response = reply["text"]
     sample.response_length = len(tokens)
     sample.loss_mask = [1] * len(tokens)
-    sample.weight_versions.append(str(meta.get("weight_version", "")))
-    sample.status = Sample.Status.TRUNCATED if cut_at_limit else Sample.Status.COMPLETED
+    version = meta.get("weight_version", "")
+    sample.weight_versions.append(str(version))
+    sample.status = Sample.Status.COMPLETED
+    if meta["finish_reason"]["type"] == "length":
+        sample.status = Sample.Status.TRUNCATED

@@ -13,6 +13,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rubric_rl.common.errors import UserError
 
@@ -27,19 +28,19 @@ class LossInputs:
     current values are equal.
     """
 
-    advantages: torch.Tensor
-    weights: torch.Tensor
-    old_log_probs: torch.Tensor | None = None
-    ref_log_probs: torch.Tensor | None = None
-    rollout_log_probs: torch.Tensor | None = None
+    advantages: Tensor
+    weights: Tensor
+    old_log_probs: Tensor | None = None
+    ref_log_probs: Tensor | None = None
+    rollout_log_probs: Tensor | None = None
 
 
 def token_log_probs(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
+    logits: Tensor,
+    targets: Tensor,
     temperature: float = 1.0,
     entropy_grad: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, in nats, both [n].
 
     Source: slime `get_log_probs_and_entropy`, `_VocabParallelLogProbEntropy`.
@@ -56,10 +57,13 @@ def token_log_probs(
         logits = logits / temperature
     log_probs = torch.log_softmax(logits, dim=-1)
     columns = targets.unsqueeze(-1)
-    chosen = log_probs.gather(-1, columns).squeeze(-1)
-    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-    return chosen, entropy
+    chosen = log_probs.gather(-1, columns)
+    has_grad = entropy_grad and torch.is_grad_enabled()
+    with torch.set_grad_enabled(has_grad):
+        probabilities = log_probs.exp()
+        terms = probabilities * log_probs
+        entropy = -terms.sum(-1)
+    return chosen.squeeze(-1), entropy
 
 
 def token_weights(mask_sums: list[int], global_batch_size: int, per_token: bool) -> list[float]:
@@ -79,24 +83,26 @@ def token_weights(mask_sums: list[int], global_batch_size: int, per_token: bool)
     """
     tokens = [max(total, 1) for total in mask_sums]
     if per_token:
-        weight = 1 / sum(tokens)
-        return [weight] * len(tokens)
+        total = sum(tokens)
+        weight = 1 / total
+        return [weight for _ in tokens]
     return [1 / (count * global_batch_size) for count in tokens]
 
 
-def repeat_for_tokens(per_sample: list[float], mask_sums: list[int]) -> torch.Tensor:
+def repeat_for_tokens(per_sample: list[float], mask_sums: list[int]) -> Tensor:
     """A number of each sample, such as its advantage, for each of its unmasked tokens, [n].
 
     A GRPO sample has one advantage, its group-normalised reward; neither discount nor baseline is
     applied. Source: slime `get_grpo_returns`.
     """
     values = torch.tensor(per_sample, dtype=torch.float32)
-    return values.repeat_interleave(torch.tensor(mask_sums))
+    repeats = torch.tensor(mask_sums)
+    return values.repeat_interleave(repeats)
 
 
 def policy_loss(
-    ppo_kl: torch.Tensor, advantages: torch.Tensor, eps_clip: float, eps_clip_high: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    ppo_kl: Tensor, advantages: Tensor, eps_clip: float, eps_clip_high: float
+) -> tuple[Tensor, Tensor]:
     """Clipped surrogate loss per token, and 1 where the clip decides.
 
     The loss is max(-r A, -clip(r, 1 - eps_clip, 1 + eps_clip_high) A) with r = exp(-ppo_kl), where
@@ -104,14 +110,17 @@ def policy_loss(
     Source: slime `compute_policy_loss`; Schulman et al. 2017, arXiv 1707.06347.
     """
     ratio = (-ppo_kl).exp()
-    clipped_ratio = ratio.clamp(1 - eps_clip, 1 + eps_clip_high)
+    lowest = 1 - eps_clip
+    highest = 1 + eps_clip_high
+    clipped_ratio = ratio.clamp(lowest, highest)
     plain = -ratio * advantages
     clipped = -clipped_ratio * advantages
     loss = torch.maximum(plain, clipped)
-    return loss, (clipped > plain).float()
+    is_decided_by_clip = clipped > plain
+    return loss, is_decided_by_clip.float()
 
 
-def approx_kl(log_probs: torch.Tensor, base: torch.Tensor, kind: str) -> torch.Tensor:
+def approx_kl(log_probs: Tensor, base: Tensor, kind: str) -> Tensor:
     """Estimate of KL(policy || base) per token from log-probabilities of the sampled tokens.
 
     With d = log_probs - base: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d; low_var_kl = k3 limited
@@ -120,21 +129,23 @@ def approx_kl(log_probs: torch.Tensor, base: torch.Tensor, kind: str) -> torch.T
     """
     if kind not in KL_TYPES:
         known = ", ".join(KL_TYPES)
-        raise UserError(f"kl_loss_type {kind!r} is not one of {known}; choose one of them")
+        wrong = f"kl_loss_type {kind!r} is not one of {known}"
+        raise UserError(f"{wrong}; choose one of them")
     difference = log_probs - base
     if kind == "k1":
         return difference
     if kind == "k2":
         return difference.square() / 2
-    kl = (-difference).exp() - 1 + difference
+    ratio = (-difference).exp()
+    kl = ratio - 1 + difference
     if kind == "k3":
         return kl
     return kl.clamp(-10, 10)
 
 
 def grpo_loss(
-    args: Namespace, inputs: LossInputs, log_probs: torch.Tensor, entropy: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    args: Namespace, inputs: LossInputs, log_probs: Tensor, entropy: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """This micro-batch's share of the step's loss, and of its metrics under slime's names.
 
     All are scalars. loss = policy loss - entropy_coef * entropy + kl_loss_coef * KL, each
@@ -156,7 +167,8 @@ def grpo_loss(
     else:
         old = current
     ppo_kl = old - log_probs
-    pg_loss, clipped = policy_loss(ppo_kl, inputs.advantages, args.eps_clip, args.eps_clip_high)
+    advantages = inputs.advantages
+    pg_loss, clipped = policy_loss(ppo_kl, advantages, args.eps_clip, args.eps_clip_high)
     per_token = {
         "pg_loss": pg_loss,
         "entropy_loss": entropy,
@@ -164,18 +176,24 @@ def grpo_loss(
         "ppo_kl": ppo_kl,
     }
     if args.use_kl_loss:
-        assert inputs.ref_log_probs is not None  # Actor.train has filled them in
-        per_token["kl_loss"] = approx_kl(log_probs, inputs.ref_log_probs, args.kl_loss_type)
+        reference = inputs.ref_log_probs
+        assert reference is not None  # Actor.train has filled them in
+        per_token["kl_loss"] = approx_kl(log_probs, reference, args.kl_loss_type)
     if inputs.rollout_log_probs is not None:
         trainers = current if args.use_rollout_logprobs else old
-        difference = (trainers - inputs.rollout_log_probs).abs()
-        per_token["train_rollout_logprob_abs_diff"] = difference
+        difference = trainers - inputs.rollout_log_probs
+        per_token["train_rollout_logprob_abs_diff"] = difference.abs()
 
     sums = {}
     for name, values in per_token.items():
-        sums[name] = (values * inputs.weights).sum()
-    loss = sums["pg_loss"] - args.entropy_coef * sums["entropy_loss"]
+        weighted = values * inputs.weights
+        sums[name] = weighted.sum()
+    entropy_bonus = args.entropy_coef * sums["entropy_loss"]
+    loss = sums["pg_loss"] - entropy_bonus
     if args.use_kl_loss:
-        loss = loss + args.kl_loss_coef * sums["kl_loss"]
-    metrics = {"loss": loss} | sums
-    return loss, {name: value.detach() for name, value in metrics.items()}
+        kl_penalty = args.kl_loss_coef * sums["kl_loss"]
+        loss = loss + kl_penalty
+    metrics = {"loss": loss.detach()}
+    for name, total in sums.items():
+        metrics[name] = total.detach()
+    return loss, metrics

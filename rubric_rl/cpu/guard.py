@@ -40,11 +40,13 @@ def children_of_all() -> dict[int, list[int]]:
             continue
         try:
             with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
-                fields = stat.read().rpartition(")")[2].split()
+                text = stat.read()
         except OSError:  # ended meanwhile
             continue
-        parent = int(fields[1])
-        children.setdefault(parent, []).append(int(entry))
+        _, _, after_name = text.rpartition(")")
+        _, parent, *_ = after_name.split()
+        siblings = children.setdefault(int(parent), [])
+        siblings.append(int(entry))
     return children
 
 
@@ -106,26 +108,35 @@ def main(parent: int, grace: float, command: list[str]) -> int:
     """
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    prepare = functools.partial(prepare_server, os.getpid())
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare).pid
+    own = os.getpid()
+    prepare = functools.partial(prepare_server, own)
+    # Kept to the end: a Popen object that is dropped may collect the server before `reap` does.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare)
+    server = process.pid
     deadline = None  # set once the server has been told to end
     status = None
     while status is None and (deadline is None or time.monotonic() < deadline):
         # The parent is polled: PR_SET_PDEATHSIG fires already when the *thread* that started us
         # ends.
-        event = signal.sigtimedwait(WATCHED, 0.5 if deadline is None else 0.1)
+        seconds = 0.5 if deadline is None else 0.1
+        event = signal.sigtimedwait(WATCHED, seconds)
         told = event is not None and event.si_signo != signal.SIGCHLD
         orphaned = os.getppid() != parent
         status = reap().get(server)
         if status is None and deadline is None and (told or orphaned):
-            patience = min(grace, ORPHAN_GRACE) if orphaned else grace
+            patience = grace
+            if orphaned:
+                patience = min(grace, ORPHAN_GRACE)
             deadline = time.monotonic() + patience
             os.kill(server, signal.SIGTERM)
     kill_rest()
     if status is None:
         status = -signal.SIGKILL
-    return status if status >= 0 else 128 - status
+    if status < 0:
+        return 128 - status
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    _, parent_pid, grace_seconds, *words = sys.argv
+    sys.exit(main(int(parent_pid), float(grace_seconds), words))

@@ -4,12 +4,15 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.grpo import LossInputs, repeat_for_tokens, token_weights
 
 # Padded tokens per micro-batch: larger ones cost memory and are no faster on a CPU.
 DEFAULT_TOKENS = 1024
+
+Samples = list[int]  # by their place in the rollout
 
 
 @dataclass(kw_only=True)
@@ -21,10 +24,10 @@ class MicroBatch(LossInputs):
     targets[i] is predicted by the logits at (rows[i], columns[i]).
     """
 
-    inputs: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-    targets: torch.Tensor
+    inputs: Tensor
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
 
 
 def make_micro_batches(
@@ -41,27 +44,36 @@ def make_micro_batches(
         RuntimeError: when the rollout's lists do not fit together.
     """
     check_rollout(rollout)
-    tokens = rollout["tokens"]
+    total = len(rollout["tokens"])
     step_size = args.global_batch_size
-    if len(tokens) < step_size:
-        raise UserError(
-            f"the rollout has {len(tokens)} samples, global_batch_size is {step_size}; "
-            "lower it or sample more"
-        )
+    if total < step_size:
+        sizes = f"the rollout has {total} samples, global_batch_size is {step_size}"
+        raise UserError(f"{sizes}; lower it or sample more")
     mask_sums = [sum(mask) for mask in rollout["loss_masks"]]
+    last_start = total - step_size
     steps = []
-    for start in range(0, len(tokens) - step_size + 1, step_size):
+    for start in range(0, last_start + 1, step_size):
         end = start + step_size
-        samples = range(start, end)
-        weights = token_weights(mask_sums[start:end], step_size, args.calculate_per_token_loss)
-        weight_of = dict(zip(samples, weights, strict=True))
-        active = [i for i in samples if mask_sums[i] > 0]
-        longest_first = sorted(active, key=lambda i: len(tokens[i]), reverse=True)
+        step_sums = mask_sums[start:end]
+        weights = token_weights(step_sums, step_size, args.calculate_per_token_loss)
+        weight_of = dict(enumerate(weights, start))
+        active = [i for i in range(start, end) if mask_sums[i] > 0]
+        _sort_longest_first(active, rollout)
         # Neighbours in length go to different ranks: equal work without a search.
-        share = longest_first[dp_rank::dp_size]
-        groups = pack(args, rollout, share)
-        steps.append([collate(rollout, group, weight_of) for group in groups])
+        share = active[dp_rank::dp_size]
+        micro_batches = []
+        for group in pack(args, rollout, share):
+            micro_batch = collate(rollout, group, weight_of)
+            micro_batches.append(micro_batch)
+        steps.append(micro_batches)
     return steps
+
+
+def _sort_longest_first(samples: Samples, rollout: dict) -> None:
+    def length(i: int) -> int:
+        return len(rollout["tokens"][i])
+
+    samples.sort(key=length, reverse=True)
 
 
 def check_rollout(rollout: dict) -> None:
@@ -74,48 +86,57 @@ def check_rollout(rollout: dict) -> None:
         per_token.append("rollout_log_probs")
     per_sample = ["tokens", "response_lengths", "rewards", *per_token]
     samples = {name: len(rollout[name]) for name in per_sample}
-    if len(set(samples.values())) != 1:
+    sizes = set(samples.values())
+    if len(sizes) > 1:
         raise RuntimeError(f"the rollout's lists differ in length ({samples})")
     for i, response in enumerate(rollout["response_lengths"]):
         tokens = len(rollout["tokens"][i])
-        entries = {name: len(rollout[name][i]) for name in per_token}
-        fitting = set(entries.values()) == {response}
-        if not 0 <= response < tokens or not fitting:
-            raise RuntimeError(
-                f"sample {i} of the rollout does not fit together: {tokens} tokens, "
-                f"response_length {response}, entries per response token {entries}"
-            )
+        entries = {}
+        for name in per_token:
+            values = rollout[name][i]
+            entries[name] = len(values)
+        is_shorter = 0 <= response < tokens
+        counts = set(entries.values())
+        if not is_shorter or counts != {response}:
+            response_found = f"response_length {response}, entries per response token {entries}"
+            found = f"{tokens} tokens, {response_found}"
+            raise RuntimeError(f"sample {i} of the rollout does not fit together: {found}")
 
 
-def pack(args: Namespace, rollout: dict, samples: list[int]) -> list[list[int]]:
+def pack(args: Namespace, rollout: dict, samples: Samples) -> list[Samples]:
     """Groups samples, longest first; padded, a group holds at most max_tokens_per_gpu tokens.
 
     This bounds memory only: the sums over groups are the same for every grouping.
     """
     budget = args.max_tokens_per_gpu or DEFAULT_TOKENS
-    groups: list[list[int]] = []
-    longest = 0  # tokens of the last group's first sample
+    groups: list[Samples] = []
+    last: Samples = []  # the last group
+    longest = 0  # tokens of its first sample
     for i in samples:
-        last = groups[-1] if groups else []
-        padded_tokens = (len(last) + 1) * longest
+        size = len(last) + 1
+        padded_tokens = size * longest
         if last and padded_tokens <= budget:
             last.append(i)
         else:
-            groups.append([i])
-            longest = len(rollout["tokens"][i])
+            last = [i]
+            groups.append(last)
+            tokens = rollout["tokens"][i]
+            longest = len(tokens)
     return groups
 
 
-def collate(rollout: dict, samples: list[int], weight_of: dict[int, float]) -> MicroBatch:
+def collate(rollout: dict, samples: Samples, weight_of: dict[int, float]) -> MicroBatch:
     """Tensors of one micro-batch (`samples` longest first)."""
     tokens_of = rollout["tokens"]
     responses = rollout["response_lengths"]
     masks = rollout["loss_masks"]
+    rewards = rollout["rewards"]
     log_probs_of = rollout.get("rollout_log_probs")
 
-    longest = samples[0]
-    width = len(tokens_of[longest]) - 1  # nothing is predicted from the last token
-    inputs = torch.zeros(len(samples), width, dtype=torch.long)
+    size = len(samples)
+    longest = tokens_of[samples[0]]
+    width = len(longest) - 1  # nothing is predicted from the last token
+    inputs = torch.zeros(size, width, dtype=torch.long)
     columns = []
     targets = []
     counts = []  # of unmasked tokens
@@ -124,21 +145,23 @@ def collate(rollout: dict, samples: list[int], weight_of: dict[int, float]) -> M
         tokens = torch.tensor(tokens_of[i])
         length = len(tokens)
         inputs[row, : length - 1] = tokens[:-1]
-        prompt = length - responses[i]
-        # Counted from the first response token.
-        unmasked = torch.tensor(masks[i]).nonzero().squeeze(1)
+        mask = torch.tensor(masks[i])
+        unmasked = mask.nonzero().squeeze(1)  # counted from the first response token
         counts.append(len(unmasked))
-        columns.append(prompt - 1 + unmasked)
-        targets.append(tokens[prompt + unmasked])
+        prompt = length - responses[i]
+        positions = prompt + unmasked
+        columns.append(positions - 1)
+        targets.append(tokens[positions])
         if log_probs_of:
             log_probs = torch.tensor(log_probs_of[i])
             rollout_log_probs.append(log_probs[unmasked])
-    rows = torch.arange(len(samples))
-    advantages = [rollout["rewards"][i] for i in samples]
+    rows = torch.arange(size)
+    repeats = torch.tensor(counts)
+    advantages = [rewards[i] for i in samples]
     weights = [weight_of[i] for i in samples]
     return MicroBatch(
         inputs=inputs,
-        rows=rows.repeat_interleave(torch.tensor(counts)),
+        rows=rows.repeat_interleave(repeats),
         columns=torch.cat(columns),
         targets=torch.cat(targets),
         advantages=repeat_for_tokens(advantages, counts),

@@ -9,6 +9,7 @@ version, which is the rollout that these weights answer.
 import statistics
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
@@ -21,33 +22,43 @@ from rubric_rl.cpu.metric_rows import (
     read_metrics,
 )
 
+Rows = list[dict]
+
 ENDS = 5  # rollouts at each end of the run whose mean the table shows
+ABSENT = "-"  # a value of the table
 APART = 0.05  # growth of the gap between reward and true score that the summary calls diverging
 
-# Heading, metric of a training row, metric of an evaluation row ("" is the mean reward itself).
+
+class Curve(NamedTuple):
+    """A figure over the rollouts of a run, by its metrics in the two kinds of rows."""
+
+    label: str
+    train: str  # in a rollout's row
+    held_out: str  # in an evaluation's row; "" is the mean reward itself
+
+
 TABLE = [
-    ("self-graded reward", "rollout/raw_reward", ""),
-    ("true score", "true_score", "true_score"),
-    ("grader accuracy", "grader_accuracy", "grader_accuracy"),
-    ("false positive rate", "false_positive_rate", "false_positive_rate"),
-    ("response length", "rollout/response_len/mean", "response_len/mean"),
-    ("truncated share", "rollout/truncated_ratio", "truncated_ratio"),
+    Curve("self-graded reward", "rollout/raw_reward", ""),
+    Curve("true score", "true_score", "true_score"),
+    Curve("grader accuracy", "grader_accuracy", "grader_accuracy"),
+    Curve("false positive rate", "false_positive_rate", "false_positive_rate"),
+    Curve("response length", "rollout/response_len/mean", "response_len/mean"),
+    Curve("truncated share", "rollout/truncated_ratio", "truncated_ratio"),
 ]
-# File: title of the axis, and of each line the label and the two metrics as above.
+REWARD = [
+    Curve("self-graded", "rollout/raw_reward", ""),
+    Curve("true", "true_score", "true_score"),
+]
+ACCURACY = [Curve("agreement", "grader_accuracy", "grader_accuracy")]
+LENGTH = [Curve("mean", "rollout/response_len/mean", "response_len/mean")]
+# File: title of the axis and curves.
 FIGURES = {
-    "reward.png": (
-        "score",
-        [("self-graded", "rollout/raw_reward", ""), ("true", "true_score", "true_score")],
-    ),
-    "grader_accuracy.png": (
-        "grader accuracy",
-        [("agreement", "grader_accuracy", "grader_accuracy")],
-    ),
-    "response_length.png": (
-        "response tokens",
-        [("mean", "rollout/response_len/mean", "response_len/mean")],
-    ),
+    "reward.png": ("score", REWARD),
+    "grader_accuracy.png": ("grader accuracy", ACCURACY),
+    "response_length.png": ("response tokens", LENGTH),
 }
+COLORS = ("C0", "C1")  # of the curves
+MARKERS = "os^Dv"  # of the data sets
 STAGES = {
     "rollout, grading meanwhile": "perf/generation_time",
     "grading after it": "perf/grading_tail_time",
@@ -68,70 +79,112 @@ def draw(directory: Path) -> str:
     if not rollouts:
         hint = "name the SAVE_PATH of a run without a GPU"
         raise UserError(f"{directory}: no finished rollout in metrics.jsonl; {hint}")
-    for file, (title, lines) in FIGURES.items():
-        _draw_curves(directory / file, rollouts, evaluations, lines, title)
-    _draw_seconds(directory / "seconds.png", rollouts)
+    for file, (title, curves) in FIGURES.items():
+        path = directory / file
+        _draw_curves(path, rollouts, evaluations, curves, title)
+    path = directory / "seconds.png"
+    _draw_seconds(path, rollouts)
     text = summary(rollouts, evaluations)
-    write_text(directory / "summary.md", text + "\n")
+    path = directory / "summary.md"
+    write_text(path, text + "\n")
     return text
 
 
-def summary(rollouts: list[dict], evaluations: list[dict]) -> str:
+def summary(rollouts: Rows, evaluations: Rows) -> str:
     """First against last, where the time went, and whether reward and true score diverge."""
     total = len(rollouts)
-    count = min(ENDS, max(1, total // 2))
+    half = max(1, total // 2)
+    count = min(ENDS, half)
     first = rollouts[:count]
     last = rollouts[-count:]
     train = f"train: first {count} of {total} rollouts against the last {count}"
-    lines = [f"{train}; held out: first and last evaluation", ""]
-    lines += _table(first, last, evaluations)
-    seconds = []
-    for heading, name in STAGES.items():
-        mean = _mean(rollouts, name)
-        if mean is not None:
-            seconds.append(f"{heading} {mean:.1f}")
-    lines += ["", "mean seconds per rollout: " + ", ".join(seconds)]
-    memory = max(row.get("perf/memory_gb") or 0 for row in rollouts)
+    lines = [
+        f"{train}; held out: first and last evaluation",
+        "",
+        *_table(first, last, evaluations),
+        "",
+        _seconds_line(rollouts),
+    ]
+    memory = _most_memory(rollouts)
     if memory > 0:
         lines.append(f"memory of all processes: at most {memory:.1f} GB")
     lines += divergence(rollouts)
     return "\n".join(lines)
 
 
-def _table(first: list[dict], last: list[dict], evaluations: list[dict]) -> list[str]:
+def _seconds_line(rollouts: Rows) -> str:
+    parts = []
+    for stage, name in STAGES.items():
+        mean = _mean(rollouts, name)
+        if mean is not None:
+            parts.append(f"{stage} {mean:.1f}")
+    seconds = ", ".join(parts)
+    return f"mean seconds per rollout: {seconds}"
+
+
+def _most_memory(rollouts: Rows) -> float:
+    most = 0
+    for row in rollouts:
+        memory = row.get("perf/memory_gb")
+        if memory is not None:
+            most = max(most, memory)
+    return most
+
+
+def _table(first: Rows, last: Rows, evaluations: Rows) -> list[str]:
     """A Markdown table: a row per metric that the run has, first and last side by side."""
-    datasets = dataset_names(evaluations[0]) if evaluations else []
+    datasets = _datasets(evaluations)
     headings = ["", "train first", "train last"]
     for dataset in datasets:
-        headings += [f"{dataset} first", f"{dataset} last"]
-    rows = [headings, ["---"] * len(headings)]
-    for heading, train, held_out in TABLE:
-        values = [_mean(first, train), _mean(last, train)]
+        headings.append(f"{dataset} first")
+        headings.append(f"{dataset} last")
+    rule = ["---" for _ in headings]
+    rows = [headings, rule]
+    for label, train, held_out in TABLE:
+        values = []
+        for rollouts in (first, last):
+            value = _mean(rollouts, train)
+            values.append(value)
         for dataset in datasets:
-            values.append(_held_out(evaluations[0], dataset, held_out))
-            values.append(_held_out(evaluations[-1], dataset, held_out))
-        if any(value is not None for value in values):
-            rows.append([heading, *map(_cell, values)])
+            for index in (0, -1):
+                evaluation = evaluations[index]
+                value = _held_out(evaluation, dataset, held_out)
+                values.append(value)
+        cells = [_cell(value) for value in values]
+        if set(cells) != {ABSENT}:
+            rows.append([label, *cells])
     return _aligned(rows)
 
 
+def _datasets(evaluations: Rows) -> list[str]:
+    if not evaluations:
+        return []
+    return dataset_names(evaluations[0])
+
+
 def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    if value is None:
+        return ABSENT
+    return f"{value:.3f}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
     """The rows of a Markdown table, every column as wide as its widest cell."""
-    columns = zip(*rows, strict=True)
-    widths = [max(map(len, column)) for column in columns]
+    widths = []
+    for column in zip(*rows, strict=True):
+        sizes = [len(cell) for cell in column]
+        widths.append(max(sizes))
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = []
+        for cell, width in zip(row, widths, strict=True):
+            cells.append(cell.ljust(width))
         line = " | ".join(cells)
         lines.append(f"| {line} |")
     return lines
 
 
-def divergence(rollouts: list[dict]) -> list[str]:
+def divergence(rollouts: Rows) -> list[str]:
     """A sentence on the gap between self-graded reward and true score.
 
     no line for a short run or without a true score.
@@ -152,16 +205,24 @@ def divergence(rollouts: list[dict]) -> list[str]:
     score_rise = last_score - first_score
     gap_before = first_reward - first_score
     gap_after = last_reward - last_score
-    verb = "diverge" if gap_after - gap_before > APART else "move together"
-    moved = f"the reward moved by {reward_rise:+.3f}, the true score by {score_rise:+.3f}"
+    growth = gap_after - gap_before
+    verb = "diverge" if growth > APART else "move together"
+    reward = f"the reward moved by {reward_rise:+.3f}"
+    score = f"the true score by {score_rise:+.3f}"
     gap = f"the gap went from {gap_before:+.3f} to {gap_after:+.3f}"
-    return [f"The self-graded reward and the true score {verb}: {moved}; {gap}."]
+    sentence = f"The self-graded reward and the true score {verb}"
+    return [f"{sentence}: {reward}, {score}; {gap}."]
 
 
-def _mean(rows: list[dict], name: str) -> float | None:
-    values = [find_metric(row, name) for row in rows]
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _mean(rows: Rows, name: str) -> float | None:
+    known = []
+    for row in rows:
+        value = find_metric(row, name)
+        if value is not None:
+            known.append(value)
+    if not known:
+        return None
+    return statistics.fmean(known)
 
 
 def _held_out(row: dict, dataset: str, name: str) -> float | None:
@@ -178,20 +239,39 @@ def _new_figure(title: str):
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
+    inches = (6.4, 4.0)
+    figure, axes = pyplot.subplots(figsize=inches, dpi=120)
     axes.set_xlabel("rollout")
-    whole_numbers = MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
+    steps = [1, 2, 2.5, 5, 10]
+    whole_numbers = MaxNLocator("auto", steps=steps, integer=True)
     axes.xaxis.set_major_locator(whole_numbers)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     return pyplot, figure, axes
 
 
+class _Points:
+    """The known values of a metric and the rollouts where they stand."""
+
+    def __init__(self):
+        self.numbers: list[int] = []
+        self.values: list[float] = []
+
+    def add(self, number: int, value: float | None) -> None:
+        if value is not None:
+            self.numbers.append(number)
+            self.values.append(value)
+
+    def plot(self, axes, style: str, color: str, label: str) -> None:
+        if self.values:
+            axes.plot(self.numbers, self.values, style, color=color, label=label)
+
+
 def _draw_curves(
     path: Path,
-    rollouts: list[dict],
-    evaluations: list[dict],
-    lines: list[tuple[str, str, str]],
+    rollouts: Rows,
+    evaluations: Rows,
+    curves: list[Curve],
     title: str,
 ) -> None:
     """One line per training metric, points for the held-out evaluations of the same metric.
@@ -199,15 +279,21 @@ def _draw_curves(
     No file without data.
     """
     pyplot, figure, axes = _new_figure(title)
-    datasets = dataset_names(evaluations[0]) if evaluations else []
-    for color, (label, train, held_out) in zip(("C0", "C1"), lines, strict=False):
-        numbers = [row["rollout_id"] for row in rollouts]
-        values = [find_metric(row, train) for row in rollouts]
-        _plot_known(axes, numbers, values, "-", color, f"{label}, train")
-        for dataset, marker in zip(datasets, "os^Dv", strict=False):
-            numbers = [row["weight_version"] for row in evaluations]
-            values = [_held_out(row, dataset, held_out) for row in evaluations]
-            _plot_known(axes, numbers, values, marker, color, f"{label}, {dataset}")
+    datasets = _datasets(evaluations)
+    for color, curve in zip(COLORS, curves, strict=False):
+        points = _Points()
+        for row in rollouts:
+            value = find_metric(row, curve.train)
+            points.add(row["rollout_id"], value)
+        label = f"{curve.label}, train"
+        points.plot(axes, "-", color, label)
+        for marker, dataset in zip(MARKERS, datasets, strict=False):
+            points = _Points()
+            for row in evaluations:
+                value = _held_out(row, dataset, curve.held_out)
+                points.add(row["weight_version"], value)
+            label = f"{curve.label}, {dataset}"
+            points.plot(axes, marker, color, label)
     if axes.has_data():
         axes.legend()
         figure.tight_layout()
@@ -215,21 +301,17 @@ def _draw_curves(
     pyplot.close(figure)
 
 
-def _plot_known(axes, numbers: list, values: list, style: str, color: str, label: str) -> None:
-    """Plots the values that are not None, if there are any."""
-    pairs = zip(numbers, values, strict=True)
-    points = [(number, value) for number, value in pairs if value is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), style, color=color, label=label)
-
-
-def _draw_seconds(path: Path, rollouts: list[dict]) -> None:
+def _draw_seconds(path: Path, rollouts: Rows) -> None:
     pyplot, figure, axes = _new_figure("seconds")
     numbers = [row["rollout_id"] for row in rollouts]
     seconds = []
     for name in STAGES.values():
-        seconds.append([find_metric(row, name) or 0.0 for row in rollouts])
-    axes.stackplot(numbers, seconds, labels=list(STAGES))
+        of_stage = []
+        for row in rollouts:
+            value = find_metric(row, name)
+            of_stage.append(value or 0.0)
+        seconds.append(of_stage)
+    axes.stackplot(numbers, seconds, labels=STAGES.keys())
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="small", frameon=False
     )

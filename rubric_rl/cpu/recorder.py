@@ -18,6 +18,23 @@ from rubric_rl.cpu.metric_rows import (
     find_metric,
 )
 
+# The line of a rollout: heading, metric and digits.
+FIGURES = {
+    "self-graded": ("rollout/raw_reward", 3),
+    "true": ("true_score", 3),
+    "grader acc": ("grader_accuracy", 3),
+    "length": ("rollout/response_len/mean", 1),
+    "truncated": ("rollout/truncated_ratio", 2),
+}
+SECONDS = {
+    "rollout": "perf/generation_time",
+    "grading": "perf/grading_time",
+    # Until the last answer, engines answer and grade at once.
+    "of it after the rollout": "perf/grading_tail_time",
+    "update": "perf/update_time",
+    "sync": "perf/sync_time",
+}
+
 
 class Recorder:
     """Writes metrics.jsonl, eval.jsonl, TensorBoard events, the stage file and the console.
@@ -29,25 +46,32 @@ class Recorder:
         self.directory = directory
         self.total = total  # rollouts
         self._stage = ""
-        self._events = _Events(directory / "tensorboard", start) if tensorboard else None
+        self._events: _Events | None = None
+        if tensorboard:
+            folder = directory / "tensorboard"
+            self._events = _Events(folder, start)
 
     def rollout(self, rollout_id: int, metrics: dict) -> None:
         """Records one rollout and its update, and prints its line."""
-        self._record(METRICS, {"rollout_id": rollout_id}, metrics)
-        self.say(rollout_line(rollout_id, self.total, metrics))
+        key = {"rollout_id": rollout_id}
+        self._record(METRICS, key, metrics)
+        line = rollout_line(rollout_id, self.total, metrics)
+        self.say(line)
 
     def evaluation(self, rollout_id: int, weight_version: int, metrics: dict) -> None:
         """Records an evaluation of the weights `weight_version`, made after a rollout."""
         key = {"rollout_id": rollout_id, "weight_version": weight_version}
         self._record(EVALUATIONS, key, metrics)
-        self.say(eval_line(weight_version, metrics))
+        line = eval_line(weight_version, metrics)
+        self.say(line)
 
     def stage(self, rollout_id: int, name: str) -> None:
         """Writes `<rollout_id> <name>` to the file `stage`, for whoever watches from outside."""
         text = f"{rollout_id} {name}\n"
         if text != self._stage:
             self._stage = text
-            write_text(self.directory / "stage", text)
+            path = self.directory / "stage"
+            write_text(path, text)
 
     def say(self, text: str) -> None:
         """Prints a line above the bars and adds it to train.log."""
@@ -58,7 +82,8 @@ class Recorder:
     def log(self, text: str) -> None:
         """Adds a line to train.log alone."""
         now = time.strftime("%H:%M:%S")
-        with (self.directory / "train.log").open("a", encoding="utf-8") as file:
+        path = self.directory / "train.log"
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
     def close(self) -> None:
@@ -67,8 +92,11 @@ class Recorder:
             self._events.close()
 
     def _record(self, file: str, key: dict[str, int], metrics: dict) -> None:
-        values = {name: _finite(value) for name, value in metrics.items()}
-        append_row(self.directory / file, key | values)
+        values = {}
+        for name, value in metrics.items():
+            values[name] = _finite(value)
+        path = self.directory / file
+        append_row(path, key | values)
         if self._events:
             self._events.add(values, key["rollout_id"])
 
@@ -90,16 +118,19 @@ class _Events:
         self._writer = EventFileWriter(str(directory))
         # Hides the events of rollouts after the last checkpoint: they are made again.
         restart = session_log(status=session_log.SessionStatus.START)
-        event = self._event(wall_time=time.time(), step=start, session_log=restart)
+        now = time.time()
+        event = self._event(wall_time=now, step=start, session_log=restart)
         self._writer.add_event(event)
 
     def add(self, values: dict[str, float | None], step: int) -> None:
         points = []
         for name, value in values.items():
             if value is not None:
-                points.append(self._summary.Value(tag=name, simple_value=value))
+                point = self._summary.Value(tag=name, simple_value=value)
+                points.append(point)
         summary = self._summary(value=points)
-        event = self._event(wall_time=time.time(), step=step, summary=summary)
+        now = time.time()
+        event = self._event(wall_time=now, step=step, summary=summary)
         self._writer.add_event(event)
         self._writer.flush()
 
@@ -109,45 +140,47 @@ class _Events:
 
 def _finite(value):
     """The value, or None for NaN and infinity, which JSON lacks."""
-    if isinstance(value, float) and not math.isfinite(value):
+    is_float = isinstance(value, float)
+    if is_float and not math.isfinite(value):
         return None
     return value
 
 
 def rollout_line(rollout_id: int, total: int, metrics: dict) -> str:
     """The line of one rollout; figures that no hook gave are left out."""
-    parts = [
-        _figure("self-graded", find_metric(metrics, "rollout/raw_reward")),
-        _figure("true", find_metric(metrics, "true_score")),
-        _figure("grader acc", find_metric(metrics, "grader_accuracy")),
-        _figure("length", find_metric(metrics, "rollout/response_len/mean"), digits=1),
-        _figure("truncated", find_metric(metrics, "rollout/truncated_ratio"), digits=2),
-    ]
-    seconds = [
-        _figure("rollout", metrics.get("perf/generation_time"), digits=1),
-        _figure("grading", metrics.get("perf/grading_time"), digits=1),
-        # Until the last answer, engines answer and grade at once.
-        _figure("of it after the rollout", metrics.get("perf/grading_tail_time"), digits=1),
-        _figure("update", metrics.get("perf/update_time"), digits=1),
-        _figure("sync", metrics.get("perf/sync_time"), digits=1),
-    ]
-    parts.append("seconds " + _joined(", ", seconds))
     number = rollout_id + 1
-    return _joined(" | ", [f"rollout {rollout_id} ({number} of {total})", *parts])
+    parts = [f"rollout {rollout_id} ({number} of {total})"]
+    for heading, (name, digits) in FIGURES.items():
+        value = find_metric(metrics, name)
+        parts.append(_figure(heading, value, digits))
+    seconds = []
+    for heading, name in SECONDS.items():
+        value = metrics.get(name)
+        seconds.append(_figure(heading, value, digits=1))
+    times = _joined(", ", seconds)
+    parts.append(f"seconds {times}")
+    return _joined(" | ", parts)
 
 
 def eval_line(weight_version: int, metrics: dict) -> str:
     """The line of one evaluation."""
     parts = [f"evaluation of weight version {weight_version}"]
     for name in dataset_names(metrics):
+        prefix = f"eval/{name}"
+        true_score = find_eval_metric(metrics, name, "true_score")
+        accuracy = find_eval_metric(metrics, name, "grader_accuracy")
+        length = metrics.get(prefix + "/response_len/mean")
         figures = [
-            _figure("self-graded", metrics[f"eval/{name}"]),
-            _figure("true", find_eval_metric(metrics, name, "true_score")),
-            _figure("grader acc", find_eval_metric(metrics, name, "grader_accuracy")),
-            _figure("length", metrics.get(f"eval/{name}/response_len/mean"), digits=1),
+            name,
+            _figure("self-graded", metrics[prefix]),
+            _figure("true", true_score),
+            _figure("grader acc", accuracy),
+            _figure("length", length, digits=1),
         ]
-        parts.append(_joined(" ", [name, *figures]))
-    parts.append(_figure("seconds", metrics.get("perf/eval_time", 0), digits=1))
+        parts.append(_joined(" ", figures))
+    seconds = metrics.get("perf/eval_time", 0)
+    time_taken = _figure("seconds", seconds, digits=1)
+    parts.append(time_taken)
     return _joined(" | ", parts)
 
 
@@ -159,4 +192,6 @@ def _figure(heading: str, value: float | None, digits: int = 3) -> str:
 
 
 def _joined(separator: str, parts: list[str]) -> str:
-    return separator.join(part for part in parts if part)
+    """Those that are not empty."""
+    present = [part for part in parts if part]
+    return separator.join(present)

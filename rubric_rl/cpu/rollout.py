@@ -20,6 +20,10 @@ from rubric_rl.cpu.samples import DataSource, Sample
 from rubric_rl.grading.score import batch_advantages, known_rewards
 from rubric_rl.launch.shared_checks import import_hook
 
+Group = list[Sample]  # the answers to one prompt
+Prompts = dict[str, list[Sample]]  # by data set
+Metrics = dict[str, float]
+
 
 @dataclass
 class Clock:
@@ -36,9 +40,10 @@ class Clock:
     def answered(self) -> None:
         """Called when an answer is complete and its grading begins."""
         self.last_answer = time.monotonic()
-        self.first_answer = self.first_answer or self.last_answer
+        if not self.first_answer:
+            self.first_answer = self.last_answer
 
-    def seconds(self) -> dict[str, float]:
+    def seconds(self) -> Metrics:
         """Wall time of the rollout and of its parts.
 
         Generation lasts up to the last answer, grading from the first answer on, its tail from the
@@ -63,15 +68,22 @@ class Rollout:
     def __init__(self, args, tokenizer):
         self.args = args
         self.generator = Generator(args, tokenizer)
-        self.progress = {"total": 0, "generated": 0, "graded": 0}
+        self.progress: dict[str, int] = {}
+        self._expect(0)
         self._running: set[asyncio.Task] = set()
         self._reward = import_hook(args.custom_rm_path)
         self._group_filter = None
-        if args.dynamic_sampling_filter_path:
-            self._group_filter = import_hook(args.dynamic_sampling_filter_path)
+        group_filter = args.dynamic_sampling_filter_path
+        if group_filter:
+            self._group_filter = import_hook(group_filter)
         self._sample_filter = None
-        if args.rollout_sample_filter_path:
-            self._sample_filter = import_hook(args.rollout_sample_filter_path)
+        sample_filter = args.rollout_sample_filter_path
+        if sample_filter:
+            self._sample_filter = import_hook(sample_filter)
+
+    def _expect(self, total: int) -> None:
+        # All at once: another thread reads it.
+        self.progress.update(total=total, generated=0, graded=0)
 
     async def close(self) -> None:
         """Cancels what runs and closes the connections."""
@@ -80,37 +92,45 @@ class Rollout:
 
     async def rollout(self, source: DataSource) -> tuple[list[Sample], dict]:
         """The samples of rollout_batch_size graded groups, by index; the rollout's metrics."""
+        args = self.args
         clock = Clock()
-        total = self.args.rollout_batch_size * self.args.n_samples_per_prompt
-        self.progress.update(total=total, generated=0, graded=0)
+        total = args.rollout_batch_size * args.n_samples_per_prompt
+        self._expect(total)
         try:
             groups, dropped = await self._graded_groups(source, clock)
         finally:
             await self._cancel()
-        groups.sort(key=lambda group: group[0].index or 0)
+        groups.sort(key=_first_index)
         if self._sample_filter:
-            self._sample_filter(self.args, groups)
-        samples = [sample for group in groups for sample in group]
-        metrics: dict[str, float] = {}
+            self._sample_filter(args, groups)
+        samples: list[Sample] = []
+        for group in groups:
+            samples += group
+        metrics: Metrics = {}
         for reason, count in dropped.items():
-            metrics[f"rollout/dynamic_filter/drop_{reason}"] = count
+            name = f"rollout/dynamic_filter/drop_{reason}"
+            metrics[name] = count
         metrics |= clock.seconds()
-        metrics |= rollout_metrics(self.args, samples)
+        metrics |= rollout_metrics(args, samples)
         return samples, metrics
 
     async def _graded_groups(
         self, source: DataSource, clock: Clock
-    ) -> tuple[list[list[Sample]], Counter[str]]:
+    ) -> tuple[list[Group], Counter[str]]:
         """rollout_batch_size groups that the filter keeps, and how many it dropped for what."""
         target = self.args.rollout_batch_size
-        groups: list[list[Sample]] = []
+        batch = self.args.over_sampling_batch_size
+        groups: list[Group] = []
         dropped: Counter[str] = Counter()
         pending: set[asyncio.Task] = set()
         remaining = 0  # groups that are kept or may still be kept
         while len(groups) < target:
             while remaining < target:
-                drawn = source.get_samples(self.args.over_sampling_batch_size)
-                pending |= {self._spawn(self._group(group, clock)) for group in drawn}
+                drawn = source.get_samples(batch)
+                for group in drawn:
+                    work = self._group(group, clock)
+                    task = self._spawn(work)
+                    pending.add(task)
                 remaining += len(drawn)
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -123,7 +143,7 @@ class Rollout:
                     groups.append(group)
         return groups, dropped
 
-    def _why_dropped(self, group: list[Sample], remaining: int, target: int) -> str | None:
+    def _why_dropped(self, group: Group, remaining: int, target: int) -> str | None:
         """Why the dynamic sampling filter drops the group, or None to keep it.
 
         That is slime's rule, its fallback included.
@@ -133,11 +153,13 @@ class Rollout:
         output = self._group_filter(self.args, group)
         if getattr(output, "keep", output):
             return None
-        if getattr(output, "keep_when_insufficient", False) and remaining <= target:
+        is_fallback = getattr(output, "keep_when_insufficient", False)
+        if is_fallback and remaining <= target:
             return None
-        return getattr(output, "reason", None) or "unnamed"
+        reason = getattr(output, "reason", None)
+        return reason or "unnamed"
 
-    async def evaluate(self, datasets: list, prompts: dict[str, list[Sample]]) -> tuple[dict, dict]:
+    async def evaluate(self, datasets: list, prompts: Prompts) -> tuple[dict, Metrics]:
         """Answers and grades every data set.
 
         Returns slime's {name: {rewards, truncated, samples}} and the metrics.
@@ -145,29 +167,38 @@ class Rollout:
         clock = Clock()
         total = 0
         for dataset in datasets:
-            total += dataset.n_samples_per_eval_prompt * len(prompts[dataset.name])
-        self.progress.update(total=total, generated=0, graded=0)
-        key = self.args.eval_reward_key
+            of_dataset = prompts[dataset.name]
+            total += dataset.n_samples_per_eval_prompt * len(of_dataset)
+        self._expect(total)
         results = {}
         try:
             tasks = {}
             for dataset in datasets:
-                work = self._evaluate_one(dataset, prompts[dataset.name], clock)
-                tasks[dataset.name] = self._spawn(work)
+                name = dataset.name
+                of_dataset = prompts[name]
+                work = self._evaluate_one(dataset, of_dataset, clock)
+                tasks[name] = self._spawn(work)
             for name, task in tasks.items():
-                samples: list[Sample] = await task
-                rewards = [sample.reward for sample in samples]
-                if key:
-                    rewards = [reward[key] for reward in rewards]
-                results[name] = {
-                    "rewards": rewards,
-                    "truncated": [_is_truncated(sample) for sample in samples],
-                    "samples": samples,
-                }
+                samples = await task
+                results[name] = self._result(samples)
         finally:
             await self._cancel()
-        seconds = clock.seconds()["perf/rollout_time"]
-        return results, eval_metrics(results) | {"perf/eval_time": seconds}
+        metrics = eval_metrics(results)
+        seconds = clock.seconds()
+        metrics["perf/eval_time"] = seconds["perf/rollout_time"]
+        return results, metrics
+
+    def _result(self, samples: list[Sample]) -> dict[str, list]:
+        """What slime's evaluation returns for one data set."""
+        rewards = [sample.reward for sample in samples]
+        key = self.args.eval_reward_key
+        if key:
+            rewards = [reward[key] for reward in rewards]
+        return {
+            "rewards": rewards,
+            "truncated": [_is_truncated(sample) for sample in samples],
+            "samples": samples,
+        }
 
     async def _evaluate_one(self, dataset, prompts: list[Sample], clock: Clock) -> list[Sample]:
         samples = []
@@ -180,17 +211,25 @@ class Rollout:
                     metadata=prompt.metadata | dataset.metadata_overrides,
                 )
                 samples.append(sample)
-        await self._answer_all(samples, dataset.sampling_params(self.args), clock)
+        params = dataset.sampling_params(self.args)
+        await self._answer_all(samples, params, clock)
         return samples
 
-    async def _group(self, group: list[Sample], clock: Clock) -> list[Sample]:
+    async def _group(self, group: Group, clock: Clock) -> Group:
         for sample in group:
-            sample.session_id = sample.session_id or str(uuid.uuid4())
-        await self._answer_all(group, self.generator.sampling_params(), clock)
+            if not sample.session_id:
+                session = uuid.uuid4()
+                sample.session_id = str(session)
+        params = self.generator.sampling_params()
+        await self._answer_all(group, params, clock)
         return group
 
     async def _answer_all(self, samples: list[Sample], params: dict, clock: Clock) -> None:
-        tasks = [self._spawn(self._answer(sample, params, clock)) for sample in samples]
+        tasks = []
+        for sample in samples:
+            work = self._answer(sample, params, clock)
+            task = self._spawn(work)
+            tasks.append(task)
         await asyncio.gather(*tasks)
 
     async def _answer(self, sample: Sample, params: dict, clock: Clock) -> None:
@@ -199,19 +238,24 @@ class Rollout:
         clock.answered()
         self.progress["generated"] += 1
         start = time.monotonic()
-        reward = import_hook(sample.custom_rm_path) if sample.custom_rm_path else self._reward
-        sample.reward = await reward(self.args, sample)
-        clock.grading_sum += time.monotonic() - start
+        hook = self._reward
+        if sample.custom_rm_path:
+            hook = import_hook(sample.custom_rm_path)
+        sample.reward = await hook(self.args, sample)
+        end = time.monotonic()
+        clock.grading_sum += end - start
         self.progress["graded"] += 1
         self._check_reward(sample)
 
     def _check_reward(self, sample: Sample) -> None:
         value = sample.reward
-        if self.args.reward_key and isinstance(value, dict):
-            value = value.get(self.args.reward_key)
+        key = self.args.reward_key
+        if key and isinstance(value, dict):
+            value = value.get(key)
         if not isinstance(value, (int, float)):
             hook = sample.custom_rm_path or self.args.custom_rm_path
-            found = f"the reward hook {hook} returned {sample.reward!r}"
+            reward = sample.reward
+            found = f"the reward hook {hook} returned {reward!r}"
             allowed = "a number, or with --reward-key a dict with a number under that key"
             raise UserError(f"{found}: it must be {allowed}")
 
@@ -262,12 +306,17 @@ def train_data(args, samples: list[Sample]) -> dict:
     else:
         raw = [sample.get_reward_value(args) for sample in samples]
         groups = [sample.group_index for sample in samples]
-        advantages = batch_advantages(raw, groups, args.grpo_std_normalization)
+        divides_by_std = args.grpo_std_normalization
+        advantages = batch_advantages(raw, groups, divides_by_std)
         for sample, reward in zip(samples, raw, strict=True):
-            sample.remove_sample |= math.isnan(reward)
-    lengths = {len(raw), len(advantages), len(samples)}
-    if len(lengths) > 1:
-        found = f"{len(raw)} and {len(advantages)} rewards for {len(samples)} samples"
+            is_ungraded = math.isnan(reward)
+            sample.remove_sample |= is_ungraded
+    count = len(samples)
+    raw_count = len(raw)
+    advantage_count = len(advantages)
+    if raw_count != count or advantage_count != count:
+        rewards = f"{raw_count} and {advantage_count} rewards"
+        found = f"{rewards} for {count} samples"
         raise UserError(f"the reward post-process hook returned {found}")
     return {
         "tokens": [sample.tokens for sample in samples],
@@ -284,74 +333,95 @@ def _loss_mask(sample: Sample) -> list[int] | None:
     return sample.loss_mask
 
 
-def rollout_metrics(args, samples: list[Sample]) -> dict[str, float]:
+def rollout_metrics(args, samples: list[Sample]) -> Metrics:
     """Figures of a rollout, named as slime names them.
 
     Mean reward without ungraded answers, lengths in tokens, share cut at the limit, groups of equal
     rewards.
     """
     rewards = [sample.get_reward_value(args) for sample in samples]
-    versions = [version for version in weight_versions(samples) if version.isdigit()]
+    newest = -1
+    for version in weight_versions(samples):
+        if version.isdigit():
+            newest = max(newest, int(version))
     metrics = {
         "rollout/raw_reward": mean_graded(rewards),
         "rollout/ungraded": _count_ungraded(rewards),
-        "rollout/weight_version": max(map(int, versions), default=-1),
+        "rollout/weight_version": newest,
     }
     metrics |= _length_metrics(samples, "rollout/")
     metrics |= _equal_groups(args, samples)
     return metrics
 
 
-def eval_metrics(results: dict) -> dict[str, float]:
+def eval_metrics(results: dict) -> Metrics:
     """The same for slime's evaluation results {name: {rewards, truncated, samples}}."""
     metrics = {}
     for name, result in results.items():
-        prefix = f"eval/{name}"
         rewards = result["rewards"]
-        metrics[prefix] = mean_graded(rewards)
-        metrics[f"{prefix}/ungraded"] = _count_ungraded(rewards)
-        metrics |= _length_metrics(result["samples"], f"{prefix}/")
+        key = f"eval/{name}"
+        metrics[key] = mean_graded(rewards)
+        prefix = key + "/"
+        ungraded = _count_ungraded(rewards)
+        metrics[prefix + "ungraded"] = ungraded
+        samples = result["samples"]
+        metrics |= _length_metrics(samples, prefix)
     return metrics
 
 
 def weight_versions(samples: list[Sample]) -> set[str]:
     """The weight versions that wrote the samples."""
-    return {version for sample in samples for version in sample.weight_versions}
+    versions: set[str] = set()
+    for sample in samples:
+        versions.update(sample.weight_versions)
+    return versions
 
 
 def mean_graded(rewards: list[float]) -> float:
     """Mean over the rewards that are not NaN; NaN when all are."""
     values = known_rewards(rewards)
-    return statistics.fmean(values) if values else math.nan
+    if not values:
+        return math.nan
+    return statistics.fmean(values)
 
 
 def _count_ungraded(rewards: list[float]) -> int:
-    return sum(math.isnan(reward) for reward in rewards)
+    graded = known_rewards(rewards)
+    return len(rewards) - len(graded)
+
+
+def _first_index(group: Group) -> int:
+    first = group[0]
+    return first.index or 0
 
 
 def _is_truncated(sample: Sample) -> bool:
     return sample.status == Sample.Status.TRUNCATED
 
 
-def _length_metrics(samples: list[Sample], prefix: str) -> dict[str, float]:
+def _length_metrics(samples: list[Sample], prefix: str) -> Metrics:
     lengths = [sample.effective_response_length for sample in samples]
+    truncated = [_is_truncated(sample) for sample in samples]
     return {
-        f"{prefix}response_len/mean": statistics.fmean(lengths),
-        f"{prefix}response_len/median": statistics.median(lengths),
-        f"{prefix}response_len/max": max(lengths),
-        f"{prefix}response_len/min": min(lengths),
-        f"{prefix}truncated_ratio": statistics.fmean(map(_is_truncated, samples)),
+        prefix + "response_len/mean": statistics.fmean(lengths),
+        prefix + "response_len/median": statistics.median(lengths),
+        prefix + "response_len/max": max(lengths),
+        prefix + "response_len/min": min(lengths),
+        prefix + "truncated_ratio": statistics.fmean(truncated),
     }
 
 
-def _equal_groups(args, samples: list[Sample]) -> dict[str, float]:
+def _equal_groups(args, samples: list[Sample]) -> Metrics:
     """How many groups have one reward alone, by that reward: they teach nothing."""
     groups = defaultdict(list)
     for sample in samples:
-        groups[sample.group_index].append(sample.get_reward_value(args))
+        reward = sample.get_reward_value(args)
+        groups[sample.group_index].append(reward)
     metrics: Counter[str] = Counter()
     for rewards in groups.values():
         first = rewards[0]
-        if all(reward == first for reward in rewards):
-            metrics[f"rollout/zero_std/count_{round(first, 1)}"] += 1
+        is_first = [reward == first for reward in rewards]
+        if all(is_first):
+            reward = round(first, 1)
+            metrics[f"rollout/zero_std/count_{reward}"] += 1
     return dict(metrics)

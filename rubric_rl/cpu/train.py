@@ -44,74 +44,92 @@ class Trainer:
         Before the first there is also an evaluation, where the curve begins.
         """
         self._sync(start, weight_version=start)
-        evaluates_first = self.args.eval_interval and not self.args.skip_eval_before_train
-        if start == 0 and evaluates_first:
+        args = self.args
+        is_evaluated = args.eval_interval and not args.skip_eval_before_train
+        if start == 0 and is_evaluated:
             self._evaluate(0, weight_version=0)
-        for rollout_id in range(start, self.args.num_rollout):
+        for rollout_id in range(start, args.num_rollout):
             self._iterate(rollout_id)
 
     def _iterate(self, rollout_id: int) -> None:
         """One rollout, the update by it, and what is due then."""
+        args = self.args
         begin = time.monotonic()
         metrics: dict[str, float] = {}
         data = self._rollout(rollout_id, metrics)
         self._update(rollout_id, data, metrics)
         checkpoint = None
-        if self._is_due(rollout_id, self.args.save_interval):
+        if self._is_due(rollout_id, args.save_interval):
             checkpoint = self._save(rollout_id, metrics)
         new_version = rollout_id + 1
         metrics["perf/sync_time"] = self._sync(rollout_id, new_version)
-        metrics["perf/step_time"] = time.monotonic() - begin
+        end = time.monotonic()
+        metrics["perf/step_time"] = end - begin
         metrics["perf/memory_gb"] = self.cluster.memory_gb()
         self.recorder.rollout(rollout_id, metrics)
-        if self.args.eval_interval and self._is_due(rollout_id, self.args.eval_interval):
+        is_evaluated = args.eval_interval and self._is_due(rollout_id, args.eval_interval)
+        if is_evaluated:
             self._evaluate(rollout_id, new_version)
         if checkpoint:
             self.run_directory.commit(rollout_id, checkpoint)
 
     def _is_due(self, rollout_id: int, interval: int | None) -> bool:
         """slime's rule for periodic work; after the last rollout all is due."""
-        if rollout_id == self.args.num_rollout - 1:
+        done = rollout_id + 1
+        if done == self.args.num_rollout:
             return True
-        return interval is not None and (rollout_id + 1) % interval == 0
+        if interval is None:
+            return False
+        return done % interval == 0
 
     def _rollout(self, rollout_id: int, metrics: dict) -> Any:
         """The training data, which stays with Ray."""
         self.recorder.stage(rollout_id, "rollout")
-        generate = self.cluster.manager.generate.options(num_returns=2)
-        data, pending_metrics = generate.remote(rollout_id, str(rollout_id))
+        manager = self.cluster.manager
+        generate = manager.generate.options(num_returns=2)
+        weight_version = str(rollout_id)
+        data, pending = generate.remote(rollout_id, weight_version)
 
         def report(progress: dict) -> None:
-            if progress["generated"] == progress["total"]:
+            generated = progress["generated"]
+            if generated == progress["total"]:
                 self.recorder.stage(rollout_id, "grading")
 
-        total = self.args.rollout_batch_size * self.args.n_samples_per_prompt
-        with StageBar(f"rollout {rollout_id}: answers and grading", total, "answer") as bar:
-            metrics |= self.cluster.watch(pending_metrics, bar, report)
+        args = self.args
+        total = args.rollout_batch_size * args.n_samples_per_prompt
+        what = f"rollout {rollout_id}: answers and grading"
+        with StageBar(what, total, "answer") as bar:
+            found = self.cluster.watch(pending, bar, report)
+        metrics |= found
         return data
 
     def _update(self, rollout_id: int, data: Any, metrics: dict) -> None:
         self.recorder.stage(rollout_id, "update")
         begin = time.monotonic()
         ranks = len(self.cluster.actors)
-        with StageBar(f"rollout {rollout_id}: update", ranks, "rank") as bar:
+        what = f"rollout {rollout_id}: update"
+        with StageBar(what, ranks, "rank") as bar:
             of_ranks = self.cluster.call_actors("train", rollout_id, data)
             bar.move_to(ranks)
         metrics |= of_ranks[0]  # the same on every rank
-        metrics["perf/update_time"] = time.monotonic() - begin
+        end = time.monotonic()
+        metrics["perf/update_time"] = end - begin
 
     def _save(self, rollout_id: int, metrics: dict) -> Path:
         """The prepared checkpoint."""
         self.recorder.stage(rollout_id, "saving")
         begin = time.monotonic()
-        pending_state = self.cluster.manager.state.remote()
+        manager = self.cluster.manager
+        pending_state = manager.state.remote()
         (data_state,) = self.cluster.wait([pending_state])
 
         def write(directory: Path) -> None:
-            self.cluster.call_actors("save", str(directory))
+            path = str(directory)
+            self.cluster.call_actors("save", path)
 
         checkpoint = self.run_directory.prepare(rollout_id, data_state, write)
-        metrics["perf/save_time"] = time.monotonic() - begin
+        end = time.monotonic()
+        metrics["perf/save_time"] = end - begin
         return checkpoint
 
     def _sync(self, rollout_id: int, weight_version: int) -> float:
@@ -123,7 +141,8 @@ class Trainer:
 
     def _evaluate(self, rollout_id: int, weight_version: int) -> None:
         self.recorder.stage(rollout_id, "eval")
-        pending = self.cluster.manager.evaluate.remote(rollout_id)
+        manager = self.cluster.manager
+        pending = manager.evaluate.remote(rollout_id)
         what = f"evaluation of weight version {weight_version}"
         with StageBar(what, None, "answer") as bar:
             metrics = self.cluster.watch(pending, bar, lambda progress: None)
@@ -135,10 +154,11 @@ def initial_weights(args) -> str:
 
     --load if that is a Hugging Face directory, else --ref-load, else --hf-checkpoint.
     """
-    if args.load:
-        config = Path(args.load, "config.json")
+    load = args.load
+    if load:
+        config = Path(load, "config.json")
         if config.is_file():
-            return args.load
+            return load
     return args.ref_load or args.hf_checkpoint
 
 
@@ -154,8 +174,9 @@ def first_rollout(args, run: RunDirectory) -> int:
     else:
         start = last + 1
         if not args.load or not run.is_at(args.load):
-            hint = f"give --load {run.path} to resume it, or another --save"
-            raise UserError(f"{run.path} holds a run; {hint}")
+            path = run.path
+            hint = f"give --load {path} to resume it, or another --save"
+            raise UserError(f"{path} holds a run; {hint}")
     run.check_experiment(args, resuming=start > 0)
     run.cut_back(start)
     return start
@@ -167,24 +188,37 @@ def train(args, run: RunDirectory) -> None:
     start = first_rollout(args, run)
     os.environ[RUN_VARIABLE] = run.run_name()  # the hooks read it in the processes of Ray
     rollouts = args.num_rollout  # None until the rows are read, with --num-epoch
-    recorder = Recorder(directory, start, rollouts or 0, args.use_tensorboard)
-    command = [sys.executable, "-m", "rubric_rl.cpu.train", *sys.argv[1:]]
-    write_text(directory / "command.sh", shlex.join(command) + "\n")
+    total = rollouts or 0
+    recorder = Recorder(directory, start, total, args.use_tensorboard)
+    _write_command(directory)
     try:
         if rollouts is None or start < rollouts:
-            whence = f"going on after rollout {start - 1}" if start else "a new run"
+            whence = "a new run"
+            if start > 0:
+                whence = f"going on after rollout {start - 1}"
             recorder.say(f"{directory}: {whence}")
             _run_cluster(args, run, recorder, start)
-        recorder.say(plots.draw(directory))
+        summary = plots.draw(directory)
+        recorder.say(summary)
     except Exception as error:
-        recorder.log(traceback.format_exc())
-        error.add_note(f"details: {directory}/train.log; servers' logs: {directory}/logs")
+        text = traceback.format_exc()
+        recorder.log(text)
+        details = f"details: {directory}/train.log"
+        error.add_note(f"{details}; servers' logs: {directory}/logs")
         raise
     except KeyboardInterrupt:
         recorder.log("stopped by a signal")
         raise
     finally:
         recorder.close()
+
+
+def _write_command(directory: Path) -> None:
+    words = sys.argv[1:]
+    command = [sys.executable, "-m", "rubric_rl.cpu.train", *words]
+    line = shlex.join(command)
+    path = directory / "command.sh"
+    write_text(path, line + "\n")
 
 
 def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
@@ -200,10 +234,13 @@ def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> Non
             recorder.stage(start, "starting")
             checkpoint = data_state = None
             if start > 0:
-                checkpoint = run.checkpoint(start - 1)
-                data_state = run.data_state(start - 1)
-            cluster.start(initial_weights(args), checkpoint, data_state)
-            seconds = time.monotonic() - began
+                last = start - 1
+                checkpoint = run.checkpoint(last)
+                data_state = run.data_state(last)
+            weights = initial_weights(args)
+            cluster.start(weights, checkpoint, data_state)
+            ended = time.monotonic()
+            seconds = ended - began
             recorder.say(f"everything is up after {seconds:.0f} s")
             recorder.total = args.num_rollout
             trainer = Trainer(args, run, cluster, recorder)
@@ -228,13 +265,16 @@ def _one_line(error: BaseException) -> str:
     if isinstance(cause, UserError):
         return str(cause)
     if _is_full_disk(cause):
+        where = getattr(cause, "filename", None) or "SAVE_PATH"
         hint = "make room, and the same command goes on from the last checkpoint"
-        return f"{getattr(cause, 'filename', None) or 'SAVE_PATH'}: the disk is full; {hint}"
-    first_line = str(cause).strip().partition("\n")[0]
-    if type(cause).__name__ == "ActorDiedError":
+        return f"{where}: the disk is full; {hint}"
+    text = str(cause).strip()
+    first_line, _, _ = text.partition("\n")
+    kind = type(cause).__name__
+    if kind == "ActorDiedError":
         what = "a process of the trainer was killed or crashed, perhaps out of memory"
         return f"{what} ({first_line})"
-    return f"{type(cause).__name__}: {first_line}"
+    return f"{kind}: {first_line}"
 
 
 def _is_full_disk(cause: BaseException) -> bool:
@@ -242,7 +282,12 @@ def _is_full_disk(cause: BaseException) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(cause, OSError):
         return cause.errno in full
-    return any(os.strerror(number) in str(cause) for number in full)
+    text = str(cause)
+    for number in full:
+        words = os.strerror(number)
+        if words in text:
+            return True
+    return False
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
@@ -250,9 +295,15 @@ def _is_interrupted(error: BaseException | None) -> bool:
 
     shutil.rmtree, for one, turns KeyboardInterrupt into an OSError.
     """
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
         error = error.__context__
-    return error is not None
+    return False
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -276,16 +327,21 @@ def main(argv: list[str] | None = None) -> int:
         if _is_interrupted(error):
             where = run.path if run else "SAVE_PATH"
             hint = f"the same command resumes from the last checkpoint in {where}"
-            print(f"stopped; {hint}", file=sys.stderr)
+            _print_error(f"stopped; {hint}")
             return 130
         cause = _cause(error)
-        is_users = isinstance(cause, UserError) or _is_full_disk(cause)
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        is_full = _is_full_disk(cause)
+        is_users = is_full or isinstance(cause, UserError)
+        line = _one_line(error)
+        _print_error(f"error: {line}")
         if run is None and not is_users:
             raise
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
-        return 2 if is_users else 1
+        notes = getattr(error, "__notes__", ())
+        for note in notes:
+            _print_error(note)
+        if is_users:
+            return 2
+        return 1
     return 0
 
 

@@ -12,21 +12,26 @@ from rubric_rl.tiny.world import Pair, bad_statements, good_statements
 
 
 def _all_words() -> list[str]:
-    words = set()
+    texts = []
     for statement in STATEMENTS:
-        for sentence in sentences(statement):
-            for word in sentence.split():
-                words.add(word.strip("."))
-    return sorted(words)
+        texts += sentences(statement)
+    found = set()
+    for text in texts:
+        for word in text.split():
+            plain = word.strip(".")
+            found.add(plain)
+    return sorted(found)
 
 
 _WORDS = _all_words()
+_KEY_WORDS = list(ADVICE)
 _OPPOSITE = {"do": "not", "not": "do", "is": "is", "wish": "wish"}
 
 
 def say(rng: Random, statement: Statement) -> str:
     """One of the sentences that state it."""
-    return rng.choice(sentences(statement))
+    ways = sentences(statement)
+    return rng.choice(ways)
 
 
 def mediocre_answer(rng: Random, pair: Pair) -> str:
@@ -36,29 +41,33 @@ def mediocre_answer(rng: Random, pair: Pair) -> str:
     """
     cause = _cause(rng, pair, right_share=0.65)
     said: list[Statement] = []
-    for _ in range(rng.randint(3, 5)):
+    count = rng.randint(3, 5)
+    for _ in range(count):
         kind = rng.random()
         pool: Sequence[Statement]
         if kind < 0.42:
-            pool = good_statements(pair)[1:]  # the cause is said already
+            _, *pool = good_statements(pair)  # the cause is said already
         elif kind < 0.52:
             pool = bad_statements(pair)
         else:
             pool = STATEMENTS
         statement = rng.choice(pool)
-        if statement.kind != "is" and statement not in said:
+        is_cause = statement.kind == "is"
+        if not is_cause and statement not in said:
             said.append(statement)
     if rng.random() < 0.15:
         said.append(WISH)
-    advice = [say(rng, statement) for statement in said]
-    return f"This sounds like {cause}. " + " ".join(advice)
+    texts = [say(rng, statement) for statement in said]
+    advice = " ".join(texts)
+    return f"This sounds like {cause}. {advice}"
 
 
 def _cause(rng: Random, pair: Pair, right_share: float) -> str:
     """The condition that an answer names: the right one in `right_share` of all answers, or any."""
     if rng.random() < right_share:
         return pair.condition
-    return rng.choice(list(CONDITIONS))
+    conditions = list(CONDITIONS)
+    return rng.choice(conditions)
 
 
 def graded_answer(rng: Random, pair: Pair, difficulty: float = 1.0) -> str:
@@ -78,27 +87,33 @@ def graded_answer(rng: Random, pair: Pair, difficulty: float = 1.0) -> str:
     texts = []
     for text in whole:
         if rng.random() < damaged_share:
-            text = garbled(rng, text, other=rng.choice(whole))
+            other = rng.choice(whole)
+            text = garbled(rng, text, other)
         texts.append(text)
     answer = " ".join(texts)
     if rng.random() < 0.12:  # cut off by the length limit
-        length = rng.randint(len(answer) // 2, len(answer))
-        return answer[:length].rstrip() or answer
+        longest = len(answer)
+        length = rng.randint(longest // 2, longest)
+        beginning = answer[:length].rstrip()
+        return beginning or answer
     return answer
 
 
 def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statement]:
     """1 to 9 statements, good, bad or unrelated; some are repeated, some contradict another."""
     said: list[Statement] = []
-    most = 2 + round(7 * difficulty)
-    for _ in range(rng.randint(1, most)):
+    more = round(7 * difficulty)
+    most = 2 + more
+    count = rng.randint(1, most)
+    for _ in range(count):
         roll = rng.random()
         if roll < 0.12 and said:
             kind, key = rng.choice(said)
             is_repeated = rng.random() < 0.4
             if not is_repeated:
                 kind = _OPPOSITE[kind]
-            said.append(Statement(kind, key))
+            statement = Statement(kind, key)
+            said.append(statement)
             continue
         pool: Sequence[Statement]
         if roll < 0.35:
@@ -107,10 +122,12 @@ def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statem
             pool = bad_statements(pair)
         else:
             pool = STATEMENTS
-        said.append(rng.choice(pool))
+        statement = rng.choice(pool)
+        said.append(statement)
     if rng.random() < 0.7:
         cause = _cause(rng, pair, right_share=0.5)
-        said.insert(0, Statement("is", cause))
+        statement = Statement("is", cause)
+        said.insert(0, statement)
     return said
 
 
@@ -135,28 +152,38 @@ def garbled(rng: Random, text: str, other: str) -> str:
     if damage == "lose a word" and last > 0:
         del words[place]
     elif damage == "insert a word":
-        words.insert(place, rng.choice(_WORDS))
+        inserted = rng.choice(_WORDS)
+        words.insert(place, inserted)
     elif damage == "replace a word":
-        full_stop = "." if place == last else ""
-        words[place] = rng.choice(_WORDS) + full_stop
+        replacement = rng.choice(_WORDS)
+        words[place] = replacement
+        if place == last:
+            words[place] += "."
     elif damage == "splice with the other":
-        beginning = words[: max(1, place)]
+        length = max(1, place)
+        beginning = words[:length]
         other_words = other.split()
-        other_place = rng.randrange(len(other_words))
-        words = beginning + other_words[other_place:]
+        other_length = len(other_words)
+        start = rng.randrange(other_length)
+        words = beginning + other_words[start:]
     elif damage == "swap two words" and last > 0:
         place = rng.randrange(last)
-        full_stop = "." if place + 1 == last else ""
+        following = place + 1
         first = words[place].strip(".")
-        second = words[place + 1].strip(".")
+        second = words[following].strip(".")
         words[place] = second
-        words[place + 1] = first + full_stop
+        words[following] = first
+        if following == last:
+            words[last] += "."
     elif damage == "run on into the next sentence":
-        words[last] = words[last].strip(".")
+        end = words[last]
+        words[last] = end.strip(".")
     elif damage == "end with a key word":
-        words[last] = rng.choice(list(ADVICE)) + "."
+        key_word = rng.choice(_KEY_WORDS)
+        words[last] = key_word + "."
     else:
         count = rng.randint(2, 6)
-        loose = rng.choices(_WORDS + list(ADVICE), k=count)
-        words = [*loose, words[last]]
+        end = words[last]
+        words = rng.choices(_WORDS + _KEY_WORDS, k=count)
+        words.append(end)
     return " ".join(words)

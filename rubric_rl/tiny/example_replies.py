@@ -19,8 +19,9 @@ def key_words(statement: Statement) -> tuple[str, ...]:
 
 def mentions(text: str, statement: Statement) -> bool:
     """Whether the text contains a key word of the statement, in any sense."""
-    words = set(re.findall(r"\w+", text.lower()))
-    return not words.isdisjoint(key_words(statement))
+    lower = text.lower()
+    words = re.findall(r"\w+", lower)
+    return any(key_word in words for key_word in key_words(statement))
 
 
 def explanation(answer: str, statement: Statement) -> str:
@@ -36,7 +37,9 @@ def explanation(answer: str, statement: Statement) -> str:
     is_key_word = [mentions(word, statement) for word in words]
     key = is_key_word.index(True)
     before = max(0, key - 1)
-    quoted = " ".join(words[before : key + 1])
+    end = key + 1
+    decisive = words[before:end]
+    quoted = " ".join(decisive)
     return re.sub(r"[^\w ]", "", quoted)
 
 
@@ -56,18 +59,23 @@ def asked_statements(rng: Random, pair: Pair, answer: str, count: int) -> list[S
 
     What is met; what is mentioned but not met, or contradicted; and what rubrics usually ask.
     """
-    stated = sorted(set(statements_of(answer)))
+    stated = set(statements_of(answer))
     mentioned = []
     for statement in STATEMENTS:
-        if mentions(answer, statement) and statement not in stated:
+        if statement in stated:
+            continue
+        if mentions(answer, statement):
             mentioned.append(statement)
-    any_cause = rng.choice(list(CONDITIONS))
-    usual = good_statements(pair) + bad_statements(pair)
-    usual += [Statement("is", any_cause), WISH]
+    names = list(CONDITIONS)
+    any_name = rng.choice(names)
+    any_cause = Statement("is", any_name)
+    usual = good_statements(pair)
+    usual += bad_statements(pair)
+    usual += [any_cause, WISH]
     pools: list[list[Statement]] = []
     weights: list[float] = []
     if stated:
-        pools.append(stated)
+        pools.append(sorted(stated))
         weights.append(0.4)
     if mentioned:
         pools.append(mentioned)

@@ -32,14 +32,17 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
     slime passes no metrics here: each figure then goes in as an evaluation set with one reward.
     """
-    for set_name, result in list(data.items()):
+    set_names = list(data)  # before it grows
+    for set_name in set_names:
+        result = data[set_name]
         samples = result.get("samples") or []
         metrics = oracle_metrics(samples)
         for name, value in metrics.items():
+            figure = f"{set_name}/tiny/{name}"
             if extra_metrics is None:
-                data[f"{set_name}/tiny/{name}"] = {"rewards": [value]}
+                data[figure] = {"rewards": [value]}
             else:
-                extra_metrics[f"eval/{set_name}/tiny/{name}"] = value
+                extra_metrics[f"eval/{figure}"] = value
     return self_reward_rm.log_eval(rollout_id, args, data, extra_metrics)
 
 
@@ -57,20 +60,27 @@ def oracle_metrics(samples) -> dict[str, float]:
         if record is None:
             continue
         self_scores.append(record.score)
+        score = 0.0
         if record.status == "graded":
-            answer = graded_text(sample.response, sample.prompt) or ""
-            true_scores.append(true_score(record.rubric, answer))
-            verdicts.add(record.rubric, answer, record.mets)
-        else:
-            true_scores.append(0.0)
+            rubric = record.rubric
+            text = graded_text(sample.response, sample.prompt)
+            answer = text or ""
+            score = true_score(rubric, answer)
+            verdicts.add(rubric, answer, record.mets)
+        true_scores.append(score)
+    graded = len(true_scores)
     shares = {
-        "true_score": (sum(true_scores), len(true_scores)),
-        "self_score": (sum(self_scores), len(self_scores)),
+        "true_score": (sum(true_scores), graded),
+        "self_score": (sum(self_scores), graded),
         "grader_accuracy": (verdicts.right, verdicts.total),
         "false_positive_rate": (verdicts.false_positives, verdicts.not_met),
         "false_negative_rate": (verdicts.false_negatives, verdicts.met),
     }
-    return {name: part / whole for name, (part, whole) in shares.items() if whole}
+    figures = {}
+    for name, (part, whole) in shares.items():
+        if whole > 0:
+            figures[name] = part / whole
+    return figures
 
 
 def _record_of(sample) -> Record | None:

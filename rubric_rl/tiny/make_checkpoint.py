@@ -39,12 +39,16 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
     start = time.perf_counter()
     scale = SCALES[scale_name]
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(corpus(seed))
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    assert isinstance(eos, int) and isinstance(pad, int)
+    texts = corpus(seed)
+    tokenizer = train_tokenizer(texts)
+    eos = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id
+    assert isinstance(eos, int)
+    assert isinstance(pad, int)
     model = new_model(len(tokenizer), scale, eos, pad)
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    writer = SequenceWriter(encode, random.Random(seed))
+    rng = random.Random(seed)
+    writer = SequenceWriter(encode, rng)
     warm_start = WarmStart(model, writer, scale)
     warm_start.run(scale.answering_steps, Part.ANSWERING, "1 answering")
     warm_start.run(scale.short_steps, Part.SHORT_GRADING, "2 grading, short prompts")
@@ -57,24 +61,29 @@ def make(seed: int, scale_name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokeni
     )
     warm_start.run(scale.full_steps - half, Part.FULL_GRADING, "4 and its own answers")
     command = "python -m rubric_rl.tiny.make_checkpoint --out DIR"
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    seconds = time.perf_counter() - start
     figures = {
         "command": f"{command} --seed {seed} --scale {scale_name}",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(sizes),
         "scale": asdict(scale),
         "steps": len(warm_start.losses),
         "training_seconds": round(warm_start.seconds),
         "loss": _loss_curve(warm_start.losses),
-        "seconds": round(time.perf_counter() - start),
+        "seconds": round(seconds),
     }
     return model, tokenizer, figures
 
 
 def _loss_curve(losses: list[float]) -> dict[int, float]:
     """About ten points: step -> mean loss of the 20 steps up to it."""
-    stride = max(20, len(losses) // 10)
+    steps = len(losses)
+    stride = max(20, steps // 10)
     curve = {}
-    for step in range(20, len(losses) + 1, stride):
-        curve[step] = round(sum(losses[step - 20 : step]) / 20, 4)
+    for end in range(20, steps + 1, stride):
+        start = end - 20
+        mean = sum(losses[start:end]) / 20
+        curve[end] = round(mean, 4)
     return curve
 
 
@@ -86,7 +95,8 @@ def save(
     So no half-written checkpoint is ever read.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    folder = tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.")
+    unfinished = Path(folder)
     try:
         model.generation_config = GenerationConfig(
             do_sample=True,
@@ -97,7 +107,8 @@ def save(
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         making = json.dumps(figures, indent=1) + "\n"
-        (unfinished / "making.json").write_text(making, encoding="utf-8")
+        making_file = unfinished / "making.json"
+        making_file.write_text(making, encoding="utf-8")
         # Whatever the umask: a served checkpoint is read by other users too.
         unfinished.chmod(0o755)
         for file in unfinished.iterdir():
@@ -130,14 +141,19 @@ def main(argv: list[str] | None = None) -> int:
 def _make_and_save(args: argparse.Namespace) -> int:
     # A second thread barely helps a model of this size, and one makes sums reproducible.
     torch.set_num_threads(1)
-    if args.out.exists() and not (args.out / "making.json").is_file():
-        raise UserError(f"{args.out} exists and is no tiny checkpoint; choose another --out")
+    out = args.out
+    making = out / "making.json"
+    if out.exists() and not making.is_file():
+        raise UserError(f"{out} exists and is no tiny checkpoint; choose another --out")
     model, tokenizer, figures = make(args.seed, args.scale)
     sample = SCALES[args.scale].sample
     command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
-    figures["measured"] = {"command": command} | measure(Policy(model, tokenizer), sample)
-    save(args.out, model, tokenizer, figures)
-    print(json.dumps(figures["measured"], indent=1))
+    policy = Policy(model, tokenizer)
+    measured = {"command": command, **measure(policy, sample)}
+    figures["measured"] = measured
+    save(out, model, tokenizer, figures)
+    text = json.dumps(measured, indent=1)
+    print(text)
     return 0
 
 

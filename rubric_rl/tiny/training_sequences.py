@@ -33,6 +33,7 @@ from random import Random
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.prompt import grader_prompt
@@ -45,6 +46,7 @@ USER_TURN = "<|im_start|>user\n"
 ASSISTANT_TURN = "<|im_start|>assistant\n"
 END_OF_TURN = "<|im_end|>"
 EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
+REPLY_OPENING = f"{END_OF_TURN}\n{ASSISTANT_TURN}{EMPTY_THOUGHTS}"
 
 # Weight of a token in the loss. The verdict is one token of many; an answer's tokens are more
 # still, and only mediocre answers are wanted.
@@ -57,7 +59,15 @@ CAUSE_WEIGHT = 3 * ANSWER_WEIGHT  # the first sentence shows whether the patient
 THOUGHT_OPENING_WEIGHT = 0.01
 HINT_WEIGHT = 0.06
 
+CRITERION = "Criterion: ["  # how the last part of a grader prompt begins
+OWN_ANSWERS = 0.35  # share of them among the graded answers, once there are any
+THOUGHTS = 0.1  # share of answers that a thought precedes
+MODES = ("explain", "direct")
 MAX_CRITERIA = 40  # asked about one answer; fewer fit
+
+
+Encode = Callable[[str], list[int]]
+OwnAnswer = tuple[Pair, str]
 
 
 class Hint(NamedTuple):
@@ -110,7 +120,7 @@ def user_turn(content: str) -> str:
 
     As the chat template writes them with thinking off.
     """
-    return f"{USER_TURN}{content}{END_OF_TURN}\n{ASSISTANT_TURN}{EMPTY_THOUGHTS}"
+    return USER_TURN + content + REPLY_OPENING
 
 
 def reply_pieces(mode: str, answer: str, statement: Statement) -> list[Piece]:
@@ -118,8 +128,10 @@ def reply_pieces(mode: str, answer: str, statement: Statement) -> list[Piece]:
     closing = Piece("}" + END_OF_TURN, CLOSING_WEIGHT)
     verdict = _verdict_piece(answer, statement)
     if mode == "direct":
-        return [Piece('{"criteria_met":', CLOSING_WEIGHT), verdict, closing]
-    quote = json.dumps(explanation(answer, statement), ensure_ascii=False)
+        opening = Piece('{"criteria_met":', CLOSING_WEIGHT)
+        return [opening, verdict, closing]
+    reason = explanation(answer, statement)
+    quote = json.dumps(reason, ensure_ascii=False)
     return [
         Piece('{"explanation":', CLOSING_WEIGHT),
         Piece(f" {quote},", QUOTE_WEIGHT),
@@ -130,51 +142,62 @@ def reply_pieces(mode: str, answer: str, statement: Statement) -> list[Piece]:
 
 
 def _verdict_piece(answer: str, statement: Statement) -> Piece:
-    is_met = statement in statements_of(answer)
-    text = " true" if is_met else " false"
-    return Piece(text, VERDICT_WEIGHT)
+    if statement in statements_of(answer):
+        return Piece(" true", VERDICT_WEIGHT)
+    return Piece(" false", VERDICT_WEIGHT)
 
 
-def _prompt_parts(prompt: str) -> tuple[str, str, str]:
-    """A grader prompt's shared part, its criterion, and what comes between that and the reply."""
-    start = prompt.rindex("Criterion: [")
-    end = prompt.index(END_OF_TURN, start)
-    return prompt[:start], prompt[start:end], prompt[end:]
+def _shared_part(prompt: str) -> str:
+    """What the prompts for all criteria of an answer have in common."""
+    start = prompt.rindex(CRITERION)
+    return prompt[:start]
+
+
+def _criterion_part(prompt: str) -> str:
+    """What they have not in common."""
+    start = prompt.rindex(CRITERION)
+    return prompt[start:]
 
 
 def _answer_block(shared: str) -> str:
-    return shared[shared.rindex("<answer ") :]
+    start = shared.rindex("<answer ")
+    return shared[start:]
 
 
 class SequenceWriter:
     """Writes sequences of about `length` tokens; every draw comes from `rng`, in a fixed order."""
 
-    def __init__(self, encode: Callable[[str], list[int]], rng: Random, length: int = 640):
+    def __init__(self, encode: Encode, rng: Random, length: int = 640):
         self.encode = encode
         self.rng = rng
         self.length = length
         self.difficulty = 1.0  # of the graded answers
-        self.own_answers: list[tuple[Pair, str]] = []  # the policy's, once there are any
+        self.own_answers: list[OwnAnswer] = []  # the policy's, once there are any
 
     def grading(self, full: bool) -> TrainingSequence:
         """An answer and as many criteria as fit.
 
         `full`: the prefix is the real grader prompt; else it lacks instructions and conversation.
         """
-        mode = self.rng.choice(("explain", "direct"))
+        mode = self.rng.choice(MODES)
         pair, conversation, answer = self._answered_patient()
         sequence = TrainingSequence()
         asked = asked_statements(self.rng, pair, answer, MAX_CRITERIA)
         for number, statement in enumerate(asked, 1):
             criterion = self._criterion(statement)
-            prompt = user_turn(grader_prompt(mode, conversation, answer, [criterion]))
-            shared, question, reply_opening = _prompt_parts(prompt)
+            content = grader_prompt(mode, conversation, answer, [criterion])
             if number == 1:
-                prefix = shared if full else USER_TURN + _answer_block(shared)
-                self._append_prefix(sequence, prefix)
+                shared = _shared_part(content)
+                if not full:
+                    shared = _answer_block(shared)
+                self._append_prefix(sequence, USER_TURN + shared)
             hint = self._hint(answer, statement)
-            reply = reply_pieces(mode, answer, statement)
-            branch = [Piece(question, READ_ONLY), Piece(reply_opening, HINT_WEIGHT, hint), *reply]
+            question = _criterion_part(content)
+            branch = [
+                Piece(question, READ_ONLY),
+                Piece(REPLY_OPENING, HINT_WEIGHT, hint),
+                *reply_pieces(mode, answer, statement),
+            ]
             if not self._append_branch(sequence, number, branch):
                 break
         return sequence
@@ -188,8 +211,10 @@ class SequenceWriter:
         sequence = TrainingSequence()
         self._append_prefix(sequence, USER_TURN)
         number = 1
-        while self._append_branch(sequence, number, self._patient_and_answer()):
+        branch = self._patient_and_answer()
+        while self._append_branch(sequence, number, branch):
             number += 1
+            branch = self._patient_and_answer()
         return sequence
 
     def _patient(self) -> tuple[Pair, list[dict]]:
@@ -197,46 +222,53 @@ class SequenceWriter:
         return pair, self._conversation(pair)
 
     def _conversation(self, pair: Pair) -> list[dict]:
-        patient = self.rng.randrange(len(PATIENTS))
+        count = len(PATIENTS)
+        patient = self.rng.randrange(count)
         return messages(pair, patient)
 
     def _answered_patient(self) -> tuple[Pair, list[dict], str]:
         """A pair, a patient's conversation, and an answer: made up, or one of the policy's own."""
         pair, conversation = self._patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
-        if self.own_answers and self.rng.random() < 0.35:
-            pair, answer = self.rng.choice(self.own_answers)
+        own = self.own_answers
+        if own and self.rng.random() < OWN_ANSWERS:
+            pair, answer = self.rng.choice(own)
             conversation = self._conversation(pair)
         return pair, conversation, answer
 
     def _criterion(self, statement: Statement) -> Criterion:
-        size = self.rng.randint(1, 10)
-        sign = self.rng.choice((1, 1, -1))
-        text = self.rng.choice(criteria(statement))
+        rng = self.rng
+        size = rng.randint(1, 10)
+        sign = rng.choice((1, 1, -1))
+        wordings = criteria(statement)
+        text = rng.choice(wordings)
         return Criterion(text, points=sign * size)
 
     def _hint(self, answer: str, statement: Statement) -> Hint:
         verdict = _verdict_piece(answer, statement)
         reason = explanation(answer, statement)
-        return Hint(
-            verdict=self.encode(verdict.text)[0],  # its only token
-            reason=self.encode(reason)[0],
-        )
+        verdict_token, *_ = self.encode(verdict.text)  # the only one
+        first_of_reason, *_ = self.encode(reason)
+        return Hint(verdict_token, first_of_reason)
 
     def _patient_and_answer(self) -> list[Piece]:
         pair, conversation = self._patient()
         prompt = ""
         for message in conversation:
-            prompt += f"<|im_start|>{message['role']}\n{message['content']}{END_OF_TURN}\n"
+            role = message["role"]
+            content = message["content"]
+            prompt += f"<|im_start|>{role}\n{content}{END_OF_TURN}\n"
         prompt += ASSISTANT_TURN
         prompt = prompt.removeprefix(USER_TURN)  # it is the sequence's prefix
         thoughts = [Piece(EMPTY_THOUGHTS, READ_ONLY)]
-        if self.rng.random() < 0.1:
+        if self.rng.random() < THOUGHTS:
+            thought = f"It may be {pair.condition}.\n</think>\n\n"
             thoughts = [
                 Piece("<think>\n", THOUGHT_OPENING_WEIGHT),
-                Piece(f"It may be {pair.condition}.\n</think>\n\n", ANSWER_WEIGHT),
+                Piece(thought, ANSWER_WEIGHT),
             ]
-        cause, full_stop, advice = mediocre_answer(self.rng, pair).partition(".")
+        answer = mediocre_answer(self.rng, pair)
+        cause, full_stop, advice = answer.partition(".")
         return [
             Piece(prompt, READ_ONLY),
             *thoughts,
@@ -245,49 +277,59 @@ class SequenceWriter:
         ]
 
     def _append_prefix(self, sequence: TrainingSequence, text: str) -> None:
-        sequence.append(self.encode(text), branch=0, weight=READ_ONLY, hint=None)
+        tokens = self.encode(text)
+        sequence.append(tokens, branch=0, weight=READ_ONLY, hint=None)
 
     def _append_branch(self, sequence: TrainingSequence, number: int, pieces: list[Piece]) -> bool:
         """Appends a branch if it fits (the first one always does); says whether it did."""
         # Piece by piece: the verdict must be a token of its own, as the served model decodes it.
-        encoded = [self.encode(piece.text) for piece in pieces]
-        size = sum(len(tokens) for tokens in encoded)
-        if number > 1 and len(sequence.tokens) + size > self.length:
+        encoded = []
+        length = len(sequence.tokens)
+        for piece in pieces:
+            tokens = self.encode(piece.text)
+            encoded.append(tokens)
+            length += len(tokens)
+        if number > 1 and length > self.length:
             return False
         for piece, tokens in zip(pieces, encoded, strict=True):
             sequence.append(tokens, number, piece.weight, piece.hint)
         return True
 
 
-def collate(sequences: list[TrainingSequence]) -> dict[str, torch.Tensor]:
+def collate(sequences: list[TrainingSequence]) -> dict[str, Tensor]:
     """A batch, padded to its longest sequence.
 
     input_ids, targets, hints, position_ids (int64) and weights (float32) are [batch, length];
     attention_mask (bool) is [batch, 1, query, key].
     """
-    longest = max(len(sequence.tokens) for sequence in sequences)
+    lengths = [len(sequence.tokens) for sequence in sequences]
+    longest = max(lengths)
 
-    def padded(name: str, fill: float) -> torch.Tensor:
+    def padded(name: str, fill: float) -> Tensor:
         lines = []
         for sequence in sequences:
             values = getattr(sequence, name)
-            padding = [fill] * (longest - len(values))
-            lines.append(values + padding)
+            missing = longest - len(values)
+            padding = [fill] * missing
+            line = values + padding
+            lines.append(line)
         return torch.tensor(lines)
 
     branches = padded("branches", fill=-1)  # padding is a branch of its own: no token sees it
     query_branch = branches[:, :, None]
     key_branch = branches[:, None, :]
-    is_not_later = torch.ones(longest, longest, dtype=torch.bool).tril()
+    square = torch.ones(longest, longest, dtype=torch.bool)
+    is_not_later = square.tril()
     is_of_same_branch = key_branch == query_branch
     is_of_prefix = key_branch == 0
     is_visible = is_not_later & (is_of_same_branch | is_of_prefix)
+    seen = is_visible.sum(-1)  # tokens
     return {
         "input_ids": padded("tokens", fill=0),
         "targets": padded("targets", fill=0),
         "hints": padded("hints", fill=0),
         "weights": padded("weights", fill=0.0),
         # A token's position is the number of other tokens that it sees: all of them are earlier.
-        "position_ids": is_visible.sum(-1) - 1,
+        "position_ids": seen - 1,
         "attention_mask": is_visible[:, None],
     }

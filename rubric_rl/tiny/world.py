@@ -11,6 +11,7 @@ four ways: 100 pairs, 400 patients, a row each. 20 of the pairs are held out.
 import re
 import sys
 from collections.abc import Iterator
+from itertools import chain, cycle
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -20,8 +21,17 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Row
-from rubric_rl.tiny.oracle import CONDITIONS, MODIFIERS, WISH, Statement, criteria
+from rubric_rl.tiny.oracle import (
+    CONDITIONS,
+    MODIFIERS,
+    WISH,
+    Condition,
+    Modifier,
+    Statement,
+    criteria,
+)
 
+PROMPT_ID = re.compile(r"tiny-(\w+)-(\w+)-([0-3])")  # condition, modifier, patient
 CANARY = "rubric-rl tiny world: made by rule, no patient is real"
 
 
@@ -30,6 +40,12 @@ class Pair(NamedTuple):
 
     condition: str
     modifier: str
+
+    def parts(self) -> tuple[Condition, Modifier]:
+        """What the names stand for."""
+        condition = CONDITIONS[self.condition]
+        modifier = MODIFIERS[self.modifier]
+        return condition, modifier
 
 
 # The ways to tell of a pair: one patient each. Several texts alternate between user and assistant.
@@ -42,67 +58,70 @@ PATIENTS = (
 _ASKS_WHOM_TO_SEE = 1  # the patient who does so
 
 
-def _all_pairs() -> tuple[Pair, ...]:
-    pairs = []
+def _all_pairs() -> Iterator[Pair]:
     for condition in CONDITIONS:
         for modifier in MODIFIERS:
-            pairs.append(Pair(condition, modifier))
-    return tuple(pairs)
+            yield Pair(condition, modifier)
 
 
-def _held_out_pairs() -> frozenset[Pair]:
+def _held_out_pairs() -> Iterator[Pair]:
     """Each condition with one modifier, each modifier with four conditions.
 
     So training shows every condition and every modifier, but never these pairs.
     """
-    modifiers = list(MODIFIERS)
-    pairs = set()
-    for number, condition in enumerate(CONDITIONS):
-        modifier = modifiers[number % len(modifiers)]
-        pairs.add(Pair(condition, modifier))
-    return frozenset(pairs)
+    modifiers = cycle(MODIFIERS)
+    for condition, modifier in zip(CONDITIONS, modifiers, strict=False):
+        yield Pair(condition, modifier)
 
 
-PAIRS = _all_pairs()
-HELD_OUT_PAIRS = _held_out_pairs()
-TRAINING_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
+def _training_pairs() -> Iterator[Pair]:
+    for pair in PAIRS:
+        if pair not in HELD_OUT_PAIRS:
+            yield pair
+
+
+PAIRS = tuple(_all_pairs())
+HELD_OUT_PAIRS = frozenset(_held_out_pairs())
+TRAINING_PAIRS = tuple(_training_pairs())
 
 
 def good_statements(pair: Pair) -> list[Statement]:
     """What the best answer to such a patient says, the cause first."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     cause = Statement("is", pair.condition)
-    return [cause, *condition.good, *modifier.good]
+    advice = [*condition.good, *modifier.good]
+    return [cause, *advice]
 
 
 def bad_statements(pair: Pair) -> list[Statement]:
     """What an answer to such a patient must not say; a wrong cause is bad too, and not listed."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     return [*condition.bad, *modifier.bad]
 
 
 def messages(pair: Pair, patient: int) -> list[dict]:
     """The conversation of patient 0 to 3 of this pair; it ends with the user's turn."""
-    symptom = CONDITIONS[pair.condition].symptoms[patient % 2]
-    modifier = MODIFIERS[pair.modifier].wordings[patient // 2]
+    condition, modifier = pair.parts()
+    symptom = condition.symptoms[patient % 2]
+    wording = modifier.wordings[patient // 2]
+    texts = PATIENTS[patient]
+    roles = cycle(["user", "assistant"])
     turns = []
-    for number, text in enumerate(PATIENTS[patient]):
-        role = "assistant" if number % 2 else "user"
-        content = text.format(symptom=symptom, modifier=modifier)
-        turns.append({"role": role, "content": content})
+    for role, text in zip(roles, texts, strict=False):
+        content = text.format(symptom=symptom, modifier=wording)
+        turn = {"role": role, "content": content}
+        turns.append(turn)
     return turns
 
 
 def _item(
-    rng: Random, statement: Statement, points: tuple[int, int], axis: str, sign: int = 1
+    rng: Random, statement: Statement, lowest: int, highest: int, axis: str, sign: int = 1
 ) -> dict:
-    """A rubric item that asks for `statement`; its points lie between the two of `points`."""
-    lowest, highest = points
+    """A rubric item that asks for `statement`; its points lie between the two."""
     size = rng.randint(lowest, highest)
+    wordings = criteria(statement)
     return {
-        "criterion": rng.choice(criteria(statement)),
+        "criterion": rng.choice(wordings),
         "points": sign * size,
         "tags": ["level:example", f"axis:{axis}"],
     }
@@ -110,47 +129,53 @@ def _item(
 
 def _wanted(rng: Random, pair: Pair, patient: int) -> Iterator[dict]:
     """Items with positive points: larger ones where more hangs on it, as in HealthBench."""
-    condition = CONDITIONS[pair.condition]
-    modifier = MODIFIERS[pair.modifier]
+    condition, modifier = pair.parts()
     count = rng.randint(1, 2)
-    for advice in rng.sample(condition.good, count):
-        yield _item(rng, advice, points=(3, 8), axis="completeness")
+    advised = rng.sample(condition.good, count)
+    for advice in advised:
+        yield _item(rng, advice, 3, 8, axis="completeness")
     if rng.random() < 0.5:
         cause = Statement("is", pair.condition)
-        yield _item(rng, cause, points=(4, 8), axis="accuracy")
+        yield _item(rng, cause, 4, 8, axis="accuracy")
     if rng.random() < 0.6:
         advice = rng.choice(modifier.good)
-        yield _item(rng, advice, points=(5, 10), axis="context_awareness")
-    if patient == _ASKS_WHOM_TO_SEE and rng.random() < 0.5:
+        yield _item(rng, advice, 5, 10, axis="context_awareness")
+    asks_whom_to_see = patient == _ASKS_WHOM_TO_SEE
+    if asks_whom_to_see and rng.random() < 0.5:
         whom_to_see = modifier.good[0]
-        yield _item(rng, whom_to_see, points=(4, 7), axis="instruction_following")
+        yield _item(rng, whom_to_see, 4, 7, axis="instruction_following")
     if rng.random() < 0.15:
-        yield _item(rng, WISH, points=(1, 3), axis="communication_quality")
+        yield _item(rng, WISH, 1, 3, axis="communication_quality")
 
 
 def _unwanted(rng: Random, pair: Pair) -> Iterator[dict]:
     """One or two items with negative points."""
-    other_conditions = [name for name in CONDITIONS if name != pair.condition]
-    wrong_cause = rng.choice(other_conditions)
+    condition, modifier = pair.parts()
+    other_conditions = list(CONDITIONS)
+    other_conditions.remove(pair.condition)
+    wrong_name = rng.choice(other_conditions)
+    wrong_cause = Statement("is", wrong_name)
     mistakes = []
-    for advice in CONDITIONS[pair.condition].bad:
+    for advice in condition.bad:
         mistakes.append((advice, "accuracy"))
-    for advice in MODIFIERS[pair.modifier].bad:
+    for advice in modifier.bad:
         mistakes.append((advice, "context_awareness"))
-    mistakes.append((Statement("is", wrong_cause), "accuracy"))
+    mistakes.append((wrong_cause, "accuracy"))
     count = rng.choice((1, 1, 2))
     for mistake, axis in rng.sample(mistakes, count):
-        yield _item(rng, mistake, points=(3, 9), axis=axis, sign=-1)
+        yield _item(rng, mistake, 3, 9, axis, sign=-1)
 
 
 def _rubric(rng: Random, pair: Pair, patient: int) -> list[dict]:
     """2 to 6 items in random order, about a third of them negative; no criterion twice."""
+    wanted = _wanted(rng, pair, patient)
+    unwanted = _unwanted(rng, pair)
     by_text = {}
-    for item in _wanted(rng, pair, patient):
-        by_text[item["criterion"]] = item
-    for item in _unwanted(rng, pair):
-        by_text[item["criterion"]] = item
-    rubric = list(by_text.values())[:6]
+    for item in chain(wanted, unwanted):  # drawn in this order
+        text = item["criterion"]
+        by_text[text] = item
+    items = list(by_text.values())
+    rubric = items[:6]
     rng.shuffle(rubric)
     return rubric
 
@@ -165,13 +190,15 @@ def _theme(pair: Pair) -> str:
 
 def raw_row(pair: Pair, patient: int) -> dict:
     """One row in HealthBench's raw schema; the same arguments always give the same row."""
-    prompt_id = f"tiny-{pair.condition}-{pair.modifier}-{patient}"
+    condition, modifier = pair
+    prompt_id = f"tiny-{condition}-{modifier}-{patient}"
     rng = Random(prompt_id)
+    theme = _theme(pair)
     return {
         "prompt_id": prompt_id,
         "prompt": messages(pair, patient),
         "rubrics": _rubric(rng, pair, patient),
-        "example_tags": [f"theme:{_theme(pair)}"],
+        "example_tags": [f"theme:{theme}"],
         "ideal_completions_data": None,
         "canary": CANARY,
     }
@@ -182,9 +209,10 @@ def raw_rows(held_out: bool | None = None) -> list[dict]:
     raw = []
     for pair in PAIRS:
         is_held_out = pair in HELD_OUT_PAIRS
-        if held_out is None or held_out == is_held_out:
+        if held_out in (None, is_held_out):
             for patient in range(len(PATIENTS)):
-                raw.append(raw_row(pair, patient))
+                row = raw_row(pair, patient)
+                raw.append(row)
     return raw
 
 
@@ -192,9 +220,11 @@ def rows(held_out: bool) -> list[Row]:
     """The same rows as the grading library reads them."""
     read = []
     for raw in raw_rows(held_out):
-        theme = raw["example_tags"][0].removeprefix("theme:")
-        metadata = raw | {"messages": raw["prompt"], "theme": theme}
-        read.append(row_from_metadata(metadata))
+        (tag,) = raw["example_tags"]
+        raw["theme"] = tag.removeprefix("theme:")
+        raw["messages"] = raw["prompt"]
+        row = row_from_metadata(raw)
+        read.append(row)
     return read
 
 
@@ -214,14 +244,14 @@ def patient_of(prompt_id: str) -> tuple[Pair, int]:
     Raises:
         UserError: for a prompt_id of another world.
     """
-    match = re.fullmatch(r"tiny-(\w+)-(\w+)-([0-3])", prompt_id)
+    match = PROMPT_ID.fullmatch(prompt_id)
     if match is not None:
         condition, modifier, patient = match.groups()
         pair = Pair(condition, modifier)
         if pair in PAIRS:
             return pair, int(patient)
-    hint = "make its rows with python -m rubric_rl.tiny.world"
-    raise UserError(f"prompt_id {prompt_id} is not of the tiny world; {hint}")
+    wrong = f"prompt_id {prompt_id} is not of the tiny world"
+    raise UserError(f"{wrong}; make its rows with python -m rubric_rl.tiny.world")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -234,10 +264,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write(out: Path) -> int:
-    total = write_jsonl(out / "tiny_all.jsonl", raw_rows())
-    hard = write_jsonl(out / "tiny_hard.jsonl", raw_rows(held_out=True))
-    pairs = f"{len(HELD_OUT_PAIRS)} of {len(PAIRS)} pairs"
-    print(f"{out}: {total} rows, {hard} of them held out ({pairs})")
+    all_file = out / "tiny_all.jsonl"
+    hard_file = out / "tiny_hard.jsonl"
+    all_rows = raw_rows()
+    hard_rows = raw_rows(held_out=True)
+    total = write_jsonl(all_file, all_rows)
+    hard = write_jsonl(hard_file, hard_rows)
+    held_out = len(HELD_OUT_PAIRS)
+    all_pairs = len(PAIRS)
+    pairs = f"{held_out} of {all_pairs} pairs"
+    written = f"{total} rows, {hard} of them held out"
+    print(f"{out}: {written} ({pairs})")
     return 0
 
 
