@@ -298,7 +298,7 @@ def grading_figures(policy: Policy, mode: str, cases: list[Case]) -> Figures:
     for case, of_case in zip(cases, found, strict=True):
         rubric = case.row.rubric
         counts.add(rubric, case.answer, of_case)
-    total = counts.total
+    total = counts.total or 1  # a policy whose answers are all empty gets no verdict
     not_met = counts.not_met
     met = counts.met
     return {
@@ -307,7 +307,7 @@ def grading_figures(policy: Policy, mode: str, cases: list[Case]) -> Figures:
         "false_negative_rate": _share(counts.false_negatives, met or 1),
         "unreadable": _share(counts.unreadable, total),
         "always_false": _share(not_met, total),
-        "verdicts": total,
+        "verdicts": counts.total,
     }
 
 
