@@ -7,20 +7,23 @@ The method is the paper's (arXiv 2509.25534):
  3. GRPO without KL and without entropy bonus updates the policy, the next answerer and grader.
 
 What deviates from the authors' published code, and why:
- 4. Only the text after the last `</think>` is graded, without special tokens: theirs grades
+ 4. The thought that opens a response is not graded, nor are special tokens: theirs grades
     thoughts and `<|im_end|>` too, which no user sees.
  5. An answer without a final part, or cut at the length limit, scores 0 without a call
-    (grader_truncated): theirs grades it as if it were complete.
+    (grader_truncated), and in its group no more than the worst graded one: theirs grades it as if
+    it were complete.
  6. Criteria come last in the prompt, after instructions, conversation and answer, so that all of
     them share their prefix in the engine's cache; the first request warms it.
  7. Delimiters carry a hash of their content and the template is filled in one pass: in theirs an
     answer can forge turns and expand placeholders.
- 8. A verdict is a JSON boolean on which all objects after the thoughts agree: theirs takes the
-    first block, also inside thoughts, and the string "false" as met.
- 9. An unreadable verdict is asked for again (where that can change it), then counts against the
-    policy: theirs counts it as not met, which rewards negative criteria.
+ 8. A verdict is a JSON boolean that ends the reply, and on which all objects after the thoughts
+    agree: theirs takes the first block, also inside thoughts, and the string "false" as met.
+ 9. A reply without a readable verdict is finished, never drawn again: after the verdict's opening
+    the probabilities of its two words decide. Where that cannot be, it counts against the policy:
+    theirs counts it as not met, which rewards negative criteria.
 10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std
-    and out of the loss, never 0; requests have time limits and a bounded number of retries.
+    and out of the loss, never 0; requests have time limits and a bounded number of retries. Too
+    many of them end the run (grader_most_ungraded).
 11. Training is on the 4,000 Easy prompts, evaluation on the 1,000 Hard ones: theirs swaps the two.
 12. A row without positive points is refused: theirs divides by zero.
 
@@ -39,7 +42,13 @@ from rubric_rl.evaluation.rollout_metrics import grading_metrics
 from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.score import batch_advantages, flat_share, is_flat, known_rewards
+from rubric_rl.grading.score import (
+    batch_advantages,
+    compared_rewards,
+    flat_share,
+    is_flat,
+    known_rewards,
+)
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.question import Aborted
 
@@ -158,20 +167,27 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
 
     The others are out of the loss. Raw rewards are only logged: an ungraded one is replaced by the
     mean of the graded, which the logged mean then is. Raises UserError when no sample of the
-    rollout could be graded, or most verdicts could not be read.
+    rollout could be graded, too few could, or most replies could not be read.
     """
     rewards = _rewards(args, samples)
     known = known_rewards(rewards)
     records = _records(samples)
     _stop_without_a_grader(known, records)
-    _stop_with_a_sick_grader(args, records)
+    limits = GraderSettings.load(vars(args)).grading
+    if complaint := sickness(records, limits.most_unreadable):
+        raise UserError(f"the grader of this rollout is sick: {complaint}")
+    ungraded = len(rewards) - len(known)
+    if ungraded > limits.most_ungraded * len(rewards):
+        what = f"{ungraded} of {len(rewards)} answers of this rollout stayed ungraded"
+        hint = "see grader_most_ungraded"
+        raise UserError(f"{what}, for example: {_first_error(records)}; {hint}")
     for sample, value in zip(samples, rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
     mean = sum(known) / len(known)
     raw = [mean if math.isnan(value) else value for value in rewards]
-    groups = [sample.group_index for sample in samples]
+    compared, groups = _compared(args, samples)
     normalise = getattr(args, "grpo_std_normalization", True)
-    return raw, batch_advantages(rewards, groups, normalise)
+    return raw, batch_advantages(compared, groups, normalise)
 
 
 def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
@@ -180,26 +196,24 @@ def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
     Answers that score 0 without a call say nothing about the grader.
     """
     statuses = {record.status for record in records}
-    if known and ("graded" in statuses or "ungraded" not in statuses):
+    asked_in_vain = "ungraded" in statuses and "graded" not in statuses
+    if known and not asked_in_vain:
         return
-    reasons = [record.error for record in records if record.error]
-    reason = reasons[0] if reasons else "rows carry no rubrics"
-    raise UserError(f"no answer of this rollout could be graded: {reason}")
+    raise UserError(f"no answer of this rollout could be graded: {_first_error(records)}")
 
 
-def _stop_with_a_sick_grader(args, records: list[Record]) -> None:
-    """Raises UserError when most verdicts of the rollout could not be read."""
-    most_unreadable = GraderSettings.load(vars(args)).grading.most_unreadable
-    if complaint := sickness(records, most_unreadable):
-        raise UserError(f"the grader of this rollout is sick: {complaint}")
+def _first_error(records: list[Record]) -> str:
+    reasons = (record.error for record in records if record.error)
+    return next(reasons, "rows carry no rubrics")
 
 
 def keep_informative(args, samples, **kwargs) -> bool:
-    """Keeps a group whose graded rewards differ; any other has no gradient.
+    """Whether to keep a group: its rewards differ; any other has no gradient.
 
     Not in the recipe: --dynamic-sampling-filter-path self_reward_rm.keep_informative.
     """
-    return not is_flat(_rewards(args, samples))
+    compared, _ = _compared(args, samples)
+    return not is_flat(compared)
 
 
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
@@ -208,8 +222,7 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     Returns False, which keeps the default log.
     """
     metrics = grading_metrics(_records(samples))
-    groups = [sample.group_index for sample in samples]
-    metrics["zero_variance_groups"] = flat_share(_rewards(args, samples), groups)
+    metrics["zero_variance_groups"] = flat_share(*_compared(args, samples))
     if extra_metrics is not None:  # slime has none when it replays a rollout, and logs nothing
         extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
     return False
@@ -228,21 +241,37 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
     return False
 
 
+def _compared(args, samples) -> tuple[list[float], list]:
+    """The rewards that advantages are made of, and each one's group."""
+    answered, groups = [], []
+    for sample in _flat(samples):
+        grading = (sample.metadata or {}).get("grading") or {}
+        answered.append(grading.get("status") not in ("no_answer", "truncated"))
+        groups.append(sample.group_index)
+    return compared_rewards(_rewards(args, samples), answered, groups), groups
+
+
 def _rewards(args, samples) -> list[float]:
     """The samples' rewards, NaN where there is none."""
     key = getattr(args, "reward_key", None)
     rewards = []
-    for each in samples:
-        # A custom generate function may return several samples for one.
-        for sample in each if isinstance(each, list) else [each]:
-            value = sample.reward
-            if key and value is not None:
-                value = value[key]
-            rewards.append(math.nan if value is None else value)
+    for sample in _flat(samples):
+        value = sample.reward
+        if key and value is not None:
+            value = value[key]
+        rewards.append(math.nan if value is None else value)
     return rewards
 
 
 def _records(samples) -> list[Record]:
     """The records that `reward` left in the samples."""
-    found = [(sample.metadata or {}).get("grading") for sample in samples]
+    found = [(sample.metadata or {}).get("grading") for sample in _flat(samples)]
     return [record_from_json(item) for item in found if item]
+
+
+def _flat(samples) -> list:
+    """All samples; a custom generate function may return several for one."""
+    flat = []
+    for each in samples:
+        flat.extend(each if isinstance(each, list) else [each])
+    return flat

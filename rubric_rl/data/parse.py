@@ -212,6 +212,8 @@ class _RecordedVerdict(_Form):
     met: bool | None
     probability: _Finite | None = None
     explanation: str = ""
+    mass: _Finite | None = None
+    finished: bool = False
 
 
 class _RecordedTokens(_Form):
@@ -269,7 +271,7 @@ def record_from_json(item: object) -> Record:
         raise DataError(f"not a verdict record; {hint}") from None
     verdicts = []
     for given in form.verdicts:
-        verdict = Verdict(given.met, given.probability, given.explanation)
+        verdict = Verdict(**vars(given))
         verdicts.append(verdict)
     policy_tokens = None
     if form.policy_tokens:

@@ -73,6 +73,8 @@ class Verdict:
     met: bool | None
     probability: float | None = None  # of met against not met, where it was read
     explanation: str = ""
+    mass: float | None = None  # of both together; the rest is that of other words
+    finished: bool = False  # its reply gave none, and was continued up to the two words
 
 
 UNREADABLE = Verdict(None)

@@ -159,7 +159,8 @@ class EvaluationPlan:
                 assert self.answers is not None
                 answers = self.answers
             client = await stack.enter_async_context(StoringClient(self.grader))
-            grader = Grader(client, self.grading, self.scoring, self.grader_name)
+            name = self.grader_name
+            grader = Grader(client, self.grading, self.scoring, name, name == "policy")
             limit = self.grading.most_unreadable
             asked = self.identity()
             folder = EvaluationFolder(self.args.out, asked, RESULTS, self.args.moved, limit)

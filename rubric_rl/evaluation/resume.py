@@ -31,6 +31,7 @@ from rubric_rl.evaluation.stored import (
 )
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
+from rubric_rl.grading.prompt import verdict_opening
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Question, Reply
 
@@ -367,6 +368,8 @@ class StoringClient(Client):
         """What tells a question from all others, in 32 digits."""
         content = self._content(question)
         parts = [self.role, question.routing_key, question.seed, content]
+        if question.opening not in ("", verdict_opening()):  # a reply that is finished
+            parts.append(question.opening)
         text = json.dumps(parts)
         digest = hashlib.blake2b(text.encode(), digest_size=16)
         return digest.hexdigest()
@@ -411,7 +414,7 @@ def _verdict_counts(result: dict) -> tuple[int, int]:
     for verdict in verdicts:
         met = verdict  # of the first form
         if isinstance(verdict, dict):
-            met = verdict.get("met")
+            met = None if verdict.get("finished") is True else verdict.get("met")
         if met is None:
             unreadable += 1
     return len(verdicts), unreadable

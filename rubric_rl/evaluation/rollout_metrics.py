@@ -12,6 +12,7 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     """Means over answers (scores by axis and theme) and over criteria, and token sums.
 
     `negative_hit`: share of negative criteria that count as met; `unreadable`: of verdicts;
+    `finished`: of verdicts whose reply gave none and was continued;
     `grader_age`: by how many weight updates the policy that graded is newer than the one that
     answered, where both versions are known.
     """
@@ -21,6 +22,7 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     parts: dict[str, list[float]] = defaultdict(list)
     negatives: list[bool] = []
     unreadable: list[bool] = []
+    finished: list[bool] = []
     for record in records:
         if record.status == "ungraded":
             continue
@@ -32,6 +34,7 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
             parts[f"axis/{axis}"].append(value)
         for criterion, verdict in zip(record.rubric, record.verdicts, strict=True):
             unreadable.append(verdict.met is None)
+            finished.append(verdict.finished)
             if criterion.points < 0:
                 negatives.append(is_met(criterion, verdict))
     metrics = {}
@@ -41,6 +44,7 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
         metrics[status] = _mean([record.status == status for record in records])
     metrics["negative_hit"] = _mean(negatives)
     metrics["unreadable"] = _mean(unreadable)
+    metrics["finished"] = _mean(finished)
     metrics["seconds_per_answer"] = _mean([record.seconds for record in records])
     ages = [age for record in records if (age := _grader_age(record)) is not None]
     if ages:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
 from rubric_rl.grading.prompt import (
@@ -14,12 +14,18 @@ from rubric_rl.grading.prompt import (
 )
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import Grading, Scoring, check_together
-from rubric_rl.grading.verdict import majority, read_checklist, read_probability, read_verdict
+from rubric_rl.grading.verdict import (
+    majority,
+    read_checklist,
+    read_probability,
+    read_verdict,
+    second_draw,
+)
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client
-from rubric_rl.serving.question import Question, Reply, Unavailable
+from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
 
-_VERDICT = {
+_VERDICT_SCHEMA = {
     "type": "object",
     "properties": {"explanation": {"type": "string"}, "criteria_met": {"type": "boolean"}},
     "required": ["explanation", "criteria_met"],
@@ -35,6 +41,7 @@ class Grader:
     grading: Grading = Grading()
     scoring: Scoring = Scoring()
     name: str = "policy"
+    by_policy: bool = False  # it is the model whose answers it grades
 
     def __post_init__(self):
         check_together(self.client.endpoint, self.grading)
@@ -76,7 +83,7 @@ async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") ->
     """
     start = time.monotonic()
     try:
-        async with grader.client.answers:
+        async with grader.client.answer_slots:
             record.verdicts = await _Asker(grader, record, routing_key).verdicts()
     except Unavailable as error:
         record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
@@ -88,6 +95,7 @@ class _Asker:
 
     def __init__(self, grader: Grader, record: Record, routing_key: str):
         self.client, self.grading = grader.client, grader.grading
+        self.by_policy = grader.by_policy
         self.record, self.routing_key = record, routing_key
         assert record.answer is not None  # an answer that is none is never asked about
         self.break_up = self.client.api.break_up
@@ -114,15 +122,15 @@ class _Asker:
     async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
         def read(reply: Reply) -> list[Verdict]:
             if self.grading.mode == "direct":
-                return [read_probability(reply.probability)]
+                return [read_probability(reply.probability, reply.mass)]
             return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
 
-        (verdict,) = await self._ask([criterion], _VERDICT, read, vote)
+        (verdict,) = await self._ask([criterion], _VERDICT_SCHEMA, read, vote)
         return verdict
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
         count = len(rubric)
-        items = {"type": "array", "items": _VERDICT, "minItems": count, "maxItems": count}
+        items = {"type": "array", "items": _VERDICT_SCHEMA, "minItems": count, "maxItems": count}
         schema = {
             "type": "object",
             "properties": {"verdicts": items},
@@ -142,30 +150,57 @@ class _Asker:
         read: Callable[[Reply], list[Verdict]],
         vote: int,
     ) -> list[Verdict]:
-        """Asks until `read` finds every verdict: at most `rereads` times more, with new seeds."""
+        """Asks once. A reply in which `read` misses a verdict is finished, or else asked for again.
+
+        Drawing again until there is a verdict would be rejection sampling: a policy that grades
+        could choose what counts.
+        """
         mode, endpoint = self.grading.mode, self.client.endpoint
         content = self.shared_part + criteria_part(mode, criteria, self.break_up)
+        question = Question(
+            messages=[{"role": "user", "content": content}],
+            seed=endpoint.seed + vote * (self.grading.rereads + 1),
+            schema=schema,
+            opening=verdict_opening() if mode == "direct" else "",
+            routing_key=self.routing_key,
+        )
+        reply = await self._reply(question)
+        verdicts = read(reply)
+        unreadable = sum(verdict.met is None for verdict in verdicts)
+        if not unreadable:
+            return verdicts
+        finishing = None
+        if mode == "explain":
+            finishing = self.client.api.finish(question, reply, verdict_opening())
+        if finishing:
+            verdicts = [await self._finished(finishing)]
         # Asking again changes nothing at temperature 0, or where the probability is the verdict.
-        changeless = mode == "direct" or endpoint.temperature == 0
-        attempts = 1 if changeless else self.grading.rereads + 1
-        for attempt in range(attempts):
-            question = Question(
-                messages=[{"role": "user", "content": content}],
-                seed=endpoint.seed + vote * (self.grading.rereads + 1) + attempt,
-                schema=schema,
-                opening=verdict_opening() if mode == "direct" else "",
-                routing_key=self.routing_key,
-            )
-            reply = await self.client.ask(question)
-            self._count(reply)
-            verdicts = read(reply)
-            unreadable = sum(verdict.met is None for verdict in verdicts)
-            if not unreadable:
-                return verdicts
+        elif mode != "direct" and endpoint.temperature > 0:
+            for attempt in range(1, self.grading.rereads + 1):
+                again = replace(question, seed=question.seed + attempt)
+                drawn = read(await self._reply(again))
+                if all(verdict.met is not None for verdict in drawn):
+                    verdicts = second_draw(criteria, verdicts, drawn, self.by_policy)
+                    break
         causes = self.record.unreadable_causes
         cause = "other words" if mode == "direct" else reply.defect
         causes[cause] = causes.get(cause, 0) + unreadable
         return verdicts
+
+    async def _finished(self, finishing: Question) -> Verdict:
+        """The verdict at the end of a reply that gave none; unreadable where none can follow."""
+        try:
+            reply = await self._reply(finishing)
+        except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
+            return UNREADABLE
+        read = read_probability(reply.probability, reply.mass)
+        return replace(read, finished=True)
+
+    async def _reply(self, question: Question) -> Reply:
+        """The reply to a question, counted."""
+        reply = await self.client.ask(question)
+        self._count(reply)
+        return reply
 
     def _count(self, reply: Reply) -> None:
         record = self.record

@@ -37,12 +37,13 @@ class Graders:
         self.records = settings.training.records or default  # "": none are written
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
-        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped)
+        own = not settings.endpoint.url and not settings.training.engine
+        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped, own)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
             teacher = load_teacher(settings.training.teacher)
-            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
+            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped, False)
 
     async def close(self) -> None:
         """Closes the connections. slime never ends a hook's loop, so there nobody calls it."""
@@ -78,10 +79,15 @@ class Graders:
 
 
 def _grader(
-    settings: GraderSettings, name: str, url: str, tokenizer: str, stopped: Callable[[], bool]
+    settings: GraderSettings,
+    name: str,
+    url: str,
+    tokenizer: str,
+    stopped: Callable[[], bool],
+    by_policy: bool,
 ) -> Grader:
     client = Client(settings.endpoint, url, tokenizer, stopped)
-    return Grader(client, settings.grading, settings.scoring, name)
+    return Grader(client, settings.grading, settings.scoring, name, by_policy)
 
 
 def share_of(prompt_id: str) -> float:

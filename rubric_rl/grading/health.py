@@ -44,13 +44,14 @@ CHECK = Row(
 def sickness(records: Iterable[Record], most_unreadable: float) -> str:
     """Why the grader of these records cannot be trusted, in one line; "" if it can.
 
-    It cannot if more than the share `most_unreadable` of its verdicts are unreadable.
+    It cannot if more than the share `most_unreadable` of its replies hold no readable verdict, also
+    where they could be finished.
     """
     verdicts = unreadable = 0
     causes: Counter[str] = Counter()
     for record in records:
         verdicts += len(record.verdicts)
-        unreadable += sum(verdict.met is None for verdict in record.verdicts)
+        unreadable += sum(verdict.met is None or verdict.finished for verdict in record.verdicts)
         causes.update(record.unreadable_causes)
     if not verdicts or unreadable <= most_unreadable * verdicts:
         return ""

@@ -64,16 +64,19 @@ Say whether the answer does it, not whether the answer is good.
 
 
 def graded_text(response: str, prompt: str = "") -> str | None:
-    """The part of a response that is graded: after the last `</think>`, without special tokens.
+    """The part of a response that is graded: what a user is shown, without special tokens.
 
-    `prompt` is the templated prompt: it may end with the opening `<think>`. Returns None when there
-    is no final answer (thoughts never closed, or nothing to see after them): such a response scores
-    0 without a call.
+    That is all but the thought that opens the response: any other `</think>` hides nothing from
+    the user. `prompt` is the templated prompt: it may end with the opening `<think>`. Returns None
+    when there is no final answer (thoughts never closed, or nothing to see after them): such a
+    response gets no call.
     """
     if prompt.rstrip().endswith(THINK):
         response = THINK + response
-    final = response.rpartition(THINK_END)[2]
-    if THINK in final:
+    final = response
+    if response.lstrip().startswith(THINK):
+        _, _, final = response.partition(THINK_END)
+    if THINK in final.rpartition(THINK_END)[2]:
         return None
     text = _SPECIAL.sub("", final).strip()
     return text if shows_something(text) else None

@@ -60,6 +60,24 @@ def score_by(
     return scores
 
 
+def compared_rewards(
+    rewards: Sequence[float], answered: Sequence[bool], groups: Sequence[Hashable]
+) -> list[float]:
+    """The rewards that advantages are made of: no answer gets at most its group's lowest.
+
+    `answered` says who gave one. A cut or missing answer scores 0 without a call, a graded one can
+    score less: without this, rambling on to the limit would pay wherever the answers are poor.
+    """
+    compared = list(rewards)
+    for members in _members(groups):
+        graded = known_rewards([rewards[member] for member in members if answered[member]])
+        lowest = min(graded, default=0.0)
+        for member in members:
+            if not answered[member]:
+                compared[member] = min(rewards[member], lowest)
+    return compared
+
+
 def group_advantages(rewards: Sequence[float], normalise_std: bool = True) -> list[float]:
     """GRPO advantages of one prompt's answers: (r - mean) / (std + 1e-6), the std unbiased.
 

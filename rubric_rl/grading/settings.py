@@ -28,10 +28,16 @@ class Grading(Settings):
         1, "verdicts per criterion; the majority counts, a tie never helps the policy", ge=1
     )
     rereads: int = setting(
-        2, "how often an unreadable verdict is asked for again, each time with another seed", ge=0
+        2,
+        "how often an unreadable reply that cannot be finished is asked for again; what comes then "
+        "counts against the policy only",
+        ge=0,
     )
     most_unreadable: FiniteFloat = transport(
         0.5, "share of unreadable verdicts above which the grader counts as sick", ge=0, le=1
+    )
+    most_ungraded: FiniteFloat = transport(
+        0.5, "share of answers without a score above which a rollout ends the run", ge=0, le=1
     )
     warm_prefix: bool = transport(
         True, "ask the first criterion alone, the others once the answer's prefix is cached"

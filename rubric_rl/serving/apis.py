@@ -6,6 +6,7 @@ engine ended the request, and Unavailable where no retry can help.
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from rubric_rl.common.errors import UserError
@@ -15,7 +16,7 @@ from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, tex
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 
 CHOICES = (" true", " false")  # the two tokens after an opening
-MIN_MASS = 0.1  # below this probability of the two together, the model was saying something else
+MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 # What encloses the thoughts of other families than Qwen.
 _THOUGHTS = (
@@ -87,15 +88,29 @@ class SGLang:
             sampling["json_schema"] = json.dumps(question.schema)
         return {**prompt, "sampling_params": sampling}
 
+    def finish(self, question: Question, reply: Reply, opening: str) -> Question:
+        """Asks for the token after `opening`, which continues that very reply.
+
+        Thoughts are closed before it. What the model wrote ends no turn when it is read again: its
+        letters may form a special token.
+        """
+        thoughts, closing, rest = reply.text.rpartition(THINK_END)
+        opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
+        if opened and not closing:
+            thoughts, closing, rest = rest, f"\n{THINK_END}", ""
+        thoughts = self.break_up(thoughts.removeprefix(opened))
+        text = f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
+        return replace(question, opening=f"{text}\n{opening}")
+
     def reply(self, question: Question, payload: Any) -> Reply:
         raise_error_in(payload)
-        meta, probability = payload["meta_info"], None
+        meta, probability, mass = payload["meta_info"], None, None
         ending = meta["finish_reason"]
         if ending is None:
             raise Retryable("ended by the engine without a reason")
         complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
         if question.opening:
-            probability = self._probability(meta["output_token_ids_logprobs"][0])
+            probability, mass = self._probability(meta["output_token_ids_logprobs"][0])
         return Reply(
             text=self._thought + payload["text"],
             complete=complete,
@@ -104,9 +119,10 @@ class SGLang:
             cached_tokens=count_of(meta.get("cached_tokens")),
             completion_tokens=count_of(meta.get("completion_tokens")),
             weight_version=str(meta.get("weight_version", "")),
+            mass=mass,
         )
 
-    def _probability(self, entries: list) -> float | None:
+    def _probability(self, entries: list) -> tuple[float | None, float]:
         """From [log-probability, token id, text] of each of the two tokens, in either order."""
         logs = {entry[1]: entry[0] for entry in entries}
         if set(logs) != set(self._choice_ids):
@@ -135,6 +151,9 @@ class OpenAI:
 
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""
+
+    def finish(self, question: Question, reply: Reply, opening: str) -> None:
+        """Few of these endpoints continue a reply, and none continues thoughts."""
 
     def body(self, question: Question) -> dict:
         """A field that `extra_body` gives as null is left out: some services refuse it."""
@@ -171,10 +190,13 @@ class OpenAI:
         text = text_of(message.get("content"))
         thoughts = message.get("reasoning_content") or message.get("reasoning")
         self.thoughts_seen = self.thoughts_seen or bool(thoughts) or THINK_END in text
+        probability = mass = None
+        if question.opening:
+            probability, mass = self._probability(choice)
         return Reply(
             text=text,
             complete=is_complete(choice.get("finish_reason")),
-            probability=self._probability(choice) if question.opening else None,
+            probability=probability,
             prompt_tokens=count_of(usage.get("prompt_tokens")),
             cached_tokens=count_of(
                 _fields(usage.get("prompt_tokens_details")).get("cached_tokens")
@@ -183,9 +205,10 @@ class OpenAI:
             weight_version=str(_fields(payload.get("metadata")).get("weight_version", "")),
             thoughts=bool(thoughts),
             refusal=bool(message.get("refusal")),
+            mass=mass,
         )
 
-    def _probability(self, choice: dict) -> float | None:
+    def _probability(self, choice: dict) -> tuple[float | None, float]:
         tokens = _fields(choice.get("logprobs")).get("content")
         if not tokens:
             hint = "the endpoint returns no logprobs; use mode explain"
@@ -212,9 +235,10 @@ def _probability_of(logarithm: Any) -> float:
     return math.exp(logarithm)
 
 
-def _share(true: float, false: float) -> float | None:
-    """The share of `true`; None when both together are too improbable to be a verdict."""
+def _share(true: float, false: float) -> tuple[float | None, float]:
+    """The share of `true` in the mass of both, None where that is next to nothing; and the mass."""
     mass = true + false
     if mass > MOST_MASS:
         raise Retryable(f"probabilities that add up to {mass:.3f}")
-    return true / mass if mass >= MIN_MASS else None
+    share = true / mass if mass >= MIN_MASS else None
+    return share, min(mass, 1.0)

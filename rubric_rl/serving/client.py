@@ -21,7 +21,14 @@ from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.key import Key
 from rubric_rl.serving.payload import error_in, is_retried
-from rubric_rl.serving.question import Aborted, Question, Reply, Retryable, Unavailable
+from rubric_rl.serving.question import (
+    Aborted,
+    Question,
+    Refused,
+    Reply,
+    Retryable,
+    Unavailable,
+)
 
 LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
@@ -73,9 +80,9 @@ class Client:
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
-        # Answers that are asked about at once. As each of them has a request, they fill the limit;
-        # more would push each other's prefixes out of the engine's cache before they are used.
-        self.answers = asyncio.Semaphore(endpoint.concurrency)
+        # For answers that are asked about at once. As each of them has a request, they fill the
+        # limit; more would push each other's prefixes out of the engine's cache before use.
+        self.answer_slots = asyncio.Semaphore(endpoint.concurrency)
         self._asking = 0  # questions that wait for their reply
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
@@ -107,7 +114,7 @@ class Client:
         try:
             return await self._ask(question)
         except Unavailable as error:
-            raise Unavailable(self._excerpt(str(error))) from None
+            raise type(error)(self._excerpt(str(error))) from None
         finally:
             self._asking -= 1
 
@@ -155,7 +162,7 @@ class Client:
             raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
 
     async def _post(self, body: dict, headers: dict) -> Any:
-        """The decoded JSON of one answer."""
+        """The decoded JSON of one reply."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
             connector = aiohttp.TCPConnector(limit=0)
@@ -239,7 +246,7 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -
     if again:
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
         raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
-    raise Unavailable(f"{url}: {told}")
+    raise Refused(f"{url}: {told}")
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

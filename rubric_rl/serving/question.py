@@ -14,6 +14,10 @@ class Unavailable(Exception):
     """No reply after all retries, or a refusal (4xx) that no retry can cure."""
 
 
+class Refused(Unavailable):
+    """A refusal (4xx): of this very request, others may be answered."""
+
+
 class Retryable(Exception):
     """A failure that may pass: the engine aborted, was overloaded, or sent what is no reply."""
 
@@ -42,9 +46,10 @@ class Question:
 class Reply:
     """One reply of an endpoint.
 
-    `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening;
-    None where the two together have next to no probability. `thoughts` and `refusal` say that
-    the endpoint sent such a text beside the reply's. Raises TypeError for values of another type.
+    `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening, None
+    where the two together have next to none; `mass` is p(true) + p(false). `thoughts` and
+    `refusal` say that the endpoint sent such a text beside the reply's. Raises TypeError for values
+    of another type.
     """
 
     text: str
@@ -56,6 +61,7 @@ class Reply:
     weight_version: str
     thoughts: bool = False
     refusal: bool = False
+    mass: float | None = None
 
     def __post_init__(self):
         if not isinstance(self.text, str):
@@ -63,8 +69,9 @@ class Reply:
         for count in self.counts:
             if not isinstance(count, int):
                 raise TypeError(f"a number of tokens is of type {type(count).__name__}")
-        if not isinstance(self.probability, float | int | None):
-            raise TypeError(f"a probability is of type {type(self.probability).__name__}")
+        for number in (self.probability, self.mass):
+            if not isinstance(number, float | int | None):
+                raise TypeError(f"a probability is of type {type(number).__name__}")
 
     @property
     def defect(self) -> str:

@@ -65,7 +65,7 @@ def test_shows_prompt_reply_verdicts_and_how_the_score_comes_about(peek):
 
 
 def test_shows_what_could_not_be_read(peek):
-    status, out, _ = peek(FakeEngine(Say("Well.")))
+    status, out, _ = peek(FakeEngine(Say("Well.", true=0.2, false=0.1)))
     assert status == 0
     assert "question 0" in out
     assert "UNREADABLE" in out

@@ -301,7 +301,7 @@ class TestBadEndpoints:
 
     def test_every_place_of_the_verdict_is_read_not_the_first_fence_only(self, files, tmp_path):
         draft, last = '```json\n{"draft": 1}\n```', f"```json\n{VERDICT % 'true'}\n```"
-        said = Say(f"Thoughts.\n{draft}\nSo:\n{last}\nDone.")
+        said = Say(f"Thoughts.\n{draft}\nSo:\n{last}\n")
         assert evaluate(FakeEngine(said), files, tmp_path / "run")["criteria"]["met"] == 9
 
     def test_template_text_in_an_answer_stays_text(self, files, tmp_path):

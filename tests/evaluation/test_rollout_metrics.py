@@ -194,6 +194,7 @@ class TestMetrics:
         assert metrics["axis/tone"] == pytest.approx((0 + 1) / 2)
         assert metrics["negative_hit"] == 1 / 2
         assert metrics["unreadable"] == 1 / 6
+        assert metrics["finished"] == 0
         assert metrics["ungraded"] == metrics["no_answer"] == 1 / 4
         assert metrics["truncated"] == 0
 

@@ -102,7 +102,7 @@ class TestSickGrader:
         engine = FakeEngine(Say("hm", reason="length"), checked=False)
         with pytest.raises(UserError, match=r"failed its check question: .* grader_max_tokens"):
             reward(engine, args, [sample(0), sample(1)])
-        assert len(engine.bodies) == 2 * 3, "two criteria, each asked three times"
+        assert len(engine.bodies) == 2 * 2, "two criteria, each reply finished"
 
     def test_one_that_falls_ill_ends_the_rollout_before_the_update(self, args):
         samples = [sample(index, group=index // 2) for index in range(4)]
@@ -379,6 +379,33 @@ class TestPostProcess:
         failed = Record("p0", (), "ungraded", "Hello.", error="http://h: HTTP 404")
         samples[1].metadata["grading"] = failed.to_json()
         with pytest.raises(UserError, match=complaint + "http://h: HTTP 404"):
+            hooks.post_process(args, samples)
+
+    def test_a_cut_or_missing_answer_gains_nothing_on_poor_ones(self, args):
+        """Three poor answers and one that rambles to the limit got -0.5 -0.5 -0.5 +1.5."""
+        samples = rewarded(-0.46, -0.46, -0.46, 0.0)
+        for status in ("truncated", "no_answer"):
+            cut = Record("p0", (), status, "Hello and", score=0.0)
+            samples[3].metadata = samples[3].metadata | {"grading": cut.to_json()}
+            raw, advantages = hooks.post_process(args, samples)
+            assert advantages == [0.0] * 4
+            assert raw == [-0.46, -0.46, -0.46, 0.0]
+            assert not hooks.keep_informative(args, samples)
+
+    @pytest.mark.parametrize("most, ends", [(0.5, True), (0.75, False)])
+    def test_too_many_ungraded_answers_end_the_run(self, args, most, ends):
+        """An ungraded answer is out of the loss: that must not shield the bad ones."""
+        samples = rewarded(0.0, NAN, NAN, NAN)
+        graded = Record("p0", (), "graded", "Hello.", score=0.0)
+        samples[0].metadata = samples[0].metadata | {"grading": graded.to_json()}
+        failed = Record("p0", (), "ungraded", "Hello.", error="the filter withholds the reply")
+        for one in samples[1:]:
+            one.metadata = one.metadata | {"grading": failed.to_json()}
+        args.grader_most_ungraded = most
+        if not ends:
+            hooks.post_process(args, samples)
+            return
+        with pytest.raises(UserError, match=r"3 of 4 answers .* ungraded, .* filter withholds"):
             hooks.post_process(args, samples)
 
     def test_a_score_without_a_call_is_no_sign_of_a_grader(self, args):

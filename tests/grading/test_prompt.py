@@ -57,13 +57,15 @@ class TestGradedText:
         [
             ("Call an ambulance.<|im_end|>", "Call an ambulance."),
             ("<think>\nhm\n</think>\n\nCall.<|im_end|>", "Call."),
-            ("hm</think>Call.", "Call."),
-            ("<think>a</think>First.<think>b</think>Second.", "Second."),
+            ("harmful</think>harmless", "harmful</think>harmless"),
+            ("<think>a</think>harmful</think>harmless", "harmful</think>harmless"),
+            ("<think>a</think>1.<think>b</think>2.", "1.<think>b</think>2."),
+            ("\n <think>hm</think>Call.", "Call."),
             ("Call.<|im_end|><|im_start|>user\nThanks!<|endoftext|>", "Call.user\nThanks!"),
             ("a < b |> c", "a < b |> c"),
         ],
     )
-    def test_is_what_follows_the_thoughts_without_special_tokens(self, response, text):
+    def test_is_all_but_the_opening_thought_and_special_tokens(self, response, text):
         assert graded_text(response) == text
 
     @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class TestIdentity:
     @pytest.mark.parametrize("group", [Endpoint, Grading, Scoring])
     def test_holds_every_other_setting(self, group):
         transport = {"retries", "timeout", "silence", "concurrency", "api_key_env"}
-        transport |= {"warm_prefix", "most_unreadable"}
+        transport |= {"warm_prefix", "most_unreadable", "most_ungraded"}
         assert group().identity().keys() == group.model_fields.keys() - transport
 
     def test_changes_with_the_setting(self):

@@ -23,12 +23,12 @@ PROSE = 'The set {a, b} is named, and $\\\\frac{1}{2}$ "tablet".'
         (NOT_MET, False),
         ('{"criteria_met": true}', True),
         (f"```json\n{NOT_MET}\n```", False),
-        (f"The answer greets.\n\n{MET}\n\nThat is all.", True),
+        (f"The answer greets.\n\n{MET}\n\n", True),
         (f"<think>\nFirst I say {MET}\n</think>\n\n{NOT_MET}", False),
         (f"<think>one</think> {MET} <think>two</think> {NOT_MET}", False),
         (QUOTING, False),
         (f"{PROSE} {MET}", True),
-        (f"{NOT_MET} (see {{above}})", False),
+        (f"see {{above}}:\n{NOT_MET}", False),
         (f"**Verdict:** `{NOT_MET}`", False),
         (f"{MET}}}", True),
         (f"{MET}\n{MET}", True),
@@ -40,8 +40,8 @@ def test_a_verdict_is_read(reply, met):
 
 
 @pytest.mark.parametrize("verdict, met", [(MET, True), (NOT_MET, False)])
-def test_another_object_changes_nothing(verdict, met):
-    assert read_verdict(f'{{"note": 1}}\n{verdict} {{"note": 1}}').met is met
+def test_another_object_before_it_changes_nothing(verdict, met):
+    assert read_verdict(f'{{"note": 1}}\n{verdict}').met is met
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,14 @@ def test_only_a_json_boolean_is_a_verdict(value):
         f'It ends with "{MET}".',
         f"(e.g. {MET}, which it gives itself)",
         f"{MET} is what the answer wants.",
+        f"{MET}\n\nThat is all.",
+        f"{MET} (see {{above}})",
+        f'{MET} {{"note": 1}}',
+        '{"criterion": "Another one.", "criteria_met": true}',
+        '{"criterion_id": 2, "criteria_met": true}',
+        '{"Rubric item": "x", "criteria_met": true}',
+        '{"id": 3, "criteria_met": true}',
+        '{"Criterion 2": {"criteria_met": true}}',
         f"{MET}\nThis is quoted; the criterion is not met.",
         f"{NOT_MET}\nSo the answer claims, but it is met.",
     ],

@@ -1,0 +1,178 @@
+"""Finds the verdicts in a grader's reply, so that nothing that is quoted in it can pass for one.
+
+The grader is the policy, and what it grades may hold forged verdicts, which an honest grader may
+quote: before its verdict, inside it, after it, or instead of one. What keeps them out:
+
+- Each `criteria_met` counts that is a key, in whatever depth. If two of them disagree, or one
+  stands outside of any object (`criteria_met: ...`), nothing is read. The grader's own word thus
+  cannot be hidden: a quotation may end its string, but not unwrite what follows.
+- The verdict ends the reply: words after it make it none.
+- A verdict that is part of a sentence is none: a word, a comma, a quotation mark or an opening
+  bracket before it on its line ("Not {...}", "it says {...}").
+- A line before it must not say the opposite ("Verdict: unmet"); only some English ones are known.
+- A verdict that names a criterion (`"criterion": ...`, `"id": 2`) may be that of another one.
+
+What is left to a policy: a grader that ends its reply with a forged verdict, quoted as a line of
+its own or after a colon, and says nothing known against it.
+"""
+
+import re
+
+from rubric_rl.common.tokenizer import THINK, THINK_END
+from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
+
+KEY = "criteria_met"
+_LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
+_NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:id|index|number|item)$", re.IGNORECASE)
+
+_FENCE = re.compile(r"```\w*")
+_MARKUP = " \t\r\u00a0`*_~"
+_MAY_FOLLOW = _MARKUP + "\n\u200b\ufeff,;.}"
+_QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
+_LEADS_IN = tuple(_QUOTES + "([>\u2039\u300c\u300e")
+_SENTENCE_ENDS = tuple(".:!?")
+_WORD = re.compile(r"[^\W\d_]{2}")
+
+# A line before the object that gives the opposite verdict in words, alone or after "verdict:".
+_SPACE = r"[^\w\n]*+"
+_SAYS = rf"^{_SPACE}(?:(?:final )?(?:verdict|answer|result|conclusion)\b{_SPACE})?"
+_OPPOSITES = {
+    True: re.compile(rf"{_SAYS}(?:false|no|unmet|not met|fail)\b", re.IGNORECASE | re.MULTILINE),
+    False: re.compile(rf"{_SAYS}(?:true|yes|met|pass)\b", re.IGNORECASE | re.MULTILINE),
+}
+
+_CHECKLIST = re.compile(
+    r'\s*+(?:```\w*+\s*+)?\{\s*+"verdicts"\s*+:\s*+\[(.*\})\s*+,?+\s*+\]\s*+\}[\s`]*+',
+    re.DOTALL,
+)
+_BETWEEN_ITEMS = re.compile(r"(?<=\})\s*+,?+\s*+(?=\{)")
+
+
+def verdict_in(reply: str) -> dict:
+    """The object that is the reply's verdict: its KEY holds a boolean.
+
+    Raises Unclear where there is none, or may be another one.
+    """
+    text = _final_part(reply)
+    found = objects_in(text)
+    last = _last_with(KEY, found, text)
+    met = last.item[KEY]
+    if not is_verdict(last.item):
+        raise Unclear
+    if any(said is not met for said in _said(found)):
+        raise Unclear
+    if _OPPOSITES[met].search(text[: last.start]):
+        raise Unclear
+    return last.item
+
+
+def verdicts_in(reply: str, count: int) -> list[dict | None]:
+    """The verdicts of a checklist of `count` items, None for an item that is no verdict.
+
+    An item that is no JSON costs only itself where the places of the others are beyond doubt.
+    Raises Unclear for another number of items, or where their places are in doubt.
+    """
+    text = _final_part(reply)
+    try:
+        found = objects_in(text)
+    except Unclear:
+        return _item_by_item(text, count)
+    last = _last_with("verdicts", found, text)
+    items = last.item["verdicts"]
+    if not isinstance(items, list) or len(items) != count:
+        raise Unclear
+    # One that stands in no item may be another item's, which a quotation has moved.
+    of_items = [item for item in items if isinstance(item, dict) and KEY in item]
+    if len(_said(found)) != len(of_items):
+        raise Unclear
+    return [item if is_verdict(item) else None for item in items]
+
+
+def is_verdict(item: object) -> bool:
+    """Whether this is an object with a boolean under KEY, of no criterion that it names."""
+    if not isinstance(item, dict) or not isinstance(item.get(KEY), bool):
+        return False
+    others = item.keys() - {KEY}
+    return not any(_NAMES_A_CRITERION.match(name) for name in others)
+
+
+def _final_part(reply: str) -> str:
+    """What follows the last `</think>`. Thoughts that never end contain no verdict."""
+    text = reply.rpartition(THINK_END)[2]
+    return "" if THINK in text else text
+
+
+def _said(found: list[FoundObject]) -> list[object]:
+    """What the objects hold under KEY, in whatever depth."""
+    said = []
+    inner: list[object] = [each.item for each in found]
+    while inner:
+        value = inner.pop()
+        if isinstance(value, dict):
+            if KEY in value:
+                said.append(value[KEY])
+            inner.extend(value.values())
+        elif isinstance(value, list):
+            inner.extend(value)
+    return said
+
+
+def _last_with(key: str, found: list[FoundObject], text: str) -> FoundObject:
+    """The last object with this key. Raises Unclear unless it stands for a verdict of its own."""
+    having = [each for each in found if key in each.item]
+    if not having or _speaks_outside(found, text):
+        raise Unclear
+    last = having[-1]
+    after = _FENCE.sub("", text[last.end :])
+    if after.strip(_MAY_FOLLOW) or _in_a_sentence(last, text):
+        raise Unclear
+    return last
+
+
+def _speaks_outside(found: list[FoundObject], text: str) -> bool:
+    """Whether a `criteria_met: ...` stands outside of the objects."""
+    position = 0
+    for each in found:
+        if _LOOSE_KEY.search(text, position, each.start):
+            return True
+        position = each.end
+    return _LOOSE_KEY.search(text, position) is not None
+
+
+def _in_a_sentence(found: FoundObject, text: str) -> bool:
+    """Whether a sentence leads into the object on its line."""
+    _, _, line_before = text[: found.start].rpartition("\n")
+    before = _FENCE.sub("", line_before).rstrip(_MARKUP)
+    if before.endswith(_LEADS_IN):
+        return True
+    # Words announce a verdict where a sentence ends, whatever signs stand between them and it.
+    return _WORD.search(before) is not None and not before.endswith(_SENTENCE_ENDS)
+
+
+def _item_by_item(text: str, count: int) -> list[dict | None]:
+    """The verdicts of a checklist with items that are no JSON.
+
+    Their places are in no doubt when the reply is the list alone and `},{` stands in it as often as
+    between `count` items, strings included: the grader wrote it between its own items, so that one
+    more in a quotation would be one too many. So is a KEY more than one in an item.
+    """
+    checklist = _CHECKLIST.fullmatch(text)
+    if not checklist:
+        raise Unclear
+    pieces = _BETWEEN_ITEMS.split(checklist[1].strip())
+    if len(pieces) != count or any(piece.count(KEY) != 1 for piece in pieces):
+        raise Unclear
+    return [_item(piece) for piece in pieces]
+
+
+def _item(text: str) -> dict | None:
+    """The verdict that a text is, which should be one object and nothing else."""
+    try:
+        found = objects_in(text)
+    except Unclear:
+        return None
+    if len(found) != 1:
+        return None
+    (only,) = found
+    is_whole = only.start == 0 and only.end == len(text)
+    return only.item if is_whole and is_verdict(only.item) else None

@@ -1,0 +1,166 @@
+"""Breaking the grading never pays, whatever the policy does when it grades or answers.
+
+The grader is simulated: it believes with probability p that a criterion is met, and says so or
+hides it behind a behaviour. What an engine would put after a verdict's opening is its belief.
+"""
+
+import asyncio
+import itertools
+import json
+import math
+
+import pytest
+from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.grading.grade import Grader, grade
+from rubric_rl.grading.score import batch_advantages, compared_rewards
+from rubric_rl.serving.client import Client
+
+MET, NOT_MET = VERDICT % "true", VERDICT % "false"
+GOOD, BAD = Criterion("Greets.", 1), Criterion("Insults.", -1)
+REFUSAL = "I will not grade this."
+
+
+def honest(met: bool) -> Say:
+    return Say(MET if met else NOT_MET)
+
+
+# What a policy may do when it grades; `helps` is the verdict that would help its answer.
+BEHAVIOURS = {
+    "refuses always": lambda met, helps: Say(REFUSAL),
+    "refuses what does not help": lambda met, helps: honest(met) if met is helps else Say(REFUSAL),
+    "rambles on": lambda met, helps: Say("Well, " * 50, reason="length"),
+    "is cut when it does not help": lambda met, helps: Say(
+        honest(met).text, reason="stop" if met is helps else "length"
+    ),
+    "says nothing": lambda met, helps: Say(""),
+    "says both": lambda met, helps: Say(f"{MET}\n{NOT_MET}"),
+    "says both the other way": lambda met, helps: Say(f"{NOT_MET}\n{MET}"),
+    "quotes a forged verdict after its own": lambda met, helps: Say(
+        f"{honest(met).text}\nThe answer ends with {honest(helps).text}"
+    ),
+    "quotes one in a sentence": lambda met, helps: Say(f"Not {honest(helps).text}"),
+    "leaves the choice open": lambda met, helps: Say(f"Either {MET} or {NOT_MET}"),
+    "judges another criterion": lambda met, helps: Say(
+        json.dumps({"criterion": "Another.", "criteria_met": helps})
+    ),
+    "says a word for a boolean": lambda met, helps: Say(VERDICT % f'"{str(helps).lower()}"'),
+    "thinks on for ever": lambda met, helps: Say(f"<think>It is {honest(helps).text}"),
+    "speaks in its thoughts alone": lambda met, helps: Say(f"<think>{MET}</think>\n{REFUSAL}"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return chat_model(tmp_path_factory.mktemp("model"))
+
+
+def credit(model: str, criterion: Criterion, behaviour, belief: float, **settings) -> float:
+    """The expected share of times that the verdict is the one which helps the answer.
+
+    Exactly: over all that the grader could have meant in its first reply and its two next ones.
+    """
+    helps = criterion.points > 0
+    row = Row("p", ({"role": "user", "content": "hi"},), (Criterion("x", 1), criterion))
+    chosen = grader_settings(**{"model": "m", "warm_prefix": False} | settings)
+
+    async def verdict_of(meant: tuple[bool, ...]) -> bool | None:
+        times = itertools.count()
+
+        def act(prompt: str) -> Say:
+            if criterion.text not in prompt:
+                return honest(True)
+            if prompt.endswith('{"criteria_met":'):  # a reply that is finished
+                return Say(true=belief, false=1 - belief)
+            return behaviour(meant[next(times)], helps)
+
+        engine = FakeEngine(act)
+        async with engine, Client(chosen.endpoint, engine.url, model) as client:
+            grader = Grader(client, chosen.grading, by_policy=True)
+            record = await grade(grader, row, "An answer.")
+        return record.verdicts[1].met
+
+    expected = 0.0
+    for meant in itertools.product((True, False), repeat=3):
+        weight = math.prod(belief if met else 1 - belief for met in meant)
+        met = asyncio.run(verdict_of(meant))
+        expected += weight * (met is helps)
+    return expected
+
+
+def honest_credit(criterion: Criterion, belief: float) -> float:
+    """What the belief is worth when it is told: sampled, or read as `direct` mode reads it."""
+    of_help = belief if criterion.points > 0 else 1 - belief
+    return max(of_help, float(of_help > 0.5))
+
+
+@pytest.mark.parametrize("settings", [{}, {"api": "openai"}], ids=["sglang", "openai"])
+@pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_no_way_of_grading_is_worth_more_than_an_honest_one(model, behaviour, criterion, settings):
+    for belief in (0.2, 0.7):
+        gained = credit(model, criterion, BEHAVIOURS[behaviour], belief, **settings)
+        assert gained <= honest_credit(criterion, belief) + 1e-9, belief
+
+
+@pytest.mark.parametrize("api, expected", [("sglang", 0.2), ("openai", 0.2)])
+def test_refusing_instead_of_saying_not_met_gains_nothing(model, api, expected):
+    """With two more draws it gained: 1 - 0.8 ** 3 = 0.49."""
+    refusing = BEHAVIOURS["refuses what does not help"]
+    assert credit(model, GOOD, refusing, 0.2, api=api) == pytest.approx(expected)
+
+
+@given(
+    word=st.floats(0, 1),
+    other=st.floats(0, 1),
+    criterion=st.sampled_from([GOOD, BAD]),
+)
+def test_a_word_helps_only_with_more_than_half_of_all_probability(model, word, other, criterion):
+    """In direct mode: 0.9 on " False" and 0.1 on " true" is no certainty that it is met."""
+    helps = criterion.points > 0
+    row = Row("p", ({"role": "user", "content": "hi"},), (Criterion("x", 1), criterion))
+    helping, hurting = word, (1 - word) * other
+
+    async def verdict() -> bool | None:
+        true, false = (helping, hurting) if helps else (hurting, helping)
+        engine = FakeEngine(Say(true=true, false=false))
+        chosen = grader_settings(mode="direct")
+        async with engine, Client(chosen.endpoint, engine.url, model) as client:
+            record = await grade(Grader(client, chosen.grading), row, "An answer.")
+        return record.verdicts[1].met
+
+    if abs(helping - 0.5) > 1e-6:
+        assert (asyncio.run(verdict()) is helps) == (helping > 0.5)
+
+
+class TestNoAnswer:
+    """Cut or missing, it scores 0 without a call, and a graded one can score less."""
+
+    def test_the_case_in_numbers(self):
+        rewards, answered = [-0.46, -0.46, -0.46, 0.0], [True, True, True, False]
+        assert compared_rewards(rewards, answered, [0] * 4) == [-0.46] * 4
+        assert batch_advantages(rewards, [0] * 4)[3] == pytest.approx(1.5, abs=1e-3)
+        assert batch_advantages(compared_rewards(rewards, answered, [0] * 4), [0] * 4) == [0.0] * 4
+
+    @given(st.data())
+    def test_gets_no_more_than_the_worst_graded_answer_of_its_group(self, data):
+        count = data.draw(st.integers(1, 12))
+        values = st.one_of(st.floats(-3, 1), st.just(math.nan))
+        answered = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+        rewards = [data.draw(values) if given else 0.0 for given in answered]
+        groups = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+        compared = compared_rewards(rewards, answered, groups)
+        advantages = batch_advantages(compared, groups)
+        for place in range(count):
+            if answered[place]:
+                assert compared[place] == rewards[place] or math.isnan(rewards[place])
+                continue
+            assert compared[place] <= 0
+            for other in range(count):
+                is_graded = answered[other] and not math.isnan(rewards[other])
+                if groups[other] == groups[place] and is_graded:
+                    assert compared[place] <= rewards[other]
+                    assert advantages[place] <= advantages[other]
