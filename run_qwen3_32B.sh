@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-32B on four nodes of 8 GPUs of 80 GB. Paths, parallelism and memory;
+# Qwen3-32B on four nodes of 8 GPUs of 80 GB. Paths, parallelism and capacity;
 # the experiment is configs/recipe.sh.
 #
 #   export HF_CKPT_PATH=...      Qwen3-32B as Hugging Face publishes it (every node sees all paths)
@@ -17,7 +17,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 MODEL="qwen3-32B"                       # its shape: SLIME_DIR/scripts/models/qwen3-32B.sh
-export LOSS_AGGREGATION="token"         # paper: 8B averages over answers, 32B over tokens
+LOSS_AGGREGATION="token"                # paper
 PLACEMENT="${PLACEMENT:-colocate}"
 NNODES="${NNODES:-4}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
@@ -32,7 +32,7 @@ PARALLEL_ARGS=(
    --rollout-num-gpus-per-engine 4      # 66 GB of weights leave room for a cache on four GPUs
 )
 
-MEMORY_ARGS=(
+CAPACITY_ARGS=(                         # what the GPUs' memory and the disk hold
    --recompute-granularity full         # keep each layer's input only
    --recompute-method uniform
    --recompute-num-layers 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-8B on one node of 8 GPUs of 80 GB. Paths, parallelism and memory;
+# Qwen3-8B on one node of 8 GPUs of 80 GB. Paths, parallelism and capacity;
 # the experiment is configs/recipe.sh.
 #
 #   export HF_CKPT_PATH=...      Qwen3-8B as Hugging Face publishes it
@@ -16,7 +16,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 MODEL="qwen3-8B"                        # its shape: SLIME_DIR/scripts/models/qwen3-8B.sh
-export LOSS_AGGREGATION="sample"        # paper: 8B averages over answers, 32B over tokens
+LOSS_AGGREGATION="sample"               # paper
 PLACEMENT="${PLACEMENT:-split}"
 NNODES="${NNODES:-1}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
@@ -31,7 +31,7 @@ PARALLEL_ARGS=(
    --rollout-num-gpus-per-engine 1      # 16 GB of weights fit; more engines answer more at once
 )
 
-MEMORY_ARGS=(
+CAPACITY_ARGS=(                         # what the GPUs' memory and the disk hold
    --recompute-granularity full         # keep each layer's input only
    --recompute-method uniform
    --recompute-num-layers 1

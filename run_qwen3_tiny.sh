@@ -68,7 +68,7 @@ if [[ "${BACKEND}" == slime ]]; then
    MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
    [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
-   MEMORY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
+   CAPACITY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
       --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else 33 million
       --sglang-dtype bfloat16 --sglang-attention-backend triton)   # else no kernel for heads of 32
    source scripts/launch.sh

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # The experiment, defined once, in the order of the stages; flag names are slime's. Sourced by every
-# run_*.sh, which adds paths, parallelism and memory, then its own overrides, then "$@": the last
+# run_*.sh, which adds paths, parallelism and capacity, then its own overrides, then "$@": the last
 # value of a flag wins.
+# run_qwen3_tiny.sh has its own batch, group, length, learning rate, weight decay and intervals.
 # "paper": arXiv 2509.25534 and its authors' published settings.
 
 # 1 prompt: rows of data_preprocess.py
@@ -74,7 +75,11 @@ SAVE_ARGS=(
 )
 
 RECIPE_ARGS=(
-   "${PROMPT_ARGS[@]}" "${ROLLOUT_ARGS[@]}" "${REWARD_ARGS[@]}" "${GRPO_ARGS[@]}"
+   "${PROMPT_ARGS[@]}"
+   "${ROLLOUT_ARGS[@]}"
+   "${REWARD_ARGS[@]}"
+   "${GRPO_ARGS[@]}"
    "${OPTIMIZER_ARGS[@]}"
-   "${EVAL_ARGS[@]}" "${SAVE_ARGS[@]}"
+   "${EVAL_ARGS[@]}"
+   "${SAVE_ARGS[@]}"
 )

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # How the run scripts start slime: checks, Ray, job, log. Sourced by run_qwen3_8B.sh,
 # run_qwen3_32B.sh and, with BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION,
-# PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS and MEMORY_ARGS. Ends only what it started itself,
-# by pid. Exit status: 0 the job succeeded; 1 it did not, or a defect of ours; 2 something to fix;
-# 129, 130, 143 a signal ended it.
+# PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS and CAPACITY_ARGS. Ends only what it started
+# itself, by pid. Exit status: 0 the job succeeded; 1 it did not, or a defect of ours; 2 something
+# to fix; 129, 130, 143 a signal ended it.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml
@@ -312,7 +312,7 @@ refuse_second_run() {
 launch() {
    local args=(
       "${MODEL_ARGS[@]}" "${RECIPE_ARGS[@]}" "${PLACEMENT_ARGS[@]}" "${PARALLEL_ARGS[@]}"
-      "${MEMORY_ARGS[@]}" "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@"
+      "${CAPACITY_ARGS[@]}" "${ENGINE_ARGS[@]}" "${LOG_ARGS[@]}" "$@"
    )
    local command=("${PYTHON}" "${SLIME_DIR}/train.py" "${args[@]}")
    if [[ "${DRY_RUN}" == 1 ]]; then

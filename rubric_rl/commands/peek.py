@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.grading.grade import Grader, grade
@@ -52,12 +53,11 @@ def show(record: Record) -> str:
         f"prompt_id {record.prompt_id}: {record.status}",
     ]
     for criterion, verdict in zip(record.rubric, record.verdicts, strict=False):
-        words = criterion.text.split()
         line = _VERDICT.format(
             word=_WORDS[verdict.met],
             points=criterion.points if is_met(criterion, verdict) else 0,
             possible=criterion.points,
-            text=" ".join(words),
+            text=one_line(criterion.text),
         )
         lines.append(line)
     if record.status == "ungraded":

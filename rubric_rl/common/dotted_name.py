@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 
 
 def import_function(dotted_name: str) -> Callable:
@@ -18,8 +19,7 @@ def import_function(dotted_name: str) -> Callable:
     try:
         function = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(reason) from None
+        raise UserError(one_line(f"{type(error).__name__}: {error}")) from None
     if not callable(function):
         raise UserError("not a function")
     return function

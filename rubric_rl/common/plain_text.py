@@ -1,4 +1,4 @@
-"""What a text says to a reader, whatever characters write it: when two are the same, or show none.
+"""What a text shows a reader, whatever characters write it: the same as another, one line, none.
 
 Unicode writes one text in many ways: composed and decomposed letters, wide and narrow forms, upper
 and lower case, and between them characters that nobody sees.
@@ -54,6 +54,11 @@ def comparable(text: str) -> str:
     compatible = unicodedata.normalize("NFKC", caseless).upper().casefold()
     letters = "".join(unicodedata.normalize("NFKC", compatible).translate(_SEEN).split())
     return unicodedata.normalize("NFKC", letters)  # accents that stood on a space join a letter
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """The words of the text with one blank between them, cut to `limit` characters."""
+    return " ".join(text.split())[:limit]
 
 
 def shows_something(text: str) -> bool:

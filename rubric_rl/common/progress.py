@@ -1,4 +1,4 @@
-"""Progress bars, and a pool of workers that gives up when too many answers fail in a row."""
+"""Progress bars, and a pool of workers that gives up when too many failures come in a row."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from rubric_rl.common.errors import UserError
 
 
 class GaveUp(UserError):
-    """Too many answers in a row stayed ungraded."""
+    """Too many in a row failed: ungraded, or graded without verdicts that can be read."""
 
 
 def bar_pace() -> dict[str, Any]:
@@ -74,7 +74,7 @@ class CriteriaBar:
         self._bar.n += count
 
     def done(self, count: int, error: str = "") -> None:
-        """An answer's `count` criteria have ended, with or without an error.
+        """The `count` criteria of an answer or a row have ended, with or without an error.
 
         Raises GaveUp after too many errors in a row.
         """
@@ -84,9 +84,9 @@ class CriteriaBar:
             return
         self.failures += 1
         self.in_a_row += 1
-        self._bar.set_postfix_str(f"{self.failures} ungraded", refresh=False)
+        self._bar.set_postfix_str(f"{self.failures} failed", refresh=False)
         if self.gave_up:
-            what = f"{self.in_a_row} answers in a row stayed ungraded, the last for: {error}"
+            what = f"{self.in_a_row} in a row failed, the last for: {error}"
             raise GaveUp(f"{what}; fix that and run the same command again")
 
 

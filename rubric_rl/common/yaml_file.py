@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 
 
 class OmegaConfLoader(yaml.SafeLoader):
@@ -32,5 +33,4 @@ def read_yaml(path: str | Path, who: str, loader: type[yaml.SafeLoader] = yaml.S
         raise UserError(f"{who}: cannot be read ({error.strerror}); check the path") from None
     # A date or number that is none raises ValueError, a deeply nested file RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{who}: broken YAML: {reason}") from None
+        raise UserError(f"{who}: broken YAML: {one_line(str(error))}") from None

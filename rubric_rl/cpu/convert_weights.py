@@ -252,16 +252,10 @@ def load_hf(model: nn.Module, hf_dir: Folder, shape: Shape) -> Dtypes:
         in_order = sorted(differing)
         raise RuntimeError(f"the model and the name map differ in {in_order}")
     for name, parameter in parameters.items():
-        parts = []
-        for hf_name in names[name]:
-            part = tensors[hf_name].float()
-            parts.append(part)
+        parts = [tensors[hf_name].float() for hf_name in names[name]]
         piece = shard(name, parts, shape, tp, rank)
         parameter.copy_(piece)
-    dtypes = {}
-    for name, tensor in tensors.items():
-        dtypes[name] = tensor.dtype
-    return dtypes
+    return {name: tensor.dtype for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -275,10 +269,7 @@ def gather_hf(model: nn.Module, shape: Shape, dtypes: Dtypes) -> Tensors:
     for name, hf_names in names.items():
         parameter = parameters[name].detach()
         piece = parameter.contiguous()
-        pieces = []
-        for _ in range(tp):
-            of_rank = torch.empty_like(piece)
-            pieces.append(of_rank)
+        pieces = [torch.empty_like(piece) for _ in range(tp)]  # of each rank
         dist.all_gather(pieces, piece, group=group)
         parts = unshard(name, pieces, shape)
         for hf_name, part in zip(hf_names, parts, strict=True):

@@ -7,7 +7,9 @@ import math
 import aiohttp
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.cpu.samples import Sample
+from rubric_rl.serving.payload import is_retried
 
 # A minute in all: on an overloaded machine the router takes a healthy engine for dead for a while.
 ATTEMPTS = 9
@@ -118,11 +120,10 @@ class Generator:
         ) as error:  # the last two: a body in no known encoding
             raise NoAnswer(f"{type(error).__name__} {error}".strip()) from None
         if status >= 400:
-            one_line = " ".join(text.split())
-            failure = f"HTTP {status} {one_line[:300]}"
-            if status < 500 and status not in (408, 429):
-                raise GenerationFailed(f"{self.url} refused a request: {failure}")
-            raise NoAnswer(failure)
+            failure = f"HTTP {status} {one_line(text, 300)}"
+            if is_retried(status):
+                raise NoAnswer(failure)
+            raise GenerationFailed(f"{self.url} refused a request: {failure}")
         try:
             reply = json.loads(text)
             return _usable(reply)

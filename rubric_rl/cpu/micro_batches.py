@@ -61,11 +61,8 @@ def make_micro_batches(
         _sort_longest_first(active, rollout)
         # Neighbours in length go to different ranks: equal work without a search.
         share = active[dp_rank::dp_size]
-        micro_batches = []
-        for group in pack(args, rollout, share):
-            micro_batch = collate(rollout, group, weight_of)
-            micro_batches.append(micro_batch)
-        steps.append(micro_batches)
+        groups = pack(args, rollout, share)
+        steps.append([collate(rollout, group, weight_of) for group in groups])
     return steps
 
 

@@ -83,8 +83,7 @@ def response_logits(
     """
     length = inputs.size(1)
     # True where attention must not look: at the tokens that come later.
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    mask = later[None, None]
+    mask = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]
     positions = torch.arange(length).expand_as(inputs)
     with cpu_device():
         hidden = model(inputs, positions, mask)  # [length, batch, hidden]

@@ -22,9 +22,10 @@ def build_optimizer(args: Namespace, model: torch.nn.Module) -> torch.optim.Adam
     decayed = []
     undecayed = []
     for name, parameter in model.named_parameters():
-        is_vector = parameter.dim() == 1
-        group = undecayed if is_vector or name.endswith(".bias") else decayed
-        group.append(parameter)
+        if parameter.dim() == 1 or name.endswith(".bias"):
+            undecayed.append(parameter)
+        else:
+            decayed.append(parameter)
     return torch.optim.AdamW(
         [{"params": decayed, "wd_mult": 1.0}, {"params": undecayed, "wd_mult": 0.0}],
         lr=args.lr,

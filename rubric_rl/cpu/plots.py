@@ -141,15 +141,10 @@ def _table(first: Rows, last: Rows, evaluations: Rows) -> list[str]:
     rule = ["---" for _ in headings]
     rows = [headings, rule]
     for label, train, held_out in TABLE:
-        values = []
-        for rollouts in (first, last):
-            value = _mean(rollouts, train)
-            values.append(value)
+        values = [_mean(rollouts, train) for rollouts in (first, last)]
         for dataset in datasets:
             for index in (0, -1):
-                evaluation = evaluations[index]
-                value = _held_out(evaluation, dataset, held_out)
-                values.append(value)
+                values.append(_held_out(evaluations[index], dataset, held_out))
         cells = [_cell(value) for value in values]
         if set(cells) != {ABSENT}:
             rows.append([label, *cells])

@@ -108,8 +108,7 @@ class Rollout:
             samples += group
         metrics: Metrics = {}
         for reason, count in dropped.items():
-            name = f"rollout/dynamic_filter/drop_{reason}"
-            metrics[name] = count
+            metrics[f"rollout/dynamic_filter/drop_{reason}"] = count
         metrics |= clock.seconds()
         metrics |= rollout_metrics(args, samples)
         return samples, metrics
@@ -128,9 +127,7 @@ class Rollout:
             while remaining < target:
                 drawn = source.get_samples(batch)
                 for group in drawn:
-                    work = self._group(group, clock)
-                    task = self._spawn(work)
-                    pending.add(task)
+                    pending.add(self._spawn(self._group(group, clock)))
                 remaining += len(drawn)
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -167,20 +164,17 @@ class Rollout:
         clock = Clock()
         total = 0
         for dataset in datasets:
-            of_dataset = prompts[dataset.name]
-            total += dataset.n_samples_per_eval_prompt * len(of_dataset)
+            total += dataset.n_samples_per_eval_prompt * len(prompts[dataset.name])
         self._expect(total)
         results = {}
         try:
             tasks = {}
             for dataset in datasets:
                 name = dataset.name
-                of_dataset = prompts[name]
-                work = self._evaluate_one(dataset, of_dataset, clock)
+                work = self._evaluate_one(dataset, prompts[name], clock)
                 tasks[name] = self._spawn(work)
             for name, task in tasks.items():
-                samples = await task
-                results[name] = self._result(samples)
+                results[name] = self._result(await task)
         finally:
             await self._cancel()
         metrics = eval_metrics(results)
@@ -218,18 +212,13 @@ class Rollout:
     async def _group(self, group: Group, clock: Clock) -> Group:
         for sample in group:
             if not sample.session_id:
-                session = uuid.uuid4()
-                sample.session_id = str(session)
+                sample.session_id = str(uuid.uuid4())
         params = self.generator.sampling_params()
         await self._answer_all(group, params, clock)
         return group
 
     async def _answer_all(self, samples: list[Sample], params: dict, clock: Clock) -> None:
-        tasks = []
-        for sample in samples:
-            work = self._answer(sample, params, clock)
-            task = self._spawn(work)
-            tasks.append(task)
+        tasks = [self._spawn(self._answer(sample, params, clock)) for sample in samples]
         await asyncio.gather(*tasks)
 
     async def _answer(self, sample: Sample, params: dict, clock: Clock) -> None:
@@ -242,8 +231,7 @@ class Rollout:
         if sample.custom_rm_path:
             hook = import_hook(sample.custom_rm_path)
         sample.reward = await hook(self.args, sample)
-        end = time.monotonic()
-        clock.grading_sum += end - start
+        clock.grading_sum += time.monotonic() - start
         self.progress["graded"] += 1
         self._check_reward(sample)
 
@@ -254,8 +242,7 @@ class Rollout:
             value = value.get(key)
         if not isinstance(value, (int, float)):
             hook = sample.custom_rm_path or self.args.custom_rm_path
-            reward = sample.reward
-            found = f"the reward hook {hook} returned {reward!r}"
+            found = f"the reward hook {hook} returned {sample.reward!r}"
             allowed = "a number, or with --reward-key a dict with a number under that key"
             raise UserError(f"{found}: it must be {allowed}")
 
@@ -306,17 +293,11 @@ def train_data(args, samples: list[Sample]) -> dict:
     else:
         raw = [sample.get_reward_value(args) for sample in samples]
         groups = [sample.group_index for sample in samples]
-        divides_by_std = args.grpo_std_normalization
-        advantages = batch_advantages(raw, groups, divides_by_std)
+        advantages = batch_advantages(raw, groups, args.grpo_std_normalization)
         for sample, reward in zip(samples, raw, strict=True):
-            is_ungraded = math.isnan(reward)
-            sample.remove_sample |= is_ungraded
-    count = len(samples)
-    raw_count = len(raw)
-    advantage_count = len(advantages)
-    if raw_count != count or advantage_count != count:
-        rewards = f"{raw_count} and {advantage_count} rewards"
-        found = f"{rewards} for {count} samples"
+            sample.remove_sample |= math.isnan(reward)
+    if not len(raw) == len(advantages) == len(samples):
+        found = f"{len(raw)} and {len(advantages)} rewards for {len(samples)} samples"
         raise UserError(f"the reward post-process hook returned {found}")
     return {
         "tokens": [sample.tokens for sample in samples],
@@ -359,13 +340,9 @@ def eval_metrics(results: dict) -> Metrics:
     metrics = {}
     for name, result in results.items():
         rewards = result["rewards"]
-        key = f"eval/{name}"
-        metrics[key] = mean_graded(rewards)
-        prefix = key + "/"
-        ungraded = _count_ungraded(rewards)
-        metrics[prefix + "ungraded"] = ungraded
-        samples = result["samples"]
-        metrics |= _length_metrics(samples, prefix)
+        metrics[f"eval/{name}"] = mean_graded(rewards)
+        metrics[f"eval/{name}/ungraded"] = _count_ungraded(rewards)
+        metrics |= _length_metrics(result["samples"], f"eval/{name}/")
     return metrics
 
 
@@ -386,13 +363,11 @@ def mean_graded(rewards: list[float]) -> float:
 
 
 def _count_ungraded(rewards: list[float]) -> int:
-    graded = known_rewards(rewards)
-    return len(rewards) - len(graded)
+    return len(rewards) - len(known_rewards(rewards))
 
 
 def _first_index(group: Group) -> int:
-    first = group[0]
-    return first.index or 0
+    return group[0].index or 0
 
 
 def _is_truncated(sample: Sample) -> bool:
@@ -412,16 +387,17 @@ def _length_metrics(samples: list[Sample], prefix: str) -> Metrics:
 
 
 def _equal_groups(args, samples: list[Sample]) -> Metrics:
-    """How many groups have one reward alone, by that reward: they teach nothing."""
+    """How many groups have one reward alone, by that reward: they teach nothing.
+
+    Counted as slime does, which leaves out a group with an ungraded answer: NaN equals nothing.
+    The hook's grading/zero_variance_groups is the share of all groups without a gradient.
+    """
     groups = defaultdict(list)
     for sample in samples:
-        reward = sample.get_reward_value(args)
-        groups[sample.group_index].append(reward)
+        groups[sample.group_index].append(sample.get_reward_value(args))
     metrics: Counter[str] = Counter()
     for rewards in groups.values():
         first = rewards[0]
-        is_first = [reward == first for reward in rewards]
-        if all(is_first):
-            reward = round(first, 1)
-            metrics[f"rollout/zero_std/count_{reward}"] += 1
+        if all(reward == first for reward in rewards):
+            metrics[f"rollout/zero_std/count_{round(first, 1)}"] += 1
     return dict(metrics)

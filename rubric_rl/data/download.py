@@ -11,6 +11,7 @@ import urllib3
 from tqdm import tqdm
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 
 ATTEMPTS = 8  # in a row without a single new byte, before giving up
 CHUNK = 1 << 18  # bytes
@@ -126,10 +127,7 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     reason = getattr(error, "strerror", None) or str(error)
-    words = reason.split()
-    if not words:
-        return type(error).__name__
-    return " ".join(words)
+    return one_line(reason) or type(error).__name__
 
 
 def _check(part: Path, file: Published) -> None:

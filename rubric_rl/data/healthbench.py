@@ -7,6 +7,7 @@ from pathlib import Path
 from rubric_rl.common.dotted_name import import_function
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.download import Published, download
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.schema import Criterion, Row
@@ -83,7 +84,8 @@ def _from_hub(file: Published) -> Path:
         return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
     except Exception as error:  # its errors share no base class of their own
         hint = "use --source official or a local copy"
-        raise DataError(f"{HF_DATASET}: {_one_line(error)}; {hint}") from None
+        reason = one_line(str(error), 200)
+        raise DataError(f"{HF_DATASET}: {reason}; {hint}") from None
 
 
 def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, object]]:
@@ -112,14 +114,10 @@ def _hub_rows(name: str) -> Iterator[dict]:
         rows = load_dataset(name, split=part or "train")
     except Exception as error:  # its errors share no base class of their own
         hint = "pass a JSONL file with --source"
-        raise DataError(f"hf:{name}: {_one_line(error)}; {hint}") from None
+        reason = one_line(str(error), 200)
+        raise DataError(f"hf:{name}: {reason}; {hint}") from None
     for row in rows:
         yield dict(row)
-
-
-def _one_line(error: Exception) -> str:
-    words = str(error).split()
-    return " ".join(words)[:200]
 
 
 def load_converter(path: str) -> Callable[[dict], dict]:

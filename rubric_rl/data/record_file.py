@@ -27,10 +27,8 @@ class _Process:
 
     @property
     def name(self) -> str:
-        host_name = socket.gethostname()
-        host = quote(host_name, safe="")[:60]
-        process = os.getpid()
-        return f"{host}.{process}-{self.started}"
+        host = quote(socket.gethostname(), safe="")[:60]
+        return f"{host}.{os.getpid()}-{self.started}"
 
     def next_time(self) -> float:
         """The time, and always a later one, so that records can be sorted by it."""
@@ -82,12 +80,10 @@ def append_record(folder: str | os.PathLike, record: Record) -> None:
     """
     folder = Path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    version = quote(str(record.weight_version), safe="", errors="replace")
-    version = version[:100]
+    version = quote(str(record.weight_version), safe="", errors="replace")[:100]
     name = OF_TRAINING.replace("*", f"{version}.{_process.name}")
     path = folder / name
     with _process.lock, open(path, "a+b", buffering=0, opener=private) as file:
         if not record.time:
             record.time = _process.next_time()
-        item = record.to_json()
-        append_line(file, item)
+        append_line(file, record.to_json())

@@ -16,11 +16,7 @@ GIVE_ROWS = "give --rows a file of HealthBench rows"
 
 def read_rows(path: AnyPath) -> list[Row]:
     """Reads a file written by data_preprocess.py; every error names file, line and prompt_id."""
-    rows = []
-    for where, item in read_items(path):
-        row = _prepared_row(item, where)
-        rows.append(row)
-    return rows
+    return [_prepared_row(item, where) for where, item in read_items(path)]
 
 
 def _prepared_row(item: dict, where: str) -> Row:

@@ -1,6 +1,7 @@
 """Splits raw rows into training and evaluation prompts, and reports what was left out."""
 
 import hashlib
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.healthbench import (
     FULL_ROWS,
@@ -22,6 +24,8 @@ from rubric_rl.data.schema import Criterion, Row, conversation
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 NAMED = 10  # refused rows that the report names, of each reason
+# Where a refused row stands, "file:line" or "file:line, prompt_id ...": a path may hold ": " too.
+_PLACE = re.compile(r"^(.*?:\d+(?:, prompt_id .*?)?): ", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,7 @@ def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row
                 result.seen.add(prompt_id)
             row = to_row(item, where)
         except DataError as error:
-            reason = str(error)
-            refused.append(reason)
+            refused.append(str(error))
             continue
         prompt_id = row.prompt_id
         if prompt_id in rows:
@@ -127,11 +130,8 @@ def _convert(raw, options: SplitOptions, where: str) -> object:
     try:
         return options.converter(raw)
     except Exception as error:  # it is the user's code: whatever it raises is about this row
-        words = str(error).split()
-        reason = " ".join(words)
-        kind = type(error).__name__
-        what = f"the converter raised {kind}"
-        raise DataError(f"{where}: {what}: {reason}") from None
+        what = f"the converter raised {type(error).__name__}"
+        raise DataError(f"{where}: {what}: {one_line(str(error))}") from None
 
 
 def _prompt_id(item: object) -> str | None:
@@ -386,14 +386,16 @@ def report(result: Split) -> str:
 
 
 def _describe_refused(refused: list[str]) -> list[str]:
-    """Each reason with the places of its rows, the most frequent first."""
+    """Each reason with the places of its rows, the most frequent first, then by the alphabet."""
     by_reason = defaultdict(list)
-    for refusal in sorted(refused, key=_reason):
-        place, _, _ = refusal.partition(": ")
-        reason = _reason(refusal)
-        by_reason[reason].append(place)
-    # Equal numbers stay in alphabetical order.
-    reasons = sorted(by_reason, key=lambda reason: len(by_reason[reason]), reverse=True)
+    for refusal in refused:
+        _, place, complaint = _PLACE.split(refusal, maxsplit=1)
+        by_reason[_reason(complaint)].append(place)
+
+    def rank(reason: str) -> tuple[int, str]:
+        return -len(by_reason[reason]), reason
+
+    reasons = sorted(by_reason, key=rank)
     lines = []
     for reason in reasons:
         places = by_reason[reason]
@@ -407,12 +409,11 @@ def _describe_refused(refused: list[str]) -> list[str]:
     return lines
 
 
-def _reason(refusal: str) -> str:
-    """The general part of a refusal: without place, value and next step."""
-    *_, reason = refusal.split(": ", 1)
+def _reason(complaint: str) -> str:
+    """The general part of a refusal: without value and next step."""
     for begins_detail in (";", ", not", " ("):
-        reason, _, _ = reason.partition(begins_detail)
-    return reason
+        complaint, _, _ = complaint.partition(begins_detail)
+    return complaint
 
 
 def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:

@@ -58,10 +58,7 @@ class AnswerFile:
     @property
     def counts(self) -> Counter[str]:
         """How many answers each prompt_id has."""
-        counts = Counter[str]()
-        for prompt_id, offsets in self._offsets.items():
-            counts[prompt_id] = len(offsets)
-        return counts
+        return Counter({prompt_id: len(offsets) for prompt_id, offsets in self._offsets.items()})
 
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.agreement import change
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder, two_judges
-from rubric_rl.evaluation.meta_evaluate import RESULTS, read_results
+from rubric_rl.evaluation.meta_evaluate import META_RESULTS, read_results
 from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.evaluation.summary import Summary
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if (Path(args.before) / RESULTS).exists():
+    if (Path(args.before) / META_RESULTS).exists():
         lines = _meta_evaluations(args)
     else:
         lines = _answers(args)
@@ -47,10 +47,8 @@ def _meta_evaluations(args: argparse.Namespace) -> list[str]:
         folder = Path(name)
         agreement = read_results(folder)
         agreements.append(agreement)
-        judge = judge_of_folder(folder, agreement.graders)
-        judges.append(judge)
-    changed = change(*agreements)
-    return [*judge_lines(judges), *change_lines(changed)]
+        judges.append(judge_of_folder(folder, agreement.graders))
+    return [*judge_lines(judges), *change_lines(change(*agreements))]
 
 
 def _answers(args: argparse.Namespace) -> list[str]:

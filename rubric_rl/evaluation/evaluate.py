@@ -23,7 +23,7 @@ from rubric_rl.data.schema import Record, Row
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
 from rubric_rl.evaluation.judge import two_judges
-from rubric_rl.evaluation.read_run import Run, print_notes, stored_results
+from rubric_rl.evaluation.read_run import Run, print_notes, result_key, stored_results
 from rubric_rl.evaluation.resume import RESULTS, EvaluationFolder, PolicyClient, StoringClient
 from rubric_rl.evaluation.run_command import (
     Results,
@@ -39,8 +39,8 @@ from rubric_rl.evaluation.tables import comparison_lines, summary_lines
 from rubric_rl.evaluation.who_answers import (
     answers_name,
     grader_from,
-    grader_name,
     policy_from,
+    recorded_grader,
     repeats_of,
 )
 from rubric_rl.grading.grade import Grader, grade
@@ -54,7 +54,7 @@ class Evaluation:
     """What is graded, by whom and how often."""
 
     rows: RowFile
-    answers: AnswerFile | Policy
+    source: AnswerFile | Policy  # of the answers
     grader: Grader
     store: EvaluationFolder
     name: str
@@ -62,8 +62,7 @@ class Evaluation:
     progress: CriteriaBar
 
     def __post_init__(self):
-        grading = self.grader.grading
-        self.results = Results(self.store, self.progress, grading.most_unreadable)
+        self.results = Results(self.store, self.progress, self.grader.grading.most_unreadable)
 
     async def run(self) -> None:
         """Grades every answer that has no result yet."""
@@ -76,7 +75,7 @@ class Evaluation:
     def _jobs(self) -> Iterator[tuple[Row, int, str]]:
         for row in self.rows:
             for repeat in range(self.repeats[row.prompt_id]):
-                key = f"{row.prompt_id}#{repeat}"
+                key = result_key(row.prompt_id, repeat)
                 if key in self.store.finished:
                     self.progress.skip(len(row.rubric))
                 else:
@@ -85,7 +84,7 @@ class Evaluation:
     async def _grade(self, job: tuple[Row, int, str]) -> None:
         row, repeat, key = job
         try:
-            answer = await self.answers.get(row, repeat, key)
+            answer = await self.source.get(row, repeat, key)
         except Unavailable as error:
             record = Record.of(row, "ungraded", None, error=f"policy: {error}")
         else:
@@ -104,15 +103,15 @@ class EvaluationPlan:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.policy = policy_from(args)
-        self.grader, self.grading, self.scoring = grader_from(args, self.policy)
-        self.grader_name = grader_name(self.grader, self.policy)
+        self.policy_endpoint = policy_from(args)
+        self.grader_endpoint, self.grading, self.scoring = grader_from(args, self.policy_endpoint)
+        self.grader_name = recorded_grader(self.grader_endpoint, self.policy_endpoint)
         self.rows = RowFile(args.rows, args.limit)
-        self.answers = AnswerFile(args.answers) if args.answers else None
-        self.repeats = repeats_of(args, self.rows, self.answers)
-        self.criteria = 0
-        for prompt_id, criteria in self.rows.criteria.items():
-            self.criteria += self.repeats[prompt_id] * criteria
+        self.answer_file = AnswerFile(args.answers) if args.answers else None
+        self.repeats = repeats_of(args, self.rows, self.answer_file)
+        self.criteria = sum(
+            self.repeats[prompt_id] * criteria for prompt_id, criteria in self.rows.criteria.items()
+        )
         self.prices = prices_from(args)
         self.penalty = penalty_from(args.length_penalty)
         self.against = self.before = None
@@ -123,23 +122,24 @@ class EvaluationPlan:
 
     def keys(self) -> set[str]:
         """The keys of all answers in the folder --out."""
-        keys = set()
-        for prompt_id, answers in self.repeats.items():
-            keys |= {f"{prompt_id}#{number}" for number in range(answers)}
-        return keys
+        return {
+            result_key(prompt_id, repeat)
+            for prompt_id, repeats in self.repeats.items()
+            for repeat in range(repeats)
+        }
 
     def identity(self) -> dict:
         """Everything that a result depends on."""
-        if self.policy:
-            answers = {"policy": self.policy.identity()}
+        if self.policy_endpoint:
+            source = {"policy": self.policy_endpoint.identity()}
         else:
-            answers = {"sha256": digest(self.args.answers)}
-        grader = self.grader.identity() | self.grading.identity()
+            source = {"sha256": digest(self.args.answers)}
+        grader = self.grader_endpoint.identity() | self.grading.identity()
         return {
             "kind": "evaluate",
             "name": self.name,
             "rows": {"sha256": digest(self.args.rows), "limit": self.args.limit},
-            "answers": answers,
+            "answers": source,
             "repeats": self.args.repeats,
             "grader": grader | self.scoring.identity(),
             "grader_prompt": prompt_identity(self.grading, 1.0),
@@ -147,38 +147,37 @@ class EvaluationPlan:
 
     async def run(self) -> None:
         """Asks and grades, and leaves one record per answer in the folder --out."""
+        args = self.args
+        source = self.answer_file
         async with AsyncExitStack() as stack:
-            answers: AnswerFile | Policy
             # The policy first: what is wrong with it must not be called the grader's, which has
             # the same endpoint when the policy grades itself.
-            if self.policy:
-                own = PolicyClient(self.policy, prefix="policy_")
-                answers = Policy(await stack.enter_async_context(own))
-                answers.warn_of_refused(self.rows)
-            else:
-                assert self.answers is not None
-                answers = self.answers
-            client = await stack.enter_async_context(StoringClient(self.grader))
+            if self.policy_endpoint:
+                policy_client = PolicyClient(self.policy_endpoint, prefix="policy_")
+                source = Policy(await stack.enter_async_context(policy_client))
+                source.warn_of_refused(self.rows)
+            assert source is not None
+            client = await stack.enter_async_context(StoringClient(self.grader_endpoint))
             name = self.grader_name
             grader = Grader(client, self.grading, self.scoring, name, name == "policy")
-            limit = self.grading.most_unreadable
+            most_unreadable = self.grading.most_unreadable
             asked = self.identity()
-            folder = EvaluationFolder(self.args.out, asked, RESULTS, self.args.moved, limit)
-            client.store = stack.enter_context(folder)
-            if isinstance(answers, Policy):
-                answers.client.store = folder
+            store = EvaluationFolder(args.out, asked, RESULTS, args.moved, most_unreadable)
+            client.store = stack.enter_context(store)
+            if isinstance(source, Policy):
+                source.client.store = store
             keys = self.keys()
-            folder.refuse_others(keys)
-            if len(folder.finished) < len(keys):
-                await folder.check(grader)
-            bar = CriteriaBar(self.criteria, self.args.give_up_after)
-            work = Evaluation(self.rows, answers, grader, folder, self.name, self.repeats, bar)
+            store.refuse_others(keys)
+            if len(store.finished) < len(keys):
+                await store.check(grader)
+            bar = CriteriaBar(self.criteria, args.give_up_after)
+            work = Evaluation(self.rows, source, grader, store, self.name, self.repeats, bar)
             await work.run()
 
     def report(self) -> dict:
         """Writes result.json, prints it and returns it; it accounts for every criterion."""
-        own = Run(self.args.out)
-        summary = Summary(own, penalty=self.penalty)
+        run = Run(self.args.out)
+        summary = Summary(run, penalty=self.penalty)
         result = summary.result(self.prices)
         criteria = result["criteria"]
         criteria["not_asked"] = self.criteria - criteria["all"]
@@ -186,7 +185,7 @@ class EvaluationPlan:
         print(*summary_lines(result), sep="\n")
         if self.against and self.before:
             print_notes(self.against)
-            judges = two_judges(self.against, self.before.graders, own, summary.graders)
+            judges = two_judges(self.against, self.before.graders, run, summary.graders)
             print(*judges, *comparison_lines(self.before, summary), sep="\n")
         return result
 
@@ -221,5 +220,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Exit status: 0 all graded, 1 some answers stayed ungraded, 2 something to fix."""
+    """Exit status: 0 all graded, 1 answers without readable verdicts, 2 something to fix."""
     return exit_status(lambda: run_and_report(EvaluationPlan(_parser().parse_args())))

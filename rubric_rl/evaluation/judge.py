@@ -63,10 +63,8 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
 
 def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     """The judge of an evaluation's or a meta-evaluation's folder."""
-    names = [_shown(name) for name in graders]
-    shown = ", ".join(sorted(names))
-    facts: dict[str, object] = {}
-    facts["name"] = shown or "unnamed"
+    names = sorted(_shown(name) for name in graders)
+    facts: dict[str, object] = {"name": ", ".join(names) or "unnamed"}
     settings = stored_settings(folder)
     if not settings:
         return Judge(facts)
@@ -77,8 +75,7 @@ def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
         asked.pop("url", None)
         asked.pop("tokenizer", None)
     prompt = settings.get("grader_prompt", "")
-    content = str(prompt).encode(errors="replace")
-    digest = hashlib.sha256(content)
+    digest = hashlib.sha256(str(prompt).encode(errors="replace"))
     facts["prompt"] = digest.hexdigest()[:8]
     return Judge(facts | asked)
 

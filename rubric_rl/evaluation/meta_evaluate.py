@@ -44,7 +44,7 @@ from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.settings import Grading, check_together
 from rubric_rl.serving.endpoint import Endpoint
 
-RESULTS = "meta/rows.jsonl"
+META_RESULTS = "meta/rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def read_results(folder: str | Path) -> Agreement:
 
 def _stored_results(folder: str | Path) -> Iterator[tuple[str, Record]]:
     """The latest result of each row, by its key. Raises DataError when there is none."""
-    path = Path(folder) / RESULTS
+    path = Path(folder) / META_RESULTS
     if not path.exists():
         raise DataError(f"{folder}: holds no meta-evaluation; name the --out of one")
     latest = {}
@@ -320,15 +320,14 @@ class MetaEvaluationPlan:
         """Asks for every verdict, and leaves one record per row in the folder --out."""
         args = self.args
         async with AsyncExitStack() as stack:
-            own = StoringClient(self.endpoint)
-            client = await stack.enter_async_context(own)
+            client = await stack.enter_async_context(StoringClient(self.endpoint))
             # Before the folder: one that says how it will be judged must not stay behind an error.
-            name = endpoint_name(self.endpoint)
-            grader = Grader(client, self.grading, name=name)
-            limit = self.grading.most_unreadable
-            folder = EvaluationFolder(args.out, self.identity(), RESULTS, args.moved, limit)
-            client.store = stack.enter_context(folder)
-            await judge(self.rows, grader, folder, args.give_up_after)
+            grader = Grader(client, self.grading, name=endpoint_name(self.endpoint))
+            most_unreadable = self.grading.most_unreadable
+            asked = self.identity()
+            store = EvaluationFolder(args.out, asked, META_RESULTS, args.moved, most_unreadable)
+            client.store = stack.enter_context(store)
+            await judge(self.rows, grader, store, args.give_up_after)
 
     def report(self) -> dict:
         """Writes result.json, prints it and returns it; it accounts for every row."""
@@ -353,12 +352,12 @@ class MetaEvaluationPlan:
         rows = result["rows"]
         if not rows["ungraded"] and not rows["unreadable"]:
             return ""
-        results = self.args.out / RESULTS
+        results = self.args.out / META_RESULTS
         return complaint_about(results, self.grading.most_unreadable, "rows")
 
 
 def main() -> int:
-    """Exit status: 0 all graded, 1 some rows stayed ungraded, 2 something to fix."""
+    """Exit status: 0 all graded, 1 some rows have no readable verdict, 2 something to fix."""
 
     def run() -> int:
         args = _parser().parse_args()

@@ -208,11 +208,15 @@ class Run:
                     yield record
 
 
+def result_key(prompt_id: str, repeat: int | None) -> str:
+    """What a result is called in an evaluation's folder."""
+    return f"{prompt_id}#{repeat}"
+
+
 def stored_results(folder: Path) -> Iterator[tuple[str, Record]]:
     """The results of an evaluation, each with its key in the folder."""
     for record in Run(folder):
-        key = f"{record.prompt_id}#{record.index}"
-        yield key, record
+        yield result_key(record.prompt_id, record.index), record
 
 
 def print_notes(*runs: Run) -> None:

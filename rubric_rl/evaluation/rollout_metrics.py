@@ -1,4 +1,4 @@
-"""What the records of a rollout add up to."""
+"""What the records of a rollout add up to: the training hook logs it as `grading/...`."""
 
 import statistics
 from collections import defaultdict
@@ -37,11 +37,10 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
             finished.append(verdict.finished)
             if criterion.points < 0:
                 negatives.append(is_met(criterion, verdict))
-    metrics = {}
-    for name in sorted(parts):
-        metrics[name] = _mean(parts[name])
-    for status in STATUSES[1:]:
-        metrics[status] = _mean([record.status == status for record in records])
+    metrics = {name: _mean(parts[name]) for name in sorted(parts)}
+    for status in STATUSES:
+        if status != "graded":  # it is the rest
+            metrics[status] = _mean([record.status == status for record in records])
     metrics["negative_hit"] = _mean(negatives)
     metrics["unreadable"] = _mean(unreadable)
     metrics["finished"] = _mean(finished)

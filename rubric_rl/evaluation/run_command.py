@@ -38,7 +38,7 @@ def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
         "--give-up-after",
         type=count,
         default=50,
-        help=f"stop after this many ungraded {unit} in a row; 0: never",
+        help=f"stop after this many {unit} in a row without readable verdicts; 0: never",
     )
     add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
 

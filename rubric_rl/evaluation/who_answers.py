@@ -57,7 +57,7 @@ def answers_name(args: argparse.Namespace) -> str:
     return Path(model).name
 
 
-def grader_name(grader: Endpoint, policy: Endpoint | None) -> str:
+def recorded_grader(grader: Endpoint, policy: Endpoint | None) -> str:
     """Who grades, as records say it."""
     if policy and policy.url == grader.url and policy.model == grader.model:
         return "policy"

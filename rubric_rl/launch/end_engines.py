@@ -14,6 +14,7 @@ from typing import Any
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 
 NAMESPACE = "slime-training-recovery"  # slime/ray/training_recovery.py
 SECONDS = 120  # for engines and routers to end in order
@@ -31,34 +32,30 @@ def end_engines(ray: Any, save: Path) -> list[str]:
     `ray` is the module, connected. Raises UserError when the cluster holds none of this run.
     """
     folder = save.expanduser().resolve()
-    name = session_name(str(folder))
+    manager = session_name(str(folder))
     actors = ray.util.list_named_actors(all_namespaces=True)
     kept = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
-    ended = [actor for actor in (name, f"{name}:serving") if actor in kept]
-    if not ended:
-        others = [actor for actor in kept if actor.startswith("rollout:")]
+    to_end = [name for name in (manager, f"{manager}:serving") if name in kept]
+    if not to_end:
+        others = [name for name in kept if name.startswith("rollout:")]
         hint = "give the --save of the failed run"
         raise UserError(f"{save}: no engines of this run, {len(others)} actors of others; {hint}")
-    for actor_name in ended:
-        actor = ray.get_actor(actor_name, namespace=NAMESPACE)
-        if actor_name.endswith(":serving"):
+    for name in to_end:
+        handle = ray.get_actor(name, namespace=NAMESPACE)
+        if name.endswith(":serving"):
             # In order, where it still can: placements and routers go too.
             try:
-                ray.get(actor.dispose.remote(), timeout=SECONDS)
+                ray.get(handle.dispose.remote(), timeout=SECONDS)
             except Exception as error:  # whatever ended the run may have ended parts of this
-                words = str(error).split()
-                reason = " ".join(words)[:200]
-                print(f"note: {actor_name} did not end in order ({reason})", file=sys.stderr)
-        ray.kill(actor, no_restart=True)
-    return ended
+                reason = one_line(str(error), 200)
+                print(f"note: {name} did not end in order ({reason})", file=sys.stderr)
+        ray.kill(handle, no_restart=True)
+    return to_end
 
 
 def main() -> int:
     """Prints what was ended; returns the exit status."""
-    parser = CommandParser(
-        "python -m rubric_rl.launch.end_engines",
-        "Ends the engines that slime 0.4 keeps after a job that failed.",
-    )
+    parser = CommandParser("python -m rubric_rl.launch.end_engines", __doc__)
     parser.add_argument("--save", type=Path, required=True, help="SAVE_PATH of the failed run")
     return exit_status(lambda: _end(parser.parse_args()))
 

@@ -22,6 +22,7 @@ from unittest import mock
 from rubric_rl.common.command_line import exit_status
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.model_shape import Network, read_network
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.launch.slime_version import NEW_IN_0_4, why_missing
 
 # ---- names, as in slime 0.3.1 (main, 2026-08) and 0.4
@@ -266,16 +267,16 @@ def ask_slime(words: list[str]) -> dict:
             pretend_gpu()
             arguments = importlib.import_module("slime.utils.arguments")
         except Exception as problem:  # a package or a shared library that is not there
-            absent = _one_line(problem)
+            absent = _shown(problem)
         else:
             try:
                 arguments.parse_args()
             except SystemExit:  # argparse wrote its reason to stderr
                 error = "the parser refuses a value; see above"
             except ImportError as problem:
-                absent = _one_line(problem)
+                absent = _shown(problem)
             except Exception as problem:  # slime checks by assertions, Megatron by all kinds
-                error = _one_line(problem)
+                error = _shown(problem)
     # The last parser is Megatron's: as long as it has not run, most flags would look unknown.
     complete = "--num-layers" in known
     dropped = dropped_words(words, known) if complete else []
@@ -283,8 +284,8 @@ def ask_slime(words: list[str]) -> dict:
     return {"unknown": unknown, "error": error, "absent": absent}
 
 
-def _one_line(problem: Exception) -> str:
-    return " ".join(f"{type(problem).__name__}: {problem}".split())
+def _shown(problem: Exception) -> str:
+    return one_line(f"{type(problem).__name__}: {problem}")
 
 
 def pretend_gpu() -> None:

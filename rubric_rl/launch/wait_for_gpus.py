@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, exit_status, port, positive
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 
 WAIT = 600  # seconds; containers on other nodes may start late
 PAUSE = 1.0  # seconds between two looks
@@ -54,7 +55,7 @@ def gpus(address: str) -> int:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         resources = ray.cluster_resources()
     except Exception as error:  # Ray raises all kinds meanwhile
-        raise NotReady(" ".join(str(error).split())) from error
+        raise NotReady(one_line(str(error))) from error
     return int(resources.get("GPU", 0))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.evaluation.tables import bounds
 from rubric_rl.report.jinja_environment import MISSING, jinja_environment, number
 from rubric_rl.report.report_view import CRITERIA, Mean, ReportView
@@ -42,9 +43,7 @@ def markdown(view: ReportView, shown: Sequence[str]) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Text for a table cell or a line: on one line, every mark of Markdown and HTML escaped."""
-    words = text.split()
-    line = " ".join(words)
-    return _SPECIAL.sub(r"\\\1", line)
+    return _SPECIAL.sub(r"\\\1", one_line(text))
 
 
 def block(text: str) -> Markup:

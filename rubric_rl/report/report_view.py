@@ -72,8 +72,7 @@ class ReportView:
         for tag in sorted(tags):
             name = tag.removeprefix(f"{kind}:")
             means = [_mean(run, tag) for run in self.runs]
-            part = Part(name, means)
-            parts.append(part)
+            parts.append(Part(name, means))
         return parts
 
     def scores(self) -> list[Sequence[float]]:

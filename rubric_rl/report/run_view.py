@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.schema import Criterion, Record
 from rubric_rl.evaluation.judge import judge_of_run
 from rubric_rl.evaluation.read_run import Run
@@ -148,13 +149,8 @@ class RunView:
         def rank(tally: CriterionTally) -> tuple:
             return -size(tally), tally.prompt_id
 
-        rows = []
         tallies = sorted(self.criteria.values(), key=rank)
-        for tally in tallies[:count]:
-            if size(tally) > 0:
-                row = self._row(tally)
-                rows.append(row)
-        return rows
+        return [self._row(tally) for tally in tallies[:count] if size(tally) > 0]
 
     def _row(self, tally: CriterionTally) -> CriterionRow:
         scored = len(self.summary.metric(OVERALL).values)
@@ -184,9 +180,7 @@ def _question(record: Record) -> str:
     if not record.messages:
         return ""
     last = record.messages[-1]
-    words = last["content"].split()
-    question = " ".join(words)
-    return question[:QUESTION_CHARACTERS]
+    return one_line(last["content"], QUESTION_CHARACTERS)
 
 
 def _headline(result: dict) -> Headline | None:

@@ -12,14 +12,10 @@ from rubric_rl.tiny.world import Pair, bad_statements, good_statements
 
 
 def _all_words() -> list[str]:
-    texts = []
-    for statement in STATEMENTS:
-        texts += sentences(statement)
     found = set()
-    for text in texts:
-        for word in text.split():
-            plain = word.strip(".")
-            found.add(plain)
+    for statement in STATEMENTS:
+        for text in sentences(statement):
+            found |= {word.strip(".") for word in text.split()}
     return sorted(found)
 
 

@@ -36,11 +36,8 @@ def explanation(answer: str, statement: Statement) -> str:
     words = place.split()
     is_key_word = [mentions(word, statement) for word in words]
     key = is_key_word.index(True)
-    before = max(0, key - 1)
-    end = key + 1
-    decisive = words[before:end]
-    quoted = " ".join(decisive)
-    return re.sub(r"[^\w ]", "", quoted)
+    decisive = words[max(0, key - 1) : key + 1]
+    return re.sub(r"[^\w ]", "", " ".join(decisive))
 
 
 def _deciding_sentence(answer: str, statement: Statement) -> str | None:

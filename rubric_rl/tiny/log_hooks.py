@@ -21,8 +21,7 @@ from rubric_rl.tiny.oracle import VerdictCounts, true_score
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """Adds `tiny/...` to what self_reward_rm.log_rollout adds; False keeps the default log."""
     if extra_metrics is not None:  # slime has none when it replays a stored rollout
-        metrics = oracle_metrics(samples)
-        for name, value in metrics.items():
+        for name, value in oracle_metrics(samples).items():
             extra_metrics[f"tiny/{name}"] = value
     return self_reward_rm.log_rollout(rollout_id, args, samples, extra_metrics, rollout_time)
 
@@ -32,12 +31,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 
     slime passes no metrics here: each figure then goes in as an evaluation set with one reward.
     """
-    set_names = list(data)  # before it grows
-    for set_name in set_names:
-        result = data[set_name]
-        samples = result.get("samples") or []
-        metrics = oracle_metrics(samples)
-        for name, value in metrics.items():
+    for set_name, result in list(data.items()):  # before it grows
+        for name, value in oracle_metrics(result.get("samples") or []).items():
             figure = f"{set_name}/tiny/{name}"
             if extra_metrics is None:
                 data[figure] = {"rewards": [value]}

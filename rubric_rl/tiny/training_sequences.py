@@ -309,10 +309,8 @@ def collate(sequences: list[TrainingSequence]) -> dict[str, Tensor]:
         lines = []
         for sequence in sequences:
             values = getattr(sequence, name)
-            missing = longest - len(values)
-            padding = [fill] * missing
-            line = values + padding
-            lines.append(line)
+            padding = [fill] * (longest - len(values))
+            lines.append(values + padding)
         return torch.tensor(lines)
 
     branches = padded("branches", fill=-1)  # padding is a branch of its own: no token sees it

@@ -109,8 +109,7 @@ def messages(pair: Pair, patient: int) -> list[dict]:
     turns = []
     for role, text in zip(roles, texts, strict=False):
         content = text.format(symptom=symptom, modifier=wording)
-        turn = {"role": role, "content": content}
-        turns.append(turn)
+        turns.append({"role": role, "content": content})
     return turns
 
 
@@ -210,9 +209,7 @@ def raw_rows(held_out: bool | None = None) -> list[dict]:
     for pair in PAIRS:
         is_held_out = pair in HELD_OUT_PAIRS
         if held_out in (None, is_held_out):
-            for patient in range(len(PATIENTS)):
-                row = raw_row(pair, patient)
-                raw.append(row)
+            raw += [raw_row(pair, patient) for patient in range(len(PATIENTS))]
     return raw
 
 
@@ -223,8 +220,7 @@ def rows(held_out: bool) -> list[Row]:
         (tag,) = raw["example_tags"]
         raw["theme"] = tag.removeprefix("theme:")
         raw["messages"] = raw["prompt"]
-        row = row_from_metadata(raw)
-        read.append(row)
+        read.append(row_from_metadata(raw))
     return read
 
 

@@ -74,7 +74,7 @@ def test_samples_come_in_order_with_tokens_logprobs_and_weight_version(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "fault", [500, 503, 429, "drop", "empty", "abort", "html", "nan", "textless"]
+    "fault", [500, 503, 409, 425, 429, "drop", "empty", "abort", "html", "nan", "textless"]
 )
 def test_transient_faults_are_retried(tmp_path, fault):
     engine = answering_engine(faults=[fault, fault])

@@ -346,7 +346,9 @@ class TestThePolicysChatTemplate:
 
 def test_the_report_names_ten_refused_rows_of_a_reason(tmp_path):
     rows = [raw(number, rubrics=[] if number < 12 else raw(0)["rubrics"]) for number in range(14)]
-    source = make_source(tmp_path, rows, rows[13:])
+    folder = tmp_path / "rows: raw"  # what ends a place may stand in its path
+    folder.mkdir()
+    source = make_source(folder, rows, rows[13:])
     text = report(split(source, SplitOptions(allow_subset=True)))
     assert "refused 12 rows: rubrics is not a list of criteria\n" in text
     assert text.count("all.jsonl:") == 10

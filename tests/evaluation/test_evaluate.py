@@ -84,16 +84,16 @@ class TestWhoGrades:
 
     def test_the_policy(self, tmp_path):
         made = self.plan(tmp_path, "grader_votes: 3\n")
-        assert (made.grader.url, made.grader.api) == ("http://policy", "openai")
-        assert (made.grading.votes, made.grader.retries) == (3, 10)
+        assert (made.grader_endpoint.url, made.grader_endpoint.api) == ("http://policy", "openai")
+        assert (made.grading.votes, made.grader_endpoint.retries) == (3, 10)
 
     def test_the_one_of_the_file(self, tmp_path):
-        grader = self.plan(tmp_path, self.JUDGE).grader
+        grader = self.plan(tmp_path, self.JUDGE).grader_endpoint
         assert (grader.url, grader.model) == ("http://judge", "j")
 
     def test_the_one_of_the_flag(self, tmp_path):
         written = self.JUDGE + "grader_retries: 2\n"
-        grader = self.plan(tmp_path, written, "--grader-url", "http://other").grader
+        grader = self.plan(tmp_path, written, "--grader-url", "http://other").grader_endpoint
         assert (grader.url, grader.model, grader.retries) == ("http://other", "j", 2)
 
     def test_a_model_inside_a_training_run_cannot_be_asked(self, tmp_path):
@@ -282,7 +282,7 @@ class TestBadEndpoints:
         self, files, tmp_path, capsys
     ):
         flags = ["--give-up-after", "2", "--grader-concurrency", "1"]
-        complaint = r"2 answers in a row stayed ungraded, the last for: .*HTTP 401"
+        complaint = r"2 in a row failed, the last for: .*HTTP 401"
         with pytest.raises(GaveUp, match=complaint):
             evaluate(FakeEngine(Fail(401, "bad key")), files, tmp_path / "run", *flags)
         result = plan(files, NOBODY, tmp_path / "run").report()

@@ -16,7 +16,7 @@ from rubric_rl.data.schema import Criterion, Record, Verdict
 from rubric_rl.evaluation import compare
 from rubric_rl.evaluation.agreement import Agreement, change, figures, pairs
 from rubric_rl.evaluation.meta_evaluate import (
-    RESULTS,
+    META_RESULTS,
     LabelledFile,
     MetaEvaluationPlan,
     _parser,
@@ -232,7 +232,7 @@ class TestRun:
 
     def test_leaves_a_record_of_each_row_with_its_labels(self, meta, tmp_path):
         run(FakeEngine(verdict(True)), meta, tmp_path / "run")
-        items = [item for _, item in read_jsonl(tmp_path / "run" / RESULTS)]
+        items = [item for _, item in read_jsonl(tmp_path / "run" / META_RESULTS)]
         records = [record_from_json(item) for item in items]
         assert {(record.split, record.grader) for record in records} == {("meta", "m")}
         first = next(record for record in records if record.index == 1)

@@ -121,7 +121,7 @@ def test_many_in_a_row_end_the_run_early_and_are_taken_back(files, tmp_path):
         return CUT if sick else verdict(True)
 
     result, complaint = run(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
-    assert "2 answers in a row stayed ungraded, the last for: 3 of 3 verdicts" in complaint
+    assert "2 in a row failed, the last for: 3 of 3 verdicts" in complaint
     assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
 
 
@@ -134,7 +134,7 @@ def test_an_answer_that_stayed_ungraded_for_another_reason_hides_no_sick_judge(
         return CUT if "answer 4" in prompt else verdict(True)
 
     result, complaint = run(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
-    assert "2 answers in a row stayed ungraded" in complaint
+    assert "2 in a row failed" in complaint
     assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
 
 
