@@ -32,14 +32,12 @@ This file and rubric_rl/tiny/log_hooks.py know slime's samples; configs/recipe.s
 
 import asyncio
 import math
-import sys
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
-from rubric_rl.data.record_file import append_record, rollout_id, run_name
+from rubric_rl.data.record_file import append_record, run_name
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.rollout_metrics import grading_metrics
-from rubric_rl.grading.grade import grade
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.score import (
@@ -50,23 +48,18 @@ from rubric_rl.grading.score import (
     known_rewards,
 )
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.trust import grade_beside
+from rubric_rl.launch.slime_samples import (
+    drop_answer,
+    flat,
+    is_aborting,
+    rewards_of,
+    rollout_id,
+)
 from rubric_rl.serving.question import Aborted
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
 _rows = RowCache()
-# What slime fills in when it writes an answer.
-_OF_AN_ANSWER = [
-    "tokens",
-    "response",
-    "response_length",
-    "loss_mask",
-    "weight_versions",
-    "rollout_log_probs",
-    "teacher_log_probs",
-    "rollout_top_p_token_ids",
-    "rollout_top_p_token_offsets",
-    "rollout_routed_experts",
-]
 
 
 async def reward(args, sample, **kwargs):
@@ -102,7 +95,8 @@ async def _grade(args, sample, again: bool) -> float | None:
         record = Record.of(row, "ungraded", None, error=error)
     else:
         try:
-            record = await grade(
+            record = await grade_beside(
+                graders.anchor_of(row.prompt_id, training),
                 await graders.choose_checked(row.prompt_id, training),
                 row,
                 sample.response or "",
@@ -133,10 +127,7 @@ def _abort(sample, again: bool) -> float | None:
     sample.status = type(sample.status).ABORTED
     if not again:
         return math.nan
-    blank = type(sample)()
-    for name in _OF_AN_ANSWER:
-        if hasattr(sample, name):
-            setattr(sample, name, getattr(blank, name))
+    drop_answer(sample)
     return None
 
 
@@ -144,22 +135,13 @@ def _graders(args) -> Graders:
     """The graders of the running event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
     if loop not in _graders_of_loop:
-        graders = Graders(args, lambda: _aborting(args))
+        graders = Graders(args, lambda: is_aborting(args))
         # A closed loop has closed its connections; another one may be running in a thread.
         for other in list(_graders_of_loop):
             if other.is_closed():
                 del _graders_of_loop[other]
         _graders_of_loop[loop] = graders
     return _graders_of_loop[loop]
-
-
-def _aborting(args) -> bool:
-    """Whether slime is aborting the rollout.
-
-    It then aborts requests until no more come, so none may be sent.
-    """
-    module = sys.modules.get("slime.rollout.sglang_rollout")
-    return module is not None and module.GenerateState(args).aborted
 
 
 def post_process(args, samples) -> tuple[list[float], list[float]]:
@@ -169,7 +151,7 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
     mean of the graded, which the logged mean then is. Raises UserError when no sample of the
     rollout could be graded, too few could, or most replies could not be read.
     """
-    rewards = _rewards(args, samples)
+    rewards = rewards_of(args, samples)
     known = known_rewards(rewards)
     records = _records(samples)
     _stop_without_a_grader(known, records)
@@ -244,34 +226,14 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
 def _compared(args, samples) -> tuple[list[float], list]:
     """The rewards that advantages are made of, and each one's group."""
     answered, groups = [], []
-    for sample in _flat(samples):
+    for sample in flat(samples):
         grading = (sample.metadata or {}).get("grading") or {}
         answered.append(grading.get("status") not in ("no_answer", "truncated"))
         groups.append(sample.group_index)
-    return compared_rewards(_rewards(args, samples), answered, groups), groups
-
-
-def _rewards(args, samples) -> list[float]:
-    """The samples' rewards, NaN where there is none."""
-    key = getattr(args, "reward_key", None)
-    rewards = []
-    for sample in _flat(samples):
-        value = sample.reward
-        if key and value is not None:
-            value = value[key]
-        rewards.append(math.nan if value is None else value)
-    return rewards
+    return compared_rewards(rewards_of(args, samples), answered, groups), groups
 
 
 def _records(samples) -> list[Record]:
     """The records that `reward` left in the samples."""
-    found = [(sample.metadata or {}).get("grading") for sample in _flat(samples)]
+    found = [(sample.metadata or {}).get("grading") for sample in flat(samples)]
     return [record_from_json(item) for item in found if item]
-
-
-def _flat(samples) -> list:
-    """All samples; a custom generate function may return several for one."""
-    flat = []
-    for each in samples:
-        flat.extend(each if isinstance(each, list) else [each])
-    return flat

@@ -331,7 +331,7 @@ launch() {
    { exec 9>"${SAVE_PATH}/lock"; } 2>/dev/null ||
       die "SAVE_PATH ${SAVE_PATH} cannot be written; set it to a folder of your own"
    flock -n 9 || refuse_second_run
-   EVAL_NAME="$("${PYTHON}" -m rubric_rl.grading.graders "${GRADER_CONFIG}")"
+   EVAL_NAME="$("${PYTHON}" -m rubric_rl.launch.eval_name "${GRADER_CONFIG}")"
    export EVAL_NAME
    runtime_env
    "${PYTHON}" -m rubric_rl.launch.check_run \

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import shows_something
-from rubric_rl.data.schema import Criterion, Record, Row, Status, TokenCounts, Verdict
+from rubric_rl.data.schema import Anchored, Criterion, Record, Row, Status, TokenCounts, Verdict
 
 REMAKE = "make the rows with data_preprocess.py"
 LEAVE_OUT = "leave the row out"
@@ -216,6 +216,10 @@ class _RecordedVerdict(_Form):
     finished: bool = False
 
 
+def _verdicts(forms: list[_RecordedVerdict]) -> list[Verdict]:
+    return [Verdict(**vars(form)) for form in forms]
+
+
 class _RecordedTokens(_Form):
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -225,6 +229,25 @@ class _RecordedTokens(_Form):
 
     def counts(self) -> TokenCounts:
         return TokenCounts(self.prompt, self.cached, self.completion)
+
+
+class _AnchoredForm(_Form):
+    grader: str
+    verdicts: list[_RecordedVerdict]
+    score: _Finite | None
+    tokens: _RecordedTokens
+    delay: _Finite
+    error: str
+
+    def anchored(self) -> Anchored:
+        return Anchored(
+            grader=self.grader,
+            verdicts=_verdicts(self.verdicts),
+            score=math.nan if self.score is None else self.score,
+            tokens=self.tokens.counts(),
+            delay=self.delay,
+            error=self.error,
+        )
 
 
 class _RecordForm(_Form):
@@ -252,6 +275,7 @@ class _RecordForm(_Form):
     seconds: _Finite = 0.0
     error: str = ""
     unreadable_causes: dict[str, int] = {}
+    anchored: _AnchoredForm | None = None
     category: str = ""
     labels: list[bool] = []
     physicians: list[str] = []
@@ -269,10 +293,6 @@ def record_from_json(item: object) -> Record:
     except (LookupError, TypeError, ValueError, OverflowError):
         hint = "leave the file out or grade its answers again"
         raise DataError(f"not a verdict record; {hint}") from None
-    verdicts = []
-    for given in form.verdicts:
-        verdict = Verdict(**vars(given))
-        verdicts.append(verdict)
     policy_tokens = None
     if form.policy_tokens:
         policy_tokens = form.policy_tokens.counts()
@@ -282,7 +302,7 @@ def record_from_json(item: object) -> Record:
         status=form.status,
         answer=form.answer,
         score=math.nan if form.score is None else form.score,
-        verdicts=verdicts,
+        verdicts=_verdicts(form.verdicts),
         messages=_messages(form.messages),
         theme=form.theme,
         example_tags=tuple(form.example_tags),
@@ -301,6 +321,7 @@ def record_from_json(item: object) -> Record:
         seconds=form.seconds,
         error=form.error,
         unreadable_causes=form.unreadable_causes,
+        anchored=form.anchored.anchored() if form.anchored else None,
         category=form.category,
         labels=form.labels,
         physicians=form.physicians,
@@ -315,6 +336,8 @@ def _check_status(form: _RecordForm) -> None:
     """
     expected = len(form.rubrics) if form.status == "graded" else 0
     if len(form.verdicts) != expected:
+        raise ValueError
+    if form.anchored and len(form.anchored.verdicts) not in (0, len(form.rubrics)):
         raise ValueError
     has_score = form.score is not None
     if form.status == "ungraded":

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -52,18 +51,6 @@ os.register_at_fork(after_in_child=_after_fork)
 def run_name() -> str:
     """The run that this process belongs to; a process that no launcher started is its own run."""
     return os.environ.get(RUN_VARIABLE) or _process.name
-
-
-def rollout_id(args) -> int | None:
-    """The number of the rollout at work, where the trainer tells it."""
-    module = sys.modules.get("slime.rollout.sample_hooks")  # of slime 0.3.1 and later
-    of_task = getattr(module, "_task_rollout_id", None)  # 0.4: rollouts side by side
-    rollout_id = of_task.get() if of_task else None
-    if rollout_id is None:
-        rollout_id = getattr(module, "_current_rollout_id", None)
-    if rollout_id is None:
-        rollout_id = getattr(args, "rollout_id", None)
-    return rollout_id
 
 
 def version_of(path: Path) -> str:

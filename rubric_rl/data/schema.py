@@ -96,6 +96,26 @@ class TokenCounts:
         )
 
 
+@dataclass
+class Anchored:
+    """Another grader's word on the same answer; it earns no reward.
+
+    `verdicts` has one entry per criterion, none where `error` says why. `delay`: the seconds that
+    the answer waited for it.
+    """
+
+    grader: str
+    verdicts: list[Verdict] = field(default_factory=list)
+    score: float = math.nan
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+    delay: float = 0.0
+    error: str = ""
+
+    def to_json(self) -> dict:
+        """As JSON; NaN, which JSON lacks, becomes null."""
+        return asdict(self) | {"score": None if math.isnan(self.score) else self.score}
+
+
 def answer_key(
     split: str, index: int | None, prompt_id: str, run: str, weight_version: str
 ) -> tuple:
@@ -147,6 +167,7 @@ class Record:
     first_tokens: TokenCounts = field(default_factory=TokenCounts)  # the request that warms
     rest_tokens: TokenCounts = field(default_factory=TokenCounts)  # all other requests
     policy_tokens: TokenCounts | None = None  # where the answer was asked for here
+    anchored: Anchored | None = None
     calls: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -208,6 +229,7 @@ class Record:
             "seconds": round(self.seconds, 4),
             "error": self.error,
             "unreadable_causes": self.unreadable_causes,
+            "anchored": self.anchored.to_json() if self.anchored else None,
         }
         if self.labels:
             item |= {

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rubric_rl.data.schema import STATUSES, Record, TokenCounts
+from rubric_rl.evaluation.anchor_figures import anchor_figures
 from rubric_rl.grading.score import is_met, score_by
 
 
@@ -48,7 +49,10 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     ages = [age for record in records if (age := _grader_age(record)) is not None]
     if ages:
         metrics["grader_age"] = _mean(ages)
-    return metrics | _token_metrics(records)
+    metrics |= _token_metrics(records)
+    for name, value in anchor_figures(records).items():
+        metrics[f"anchor/{name}"] = value
+    return metrics
 
 
 def version_number(version: str) -> int | None:

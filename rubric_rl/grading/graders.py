@@ -2,18 +2,16 @@
 
 import asyncio
 import hashlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
-from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Record
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings, TrainingGraders
+from rubric_rl.grading.trust import Anchor
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Aborted
@@ -37,19 +35,27 @@ class Graders:
         self.records = settings.training.records or default  # "": none are written
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
-        own = not settings.endpoint.url and not settings.training.engine
-        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped, own)
+        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
             teacher = load_teacher(settings.training.teacher)
-            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped, False)
+            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
+        self._anchor = None
+        self._anchor_share = settings.training.anchor_share
+        if settings.training.anchor:
+            anchor = load_anchor(settings.training.anchor)
+            url, tokenizer = _served(args, anchor.training)
+            judge = _grader(anchor, grader_name(anchor), url, tokenizer, stopped)
+            self._anchor = Anchor(judge, settings.training.anchor_seconds)
 
     async def close(self) -> None:
         """Closes the connections. slime never ends a hook's loop, so there nobody calls it."""
         await self._main.client.close()
         if self._teacher:
             await self._teacher.client.close()
+        if self._anchor:
+            await self._anchor.grader.client.close()
 
     async def choose_checked(self, prompt_id: str, training: bool) -> Grader:
         """As `choose`, once the grader has answered its check question.
@@ -77,22 +83,23 @@ class Graders:
             return self._teacher
         return self._main
 
+    def anchor_of(self, prompt_id: str, training: bool) -> Anchor | None:
+        """Who grades the prompt's answers besides: in evaluation all, in training a share."""
+        left_out = training and share_of(prompt_id, "anchor") >= self._anchor_share
+        return None if left_out else self._anchor
+
 
 def _grader(
-    settings: GraderSettings,
-    name: str,
-    url: str,
-    tokenizer: str,
-    stopped: Callable[[], bool],
-    by_policy: bool,
+    settings: GraderSettings, name: str, url: str, tokenizer: str, stopped: Callable[[], bool]
 ) -> Grader:
     client = Client(settings.endpoint, url, tokenizer, stopped)
+    by_policy = not settings.endpoint.url and not settings.training.engine
     return Grader(client, settings.grading, settings.scoring, name, by_policy)
 
 
-def share_of(prompt_id: str) -> float:
-    """A number in [0, 1), uniform over prompts, that depends on the prompt_id alone."""
-    digest = hashlib.sha256(f"teacher:{prompt_id}".encode()).digest()
+def share_of(prompt_id: str, role: str = "teacher") -> float:
+    """A number in [0, 1), uniform over prompts, that depends on prompt_id and role alone."""
+    digest = hashlib.sha256(f"{role}:{prompt_id}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
@@ -124,6 +131,20 @@ def load_teacher(file: str) -> GraderSettings:
     return teacher
 
 
+def load_anchor(file: str) -> GraderSettings:
+    """The settings in the file that grader_anchor names; a relative path starts at ROOT.
+
+    Raises UserError when they name neither an endpoint nor an engine: the policy is no anchor.
+    """
+    anchor = GraderSettings.load(ROOT / file)
+    if not anchor.endpoint.url and not anchor.training.engine:
+        what = "an anchor needs grader_url or grader_engine: the policy cannot anchor itself"
+        raise UserError(f"{file}: {what}")
+    if anchor.training.teacher or anchor.training.anchor:
+        raise UserError(f"{file}: an anchor has no grader_teacher or grader_anchor of its own")
+    return anchor
+
+
 def _served(args, training: TrainingGraders) -> tuple[str, str]:
     """(url, tokenizer folder) of the main grader where its settings leave them empty."""
     if not training.engine:
@@ -136,16 +157,3 @@ def _served(args, training: TrainingGraders) -> tuple[str, str]:
     host, port = routers[training.engine]
     model = read_served_models(args.sglang_config)[training.engine]
     return f"http://{host}:{port}", model.path or args.hf_checkpoint
-
-
-def main() -> int:
-    """Prints the evaluation set's name, `hard_by_<grader>`, for a settings file."""
-    parser = CommandParser("python -m rubric_rl.grading.graders", main.__doc__)
-    parser.add_argument("settings", type=Path, help="YAML file of grader_* keys")
-    settings = GraderSettings.load(parser.parse_args().settings)
-    print(f"hard_by_{grader_name(settings)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

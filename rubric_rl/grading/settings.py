@@ -62,6 +62,13 @@ class TrainingGraders(Settings):
     teacher_share: FiniteFloat = setting(
         0.0, "that share of the prompts, chosen by a hash of prompt_id", ge=0, le=1
     )
+    anchor: str = setting(
+        "", "YAML file of grader_* keys: another grader of the same answers, which earns no reward"
+    )
+    anchor_share: FiniteFloat = setting(
+        0.125, "the share of training prompts whose answers it grades, by a hash", ge=0, le=1
+    )
+    anchor_seconds: FiniteFloat = setting(120.0, "the longest that an answer waits for it", gt=0)
     records: str = setting(
         "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
     )

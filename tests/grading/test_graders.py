@@ -42,7 +42,7 @@ class TestName:
         assert grader_name(grader_settings(**settings)) == name
 
     def test_is_printed_for_a_settings_file(self):
-        command = [sys.executable, "-m", "rubric_rl.grading.graders"]
+        command = [sys.executable, "-m", "rubric_rl.launch.eval_name"]
         file = str(ROOT / "configs" / "grader.yaml")
         done = subprocess.run([*command, file], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, "hard_by_policy\n", "")

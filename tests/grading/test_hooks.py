@@ -11,33 +11,13 @@ from argparse import Namespace
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
+from doubles.hooked import MESSAGES, by_answer, hook_args, record_of, reward, sample
 
 import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.samples import Sample
-from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.read_run import Run
-
-RUBRICS = [
-    {"criterion": "Greets.", "points": 6, "tags": ["axis:accuracy"]},
-    {"criterion": "Insults.", "points": -4, "tags": ["axis:tone"]},
-    {"criterion": "Advises.", "points": 2, "tags": ["axis:accuracy"]},
-]
-MESSAGES = [{"role": "user", "content": "hi"}]
-NAN = math.nan
-
-
-def sample(index: int = 0, group: int | None = 0, **changes) -> Sample:
-    metadata = {"prompt_id": f"p{group}", "messages": MESSAGES, "rubrics": RUBRICS, "theme": "t"}
-    fields = {
-        "prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
-        "response": "Hello.<|im_end|>",
-        "status": Sample.Status.COMPLETED,
-        "metadata": metadata,
-        "session_id": f"session-{index}",
-    }
-    return Sample(index=index, group_index=group, **fields | changes)
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +27,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def args(model, tmp_path) -> Namespace:
-    """What slime's parser and --custom-config-path leave behind."""
-    return Namespace(
-        sglang_router_ip="127.0.0.1",
-        sglang_router_port=1,
-        hf_checkpoint=model,
-        reward_key=None,
-        partial_rollout=False,
-        save=None,
-        grpo_std_normalization=True,
-        grader_retries=1,
-        grader_records=str(tmp_path / "verdicts"),
-    )
-
-
-def reward(engine: FakeEngine, args, samples):
-    """Runs the reward hook against the engine behind the run's router address."""
-
-    async def main():
-        async with engine:
-            args.sglang_router_port = engine.port
-            try:
-                return await hooks.reward(args, samples)
-            finally:
-                await hooks._graders_of_loop[asyncio.get_running_loop()].close()
-
-    return asyncio.run(main())
+    return hook_args(model, grader_records=str(tmp_path / "verdicts"))
 
 
 def test_loops_that_run_side_by_side_keep_their_clients(args):
@@ -124,16 +79,6 @@ class TestSickGrader:
         reward(engine, args, [sample(index) for index in range(4)])
         asked = [prompt for prompt in engine.prompts if "My head hurts" in prompt]
         assert len(asked) == 2
-
-
-def by_answer(prompt: str) -> Say:
-    """Greets: what the answer says; insults and advises: no."""
-    return verdict("] Greets." in prompt and "Hello" in prompt)
-
-
-def record_of(one: Sample) -> Record:
-    """The record that the hook left in a sample."""
-    return record_from_json(one.metadata["grading"])
 
 
 def stored(folder) -> list[Record]:
@@ -343,95 +288,6 @@ class TestProvenance:
         assert record_of(one).rollout == 3
 
 
-def rewarded(*rewards, groups=None) -> list[Sample]:
-    """One sample per reward, all of one group unless `groups` says otherwise."""
-    groups = groups or [0] * len(rewards)
-    pairs = zip(rewards, groups, strict=True)
-    return [sample(number, group, reward=value) for number, (value, group) in enumerate(pairs)]
-
-
-class TestPostProcess:
-    def test_normalises_each_group_over_its_graded_members(self, args):
-        samples = rewarded(0.0, 1.0, NAN, 0.2, 0.2, NAN, groups=[0, 0, 0, 1, 1, 1])
-        raw, advantages = hooks.post_process(args, samples)
-        assert advantages == pytest.approx([-0.70710578, 0.70710578, 0, 0, 0, 0], abs=1e-6)
-        removed = [one.remove_sample for one in samples]
-        assert removed == [False, False, True, False, False, True]
-        logged = "the logged mean is that of the graded"
-        assert raw == pytest.approx([0.0, 1.0, 0.35, 0.2, 0.2, 0.35]), logged
-
-    def test_reads_the_reward_key_and_the_std_switch(self, args):
-        args.reward_key, args.grpo_std_normalization = "score", False
-        _, advantages = hooks.post_process(args, rewarded({"score": 0.0}, {"score": 1.0}))
-        assert advantages == [-0.5, 0.5]
-
-    def test_keeps_what_another_filter_removed(self, args):
-        samples = rewarded(0.0, 1.0)
-        samples[0].remove_sample = True
-        hooks.post_process(args, samples)
-        assert [one.remove_sample for one in samples] == [True, False]
-
-    def test_with_nothing_graded_there_is_one_clear_error(self, args):
-        samples = rewarded(NAN, None)
-        complaint = "no answer of this rollout could be graded: "
-        with pytest.raises(UserError, match=complaint + "rows carry no rubrics"):
-            hooks.post_process(args, samples)
-        failed = Record("p0", (), "ungraded", "Hello.", error="http://h: HTTP 404")
-        samples[1].metadata["grading"] = failed.to_json()
-        with pytest.raises(UserError, match=complaint + "http://h: HTTP 404"):
-            hooks.post_process(args, samples)
-
-    def test_a_cut_or_missing_answer_gains_nothing_on_poor_ones(self, args):
-        """Three poor answers and one that rambles to the limit got -0.5 -0.5 -0.5 +1.5."""
-        samples = rewarded(-0.46, -0.46, -0.46, 0.0)
-        for status in ("truncated", "no_answer"):
-            cut = Record("p0", (), status, "Hello and", score=0.0)
-            samples[3].metadata = samples[3].metadata | {"grading": cut.to_json()}
-            raw, advantages = hooks.post_process(args, samples)
-            assert advantages == [0.0] * 4
-            assert raw == [-0.46, -0.46, -0.46, 0.0]
-            assert not hooks.keep_informative(args, samples)
-
-    @pytest.mark.parametrize("most, ends", [(0.5, True), (0.75, False)])
-    def test_too_many_ungraded_answers_end_the_run(self, args, most, ends):
-        """An ungraded answer is out of the loss: that must not shield the bad ones."""
-        samples = rewarded(0.0, NAN, NAN, NAN)
-        graded = Record("p0", (), "graded", "Hello.", score=0.0)
-        samples[0].metadata = samples[0].metadata | {"grading": graded.to_json()}
-        failed = Record("p0", (), "ungraded", "Hello.", error="the filter withholds the reply")
-        for one in samples[1:]:
-            one.metadata = one.metadata | {"grading": failed.to_json()}
-        args.grader_most_ungraded = most
-        if not ends:
-            hooks.post_process(args, samples)
-            return
-        with pytest.raises(UserError, match=r"3 of 4 answers .* ungraded, .* filter withholds"):
-            hooks.post_process(args, samples)
-
-    def test_a_score_without_a_call_is_no_sign_of_a_grader(self, args):
-        samples = rewarded(0.0, NAN)
-        cut = Record("p0", (), "truncated", "Hello and", score=0.0)
-        failed = Record("p0", (), "ungraded", "Hello.", error="http://h: HTTP 404")
-        samples[0].metadata["grading"] = cut.to_json()
-        samples[1].metadata["grading"] = failed.to_json()
-        with pytest.raises(UserError, match="could be graded: http://h: HTTP 404"):
-            hooks.post_process(args, samples)
-        samples[1].metadata["grading"] = cut.to_json()
-        samples[1].reward = 0.0
-        assert hooks.post_process(args, samples) == ([0.0, 0.0], [0.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    "rewards, kept",
-    [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)],
-)
-def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
-    group = rewarded(*rewards)
-    assert hooks.keep_informative(args, group) is kept
-    fanned_out = [[one, one] for one in group]
-    assert hooks.keep_informative(args, fanned_out) is kept
-
-
 @pytest.mark.parametrize(
     "hook, names",
     [
@@ -449,61 +305,3 @@ def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
 def test_the_names_of_the_arguments_are_slimes(hook, names):
     assert list(inspect.signature(hook).parameters)[: len(names)] == names
     assert inspect.iscoroutinefunction(hook) is (hook is hooks.reward)
-
-
-class TestLogs:
-    @pytest.fixture
-    def samples(self, args) -> list[Sample]:
-        """Two groups of two; the first has an impolite answer."""
-        impolite = sample(1, response="Go away.")
-        samples = [sample(0), impolite, sample(2, group=1), sample(3, group=1)]
-        values = reward(FakeEngine(by_answer), args, samples)
-        for one, value in zip(samples, values, strict=True):
-            one.reward = value
-        return samples
-
-    def test_a_rollout_shows_the_rewards_parts_and_the_cost(self, args, samples):
-        metrics = {"rollout/other": 1}
-        assert hooks.log_rollout(0, args, samples, metrics, 1.0) is False
-        assert metrics["grading/zero_variance_groups"] == 0.5
-        assert metrics["grading/theme/t"] == pytest.approx(4.5 / 8)
-        names = {name.removeprefix("grading/") for name in metrics}
-        assert names >= {
-            "axis/accuracy",
-            "negative_hit",
-            "unreadable",
-            "ungraded",
-            "no_answer",
-            "truncated",
-            "tokens_prefilled",
-            "tokens_cached",
-            "tokens_decoded",
-            "cached_share_after_first",
-            "seconds_per_answer",
-        }
-        assert all(isinstance(value, (int, float)) for value in metrics.values())
-        assert all(math.isfinite(value) for value in metrics.values())
-
-    @pytest.mark.parametrize("extra_metrics", [None, {}])
-    def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(
-        self, args, samples, extra_metrics
-    ):
-        result = {"rewards": [0.75, NAN, 0.0], "truncated": [False] * 3, "samples": samples[:2]}
-        data = {"hard": result}
-        assert hooks.log_eval(0, args, data, extra_metrics) is False
-        assert data["hard"]["rewards"] == [0.75, 0.0]
-        if extra_metrics is None:  # slime logs the mean of each set
-            assert data["hard/grading/unreadable"]["rewards"] == [0.0]
-        else:
-            assert list(data) == ["hard"]
-            assert extra_metrics["eval/hard/grading/unreadable"] == 0.0
-
-    def test_an_evaluation_without_any_grade_has_a_mean_that_is_nan(self, args):
-        data = {"hard": {"rewards": [NAN, NAN]}}
-        hooks.log_eval(0, args, data, None)
-        rewards = data["hard"]["rewards"]
-        assert math.isnan(sum(rewards) / len(rewards))
-
-    @pytest.mark.parametrize("samples", [[], [Sample(metadata=None, reward=NAN)]])
-    def test_a_rollout_without_rubrics_is_logged_all_the_same(self, args, samples):
-        assert hooks.log_rollout(0, args, samples, {}, 1.0) is False

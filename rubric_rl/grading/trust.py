@@ -1,0 +1,89 @@
+"""An anchor: another grader of the same answers, whose word earns no reward.
+
+The policy is its own judge; where its reward rises and the anchor's does not, the reward can no
+longer be trusted. Whatever happens to an anchor, the rollout goes on: it is left out where it
+fails, and waited for no longer than its own limit.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from rubric_rl.common.errors import UserError
+from rubric_rl.data.schema import Anchored, Record, Row
+from rubric_rl.grading.grade import Grader, ask_verdicts, grade
+from rubric_rl.grading.health import check, failure_of
+from rubric_rl.grading.prompt import graded_text
+from rubric_rl.grading.score import score
+from rubric_rl.serving.question import Aborted
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Anchor:
+    """A grader that stands beside the main one. Use it in one event loop only."""
+
+    grader: Grader
+    seconds: float  # the longest time for one answer, waiting for its turn included
+    _checked: asyncio.Task[Record] | None = field(default=None, init=False)
+
+    async def judge(self, row: Row, answer: str, routing_key: str) -> Anchored:
+        """The anchor's verdicts on an answer, or why there are none; raises nothing of its own."""
+        record = Record.of(row, "graded", answer)
+        try:
+            async with asyncio.timeout(self.seconds):
+                failure = await self._failure()
+                if not failure:
+                    await ask_verdicts(self.grader, record, routing_key)
+                    failure = record.error
+        except TimeoutError:
+            failure = f"no verdicts within grader_anchor_seconds ({self.seconds:g})"
+        except (Aborted, UserError) as error:
+            failure = str(error) or "aborted"
+        anchored = Anchored(self.grader.name, tokens=record.first_tokens + record.rest_tokens)
+        if failure:
+            anchored.error = failure
+            return anchored
+        anchored.verdicts = record.verdicts
+        anchored.score = score(record.rubric, record.verdicts)
+        return anchored
+
+    async def _failure(self) -> str:
+        """Why the anchor cannot be used, by its check question; "" for nothing."""
+        if self._checked is None:
+            self._checked = asyncio.create_task(check(self.grader))
+        checked = await asyncio.shield(self._checked)
+        if checked.status == "ungraded":
+            self._checked = None  # the next answer finds out whether it is back
+        return failure_of(checked, self.grader.grading.most_unreadable)
+
+
+async def grade_beside(
+    anchor: Anchor | None,
+    grader: Grader,
+    row: Row,
+    response: str,
+    prompt: str = "",
+    truncated: bool = False,
+    routing_key: str = "",
+) -> Record:
+    """As `grade`, with the anchor's word on the same answer in the record.
+
+    Both are asked at the same time. What is not graded by the one is not judged by the other.
+    """
+    answer = graded_text(response, prompt)
+    is_cut = truncated and grader.scoring.truncated == "zero"
+    if anchor is None or answer is None or is_cut:
+        return await grade(grader, row, response, prompt, truncated, routing_key)
+    judging = asyncio.create_task(anchor.judge(row, answer, routing_key))
+    try:
+        record = await grade(grader, row, response, prompt, truncated, routing_key)
+    except BaseException:
+        judging.cancel()
+        raise
+    start = time.monotonic()
+    record.anchored = await judging
+    record.anchored.delay = time.monotonic() - start
+    return record
