@@ -18,9 +18,9 @@ What deviates from the authors' published code, and why:
     answer can forge turns and expand placeholders.
  8. A verdict is a JSON boolean that ends the reply, and on which all objects after the thoughts
     agree: theirs takes the first block, also inside thoughts, and the string "false" as met.
- 9. A reply without a readable verdict is finished, never drawn again: after the verdict's opening
-    the probabilities of its two words decide. Where that cannot be, it counts against the policy:
-    theirs counts it as not met, which rewards negative criteria.
+ 9. A reply without a readable verdict is finished: after the verdict's opening the probabilities
+    of its two words decide, against the policy only where it grades itself. Else it counts against
+    the policy: theirs counts it as not met, which rewards negative criteria.
 10. If the grader cannot be reached the answer is ungraded: NaN, out of its group's mean and std
     and out of the loss, never 0; requests have time limits and a bounded number of retries. Too
     many of them end the run (grader_most_ungraded).
@@ -100,7 +100,7 @@ async def _grade(args, sample, again: bool) -> float | None:
                 await graders.choose_checked(row.prompt_id, training),
                 row,
                 sample.response or "",
-                sample.prompt,
+                sample.prompt if isinstance(sample.prompt, str) else "",
                 truncated=sample.status.value == "truncated",
                 # All criteria of an answer go to the same engine.
                 routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
@@ -163,7 +163,7 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
         what = f"{ungraded} of {len(rewards)} answers of this rollout stayed ungraded"
         hint = "see grader_most_ungraded"
         raise UserError(f"{what}, for example: {_first_error(records)}; {hint}")
-    for sample, value in zip(samples, rewards, strict=True):
+    for sample, value in zip(flat(samples), rewards, strict=True):
         sample.remove_sample = sample.remove_sample or math.isnan(value)
     mean = sum(known) / len(known)
     raw = [mean if math.isnan(value) else value for value in rewards]

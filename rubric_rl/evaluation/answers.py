@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl_offsets
+from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Row, TokenCounts
@@ -127,4 +128,9 @@ class Policy:
         question = Question(messages, seed, routing_key=key)
         reply = await self.client.ask(question)
         tokens = TokenCounts(*reply.counts)
-        return Answer(reply.text, not reply.complete, tokens)
+        text = reply.text
+        # Where a template opens the thoughts, an OpenAI route without a parser sends their rest.
+        is_rest = THINK_END in text and THINK not in text
+        if is_rest and self.client.endpoint.thinking:
+            text = THINK + text
+        return Answer(text, not reply.complete, tokens)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.row_file import RowFile
@@ -59,9 +60,14 @@ def answers_name(args: argparse.Namespace) -> str:
 
 def recorded_grader(grader: Endpoint, policy: Endpoint | None) -> str:
     """Who grades, as records say it."""
-    if policy and policy.url == grader.url and policy.model == grader.model:
+    if policy and _place(policy) == _place(grader) and policy.model == grader.model:
         return "policy"
     return endpoint_name(grader)
+
+
+def _place(endpoint: Endpoint) -> str:
+    """Host and port, in one form."""
+    return urlsplit(endpoint.url).netloc.replace("localhost", "127.0.0.1")
 
 
 def repeats_of(

@@ -19,7 +19,7 @@ from rubric_rl.grading.verdict import (
     read_checklist,
     read_probability,
     read_verdict,
-    second_draw,
+    second_look,
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client
@@ -83,7 +83,7 @@ async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") ->
     """
     start = time.monotonic()
     try:
-        async with grader.client.answer_slots:
+        async with grader.client.turn():
             record.verdicts = await _Asker(grader, record, routing_key).verdicts()
     except Unavailable as error:
         record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
@@ -173,14 +173,15 @@ class _Asker:
         if mode == "explain":
             finishing = self.client.api.finish(question, reply, verdict_opening())
         if finishing:
-            verdicts = [await self._finished(finishing)]
+            seen = [await self._finished(finishing)]
+            verdicts = second_look(criteria, verdicts, seen, self.by_policy)
         # Asking again changes nothing at temperature 0, or where the probability is the verdict.
         elif mode != "direct" and endpoint.temperature > 0:
             for attempt in range(1, self.grading.rereads + 1):
                 again = replace(question, seed=question.seed + attempt)
                 drawn = read(await self._reply(again))
                 if all(verdict.met is not None for verdict in drawn):
-                    verdicts = second_draw(criteria, verdicts, drawn, self.by_policy)
+                    verdicts = second_look(criteria, verdicts, drawn, self.by_policy)
                     break
         causes = self.record.unreadable_causes
         cause = "other words" if mode == "direct" else reply.defect

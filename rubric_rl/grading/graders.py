@@ -35,16 +35,17 @@ class Graders:
         self.records = settings.training.records or default  # "": none are written
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
-        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped)
+        by_policy = _is_policy(args, settings)
+        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped, by_policy)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
-            teacher = load_teacher(settings.training.teacher)
+            teacher = load_other(settings.training.teacher, "teacher")
             self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
         self._anchor = None
         self._anchor_share = settings.training.anchor_share
         if settings.training.anchor:
-            anchor = load_anchor(settings.training.anchor)
+            anchor = load_other(settings.training.anchor, "anchor")
             url, tokenizer = _served(args, anchor.training)
             judge = _grader(anchor, grader_name(anchor), url, tokenizer, stopped)
             self._anchor = Anchor(judge, settings.training.anchor_seconds)
@@ -90,11 +91,23 @@ class Graders:
 
 
 def _grader(
-    settings: GraderSettings, name: str, url: str, tokenizer: str, stopped: Callable[[], bool]
+    settings: GraderSettings,
+    name: str,
+    url: str,
+    tokenizer: str,
+    stopped: Callable[[], bool],
+    by_policy: bool = False,
 ) -> Grader:
     client = Client(settings.endpoint, url, tokenizer, stopped)
-    by_policy = not settings.endpoint.url and not settings.training.engine
     return Grader(client, settings.grading, settings.scoring, name, by_policy)
+
+
+def _is_policy(args, settings: GraderSettings) -> bool:
+    """Whether the main grader is the policy: by default, by the router's URL, or by its engine."""
+    url, engine = settings.endpoint.url, settings.training.engine
+    if url:
+        return urlsplit(url).netloc == f"{args.sglang_router_ip}:{args.sglang_router_port}"
+    return not engine or engine == next(iter(read_served_models(args.sglang_config)))
 
 
 def share_of(prompt_id: str, role: str = "teacher") -> float:
@@ -118,31 +131,21 @@ def endpoint_name(endpoint: Endpoint) -> str:
     return (endpoint.model or urlsplit(endpoint.url).netloc).replace("/", "-")
 
 
-def load_teacher(file: str) -> GraderSettings:
-    """The settings in the file that grader_teacher names; a relative path starts at ROOT.
+def load_other(file: str, role: str) -> GraderSettings:
+    """The settings in the file that grader_teacher or grader_anchor (the role) names.
 
-    Raises UserError when they name no endpoint of its own.
+    A relative path starts at ROOT. Raises UserError when they name nobody but the policy.
     """
-    teacher = GraderSettings.load(ROOT / file)
-    if not teacher.endpoint.url:
-        raise UserError(f"{file}: a teacher needs grader_url, the address of its endpoint")
-    if teacher.training.teacher or teacher.training.engine:
-        raise UserError(f"{file}: a teacher has no grader_teacher or grader_engine of its own")
-    return teacher
-
-
-def load_anchor(file: str) -> GraderSettings:
-    """The settings in the file that grader_anchor names; a relative path starts at ROOT.
-
-    Raises UserError when they name neither an endpoint nor an engine: the policy is no anchor.
-    """
-    anchor = GraderSettings.load(ROOT / file)
-    if not anchor.endpoint.url and not anchor.training.engine:
-        what = "an anchor needs grader_url or grader_engine: the policy cannot anchor itself"
-        raise UserError(f"{file}: {what}")
-    if anchor.training.teacher or anchor.training.anchor:
-        raise UserError(f"{file}: an anchor has no grader_teacher or grader_anchor of its own")
-    return anchor
+    other = GraderSettings.load(ROOT / file)
+    training = other.training
+    by_engine = role == "anchor" and training.engine
+    if not other.endpoint.url and not by_engine:
+        needed = "grader_url or grader_engine" if role == "anchor" else "grader_url"
+        raise UserError(f"{file}: a {role} needs {needed}: it is somebody else than the policy")
+    if training.teacher or training.anchor or (training.engine and not by_engine):
+        what = f"a {role} has no teacher, anchor or engine of its own"
+        raise UserError(f"{file}: {what}; leave these keys out")
+    return other
 
 
 def _served(args, training: TrainingGraders) -> tuple[str, str]:

@@ -6,7 +6,6 @@ fails, and waited for no longer than its own limit.
 """
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
 
@@ -17,8 +16,6 @@ from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.score import score
 from rubric_rl.serving.question import Aborted
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,12 +39,11 @@ class Anchor:
             failure = f"no verdicts within grader_anchor_seconds ({self.seconds:g})"
         except (Aborted, UserError) as error:
             failure = str(error) or "aborted"
-        anchored = Anchored(self.grader.name, tokens=record.first_tokens + record.rest_tokens)
-        if failure:
-            anchored.error = failure
-            return anchored
-        anchored.verdicts = record.verdicts
-        anchored.score = score(record.rubric, record.verdicts)
+        tokens = record.first_tokens + record.rest_tokens
+        anchored = Anchored(self.grader.name, tokens=tokens, error=failure)
+        if not failure:
+            anchored.verdicts = record.verdicts
+            anchored.score = score(record.rubric, record.verdicts)
         return anchored
 
     async def _failure(self) -> str:

@@ -45,14 +45,14 @@ def read_probability(probability: float | None, mass: float | None = None) -> Ve
     return Verdict(met, probability, mass=mass)
 
 
-def second_draw(
+def second_look(
     criteria: list[Criterion], first: list[Verdict], second: list[Verdict], by_policy: bool
 ) -> list[Verdict]:
-    """The first verdicts, with those of a second draw where they were unreadable.
+    """The first verdicts, with those of a finished or another reply where they were unreadable.
 
-    Where the policy grades, the second draw counts only if it tells against the policy. Else to
-    refuse in place of "not met" would pay: at a probability of 0.2 for "met" and two more draws the
-    credit would be 0.49.
+    Where the policy grades, the second counts only if it tells against the policy. Else to refuse
+    in place of "not met" would pay, whatever the second is: a policy that means "met" with
+    probability p and refuses otherwise is credited with p, and then with a part of 1 - p besides.
     """
     verdicts = []
     for criterion, verdict, again in zip(criteria, first, second, strict=True):

@@ -18,9 +18,9 @@ from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.graders import load_teacher
+from rubric_rl.grading.graders import load_other
 from rubric_rl.grading.health import check, failure_of
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.settings import GraderSettings, TrainingGraders
 from rubric_rl.launch import shared_checks
 from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
@@ -209,7 +209,7 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     flags, grader = inputs.flags, inputs.grader
     training = grader.training
     if "sglang-config" in flags:
-        yield from _check_engines(flags, training.engine)
+        yield from _check_engines(flags, training)
     elif training.engine:
         yield (
             f"grader_engine {training.engine}: no such model is served; "
@@ -235,7 +235,11 @@ def _endpoints(inputs: RunInputs) -> Iterator[tuple[str, GraderSettings]]:
         yield inputs.flags.text("custom-config-path"), grader
     if grader.training.teacher_share:
         teacher = grader.training.teacher
-        yield teacher, load_teacher(teacher)
+        yield teacher, load_other(teacher, "teacher")
+    if grader.training.anchor:
+        anchor = load_other(grader.training.anchor, "anchor")
+        if anchor.endpoint.url:  # else it is an engine of the run
+            yield grader.training.anchor, anchor
 
 
 async def _asked(settings: GraderSettings, tokenizer: str) -> Record:
@@ -246,12 +250,16 @@ async def _asked(settings: GraderSettings, tokenizer: str) -> Record:
         return await check(Grader(client, settings.grading))
 
 
-def _check_engines(flags: CommandLine, engine: str) -> Iterator[str]:
+def _check_engines(flags: CommandLine, training: TrainingGraders) -> Iterator[str]:
     """The models of --sglang-config; slime would complain, or not, with all GPUs up."""
     path = flags.text("sglang-config")
+    engine = training.engine
+    asked = {engine}
+    if training.anchor:
+        asked.add(load_other(training.anchor, "anchor").training.engine)
     models = read_served_models(path)
     others = list(models)[1:]
-    idle = [name for name in others if name != engine]
+    idle = [name for name in others if name not in asked]
     if engine and engine not in models:
         yield (f"grader_engine {engine}: {path} serves {', '.join(models)}; name one of these")
     elif idle:

@@ -55,7 +55,8 @@ class SGLang:
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
-        self._choice_ids = [self._template.token_id(text) for text in CHOICES]
+        if not self._choice_ids:
+            self._choice_ids = [self._template.token_id(text) for text in CHOICES]
 
     def check(self, messages: list[dict]) -> None:
         """Raises UserError when the chat template refuses this conversation."""
@@ -68,8 +69,7 @@ class SGLang:
         except UserError as error:  # this conversation; others can be asked
             raise Unavailable(str(error)) from None
         if question.opening:
-            if not self._choice_ids:
-                self.check_choices()
+            self.check_choices()
             return {
                 **prompt,
                 # Read at temperature 1: what is sampled does not matter.
@@ -88,13 +88,18 @@ class SGLang:
             sampling["json_schema"] = json.dumps(question.schema)
         return {**prompt, "sampling_params": sampling}
 
-    def finish(self, question: Question, reply: Reply, opening: str) -> Question:
+    def finish(self, question: Question, reply: Reply, opening: str) -> Question | None:
         """Asks for the token after `opening`, which continues that very reply.
 
         Thoughts are closed before it. What the model wrote ends no turn when it is read again: its
-        letters may form a special token.
+        letters may form a special token. None where a verdict is more than one token.
         """
-        thoughts, closing, rest = reply.text.rpartition(THINK_END)
+        try:
+            self.check_choices()
+        except UserError:
+            return None
+        written = reply.text.encode(errors="replace").decode()  # without lone surrogates
+        thoughts, closing, rest = written.rpartition(THINK_END)
         opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
         if opened and not closing:
             thoughts, closing, rest = rest, f"\n{THINK_END}", ""

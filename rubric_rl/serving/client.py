@@ -7,7 +7,8 @@ import random
 import re
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.key import Key
-from rubric_rl.serving.payload import error_in, is_retried
+from rubric_rl.serving.payload import REFUSALS, error_in, is_retried
 from rubric_rl.serving.question import (
     Aborted,
     Question,
@@ -80,10 +81,8 @@ class Client:
         self._stopped, self._warned = stopped, False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
-        # For answers that are asked about at once. As each of them has a request, they fill the
-        # limit; more would push each other's prefixes out of the engine's cache before use.
-        self.answer_slots = asyncio.Semaphore(endpoint.concurrency)
-        self._asking = 0  # questions that wait for their reply
+        self._turns = asyncio.Semaphore(endpoint.concurrency)
+        self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
         # A request may take its whole time-out, and have another try.
@@ -101,6 +100,25 @@ class Client:
         if self._session:
             await self._session.close()
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The time in which one answer is asked about: no more of them than `concurrency` have it.
+
+        As each has a request, they fill the limit; more would push each other's prefixes out of
+        the engine's cache before they are used.
+        """
+        self._begin()
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._asking -= 1
+
+    def _begin(self) -> None:
+        if not self._asking:  # silence is that of an endpoint that is being asked
+            self._silent_since = time.monotonic()
+        self._asking += 1
+
     async def ask(self, question: Question) -> Reply:
         """The reply to a question.
 
@@ -108,9 +126,7 @@ class Client:
             Aborted: the rollout is being aborted.
             Unavailable: refused (4xx), or still failing after `retries` repetitions.
         """
-        if not self._asking:  # silence is that of an endpoint that is being asked
-            self._silent_since = time.monotonic()
-        self._asking += 1
+        self._begin()
         try:
             return await self._ask(question)
         except Unavailable as error:
@@ -246,7 +262,8 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -
     if again:
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
         raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
-    raise Refused(f"{url}: {told}")
+    kind = Refused if status in REFUSALS else Unavailable
+    raise kind(f"{url}: {told}")
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -28,6 +28,8 @@ RETRIED_STATUS = {
     425,  # too early
     429,  # too many
 }
+# What a server says of a request that is too long or not to its liking.
+REFUSALS = {400, 413, 422}
 CUT = (
     "length",
     "max_tokens",

@@ -15,7 +15,7 @@ class Unavailable(Exception):
 
 
 class Refused(Unavailable):
-    """A refusal (4xx): of this very request, others may be answered."""
+    """A refusal of this very request (REFUSALS of serving.payload): others may be answered."""
 
 
 class Retryable(Exception):

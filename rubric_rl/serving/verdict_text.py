@@ -17,13 +17,14 @@ its own or after a colon, and says nothing known against it.
 """
 
 import re
+from collections.abc import Iterator
 
 from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
-_NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:id|index|number|item)$", re.IGNORECASE)
+_NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:\b|_)(?:id|index|number|item)$", re.IGNORECASE)
 
 _FENCE = re.compile(r"```\w*")
 _MARKUP = " \t\r\u00a0`*_~"
@@ -35,10 +36,17 @@ _WORD = re.compile(r"[^\W\d_]{2}")
 
 # A line before the object that gives the opposite verdict in words, alone or after "verdict:".
 _SPACE = r"[^\w\n]*+"
-_SAYS = rf"^{_SPACE}(?:(?:final )?(?:verdict|answer|result|conclusion)\b{_SPACE})?"
+_NAMES = r"(?:final )?(?:verdict|answer|result|conclusion|met)"
+_SUBJECT = r"(?:the )?criteri(?:on|a)(?: is| met)?"
+_SAYS = rf"^{_SPACE}(?:(?:{_NAMES}|{_SUBJECT})\b{_SPACE})?"
+_NO = r"false|no|unmet|not (?:met|satisfied|fulfilled)|fail(?:s|ed)?"
+_YES = r"true|yes|met(?!{space}(?:{no})\b)|satisfied|fulfilled|pass(?:es|ed)?"
 _OPPOSITES = {
-    True: re.compile(rf"{_SAYS}(?:false|no|unmet|not met|fail)\b", re.IGNORECASE | re.MULTILINE),
-    False: re.compile(rf"{_SAYS}(?:true|yes|met|pass)\b", re.IGNORECASE | re.MULTILINE),
+    True: re.compile(rf"{_SAYS}(?:{_NO})\b|[\u274c\u2717\u2718]", re.IGNORECASE | re.MULTILINE),
+    False: re.compile(
+        rf"{_SAYS}(?:{_YES.format(space=_SPACE, no=_NO)})\b|[\u2705\u2713\u2714]",
+        re.IGNORECASE | re.MULTILINE,
+    ),
 }
 
 _CHECKLIST = re.compile(
@@ -92,8 +100,19 @@ def is_verdict(item: object) -> bool:
     """Whether this is an object with a boolean under KEY, of no criterion that it names."""
     if not isinstance(item, dict) or not isinstance(item.get(KEY), bool):
         return False
-    others = item.keys() - {KEY}
-    return not any(_NAMES_A_CRITERION.match(name) for name in others)
+    return not any(_NAMES_A_CRITERION.search(name) for name in _names_in(item) if name != KEY)
+
+
+def _names_in(item: object) -> Iterator[str]:
+    """The keys of an object, in whatever depth."""
+    inner = [item]
+    while inner:
+        value = inner.pop()
+        if isinstance(value, dict):
+            yield from value
+            inner.extend(value.values())
+        elif isinstance(value, list):
+            inner.extend(value)
 
 
 def _final_part(reply: str) -> str:

@@ -236,7 +236,9 @@ TEMPLATE = """\
 {% endif %}{% endif %}"""
 
 
-def chat_model(folder: Path, template: str | None = TEMPLATE) -> str:
+def chat_model(
+    folder: Path, template: str | None = TEMPLATE, trained_on: str = "is it true or false"
+) -> str:
     """Makes a model folder with a tokenizer and a chat template, as far as a client reads one."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -245,7 +247,7 @@ def chat_model(folder: Path, template: str | None = TEMPLATE) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(["is it true or false"] * 9, trainer)
+    tokenizer.train_from_iterator([trained_on] * 9, trainer)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"chat_template": template, "eos_token": "<|im_end|>"}

@@ -9,7 +9,7 @@ from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
-from rubric_rl.grading.graders import Graders, _served, grader_name, load_teacher, share_of
+from rubric_rl.grading.graders import Graders, _served, grader_name, load_other, share_of
 from rubric_rl.grading.settings import TrainingGraders
 
 TINY = str(ROOT / "rubric_rl" / "tiny" / "model")
@@ -82,6 +82,24 @@ def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
     assert _served(args, TrainingGraders()) == ("http://h:1", "/models/policy")
 
 
+@pytest.mark.parametrize(
+    "settings, by_policy",
+    [
+        ({}, True),
+        ({"grader_url": "http://127.0.0.1:1/v1"}, True),
+        ({"grader_url": "http://127.0.0.1:2"}, False),
+        ({"grader_engine": "policy"}, True),
+        ({"grader_engine": "frozen"}, False),
+    ],
+)
+def test_the_policy_is_known_by_whatever_name(tmp_path, settings, by_policy):
+    config = tmp_path / "engines.yaml"
+    config.write_text("sglang:\n- name: policy\n- name: frozen\n")
+    routers = {"policy": ("127.0.0.1", 1), "frozen": ("127.0.0.1", 2)}
+    args = slime_args(sglang_config=str(config), sglang_model_routers=routers, **settings)
+    assert Graders(args, lambda: False).choose("p", training=True).by_policy is by_policy
+
+
 class TestTeacher:
     @pytest.mark.parametrize(
         "more", ["grader_engine: a", "grader_teacher: other.yaml\ngrader_teacher_share: 0.5"]
@@ -91,7 +109,7 @@ class TestTeacher:
         url = "" if "engine" in more else "grader_url: http://h\n"
         file.write_text(url + more + "\n")
         with pytest.raises(UserError, match=r"t.yaml: a teacher"):
-            load_teacher(str(file))
+            load_other(str(file), "teacher")
 
     def test_grades_its_share_of_the_training_prompts_and_no_evaluation(self, tmp_path):
         file = tmp_path / "t.yaml"

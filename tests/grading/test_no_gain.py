@@ -1,7 +1,8 @@
 """Breaking the grading never pays, whatever the policy does when it grades or answers.
 
 The grader is simulated: it believes with probability p that a criterion is met, and says so or
-hides it behind a behaviour. What an engine would put after a verdict's opening is its belief.
+hides it behind a behaviour. What an engine would put after a verdict's opening is its belief, and
+with more than half of it a finished reply reads as that word: credited, that would be worth 1.
 """
 
 import asyncio
@@ -92,16 +93,15 @@ def credit(model: str, criterion: Criterion, behaviour, belief: float, **setting
 
 
 def honest_credit(criterion: Criterion, belief: float) -> float:
-    """What the belief is worth when it is told: sampled, or read as `direct` mode reads it."""
-    of_help = belief if criterion.points > 0 else 1 - belief
-    return max(of_help, float(of_help > 0.5))
+    """What the belief is worth when it is told."""
+    return belief if criterion.points > 0 else 1 - belief
 
 
 @pytest.mark.parametrize("settings", [{}, {"api": "openai"}], ids=["sglang", "openai"])
 @pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_no_way_of_grading_is_worth_more_than_an_honest_one(model, behaviour, criterion, settings):
-    for belief in (0.2, 0.7):
+    for belief in (0.2, 0.55, 0.9):
         gained = credit(model, criterion, BEHAVIOURS[behaviour], belief, **settings)
         assert gained <= honest_credit(criterion, belief) + 1e-9, belief
 

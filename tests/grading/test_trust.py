@@ -14,7 +14,7 @@ import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.grading.graders import load_anchor, share_of
+from rubric_rl.grading.graders import load_other, share_of
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +126,11 @@ def test_is_not_asked_about_what_the_policy_does_not_grade(args, tmp_path):
     "text, complaint",
     [
         ("grader_mode: direct\n", "needs grader_url or grader_engine"),
-        ("grader_url: http://h\ngrader_anchor: other.yaml\n", "no grader_teacher or grader_anchor"),
+        ("grader_url: http://h\ngrader_anchor: other.yaml\n", "no teacher, anchor or engine"),
     ],
 )
 def test_an_anchor_is_somebody_else_and_has_none_itself(tmp_path, text, complaint):
     file = tmp_path / "anchor.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=f"anchor.yaml: .*{complaint}"):
-        load_anchor(str(file))
+        load_other(str(file), "anchor")

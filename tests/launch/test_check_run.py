@@ -364,6 +364,9 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
         ("grader_teacher: configs/teacher.yaml\ngrader_teacher_share: 0.1", None,
          "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
         ("grader_engine: grader", "configs/frozen_grader.yaml", ""),
+        ("grader_anchor: {folder}/frozen.yaml", "configs/frozen_grader.yaml", ""),
+        ("grader_anchor: configs/teacher.yaml", None,
+         "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
     ],
 )  # fmt: skip
 def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
@@ -371,6 +374,8 @@ def test_a_grader_that_could_not_be_asked_is_found_before_the_gpus_wait_for_it(
 ):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(ROOT)
+    (good.path / "frozen.yaml").write_text("grader_engine: grader\n")
+    settings = settings.format(folder=good.path)
     (good.path / "grader.yaml").write_text(f"grader_max_tokens: 1024\n{settings}\n")
     if engines and engines.startswith("{"):
         (good.path / "engines.yaml").write_text(engines)
