@@ -15,6 +15,7 @@ meets a criterion, whatever the answer is: this is the oracle, the judge of the 
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -367,3 +368,9 @@ class VerdictCounts:
             else:
                 self.not_met += 1
                 self.false_positives += verdict is True
+
+
+if __name__ == "__main__":
+    from rubric_rl.tiny.serve_oracle import main  # which needs this module
+
+    sys.exit(main())
