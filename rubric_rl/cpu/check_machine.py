@@ -8,11 +8,13 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.model_shape import read_trainable_network
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.cpu.engine import ENGINE_GB, require_memory, require_port
+from rubric_rl.cpu.engine_plan import engine_plan
 from rubric_rl.cpu.flags import training_processes
 from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
+from rubric_rl.launch.check_served_models import asked_engines, check_served_models
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
 BASE_GB = 1.5  # this process, Ray's head and the rollout actor
@@ -23,6 +25,7 @@ def check(args: Namespace) -> None:
     for flag, folder in (("--hf-checkpoint", args.hf_checkpoint), ("--ref-load", args.ref_load)):
         if folder:
             check_model(folder, flag)
+    _check_frozen_models(args)
     rows = read_slice(args.prompt_data)
     _raise_first(_row_problems(args, rows))
     require_memory(_needed_gb(args), f"this run of {args.hf_checkpoint}")
@@ -32,11 +35,24 @@ def check(args: Namespace) -> None:
     _raise_first(shared_checks.check_hooks(hooks_of(args)))
 
 
-def check_model(folder: str | Path, flag: str) -> None:
-    """Raises UserError for what is missing in a folder of a Qwen3 model with its tokenizer."""
-    _raise_first(shared_checks.check_folder(flag, str(folder), "HF_CKPT_PATH"))
+def check_model(folder: str | Path, flag: str, variable: str = "HF_CKPT_PATH") -> None:
+    """Raises UserError for what is missing in a folder of a Qwen3 model with its tokenizer.
+
+    `flag` names the folder in the message, `variable` is what the user sets to another one.
+    """
+    _raise_first(shared_checks.check_folder(flag, str(folder), variable))
     read_trainable_network(folder)
     _raise_first(shared_checks.check_checkpoint(flag, Path(folder), ["tokenizer.json"]))
+
+
+def _check_frozen_models(args: Namespace) -> None:
+    """Raises UserError for a --sglang-config that cannot be served, or serves in vain."""
+    path = args.sglang_config or ""
+    engines = asked_engines(GraderSettings.load(vars(args)).training)
+    _raise_first(check_served_models(path, engines, args.hf_checkpoint))
+    _, *others = engine_plan(args)
+    for model in others:
+        check_model(model.folder, f"model_path of {model.name}", f"model_path in {path}")
 
 
 def _row_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
@@ -94,11 +110,16 @@ def hooks_of(args: Namespace) -> list[str]:
 
 def _needed_gb(args: Namespace) -> float:
     """Memory of all processes of the run in GB; every number is fp32 here."""
-    weights = 4 * read_trainable_network(args.hf_checkpoint).parameters / 1e9
     # Weights, gradients and two moments, shared by the tensor-parallel processes.
-    actor = ACTOR_GB + 4 * weights / args.tensor_model_parallel_size
-    engine = ENGINE_GB + weights
-    return BASE_GB + args.rollout_num_gpus * engine + training_processes(args) * actor
+    trained = 4 * _weights_gb(args.hf_checkpoint) / args.tensor_model_parallel_size
+    needed = BASE_GB + training_processes(args) * (ACTOR_GB + trained)
+    for model in engine_plan(args):
+        needed += model.engines * (ENGINE_GB + _weights_gb(model.folder))
+    return needed
+
+
+def _weights_gb(folder: str) -> float:
+    return 4 * read_trainable_network(folder).parameters / 1e9
 
 
 def _raise_first(problems: Iterator[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +21,12 @@ from rubric_rl.cpu.engine import (
     update_weights,
     wait_healthy,
 )
+from rubric_rl.cpu.engine_plan import engine_plan
 from rubric_rl.cpu.flags import training_processes
 from rubric_rl.cpu.process import ServerProcess
 from rubric_rl.cpu.rollout_manager import RolloutManager
+
+Engines = dict[str, ServerProcess]  # by their URL
 
 
 class TrainingActor:
@@ -55,7 +59,8 @@ class Cluster:
         self.weights_directory = directory / "sync"
         self.private = local_ray.make_private_folder()
         self.servers: list[ServerProcess] = []
-        self.engine_urls: list[str] = []
+        self.engine_urls: list[str] = []  # the policy's: only these get new weights
+        self.routers: dict[str, tuple[str, int]] = {}  # model -> (host, port), the policy first
         self.manager: Any = None
         self.actors: list[Any] = []
 
@@ -104,15 +109,14 @@ class Cluster:
             self.wait(loading)
             bar.move_to(3)
 
-            for number, (url, engine) in enumerate(engines.items(), 4):
+            everyone = ChainMap(*engines.values())
+            for number, (url, engine) in enumerate(everyone.items(), 4):
                 wait_healthy(url, engine)
                 bar.move_to(number)
-            self.engine_urls = list(engines)
-            port = self.args.sglang_router_port or free_port()
-            policy = self.args.router_policy
-            router = start_router(self.engine_urls, port, self.logs, policy)
-            self.servers.append(router)
-            connecting = self.manager.connect.remote(port, self.engine_urls)
+            self._start_routers(engines)
+            policy = next(iter(engines))
+            self.engine_urls = list(engines[policy])
+            connecting = self.manager.connect.remote(self.engine_urls, self.routers)
             self.wait([connecting])
 
     def _set_environment(self) -> None:
@@ -129,16 +133,29 @@ class Cluster:
             "TRANSFORMERS_VERBOSITY": "error",
         }
 
-    def _start_engines(self) -> dict[str, ServerProcess]:
-        """The engines by their URL; they still load."""
-        engines = {}
-        for _ in range(self.args.rollout_num_gpus):
-            port = free_port()
-            engine = start_engine(self.args.hf_checkpoint, port, self.logs)
-            self.servers.append(engine)
-            url = f"http://{HOST}:{port}"
-            engines[url] = engine
-        return engines
+    def _start_engines(self) -> dict[str, Engines]:
+        """The engines of each model by its name, the policy's first; they still load."""
+        of_models = {}
+        for model in engine_plan(self.args):
+            engines = {}
+            for _ in range(model.engines):
+                port = free_port()
+                engine = start_engine(model.folder, port, self.logs)
+                self.servers.append(engine)
+                url = f"http://{HOST}:{port}"
+                engines[url] = engine
+            of_models[model.name] = engines
+        return of_models
+
+    def _start_routers(self, of_models: dict[str, Engines]) -> None:
+        """A router before the engines of each model, which are healthy."""
+        chosen = self.args.sglang_router_port  # the policy's
+        for name, engines in of_models.items():
+            port = chosen or free_port()
+            chosen = None
+            router = start_router(engines, port, self.logs, self.args.router_policy)
+            self.servers.append(router)
+            self.routers[name] = (HOST, port)
 
     def _start_actors(self, initial: str, checkpoint: Path | None) -> list:
         """Starts the training actors; returns their pending calls that load the weights."""

@@ -57,7 +57,7 @@ def _cluster(parser):
         "--rollout-num-gpus",
         type=int,
         default=None,
-        help="rollout engines; with --colocate: the training processes",
+        help="engines of all served models; with --colocate: the training processes",
     )
     add("--rollout-num-gpus-per-engine", type=int, default=1)
     add("--colocate", action="store_true")
@@ -65,6 +65,7 @@ def _cluster(parser):
     add("--pipeline-model-parallel-size", type=int, default=1)
     add("--context-parallel-size", type=int, default=1)
     add("--distributed-timeout-minutes", type=int, default=10)
+    add("--sglang-config", default=None, help="YAML of the policy and frozen models beside it")
     add("--sglang-server-concurrency", type=int, default=512)
     add("--sglang-router-port", type=int, default=None)
     add("--sglang-router-request-timeout-secs", type=int, default=14400)

@@ -63,9 +63,14 @@ class RolloutManager:
             max_length=max_length,
         )
 
-    def connect(self, router_port: int, engine_urls: list[str]) -> None:
-        """Tells the manager where router and engines are, once they are up."""
-        self.args.sglang_router_port = router_port
+    def connect(self, engine_urls: list[str], routers: dict[str, tuple[str, int]]) -> None:
+        """Tells the manager where the policy's engines are, and each model's router, once up.
+
+        `routers` gives (host, port) by the model's name, the policy's first.
+        """
+        policy = next(iter(routers))
+        _, self.args.sglang_router_port = routers[policy]
+        self.args.sglang_model_routers = routers
         self.args.rollout_engine_urls = engine_urls
         self.rollouts = self._run(_make_rollout(self.args, self.tokenizer))
 

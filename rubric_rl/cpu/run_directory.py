@@ -18,6 +18,7 @@ from typing import Any
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl, write_text
+from rubric_rl.cpu.engine_plan import engine_plan
 from rubric_rl.cpu.metric_rows import (
     EVALUATIONS,
     METRICS,
@@ -228,12 +229,15 @@ class RunDirectory:
 def experiment(args) -> dict:
     """What two runs of one experiment share.
 
-    That is the flags beyond FREE_FLAGS, and the content of model, reference and data.
+    That is the flags beyond FREE_FLAGS, and the content of model, reference, frozen models, data.
     """
     values = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
     for name in ("hf_checkpoint", "ref_load"):
         if values.get(name):
             values[name] = _name_and_content(Path(values[name]))
+    _, *others = engine_plan(args)
+    contents = {model.name: _name_and_content(Path(model.folder)) for model in others}
+    values["sglang_config"] = contents or None  # numbers of GPUs may change
     rows_file, _ = split_slice(values["prompt_data"])
     name = Path(values["prompt_data"]).name  # with the slice
     values["prompt_data"] = f"{name} ({_digest(Path(rows_file))})"

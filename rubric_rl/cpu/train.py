@@ -20,6 +20,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import StageBar
 from rubric_rl.cpu import check_machine, flags, local_ray, plots
+from rubric_rl.cpu.engine_plan import plan_line
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.data.record_file import RUN_VARIABLE
@@ -232,6 +233,8 @@ def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> Non
     with Cluster(args, run.path) as cluster:
         try:
             recorder.stage(start, "starting")
+            if line := plan_line(args):
+                recorder.say(line)
             checkpoint = data_state = None
             if start > 0:
                 last = start - 1

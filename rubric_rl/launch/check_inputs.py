@@ -20,8 +20,9 @@ from rubric_rl.data.schema import Record, Row
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.graders import load_other
 from rubric_rl.grading.health import check, failure_of
-from rubric_rl.grading.settings import GraderSettings, TrainingGraders
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
+from rubric_rl.launch.check_served_models import asked_engines, check_served_models
 from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.serving.client import Client
@@ -208,15 +209,13 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     """
     flags, grader = inputs.flags, inputs.grader
     training = grader.training
-    if "sglang-config" in flags:
-        yield from _check_engines(flags, training)
-    elif training.engine:
-        yield (
-            f"grader_engine {training.engine}: no such model is served; "
-            "give --sglang-config configs/frozen_grader.yaml, or leave grader_engine out"
-        )
+    models = flags.text("sglang-config", "")
+    checkpoint = flags.text("hf-checkpoint")
+    yield from check_served_models(models, asked_engines(training), checkpoint)
+    if models:
+        yield from _check_numbers_of_gpus(flags, models)
     for file, settings in _endpoints(inputs):
-        yield from _check_endpoint(file, settings, flags.text("hf-checkpoint"), running_ray)
+        yield from _check_endpoint(file, settings, checkpoint, running_ray)
 
 
 def ask_graders(inputs: RunInputs) -> Iterator[str]:
@@ -250,33 +249,9 @@ async def _asked(settings: GraderSettings, tokenizer: str) -> Record:
         return await check(Grader(client, settings.grading))
 
 
-def _check_engines(flags: CommandLine, training: TrainingGraders) -> Iterator[str]:
-    """The models of --sglang-config; slime would complain, or not, with all GPUs up."""
-    path = flags.text("sglang-config")
-    engine = training.engine
-    asked = {engine}
-    if training.anchor:
-        asked.add(load_other(training.anchor, "anchor").training.engine)
+def _check_numbers_of_gpus(flags: CommandLine, path: str) -> Iterator[str]:
+    """Those in --sglang-config; slime would complain with all GPUs up."""
     models = read_served_models(path)
-    others = list(models)[1:]
-    idle = [name for name in others if name not in asked]
-    if engine and engine not in models:
-        yield (f"grader_engine {engine}: {path} serves {', '.join(models)}; name one of these")
-    elif idle:
-        yield (
-            f"{path} serves {', '.join(idle)}, which nothing asks; "
-            "set grader_engine in GRADER_CONFIG, or leave the model out"
-        )
-    if engine in others:
-        model = models[engine]
-        # slime updates a model that is served from the policy's folder, unless the file says not.
-        same_folder = model.path in ("", flags.text("hf-checkpoint"))
-        updated = same_folder if model.update_weights is None else model.update_weights
-        if updated:
-            yield (
-                f"grader_engine {engine}: it would get the policy's weights; "
-                f"write update_weights: false in {path}"
-            )
     total = sum(model.gpus for model in models.values())
     serving = parallel_plan(flags).serving_gpus
     if total != serving:

@@ -14,6 +14,15 @@ class ServedModel:
     gpus: int
     update_weights: bool | None
 
+    def is_updated(self, policy_folder: str) -> bool:
+        """Whether the model gets the weights that are trained.
+
+        slime updates one that is served from the policy's folder, unless the file says not.
+        """
+        if self.update_weights is None:
+            return self.path in ("", policy_folder)
+        return self.update_weights
+
 
 def read_served_models(path: str) -> dict[str, ServedModel]:
     """The models of a --sglang-config by name; the first is the policy.

@@ -102,6 +102,27 @@ def experiment_args(tmp_path, *more):
     return make_args("--prompt-data", str(rows), "--save", str(tmp_path / "run"), *more)
 
 
+def test_a_frozen_model_belongs_to_the_experiment_and_its_gpus_do_not(tmp_path):
+    models = tmp_path / "models.yaml"
+
+    def check(gpus: int, path: str = "", resuming: bool = True) -> None:
+        groups = f"server_groups: [{{num_gpus: {gpus}}}]"
+        models.write_text(f"sglang: [{{name: a, {groups}}}, {{name: b, model_path: '{path}'}}]")
+        more = ["--sglang-config", str(models), "--rollout-num-gpus", "2"]
+        run.check_experiment(experiment_args(tmp_path, *more), resuming)
+
+    run = RunDirectory(tmp_path / "run")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    check(2, resuming=False)
+    check(4)
+    with pytest.raises(UserError, match=r"--sglang-config was .*'b'.*, is .*other"):
+        check(2, str(other))
+    with pytest.raises(UserError, match=r"--sglang-config was .*, is None"):
+        run.check_experiment(experiment_args(tmp_path), resuming=True)
+
+
 def test_another_experiment_is_refused_by_flag(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.check_experiment(experiment_args(tmp_path), resuming=False)

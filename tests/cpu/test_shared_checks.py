@@ -341,6 +341,43 @@ class TestContext:
         assert both.gpu(*more) == both.cpu(*more) == []
 
 
+class TestModelsBesideThePolicy:
+    FROZEN = "{name: b, update_weights: false, server_groups: [{num_gpus: 1}]}"
+
+    @pytest.mark.parametrize(
+        "settings, models, said",
+        [
+            ("grader_engine: b", "", "grader_engine b: no such model is served; give --sglang"),
+            ("grader_engine: c", "{name: a}, FROZEN", "serves a, b; name one of these"),
+            ("", "{name: a}, FROZEN", "serves b, which nothing asks; set grader_engine"),
+            ("grader_engine: b", "{name: a}, {name: b}", "it would get the policy's weights"),
+            (
+                "grader_engine: b",
+                "{name: a, update_weights: false}, FROZEN",
+                "a, the first model, is the policy, but would never get new weights",
+            ),
+            ("grader_engine: b", "{name: a, model_path: /other}, FROZEN", "never get new weights"),
+            ("grader_engine: b", "{}", "not of slime's form"),
+        ],
+    )
+    def test_that_serve_in_vain(self, both, settings, models, said):
+        (both.path / "grader.yaml").write_text(f"grader_max_tokens: 96\n{settings}\n")
+        more = ["--rollout-num-gpus", "2"]
+        if models:
+            file = both.path / "models.yaml"
+            file.write_text(f"sglang: [{models.replace('FROZEN', self.FROZEN)}]")
+            more += ["--sglang-config", str(file)]
+        assert said in both.line(*more)
+
+    def test_that_grade(self, both):
+        (both.path / "grader.yaml").write_text("grader_engine: b\n")
+        file = both.path / "models.yaml"
+        policy = "{name: a, server_groups: [{num_gpus: 1}]}"
+        file.write_text(f"sglang: [{policy}, {self.FROZEN}]")
+        more = ["--rollout-num-gpus", "2", "--sglang-config", str(file)]
+        assert both.gpu(*more) == both.cpu(*more) == []
+
+
 class TestPorts:
     def test_in_use(self, both):
         with socket.create_server(("127.0.0.1", 0)) as other:

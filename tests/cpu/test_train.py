@@ -86,6 +86,39 @@ def test_memory_counts_the_model(tmp_path, monkeypatch):
         check_machine.check(args_of(tmp_path))
 
 
+def frozen(tmp_path, folder: str) -> list[str]:
+    """Flags for a frozen grader from this folder, "" for the policy's."""
+    models = tmp_path / "models.yaml"
+    groups = "server_groups: [{num_gpus: 4}]"
+    grader = f"name: grader, update_weights: false, model_path: '{folder}', {groups}"
+    models.write_text(f"sglang: [{{name: policy, {groups}}}, {{{grader}}}]")
+    (tmp_path / "grader.yaml").write_text("grader_engine: grader\n")
+    more = ["--sglang-config", str(models), "--custom-config-path", str(tmp_path / "grader.yaml")]
+    return ["--rollout-num-gpus", "2", *more]
+
+
+def test_memory_counts_the_engine_of_a_frozen_model(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        check_machine, "require_memory", lambda gigabytes, what: asked.append(gigabytes)
+    )
+    other = model_folder(tmp_path / "other", shape=QWEN3_8B)
+    check_machine.check(args_of(tmp_path))  # one engine
+    check_machine.check(args_of(tmp_path, *frozen(tmp_path, "")))
+    check_machine.check(args_of(tmp_path, *frozen(tmp_path, str(other))))
+    assert asked[1] - asked[0] == pytest.approx(check_machine.ENGINE_GB, abs=0.05)
+    assert asked[2] - asked[1] == pytest.approx(4 * 8.19, abs=0.1)  # billions of parameters
+
+
+def test_a_frozen_model_that_cannot_be_served_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(check_machine, "require_memory", lambda gigabytes, what: None)
+    with pytest.raises(UserError, match=r"model_path of grader /nowhere: no such folder; set mod"):
+        check_machine.check(args_of(tmp_path, *frozen(tmp_path, "/nowhere")))
+    with pytest.raises(UserError, match=r"--rollout-num-gpus 1: .* serves 2 models"):
+        flags = [*frozen(tmp_path, ""), "--rollout-num-gpus", "1"]
+        check_machine.check(args_of(tmp_path, *flags))
+
+
 def test_training_on_the_evaluation_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(check_machine, "require_memory", lambda gigabytes, what: None)
     held = tmp_path / "held.jsonl"
