@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rubric_rl.common.plain_text import one_line
-from rubric_rl.data.schema import Criterion, Record
+from rubric_rl.data.schema import Criterion, Record, Verdict
 from rubric_rl.evaluation.judge import judge_of_run
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
@@ -233,27 +233,45 @@ def example(prompt_id: str, views: Sequence[RunView]) -> dict:
 
 
 def _answer(record: Record, rubric: Sequence[Criterion], rule: ScoringRule) -> dict:
-    """One answer with a verdict (or None) per criterion of `rubric`.
-
-    They are matched by text and points: two runs may have graded a prompt by different rubrics.
-    """
-    found = defaultdict(list)  # text and points -> the verdicts on such criteria
-    if record.status == "graded":
-        for criterion, verdict in zip(record.rubric, record.verdicts, strict=True):
-            same = found[criterion.text, criterion.points]
-            same.append(verdict)
-    verdicts = []
-    for criterion in rubric:
-        verdict = None
-        same = found[criterion.text, criterion.points]
-        if same:
-            verdict = vars(same.pop(0)).copy()
-        verdicts.append(verdict)
+    """One answer with a verdict (or None) per criterion of `rubric`, and its anchor's beside."""
     value = rule.score(record)
     return {
         "status": record.status,
         "score": None if math.isnan(value) else value,
         "answer": record.answer,
         "error": record.error,
-        "verdicts": verdicts,
+        "verdicts": _matched(record, record.verdicts, rubric),
+        "anchor": _anchor(record, rubric),
     }
+
+
+def _anchor(record: Record, rubric: Sequence[Criterion]) -> dict | None:
+    """What another grader said of the same answer; None where none was asked."""
+    anchored = record.anchored
+    if not anchored:
+        return None
+    return {
+        "grader": anchored.grader,
+        "score": None if math.isnan(anchored.score) else anchored.score,
+        "error": anchored.error,
+        "verdicts": _matched(record, anchored.verdicts, rubric),
+    }
+
+
+def _matched(
+    record: Record, verdicts: Sequence[Verdict], rubric: Sequence[Criterion]
+) -> list[dict | None]:
+    """The verdict on each criterion of `rubric`, None where there is none.
+
+    They are matched by text and points: two runs may have graded a prompt by different rubrics.
+    """
+    found = defaultdict(list)  # text and points -> the verdicts on such criteria
+    if verdicts:
+        for criterion, verdict in zip(record.rubric, verdicts, strict=True):
+            same = found[criterion.text, criterion.points]
+            same.append(verdict)
+    matched = []
+    for criterion in rubric:
+        same = found[criterion.text, criterion.points]
+        matched.append(vars(same.pop(0)).copy() if same else None)
+    return matched

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doubles.records import made, write_run
+from doubles.records import made, said, write_run
 
-from rubric_rl.data.schema import Record
+from rubric_rl.data.schema import Anchored, Record
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.report.write_report import write_report
@@ -29,9 +29,14 @@ def hostile() -> str:
 
 @pytest.fixture(scope="session")
 def records() -> list[Record]:
-    """Four prompts: a hostile answer, a good one, an ungraded one, a hostile prompt_id."""
+    """Four prompts: a hostile answer, a good one, an ungraded one, a hostile prompt_id.
+
+    An anchor doubts the good one, and fails at the first with a hostile error.
+    """
     low = made("p-low", POINTS, (False, None, True), answer=HOSTILE, explanation=HOSTILE)
+    low.anchored = Anchored(HOSTILE, error=HOSTILE)
     high = made("p-high", POINTS, (True, True, False), theme="u")
+    high.anchored = Anchored("judge", said(True, False, True), score=0.125)
     out = made("p-out", (5,), (), status="ungraded", answer=None, error="HTTP 500")
     named = made(HOSTILE, (5,), (True,), theme=HOSTILE)
     return [low, high, out, named]

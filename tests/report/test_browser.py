@@ -184,7 +184,12 @@ def test_a_link_chooses_a_prompt_and_both_runs_are_shown(browser, reports):
     after = browser.texts("#detail .turn.run1")
     assert [text.endswith(f"better {number}") for number, text in enumerate(after)] == [True] * 2
     assert len(browser.texts("#detail .turn.run0")) == 1
-    assert browser.texts("#detail th")[2:] == ["before (w)", "after (w) 1", "after (w) 2"]
+    assert browser.texts("#detail th")[2:] == [
+        "before (w)",
+        "before (w), anchor",
+        "after (w) 1",
+        "after (w) 2",
+    ]
     browser.value("location.hash = 'p-high'")
     browser.wait_for("document.querySelector('#detail h3').textContent.endsWith('p-high')")
 

@@ -55,3 +55,13 @@ def test_two_runs_stand_side_by_side(reports):
     text = reports["two_markdown"].read_text(encoding="utf-8")
     assert "Paired difference on 1 prompts: **+1.0000**" in text
     assert "## Worst criteria: before" in text
+
+
+def test_the_anchor_stands_beside_the_verdicts(reports):
+    text = reports["one_markdown"].read_text(encoding="utf-8")
+    _, _, good = text.partition("## Prompt p\\-high")
+    good, _, _ = good.partition("## Prompt")
+    assert "score 1.0000, anchor judge 0.1250:" in good
+    rows = [line.split(" | ")[2:4] for line in good.splitlines() if line.startswith("| +")]
+    assert rows == [["met", "met"], ["met", "not met"]]
+    assert "| points | criterion | verdict | reason |" in text, "where there is no anchor"

@@ -138,9 +138,15 @@ function conversation(item) {
 }
 
 function outcome(answer) {
-  if (answer.status === "graded") return "score " + score(answer.score);
+  if (answer.status === "graded") return "score " + score(answer.score) + anchorOutcome(answer);
   const status = answer.status.replace("_", " ");
   return answer.error ? status + ": " + answer.error : status;
+}
+
+function anchorOutcome(answer) {
+  const anchor = answer.anchor;
+  if (!anchor) return "";
+  return " · anchor " + anchor.grader + ": " + (anchor.error || score(anchor.score));
 }
 
 function answerTurn(answer) {
@@ -174,7 +180,17 @@ function criterionRow(criterion, number, answers) {
   return element("tr", "", element("td", "n", points(criterion.points)), text, ...chips);
 }
 
-function rubricTable(item, answers) {
+// The answers, and each one's anchor beside it.
+function withAnchors(answers) {
+  return answers.flatMap(answer => {
+    if (!answer.anchor) return [answer];
+    const label = answers.length > 1 ? answer.label + ", anchor" : "anchor";
+    return [answer, { ...answer.anchor, label }];
+  });
+}
+
+function rubricTable(item, own) {
+  const answers = withAnchors(own);
   const labels = answers.map(answer => element("th", "", answer.label));
   const head = element(
     "tr", "", element("th", "n", "points"), element("th", "", "criterion"), ...labels,
