@@ -118,9 +118,10 @@ class FaultyEngine:
             reason = {"type": "stop", "matched": self.tokens[-1]}
             return web.json_response(self._reply(ANSWER, body["input_ids"], reason))
         self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
-        return await self._grade(request, body["text"])
+        return await self._grade(request, body)
 
-    async def _grade(self, request, text: str):
+    async def _grade(self, request, body: dict):
+        text = body["text"]
         number = self.graded
         self.graded += 1
         fault = self.fault(text, number)
@@ -139,8 +140,10 @@ class FaultyEngine:
         p = self.p(text, number)
         verdict = json.dumps({"explanation": "x", "criteria_met": p > 0.5})
         reply = self._reply(verdict, [], {"type": "stop", "matched": 1})
-        true, false = [math.log(p), 1, None], [math.log(1 - p), 2, None]
-        reply["meta_info"]["output_token_ids_logprobs"] = [[true, false]]
+        if "token_ids_logprob" in body:
+            true, false = body["token_ids_logprob"]
+            choices = [[math.log(p), true, None], [math.log(1 - p), false, None]]
+            reply["meta_info"]["output_token_ids_logprobs"] = [choices]
         return web.json_response(reply)
 
     async def _aborted_within(self, seconds: float) -> bool:

@@ -6,6 +6,7 @@ The small rollouts have PROMPTS groups of GROUP answers, with three criteria eac
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from faulty_engine import ANSWER, FaultyEngine
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.grading.graders import share_of
+from rubric_rl.grading.health import CHECK
 
 pytestmark = pytest.mark.contract
 
@@ -262,6 +264,7 @@ def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criter
         assert engine.keys
     assert not set(one.keys) & set(two.keys)
     requests = one.keys + two.keys
+    assert requests.pop(quote(CHECK.prompt_id)) == len(CHECK.rubric)
     assert "" not in requests
     assert set(requests.values()) == {len(POINTS)}
 
