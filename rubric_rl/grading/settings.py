@@ -29,8 +29,8 @@ class Grading(Settings):
     )
     rereads: int = setting(
         2,
-        "how often an unreadable reply that cannot be finished is asked for again; what comes then "
-        "counts against the policy only",
+        "how often an unreadable reply that cannot be finished is asked for again; what then comes "
+        "counts only against a policy that grades itself",
         ge=0,
     )
     most_unreadable: FiniteFloat = transport(

@@ -48,10 +48,9 @@ class Anchor:
 
     async def _failure(self) -> str:
         """Why the anchor cannot be used, by its check question; "" for nothing."""
-        if self._checked is None:
-            self._checked = asyncio.create_task(check(self.grader))
-        checked = await asyncio.shield(self._checked)
-        if checked.status == "ungraded":
+        checking = self._checked = self._checked or asyncio.create_task(check(self.grader))
+        checked = await asyncio.shield(checking)
+        if checked.status == "ungraded" and self._checked is checking:
             self._checked = None  # the next answer finds out whether it is back
         return failure_of(checked, self.grader.grading.most_unreadable)
 

@@ -493,8 +493,5 @@ class TestExitStatus:
         done = subprocess.run(bare, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stdout == ""
-        line = (
-            r"error: the package \w+ is missing; "
-            r"pip install -e \. here, or use \.venv/bin/python\n"
-        )
-        assert re.fullmatch(line, done.stderr)
+        way_out = r"pip install -e \. here, or use \.venv/bin/python"
+        assert re.fullmatch(rf"error: the package \w+ is missing; {way_out}\n", done.stderr)

@@ -1,4 +1,7 @@
-"""Breaking the grading never pays, whatever the policy does when it grades or answers.
+"""Breaking the grading never pays, whatever the policy replies as grader and wherever it stops.
+
+Left out is an answer whose grading the endpoint itself refuses: it stays ungraded, and
+grader_most_ungraded bounds how many do.
 
 The grader is simulated: it believes with probability p that a criterion is met, and says so or
 hides it behind a behaviour. What an engine would put after a verdict's opening is its belief, and
