@@ -2,7 +2,7 @@
 
 The method is the paper's (arXiv 2509.25534):
  1. The policy answers a prompt; the same served policy grades the answer by the prompt's rubric,
-    one request per criterion, before the update.
+    each criterion asked by itself, before the update.
  2. Reward = points of met criteria / sum of positive points, not clipped.
  3. GRPO without KL and without entropy bonus updates the policy, the next answerer and grader.
 

@@ -1,8 +1,7 @@
 """Grades one answer by its rubric: what is asked, in which order, and what comes of it."""
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
@@ -22,7 +21,7 @@ from rubric_rl.grading.verdict import (
     second_look,
 )
 from rubric_rl.serving.apis import SGLang
-from rubric_rl.serving.client import Client
+from rubric_rl.serving.client import Client, all_or_none
 from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
 
 _VERDICT_SCHEMA = {
@@ -112,17 +111,29 @@ class _Asker:
         # The first request puts the shared prefix into the engine's cache; sent all at once,
         # every one would miss it.
         warming = 1 if self.grading.warm_prefix else 0
+        if self.grading.mode == "direct":
+            return await self._direct(rubric[:warming]) + await self._direct(rubric[warming:])
         first = [await self._criterion(criterion) for criterion in rubric[:warming]]
-        rest = await _all_or_none(self._criterion(criterion) for criterion in rubric[warming:])
+        rest = await all_or_none(self._criterion(criterion) for criterion in rubric[warming:])
         return first + rest
+
+    async def _direct(self, criteria: list[Criterion]) -> list[Verdict]:
+        """The verdicts of `direct` mode: each is the probability of one token."""
+        questions = [self._question([criterion]) for criterion in criteria]
+        replies = await self.client.ask_together(questions)
+        verdicts = []
+        for reply in replies:
+            self._count(reply)
+            verdicts.append(read_probability(reply.probability, reply.mass))
+        # Asking again would change nothing.
+        self._note("other words", sum(verdict.met is None for verdict in verdicts))
+        return verdicts
 
     async def _criterion(self, criterion: Criterion) -> Verdict:
         return majority([await self._vote(criterion, vote) for vote in range(self.grading.votes)])
 
     async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
         def read(reply: Reply) -> list[Verdict]:
-            if self.grading.mode == "direct":
-                return [read_probability(reply.probability, reply.mass)]
             return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
 
         (verdict,) = await self._ask([criterion], _VERDICT_SCHEMA, read, vote)
@@ -155,38 +166,40 @@ class _Asker:
         Drawing again until there is a verdict would be rejection sampling: a policy that grades
         could choose what counts.
         """
-        mode, endpoint = self.grading.mode, self.client.endpoint
-        content = self.shared_part + criteria_part(mode, criteria, self.break_up)
-        question = Question(
-            messages=[{"role": "user", "content": content}],
-            seed=endpoint.seed + vote * (self.grading.rereads + 1),
-            schema=schema,
-            opening=verdict_opening() if mode == "direct" else "",
-            routing_key=self.routing_key,
-        )
+        question = self._question(criteria, schema, vote)
         reply = await self._reply(question)
         verdicts = read(reply)
         unreadable = sum(verdict.met is None for verdict in verdicts)
         if not unreadable:
             return verdicts
         finishing = None
-        if mode == "explain":
+        if self.grading.mode == "explain":
             finishing = self.client.api.finish(question, reply, verdict_opening())
         if finishing:
             seen = [await self._finished(finishing)]
             verdicts = second_look(criteria, verdicts, seen, self.by_policy)
-        # Asking again changes nothing at temperature 0, or where the probability is the verdict.
-        elif mode != "direct" and endpoint.temperature > 0:
+        elif self.client.endpoint.temperature > 0:  # else it would reply the same
             for attempt in range(1, self.grading.rereads + 1):
                 again = replace(question, seed=question.seed + attempt)
                 drawn = read(await self._reply(again))
                 if all(verdict.met is not None for verdict in drawn):
                     verdicts = second_look(criteria, verdicts, drawn, self.by_policy)
                     break
-        causes = self.record.unreadable_causes
-        cause = "other words" if mode == "direct" else reply.defect
-        causes[cause] = causes.get(cause, 0) + unreadable
+        self._note(reply.defect, unreadable)
         return verdicts
+
+    def _question(
+        self, criteria: list[Criterion], schema: dict | None = None, vote: int = 0
+    ) -> Question:
+        mode = self.grading.mode
+        content = self.shared_part + criteria_part(mode, criteria, self.break_up)
+        return Question(
+            messages=[{"role": "user", "content": content}],
+            seed=self.client.endpoint.seed + vote * (self.grading.rereads + 1),
+            schema=schema,
+            opening=verdict_opening() if mode == "direct" else "",
+            routing_key=self.routing_key,
+        )
 
     async def _finished(self, finishing: Question) -> Verdict:
         """The verdict at the end of a reply that gave none; unreadable where none can follow."""
@@ -203,6 +216,12 @@ class _Asker:
         self._count(reply)
         return reply
 
+    def _note(self, cause: str, unreadable: int) -> None:
+        """Adds to the causes of unreadable verdicts."""
+        causes = self.record.unreadable_causes
+        if unreadable:
+            causes[cause] = causes.get(cause, 0) + unreadable
+
     def _count(self, reply: Reply) -> None:
         record = self.record
         tokens = TokenCounts(*reply.counts)
@@ -214,13 +233,3 @@ class _Asker:
         version = reply.weight_version
         if version and version not in record.grader_versions:
             record.grader_versions.append(version)
-
-
-async def _all_or_none(work: Iterable[Coroutine[None, None, Verdict]]) -> list[Verdict]:
-    """Results in order; the first failure cancels the others: no request outlives its answer."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-    except* Exception as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

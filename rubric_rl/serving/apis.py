@@ -34,6 +34,8 @@ _LIMITS = (
 class SGLang:
     """SGLang's /generate: the chat template is applied here; token probabilities are exact."""
 
+    takes_lists = True  # of questions in one request
+
     def __init__(self, endpoint: Endpoint, tokenizer: str, prefix: str = GRADER):
         self._endpoint = endpoint
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
@@ -62,7 +64,21 @@ class SGLang:
         """Raises UserError when the chat template refuses this conversation."""
         self._template.render(messages, self._endpoint.thinking)
 
-    def body(self, question: Question) -> dict:
+    def body(self, *questions: Question) -> dict:
+        """The request for one question; or for several, which all have an opening.
+
+        Several go as token ids: the engine schedules these at once, and texts one by one.
+        """
+        bodies = [self._body(question) for question in questions]
+        if len(bodies) == 1:
+            return bodies[0]
+        ids = []
+        for body in bodies:
+            ids.append(body.get("input_ids") or self._template.encode(body["text"]))
+        common = {key: value for key, value in bodies[0].items() if key != "text"}
+        return common | {"input_ids": ids}
+
+    def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
         try:
             prompt = self._template.prompt(question.messages, endpoint.thinking, question.opening)
@@ -141,6 +157,8 @@ class OpenAI:
 
     For an opening it must continue the last message and return logprobs.
     """
+
+    takes_lists = False
 
     def __init__(self, endpoint: Endpoint, prefix: str):
         if not endpoint.model:

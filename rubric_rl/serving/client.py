@@ -1,4 +1,4 @@
-"""Asks a served model one question and gets one reply, or says which kind of failure it was."""
+"""Asks a served model and gets its reply, or says which kind of failure it was."""
 
 import asyncio
 import json
@@ -7,10 +7,10 @@ import random
 import re
 import resource
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -21,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.key import Key
-from rubric_rl.serving.payload import REFUSALS, error_in, is_retried
+from rubric_rl.serving.payload import REFUSALS, error_in, is_retried, raise_error_in
 from rubric_rl.serving.question import (
     Aborted,
     Question,
@@ -32,10 +32,13 @@ from rubric_rl.serving.question import (
 )
 
 LOG = logging.getLogger(__name__)
+Result = TypeVar("Result")
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
 _USER_NAME = re.compile(r"//[^/\s@]+@")
+# Of one attempt; another one may do.
+FAILURES = (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError)
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
@@ -126,43 +129,70 @@ class Client:
             Aborted: the rollout is being aborted.
             Unavailable: refused (4xx), or still failing after `retries` repetitions.
         """
+        (reply,) = await self._replies([question])
+        return reply
+
+    async def ask_together(self, questions: list[Question]) -> list[Reply]:
+        """The replies to questions of one routing key: in one request where the endpoint can.
+
+        One that is refused may be so for a single question: then each is asked alone. Raises as
+        `ask` does, for all where one stays without a reply.
+        """
+        if self.api.takes_lists and len(questions) > 1:
+            try:
+                return await self._replies(questions)
+            except Refused:
+                pass
+        return await all_or_none(self.ask(question) for question in questions)
+
+    async def _replies(self, questions: list[Question]) -> list[Reply]:
         self._begin()
         try:
-            return await self._ask(question)
+            return await self._ask(questions)
         except Unavailable as error:
             raise type(error)(self._excerpt(str(error))) from None
         finally:
             self._asking -= 1
 
-    async def _ask(self, question: Question) -> Reply:
-        body = self.api.body(question)
+    async def _ask(self, questions: list[Question]) -> list[Reply]:
+        """The replies to the questions of one request; those that fail are asked again."""
         headers = dict(self._headers)
-        if question.routing_key:
-            headers["X-SMG-Routing-Key"] = quote(question.routing_key, errors="replace")
+        if routing_key := questions[0].routing_key:
+            headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
         attempts = self.endpoint.retries + 1
-        failure: Exception = Unavailable("no attempt was made")
+        replies: dict[int, Reply] = {}  # by the question's place
+        failure: Exception | None = None
         for attempt in range(attempts):
-            if attempt:
+            if failure:
                 self._warn_once(failure)
                 await self._pause(_pause_seconds(attempt - 1, failure))
+            waiting = [place for place in range(len(questions)) if place not in replies]
+            body = self.api.body(*(questions[place] for place in waiting))
             try:
-                async with self._limit:
-                    if self._stopped():
-                        raise Aborted
-                    self._check_life()
-                    payload = await self._post(body, headers)
-                return self._read(question, payload)
-            except (
-                Retryable,
-                aiohttp.ClientError,
-                TimeoutError,
-                ConnectionError,
-                UnicodeError,
-            ) as error:
+                payload = await self._send(body, headers)
+                parts = [payload] if len(waiting) == 1 else _parts(payload, len(waiting))
+            except FAILURES as error:
                 failure = error
+                continue
+            for place, part in zip(waiting, parts, strict=True):
+                try:
+                    replies[place] = self._read(questions[place], part)
+                except Retryable as error:
+                    failure = error
+            if len(replies) == len(questions):
+                return [replies[place] for place in range(len(questions))]
         if self._stopped():
             raise Aborted
+        assert failure
         raise Unavailable(f"{self._described(failure)} ({attempts} attempts)")
+
+    async def _send(self, body: dict, headers: dict) -> Any:
+        """The decoded JSON of a reply, once a place among those in flight is free."""
+        async with self._limit:
+            if self._stopped():
+                raise Aborted
+            self._check_life()
+            return await self._post(body, headers)
 
     def _check_life(self) -> None:
         """Raises Unavailable for an endpoint that has been silent for too long.
@@ -236,6 +266,25 @@ class Client:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stopped():
             await asyncio.sleep(min(left, 1.0))
+
+
+def _parts(payload: Any, count: int) -> list:
+    """The replies to a request of several questions."""
+    if not isinstance(payload, list):
+        raise_error_in(payload)
+    if not isinstance(payload, list) or len(payload) != count:
+        raise Retryable(f"no list of {count} replies to as many questions")
+    return payload
+
+
+async def all_or_none(work: Iterable[Coroutine[None, None, Result]]) -> list[Result]:
+    """Results in order; the first failure cancels the others: no request outlives its answer."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in work]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _unexpected(error: Exception) -> Retryable:

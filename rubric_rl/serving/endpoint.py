@@ -87,4 +87,6 @@ class Endpoint(Settings):
         "1.5 time-outs",
         gt=0,
     )
-    concurrency: int = transport(256, "requests in flight, per process", ge=1)
+    concurrency: int = transport(
+        256, "requests in flight, per process; a list of criteria is one", ge=1
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rubric_rl.grading.health import CHECK
 from rubric_rl.grading.settings import GraderSettings
@@ -65,16 +65,21 @@ def varied_answers(seconds: float = 0.0) -> Act:
 class FakeEngine:
     """Speaks SGLang's /generate and /abort_request and OpenAI's chat route.
 
-    Each request uses up one act of the script; the last one stays. `version` is that of the
-    weights. A check question is answered as a healthy grader does, and leaves no trace, unless
-    `checked` is False.
+    Each question uses up one act of the script, also those that come in one request; the last act
+    stays. A list of questions fails as the first of them does; it comes as token ids, whose text is
+    known where `model` names the folder. `version` is that of the weights. A check question is
+    answered as a healthy grader does, and leaves no trace, unless `checked` is False.
     """
 
-    def __init__(self, *script: Act, version: str = "3", checked: bool = True):
+    def __init__(
+        self, *script: Act, version: str = "3", checked: bool = True, model: str | None = None
+    ):
+        self.model = model
         self.checked = checked
         self.script: list[Act] = list(script) or [Say()]
         self.version = version
-        self.bodies: list[dict] = []
+        self.bodies: list[dict] = []  # of each question
+        self.requests: list[int] = []  # how many questions each request had
         self.headers: list[dict] = []
         self.finished: list[int] = []  # numbers of the requests that got a reply
         self.in_flight = self.peak = self.aborts = 0
@@ -114,25 +119,30 @@ class FakeEngine:
         return web.json_response({})
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        number = len(self.bodies)
         body = await request.json()
-        if self.checked and CHECK.messages[0]["content"] in _prompt(body):
-            return web.json_response(self._reply(request, check_answer(body), number, body))
-        self.bodies.append(body)
+        first, questions = len(self.bodies), questions_in(body, self.model)
+        if self.checked and CHECK.messages[0]["content"] in _prompt(questions[0]):
+            replies = [self._reply(request, check_answer(one), 0, one) for one in questions]
+            return web.json_response(replies if is_list(body) else replies[0])
+        self.bodies += questions
+        self.requests.append(len(questions))
         self.headers.append(dict(request.headers))
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
-            act = self.script[min(number, len(self.script) - 1)]
-            if callable(act):
-                act = act(_prompt(body))
-            if isinstance(act, Fail):
-                if act.reset:
-                    request.transport.abort()
-                return web.Response(status=act.status, text=act.body, headers=act.headers)
-            await asyncio.sleep(act.seconds)
-            self.finished.append(number)
-            return web.json_response(self._reply(request, act, number, body))
+            replies = []
+            for number, question in enumerate(questions, first):
+                act = self.script[min(number, len(self.script) - 1)]
+                if callable(act):
+                    act = act(_prompt(question))
+                if isinstance(act, Fail):
+                    if act.reset:
+                        request.transport.abort()
+                    return web.Response(status=act.status, text=act.body, headers=act.headers)
+                await asyncio.sleep(act.seconds)
+                replies.append(self._reply(request, act, number, question))
+            self.finished += range(first, first + len(questions))
+            return web.json_response(replies if is_list(body) else replies[0])
         finally:
             self.in_flight -= 1
 
@@ -194,6 +204,23 @@ def _prompt(body: dict) -> str:
     return ""
 
 
+def is_list(body: dict) -> bool:
+    """Whether a request holds several questions."""
+    return isinstance((body.get("input_ids") or [0])[0], list)
+
+
+def questions_in(body: dict, model: str | None) -> list[dict]:
+    """The questions of a request, as each would have been asked alone."""
+    if not is_list(body):
+        return [body]
+    common = {key: value for key, value in body.items() if key != "input_ids"}
+    if model is None:
+        return [common | {"input_ids": ids} for ids in body["input_ids"]]
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    texts = tokenizer.decode_batch(body["input_ids"], skip_special_tokens=False)
+    return [common | {"text": text} for text in texts]
+
+
 def _finish_reason(reason: str | None) -> dict | None:
     if reason == "stop":
         return {"type": "stop", "matched": 3}
@@ -242,6 +269,7 @@ def chat_model(
     """Makes a model folder with a tokenizer and a chat template, as far as a client reads one."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         special_tokens=["<|im_start|>", "<|im_end|>", "<think>", "</think>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

@@ -11,7 +11,7 @@ from itertools import count
 
 import pytest
 from aiohttp import web
-from doubles.engine import VERDICT, chat_model
+from doubles.engine import VERDICT, chat_model, is_list, questions_in
 
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, grade
@@ -151,9 +151,10 @@ HARMLESS: dict[str, Change] = {
 
 
 class FaultyEngine:
-    """Grades by `truth`, and lets the next of `faults` happen to every so many requests."""
+    """Grades by `truth`, and lets the next of `faults` happen to every so many questions."""
 
-    def __init__(self, faults: list[str], every: int, seed: int):
+    def __init__(self, faults: list[str], every: int, seed: int, model: str):
+        self.model = model
         self.random = random.Random(seed)
         self.faults, self.every = list(faults), every
         self.random.shuffle(self.faults)
@@ -189,16 +190,21 @@ class FaultyEngine:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        reply = self.reply(await request.json())
-        if next(self.numbers) % self.every == 0 and self.faults:
-            name = self.faults.pop()
-            self.happened.append(name)
-            reply = (FAULTS | HARMLESS)[name](reply)
-        if isinstance(reply, web.StreamResponse):
-            return reply
-        return web.Response(text=json.dumps(reply), content_type="application/json")
+        asked = await request.json()
+        replies = []
+        for question in questions_in(asked, self.model):
+            reply = self.reply(question)
+            if next(self.numbers) % self.every == 0 and self.faults:
+                name = self.faults.pop()
+                self.happened.append(name)
+                reply = (FAULTS | HARMLESS)[name](reply)
+            if isinstance(reply, web.StreamResponse):
+                return reply
+            replies.append(reply)
+        text = json.dumps(replies if is_list(asked) else replies[0])
+        return web.Response(text=text, content_type="application/json")
 
-    async def records(self, answers: int, mode: str, api: str, model: str) -> list[Record]:
+    async def records(self, answers: int, mode: str, api: str) -> list[Record]:
         """The records of so many answers, graded by this engine."""
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/{path:.*}", self.handle)
@@ -207,7 +213,8 @@ class FaultyEngine:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        endpoint = Endpoint(api=api, url=url, model="m", tokenizer=model, retries=2, concurrency=32)
+        named = {"api": api, "url": url, "model": "m", "tokenizer": self.model}
+        endpoint = Endpoint(**named, retries=2, concurrency=32)
         places = asyncio.Semaphore(64)
 
         async def one(grader: Grader, number: int) -> Record:
@@ -247,8 +254,8 @@ def test_no_answer_is_wrong(model, monkeypatch, mode, api, answers, faults):
     if api == "openai":  # its reply names no token ids
         kinds.remove("probabilities of other tokens")
     names = (kinds * (faults // len(kinds) + 1))[:faults]
-    engine = FaultyEngine(names, every=answers * len(RUBRIC) // faults, seed=0)
-    records = asyncio.run(engine.records(answers, mode, api, model))
+    engine = FaultyEngine(names, every=answers * len(RUBRIC) // faults, seed=0, model=model)
+    records = asyncio.run(engine.records(answers, mode, api))
     assert len(engine.happened) >= faults * 0.95
     ungraded = 0
     for record in records:

@@ -82,6 +82,7 @@ def graded(
     """Grades `response` by RUBRIC with these settings; `score_truncated` is the one of Scoring."""
     named = {"model": "m", "retries": 1, "truncated": score_truncated} | settings
     chosen = grader_settings(**named)
+    engine.model = model
 
     async def main():
         async with engine, Client(chosen.endpoint, engine.url, model, stopped) as client:
@@ -172,6 +173,16 @@ class TestOrder:
         assert [finished for finished, _ in seen[1:]] == [1, 1]
         assert engine.peak == 2, "the others go together"
         assert "] Greets." in engine.prompts[0]
+
+    def test_in_direct_mode_the_others_are_one_request(self, model):
+        engine = FakeEngine(by_truth)
+        record = graded(engine, model, mode="direct", routing_key="answer-7")
+        assert engine.requests == [1, 2]
+        assert engine.routing_keys == ["answer-7"] * 2
+        assert record.rest_tokens == TokenCounts(prompt=200, cached=180, completion=14)
+        one_by_one = FakeEngine(by_truth)
+        graded(one_by_one, model, mode="direct", api="openai")
+        assert one_by_one.requests == [1, 1, 1]
 
     def test_without_warming_all_go_at_once(self, model):
         engine = FakeEngine(Say(seconds=0.2))
