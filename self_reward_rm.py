@@ -3,7 +3,8 @@
 The method is the paper's (arXiv 2509.25534):
  1. The policy answers a prompt; the same served policy grades the answer by the prompt's rubric,
     each criterion asked by itself, before the update.
- 2. Reward = points of met criteria / sum of positive points, not clipped.
+ 2. Reward = points of met criteria / sum of positive points, not clipped; configs/grader.yaml
+    names rules against drift, off by default.
  3. GRPO without KL and without entropy bonus updates the policy, the next answerer and grader.
 
 What deviates from the authors' published code, and why:
@@ -37,14 +38,13 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, run_name
 from rubric_rl.data.schema import Record
-from rubric_rl.evaluation.rollout_metrics import grading_metrics
+from rubric_rl.evaluation.rollout_metrics import flat_share, grading_metrics, is_flat
 from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.score import (
+    apply_rule,
     batch_advantages,
     compared_rewards,
-    flat_share,
-    is_flat,
     known_rewards,
 )
 from rubric_rl.grading.settings import GraderSettings
@@ -108,9 +108,11 @@ async def _grade(args, sample, again: bool) -> float | None:
         except Aborted:
             return _abort(sample, again and training)
     record.split = "train" if training else "eval"
-    record.index = sample.index
+    record.index, record.group = sample.index, sample.group_index
     record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
     record.run, record.rollout = run_name(), rollout_id(args)
+    if training and record.status == "graded":
+        apply_rule(record, graders.rule)
     if graders.records:
         append_record(graders.records, record)
     sample.metadata["grading"] = record.to_json()

@@ -5,6 +5,7 @@ and lower case, and between them characters that nobody sees.
 """
 
 import unicodedata
+from collections.abc import Iterable, Mapping
 
 # Characters that no reader sees, though Unicode counts them as letters, marks or symbols: the
 # combining grapheme joiner, Hangul fillers, Khmer's inherent vowels, selectors of variants, tags.
@@ -68,3 +69,8 @@ def shows_something(text: str) -> bool:
         if kind not in "ZM" and not character.isspace() and _SEEN[ord(character)]:
             return True
     return False
+
+
+def conversation(messages: Iterable[Mapping]) -> tuple:
+    """What makes two conversations the same one, whatever their prompt_id and Unicode form."""
+    return tuple((message["role"], comparable(message["content"])) for message in messages)

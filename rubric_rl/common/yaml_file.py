@@ -34,3 +34,14 @@ def read_yaml(path: str | Path, who: str, loader: type[yaml.SafeLoader] = yaml.S
     # A date or number that is none raises ValueError, a deeply nested file RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{who}: broken YAML: {one_line(str(error))}") from None
+
+
+def read_keys(path: Path, prefix: str) -> dict:
+    """The `key: value` lines of a file. Raises UserError where a key does not begin with prefix."""
+    values = read_yaml(path, str(path)) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold `key: value` lines")
+    for key in values:
+        if not str(key).startswith(prefix):
+            raise UserError(f"{path}: unknown key {key}; every key begins with {prefix}")
+    return values

@@ -254,6 +254,7 @@ class _RecordForm(_Form):
     prompt_id: str
     split: str
     index: int | None
+    group: int | None = None
     weight_version: str
     run: str = ""
     rollout: int | None = None
@@ -276,6 +277,7 @@ class _RecordForm(_Form):
     error: str = ""
     unreadable_causes: dict[str, int] = {}
     anchored: _AnchoredForm | None = None
+    rule: dict[str, Any] = {}
     category: str = ""
     labels: list[bool] = []
     physicians: list[str] = []
@@ -308,6 +310,7 @@ def record_from_json(item: object) -> Record:
         example_tags=tuple(form.example_tags),
         split=form.split,
         index=form.index,
+        group=form.group,
         weight_version=form.weight_version,
         run=form.run,
         rollout=form.rollout,
@@ -322,6 +325,7 @@ def record_from_json(item: object) -> Record:
         error=form.error,
         unreadable_causes=form.unreadable_causes,
         anchored=form.anchored.anchored() if form.anchored else None,
+        rule=form.rule,
         category=form.category,
         labels=form.labels,
         physicians=form.physicians,

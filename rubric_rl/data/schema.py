@@ -4,11 +4,8 @@ Their JSON forms are written here and read in parse.py.
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
-
-from rubric_rl.common.plain_text import comparable
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,6 @@ class Row:
             "example_tags": list(self.example_tags),
         }
         return {"prompt": list(self.messages), "metadata": metadata | self.extra}
-
-
-def conversation(messages: Iterable[Mapping]) -> tuple:
-    """What makes two conversations the same one, whatever their prompt_id and Unicode form."""
-    return tuple((message["role"], comparable(message["content"])) for message in messages)
 
 
 @dataclass(frozen=True)
@@ -158,6 +150,7 @@ class Record:
     example_tags: tuple[str, ...] = ()
     split: str = ""  # train, eval or meta
     index: int | None = None  # the sample's number in training, the repeat's in an evaluation
+    group: int | None = None  # in training the number of the sample's group; None in older records
     weight_version: str = ""  # of the policy that answered; an evaluation's name
     run: str = ""  # slime counts weight versions anew in each; older records have none
     rollout: int | None = None  # the trainer's number of the rollout, where it is known
@@ -168,6 +161,7 @@ class Record:
     rest_tokens: TokenCounts = field(default_factory=TokenCounts)  # all other requests
     policy_tokens: TokenCounts | None = None  # where the answer was asked for here
     anchored: Anchored | None = None
+    rule: dict = field(default_factory=dict)  # of the reward, where it is not the plain score
     calls: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -208,6 +202,7 @@ class Record:
             "prompt_id": self.prompt_id,
             "split": self.split,
             "index": self.index,
+            "group": self.group,
             "weight_version": self.weight_version,
             "run": self.run,
             "rollout": self.rollout,
@@ -230,6 +225,7 @@ class Record:
             "error": self.error,
             "unreadable_causes": self.unreadable_causes,
             "anchored": self.anchored.to_json() if self.anchored else None,
+            "rule": self.rule,
         }
         if self.labels:
             item |= {

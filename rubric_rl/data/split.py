@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.plain_text import one_line
+from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.healthbench import (
     FULL_ROWS,
@@ -20,7 +20,7 @@ from rubric_rl.data.healthbench import (
     raw_rows,
     to_row,
 )
-from rubric_rl.data.schema import Criterion, Row, conversation
+from rubric_rl.data.schema import Criterion, Row
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 NAMED = 10  # refused rows that the report names, of each reason

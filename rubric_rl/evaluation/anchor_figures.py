@@ -3,13 +3,13 @@
 Of the answers of a training rollout, or of an evaluation in training, that both have graded:
 
     score            the anchor's mean score: its level
-    gap              the mean of the reward minus the anchor's score
+    gap              the mean of the policy's plain score minus the anchor's
     agreement        share of criteria on which both verdicts are the same
     kappa            Cohen's, over the same criteria
     false_credit     share of the credited criteria that the anchor does not credit; credited is a
                      positive criterion that counts as met, a negative one that counts as not met
     false_positive_credit, false_negative_credit    the same of positive and of negative criteria
-    rank_agreement   Kendall's tau-b of reward and anchor's score within groups, its mean
+    rank_agreement   Kendall's tau-b of the two scores within groups, its mean
     sign_agreement   share of answers whose two advantages have the same sign
     answers          how many there are
     failed           share of the asked-for answers on which the anchor gave no verdict
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rubric_rl.data.schema import Anchored, Criterion, Record, TokenCounts, Verdict
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
 from rubric_rl.evaluation.statistics import kappa
 from rubric_rl.grading.score import group_advantages, is_met
 
@@ -98,13 +99,14 @@ def anchor_figures(records: Iterable[Record]) -> dict[str, float]:
     figures |= _token_figures(anchored.tokens for _, anchored in asked)
     if not judged:
         return figures
+    scores = [PLAIN_RULE.score(record) for record, _ in judged]
     criteria = _Criteria()
     for record, anchored in judged:
         pairs = zip(record.rubric, record.verdicts, anchored.verdicts, strict=True)
         for criterion, own, anchors in pairs:
             criteria.add(criterion, own, anchors)
     figures["score"] = statistics.fmean(anchored.score for _, anchored in judged)
-    figures["gap"] = statistics.fmean(record.score for record, _ in judged) - figures["score"]
+    figures["gap"] = statistics.fmean(scores) - figures["score"]
     figures |= criteria.figures() | _group_figures(judged)
     return {name: value for name, value in figures.items() if not math.isnan(value)}
 
@@ -123,7 +125,7 @@ def _group_figures(judged: Sequence[tuple[Record, Anchored]]) -> dict[str, float
     groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for record, anchored in judged:
         if record.split == "train":
-            groups[record.prompt_id].append((record.score, anchored.score))
+            groups[record.prompt_id].append((PLAIN_RULE.score(record), anchored.score))
     taus, same_signs = [], []
     for pairs in groups.values():
         rewards, scores = [own for own, _ in pairs], [score for _, score in pairs]

@@ -11,13 +11,13 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.read_run import Run, print_notes, version_order
-from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, add_rule_flags, rule_from
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE, ScoringRule, add_rule_flags, rule_from
 from rubric_rl.evaluation.statistics import PENALTIES
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.evaluation.tables import summary_lines
 
 
-def rescore(records: Iterable[Record], rule: ScoringRule = TRAINING_RULE) -> Iterator[dict]:
+def rescore(records: Iterable[Record], rule: ScoringRule = PLAIN_RULE) -> Iterator[dict]:
     """Per record: the answer's key and status, its stored score, and its score under the rule.
 
     A score is None where there is none.

@@ -1,17 +1,27 @@
 """What the records of a rollout add up to: the training hook logs it as `grading/...`."""
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from rubric_rl.data.schema import STATUSES, Record, TokenCounts
+from rubric_rl.data.schema import STATUSES, Criterion, Record, TokenCounts, Verdict
 from rubric_rl.evaluation.anchor_figures import anchor_figures
-from rubric_rl.grading.score import is_met, score_by
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
+from rubric_rl.grading.score import (
+    is_met,
+    known_rewards,
+    members_of,
+    possible_points,
+    score,
+)
 
 
 def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     """Means over answers (scores by axis and theme) and over criteria, and token sums.
 
+    Scores are plain ones, whatever the rule of the reward (`plain_score` is their mean), so that
+    runs by different rules, and training and evaluation, can be compared.
     `negative_hit`: share of negative criteria that count as met; `unreadable`: of verdicts;
     `finished`: of verdicts whose reply gave none and was continued;
     `grader_age`: by how many weight updates the policy that graded is newer than the one that
@@ -27,7 +37,9 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     for record in records:
         if record.status == "ungraded":
             continue
-        parts[f"theme/{record.theme or 'none'}"].append(record.score)
+        plain = PLAIN_RULE.score(record)
+        parts[f"theme/{record.theme or 'none'}"].append(plain)
+        parts["plain_score"].append(plain)
         if record.status != "graded":
             continue
         axes = score_by(lambda criterion: criterion.tag("axis"), record.rubric, record.verdicts)
@@ -53,6 +65,42 @@ def grading_metrics(records: Iterable[Record]) -> dict[str, float]:
     for name, value in anchor_figures(records).items():
         metrics[f"anchor/{name}"] = value
     return metrics
+
+
+def score_by(
+    key: Callable[[Criterion], str], rubric: Sequence[Criterion], verdicts: Sequence[Verdict]
+) -> dict[str, float]:
+    """`score` per part of the rubric, e.g. by `lambda criterion: criterion.tag("axis")`.
+
+    A part without positive points, or without a name, is left out.
+    """
+    parts = defaultdict(list)
+    for criterion, verdict in zip(rubric, verdicts, strict=True):
+        name = key(criterion)
+        parts[name].append((criterion, verdict))
+    scores = {}
+    for name, pairs in parts.items():
+        criteria, said = zip(*pairs, strict=True)
+        if name and possible_points(criteria) > 0:
+            scores[name] = score(criteria, said)
+    return scores
+
+
+def is_flat(rewards: Sequence[float]) -> bool:
+    """Whether a group has no gradient: fewer than two graded answers, or all rewards equal."""
+    values = known_rewards(rewards)
+    if len(values) < 2:
+        return True
+    return max(values) - min(values) <= 1e-6
+
+
+def flat_share(rewards: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """Share of a batch's groups that are flat (zero variance); NaN without groups."""
+    flat = []
+    for members in members_of(groups):
+        own = [rewards[position] for position in members]
+        flat.append(is_flat(own))
+    return sum(flat) / len(flat) if flat else math.nan
 
 
 def version_number(version: str) -> int | None:

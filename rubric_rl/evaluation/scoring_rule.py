@@ -1,6 +1,7 @@
 """Other scoring rules for stored verdicts, without another formula.
 
-A rule changes what `score` is given, and may clip its result or adjust it for length.
+A rule changes what `score` is given, and may clip its result or adjust it for length. With
+`reward` it is a rule of the training reward, computed by the same code as in a run.
 """
 
 import argparse
@@ -10,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Criterion, Record, Verdict
+from rubric_rl.data.training_settings import PLAIN, RewardRule
+from rubric_rl.evaluation.endpoint_flags import add_flags, settings_from
 from rubric_rl.evaluation.statistics import PENALTIES, length_adjusted
-from rubric_rl.grading.score import possible_points, score
+from rubric_rl.grading.score import dropped, length_cost, possible_points, score
 
 Judged = list[tuple[Criterion, Verdict]]  # a rubric with its verdicts
 UNREADABLE_RULES = ("against", "not_met", "met", "left_out")
@@ -19,7 +22,7 @@ UNREADABLE_RULES = ("against", "not_met", "met", "left_out")
 
 @dataclass(frozen=True)
 class ScoringRule:
-    """How verdicts become a score; the default is the rule of the training reward.
+    """How verdicts become a score; the default is the plain score, which evaluations use.
 
     Tags are written `kind:value`, e.g. `axis:accuracy`.
     """
@@ -32,6 +35,8 @@ class ScoringRule:
     only: tuple[str, ...] = ()  # only criteria with one of these tags
     drop: tuple[str, ...] = ()  # no criteria with one of these tags
     penalty: float = 0.0  # of the length adjustment
+    reward: RewardRule = PLAIN
+    recorded: bool = False  # instead of `reward`: the rule that each answer was rewarded by
 
     def __str__(self) -> str:
         parts = []
@@ -41,12 +46,23 @@ class ScoringRule:
             words = [str(value)]
             if value is True:
                 words = []
+            elif isinstance(value, RewardRule):
+                words = [f"{key}={written}" for key, written in value.in_record().items()]
             elif name == "weights":
                 words = [f"{tag}={factor}" for tag, factor in value]
             elif isinstance(value, tuple):
                 words = list(value)
             parts.append(" ".join([name, *words]))
-        return ", ".join(parts) or "the training reward's"
+        return ", ".join(parts) or "the plain score"
+
+    def rewarded_by(self, record: Record) -> RewardRule:
+        """The rule of the training reward that the record's verdicts are read by.
+
+        The plain one where nothing was asked, so that no probability is missing.
+        """
+        if record.status != "graded":
+            return PLAIN
+        return RewardRule.of_record(record.rule) if self.recorded else self.reward
 
     def judged(self, record: Record) -> Judged:
         """The rubric and verdicts that `score` is given.
@@ -56,9 +72,10 @@ class ScoringRule:
         verdicts = record.verdicts
         if record.status != "graded":
             verdicts = [Verdict(False)] * len(record.rubric)
+        out = dropped(record, self.rewarded_by(record))
         judged = []
-        for criterion, verdict in zip(record.rubric, verdicts, strict=True):
-            if not self._counts(criterion):
+        for place, (criterion, verdict) in enumerate(zip(record.rubric, verdicts, strict=True)):
+            if place in out or not self._counts(criterion):
                 continue
             is_unreadable = verdict.met is None
             if is_unreadable and self.unreadable == "left_out":
@@ -77,7 +94,8 @@ class ScoringRule:
         """
         if record.status == "ungraded":
             return math.nan
-        value = score_of(self.judged(record))
+        reward = self.rewarded_by(record)
+        value = score_of(self.judged(record), reward) - length_cost(record, reward)
         if self.penalty and record.status == "graded":
             characters = len(record.answer or "")
             value = length_adjusted(value, characters, self.penalty)
@@ -104,19 +122,19 @@ class ScoringRule:
         return replace(criterion, points=points)
 
 
-TRAINING_RULE = ScoringRule()
+PLAIN_RULE = ScoringRule()
 
 
-def score_of(judged: Judged) -> float:
+def score_of(judged: Judged, reward: RewardRule = PLAIN) -> float:
     """`score` of the pairs; NaN when none has positive points."""
     rubric = [criterion for criterion, _ in judged]
     verdicts = [verdict for _, verdict in judged]
     if possible_points(rubric) <= 0:
         return math.nan
-    return score(rubric, verdicts)
+    return score(rubric, verdicts, reward)
 
 
-def tag_scores(judged: Judged) -> dict[str, float]:
+def tag_scores(judged: Judged, reward: RewardRule = PLAIN) -> dict[str, float]:
     """The score of each tag's own criteria (the reference's rubric tags).
 
     A tag without positive points is left out.
@@ -127,7 +145,7 @@ def tag_scores(judged: Judged) -> dict[str, float]:
             parts[tag].append((criterion, verdict))
     scores = {}
     for tag, part in parts.items():
-        value = score_of(part)
+        value = score_of(part, reward)
         if not math.isnan(value):
             scores[tag] = value
     return scores
@@ -135,7 +153,7 @@ def tag_scores(judged: Judged) -> dict[str, float]:
 
 def add_rule_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `rule_from` reads."""
-    add = parser.add_argument_group("scoring rule (default: the training reward's)").add_argument
+    add = parser.add_argument_group("scoring rule (default: the plain score)").add_argument
     add(
         "--unreadable",
         choices=UNREADABLE_RULES,
@@ -171,10 +189,25 @@ def add_rule_flags(parser: argparse.ArgumentParser) -> None:
         default="0",
         help=f"subtract this x (characters - 2000) / 500: a number, or {named}",
     )
+    add(
+        "--recorded",
+        action="store_true",
+        help="the rule by which a training run rewarded each answer, as its record says",
+    )
+    about = "rule of the training reward (grader_* settings; dropout in training records alone)"
+    add_flags(parser, "grader", about, RewardRule)
 
 
 def rule_from(args: argparse.Namespace) -> ScoringRule:
-    """The rule of the flags of `add_rule_flags`. Raises UserError for a bad weight or penalty."""
+    """The rule of the flags of `add_rule_flags`. Raises UserError for what cannot be."""
+    reward = settings_from(args, "grader", RewardRule, {})
+    reward.check_alone()
+    takes_a_side = args.unreadable in ("met", "not_met")
+    if takes_a_side and (reward.needs_probability or args.recorded):
+        why = "a rule that needs probabilities pays nothing without one"
+        raise UserError(f"--unreadable {args.unreadable}: {why}; leave one of the two out")
+    if args.recorded and reward != PLAIN:
+        raise UserError("--recorded takes the rule of the records; leave the other one out")
     return ScoringRule(
         unreadable=args.unreadable,
         clip=args.clip,
@@ -183,6 +216,8 @@ def rule_from(args: argparse.Namespace) -> ScoringRule:
         only=tuple(args.only),
         drop=tuple(args.drop),
         penalty=penalty_from(args.length_penalty),
+        reward=reward,
+        recorded=args.recorded,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rubric_rl.data.schema import Record, TokenCounts
 from rubric_rl.evaluation.endpoint_flags import Price
-from rubric_rl.evaluation.scoring_rule import TRAINING_RULE, ScoringRule, tag_scores
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE, ScoringRule, tag_scores
 from rubric_rl.evaluation.statistics import (
     PENALTIES,
     Bounds,
@@ -76,7 +76,7 @@ class Summary:
     def __init__(
         self,
         records: Iterable[Record] = (),
-        rule: ScoringRule = TRAINING_RULE,
+        rule: ScoringRule = PLAIN_RULE,
         penalty: float = PENALTIES["hard"],
     ):
         """`rule` scores the verdicts; `penalty` is that of the length-adjusted figure."""
@@ -130,7 +130,7 @@ class Summary:
         self.characters.append(characters)
         scores = dict.fromkeys(record.example_tags, value)
         judged = self.rule.judged(record)
-        scores |= tag_scores(judged)
+        scores |= tag_scores(judged, self.rule.rewarded_by(record))
         scores[OVERALL] = value
         scores[ADJUSTED] = adjusted
         for name, score in scores.items():

@@ -1,16 +1,17 @@
 """Who grades a prompt: the policy, another model, or a teacher for some prompts."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.hash_share import share_of
 from rubric_rl.data.schema import Record
+from rubric_rl.data.training_settings import PLAIN, TrainingGraders
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
-from rubric_rl.grading.settings import GraderSettings, TrainingGraders
+from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.grading.trust import Anchor
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
@@ -33,6 +34,7 @@ class Graders:
         save = getattr(args, "save", None)
         default = f"{save}/verdicts" if save else ""
         self.records = settings.training.records or default  # "": none are written
+        self.rule = settings.rule  # of the training reward, whoever grades
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
         by_policy = _is_policy(args, settings)
@@ -41,6 +43,7 @@ class Graders:
         self._teacher = None
         if self._teacher_share:
             teacher = load_other(settings.training.teacher, "teacher")
+            self.rule.check(teacher.endpoint.api, teacher.grading.mode)
             self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
         self._anchor = None
         self._anchor_share = settings.training.anchor_share
@@ -80,7 +83,7 @@ class Graders:
 
     def choose(self, prompt_id: str, training: bool) -> Grader:
         """The prompt's grader: the same for all its answers, in evaluation never the teacher."""
-        if self._teacher and training and share_of(prompt_id) < self._teacher_share:
+        if self._teacher and training and share_of(prompt_id, "teacher") < self._teacher_share:
             return self._teacher
         return self._main
 
@@ -108,12 +111,6 @@ def _is_policy(args, settings: GraderSettings) -> bool:
     if url:
         return urlsplit(url).netloc == f"{args.sglang_router_ip}:{args.sglang_router_port}"
     return not engine or engine == next(iter(read_served_models(args.sglang_config)))
-
-
-def share_of(prompt_id: str, role: str = "teacher") -> float:
-    """A number in [0, 1), uniform over prompts, that depends on prompt_id and role alone."""
-    digest = hashlib.sha256(f"{role}:{prompt_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) / 2**64
 
 
 def grader_name(settings: GraderSettings) -> str:
@@ -145,6 +142,8 @@ def load_other(file: str, role: str) -> GraderSettings:
     if training.teacher or training.anchor or (training.engine and not by_engine):
         what = f"a {role} has no teacher, anchor or engine of its own"
         raise UserError(f"{file}: {what}; leave these keys out")
+    if other.rule != PLAIN:
+        raise UserError(f"{file}: the rule of the reward is the run's; give its keys there")
     return other
 
 

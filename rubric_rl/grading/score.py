@@ -3,9 +3,13 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
-from rubric_rl.data.schema import Criterion, Verdict
+from rubric_rl.common.hash_share import share_of
+from rubric_rl.data.schema import Criterion, Record, Verdict
+from rubric_rl.data.training_settings import LENGTH_UNIT, PLAIN, RewardRule
+
+KEPT = 3  # positive criteria that dropout always leaves in
 
 
 def is_met(criterion: Criterion, verdict: Verdict) -> bool:
@@ -19,12 +23,38 @@ def is_met(criterion: Criterion, verdict: Verdict) -> bool:
     return verdict.met
 
 
+def met_share(criterion: Criterion, verdict: Verdict, rule: RewardRule = PLAIN) -> float:
+    """How far the criterion counts as met, from 0 to 1: by its verdict all or nothing.
+
+    Where the rule asks for a probability, that is the one of the word that helps the policy, in all
+    of the mass: other words, and a probability that is not known, count against it. A reply that
+    had to be finished earns no part of what its verdict does not give.
+    """
+    is_positive = criterion.points > 0
+    helps = is_met(criterion, verdict) is is_positive
+    credit = float(helps)
+    if rule.needs_probability:
+        mass = 1.0 if verdict.mass is None else verdict.mass
+        met = verdict.probability
+        if met is None or (verdict.finished and not helps):
+            credit = 0.0
+        elif rule.reward == "probability":
+            credit = mass * (met if is_positive else 1 - met)
+        elif is_positive:
+            credit *= met * mass >= rule.threshold
+        else:
+            credit *= (1 - met) * mass > rule.threshold
+    return credit if is_positive else 1 - credit
+
+
 def possible_points(rubric: Iterable[Criterion]) -> float:
     """The sum of the positive points: what the best answer gets."""
     return math.fsum(criterion.points for criterion in rubric if criterion.points > 0)
 
 
-def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
+def score(
+    rubric: Sequence[Criterion], verdicts: Sequence[Verdict], rule: RewardRule = PLAIN
+) -> float:
     """Points of met criteria / sum of positive points, not clipped.
 
     At most 1; below 0 when negative criteria outweigh the rest. Source: arXiv 2509.25534;
@@ -34,30 +64,44 @@ def score(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> float:
     possible = possible_points(rubric)
     if possible <= 0:
         raise ValueError("a rubric without positive points has no score")
-    met = []
+    earned = []
     for criterion, verdict in zip(rubric, verdicts, strict=True):
-        if is_met(criterion, verdict):
-            met.append(criterion.points)
-    return math.fsum(met) / possible
+        earned.append(criterion.points * met_share(criterion, verdict, rule))
+    return math.fsum(earned) / possible
 
 
-def score_by(
-    key: Callable[[Criterion], str], rubric: Sequence[Criterion], verdicts: Sequence[Verdict]
-) -> dict[str, float]:
-    """`score` per part of the rubric, e.g. by `lambda criterion: criterion.tag("axis")`.
+def dropped(record: Record, rule: RewardRule) -> list[int]:
+    """The places of the positive criteria that its rule leaves out of a training reward.
 
-    A part without positive points, or without a name, is left out.
+    They are the same for all answers of a group, and chosen anew for the next group of the prompt.
     """
-    parts = defaultdict(list)
-    for criterion, verdict in zip(rubric, verdicts, strict=True):
-        name = key(criterion)
-        parts[name].append((criterion, verdict))
-    scores = {}
-    for name, pairs in parts.items():
-        criteria, said = zip(*pairs, strict=True)
-        if name and possible_points(criteria) > 0:
-            scores[name] = score(criteria, said)
-    return scores
+    draws = {}
+    if rule.dropout and record.split == "train":
+        step = record.rollout if record.group is None else record.group
+        for place, criterion in enumerate(record.rubric):
+            if criterion.points > 0:
+                name = f"{step}:{record.prompt_id}:{place}"
+                draws[place] = share_of(name, f"dropout {rule.dropout_seed}")
+    lowest_first = sorted(draws, key=draws.__getitem__)
+    spare = lowest_first[: max(len(draws) - KEPT, 0)]
+    return sorted(place for place in spare if draws[place] < rule.dropout)
+
+
+def length_cost(record: Record, rule: RewardRule) -> float:
+    """What the length of the graded answer takes off its reward: never below 0, no answer none."""
+    characters = len(record.answer or "") if record.status == "graded" else 0
+    beyond = max(characters - rule.length_limit, 0)
+    return rule.length_cost * beyond / LENGTH_UNIT
+
+
+def apply_rule(record: Record, rule: RewardRule) -> None:
+    """Makes the score of a graded training answer its reward by the rule, which is written down."""
+    out = dropped(record, rule)
+    kept = [place for place in range(len(record.rubric)) if place not in out]
+    rubric = [record.rubric[place] for place in kept]
+    verdicts = [record.verdicts[place] for place in kept]
+    record.score = score(rubric, verdicts, rule) - length_cost(record, rule)
+    record.rule = rule.in_record(out)
 
 
 def compared_rewards(
@@ -69,7 +113,7 @@ def compared_rewards(
     score less: without this, rambling on to the limit would pay wherever the answers are poor.
     """
     compared = list(rewards)
-    for members in _members(groups):
+    for members in members_of(groups):
         graded = known_rewards([rewards[member] for member in members if answered[member]])
         lowest = min(graded, default=0.0)
         for member in members:
@@ -104,7 +148,7 @@ def batch_advantages(
     `groups` holds each answer's group id.
     """
     advantages = [0.0] * len(rewards)
-    for members in _members(groups):
+    for members in members_of(groups):
         own = [rewards[position] for position in members]
         values = group_advantages(own, normalise_std)
         for position, value in zip(members, values, strict=True):
@@ -112,29 +156,12 @@ def batch_advantages(
     return advantages
 
 
-def is_flat(rewards: Sequence[float]) -> bool:
-    """Whether a group has no gradient: fewer than two graded answers, or all rewards equal."""
-    values = known_rewards(rewards)
-    if len(values) < 2:
-        return True
-    return max(values) - min(values) <= 1e-6
-
-
-def flat_share(rewards: Sequence[float], groups: Sequence[Hashable]) -> float:
-    """Share of a batch's groups that are flat (zero variance); NaN without groups."""
-    flat = []
-    for members in _members(groups):
-        own = [rewards[position] for position in members]
-        flat.append(is_flat(own))
-    return sum(flat) / len(flat) if flat else math.nan
-
-
 def known_rewards(rewards: Sequence[float]) -> list[float]:
     """The rewards without the NaN of ungraded answers."""
     return [reward for reward in rewards if not math.isnan(reward)]
 
 
-def _members(groups: Sequence[Hashable]) -> list[list[int]]:
+def members_of(groups: Sequence[Hashable]) -> list[list[int]]:
     """The positions of each group's members."""
     members = defaultdict(list)
     for position, group in enumerate(groups):

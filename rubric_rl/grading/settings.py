@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import FiniteFloat
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.yaml_file import read_yaml
+from rubric_rl.common.yaml_file import read_keys
+from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, setting, transport
 
 
@@ -52,29 +53,8 @@ class Scoring(Settings):
     )
 
 
-class TrainingGraders(Settings):
-    """Who grades in a training run, and where its records go."""
-
-    engine: str = setting("", "the model of --sglang-config that grades; empty: policy, or url")
-    teacher: str = setting(
-        "", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts"
-    )
-    teacher_share: FiniteFloat = setting(
-        0.0, "that share of the prompts, chosen by a hash of prompt_id", ge=0, le=1
-    )
-    anchor: str = setting(
-        "", "YAML file of grader_* keys: another grader of the same answers, which earns no reward"
-    )
-    anchor_share: FiniteFloat = setting(
-        0.125, "the share of training prompts whose answers it grades, by a hash", ge=0, le=1
-    )
-    anchor_seconds: FiniteFloat = setting(120.0, "the longest that an answer waits for it", gt=0)
-    records: str = setting(
-        "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
-    )
-
-
-GROUPS: tuple[type[Settings], ...] = (Endpoint, Grading, Scoring, TrainingGraders)
+OF_TRAINING: tuple[type[Settings], ...] = (TrainingGraders, RewardRule, GraderSkill)
+GROUPS: tuple[type[Settings], ...] = (Endpoint, Grading, Scoring, *OF_TRAINING)
 NAMES = tuple(GRADER + name for group in GROUPS for name in group.model_fields)
 
 
@@ -107,7 +87,7 @@ def read_settings(source: Mapping | str | Path) -> dict[str, Any]:
         UserError: for an unreadable file or an unknown `grader_` key, with the closest known one.
     """
     if not isinstance(source, Mapping):
-        source = _read_keys(Path(source)) if source else {}
+        source = read_keys(Path(source), GRADER) if source else {}
     written = {}
     for key, value in source.items():
         if not key.startswith(GRADER):
@@ -128,10 +108,13 @@ class GraderSettings:
     grading: Grading = Grading()
     scoring: Scoring = Scoring()
     training: TrainingGraders = TrainingGraders()
+    rule: RewardRule = RewardRule()
+    skill: GraderSkill = GraderSkill()
 
     def __post_init__(self):
         check_together(self.endpoint, self.grading)
         check_training(self.endpoint, self.training)
+        self.rule.check(self.endpoint.api, self.grading.mode)
 
     @classmethod
     def load(cls, source: Mapping | str | Path) -> "GraderSettings":
@@ -142,14 +125,6 @@ class GraderSettings:
             Grading.of(written),
             Scoring.of(written),
             TrainingGraders.of(written),
+            RewardRule.of(written),
+            GraderSkill.of(written),
         )
-
-
-def _read_keys(path: Path) -> dict:
-    values = read_yaml(path, str(path)) or {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold `key: value` lines")
-    for key in values:
-        if not str(key).startswith(GRADER):
-            raise UserError(f"{path}: unknown key {key}; every key begins with {GRADER}")
-    return values

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from rubric_rl.data.training_settings import TrainingGraders
 from rubric_rl.grading.graders import load_other
-from rubric_rl.grading.settings import TrainingGraders
 from rubric_rl.serving.served_models import read_served_models
 
 

@@ -17,9 +17,10 @@ from typing import TypeGuard
 from rubric_rl.common.dotted_name import import_function
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.plain_text import conversation
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.row_file import read_slice, split_slice
-from rubric_rl.data.schema import Row, conversation
+from rubric_rl.data.schema import Row
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.schedule import answers_per_step
 

@@ -14,6 +14,7 @@ These figures are shown and never trained on.
 import self_reward_rm
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.tiny.oracle import VerdictCounts, true_score
 
@@ -54,7 +55,7 @@ def oracle_metrics(samples) -> dict[str, float]:
         record = _record_of(sample)
         if record is None:
             continue
-        self_scores.append(record.score)
+        self_scores.append(PLAIN_RULE.score(record))
         score = 0.0
         if record.status == "graded":
             rubric = record.rubric

@@ -12,9 +12,9 @@ import pytest
 from faulty_engine import ANSWER, FaultyEngine
 from tokenizers import Tokenizer
 
+from rubric_rl.common.hash_share import share_of
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu import engine as cpu
-from rubric_rl.grading.graders import share_of
 from rubric_rl.grading.health import CHECK
 
 pytestmark = pytest.mark.contract
@@ -289,7 +289,7 @@ def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, toke
     names = set()
     for rollout in result["rollouts"]:
         for prompt_id, name in rollout["graders"]:
-            is_teachers = share_of(prompt_id) < 0.5
+            is_teachers = share_of(prompt_id, "teacher") < 0.5
             assert name == ("teacher" if is_teachers else "policy")
             names.add(name)
     assert names == {"teacher", "policy"}

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from doubles.records import made
+from doubles.records import made, said
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import DataError
@@ -21,7 +21,7 @@ from rubric_rl.data.record_file import append_record
 from rubric_rl.data.schema import Criterion, Record, Verdict
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.rescore import rescore
-from rubric_rl.evaluation.rollout_metrics import grading_metrics
+from rubric_rl.evaluation.rollout_metrics import flat_share, grading_metrics, is_flat, score_by
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 
 RUBRIC = (
@@ -233,3 +233,22 @@ class TestMetrics:
         assert grading_metrics([record(0, "ungraded")])["ungraded"] == 1
         metrics = grading_metrics([record(0, "no_answer")])
         assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_parts_of_a_rubric_are_scored_on_their_own_criteria():
+    criteria = [
+        Criterion("a", 4, ("axis:x",)),
+        Criterion("b", -2, ("axis:x",)),
+        Criterion("c", -1, ("axis:y",)),
+        Criterion("d", 2),
+    ]
+    parts = score_by(lambda c: c.tag("axis"), criteria, said(True, True, True, True))
+    assert parts == {"x": 0.5}
+
+
+def test_a_group_is_flat_when_it_teaches_nothing():
+    for rewards in ([0.5, 0.5, math.nan], [0.5, math.nan], [math.nan], []):
+        assert is_flat(rewards)
+    assert not is_flat([0.5, 0.6])
+    assert flat_share([0.5, 0.5, 0.1, 0.2], [0, 0, 1, 1]) == 0.5
+    assert math.isnan(flat_share([], []))

@@ -14,10 +14,15 @@ from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.evaluation import rescore
-from rubric_rl.evaluation.scoring_rule import ScoringRule, add_rule_flags, rule_from, tag_scores
+from rubric_rl.evaluation.scoring_rule import (
+    PLAIN_RULE,
+    ScoringRule,
+    add_rule_flags,
+    rule_from,
+    tag_scores,
+)
 from rubric_rl.grading.score import score
 
-TRAINING = ScoringRule()
 # axes: accuracy 5 and -4, completeness 3 and 2
 RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))
 
@@ -25,7 +30,7 @@ RECORD = made("p", (5, 3, -4, 2), (True, None, None, False))
 @pytest.mark.parametrize(
     "rule, value",
     [
-        (TRAINING, (5 - 4) / 10),
+        (PLAIN_RULE, (5 - 4) / 10),
         (ScoringRule(unreadable="not_met"), 5 / 10),
         (ScoringRule(unreadable="met"), (5 + 3 - 4) / 10),
         (ScoringRule(unreadable="left_out"), 5 / 7),
@@ -51,7 +56,7 @@ def test_a_rule_leaves_the_record_as_it_is():
 
 def test_clipping_is_by_answer_and_after_the_length_adjustment():
     bad = made("p", (5, -9), (False, True))
-    assert TRAINING.score(bad) == -9 / 5
+    assert PLAIN_RULE.score(bad) == -9 / 5
     assert ScoringRule(clip=True).score(bad) == 0.0
     long = made("p", (5,), (True,), answer="a" * 2500)
     assert ScoringRule(clip=True, penalty=0.1).score(long) == pytest.approx(0.9)
@@ -63,7 +68,7 @@ def test_clipping_is_by_answer_and_after_the_length_adjustment():
 @pytest.mark.parametrize(
     "rule",
     [
-        TRAINING,
+        PLAIN_RULE,
         ScoringRule(uniform=True),
         ScoringRule(unreadable="met"),
         ScoringRule(penalty=0.1),
@@ -80,15 +85,15 @@ METS = st.sampled_from([True, False, None])
 
 
 @given(st.lists(st.tuples(POINTS, METS), min_size=1, max_size=12))
-def test_the_default_rule_is_the_training_reward(items):
+def test_the_default_rule_is_the_plain_score(items):
     points, mets = zip(*items, strict=True)
     record = made("p", (7, *points), (True, *mets))
-    assert TRAINING.score(record) == score(record.rubric, record.verdicts)
+    assert PLAIN_RULE.score(record) == score(record.rubric, record.verdicts)
 
 
 def test_tags_are_scored_on_their_own_items_and_missing_without_positive_points():
     record = made("p", (5, -3, 2), (True, True, False))  # completeness has only the -3
-    assert tag_scores(TRAINING.judged(record)) == {"axis:accuracy": 5 / 7}
+    assert tag_scores(PLAIN_RULE.judged(record)) == {"axis:accuracy": 5 / 7}
 
 
 class TestFlags:
@@ -111,9 +116,9 @@ class TestFlags:
         said = "unreadable met, clip, weights axis:a=b=2.0, only x, drop y, penalty 0.0299"
         assert str(rule) == said
 
-    def test_without_any_it_is_the_training_rewards(self):
-        assert self.parse() == TRAINING
-        assert str(TRAINING) == "the training reward's"
+    def test_without_any_it_is_the_plain_score(self):
+        assert self.parse() == PLAIN_RULE
+        assert str(PLAIN_RULE) == "the plain score"
 
     @pytest.mark.parametrize(
         "flags",

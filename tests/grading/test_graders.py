@@ -9,8 +9,9 @@ from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
-from rubric_rl.grading.graders import Graders, _served, grader_name, load_other, share_of
-from rubric_rl.grading.settings import TrainingGraders
+from rubric_rl.common.hash_share import share_of
+from rubric_rl.data.training_settings import TrainingGraders
+from rubric_rl.grading.graders import Graders, _served, grader_name, load_other
 
 TINY = str(ROOT / "rubric_rl" / "tiny" / "model")
 
@@ -21,9 +22,9 @@ def slime_args(**more) -> Namespace:
 
 
 def test_the_teachers_share_is_even_and_depends_on_the_prompt_alone():
-    shares = [share_of(f"prompt-{number}") for number in range(2000)]
+    shares = [share_of(f"prompt-{number}", "teacher") for number in range(2000)]
     assert 0.27 < sum(share < 0.3 for share in shares) / 2000 < 0.33
-    assert shares[7] == share_of("prompt-7")
+    assert shares[7] == share_of("prompt-7", "teacher")
 
 
 class TestName:
@@ -117,6 +118,6 @@ class TestTeacher:
         more = {"grader_teacher": str(file), "grader_teacher_share": 0.5}
         graders = Graders(slime_args(**more), lambda: False)
         for prompt_id in (f"p{number}" for number in range(20)):
-            name = "teacher" if share_of(prompt_id) < 0.5 else "policy"
+            name = "teacher" if share_of(prompt_id, "teacher") < 0.5 else "policy"
             assert graders.choose(prompt_id, training=True).name == name
             assert graders.choose(prompt_id, training=False).name == "policy"

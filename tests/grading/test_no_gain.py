@@ -18,13 +18,17 @@ from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.data.schema import Criterion, Row, Verdict
+from rubric_rl.data.training_settings import RewardRule
 from rubric_rl.grading.grade import Grader, grade
-from rubric_rl.grading.score import batch_advantages, compared_rewards
+from rubric_rl.grading.score import batch_advantages, compared_rewards, met_share
+from rubric_rl.grading.verdict import read_probability
 from rubric_rl.serving.client import Client
 
 MET, NOT_MET = VERDICT % "true", VERDICT % "false"
 GOOD, BAD = Criterion("Greets.", 1), Criterion("Insults.", -1)
+# Dropout and the cost of length do not look at verdicts.
+RULES = [RewardRule(), RewardRule(threshold=0.8), RewardRule(reward="probability")]
 REFUSAL = "I will not grade this."
 
 
@@ -62,8 +66,14 @@ def model(tmp_path_factory) -> str:
     return chat_model(tmp_path_factory.mktemp("model"))
 
 
-def credit(model: str, criterion: Criterion, behaviour, belief: float, **settings) -> float:
-    """The expected share of times that the verdict is the one which helps the answer.
+def paid(criterion: Criterion, verdict: Verdict, rule: RewardRule) -> float:
+    """What a verdict is worth to the answer by a rule of the reward, from 0 to 1."""
+    share = met_share(criterion, verdict, rule)
+    return share if criterion.points > 0 else 1 - share
+
+
+def credits(model: str, criterion: Criterion, behaviour, belief: float, **settings) -> list[float]:
+    """By each of RULES, what the verdict is worth to the answer, in expectation.
 
     Exactly: over all that the grader could have meant in its first reply and its two next ones.
     """
@@ -71,7 +81,7 @@ def credit(model: str, criterion: Criterion, behaviour, belief: float, **setting
     row = Row("p", ({"role": "user", "content": "hi"},), (Criterion("x", 1), criterion))
     chosen = grader_settings(**{"model": "m", "warm_prefix": False} | settings)
 
-    async def verdict_of(meant: tuple[bool, ...]) -> bool | None:
+    async def verdict_of(meant: tuple[bool, ...]) -> Verdict:
         times = itertools.count()
 
         def act(prompt: str) -> Say:
@@ -85,19 +95,22 @@ def credit(model: str, criterion: Criterion, behaviour, belief: float, **setting
         async with engine, Client(chosen.endpoint, engine.url, model) as client:
             grader = Grader(client, chosen.grading, by_policy=True)
             record = await grade(grader, row, "An answer.")
-        return record.verdicts[1].met
+        return record.verdicts[1]
 
-    expected = 0.0
+    expected = [0.0] * len(RULES)
     for meant in itertools.product((True, False), repeat=3):
         weight = math.prod(belief if met else 1 - belief for met in meant)
-        met = asyncio.run(verdict_of(meant))
-        expected += weight * (met is helps)
+        verdict = asyncio.run(verdict_of(meant))
+        for place, rule in enumerate(RULES):
+            expected[place] += weight * paid(criterion, verdict, rule)
     return expected
 
 
-def honest_credit(criterion: Criterion, belief: float) -> float:
-    """What the belief is worth when it is told."""
-    return belief if criterion.points > 0 else 1 - belief
+def honest_credit(criterion: Criterion, belief: float, rule: RewardRule) -> float:
+    """What the belief is worth when it is told, with its probability."""
+    met = paid(criterion, Verdict(True, belief), rule)
+    not_met = paid(criterion, Verdict(False, belief), rule)
+    return belief * met + (1 - belief) * not_met
 
 
 @pytest.mark.parametrize("settings", [{}, {"api": "openai"}], ids=["sglang", "openai"])
@@ -105,15 +118,29 @@ def honest_credit(criterion: Criterion, belief: float) -> float:
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_no_way_of_grading_is_worth_more_than_an_honest_one(model, behaviour, criterion, settings):
     for belief in (0.2, 0.55, 0.9):
-        gained = credit(model, criterion, BEHAVIOURS[behaviour], belief, **settings)
-        assert gained <= honest_credit(criterion, belief) + 1e-9, belief
+        gained = credits(model, criterion, BEHAVIOURS[behaviour], belief, **settings)
+        for rule, gain in zip(RULES, gained, strict=True):
+            assert gain <= honest_credit(criterion, belief, rule) + 1e-9, (belief, rule)
 
 
 @pytest.mark.parametrize("api, expected", [("sglang", 0.2), ("openai", 0.2)])
 def test_refusing_instead_of_saying_not_met_gains_nothing(model, api, expected):
     """With two more draws it gained: 1 - 0.8 ** 3 = 0.49."""
     refusing = BEHAVIOURS["refuses what does not help"]
-    assert credit(model, GOOD, refusing, 0.2, api=api) == pytest.approx(expected)
+    assert credits(model, GOOD, refusing, 0.2, api=api)[0] == pytest.approx(expected)
+
+
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([GOOD, BAD]),
+    st.sampled_from(range(len(RULES))),
+)
+def test_in_direct_mode_other_words_pay_by_no_rule(belief, mass, criterion, place):
+    """At most what the same belief earns when all probability is on the two words."""
+    rule = RULES[place]
+    hidden, told = read_probability(belief, mass), read_probability(belief)
+    assert paid(criterion, hidden, rule) <= paid(criterion, told, rule) + 1e-12
 
 
 @given(

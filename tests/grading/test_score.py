@@ -10,13 +10,10 @@ from hypothesis import strategies as st
 from rubric_rl.data.schema import UNREADABLE, Criterion
 from rubric_rl.grading.score import (
     batch_advantages,
-    flat_share,
     group_advantages,
-    is_flat,
     is_met,
     possible_points,
     score,
-    score_by,
 )
 
 NAN = math.nan
@@ -90,17 +87,6 @@ def test_no_positive_points_or_another_number_of_verdicts_is_an_error_not_a_scor
         score(rubric(1, 1), said(True))
 
 
-def test_parts_of_a_rubric_are_scored_on_their_own_criteria():
-    criteria = [
-        Criterion("a", 4, ("axis:x",)),
-        Criterion("b", -2, ("axis:x",)),
-        Criterion("c", -1, ("axis:y",)),
-        Criterion("d", 2),
-    ]
-    parts = score_by(lambda c: c.tag("axis"), criteria, said(True, True, True, True))
-    assert parts == {"x": 0.5}
-
-
 @pytest.mark.parametrize(
     "rewards, expected",
     [
@@ -161,11 +147,3 @@ def test_each_group_of_a_batch_is_its_own_whatever_the_order():
     low, high = group_advantages([0.0, 1.0])
     advantages = batch_advantages(rewards, groups)
     assert advantages == pytest.approx([low, low, high, high, 0.0], abs=1e-5)
-
-
-def test_a_group_is_flat_when_it_teaches_nothing():
-    for rewards in ([0.5, 0.5, NAN], [0.5, NAN], [NAN], []):
-        assert is_flat(rewards)
-    assert not is_flat([0.5, 0.6])
-    assert flat_share([0.5, 0.5, 0.1, 0.2], [0, 0, 1, 1]) == 0.5
-    assert math.isnan(flat_share([], []))

@@ -7,13 +7,13 @@ from doubles.engine import grader_settings
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
+from rubric_rl.data.training_settings import TrainingGraders
 from rubric_rl.grading.settings import (
     GROUPS,
     NAMES,
     GraderSettings,
     Grading,
     Scoring,
-    TrainingGraders,
     check_together,
     read_settings,
 )

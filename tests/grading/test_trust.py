@@ -12,9 +12,10 @@ from doubles.hooked import RUBRICS, hook_args, record_of, sample
 
 import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.hash_share import share_of
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.grading.graders import load_other, share_of
+from rubric_rl.grading.graders import load_other
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,132 @@
+"""What a training run alone sets: who grades, and the means against drift.
+
+These are off by default. Against answers that fool the grader: another rule of the training reward;
+grading/score.py holds its formula. Against a grader that forgets how to grade: its skill is kept in
+the update; cpu/grader_skill.py holds the loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import FiniteFloat
+
+from rubric_rl.common.errors import UserError
+from rubric_rl.serving.endpoint import GRADER, Settings, setting
+
+LENGTH_UNIT = 500  # characters, as in HealthBench's adjustment for length
+LEAST_THRESHOLD = 0.5  # below it, a verdict that is none would be credited
+DROPPED = "dropped"  # beside the settings in a record: places of the criteria left out
+
+
+class TrainingGraders(Settings):
+    """Who grades in a training run, and where its records go."""
+
+    engine: str = setting("", "the model of --sglang-config that grades; empty: policy, or url")
+    teacher: str = setting(
+        "", "YAML file of grader_* keys: an endpoint that grades a share of the training prompts"
+    )
+    teacher_share: FiniteFloat = setting(
+        0.0, "that share of the prompts, chosen by a hash of prompt_id", ge=0, le=1
+    )
+    anchor: str = setting(
+        "", "YAML file of grader_* keys: another grader of the same answers, which earns no reward"
+    )
+    anchor_share: FiniteFloat = setting(
+        0.125, "the share of training prompts whose answers it grades, by a hash", ge=0, le=1
+    )
+    anchor_seconds: FiniteFloat = setting(120.0, "the longest that an answer waits for it", gt=0)
+    records: str = setting(
+        "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
+    )
+
+
+class RewardRule(Settings):
+    """How verdicts become the training reward; by default it is the plain score.
+
+    Evaluations use the plain score, whatever the rule.
+    """
+
+    threshold: FiniteFloat = setting(
+        0.0,
+        "a positive criterion is credited from this probability on, a negative one counts as met "
+        "from one minus it: 0.5 to 1; 0: the verdict decides",
+        ge=0,
+        lt=1,
+    )
+    reward: Literal["verdict", "probability"] = setting(
+        "verdict", "what a criterion earns its points by: its verdict, or the probability of it"
+    )
+    dropout: FiniteFloat = setting(
+        0.0,
+        "chance of a positive criterion to be left out of the reward of a whole group; at least "
+        "three stay",
+        ge=0,
+        lt=1,
+    )
+    dropout_seed: int = setting(0, "seed of that choice")
+    length_limit: int = setting(
+        0, "characters of the graded answer that cost nothing; goes with length_cost", ge=0
+    )
+    length_cost: FiniteFloat = setting(
+        0.0, f"what each {LENGTH_UNIT} characters beyond length_limit take off the reward", ge=0
+    )
+
+    @property
+    def needs_probability(self) -> bool:
+        """Whether a verdict without a probability earns nothing."""
+        return self.threshold > 0 or self.reward == "probability"
+
+    def check(self, api: str, mode: str) -> None:
+        """Raises UserError for settings that contradict each other, or the grader's api and mode.
+
+        A rule that needs probabilities would never pay where the grader gives none.
+        """
+        self.check_alone()
+        if self.needs_probability and mode != "direct":
+            what = f"{GRADER}mode {mode} with {GRADER}api {api} reads no probability of a verdict"
+            needed = f"{GRADER}threshold and {GRADER}reward probability need {GRADER}mode direct"
+            raise UserError(f"{what}; {needed}")
+
+    def check_alone(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+        if 0 < self.threshold < LEAST_THRESHOLD:
+            why = f"must be 0 or at least {LEAST_THRESHOLD}: it is there to ask for more certainty"
+            raise UserError(f"{GRADER}threshold {self.threshold:g} {why}")
+        if self.threshold and self.reward == "probability":
+            what = f"{GRADER}threshold decides between met and not met"
+            raise UserError(f"{what}, {GRADER}reward probability does not; choose one of them")
+        if self.length_limit and not self.length_cost:
+            raise UserError(f"{GRADER}length_limit costs nothing without {GRADER}length_cost")
+
+    def in_record(self, dropped: Sequence[int] = ()) -> dict[str, Any]:
+        """What differs from the plain score, and the places of the criteria that were left out."""
+        written = self.model_dump(exclude_defaults=True)
+        if dropped:
+            written[DROPPED] = list(dropped)
+        return written
+
+    @classmethod
+    def of_record(cls, written: Mapping[str, Any]) -> "RewardRule":
+        """The rule that a record was rewarded by. Raises UserError for an unknown one."""
+        unknown = written.keys() - cls.model_fields.keys() - {DROPPED}
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise UserError(f"a record's rule holds {names}, which this version does not know")
+        return cls.of(written)
+
+
+PLAIN = RewardRule()
+
+
+class GraderSkill(Settings):
+    """How the policy keeps grading as its start did, while it learns to answer."""
+
+    skill_coef: FiniteFloat = setting(
+        0.0,
+        "weight in the loss of how far the verdicts on grading prompts have moved from those of "
+        "the frozen start; 0: off",
+        ge=0,
+    )
+    skill_share: FiniteFloat = setting(
+        0.25, "tokens of these grading prompts per token of the rollout's samples", gt=0, le=4
+    )
