@@ -16,6 +16,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import whole_file
 from rubric_rl.common.model_shape import read_trainable_network
 from rubric_rl.cpu.convert_weights import gather_hf, load_hf, write_hf
+from rubric_rl.cpu.grader_skill import SkillBatch, skill_batches, skill_loss
 from rubric_rl.cpu.grpo import grpo_loss, token_log_probs
 from rubric_rl.cpu.megatron import (
     DistributedDataParallel,
@@ -31,6 +32,8 @@ from rubric_rl.cpu.megatron import (
 from rubric_rl.cpu.micro_batches import MicroBatch, make_micro_batches
 from rubric_rl.cpu.model import build_model, response_logits
 from rubric_rl.cpu.optimizer import build_optimizer, build_scheduler, clip_gradients
+from rubric_rl.data.training_settings import GraderSkill
+from rubric_rl.grading.settings import read_settings
 
 
 def _save(state: dict, handle: IO[bytes]) -> None:
@@ -49,6 +52,11 @@ def _sizes(tensors: Mapping[str, Tensor]) -> dict:
     for name, tensor in tensors.items():
         sizes[name] = tensor.shape
     return sizes
+
+
+def _count(sequences: list[list[int]]) -> int:
+    """The tokens of all sequences."""
+    return sum(len(sequence) for sequence in sequences)
 
 
 class TrainingError(UserError):
@@ -90,7 +98,9 @@ class Actor:
         model = build_model(self.shape)
         self.model = model
         self.dtypes = load_hf(model, hf_dir, self.shape)
-        if self.args.use_kl_loss:
+        settings = read_settings(vars(self.args))
+        self.skill_coef = GraderSkill.of(settings).skill_coef
+        if self.args.use_kl_loss or self.skill_coef:
             self.reference = self._load_reference()
         with cpu_device():
             config = DistributedDataParallelConfig()
@@ -103,6 +113,8 @@ class Actor:
 
     def _load_reference(self) -> GPTModel:
         source = self.args.ref_load
+        if not source and not self.args.use_kl_loss:
+            source = self.hf_dir  # grader_skill_coef alone: where the run started
         if not source:
             raise UserError("use_kl_loss needs ref_load; give --ref-load a Hugging Face directory")
         if read_trainable_network(source) != self.shape:
@@ -134,13 +146,16 @@ class Actor:
         dp_size = mpu.get_data_parallel_world_size()
         steps = make_micro_batches(args, rollout, dp_rank, dp_size)
         self._fill_in_log_probs(steps)
+        prompts = rollout.get("grading_prompts") or []
+        skill = skill_batches(args, prompts, len(steps), dp_rank, dp_size)
+        self._fill_in_start(skill)
         totals: Counter[str] = Counter()
         learning_rate = 0.0
         for number, micro_batches in enumerate(steps):
             group = self.optimizer.param_groups[0]
             learning_rate = group["lr"]
             where = f"rollout {rollout_id}, step {number}"
-            of_step = self._step(micro_batches, where)
+            of_step = self._step(micro_batches, skill[number], where)
             totals.update(of_step)
         count = len(steps)
         metrics = {}
@@ -150,6 +165,9 @@ class Actor:
         steps_made = (rollout_id + 1) * count
         metrics["train/step"] = steps_made - 1
         metrics["train/global_batch_size"] = args.global_batch_size
+        if self.skill_coef:
+            share = _count(prompts) / _count(rollout["tokens"])
+            metrics["train/grader_skill_tokens"] = share
         return metrics
 
     def _fill_in_log_probs(self, steps: list[list[MicroBatch]]) -> None:
@@ -158,12 +176,22 @@ class Actor:
         old_needed = moves_on and not self.args.use_rollout_logprobs
         for micro_batches in steps:
             for batch in micro_batches:
-                if self.reference is not None:
+                if self.args.use_kl_loss:
+                    assert self.reference is not None  # `load` has made it
                     batch.ref_log_probs = self._log_probs(self.reference, batch)
                 if old_needed:
                     batch.old_log_probs = self._log_probs(self.model, batch)
 
-    def _logits(self, model: GPTModel, batch: MicroBatch) -> Tensor:
+    @torch.no_grad()
+    def _fill_in_start(self, skill: list[list[SkillBatch]]) -> None:
+        """What the frozen start would say on each grading prompt."""
+        for batches in skill:
+            for batch in batches:
+                assert self.reference is not None  # `load` has made it
+                logits = self._logits(self.reference, batch)
+                batch.start = torch.log_softmax(logits, dim=-1)
+
+    def _logits(self, model: GPTModel, batch: MicroBatch | SkillBatch) -> Tensor:
         return response_logits(model, self.shape, batch.inputs, batch.rows, batch.columns)
 
     @torch.no_grad()
@@ -173,12 +201,16 @@ class Actor:
         log_probs, _ = token_log_probs(logits, batch.targets, temperature)
         return log_probs
 
-    def _step(self, micro_batches: list[MicroBatch], where: str) -> dict[str, float]:
+    def _step(
+        self, micro_batches: list[MicroBatch], skill: list[SkillBatch], where: str
+    ) -> dict[str, float]:
         """One optimizer step; `where` names it in an error."""
         self.ddp.zero_grad_buffer()
         sums: Counter[str] = Counter()
         for batch in micro_batches:
             sums.update(self._backward(batch))
+        for batch in skill:
+            sums.update(self._backward_skill(batch))
         with cpu_device():
             finalize_model_grads([self.ddp])
         grad_norm = clip_gradients(self.model, self.args.clip_grad)
@@ -213,6 +245,15 @@ class Actor:
         for name, value in metrics.items():
             values[name] = value.item()
         return values
+
+    def _backward_skill(self, batch: SkillBatch) -> dict[str, float]:
+        """The same for grading prompts."""
+        logits = self._logits(self.model, batch)
+        kl = skill_loss(logits, batch)
+        loss = self.skill_coef * kl
+        with cpu_device():
+            loss.backward()
+        return {"loss": loss.item(), "grader_skill_kl": kl.item()}
 
     def _sum_over_dp(self, sums: Counter[str]) -> dict[str, float]:
         """Adds up the ranks' shares, by name: a rank without an unmasked token has none."""

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.cpu.grader_skill import grading_prompts
 from rubric_rl.cpu.rollout import Rollout, run_log_hook, train_data, weight_versions
 from rubric_rl.cpu.samples import DataSource, Sample, load_prompts
 
@@ -96,7 +97,9 @@ class RolloutManager:
             metrics,
             metrics["perf/rollout_time"],
         )
-        return train_data(self.args, samples), metrics
+        data = train_data(self.args, samples)
+        data["grading_prompts"] = grading_prompts(self.args, samples, rollout_id)
+        return data, metrics
 
     def evaluate(self, rollout_id: int) -> dict:
         """All evaluation data sets; their metrics."""

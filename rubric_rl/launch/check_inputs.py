@@ -214,6 +214,9 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     yield from check_served_models(models, asked_engines(training), checkpoint)
     if models:
         yield from _check_numbers_of_gpus(flags, models)
+    if grader.skill.skill_coef:
+        why = "only the trainer without a GPU holds the grader's skill"
+        yield f"grader_skill_coef: {why}; leave it out (docs/gpu_runs.md, Means against drift)"
     for file, settings in _endpoints(inputs):
         yield from _check_endpoint(file, settings, checkpoint, running_ray)
 
