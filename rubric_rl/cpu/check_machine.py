@@ -90,8 +90,10 @@ def _length_problems(args: Namespace, rows: list[Row]) -> Iterator[str]:
         )
         lengths.append(evaluation)
     context = read_trainable_network(args.hf_checkpoint).max_positions
-    reply = shared_checks.policy_reply_limit(args.custom_rm_path, GraderSettings.load(vars(args)))
-    yield from shared_checks.check_context(context, lengths, reply)
+    grader = GraderSettings.load(vars(args))
+    reply = shared_checks.policy_reply_limit(args.custom_rm_path, grader)
+    instructions = shared_checks.instruction_tokens(grader)
+    yield from shared_checks.check_context(context, lengths, reply, instructions)
 
 
 def hooks_of(args: Namespace) -> list[str]:

@@ -21,11 +21,16 @@ LONGEST_PAUSE = 5.0  # seconds
 
 @dataclass(frozen=True)
 class Published:
-    """A file that its publisher never changes: name, size in bytes and SHA-256."""
+    """A file that its publisher never changes: name, size in bytes and SHA-256.
+
+    `otherwise` tells what to do where it cannot be downloaded.
+    """
 
     name: str
     size: int
     sha256: str
+    otherwise: str = "pass a local copy with --source"
+    writable: str = "name a folder with --cache that can be written"
 
 
 def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
@@ -53,8 +58,7 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     except OSError as error:
         place = error.filename or part
         reason = error.strerror or error
-        hint = "name a folder with --cache that can be written"
-        raise DataError(f"{place}: {reason}; {hint}") from None
+        raise DataError(f"{place}: {reason}; {file.writable}") from None
     return path
 
 
@@ -68,7 +72,7 @@ def _receive(url: str, part: Path, file: Published) -> None:
         total=file.size, initial=have, unit="B", unit_scale=True, desc=file.name, disable=None
     ) as bar:
         while have < file.size:
-            problem = _request_rest(url, part, have, file.size, bar)
+            problem = _request_rest(url, part, have, file, bar)
             before = have
             have = _size(part)
             if have > before:
@@ -77,13 +81,13 @@ def _receive(url: str, part: Path, file: Published) -> None:
             failures += 1
             if failures >= ATTEMPTS:
                 what = f"{problem}, {ATTEMPTS} times"
-                hint = "run it again to resume, or pass a local copy with --source"
+                hint = f"run it again to resume, or {file.otherwise}"
                 raise DataError(f"{url}: {what}; {hint}")
             pause = 0.1 * 2**failures
             time.sleep(min(pause, LONGEST_PAUSE))
 
 
-def _request_rest(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
+def _request_rest(url: str, part: Path, have: int, file: Published, bar: tqdm) -> str:
     """One request for all but the first `have` bytes; returns why it may have brought less."""
     headers = {"Accept-Encoding": "identity"}  # the bytes as published, not compressed
     if have:
@@ -94,8 +98,8 @@ def _request_rest(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
             if status >= 500 or status in (408, 429):
                 return f"HTTP {status}"
             if status >= 400:
-                raise DataError(f"{url}: HTTP {status}; pass a local copy with --source")
-            _append(answer, part, have, size, bar)
+                raise DataError(f"{url}: HTTP {status}; {file.otherwise}")
+            _append(answer, part, have, file.size, bar)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         return _cause(error)
     return "the connection ended early"
@@ -138,7 +142,7 @@ def _check(part: Path, file: Published) -> None:
         return
     part.unlink()
     what = f"sha256 {found[:12]}... is not the published {published[:12]}..."
-    raise DataError(f"{file.name}: {what}; run it again, or pass --source")
+    raise DataError(f"{file.name}: {what}; run it again, or {file.otherwise}")
 
 
 def _size(path: Path) -> int:

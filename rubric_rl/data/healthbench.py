@@ -24,7 +24,18 @@ HARD = Published(
     12_581_564,
     "b0320430e5cd974e746585594c1dd10b5a3fc2aff9c72b26106c2c4a069d74e9",
 )
-FULL_ROWS, HARD_ROWS = 5000, 1000
+CONSENSUS = Published(
+    "consensus_2025-05-09-20-00-46.jsonl",
+    36_921_504,
+    "fabe37553327238928b05357d8b309737b5d426d6dee432a3376da618d0969d6",
+)
+FULL_ROWS, HARD_ROWS, CONSENSUS_ROWS = 5000, 1000, 3671
+# What scores are published of: name of the set, its file, its rows.
+EVALUATION_SETS = (
+    ("HealthBench", FULL, FULL_ROWS),
+    ("HealthBench Hard", HARD, HARD_ROWS),
+    ("HealthBench Consensus", CONSENSUS, CONSENSUS_ROWS),
+)
 
 # (prompt_id, published points, words of the criterion) where the sign contradicts the text:
 # issue 77 of simple-evals.

@@ -268,6 +268,7 @@ class _RecordForm(_Form):
     theme: str = ""
     example_tags: list[str] = []
     grader: str = ""
+    template: str = ""
     grader_versions: list[str] = []
     first_tokens: _RecordedTokens = _RecordedTokens()
     rest_tokens: _RecordedTokens = _RecordedTokens()
@@ -316,6 +317,7 @@ def record_from_json(item: object) -> Record:
         rollout=form.rollout,
         time=form.time,
         grader=form.grader,
+        template=form.template,
         grader_versions=form.grader_versions,
         first_tokens=form.first_tokens.counts(),
         rest_tokens=form.rest_tokens.counts(),

@@ -156,6 +156,7 @@ class Record:
     rollout: int | None = None  # the trainer's number of the rollout, where it is known
     time: float = 0.0  # when it was written, in seconds since 1970; 0 in older records
     grader: str = ""
+    template: str = ""  # the label of a grader_template; "" for our own prompt
     grader_versions: list[str] = field(default_factory=list)  # weight versions that graded
     first_tokens: TokenCounts = field(default_factory=TokenCounts)  # the request that warms
     rest_tokens: TokenCounts = field(default_factory=TokenCounts)  # all other requests
@@ -227,6 +228,8 @@ class Record:
             "anchored": self.anchored.to_json() if self.anchored else None,
             "rule": self.rule,
         }
+        if self.template:
+            item["template"] = self.template
         if self.labels:
             item |= {
                 "category": self.category,

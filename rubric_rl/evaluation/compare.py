@@ -59,6 +59,6 @@ def _answers(args: argparse.Namespace) -> list[str]:
     print_notes(before, after)
     first = Summary(before, rule)
     second = Summary(after, rule)
-    judges = two_judges(before, first.graders, after, second.graders)
+    judges = two_judges(before, first, after, second)
     heading = f"before: {before.name}   after: {after.name}   rule: {rule}"
     return [heading, *judges, *comparison_lines(first, second)]

@@ -33,6 +33,17 @@ def add_flags(
             )
 
 
+def given(args: argparse.Namespace, who: str, *groups: type[Settings]) -> dict[str, str]:
+    """The settings that flags name, with the text of each."""
+    texts = {}
+    for group in groups:
+        for name in group.model_fields:
+            text = getattr(args, f"{who}_{name}", None)
+            if text is not None:
+                texts[name] = text
+    return texts
+
+
 def settings_from(
     args: argparse.Namespace, who: str, group: type[Settings], defaults: Mapping[str, Any]
 ) -> Any:

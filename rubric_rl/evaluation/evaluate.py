@@ -21,6 +21,7 @@ from rubric_rl.data.download import digest
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.evaluation.answers import AnswerFile, Policy
+from rubric_rl.evaluation.comparable import comparison_with_published
 from rubric_rl.evaluation.endpoint_flags import add_flags, prices_from
 from rubric_rl.evaluation.judge import two_judges
 from rubric_rl.evaluation.read_run import Run, print_notes, result_key, stored_results
@@ -142,7 +143,7 @@ class EvaluationPlan:
             "answers": source,
             "repeats": self.args.repeats,
             "grader": grader | self.scoring.identity(),
-            "grader_prompt": prompt_identity(self.grading, 1.0),
+            **prompt_identity(self.grading, 1.0),
         }
 
     async def run(self) -> None:
@@ -179,13 +180,14 @@ class EvaluationPlan:
         run = Run(self.args.out)
         summary = Summary(run, penalty=self.penalty)
         result = summary.result(self.prices)
+        result["published"] = comparison_with_published(run, summary)
         criteria = result["criteria"]
         criteria["not_asked"] = self.criteria - criteria["all"]
         write_result(self.args.out, result)
         print(*summary_lines(result), sep="\n")
         if self.against and self.before:
             print_notes(self.against)
-            judges = two_judges(self.against, self.before.graders, run, summary.graders)
+            judges = two_judges(self.against, self.before, run, summary)
             print(*judges, *comparison_lines(self.before, summary), sep="\n")
         return result
 
@@ -211,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         default="hard",
         help="for the length-adjusted score: full, hard, consensus or a number",
     )
+    add("--reference", action="store_true", help="grade as published scores are; flags win")
     add("--grader-price", help="price per million tokens: prompt,cached,completion")
     add("--policy-price", help="the same for the policy")
     grader = "grader (url empty: the policy grades itself)"

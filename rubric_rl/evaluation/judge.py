@@ -8,6 +8,9 @@ from pathlib import Path
 from rubric_rl.data.record_file import FOLDER
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.stored import flat, stored_settings
+from rubric_rl.evaluation.summary import Summary
+
+OWN = "our own"  # instead of a template's label
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,9 @@ class Judge:
     def __str__(self) -> str:
         names = str(self.facts["name"])
         shown = []
-        for key in ("model", "mode", "prompt"):
+        for key in ("model", "mode", "template", "prompt"):
             fact = self.facts.get(key)
-            if fact:
+            if fact and fact != OWN:
                 shown.append(f"{key} {fact}")
         if not shown:
             return names
@@ -42,15 +45,13 @@ class Judge:
         return differing
 
 
-def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
-    """The judge of an evaluation or a training run; `graders` are those that its records name."""
-    folder = run.folder
-    if folder.is_file():
-        folder = folder.parent
-    if folder.name == FOLDER:
-        folder = folder.parent
-    judge = judge_of_folder(folder, graders)
-    if "policy" not in graders:
+def judge_of_run(run: Run, summary: Summary) -> Judge:
+    """The judge of an evaluation or a training run; `summary` is that of its records."""
+    judge = judge_of_folder(folder_of(run), summary.graders)
+    if not judge.has_settings:
+        labels = sorted(label or OWN for label in summary.templates)
+        judge = Judge(judge.facts | {"template": ", ".join(labels) or OWN})
+    if "policy" not in summary.graders:
         return judge
     # Who judges itself is another judge whenever its weights are others: training tells which they
     # are, an evaluation only the name under which it was made.
@@ -59,6 +60,16 @@ def judge_of_run(run: Run, graders: Collection[str]) -> Judge:
         weights = run.weights
     facts = judge.facts | {"weights": weights}
     return Judge(facts)
+
+
+def folder_of(run: Run) -> Path:
+    """The folder of an evaluation or a training run, of which the run may be a part."""
+    folder = run.folder
+    if folder.is_file():
+        folder = folder.parent
+    if folder.name == FOLDER:
+        folder = folder.parent
+    return folder
 
 
 def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
@@ -77,6 +88,7 @@ def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     prompt = settings.get("grader_prompt", "")
     digest = hashlib.sha256(str(prompt).encode(errors="replace"))
     facts["prompt"] = digest.hexdigest()[:8]
+    facts["template"] = settings.get("grader_template", OWN)
     return Judge(facts | asked)
 
 
@@ -107,11 +119,11 @@ def judge_lines(judges: Sequence[Judge]) -> list[str]:
 
 
 def two_judges(
-    before: Run, graders_before: Collection[str], after: Run, graders_after: Collection[str]
+    before: Run, summary_before: Summary, after: Run, summary_after: Summary
 ) -> list[str]:
-    """`judge_lines` of two runs, with the graders that their records name."""
+    """`judge_lines` of two runs, each with the summary of its records."""
     judges = [
-        judge_of_run(before, graders_before),
-        judge_of_run(after, graders_after),
+        judge_of_run(before, summary_before),
+        judge_of_run(after, summary_after),
     ]
     return judge_lines(judges)

@@ -22,10 +22,11 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl, read_jsonl_offsets
 from rubric_rl.common.progress import CriteriaBar, work_through
 from rubric_rl.data.download import digest
+from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.parse import MOST_POINTS, record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.evaluation.agreement import Agreement, change
-from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, settings_from
+from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, given, settings_from
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.run_command import (
@@ -291,7 +292,8 @@ class MetaEvaluationPlan:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         written = written_settings(args.grader_config)
-        defaults = {"retries": RETRIES} | written
+        told = written | given(args, "grader", Endpoint, Grading)
+        defaults = {"retries": RETRIES} | with_reference(told)
         self.endpoint = settings_from(args, "grader", Endpoint, defaults)
         self.grading = settings_from(args, "grader", Grading, defaults)
         check_together(self.endpoint, self.grading)
@@ -313,7 +315,7 @@ class MetaEvaluationPlan:
             "kind": "meta_eval",
             "rows": rows,
             "grader": self.endpoint.identity() | self.grading.identity(),
-            "grader_prompt": prompt_identity(self.grading, 0.0),
+            **prompt_identity(self.grading, 0.0),
         }
 
     async def run(self) -> None:

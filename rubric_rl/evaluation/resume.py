@@ -18,6 +18,7 @@ from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.stored import (
     ANOTHER,
+    EARLIER_URLS,
     KINDS,
     RESTORE,
     SETTINGS,
@@ -110,6 +111,7 @@ class EvaluationFolder:
         self.run = run_name(asked)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._moved = False  # since the last run
+        self._earlier_urls: list[str] = []
         self.again: set[str] = set()  # keys of answers that are asked about once more
         self._sick_results: Counter[str] = Counter()
         self._to_void: list[str] = []
@@ -120,6 +122,8 @@ class EvaluationFolder:
                 self._check(asked, moved)
                 self.finished = self._finished(most_unreadable)
                 self._replies = self._unfinished_replies()
+                if self._earlier_urls:
+                    asked[EARLIER_URLS] = self._earlier_urls
                 write_jsonl(self._settings_file, [asked])
                 self.results.parent.mkdir(mode=0o700, exist_ok=True)
                 self._calls = self._open_to_append(self._calls_file)
@@ -184,6 +188,7 @@ class EvaluationFolder:
         if not self._settings_file.exists():
             return
         stored = only_line(self._settings_file)
+        earlier = stored.pop(EARLIER_URLS, [])
         before = flat(stored)
         now = flat(settings)
         for setting in _ONLY_OF_TRAINING:
@@ -197,6 +202,8 @@ class EvaluationFolder:
         beyond_url = [key for key in changed if not is_url(key)]
         refused = beyond_url if moved else changed
         if not refused:
+            left = [str(before.get(key)) for key in changed]
+            self._earlier_urls = list(dict.fromkeys([*earlier, *left]))
             return
         differences = []
         for key in refused:

@@ -11,6 +11,7 @@ from rubric_rl.common.jsonl import read_jsonl
 SETTINGS = "settings.json"
 ANOTHER = "choose another --out"
 RESTORE = f"restore the file, or {ANOTHER}"
+EARLIER_URLS = "earlier_urls"  # in the settings: where an evaluation was asked before --moved
 KINDS = {
     "evaluate": "evaluation",
     "meta_eval": "meta-evaluation",

@@ -87,6 +87,7 @@ class Summary:
         self.answers = Counter[str]()
         self.criteria = Counter[str]()
         self.graders = Counter[str]()  # answers by the name of who graded
+        self.templates = Counter[str]()  # answers by the label of the template, "" for our prompt
         self.tokens = {
             "grader": TokenCounts(),
             "policy": TokenCounts(),
@@ -105,6 +106,8 @@ class Summary:
         self.answers["all"] += 1
         self.answers[record.status] += 1
         self.graders[record.grader] += 1
+        if record.verdicts:
+            self.templates[record.template] += 1
         self._count_criteria(record)
         self.seconds += record.seconds
         self.calls += record.calls

@@ -41,7 +41,20 @@ def summary_lines(result: Mapping) -> list[str]:
         *_reference_lines(result),
         *_beside_lines(result),
         *account_lines(result),
+        *published_lines(result.get("published")),
     ]
+
+
+def published_lines(published: Mapping | None) -> list[str]:
+    """Whether a score compares with published ones; none for anything but an evaluation."""
+    if not published:
+        return []
+    if published["comparable"]:
+        lines = [f"Comparable with published scores of {published['set']}"]
+    else:
+        reasons = "; ".join(published["reasons"])
+        lines = [f"Not comparable with published HealthBench scores: {reasons}"]
+    return lines + [f"  but {note}" for note in published["notes"]]
 
 
 def _reference_lines(result: Mapping) -> list[str]:

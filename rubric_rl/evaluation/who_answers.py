@@ -5,9 +5,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.evaluation.answers import AnswerFile
-from rubric_rl.evaluation.endpoint_flags import RETRIES, settings_from
+from rubric_rl.evaluation.comparable import published_grader
+from rubric_rl.evaluation.endpoint_flags import RETRIES, given, settings_from
 from rubric_rl.evaluation.run_command import written_settings
 from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.settings import Grading, Scoring, check_together
@@ -31,14 +33,19 @@ def policy_from(args: argparse.Namespace) -> Endpoint | None:
 def grader_from(
     args: argparse.Namespace, policy: Endpoint | None
 ) -> tuple[Endpoint, Grading, Scoring]:
-    """Who grades and how: flags win over --grader-config, which wins over the policy itself."""
-    written = written_settings(args.grader_config)
+    """Who grades and how.
+
+    Flags win over --grader-config, which wins over --reference, or else over the policy itself.
+    """
+    told = written_settings(args.grader_config)
+    told |= given(args, "grader", Endpoint, Grading, Scoring)
     defaults: dict = {"retries": RETRIES}
-    grader_url = args.grader_url or written.get("url")
-    if policy and not grader_url:  # the policy grades itself
+    if args.reference:
+        told = published_grader(told) | told
+    elif policy and not told.get("url"):  # the policy grades itself
         for name in ("url", "api", "model", "tokenizer", "api_key_env"):
             defaults[name] = getattr(policy, name)
-    defaults |= written
+    defaults |= with_reference(told)
     endpoint = settings_from(args, "grader", Endpoint, defaults)
     grading = settings_from(args, "grader", Grading, defaults)
     scoring = settings_from(args, "grader", Scoring, defaults)

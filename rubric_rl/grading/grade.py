@@ -4,13 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rubric_rl.data.grader_template import label_of, load_template
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
-from rubric_rl.grading.prompt import (
-    criteria_part,
-    graded_text,
-    shared_part,
-    verdict_opening,
-)
+from rubric_rl.grading.prompt import AnswerPrompt, graded_text, verdict_opening
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.grading.verdict import (
@@ -44,6 +40,7 @@ class Grader:
 
     def __post_init__(self):
         check_together(self.client.endpoint, self.grading)
+        load_template(self.grading.template)
         if self.grading.mode == "direct" and isinstance(self.client.api, SGLang):
             self.client.api.check_choices()
 
@@ -97,10 +94,9 @@ class _Asker:
         self.by_policy = grader.by_policy
         self.record, self.routing_key = record, routing_key
         assert record.answer is not None  # an answer that is none is never asked about
-        self.break_up = self.client.api.break_up
-        self.shared_part = shared_part(
-            self.grading.mode, record.messages, record.answer, self.break_up
-        )
+        break_up = self.client.api.break_up
+        self.prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
+        record.template = label_of(self.grading.template)
 
     async def verdicts(self) -> list[Verdict]:
         """One verdict per criterion, in the rubric's order."""
@@ -192,11 +188,10 @@ class _Asker:
         self, criteria: list[Criterion], schema: dict | None = None, vote: int = 0
     ) -> Question:
         mode = self.grading.mode
-        content = self.shared_part + criteria_part(mode, criteria, self.break_up)
         return Question(
-            messages=[{"role": "user", "content": content}],
+            messages=self.prompt.messages(criteria),
             seed=self.client.endpoint.seed + vote * (self.grading.rereads + 1),
-            schema=schema,
+            schema=schema if self.grading.json_schema else None,
             opening=verdict_opening() if mode == "direct" else "",
             routing_key=self.routing_key,
         )

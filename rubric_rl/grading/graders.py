@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
+from rubric_rl.data.grader_template import warn_if_open
 from rubric_rl.data.schema import Record
 from rubric_rl.data.training_settings import PLAIN, TrainingGraders
 from rubric_rl.grading.grade import Grader
@@ -38,6 +39,8 @@ class Graders:
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = _served(args, settings.training)
         by_policy = _is_policy(args, settings)
+        if by_policy:
+            warn_if_open(settings.grading.template)
         self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped, by_policy)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None

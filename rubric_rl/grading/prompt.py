@@ -1,41 +1,22 @@
-"""The grader prompt, the only place that holds its text: what is graded and how it is asked.
+"""The grader prompt: what is graded, and how it is asked. Our own prompt's text stands only here.
 
 Layout: instructions, conversation, answer, then the criterion last. Everything before the criterion
 is the same for all criteria of an answer, so they share it in the engine's radix cache;
 instructions and conversation are shared by a whole group.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from rubric_rl.common.hostile_text import BreakUp, block, neutral
 from rubric_rl.common.plain_text import shows_something
 from rubric_rl.common.tokenizer import THINK, THINK_END
+from rubric_rl.data.grader_template import fill_template
 from rubric_rl.data.schema import Criterion
+from rubric_rl.grading.settings import Grading
 
-BreakUp = Callable[[str], str]
 # Qwen's control tokens, e.g. <|im_end|>
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
-# Where the control tokens of the known families begin. A space after it, and the tokenizer reads
-# plain text. A grader behind an OpenAI route may be of any family; a tokenizer that is at hand
-# names its own tokens besides.
-_FAMILIES = re.compile(
-    "|".join(
-        (
-            r"<(?=[|\uff5c])",  # Qwen, Llama 3, Phi, GLM, gpt-oss, Command; DeepSeek, Hunyuan
-            r"<(?=/?(?:think|tool_call|tool_response)>)",
-            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eop|image)>)",
-            r"<(?=/?(?:start|end)_of_[a-z]+>)",  # Gemma 3
-            r"<(?=/?[a-z_]{1,40}\|>)",  # Gemma 4
-            r"<(?=<?/?SYS>>)",  # Llama 2
-            r"<(?=[A-Z_]{1,40}_TOKEN>)",
-            r"<(?=(?:seed|reserved|extra_id|unused|SPECIAL|mask)[_:]?\w{1,40}>)",
-            r"\[(?=/?[A-Zgs][A-Z_]{2,40}\])",  # Mistral: [INST], [TOOL_CALLS]; GLM: [gMASK]
-            r"\[(?=\|)",  # EXAONE
-            r"\](?=~!?b[\[\]])|\[(?=e~\[)",  # MiniMax
-        )
-    )
-)
 
 _ONE = '{"explanation": "<one short sentence>", "criteria_met": true or false}'
 _REPLY = {
@@ -78,8 +59,38 @@ def graded_text(response: str, prompt: str = "") -> str | None:
         _, _, final = response.partition(THINK_END)
     if THINK in final.rpartition(THINK_END)[2]:
         return None
-    text = _SPECIAL.sub("", final).strip()
+    text = _SPECIAL.sub("", final)
+    if text != response:
+        text = text.strip()  # what stood around the rest
     return text if shows_something(text) else None
+
+
+class AnswerPrompt:
+    """All that a grader is asked about one answer, by our own prompt or another template.
+
+    `shared` is how the prompt begins for every criterion; `break_up`: see `neutral`.
+    """
+
+    def __init__(
+        self, grading: Grading, messages: Sequence[Mapping], answer: str, break_up: BreakUp = str
+    ):
+        self._grading, self._break_up = grading, break_up
+        self._filled = fill_template(grading.template, messages, answer, break_up)
+        if self._filled:
+            self.shared = self._filled.shared
+        else:
+            self.shared = shared_part(grading.mode, messages, answer.strip(), break_up)
+
+    def messages(self, criteria: list[Criterion]) -> list[dict]:
+        """The conversation that asks for the verdicts on these criteria."""
+        if self._filled:
+            (criterion,) = criteria
+            content = self._filled.prompt(criterion)
+        else:
+            content = self.shared + criteria_part(self._grading.mode, criteria, self._break_up)
+        asked = [{"role": "user", "content": content}]
+        system = self._grading.system
+        return [{"role": "system", "content": system}, *asked] if system else asked
 
 
 def grader_prompt(
@@ -105,8 +116,8 @@ def shared_part(
     turns = [f"{message['role']}: {message['content']}" for message in messages]
     return _INSTRUCTIONS.format(
         reply=_REPLY[mode],
-        conversation=_block("conversation", neutral("\n\n".join(turns), break_up)),
-        answer=_block("answer", neutral(answer, break_up)),
+        conversation=block("conversation", neutral("\n\n".join(turns), break_up)),
+        answer=block("answer", neutral(answer, break_up)),
     )
 
 
@@ -126,24 +137,7 @@ def verdict_opening() -> str:
     return '{"criteria_met":'
 
 
-def _block(name: str, text: str) -> str:
-    mark = hashlib.sha256(text.encode()).hexdigest()[:6]
-    # Six digits can be found by chance or by search: rehash until the text lacks its own mark.
-    while mark in text:
-        mark = hashlib.sha256((mark + text).encode()).hexdigest()[:6]
-    return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
-
-
 def _item(criterion: Criterion, break_up: BreakUp) -> str:
     text = neutral(criterion.text, break_up)
     # The meta-evaluation's criteria have no points.
     return f"[{criterion.points:g}] {text}" if criterion.points else text
-
-
-def neutral(text: str, break_up: BreakUp = str) -> str:
-    """`text` with every control token broken up by a space, so that it forges no turn or thought.
-
-    Those of the known families, and by `break_up` those of the grader's own tokenizer. A lone
-    surrogate, which no engine takes, becomes a question mark.
-    """
-    return break_up(_FAMILIES.sub(r"\g<0> ", text.encode(errors="replace").decode()))

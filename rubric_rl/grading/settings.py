@@ -15,8 +15,9 @@ from pydantic import FiniteFloat
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.yaml_file import read_keys
+from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders
-from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, setting, transport
+from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, added, setting, transport
 
 
 class Grading(Settings):
@@ -25,6 +26,12 @@ class Grading(Settings):
     mode: Literal["explain", "direct", "checklist"] = setting(
         "explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call"
     )
+    # Its text is what counts, wherever the file lies: see `prompt_identity`.
+    template: str = transport(
+        "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
+    )
+    system: str = added("", "system message before the prompt")
+    json_schema: bool = added(True, "hold replies to JSON of the verdict's form, if not thinking")
     votes: int = setting(
         1, "verdicts per criterion; the majority counts, a tie never helps the policy", ge=1
     )
@@ -63,6 +70,9 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
     if grading.mode == "direct" and endpoint.thinking:
         what = "grader_mode direct reads the first token of the reply"
         raise UserError(f"{what}, so grader_thinking must be false")
+    if grading.mode == "checklist" and grading.template:
+        hint = "use grader_mode explain or direct"
+        raise UserError(f"a grader_template asks for one criterion at a time; {hint}")
     if grading.votes > 1 and (grading.mode == "direct" or endpoint.temperature == 0):
         hint = "set grader_mode explain or checklist, and a temperature"
         raise UserError(f"grader_votes above 1 needs sampled replies: {hint}")
@@ -119,7 +129,7 @@ class GraderSettings:
     @classmethod
     def load(cls, source: Mapping | str | Path) -> "GraderSettings":
         """The settings of a source. Raises UserError as `read_settings`, or for a bad value."""
-        written = read_settings(source)
+        written = with_reference(read_settings(source))
         return cls(
             Endpoint.of(written),
             Grading.of(written),

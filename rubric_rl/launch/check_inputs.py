@@ -15,6 +15,7 @@ from rubric_rl.common.jsonl import marked_line
 from rubric_rl.common.model_shape import read_network
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.eval_config import FALLBACK_FLAGS, EvalDataset, resolve
+from rubric_rl.data.grader_template import load_template
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.grading.grade import Grader
@@ -176,7 +177,8 @@ def check_lengths(inputs: RunInputs) -> Iterator[str]:
 
     context = flags.whole("sglang-context-length") or read_network(folder).max_positions
     reply = shared_checks.policy_reply_limit(flags.text("custom-rm-path"), inputs.grader)
-    yield from shared_checks.check_context(context, lengths, reply)
+    instructions = shared_checks.instruction_tokens(inputs.grader)
+    yield from shared_checks.check_context(context, lengths, reply, instructions)
 
     if "use-dynamic-batch-size" in flags:
         most = flags.whole("max-tokens-per-gpu") * flags.whole("context-parallel-size", 1)
@@ -219,6 +221,7 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
         yield f"grader_skill_coef: {why}; leave it out (docs/gpu_runs.md, Means against drift)"
     for file, settings in _endpoints(inputs):
         yield from _check_endpoint(file, settings, checkpoint, running_ray)
+    load_template(grader.grading.template)  # downloads it here, and not first on a GPU node
 
 
 def ask_graders(inputs: RunInputs) -> Iterator[str]:

@@ -19,12 +19,14 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.common.plain_text import conversation
 from rubric_rl.common.tokenizer import ChatTokenizer
+from rubric_rl.data.grader_template import load_template
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.schedule import answers_per_step
 
 GRADER_INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
+BYTES_PER_TOKEN = 3  # of a template, in English 4 to 5
 
 # Flags of slime that cannot go together with self-grading, and why.
 AGAINST_SELF_GRADING = {
@@ -409,12 +411,26 @@ def policy_reply_limit(reward_hook: str, grader: GraderSettings) -> int | None:
     return endpoint.max_tokens
 
 
+def instruction_tokens(grader: GraderSettings) -> int:
+    """Tokens of the grader's prompt beside conversation, answer and criterion, rounded up.
+
+    Raises UserError or DataError for a template that cannot be had.
+    """
+    template = load_template(grader.grading.template)
+    if template is None:
+        return GRADER_INSTRUCTIONS
+    return max(GRADER_INSTRUCTIONS, len(template.text.encode()) // BYTES_PER_TOKEN)
+
+
 def check_context(
-    context: int, lengths: Iterable[PromptLengths], grader_reply: int | None
+    context: int,
+    lengths: Iterable[PromptLengths],
+    grader_reply: int | None,
+    instructions: int = GRADER_INSTRUCTIONS,
 ) -> Iterator[str]:
     """Prompt and answer, and the grading of that answer, within `context` tokens.
 
-    `grader_reply` is `policy_reply_limit`.
+    `grader_reply` is `policy_reply_limit`, `instructions` are `instruction_tokens`.
     """
     for longest in lengths:
         prompt = longest.prompt
@@ -426,7 +442,7 @@ def check_context(
             continue
         if grader_reply is None:
             continue
-        parts = [prompt, answer, longest.criterion, GRADER_INSTRUCTIONS, grader_reply]
+        parts = [prompt, answer, longest.criterion, instructions, grader_reply]
         if sum(parts) > context:
             terms = " + ".join(map(str, parts))
             what = f"grading may take {terms} tokens, the context is {context}"

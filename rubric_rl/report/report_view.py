@@ -10,6 +10,7 @@ from rubric_rl.evaluation.judge import judge_lines
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.evaluation.summary import OVERALL, paired
+from rubric_rl.evaluation.tables import published_lines
 from rubric_rl.report.run_view import Interval, RunView, example
 
 CRITERIA = 15  # rows in the tables of criteria
@@ -51,6 +52,9 @@ class ReportView:
         self.names = [view.name for view in views]
         judges = [view.judge for view in views]
         self.judges = judge_lines(judges)
+        for view in views:
+            for line in published_lines(view.published):
+                self.judges.append(f"{view.name}: {line}" if len(views) > 1 else line)
         names = " → ".join(self.names)
         self.title = title or f"HealthBench report: {names}"
         self.paired = None

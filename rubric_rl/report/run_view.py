@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.schema import Criterion, Record, Verdict
+from rubric_rl.evaluation.comparable import comparison_with_published
 from rubric_rl.evaluation.judge import judge_of_run
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
@@ -90,7 +91,8 @@ class RunView:
         self.prompts: dict[str, PromptTally] = {}  # by prompt_id, in the files' order
         for record in run:
             self._add(record)
-        self.judge = judge_of_run(run, self.summary.graders)
+        self.judge = judge_of_run(run, self.summary)
+        self.published = comparison_with_published(run, self.summary)
         self.records = run.by_prompt()
         self.result = self.summary.result()
         self.headline = _headline(self.result)

@@ -22,6 +22,11 @@ def transport(default: Any, about: str, **rules: Any) -> Any:
     return setting(default, about, exclude=True, **rules)
 
 
+def added(default: Any, about: str, **rules: Any) -> Any:
+    """A field that older evaluations do not name: at its default `identity` leaves it out."""
+    return setting(default, about, json_schema_extra={"added": True}, **rules)
+
+
 def _request_fields(fields: dict) -> dict:
     try:
         json.dumps(fields, allow_nan=False)
@@ -53,7 +58,11 @@ class Settings(BaseModel):
 
     def identity(self) -> dict:
         """The settings that a reply depends on: not those of transport, such as retries."""
-        return self.model_dump()
+        said = self.model_dump()
+        for name, field in type(self).model_fields.items():
+            if field.json_schema_extra and said[name] == field.default:
+                del said[name]
+        return said
 
 
 class Endpoint(Settings):

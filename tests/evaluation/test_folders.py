@@ -186,7 +186,7 @@ def judges(*folders: Path) -> str:
     found = []
     for folder in folders:
         run = Run(folder)
-        found.append(judge_of_run(run, Summary(run).graders))
+        found.append(judge_of_run(run, Summary(run)))
     (line,) = judge_lines(found)
     return line
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.hostile_text import neutral
 from rubric_rl.data.schema import Criterion
-from rubric_rl.grading.prompt import grader_prompt, neutral
+from rubric_rl.grading.prompt import grader_prompt
 from rubric_rl.tiny.read_prompt import MODES, read_prompt
 
 MESSAGES = [
