@@ -40,7 +40,6 @@ from rubric_rl.evaluation.run_command import (
 )
 from rubric_rl.evaluation.tables import agreement_lines, change_lines
 from rubric_rl.grading.grade import Grader, ask_verdicts
-from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.settings import Grading, check_together
 from rubric_rl.serving.endpoint import Endpoint
@@ -324,7 +323,7 @@ class MetaEvaluationPlan:
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(StoringClient(self.endpoint))
             # Before the folder: one that says how it will be judged must not stay behind an error.
-            grader = Grader(client, self.grading, name=endpoint_name(self.endpoint))
+            grader = Grader(client, self.grading, name=self.endpoint.shown_name)
             most_unreadable = self.grading.most_unreadable
             asked = self.identity()
             store = EvaluationFolder(args.out, asked, META_RESULTS, args.moved, most_unreadable)

@@ -111,7 +111,8 @@ class EvaluationFolder:
         self.run = run_name(asked)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._moved = False  # since the last run
-        self._earlier_urls: list[str] = []
+        self._earlier_urls: list[str] = []  # where replies of this folder came from before
+        self._left_urls: list[str] = []  # the same, once there is a reply from elsewhere
         self.again: set[str] = set()  # keys of answers that are asked about once more
         self._sick_results: Counter[str] = Counter()
         self._to_void: list[str] = []
@@ -122,6 +123,7 @@ class EvaluationFolder:
                 self._check(asked, moved)
                 self.finished = self._finished(most_unreadable)
                 self._replies = self._unfinished_replies()
+                self._asked = asked
                 if self._earlier_urls:
                     asked[EARLIER_URLS] = self._earlier_urls
                 write_jsonl(self._settings_file, [asked])
@@ -202,8 +204,8 @@ class EvaluationFolder:
         beyond_url = [key for key in changed if not is_url(key)]
         refused = beyond_url if moved else changed
         if not refused:
-            left = [str(before.get(key)) for key in changed]
-            self._earlier_urls = list(dict.fromkeys([*earlier, *left]))
+            self._earlier_urls = earlier
+            self._left_urls = [str(before.get(key)) for key in changed]
             return
         differences = []
         for key in refused:
@@ -332,6 +334,10 @@ class EvaluationFolder:
             "reply": vars(reply),
         }
         append_line(self._calls, call)
+        if self._left_urls:
+            self._earlier_urls = list(dict.fromkeys([*self._earlier_urls, *self._left_urls]))
+            self._left_urls = []
+            write_jsonl(self._settings_file, [self._asked | {EARLIER_URLS: self._earlier_urls}])
 
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""

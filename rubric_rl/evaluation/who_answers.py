@@ -11,7 +11,6 @@ from rubric_rl.evaluation.answers import AnswerFile
 from rubric_rl.evaluation.comparable import published_grader
 from rubric_rl.evaluation.endpoint_flags import RETRIES, given, settings_from
 from rubric_rl.evaluation.run_command import written_settings
-from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.serving.endpoint import Endpoint
 
@@ -69,7 +68,7 @@ def recorded_grader(grader: Endpoint, policy: Endpoint | None) -> str:
     """Who grades, as records say it."""
     if policy and _place(policy) == _place(grader) and policy.model == grader.model:
         return "policy"
-    return endpoint_name(grader)
+    return grader.shown_name
 
 
 def _place(endpoint: Endpoint) -> str:

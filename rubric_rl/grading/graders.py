@@ -15,7 +15,6 @@ from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.grading.trust import Anchor
 from rubric_rl.serving.client import Client
-from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Aborted
 from rubric_rl.serving.served_models import read_served_models
 
@@ -123,12 +122,7 @@ def grader_name(settings: GraderSettings) -> str:
     """
     if settings.training.engine:
         return settings.training.engine
-    return endpoint_name(settings.endpoint) if settings.endpoint.url else "policy"
-
-
-def endpoint_name(endpoint: Endpoint) -> str:
-    """The name of an endpoint's model, or its host."""
-    return (endpoint.model or urlsplit(endpoint.url).netloc).replace("/", "-")
+    return settings.endpoint.shown_name if settings.endpoint.url else "policy"
 
 
 def load_other(file: str, role: str) -> GraderSettings:

@@ -66,10 +66,7 @@ def graded_text(response: str, prompt: str = "") -> str | None:
 
 
 class AnswerPrompt:
-    """All that a grader is asked about one answer, by our own prompt or another template.
-
-    `shared` is how the prompt begins for every criterion; `break_up`: see `neutral`.
-    """
+    """What is asked about one answer. Every prompt begins with `shared`; `neutral`: `break_up`."""
 
     def __init__(
         self, grading: Grading, messages: Sequence[Mapping], answer: str, break_up: BreakUp = str

@@ -26,7 +26,6 @@ class Grading(Settings):
     mode: Literal["explain", "direct", "checklist"] = setting(
         "explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call"
     )
-    # Its text is what counts, wherever the file lies: see `prompt_identity`.
     template: str = transport(
         "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -99,3 +100,8 @@ class Endpoint(Settings):
     concurrency: int = transport(
         256, "requests in flight, per process; a list of criteria is one", ge=1
     )
+
+    @property
+    def shown_name(self) -> str:
+        """The name of its model, or its host."""
+        return (self.model or urlsplit(self.url).netloc).replace("/", "-")

@@ -193,14 +193,15 @@ def check_answer(body: dict) -> Say:
     if "Criterion 1:" in prompt:
         verdicts = ", ".join(VERDICT % word for word in ("true", "false"))
         return Say(f'{{"verdicts": [{verdicts}]}}')
-    return verdict("pediatricians" in prompt.rpartition("Criterion:")[2])
+    return verdict("codeine" not in prompt)
 
 
 def _prompt(body: dict) -> str:
     if "text" in body:
         return body["text"]
     if "messages" in body:
-        return body["messages"][0]["content"]
+        users = [each["content"] for each in body["messages"] if each["role"] == "user"]
+        return users[0]
     return ""
 
 

@@ -18,6 +18,7 @@ from doubles.records import raw_rows
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.progress import GaveUp
+from rubric_rl.data.grader_template import load_template
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser, main
 from rubric_rl.evaluation.read_run import Run
 
@@ -122,6 +123,32 @@ def test_a_comparison_with_an_earlier_run_names_both_judges(files, tmp_path, cap
     other = ["--against", tmp_path / "before", "--grader-temperature", "0.1"]
     evaluate(FakeEngine(by_criterion), files, tmp_path / "after", *other)
     assert "judges differ (temperature)" in capsys.readouterr().out
+
+
+def test_a_template_is_what_is_asked_and_is_named_wherever_runs_are_told_apart(
+    files, tmp_path, capsys
+):
+    template = tmp_path / "item_last.txt"
+    template.write_text("Grade.\n<<conversation>>\nItem: <<rubric_item>>\n")
+    flags = ["--grader-template", template, "--grader-system", "Be strict."]
+    evaluate(FakeEngine(by_criterion), files, tmp_path / "before")
+    engine = FakeEngine(verdict(True))
+    evaluate(engine, files, tmp_path / "after", *flags, "--against", tmp_path / "before")
+    shown = "Grade.\nuser: question 0\n\nassistant: answer 0\nItem: [5]"
+    system = {"role": "system", "content": "Be strict."}
+    first = engine.bodies[0]["messages"]
+    assert first[0] == system
+    assert any(prompt.startswith(shown) for prompt in engine.prompts)
+    record = next(iter(Run(tmp_path / "after")))
+    assert record.template.startswith("item_last.txt ")
+    out = capsys.readouterr().out
+    assert "judges differ (prompt, template)" in out
+    assert f"template {record.template}" in out
+    assert "Not comparable with published HealthBench scores: prompt item_last.txt" in out
+    template.write_text("Grade!\n<<conversation>>\nItem: <<rubric_item>>\n")
+    load_template.cache_clear()
+    with pytest.raises(UserError, match=r"grader_template was item_last\.txt"):
+        evaluate(engine, files, tmp_path / "after", *flags)
 
 
 def test_a_record_says_who_graded_and_holds_the_conversation(files, tmp_path):
