@@ -272,6 +272,7 @@ def report_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
         *_engine_lines(plan, gpu_gb),
         *_storage_lines(plan, prompts),
         *_time_lines(plan, prompts, assumed),
+        *_grading_lines(plan.flags, assumed),
     ]
 
 
@@ -371,6 +372,37 @@ def _time_lines(plan: ParallelPlan, prompts: int, assumed: argparse.Namespace) -
     ]
 
 
+# Tokens that are decoded for a verdict; with thoughts: --verdict-tokens.
+DECODED = {"direct": 1, "explain": 30}
+
+
+def prefilled_tokens(
+    prompts: int, group: int, criteria: float, assumed: argparse.Namespace
+) -> float:
+    """Tokens of a step's grading that no cache holds yet.
+
+    The instructions and a prompt are prefilled once for its whole group, where that meets one
+    engine; an answer once for all its criteria, a criterion each time.
+    """
+    per_prompt = assumed.instruction_tokens + assumed.prompt_tokens
+    per_answer = assumed.answer_tokens + criteria * assumed.criterion_tokens
+    return prompts * (per_prompt + group * per_answer)
+
+
+def _grading_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
+    prompts = flags.whole("rollout-batch-size", 1)
+    group = flags.whole("n-samples-per-prompt", 1)
+    verdicts = prompts * group * assumed.criteria
+    prefilled = prefilled_tokens(prompts, group, assumed.criteria, assumed)
+    lines = [f"  grading step  prefill {prefilled:12,.0f} tokens, whatever the mode"]
+    decoded = DECODED | {"thoughts": assumed.verdict_tokens}
+    for mode, tokens in decoded.items():
+        total = verdicts * tokens
+        derivation = f"{verdicts:,.0f} verdicts x {tokens}"
+        lines.append(f"  grading step  {mode:8}{total:12,.0f} tokens decoded = {derivation}")
+    return lines
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "python -m rubric_rl.launch.estimate",
@@ -388,6 +420,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompt-tokens", 300, "of a prompt, on average")
     add("--answer-tokens", 3000, "of an answer, on average; the paper's 8B: 1,400 to 5,400")
     add("--verdict-tokens", 600, "of a verdict with its thoughts, assumed; direct mode: 1")
+    add("--criterion-tokens", 45, "of a criterion, with what ends the prompt behind it")
+    add("--instruction-tokens", 200, "of the grader's prompt before conversation and answer")
     add("--decode-rate", 3000.0, "tokens/s of one GPU serving 8e9 parameters, assumed")
     add("--flops", 989e12, "peak bf16 FLOP/s of a GPU (H100 SXM data sheet)")
     add("--mfu", 0.3, "share of the peak that training reaches: an assumption")

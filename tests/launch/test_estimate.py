@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import asdict
 
 import pytest
@@ -18,6 +19,7 @@ from rubric_rl.launch.estimate import (
     host_bytes,
     model_shape,
     parallel_plan,
+    prefilled_tokens,
     training_parts,
 )
 from rubric_rl.launch.slime_flags import CommandLine, model_flags
@@ -140,6 +142,18 @@ def test_model_flags_of_the_tiny_checkpoint_give_its_shape():
 def test_checkpoints_are_counted_as_slime_writes_them(flags, done, rollouts):
     command = CommandLine(["--rollout-batch-size", "10", *flags.split()])
     assert count_checkpoints(command, 105, done) == len(rollouts)
+
+
+def test_prefilled_tokens_of_grading_are_those_that_the_engine_counted_in_the_tiny_run():
+    """Step 11 of the README's run: 12 prompts x 16 answers, 828 criteria.
+
+    An answer of 30 tokens with its delimiters is 50; a criterion 22, the turn's end included.
+    """
+    assumed = Namespace(
+        instruction_tokens=130, prompt_tokens=25, answer_tokens=50, criterion_tokens=22
+    )
+    counted = 29_311
+    assert prefilled_tokens(12, 16, 828 / 192, assumed) == pytest.approx(counted, rel=0.05)
 
 
 # ---- the command that docs/gpu_runs.md names, and its table
