@@ -19,7 +19,7 @@ from rubric_rl.data.grader_template import (
 from rubric_rl.data.healthbench import EVALUATION_SETS
 from rubric_rl.evaluation.judge import OWN, folder_of
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.scoring_rule import TRAINING_RULE
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
 from rubric_rl.evaluation.stored import EARLIER_URLS, stored_settings
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.grading.settings import Grading
@@ -87,7 +87,7 @@ def _of_grader(settings: Mapping, summary: Summary) -> Iterator[str]:
     extra = grader.get("extra_body") or {}
     if more := sorted(extra.keys() - set(NOT_SENT)):
         yield f"further request fields ({', '.join(more)})"
-    if summary.rule != TRAINING_RULE:
+    if summary.rule != PLAIN_RULE:
         yield f"another scoring rule ({summary.rule})"
     if len(summary.graders) > 1 or len(summary.templates) > 1 or settings.get(EARLIER_URLS):
         yield "several graders, prompts or endpoints took part"
