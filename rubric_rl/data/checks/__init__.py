@@ -1,0 +1,1 @@
+"""What is suspect in rubric data: shown in the report, an error with --strict."""

@@ -1,0 +1,90 @@
+"""The single conditions of a compound criterion, which a grader meets or misses as a whole."""
+
+import re
+
+from rubric_rl.data.checks.words import WORDS, Kind, Object
+
+_ITEM = re.compile(r"(?:^|\s)(?:\(\d\d?\)|\d\d?[.)]|[-*•])\s+(?=\S)")
+_LINE_ITEM = re.compile(r"\n\s*(?:\(\d\d?\)|\d\d?[.)]|[-*•])\s+")
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|“[^”]*”")
+# Where another condition may begin: it does if a verb of the same form as the first follows.
+_JOINT = re.compile(
+    r"(?:[,;]\s*(?:and\s+)?(?:also\s+)?|\s+and\s+(?:also\s+)?|[.;]\s+)(?=([A-Za-z]+)\b)"
+)
+_SUBJECT = re.compile(
+    r"(?:the|an?|this|it)?\s*(?:response|answer|reply|completion|assistant|model|output|it)\s+"
+    r"(?:(?:should|must|needs to|has to|will|shall)\s+)?",
+    re.IGNORECASE,
+)
+_MODAL = re.compile(r"(?:should|must|to|will|shall)\s+$", re.IGNORECASE)
+_BOTH = re.compile(r"^(?P<verb>.*?)\bboth\s+(?P<one>[^,;]+?)\s+and\s+(?P<two>[^,;]+?)$")
+_CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
+_ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
+
+
+def parts(text: str) -> list[str]:
+    """The conditions that the criterion joins, in its order; the text alone if it is a simple one.
+
+    Alternatives ("or"), lists of nouns and examples stay whole: only what says of each condition
+    what the answer does is taken apart. Each part repeats the subject that the text opens with.
+    """
+    stripped = text.strip()
+    if len(stripped) < 20 or "\n" in stripped:  # instructions of several lines are one judgement
+        return [text]
+    masked = _BRACKETS.sub(lambda found: "_" * len(found[0]), stripped)
+    subject = _SUBJECT.match(masked)
+    start = subject.end() if subject else 0
+    finite = not (subject and _MODAL.search(subject[0]))
+    first = re.match(r"[A-Za-z]+", masked[start:])
+    if not first or (finite and not first[0].endswith("s")):
+        return [text]
+    if first[0].lower() in ("does", "is", "has"):
+        return [text]
+    pieces = _pieces(masked, start, finite)
+    opening = stripped[:start]
+    whole = []
+    for begin, end in pieces:
+        piece = stripped[begin:end].strip(" ,;.")
+        whole.append(_sentence(opening, piece))
+    if len(whole) == 1:
+        return _both(stripped, masked) or [text]
+    return whole
+
+
+def _pieces(masked: str, start: int, finite: bool) -> list[tuple[int, int]]:
+    found = []
+    begin = start
+    for joint in _JOINT.finditer(masked, start):
+        if _opens_condition(joint[1], masked[begin : joint.start()], joint[0], finite):
+            found.append((begin, joint.start()))
+            begin = joint.end()
+    return [*found, (begin, len(masked))]
+
+
+def _opens_condition(verb: str, before: str, joint: str, finite: bool) -> bool:
+    word = WORDS.get(verb.lower())
+    if word is None or word.kind not in _ACTS or len(before.split()) < 2:
+        return False
+    if finite != verb.endswith("s") or verb.endswith(("ing", "ed")):
+        return False
+    if joint.lstrip().startswith("."):
+        return verb[0].isupper()
+    # Within "states that the clinic offers tests and provides care" it is the clinic that does.
+    return word.object is not Object.PART or not _CLAUSE.search(before)
+
+
+def _both(text: str, masked: str) -> list[str]:
+    """The two conditions of "mentions both X and Y", where X and Y are short."""
+    found = _BOTH.match(masked.rstrip("."))
+    if not found or _CLAUSE.search(masked) or len(found["two"].split()) > 5:
+        return []
+    verb = text[: found.end("verb")]
+    one = text[found.start("one") : found.end("one")]
+    two = text[found.start("two") : found.end("two")]
+    return [f"{verb}{one}.", f"{verb}{two}."]
+
+
+def _sentence(opening: str, piece: str) -> str:
+    if opening:
+        return f"{opening}{piece[0].lower()}{piece[1:]}."
+    return f"{piece[0].upper()}{piece[1:]}."

@@ -1,0 +1,73 @@
+"""Texts that are the same, or nearly, whatever characters and small words write them."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from rubric_rl.common.plain_text import comparable
+
+ALIKE = 0.8  # of the words that either of two texts has, how many both must have
+_PUNCTUATION = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W_]+")
+_SMALL = frozenset(
+    "a an the of to in on for and that is are be it its this with as by at any response answer "
+    "should must user".split()
+)
+# Two texts that differ in one of these say different things, however alike the rest is.
+_TELLING = re.compile(
+    r"\d|^(?:no|not|never|without|or|fails?|omits?|avoids?|less|more|before|after|low|high|left|"
+    r"right|first|last|increases?|decreases?|in\w+ly|min\w*|max\w*)$"
+)
+
+
+def same_text_key(text: str) -> str:
+    """What two texts share that differ in case, Unicode form, white space or punctuation only."""
+    key = comparable(text)
+    return _PUNCTUATION.sub("", key) or key
+
+
+def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """The pairs (earlier, later) of texts that say the same in the same or nearly the same words.
+
+    At least ALIKE of their words are common to both, and numbers, negations and comparisons are
+    the same. Only texts that share one of their rarest words are compared (prefix
+    filtering: Chaudhuri, Ganti and Kaushik, 2006).
+    """
+    words = [_words(text) for text in texts]
+    counts = Counter(word for some in words for word in some)
+    pairs = set()
+    holders: dict[str, list[int]] = defaultdict(list)
+    for later, some in enumerate(words):
+        rarest = sorted(some, key=lambda word: (counts[word], word))
+        prefix = rarest[: len(some) - _needed(len(some)) + 1]
+        for word in prefix:
+            for earlier in holders[word]:
+                if (earlier, later) not in pairs and _alike(words[earlier], some):
+                    pairs.add((earlier, later))
+            holders[word].append(later)
+    return sorted(pairs)
+
+
+def _words(text: str) -> frozenset[str]:
+    plain = text.lower() if text.isascii() else _normal(text)
+    found = frozenset(_WORD.findall(plain))
+    return found - _SMALL or found or frozenset([plain])
+
+
+def _normal(text: str) -> str:
+    return " ".join(map(comparable, text.split()))
+
+
+def _needed(size: int) -> int:
+    """How many of `size` words an alike text has in common with it, at least."""
+    return math.ceil(ALIKE * size - 1e-9)  # 0.8 is no binary fraction
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    if min(len(one), len(other)) < ALIKE * max(len(one), len(other)):
+        return False
+    common = len(one & other)
+    if common < ALIKE * (len(one) + len(other) - common):
+        return False
+    return not any(map(_TELLING.search, one ^ other))

@@ -1,0 +1,239 @@
+"""Whether meeting a criterion speaks for or against an answer, by its wording alone.
+
+"Fails to name the dose" speaks against an answer, "avoids jargon" for it, "names the dose" says
+neither: only someone who knows the subject can tell. The rule reads the first sentence from its
+left: what opens it (not, fails to, avoids, should) turns or keeps the sign of what follows.
+"""
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from itertools import pairwise
+
+from rubric_rl.data.checks.words import WORDS, Kind, Object, Word
+
+OBJECT_WORDS = 6  # after a verb, in which its object is looked for
+_LABEL = re.compile(r"\W*(essential|important|optional|pitfall)s?(?: criteri(?:a|on))?\W*:\W*")
+_ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|;|: ")
+_TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+# Where another part of the sentence begins that may turn the meaning of the whole.
+_JOINT = re.compile(r"\b(?:but|yet|although|though|and|while|or|without|which (?:is|are))\b")
+_DEMANDED = re.compile(r"\bas (?:the )?(?:user |prompt )?(?:is |was )?(?:ask|request|demand)")
+_PHRASES = {
+    r"\bcannot\b|n['’]t\b": " not",
+    r"\bnot (?:only|just|merely|simply)\b": "also",
+    r"\bno (?:longer|more|later|fewer|less) than\b": "within",
+    r"\b(?:leaves?|leaving) out\b": "omits",
+    r"\b(?:steers?|steering|stays?|staying) (?:clear|away) (?:of|from)\b": "avoids",
+    r"\bfree (?:of|from)\b": "avoids",
+    r"\b(?:stays?|staying|keeps?|remains?) within\b": "respects",
+    r"\b(?:hard|difficult) to (?:follow|read|understand)\b": "confusing",
+    r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b": "clear to",
+}
+_PHRASE = re.compile("|".join(f"({pattern})" for pattern in _PHRASES))
+_PLAIN = list(_PHRASES.values())
+_NEUTRAL = Word(Kind.VERB)
+# What an answer owes: to avoid it is a fault.
+_OWED = {"answering", "addressing", "acknowledging", "responding", "engaging", "answer", "address"}
+_CRITIQUE = {"have", "has"}  # "should have named": it did not
+_PREDICATES = {"is", "are", "does", "do", "was", "were"}
+_SKIPPED = WORDS["the"]
+_GOOD = Word(Kind.VERB, 1, -1)
+_BAD = Word(Kind.VERB, -1, 1)
+# With these a later part of a sentence says something about the whole.
+_TURNING = {Kind.NOT, Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.WELL, Kind.ILL}
+
+
+class Polarity(StrEnum):
+    """What meeting a criterion says about an answer."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNSURE = "unsure"
+
+
+def polarity(text: str) -> Polarity:
+    """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
+    clause = text.lower()
+    label = _LABEL.match(clause)
+    if label:
+        clause = clause[label.end() :]
+    sign = _clause_sign(_first_sentence(clause))
+    if label:
+        sign = _with_label(sign, label[1])
+    if not sign:
+        return Polarity.UNSURE
+    return Polarity.GOOD if sign > 0 else Polarity.BAD
+
+
+def _first_sentence(clause: str) -> str:
+    if "(" in clause or "[" in clause:
+        clause = _ASIDE.sub(" ", clause)
+    clause = clause.strip()
+    end = _SENTENCE_END.search(clause)
+    if end:
+        clause = clause[: end.start()]
+    return _PHRASE.sub(lambda found: _PLAIN[found.lastindex - 1], clause)
+
+
+def _with_label(sign: int | None, label: str) -> int | None:
+    """A pitfall is often written as its avoidance: only a neutral text is what its label says."""
+    labelled = -1 if label == "pitfall" else 1
+    if sign == 0:
+        return labelled
+    if labelled > 0 and sign != labelled:
+        return None
+    return sign
+
+
+def _clause_sign(clause: str) -> int | None:
+    """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
+    joints = [found.start() for found in _JOINT.finditer(clause)]
+    head = clause[: joints[0]] if joints and joints[0] else clause
+    opening = _read(_TOKEN.findall(head), 0)
+    if opening is None:
+        return None
+    sign = opening.sign
+    for start, end in pairwise([*joints, len(clause)]):
+        if not start:
+            continue
+        joined = _joined_sign(clause[start:end])
+        if joined is None or joined == -sign != 0:
+            return None
+        sign = sign or joined
+    if not sign and _DEMANDED.search(clause):
+        return 1
+    return sign
+
+
+def _joined_sign(part: str) -> int | None:
+    """The sign of a later part of the sentence; 0 unless it opens with a word that sets one."""
+    joint, *words = _TOKEN.findall(part)
+    if joint == "without":
+        return -_without_sign(words)
+    if joint == "which":
+        predicate = WORDS.get(words[1], _NEUTRAL) if len(words) > 1 else _NEUTRAL
+        return predicate.sign if predicate.kind in (Kind.WELL, Kind.ILL) else 0
+    opening = _read(words, 0)
+    if opening is None:
+        return None
+    first = next((word for word in map(WORDS.get, words) if word is not _SKIPPED), None)
+    return opening.sign if first is not None and first.kind in _TURNING else 0
+
+
+def _without_sign(words: list[str]) -> int:
+    """The sign of what is missing: a fault, or something that an answer should do."""
+    first = WORDS.get(words[0], _NEUTRAL) if words else _NEUTRAL
+    if first.kind is Kind.VERB and first.negated < 0:
+        return 1
+    return _object_sign(words, 0, Object.PART)
+
+
+def _read(words: list[str], start: int) -> Word | None:
+    """What the words from `start` on say, as one word; None where they take no side."""
+    place = start
+    while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
+        place += 1
+    if place == len(words):
+        return _NEUTRAL
+    word = WORDS.get(words[place], _NEUTRAL)
+    following = place + 1
+    if word is _NEUTRAL and place > start:
+        following = _predicate(words, following)
+        if following is not None:
+            return _read(words, following)
+    return _READERS[word.kind](word, words, place + 1)
+
+
+def _predicate(words: list[str], start: int) -> int | None:
+    """Where "is", "does" or "must" follows a subject of one to three words."""
+    for place in range(start, min(start + 3, len(words))):
+        if words[place] in _PREDICATES or WORDS.get(words[place], _NEUTRAL).kind is Kind.MODAL:
+            return place
+    return None
+
+
+def _read_not(_: Word, words: list[str], start: int) -> Word | None:
+    rest = _read(words, start)
+    return None if rest is None else Word(Kind.NOT, rest.negated, rest.sign)
+
+
+def _read_modal(_: Word, words: list[str], start: int) -> Word | None:
+    """What is demanded is good, also not to do something."""
+    if start < len(words) and words[start] in _CRITIQUE:
+        return None
+    rest = _read(words, start)
+    if rest is None or (rest.sign < 0 and rest.kind is not Kind.NOT):
+        return None
+    return _GOOD
+
+
+def _read_omit(_: Word, words: list[str], start: int) -> Word:
+    return _GOOD if _object_sign(words, start, Object.PART) < 0 else _BAD
+
+
+def _read_avoid(_: Word, words: list[str], start: int) -> Word | None:
+    if start < len(words) and words[start] in _OWED:
+        return _BAD
+    rest = _read(words, start)
+    if rest is None:
+        return None
+    return _BAD if rest.sign > 0 else _GOOD
+
+
+def _read_refuse(_: Word, words: list[str], start: int) -> Word | None:
+    rest = _read(words, start)
+    return _GOOD if rest is not None and rest.sign < 0 else None
+
+
+def _read_well(_: Word, words: list[str], start: int) -> Word | None:
+    rest = _read(words, start)
+    return _BAD if rest is not None and rest.sign < 0 else _GOOD
+
+
+def _read_verb(verb: Word, words: list[str], start: int) -> Word:
+    """A neutral verb is what its object is; "contains no errors" negates the object."""
+    if verb.sign or verb.object is Object.TOPIC:
+        return verb
+    place = start
+    while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
+        place += 1
+    lacks = place < len(words) and WORDS.get(words[place], _NEUTRAL).kind is Kind.NOT
+    if lacks:
+        return _read_lack(words, place + 1)
+    sign = _object_sign(words, start, verb.object)
+    return Word(Kind.VERB, sign, -sign or verb.negated)
+
+
+def _read_lack(words: list[str], start: int) -> Word:
+    sign = -_object_sign(words, start, Object.PART)
+    if not sign and start < len(words):
+        sign = WORDS.get(words[start], _NEUTRAL).negated
+    return Word(Kind.VERB, sign, -sign)
+
+
+def _object_sign(words: list[str], start: int, kind: Object) -> int:
+    """The sign of the first property among the words of an object."""
+    for text in words[start : start + OBJECT_WORDS]:
+        word = WORDS.get(text, _NEUTRAL)
+        if word.kind is Kind.STOP:
+            return 0
+        if word.kind is Kind.ILL or (word.kind is Kind.WELL and kind is Object.PART):
+            return word.sign
+    return 0
+
+
+_READERS: dict[Kind, Callable[[Word, list[str], int], Word | None]] = {
+    Kind.NOT: _read_not,
+    Kind.MODAL: _read_modal,
+    Kind.HEDGE: lambda *_: None,
+    Kind.FAIL: lambda *_: _BAD,
+    Kind.OMIT: _read_omit,
+    Kind.AVOID: _read_avoid,
+    Kind.REFUSE: _read_refuse,
+    Kind.WELL: _read_well,
+    Kind.ILL: lambda *_: _BAD,
+    Kind.STOP: lambda *_: _NEUTRAL,
+    Kind.VERB: _read_verb,
+}
