@@ -14,6 +14,7 @@ try:
     from rubric_rl.common.errors import UserError
     from rubric_rl.common.jsonl import write_jsonl, write_text
     from rubric_rl.common.tokenizer import ChatTokenizer
+    from rubric_rl.data.checks.command import add_check_flags, check_options, check_split
     from rubric_rl.data.healthbench import Source, load_converter, locate
     from rubric_rl.data.split import Split, SplitOptions, report, split
 # It is the first Python that a newcomer starts, often in no environment yet.
@@ -57,13 +58,16 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
         eval_sample=args.eval_sample,
         seed=args.seed,
     )
+    checks = check_options(args)
     source = locate(args.source, args.hard, args.cache)
     files = {part: args.out / f"{args.name}_{part}.jsonl" for part in PARTS}
     check_no_input(files.values(), source)
     rows = split(source, options)
-    text = report(rows)
+    section, changes = check_split(rows, checks)
+    text = report(rows) + section
     for part, path in files.items():
         write_jsonl(path, (row.to_json() for row in getattr(rows, part)))
+    write_jsonl(args.out / f"{args.name}_changes.jsonl", changes)
     write_text(args.out / f"{args.name}_report.txt", text)
     return rows, text
 
@@ -82,6 +86,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = CommandParser("python data_preprocess.py", DESCRIPTION, epilog=EPILOG)
     add_places(parser)
     add_selection(parser)
+    add_check_flags(parser)
     args = parser.parse_args(argv)
     if args.name in ("", ".", "..") or Path(args.name).name != args.name:
         hint = "give the beginning of file names, and their folder with --out"

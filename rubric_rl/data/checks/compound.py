@@ -4,9 +4,7 @@ import re
 
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
-_ITEM = re.compile(r"(?:^|\s)(?:\(\d\d?\)|\d\d?[.)]|[-*•])\s+(?=\S)")
-_LINE_ITEM = re.compile(r"\n\s*(?:\(\d\d?\)|\d\d?[.)]|[-*•])\s+")
-_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|“[^”]*”")
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d")
 # Where another condition may begin: it does if a verb of the same form as the first follows.
 _JOINT = re.compile(
     r"(?:[,;]\s*(?:and\s+)?(?:also\s+)?|\s+and\s+(?:also\s+)?|[.;]\s+)(?=([A-Za-z]+)\b)"
@@ -20,6 +18,7 @@ _MODAL = re.compile(r"(?:should|must|to|will|shall)\s+$", re.IGNORECASE)
 _BOTH = re.compile(r"^(?P<verb>.*?)\bboth\s+(?P<one>[^,;]+?)\s+and\s+(?P<two>[^,;]+?)$")
 _CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
+_ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS) | {"both"}
 
 
 def parts(text: str) -> list[str]:
@@ -29,23 +28,26 @@ def parts(text: str) -> list[str]:
     what the answer does is taken apart. Each part repeats the subject that the text opens with.
     """
     stripped = text.strip()
-    if len(stripped) < 20 or "\n" in stripped:  # instructions of several lines are one judgement
+    if "\n" in stripped:  # instructions of several lines are one judgement
         return [text]
-    masked = _BRACKETS.sub(lambda found: "_" * len(found[0]), stripped)
+    if _ACT_WORDS.isdisjoint(stripped.lower().split()[2:]):  # most texts: no second verb
+        return [text]
+    masked = stripped
+    if any(mark in stripped for mark in '(["\u201c'):
+        masked = _BRACKETS.sub(lambda found: "_" * len(found[0]), stripped)
     subject = _SUBJECT.match(masked)
     start = subject.end() if subject else 0
     finite = not (subject and _MODAL.search(subject[0]))
-    first = re.match(r"[A-Za-z]+", masked[start:])
-    if not first or (finite and not first[0].endswith("s")):
-        return [text]
-    if first[0].lower() in ("does", "is", "has"):
+    first, _, _ = masked[start:].partition(" ")
+    if finite and (not first.endswith("s") or first.lower() in ("does", "is", "has")):
         return [text]
     pieces = _pieces(masked, start, finite)
     opening = stripped[:start]
     whole = []
     for begin, end in pieces:
         piece = stripped[begin:end].strip(" ,;.")
-        whole.append(_sentence(opening, piece))
+        if " " in piece:  # what is left of a joint, such as "However", is no condition
+            whole.append(_sentence(opening, piece))
     if len(whole) == 1:
         return _both(stripped, masked) or [text]
     return whole

@@ -4,16 +4,19 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 
 from rubric_rl.common.plain_text import comparable
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
+FEW = 40  # texts of which each is compared with each
 _PUNCTUATION = re.compile(r"[\W_]+")
 _WORD = re.compile(r"[^\W_]+")
-_SMALL = frozenset(
-    "a an the of to in on for and that is are be it its this with as by at any response answer "
-    "should must user".split()
-)
+_SMALL_WORDS = """
+a an the of to in on for and that is are be it its this with as by at any response answer should
+must user
+"""
+_SMALL = frozenset(_SMALL_WORDS.split())
 # Two texts that differ in one of these say different things, however alike the rest is.
 _TELLING = re.compile(
     r"\d|^(?:no|not|never|without|or|fails?|omits?|avoids?|less|more|before|after|low|high|left|"
@@ -31,20 +34,25 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """The pairs (earlier, later) of texts that say the same in the same or nearly the same words.
 
     At least ALIKE of their words are common to both, and numbers, negations and comparisons are
-    the same. Only texts that share one of their rarest words are compared (prefix
-    filtering: Chaudhuri, Ganti and Kaushik, 2006).
+    the same. Of many texts, only those that share one of their rarest words are
+    compared (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
     """
     words = [_words(text) for text in texts]
+    if len(texts) <= FEW:
+        pairs = combinations(range(len(words)), 2)
+    else:
+        pairs = _sharing_a_rare_word(words)
+    return [(earlier, later) for earlier, later in pairs if _alike(words[earlier], words[later])]
+
+
+def _sharing_a_rare_word(words: Sequence[frozenset[str]]) -> list[tuple[int, int]]:
     counts = Counter(word for some in words for word in some)
     pairs = set()
     holders: dict[str, list[int]] = defaultdict(list)
     for later, some in enumerate(words):
         rarest = sorted(some, key=lambda word: (counts[word], word))
-        prefix = rarest[: len(some) - _needed(len(some)) + 1]
-        for word in prefix:
-            for earlier in holders[word]:
-                if (earlier, later) not in pairs and _alike(words[earlier], some):
-                    pairs.add((earlier, later))
+        for word in rarest[: len(some) - _needed(len(some)) + 1]:
+            pairs.update((earlier, later) for earlier in holders[word])
             holders[word].append(later)
     return sorted(pairs)
 

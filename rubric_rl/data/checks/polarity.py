@@ -8,41 +8,54 @@ left: what opens it (not, fails to, avoids, should) turns or keeps the sign of w
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 
 from rubric_rl.data.checks.words import WORDS, Kind, Object, Word
 
 OBJECT_WORDS = 6  # after a verb, in which its object is looked for
+READ = 300  # characters: longer texts are instructions to the grader
 _LABEL = re.compile(r"\W*(essential|important|optional|pitfall)s?(?: criteri(?:a|on))?\W*:\W*")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|;|: ")
-_TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_SENTENCE_END = re.compile(r"[.!?:;\n](?:(?<=[;\n])|(?=\s|$))")
+_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 # Where another part of the sentence begins that may turn the meaning of the whole.
-_JOINT = re.compile(r"\b(?:but|yet|although|though|and|while|or|without|which (?:is|are))\b")
+_JOINTS = {"but", "yet", "although", "though", "and", "while", "or", "without", "which"}
+# After these it is the topic that the words tell of, and no longer the answer.
+_TOPIC = {"that", "who", "how", "why", "whether", "where", "when", "if", "because", "about", "of"}
 _DEMANDED = re.compile(r"\bas (?:the )?(?:user |prompt )?(?:is |was )?(?:ask|request|demand)")
-_PHRASES = {
-    r"\bcannot\b|n['’]t\b": " not",
-    r"\bnot (?:only|just|merely|simply)\b": "also",
-    r"\bno (?:longer|more|later|fewer|less) than\b": "within",
-    r"\b(?:leaves?|leaving) out\b": "omits",
-    r"\b(?:steers?|steering|stays?|staying) (?:clear|away) (?:of|from)\b": "avoids",
-    r"\bfree (?:of|from)\b": "avoids",
-    r"\b(?:stays?|staying|keeps?|remains?) within\b": "respects",
-    r"\b(?:hard|difficult) to (?:follow|read|understand)\b": "confusing",
-    r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b": "clear to",
-}
-_PHRASE = re.compile("|".join(f"({pattern})" for pattern in _PHRASES))
-_PLAIN = list(_PHRASES.values())
+# What a phrase holds, so that few are looked for; the phrase; the word that reads alike.
+_PHRASES = [
+    (holds, re.compile(pattern), word)
+    for holds, pattern, word in (
+        ("\u2019t", r"n\u2019t\b", " not"),
+        ("n't", r"n't\b", " not"),
+        ("not ", r"\bnot (?:only|just|merely|simply)\b", "also"),
+        (" than", r"\bno (?:longer|more|later|fewer|less) than\b", "within"),
+        ("ing out", r"\bleaving out\b", "omits"),
+        (" out", r"\bleaves? out\b", "omits"),
+        ("clear of", r"\b(?:steer|stay)(?:s|ing)? clear of\b", "avoids"),
+        ("away from", r"\b(?:steer|stay)(?:s|ing)? away from\b", "avoids"),
+        ("free ", r"\bfree (?:of|from)\b", "avoids"),
+        (" within", r"\b(?:stays?|staying|keeps?|remains?) within\b", "respects"),
+        (" to ", r"\b(?:hard|difficult) to (?:follow|read|understand)\b", "confusing"),
+        (" is ", r"\bin an? (?:way|manner) that is\b", ""),
+        ("in a", r"\bin an? (?=[\w-]+ (?:way|manner|tone|style)\b)", ""),
+        ("eas", r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b", "clear to"),
+    )
+]
 _NEUTRAL = Word(Kind.VERB)
 # What an answer owes: to avoid it is a fault.
 _OWED = {"answering", "addressing", "acknowledging", "responding", "engaging", "answer", "address"}
 _CRITIQUE = {"have", "has"}  # "should have named": it did not
+_OBJECT_PREPOSITIONS = {"at", "on", "with"}  # relies on, arrives at, advises with
 _PREDICATES = {"is", "are", "does", "do", "was", "were"}
+_SUBJECT_ENDS = {Kind.MODAL, Kind.FAIL, Kind.OMIT, Kind.AVOID}
 _SKIPPED = WORDS["the"]
 _GOOD = Word(Kind.VERB, 1, -1)
 _BAD = Word(Kind.VERB, -1, 1)
 # With these a later part of a sentence says something about the whole.
-_TURNING = {Kind.NOT, Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.WELL, Kind.ILL}
+_TURNING = {Kind.NOT, Kind.FAIL, Kind.OMIT, Kind.AVOID}
 
 
 class Polarity(StrEnum):
@@ -53,9 +66,10 @@ class Polarity(StrEnum):
     UNSURE = "unsure"
 
 
+@lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
-    clause = text.lower()
+    clause = text[:READ].lower()
     label = _LABEL.match(clause)
     if label:
         clause = clause[label.end() :]
@@ -74,7 +88,10 @@ def _first_sentence(clause: str) -> str:
     end = _SENTENCE_END.search(clause)
     if end:
         clause = clause[: end.start()]
-    return _PHRASE.sub(lambda found: _PLAIN[found.lastindex - 1], clause)
+    for holds, phrase, word in _PHRASES:
+        if holds in clause:
+            clause = phrase.sub(word, clause)
+    return clause
 
 
 def _with_label(sign: int | None, label: str) -> int | None:
@@ -89,45 +106,57 @@ def _with_label(sign: int | None, label: str) -> int | None:
 
 def _clause_sign(clause: str) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
-    joints = [found.start() for found in _JOINT.finditer(clause)]
-    head = clause[: joints[0]] if joints and joints[0] else clause
-    opening = _read(_TOKEN.findall(head), 0)
+    words = _TOKEN.findall(clause)
+    joints = [place for place, word in enumerate(words) if word in _JOINTS and place]
+    head = words[: joints[0]] if joints else words
+    opening = _read(head, 0)
     if opening is None:
         return None
     sign = opening.sign
-    for start, end in pairwise([*joints, len(clause)]):
-        if not start:
+    topic = next((place for place, word in enumerate(words) if word in _TOPIC), len(words))
+    for start, end in pairwise([*joints, len(words)]):
+        if topic < start and words[start] != "but":
             continue
-        joined = _joined_sign(clause[start:end])
+        joined = _joined_sign(words[start], words[start + 1 : end])
         if joined is None or joined == -sign != 0:
             return None
         sign = sign or joined
-    if not sign and _DEMANDED.search(clause):
-        return 1
-    return sign
+    demanded = " as " in clause and _DEMANDED.search(clause)
+    if not demanded or opening.sign > 0:
+        return sign
+    # "Does not rhyme, as asked" against "does not rhyme as asked".
+    kept = opening.kind is not Kind.NOT or ", as" in clause
+    return 1 if kept else -1
 
 
-def _joined_sign(part: str) -> int | None:
+def _joined_sign(joint: str, words: list[str]) -> int | None:
     """The sign of a later part of the sentence; 0 unless it opens with a word that sets one."""
-    joint, *words = _TOKEN.findall(part)
     if joint == "without":
         return -_without_sign(words)
+    first = _first_telling(words)
+    judged = first.kind in (Kind.WELL, Kind.ILL)
     if joint == "which":
-        predicate = WORDS.get(words[1], _NEUTRAL) if len(words) > 1 else _NEUTRAL
-        return predicate.sign if predicate.kind in (Kind.WELL, Kind.ILL) else 0
-    opening = _read(words, 0)
-    if opening is None:
-        return None
-    first = next((word for word in map(WORDS.get, words) if word is not _SKIPPED), None)
-    return opening.sign if first is not None and first.kind in _TURNING else 0
+        return first.sign if judged else 0
+    if first.kind in _TURNING or (judged and joint == "but"):
+        opening = _read(words, 0)
+        return None if opening is None else opening.sign
+    return 0
 
 
 def _without_sign(words: list[str]) -> int:
     """The sign of what is missing: a fault, or something that an answer should do."""
-    first = WORDS.get(words[0], _NEUTRAL) if words else _NEUTRAL
+    first = _first_telling(words)
     if first.kind is Kind.VERB and first.negated < 0:
         return 1
     return _object_sign(words, 0, Object.PART)
+
+
+def _first_telling(words: list[str]) -> Word:
+    for text in words:
+        word = WORDS.get(text, _NEUTRAL)
+        if word is not _SKIPPED:
+            return word
+    return _NEUTRAL
 
 
 def _read(words: list[str], start: int) -> Word | None:
@@ -140,16 +169,22 @@ def _read(words: list[str], start: int) -> Word | None:
     word = WORDS.get(words[place], _NEUTRAL)
     following = place + 1
     if word is _NEUTRAL and place > start:
-        following = _predicate(words, following)
-        if following is not None:
-            return _read(words, following)
-    return _READERS[word.kind](word, words, place + 1)
+        predicate = _predicate(words, following)
+        if predicate is not None:
+            return _read(words, predicate)
+        verb = WORDS.get(words[following], _NEUTRAL) if following < len(words) else _NEUTRAL
+        if verb.sign and verb.kind is Kind.VERB:  # "the code crashes"
+            return verb
+    return _READERS[word.kind](word, words, following)
 
 
 def _predicate(words: list[str], start: int) -> int | None:
-    """Where "is", "does" or "must" follows a subject of one to three words."""
+    """Where "is", "must" or a known verb follows a subject of one to three words."""
     for place in range(start, min(start + 3, len(words))):
-        if words[place] in _PREDICATES or WORDS.get(words[place], _NEUTRAL).kind is Kind.MODAL:
+        word = WORDS.get(words[place], _NEUTRAL)
+        if word.kind is Kind.STOP:
+            return None
+        if words[place] in _PREDICATES or word.kind in _SUBJECT_ENDS:
             return place
     return None
 
@@ -183,8 +218,10 @@ def _read_avoid(_: Word, words: list[str], start: int) -> Word | None:
 
 
 def _read_refuse(_: Word, words: list[str], start: int) -> Word | None:
-    rest = _read(words, start)
-    return _GOOD if rest is not None and rest.sign < 0 else None
+    if _object_sign(words, start, Object.ADVICE) < 0:
+        return _GOOD
+    owed = _OWED.intersection(words[start : start + 2])
+    return _BAD if owed else None
 
 
 def _read_well(_: Word, words: list[str], start: int) -> Word | None:
@@ -194,8 +231,11 @@ def _read_well(_: Word, words: list[str], start: int) -> Word | None:
 
 def _read_verb(verb: Word, words: list[str], start: int) -> Word:
     """A neutral verb is what its object is; "contains no errors" negates the object."""
-    if verb.sign or verb.object is Object.TOPIC:
+    if verb.sign:
         return verb
+    if verb.object is Object.TOPIC:
+        sign = _adverb_sign(words, start)
+        return Word(Kind.VERB, sign, -sign or verb.negated)
     place = start
     while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
         place += 1
@@ -213,8 +253,21 @@ def _read_lack(words: list[str], start: int) -> Word:
     return Word(Kind.VERB, sign, -sign)
 
 
+def _adverb_sign(words: list[str], start: int) -> int:
+    """The sign of how something is done: "handles empty input correctly"."""
+    for text in words[start : start + OBJECT_WORDS]:
+        word = WORDS.get(text, _NEUTRAL)
+        if word.kind is Kind.STOP:
+            return 0
+        if text.endswith("ly") and word.kind in (Kind.WELL, Kind.ILL):
+            return word.sign
+    return 0
+
+
 def _object_sign(words: list[str], start: int, kind: Object) -> int:
     """The sign of the first property among the words of an object."""
+    if start < len(words) and words[start] in _OBJECT_PREPOSITIONS:
+        start += 1
     for text in words[start : start + OBJECT_WORDS]:
         word = WORDS.get(text, _NEUTRAL)
         if word.kind is Kind.STOP:

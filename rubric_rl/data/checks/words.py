@@ -31,7 +31,7 @@ class Object(Enum):
 
 @dataclass(frozen=True)
 class Word:
-    """`sign`: 0 for a neutral verb, 1 for a virtue, -1 for a fault. `negated`: with not before it."""
+    """`sign`: 1 for a virtue, -1 for a fault, else 0. `negated`: the sign with not before it."""
 
     kind: Kind
     sign: int = 0
@@ -66,7 +66,7 @@ _add(
     "the a an its it this these any all each every also does do did is are be been being was were "
     "will would can has have had to there and then both very more most fully "
     "response responses answer reply completion assistant model output chatbot ai text "
-    "explanation essay solution final",
+    "essay solution final",
 )
 _add(Word(Kind.NOT), "not never no none nor cannot neither")
 _add(Word(Kind.MODAL), "should must shall needs need ought")
@@ -98,7 +98,8 @@ _add(
     "complete rigorous helpful useful balanced credible reliable warm supportive "
     "compassionate polite professional non-judgmental nonjudgmental empathy compassion "
     "well well-organized well-organised well-structured organized organised readable "
-    "understandable plain factual evidence-based actionable trustworthy reasonable "
+    "understandable plain factual succinct unbiased impartial evidence-based actionable "
+    "trustworthy reasonable "
     "up-to-date valid sound friendly",
 )
 _add(
@@ -113,7 +114,8 @@ _add(
     "biased offensive unsupported unsubstantiated unverified unfounded speculative unexplained "
     "redundant repetitive verbose wordy fabricated hallucinated nonexistent non-existent "
     "insensitive hostile preachy robotic illogical incoherent disorganized disorganised "
-    "unhelpful insufficient contraindicated unproven "
+    "unhelpful insufficient verbosity conjecture hallucinations falsehoods contraindicated "
+    "unproven "
     "error errors mistake mistakes typo typos jargon contradiction contradictions exaggeration "
     "speculation alarmism stereotypes stereotype repetition self-harm misinformation gap gaps "
     "fluff filler bias",
@@ -121,7 +123,7 @@ _add(
 
 _add(
     Word(Kind.VERB, negated=-1, object=Object.PART),
-    "provide include give offer present show express demonstrate deliver",
+    "provide give offer present show express demonstrate deliver",
     verbs=True,
 )
 _add(
@@ -132,10 +134,15 @@ _add(
     "remind verify report calculate recognize recognise account",
     verbs=True,
 )
-_add(Word(Kind.VERB, negated=-1), "discussion explanations citation citations evidence attempt")
+_add(
+    Word(Kind.VERB, negated=-1),
+    "discussion explanation explanations citation citations evidence attempt justification "
+    "context sources",
+)
 _add(
     Word(Kind.VERB, object=Object.PART),
-    "use contain maintain adopt keep make rely arrive reach sound seem feel appear remain employ "
+    "include use contain maintain adopt keep make rely arrive reach sound seem feel appear remain "
+    "employ "
     "write communicate produce speak add",
     verbs=True,
 )
@@ -154,7 +161,7 @@ _add(
     Word(Kind.VERB, 1, -1),
     "correct acknowledge clarify empathize empathise respect ensure adhere follow comply fulfil "
     "fulfill satisfy prioritize prioritise compile pass honor honour validate comfort "
-    "personalize personalise tailor",
+    "personalize personalise tailor succeed",
     verbs=True,
 )
 _add(

@@ -1,0 +1,173 @@
+"""Looks through rows for what is suspect, and says it in the report."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.checks.compound import parts
+from rubric_rl.data.checks.duplicates import near_duplicates
+from rubric_rl.data.checks.polarity import Polarity, polarity
+from rubric_rl.data.checks.unmeetable import unmeetable
+from rubric_rl.data.checks.wording import rewards_presence, script
+from rubric_rl.data.schema import Criterion, Row
+
+NAMED = 5  # rows that the report names, of each kind
+# What the checks find -> how the report calls it. These are also the words of --strict.
+KINDS = {
+    "polarity": "criteria whose points contradict their wording",
+    "compound": "compound criteria",
+    "unmeetable": "criteria that every answer meets, or none",
+    "duplicates": "criteria that repeat another one of their rubric, nearly or exactly",
+    "prompts": "prompts that repeat another one, nearly or exactly",
+    "language": "prompts or rubrics in another script than most",
+    "points": "criteria with more points than all others of their rubric together",
+    "last-turn": "rows refused since their last turn is not the user's",
+}
+Judge = Callable[[str], Polarity]
+
+
+@dataclass
+class Findings:
+    """What was found, and the figures beside it."""
+
+    places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    polarities: Counter[tuple[bool, Polarity]] = field(default_factory=Counter)  # positive points?
+    points: float = 0.0  # positive ones of all training criteria, ...
+    for_presence: float = 0.0  # ... and of those that reward what is said
+
+    def add(self, kind: str, row: Row, what: str, criterion: int | None = None) -> None:
+        """Notes a row, and the criterion by its number from 1."""
+        where = f"prompt_id {row.prompt_id}"
+        if criterion is not None:
+            where += f", criterion {criterion + 1}"
+        self.places[kind].append(f"{where}: {what}" if what else where)
+
+
+def contradicts(criterion: Criterion, judge: Judge = polarity) -> bool:
+    """Whether the criterion's wording is plain, and its points have the other sign."""
+    wrong = Polarity.BAD if criterion.points > 0 else Polarity.GOOD
+    return judge(criterion.text) is wrong
+
+
+def check(
+    training: Sequence[Row],
+    held_out: Sequence[Row],
+    refused: Iterable[str] = (),
+    judge: Judge = polarity,
+) -> Findings:
+    """Everything suspect in the rows; `refused` are the messages about rows that were not read."""
+    found = Findings()
+    for row in training:
+        _count_points(row, found)
+        _check_criteria(row, judge, found)
+        _check_rubric(row, found)
+    for row in held_out:  # as published, compound and repeated ones too
+        _check_criteria(row, judge, found)
+    _check_prompts(training, held_out, found)
+    _check_language([*training, *held_out], found)
+    for message in refused:
+        if "it must be the user's" in message:
+            found.places["last-turn"].append(message)
+    return found
+
+
+def _count_points(row: Row, found: Findings) -> None:
+    for criterion in row.rubric:
+        if criterion.points > 0:
+            found.points += criterion.points
+            if rewards_presence(criterion.text):
+                found.for_presence += criterion.points
+
+
+def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
+    for number, criterion in enumerate(row.rubric):
+        text = criterion.text
+        meaning = judge(text)
+        positive = criterion.points > 0
+        found.polarities[positive, meaning] += 1
+        if meaning is (Polarity.BAD if positive else Polarity.GOOD):
+            found.add("polarity", row, f"{criterion.points:g} points, worded as {meaning}", number)
+        reason = unmeetable(text)
+        if reason:
+            found.add("unmeetable", row, reason, number)
+
+
+def _check_rubric(row: Row, found: Findings) -> None:
+    texts = [criterion.text for criterion in row.rubric]
+    for number, text in enumerate(texts):
+        conditions = len(parts(text))
+        if conditions > 1:
+            found.add("compound", row, f"{conditions} conditions", number)
+    for earlier, later in near_duplicates(texts):
+        found.add("duplicates", row, f"as criterion {earlier + 1}", later)
+    sizes = [abs(criterion.points) for criterion in row.rubric]
+    largest = max(sizes)
+    if len(sizes) > 2 and largest > sum(sizes) - largest:
+        share = largest / sum(sizes)
+        found.add("points", row, f"{share:.0%} of all points", sizes.index(largest))
+
+
+def _check_prompts(training: Sequence[Row], held_out: Sequence[Row], found: Findings) -> None:
+    """Training conversations against each other and the held-out ones."""
+    rows = [*held_out, *training]
+    pairs = near_duplicates([_conversation(row) for row in rows])
+    for earlier, later in pairs:
+        if later < len(held_out):
+            continue  # evaluation prompts stand as published
+        other = rows[earlier]
+        part = "held-out" if earlier < len(held_out) else "training"
+        found.add("prompts", rows[later], f"as {part} prompt {other.prompt_id}")
+
+
+def _conversation(row: Row) -> str:
+    return " ".join(message["content"] for message in row.messages)
+
+
+def _asked(row: Row) -> str:
+    return row.messages[-1]["content"]
+
+
+def _check_language(rows: Sequence[Row], found: Findings) -> None:
+    scripts = [script(_asked(row)) for row in rows]
+    counts = Counter(name for name in scripts if name)
+    most = max(counts, key=lambda name: counts[name], default="")
+    for row, asked in zip(rows, scripts, strict=True):
+        graded = script(" ".join(criterion.text for criterion in row.rubric[:3]))
+        if asked and graded and asked != graded:
+            found.add("language", row, f"asked in {asked}, graded in {graded}")
+        elif asked and asked != most:
+            found.add("language", row, f"{asked}, most are {most}")
+
+
+def report_lines(found: Findings) -> list[str]:
+    """The report's section: counts and the first places of each kind."""
+    lines = ["checks, by wording alone (--strict makes them errors):"]
+    for positive, name in ((True, "positive"), (False, "negative")):
+        counts = [f"{found.polarities[positive, word]} {word}" for word in Polarity]
+        lines.append(f"  {name} points, worded as: " + ", ".join(counts))
+    if found.points:
+        share = found.for_presence / found.points
+        lines.append(f"  {share:.1%} of positive training points reward what is said")
+    for kind, title in KINDS.items():
+        places = found.places.get(kind, [])
+        if places:
+            lines.append(f"  {kind}: {len(places)} {title}")
+            lines += [f"    {place}" for place in places[:NAMED]]
+            more = len(places) - NAMED
+            if more > 0:
+                lines.append(f"    and {more} more")
+    return lines
+
+
+def refuse(places: Mapping[str, Sequence[str]], kinds: Iterable[str]) -> None:
+    """Raises DataError that names the first rows of each of the kinds with findings."""
+    complaints = []
+    for kind in kinds:
+        of_kind = places.get(kind, [])
+        if of_kind:
+            named = "; ".join(of_kind[:NAMED])
+            complaints.append(f"{kind}: {len(of_kind)} ({named})")
+    if complaints:
+        hint = "mend the rows, or name fewer checks with --strict"
+        raise DataError(f"--strict: {', '.join(complaints)}; {hint}")

@@ -1,0 +1,116 @@
+"""The checks as flags of data_preprocess.py, and as a section of its report."""
+
+import argparse
+from dataclasses import dataclass
+
+from rubric_rl.common.errors import UserError
+from rubric_rl.data.checks.ask_model import PREFIX, ask_polarities
+from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
+from rubric_rl.data.checks.check import KINDS, Judge, check, refuse, report_lines
+from rubric_rl.data.checks.polarity import polarity
+from rubric_rl.data.schema import Row
+from rubric_rl.data.split import Split
+from rubric_rl.serving.endpoint import Endpoint
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which findings are errors, what is changed, and which model is asked, if one is."""
+
+    strict: tuple[str, ...] = ()  # keys of KINDS
+    split_compound: bool = False
+    flip_polarity: bool = False
+    endpoint: Endpoint | None = None
+
+
+def add_check_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags about what is suspect in the rows that are read."""
+    group = parser.add_argument_group("checks", "what is suspect is shown in the report")
+    group.add_argument(
+        "--strict",
+        nargs="?",
+        const=",".join(KINDS),
+        default="",
+        metavar="CHECKS",
+        help="write nothing and name the rows if these checks find any (default: all of "
+        + ", ".join(KINDS)
+        + ")",
+    )
+    group.add_argument(
+        "--split-compound",
+        action="store_true",
+        help="split compound criteria of training rows; their points are shared out",
+    )
+    group.add_argument(
+        "--flip-polarity",
+        action="store_true",
+        help="flip points that contradict their criterion's wording, held-out rows included",
+    )
+    group.add_argument(
+        "--check-with",
+        metavar="URL",
+        help="also ask a model, one question per criterion, what its wording means "
+        "(OpenAI-compatible; it decides where the rule is unsure)",
+    )
+    group.add_argument("--check-model", default="", metavar="NAME", help="its name there")
+    group.add_argument(
+        "--check-key-env",
+        default="",
+        metavar="VARIABLE",
+        help="environment variable that holds its key",
+    )
+
+
+def check_options(args: argparse.Namespace) -> CheckOptions:
+    """The options that the flags name; raises UserError for those that cannot be."""
+    kinds = tuple(filter(None, args.strict.split(",")))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"--strict {kind}: no such check; there are {', '.join(KINDS)}")
+    if bool(args.check_with) != bool(args.check_model):
+        raise UserError("--check-with URL and --check-model NAME go together; give both")
+    endpoint = None
+    if args.check_with:
+        settings = {
+            "api": "openai",
+            "url": args.check_with,
+            "model": args.check_model,
+            "api_key_env": args.check_key_env,
+            "temperature": 0.0,
+        }
+        endpoint = Endpoint.of(settings, PREFIX)
+    return CheckOptions(kinds, args.split_compound, args.flip_polarity, endpoint)
+
+
+def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
+    """Changes the rows as the options say, and checks what has become of them.
+
+    Returns the section of the report and the log of changes.
+
+    Raises:
+        DataError: for findings that the options make errors; it names the rows.
+        UserError: when the model that is to be asked gives no reply.
+    """
+    changes = Changes()
+    if options.split_compound:
+        rows.easy = [split_compound(row, changes) for row in rows.easy]
+    judge: Judge = polarity
+    lines = []
+    if options.endpoint is not None:
+        asked = ask_polarities(_texts(rows.easy + rows.hard), options.endpoint)
+        judge = asked.__getitem__
+        lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
+    if options.flip_polarity:
+        rows.easy = [flip_polarity(row, changes, judge) for row in rows.easy]
+        hard = [flip_polarity(row, changes, judge) for row in rows.hard]
+        now = {row.prompt_id: row for row in hard}
+        rows.hard = hard
+        rows.hard_sample = [now[row.prompt_id] for row in rows.hard_sample]
+    found = check(rows.easy, rows.hard, rows.refused, judge)
+    refuse(found.places, options.strict)
+    lines += changes.lines() + report_lines(found)
+    return "\n".join(lines) + "\n", changes.log
+
+
+def _texts(rows: list[Row]) -> list[str]:
+    return [criterion.text for row in rows for criterion in row.rubric]

@@ -1,0 +1,46 @@
+"""What the words of a criterion reward, and the script that a text is written in."""
+
+import unicodedata
+from collections import Counter
+from functools import cache
+
+from rubric_rl.data.checks.words import WORDS, Kind, Object
+
+READ = 300  # characters of a text that tell its script
+_SCRIPTS = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE", "CJK": "HAN"}
+
+
+def rewards_presence(text: str) -> bool:
+    """Whether the criterion asks that something be said: "mentions", "recommends", "must list".
+
+    An answer meets such a criterion by an added sentence.
+    """
+    for part in text[:80].lower().split():
+        word = WORDS.get(part.strip(",.;:()"))
+        if word is None:
+            return False
+        if word.kind is Kind.VERB:
+            said = word.negated < 0 or word.object is not Object.TOPIC
+            return said and word.sign == 0
+        if word.kind not in (Kind.SKIPPED, Kind.MODAL, Kind.WELL):
+            return False
+    return False
+
+
+def script(text: str) -> str:
+    """The script of most of the text's letters, as Unicode names it, such as LATIN; "" for none."""
+    if text.isascii():
+        return "LATIN" if any(map(str.isalpha, text[:READ])) else ""
+    scripts = Counter(map(_script_of, text[:READ]))
+    del scripts[""]
+    if scripts["JAPANESE"] and scripts["HAN"]:
+        return "JAPANESE"
+    return max(scripts, key=scripts.__getitem__, default="")
+
+
+@cache
+def _script_of(character: str) -> str:
+    if not character.isalpha():
+        return ""
+    first, _, _ = unicodedata.name(character, "").partition(" ")
+    return _SCRIPTS.get(first, first)
