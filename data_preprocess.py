@@ -67,7 +67,9 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
     text = report(rows) + section
     for part, path in files.items():
         write_jsonl(path, (row.to_json() for row in getattr(rows, part)))
-    write_jsonl(args.out / f"{args.name}_changes.jsonl", changes)
+    log = args.out / f"{args.name}_changes.jsonl"
+    if checks.changes_rows or log.exists():  # an older one would tell of other rows
+        write_jsonl(log, changes)
     write_text(args.out / f"{args.name}_report.txt", text)
     return rows, text
 

@@ -22,6 +22,11 @@ class CheckOptions:
     flip_polarity: bool = False
     endpoint: Endpoint | None = None
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether there is a log of changes."""
+        return self.split_compound or self.flip_polarity
+
 
 def add_check_flags(parser: argparse.ArgumentParser) -> None:
     """The flags about what is suspect in the rows that are read."""

@@ -1,6 +1,7 @@
 """The single conditions of a compound criterion, which a grader meets or misses as a whole."""
 
 import re
+from itertools import pairwise
 
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
@@ -18,7 +19,7 @@ _MODAL = re.compile(r"(?:should|must|to|will|shall)\s+$", re.IGNORECASE)
 _BOTH = re.compile(r"^(?P<verb>.*?)\bboth\s+(?P<one>[^,;]+?)\s+and\s+(?P<two>[^,;]+?)$")
 _CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
-_ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS) | {"both"}
+_ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS)
 
 
 def parts(text: str) -> list[str]:
@@ -30,7 +31,7 @@ def parts(text: str) -> list[str]:
     stripped = text.strip()
     if "\n" in stripped:  # instructions of several lines are one judgement
         return [text]
-    if _ACT_WORDS.isdisjoint(stripped.lower().split()[2:]):  # most texts: no second verb
+    if not _may_join(stripped.lower().split()):
         return [text]
     masked = stripped
     if any(mark in stripped for mark in '(["\u201c'):
@@ -51,6 +52,16 @@ def parts(text: str) -> list[str]:
     if len(whole) == 1:
         return _both(stripped, masked) or [text]
     return whole
+
+
+def _may_join(words: list[str]) -> bool:
+    """A cheap look: whether a verb stands where another condition may begin."""
+    if "both" in words:
+        return True
+    for before, word in pairwise(words):
+        if word in _ACT_WORDS and (before in ("and", "also") or before[-1] in ",;."):
+            return True
+    return False
 
 
 def _pieces(masked: str, start: int, finite: bool) -> list[tuple[int, int]]:

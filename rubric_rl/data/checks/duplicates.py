@@ -2,6 +2,7 @@
 
 import math
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,7 +11,9 @@ from rubric_rl.common.plain_text import comparable
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
 FEW = 40  # texts of which each is compared with each
+HELD = 50  # earlier texts that are remembered for a word: of a thousand copies, each meets some
 _PUNCTUATION = re.compile(r"[\W_]+")
+_BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
 _WORD = re.compile(r"[^\W_]+")
 _SMALL_WORDS = """
 a an the of to in on for and that is are be it its this with as by at any response answer should
@@ -47,19 +50,27 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 def _sharing_a_rare_word(words: Sequence[frozenset[str]]) -> list[tuple[int, int]]:
     counts = Counter(word for some in words for word in some)
+    rarest_first = sorted(counts, key=lambda word: (counts[word], word))
+    rank = {word: place for place, word in enumerate(rarest_first)}
     pairs = set()
-    holders: dict[str, list[int]] = defaultdict(list)
+    holders: dict[int, list[int]] = defaultdict(list)
     for later, some in enumerate(words):
-        rarest = sorted(some, key=lambda word: (counts[word], word))
-        for word in rarest[: len(some) - _needed(len(some)) + 1]:
-            pairs.update((earlier, later) for earlier in holders[word])
-            holders[word].append(later)
+        ranks = sorted(rank[word] for word in some)
+        for number in ranks[: len(some) - _needed(len(some)) + 1]:
+            holding = holders[number]
+            pairs.update((earlier, later) for earlier in holding)
+            if len(holding) < HELD:
+                holding.append(later)
     return sorted(pairs)
 
 
 def _words(text: str) -> frozenset[str]:
-    plain = text.lower() if text.isascii() else _normal(text)
-    found = frozenset(_WORD.findall(plain))
+    if text.isascii():
+        plain = text.lower()
+        found = frozenset(plain.translate(_BLANKED).split())
+    else:
+        plain = _normal(text)
+        found = frozenset(_WORD.findall(plain))
     return found - _SMALL or found or frozenset([plain])
 
 

@@ -107,7 +107,9 @@ def _with_label(sign: int | None, label: str) -> int | None:
 def _clause_sign(clause: str) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
     words = _TOKEN.findall(clause)
-    joints = [place for place, word in enumerate(words) if word in _JOINTS and place]
+    joints = []
+    if not _JOINTS.isdisjoint(words):
+        joints = [place for place, word in enumerate(words) if word in _JOINTS and place]
     head = words[: joints[0]] if joints else words
     opening = _read(head, 0)
     if opening is None:

@@ -1,0 +1,178 @@
+"""The checks on rows, what they change, and their flags in data_preprocess.py."""
+
+import asyncio
+import json
+
+import pytest
+from doubles.engine import Fail, FakeEngine, Say
+
+import data_preprocess
+from rubric_rl.common.errors import UserError
+from rubric_rl.data.checks.ask_model import ask_polarities
+from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
+from rubric_rl.data.checks.check import check
+from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.serving.endpoint import Endpoint
+
+
+def row(*criteria: tuple[str, float], prompt_id: str = "p", asks: str = "What helps?") -> Row:
+    rubric = tuple(Criterion(text, points, ("axis:a",)) for text, points in criteria)
+    return Row(prompt_id, ({"role": "user", "content": asks},), rubric)
+
+
+GOOD = ("Names the drug.", 5)
+
+
+def kinds(*training: Row, held_out: tuple[Row, ...] = (), refused: tuple[str, ...] = ()) -> set:
+    return set(check(training, held_out, refused).places)
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        ("criterion", "kind"),
+        [
+            (("Avoids jargon.", -2), "polarity"),
+            (("Fails to name the dose.", 4), "polarity"),
+            (("Names the dose and explains the risk.", 4), "compound"),
+            (("N/A", 1), "unmeetable"),
+            (("names  the DRUG", 3), "duplicates"),
+        ],
+    )
+    def test_finds_a_suspect_criterion(self, criterion, kind):
+        assert kinds(row(GOOD, criterion)) == {kind}
+
+    def test_finds_nothing_in_an_ordinary_rubric(self):
+        assert kinds(row(GOOD, ("Fails to ask for the age.", -4), ("Avoids jargon.", 2))) == set()
+
+    def test_finds_points_that_dwarf_the_rest(self):
+        others = [("Names the drug.", 2), ("Asks for the age.", 2)]
+        assert kinds(row(*others, ("Recommends rest.", 5))) == {"points"}
+        assert kinds(row(*others, ("Recommends rest.", 4))) == set()
+
+    def test_finds_a_training_prompt_that_repeats_a_held_out_one(self):
+        asks = "How long should a child of six stay at home with mumps?"
+        held = row(GOOD, prompt_id="h", asks=asks)
+        again = row(GOOD, prompt_id="t", asks=asks.upper() + " Please.")
+        found = check([again], [held])
+        assert found.places["prompts"] == ["prompt_id t: as held-out prompt h"]
+        assert kinds(held_out=(held, again)) == set()  # those stand as published
+
+    def test_finds_a_rubric_in_another_script(self):
+        assert kinds(row(GOOD, asks="Что мне принять от боли?")) == {"language"}
+
+    def test_finds_rows_whose_last_turn_is_the_assistants(self):
+        why = "a.jsonl:3: the last message is from the assistant; it must be the user's"
+        assert kinds(row(GOOD), refused=(why,)) == {"last-turn"}
+
+
+class TestChanges:
+    def test_splitting_keeps_the_points_of_the_rubric(self):
+        changes = Changes()
+        old = row(("Names the drug and explains the dose.", 5), GOOD)
+        new = split_compound(old, changes)
+        assert [(c.text, c.points, c.tags) for c in new.rubric] == [
+            ("Names the drug.", 2.5, ("axis:a",)),
+            ("Explains the dose.", 2.5, ("axis:a",)),
+            ("Names the drug.", 5, ("axis:a",)),
+        ]
+        (entry,) = changes.log
+        assert entry["change"] == "split" and entry["was"] == old.rubric[0].to_json()
+        assert entry["became"] == [c.to_json() for c in new.rubric[:2]]
+
+    def test_flipping_turns_only_what_contradicts_its_wording(self):
+        changes = Changes()
+        old = row(GOOD, ("Avoids jargon.", -2), ("Fails to ask.", -3), ("Recommends rest.", -1))
+        new = flip_polarity(old, changes)
+        assert [c.points for c in new.rubric] == [5, 2, -3, -1]
+        assert [entry["was"]["criterion"] for entry in changes.log] == ["Avoids jargon."]
+        assert kinds(new) == set()
+
+    def test_flipping_leaves_a_row_that_could_not_be_scored_any_more(self):
+        changes = Changes()
+        old = row(("Fails to ask.", 3))
+        assert flip_polarity(old, changes) == old
+        assert changes.kept == 1 and changes.log == []
+
+
+@pytest.fixture
+def preprocess(tmp_path):
+    """Runs the command on two rows, of which one has a wrong sign and a compound criterion."""
+    rubrics = [
+        {"criterion": "Names the drug and explains the dose.", "points": 4},
+        {"criterion": "Avoids jargon.", "points": -2},
+    ]
+    lines = []
+    for name in ("one", "two"):
+        prompt = [{"role": "user", "content": f"Number {name}?"}]
+        lines.append(json.dumps({"prompt_id": name, "prompt": prompt, "rubrics": rubrics}) + "\n")
+    source = tmp_path / "raw.jsonl"
+    source.write_text("".join(lines))
+
+    def run(*flags: str) -> int:
+        places = ["--source", str(source), "--out", str(tmp_path / "out"), "--name", "x"]
+        fixed = ["--hold-out", "1", "--allow-subset"]
+        return data_preprocess.main([*places, *fixed, *flags])
+
+    return run
+
+
+class TestCommand:
+    def test_shows_findings_and_goes_on(self, preprocess, capsys):
+        assert preprocess() == 0
+        report = capsys.readouterr().out
+        assert "polarity: 2 criteria" in report and "compound: 1 compound criteria" in report
+
+    def test_strict_writes_nothing_and_names_the_rows(self, preprocess, capsys, tmp_path):
+        assert preprocess("--strict") == 2
+        assert "prompt_id one, criterion 2" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_strict_may_name_the_checks(self, preprocess, capsys):
+        assert preprocess("--strict", "duplicates,points") == 0
+        assert preprocess("--strict", "grammar") == 2
+        assert "there are polarity" in capsys.readouterr().err
+
+    def test_changes_are_made_and_logged(self, preprocess, tmp_path, capsys):
+        assert preprocess("--split-compound", "--flip-polarity", "--strict") == 0
+        text = (tmp_path / "out" / "x_changes.jsonl").read_text()
+        log = [json.loads(line) for line in text.splitlines()]
+        assert sorted(entry["change"] for entry in log) == ["flip", "flip", "split"]
+        sample = json.loads((tmp_path / "out" / "x_hard_sample.jsonl").read_text())
+        points = [item["points"] for item in sample["metadata"]["rubrics"]]
+        assert points == [4, 2]  # held out: its sign is mended, its criteria are as published
+        assert "changed 2 criteria: flip" in capsys.readouterr().out
+
+    def test_a_model_is_named_with_its_endpoint(self, preprocess, capsys):
+        assert preprocess("--check-with", "http://127.0.0.1:1") == 2
+        assert "--check-model" in capsys.readouterr().err
+
+
+class TestAskedModel:
+    def asked(self, act, *texts: str) -> tuple[dict, int]:
+        """What is found by asking a model that acts so, and how often it was asked."""
+
+        async def ask() -> tuple[dict, int]:
+            async with FakeEngine(act, checked=False) as engine:
+                endpoint = Endpoint(api="openai", url=engine.url, model="m", retries=0)
+                found = await asyncio.to_thread(ask_polarities, texts, endpoint)
+                return found, len(engine.bodies)
+
+        return asyncio.run(ask())
+
+    def test_decides_where_the_rule_is_unsure_and_is_asked_once_per_text(self):
+        found, questions = self.asked(Say("Worse."), "Recommends wine.", "Recommends wine.")
+        assert found == {"Recommends wine.": "bad"} and questions == 1
+
+    def test_that_contradicts_a_plain_wording_leaves_it_unsure(self):
+        assert self.asked(Say("worse"), "Avoids jargon.")[0] == {"Avoids jargon.": "unsure"}
+        assert self.asked(Say("unclear"), "Avoids jargon.")[0] == {"Avoids jargon.": "good"}
+
+    @pytest.mark.parametrize(
+        "reply", [Say("better or worse"), Say(""), Say("better", reason="length")]
+    )
+    def test_that_says_something_else_says_nothing(self, reply):
+        assert self.asked(reply, "Recommends wine.")[0] == {"Recommends wine.": "unsure"}
+
+    def test_that_gives_no_reply_is_an_error(self):
+        with pytest.raises(UserError, match="--check-with: "):
+            self.asked(Fail(400), "Recommends wine.")

@@ -1,0 +1,136 @@
+"""What a criterion's wording says: polarity, single conditions, what no answer can miss."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rubric_rl.data.checks.compound import parts
+from rubric_rl.data.checks.polarity import Polarity, polarity
+from rubric_rl.data.checks.unmeetable import unmeetable
+from rubric_rl.data.checks.wording import rewards_presence, script
+
+LABELLED = Path(__file__).with_name("polarity.tsv")
+
+
+def labelled(part: str) -> list[tuple[str, str]]:
+    """(label, text) of the made-up items of one part: tuned, or held out until the rule stood."""
+    found = []
+    for line in LABELLED.read_text(encoding="utf-8").splitlines():
+        of_part, _, label, text = line.split("\t")
+        if of_part == part:
+            found.append((label, text))
+    return found
+
+
+class TestPolarity:
+    @pytest.mark.parametrize("part", ["tuned", "held_out"])
+    def test_is_right_where_it_is_said_and_said_where_the_wording_is_plain(self, part):
+        items = labelled(part)
+        said = [(label, text) for label, text in items if polarity(text) != Polarity.UNSURE]
+        right = [text for label, text in said if polarity(text) == label]
+        plain = [text for label, text in items if label != "unsure"]
+        assert len(right) / len(said) >= 0.95
+        assert len(right) / len(plain) >= 0.9
+
+    def test_is_measured_on_two_hundred_items(self):
+        assert (len(labelled("tuned")), len(labelled("held_out"))) == (120, 80)
+
+    @pytest.mark.parametrize(
+        ("text", "meaning"),
+        [
+            ("Names the dose.", "unsure"),
+            ("Fails to name the dose.", "bad"),
+            ("Does not fail to name the dose.", "good"),
+            ("Avoids naming a wrong dose.", "good"),
+            ("Fails to avoid jargon.", "bad"),
+            ("Pitfall: Avoids jargon.", "good"),
+            ("Pitfall: Names the dose.", "bad"),
+            ("Essential Criteria: Names the dose.", "good"),
+            ("Essential Criteria: Fails to name the dose.", "unsure"),  # it contradicts itself
+            ("Should have named the dose.", "unsure"),
+            ("States that the drug is dangerous.", "unsure"),
+            ("Names the dose. (Justification: a wrong dose is dangerous.)", "unsure"),
+            ("Doesn\u2019t mention the dose.", "bad"),
+        ],
+    )
+    def test_follows_what_opens_the_sentence(self, text, meaning):
+        assert polarity(text) == meaning
+
+    @given(st.text(max_size=60))
+    def test_takes_any_text(self, text):
+        assert polarity(text) in set(Polarity)
+
+    @given(st.sampled_from([text for label, text in labelled("tuned") if label != "unsure"]))
+    def test_does_not_hang_on_case_or_blanks(self, text):
+        assert polarity(f"  {text.upper()} ") == polarity(text)
+
+
+class TestParts:
+    @pytest.mark.parametrize(
+        ("text", "single"),
+        [
+            ("Names the drug and explains the dose.", ["Names the drug.", "Explains the dose."]),
+            (
+                "The response must name the drug and explain the dose.",
+                ["The response must name the drug.", "The response must explain the dose."],
+            ),
+            ("Mentions both Oslo and Bergen.", ["Mentions Oslo.", "Mentions Bergen."]),
+            ("Advises rest. Warns against wine.", ["Advises rest.", "Warns against wine."]),
+        ],
+    )
+    def test_are_the_conditions_that_a_criterion_joins(self, text, single):
+        assert parts(text) == single
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Lists fever, cough and pain.",
+            "Names the drug or explains the dose.",
+            "States that the clinic offers tests and provides care.",
+            "Names the drug (and explains it).",
+            "Does not name the drug and explain the dose.",
+            "",
+        ],
+    )
+    def test_leave_a_single_condition_whole(self, text):
+        assert parts(text) == [text]
+
+    @given(st.text(max_size=60))
+    def test_are_never_none(self, text):
+        assert parts(text)
+
+
+class TestUnmeetable:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "N/A",
+            "Names {drug_name}.",
+            "The response contains text.",
+            "Draws an image of the heart.",
+            "Is better than the other answers.",
+            "Mentions the dose or does not mention the dose",
+        ],
+    )
+    def test_is_what_no_text_can_meet_or_miss(self, text):
+        assert unmeetable(text)
+
+    @pytest.mark.parametrize("label_and_text", labelled("tuned") + labelled("held_out"))
+    def test_is_no_ordinary_criterion(self, label_and_text):
+        assert unmeetable(label_and_text[1]) == ""
+
+
+def test_a_criterion_that_an_added_sentence_meets_rewards_presence():
+    assert rewards_presence("Mentions the dose.")
+    assert rewards_presence("The response should explain the dose.")
+    assert not rewards_presence("Avoids jargon.")
+    assert not rewards_presence("Is concise.")
+
+
+def test_the_script_is_that_of_most_letters():
+    assert script("What is it? Что это такое, доктор?") == "CYRILLIC"
+    assert script("これは何の薬ですか") == "JAPANESE"
+    assert script("12 + 3") == ""
