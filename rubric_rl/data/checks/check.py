@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.checks.compound import parts
@@ -36,9 +37,9 @@ class Findings:
     points: float = 0.0  # positive ones of all training criteria, ...
     for_presence: float = 0.0  # ... and of those that reward what is said
 
-    def add(self, kind: str, row: Row, what: str, criterion: int | None = None) -> None:
+    def add(self, kind: str, prompt_id: str, what: str, criterion: int | None = None) -> None:
         """Notes a row, and the criterion by its number from 1."""
-        where = f"prompt_id {row.prompt_id}"
+        where = f"prompt_id {prompt_id}"
         if criterion is not None:
             where += f", criterion {criterion + 1}"
         self.places[kind].append(f"{where}: {what}" if what else where)
@@ -65,7 +66,7 @@ def check(
     for row in held_out:  # as published, compound and repeated ones too
         _check_criteria(row, judge, found)
     _check_prompts(training, held_out, found)
-    _check_language([*training, *held_out], found)
+    _check_language(training, held_out, found)
     for message in refused:
         if "it must be the user's" in message:
             found.places["last-turn"].append(message)
@@ -87,10 +88,15 @@ def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
         positive = criterion.points > 0
         found.polarities[positive, meaning] += 1
         if meaning is (Polarity.BAD if positive else Polarity.GOOD):
-            found.add("polarity", row, f"{criterion.points:g} points, worded as {meaning}", number)
+            found.add(
+                "polarity",
+                row.prompt_id,
+                f"{criterion.points:g} points, worded as {meaning}",
+                number,
+            )
         reason = unmeetable(text)
         if reason:
-            found.add("unmeetable", row, reason, number)
+            found.add("unmeetable", row.prompt_id, reason, number)
 
 
 def _check_rubric(row: Row, found: Findings) -> None:
@@ -98,46 +104,47 @@ def _check_rubric(row: Row, found: Findings) -> None:
     for number, text in enumerate(texts):
         conditions = len(parts(text))
         if conditions > 1:
-            found.add("compound", row, f"{conditions} conditions", number)
+            found.add("compound", row.prompt_id, f"{conditions} conditions", number)
     for earlier, later in near_duplicates(texts):
-        found.add("duplicates", row, f"as criterion {earlier + 1}", later)
+        found.add("duplicates", row.prompt_id, f"as criterion {earlier + 1}", later)
     sizes = [abs(criterion.points) for criterion in row.rubric]
     largest = max(sizes)
     if len(sizes) > 2 and largest > sum(sizes) - largest:
         share = largest / sum(sizes)
-        found.add("points", row, f"{share:.0%} of all points", sizes.index(largest))
+        found.add("points", row.prompt_id, f"{share:.0%} of all points", sizes.index(largest))
 
 
 def _check_prompts(training: Sequence[Row], held_out: Sequence[Row], found: Findings) -> None:
     """Training conversations against each other and the held-out ones."""
-    rows = [*held_out, *training]
-    pairs = near_duplicates([_conversation(row) for row in rows])
-    for earlier, later in pairs:
+    rows = chain(held_out, training)
+    texts = []
+    prompt_ids = []
+    for row in rows:
+        texts.append(_conversation(row))
+        prompt_ids.append(row.prompt_id)
+    for earlier, later in near_duplicates(texts):
         if later < len(held_out):
             continue  # evaluation prompts stand as published
-        other = rows[earlier]
         part = "held-out" if earlier < len(held_out) else "training"
-        found.add("prompts", rows[later], f"as {part} prompt {other.prompt_id}")
+        found.add("prompts", prompt_ids[later], f"as {part} prompt {prompt_ids[earlier]}")
 
 
 def _conversation(row: Row) -> str:
     return " ".join(message["content"] for message in row.messages)
 
 
-def _asked(row: Row) -> str:
-    return row.messages[-1]["content"]
-
-
-def _check_language(rows: Sequence[Row], found: Findings) -> None:
-    scripts = [script(_asked(row)) for row in rows]
-    counts = Counter(name for name in scripts if name)
+def _check_language(training: Iterable[Row], held_out: Iterable[Row], found: Findings) -> None:
+    scripts = []
+    for row in chain(training, held_out):
+        graded = " ".join(criterion.text for criterion in row.rubric[:3])
+        scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
+    counts = Counter(asked for _, asked, _ in scripts if asked)
     most = max(counts, key=lambda name: counts[name], default="")
-    for row, asked in zip(rows, scripts, strict=True):
-        graded = script(" ".join(criterion.text for criterion in row.rubric[:3]))
+    for prompt_id, asked, graded in scripts:
         if asked and graded and asked != graded:
-            found.add("language", row, f"asked in {asked}, graded in {graded}")
+            found.add("language", prompt_id, f"asked in {asked}, graded in {graded}")
         elif asked and asked != most:
-            found.add("language", row, f"{asked}, most are {most}")
+            found.add("language", prompt_id, f"{asked}, most are {most}")
 
 
 def report_lines(found: Findings) -> list[str]:

@@ -1,7 +1,9 @@
 """The checks as flags of data_preprocess.py, and as a section of its report."""
 
 import argparse
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.checks.ask_model import PREFIX, ask_polarities
@@ -98,24 +100,26 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
     """
     changes = Changes()
     if options.split_compound:
-        rows.easy = [split_compound(row, changes) for row in rows.easy]
+        rows.easy = type(rows.easy)(split_compound(row, changes) for row in rows.easy)
     judge: Judge = polarity
     lines = []
     if options.endpoint is not None:
-        asked = ask_polarities(_texts(rows.easy + rows.hard), options.endpoint)
+        asked = ask_polarities(_texts(chain(rows.easy, rows.hard)), options.endpoint)
         judge = asked.__getitem__
         lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
     if options.flip_polarity:
-        rows.easy = [flip_polarity(row, changes, judge) for row in rows.easy]
-        hard = [flip_polarity(row, changes, judge) for row in rows.hard]
-        now = {row.prompt_id: row for row in hard}
-        rows.hard = hard
-        rows.hard_sample = [now[row.prompt_id] for row in rows.hard_sample]
+        rows.easy = type(rows.easy)(flip_polarity(row, changes, judge) for row in rows.easy)
+        rows.hard = type(rows.hard)(flip_polarity(row, changes, judge) for row in rows.hard)
+        sampled = {row.prompt_id for row in rows.hard_sample}
+        of_sample = (row for row in rows.hard if row.prompt_id in sampled)
+        rows.hard_sample = type(rows.hard_sample)(of_sample)
     found = check(rows.easy, rows.hard, rows.refused, judge)
     refuse(found.places, options.strict)
     lines += changes.lines() + report_lines(found)
     return "\n".join(lines) + "\n", changes.log
 
 
-def _texts(rows: list[Row]) -> list[str]:
-    return [criterion.text for row in rows for criterion in row.rubric]
+def _texts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        for criterion in row.rubric:
+            yield criterion.text

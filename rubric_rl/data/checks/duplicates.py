@@ -3,6 +3,7 @@
 import math
 import re
 import string
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -40,27 +41,37 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     the same. Of many texts, only those that share one of their rarest words are
     compared (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
     """
+    if len(texts) > FEW:
+        return _among_many(texts)
     words = [_words(text) for text in texts]
-    if len(texts) <= FEW:
-        pairs = combinations(range(len(words)), 2)
-    else:
-        pairs = _sharing_a_rare_word(words)
+    pairs = combinations(range(len(words)), 2)
     return [(earlier, later) for earlier, later in pairs if _alike(words[earlier], words[later])]
 
 
-def _sharing_a_rare_word(words: Sequence[frozenset[str]]) -> list[tuple[int, int]]:
-    counts = Counter(word for some in words for word in some)
-    rarest_first = sorted(counts, key=lambda word: (counts[word], word))
-    rank = {word: place for place, word in enumerate(rarest_first)}
-    pairs = set()
+def _among_many(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """As `near_duplicates`; a text is kept as the numbers of its words, which are small."""
+    vocabulary: dict[str, int] = {}
+    counts: Counter[int] = Counter()
+    numbers = []
+    for text in texts:
+        own = array("I", [vocabulary.setdefault(word, len(vocabulary)) for word in _words(text)])
+        counts.update(own)
+        numbers.append(own)
+    words = list(vocabulary)
     holders: dict[int, list[int]] = defaultdict(list)
-    for later, some in enumerate(words):
-        ranks = sorted(rank[word] for word in some)
-        for number in ranks[: len(some) - _needed(len(some)) + 1]:
+    pairs = []
+    for later, own in enumerate(numbers):
+        rarest = sorted(own, key=lambda number: (counts[number], words[number]))
+        candidates: set[int] = set()
+        for number in rarest[: len(own) - _needed(len(own)) + 1]:
             holding = holders[number]
-            pairs.update((earlier, later) for earlier in holding)
+            candidates.update(holding)
             if len(holding) < HELD:
                 holding.append(later)
+        for earlier in sorted(candidates):
+            other = numbers[earlier]
+            if _alike(frozenset(words[n] for n in other), frozenset(words[n] for n in own)):
+                pairs.append((earlier, later))
     return sorted(pairs)
 
 
