@@ -1,4 +1,4 @@
-"""Raw HealthBench rows -> healthbench_easy.jsonl (training), healthbench_hard.jsonl (evaluation).
+"""Raw rubric rows -> healthbench_easy.jsonl (training), healthbench_hard.jsonl (evaluation).
 
 docs/data.md tells what is refused and what is left out.
 """
@@ -15,14 +15,17 @@ try:
     from rubric_rl.common.jsonl import write_jsonl, write_text
     from rubric_rl.common.tokenizer import ChatTokenizer
     from rubric_rl.data.checks.command import add_check_flags, check_options, check_split
-    from rubric_rl.data.healthbench import Source, load_converter, locate
-    from rubric_rl.data.split import Split, SplitOptions, report, split
+    from rubric_rl.data.converters import load_converter
+    from rubric_rl.data.readers.registry import NAMES, reader_named
+    from rubric_rl.data.source import Source, locate
+    from rubric_rl.data.split import Split, SplitOptions, split
+    from rubric_rl.data.split_report import report
 # It is the first Python that a newcomer starts, often in no environment yet.
 except ModuleNotFoundError as error:
     what = f"the package {error.name} is missing"
     sys.exit(f"error: {what}; pip install -e . here, or use .venv/bin/python")
 
-DESCRIPTION = "Raw HealthBench rows -> NAME_easy.jsonl (training), NAME_hard.jsonl (evaluation)."
+DESCRIPTION = "Raw rubric rows -> NAME_easy.jsonl (training), NAME_hard.jsonl (evaluation)."
 EPILOG = """Training rows are deduplicated: the first of equal conversations is kept, the first of
 equal criteria of a prompt, and no conversation that is held out. Evaluation rows keep prompts and
 criteria as published, so that scores are comparable. See docs/data.md."""
@@ -49,6 +52,7 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
     options = SplitOptions(
         allow_subset=args.allow_subset,
         converter=load_converter(args.converter) if args.converter else None,
+        reader=reader_named(args.format) if args.format else None,
         hold_out=args.hold_out,
         fix_signs=args.fix_signs,
         consensus=args.consensus,
@@ -59,7 +63,7 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
         seed=args.seed,
     )
     checks = check_options(args)
-    source = locate(args.source, args.hard, args.cache)
+    source = locate(args.source, args.hard, args.cache, args.train, args.hold_out_split)
     files = {part: args.out / f"{args.name}_{part}.jsonl" for part in PARTS}
     check_no_input(files.values(), source)
     rows = split(source, options)
@@ -76,7 +80,7 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
 
 def check_no_input(outputs: Iterable[Path], source: Source) -> None:
     """Raises UserError for a file that would take the place of the one that it is made from."""
-    inputs = [Path(path) for path in (source.full, source.hard) if path is not None]
+    inputs = source.files()
     for output in outputs:
         if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
             hint = "name another --out or --name"
@@ -93,6 +97,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.name in ("", ".", "..") or Path(args.name).name != args.name:
         hint = "give the beginning of file names, and their folder with --out"
         parser.error(f"--name {args.name}: holds a folder; {hint}")
+    if args.format and args.converter:
+        parser.error("--format and --converter: one reads the rows; leave out the other")
+    if args.hold_out_split and args.hold_out:
+        what = "--hold-out and --hold-out-split: both say what is held out"
+        parser.error(f"{what}; leave out one")
     if args.max_prompt_tokens is not None and not args.tokenizer:
         parser.error("--max-prompt-tokens needs --tokenizer FOLDER, or HF_CKPT_PATH")
     counts = (args.sample, args.eval_sample, args.max_prompt_tokens)
@@ -108,7 +117,26 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         default="official",
-        help="official (default), hf, hf:OWNER/NAME[@SPLIT], a folder or a JSONL file",
+        help="official (default), hf, hf:OWNER/NAME[/CONFIG][@SPLIT], a folder, or a file of "
+        "JSONL, JSON or Parquet, also packed by gzip",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="the set that the rows are of (default: recognised by their fields): "
+        + ", ".join(NAMES),
+    )
+    parser.add_argument(
+        "--train",
+        default="",
+        metavar="SPLIT",
+        help="the published split to train on (default: train)",
+    )
+    parser.add_argument(
+        "--hold-out-split",
+        default="",
+        metavar="SPLIT",
+        help="the published split that is held out, of a folder or of hf:",
     )
     parser.add_argument(
         "--hard",
@@ -157,7 +185,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-subset",
         action="store_true",
-        help="accept other counts than 4,000 training and 1,000 hard prompts",
+        help="of HealthBench, accept other counts than 4,000 training and 1,000 hard prompts",
     )
     parser.add_argument(
         "--max-prompt-tokens",

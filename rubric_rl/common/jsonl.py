@@ -2,9 +2,11 @@
 
 import codecs
 import errno
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,18 +35,21 @@ _OTHER_FILES = {
 
 
 def read_jsonl_offsets(
-    path: AnyPath, skip_partial: bool = False, refused: list[str] | None = None
+    path: AnyPath,
+    skip_partial: bool = False,
+    refused: list[str] | None = None,
+    packed: bool = False,
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
     The offset is that of the value: after a byte order mark, which may stand before any line.
-    `skip_partial` leaves out a last line without its "\\n", which a killed writer cut short. A
-    broken line raises DataError with file and line; where a list `refused` is given, the message
-    is added to it instead and the line is left out. Raises DataError for a file that is not
-    there, cannot be read or is no UTF-8 text.
+    `skip_partial` leaves out a last line without its "\\n", which a killed writer cut short;
+    `packed` reads a file of gzip. A broken line raises DataError with file and line; where a list
+    `refused` is given, the message is added to it instead and the line is left out. Raises
+    DataError for a file that is not there, cannot be read or is no UTF-8 text.
     """
     end = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(path, packed), 1):
         if number == 1:
             _check_beginning(path, line)
         before = _BEFORE_A_VALUE.match(line)
@@ -84,7 +89,7 @@ def _check_beginning(path: AnyPath, line: bytes) -> None:
         raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
 
 
-def _lines(file_name: AnyPath) -> Iterator[bytes]:
+def _lines(file_name: AnyPath, packed: bool = False) -> Iterator[bytes]:
     """Splits on "\\n" alone: rows hold U+2028, at which str.splitlines() would cut them."""
     path = Path(file_name)
     if path.is_dir():
@@ -92,10 +97,11 @@ def _lines(file_name: AnyPath) -> Iterator[bytes]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if packed else path.open("rb") as file:
             yield from file
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})"
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = f"cannot be read ({reason})"
         raise DataError(f"{path}: {what}; check path and rights") from None
 
 
@@ -108,10 +114,13 @@ def marked_line(path: AnyPath) -> int | None:
 
 
 def read_jsonl(
-    path: AnyPath, skip_partial: bool = False, refused: list[str] | None = None
+    path: AnyPath,
+    skip_partial: bool = False,
+    refused: list[str] | None = None,
+    packed: bool = False,
 ) -> Iterator[tuple[int, Any]]:
     """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
-    for number, _, value in read_jsonl_offsets(path, skip_partial, refused):
+    for number, _, value in read_jsonl_offsets(path, skip_partial, refused, packed):
         yield number, value
 
 

@@ -1,14 +1,9 @@
-"""HealthBench as published: its files, where to find them, and how a raw row becomes a Row."""
+"""HealthBench as published: its files, its known wrong signs, and how a raw row becomes a Row."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from rubric_rl.common.dotted_name import import_function
-from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import read_jsonl
-from rubric_rl.common.plain_text import one_line
-from rubric_rl.data.download import Published, download
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.download import Published
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.schema import Criterion, Row
 
@@ -45,102 +40,7 @@ WRONG_SIGNS = (
 )
 
 # What a row keeps of a raw one, beside the prompt. The reference answers stay behind.
-KEPT_FIELDS = ("prompt_id", "rubrics", "example_tags", "theme", "canary")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where raw rows come from."""
-
-    full: Path | str  # all rows: a JSONL file, or `hf:OWNER/NAME`
-    hard: Path | None  # the rows held out for evaluation
-
-
-def locate(source: str, hard: Path | None, cache: Path) -> Source:
-    """Finds the files named by `--source`, downloading them if necessary.
-
-    It is `official`, `hf`, `hf:OWNER/NAME`, a folder with the published files, or a JSONL file.
-    Raises DataError for a missing file or a failed download.
-    """
-    if source == "official":
-        full = download(URL, FULL, cache)
-        hard = hard or download(URL, HARD, cache)
-        return Source(full, hard)
-    if source == "hf":
-        full = _from_hub(FULL)
-        hard = hard or _from_hub(HARD)
-        return Source(full, hard)
-    if source.startswith("hf:"):
-        return Source(source, hard)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        folder = path
-        path = folder / FULL.name
-        if not path.is_file():
-            hint = "name the file itself with --source, and --hard"
-            raise DataError(f"{folder}: holds no {FULL.name}; {hint}")
-    published_hard = path.parent / HARD.name
-    if hard is None and published_hard.is_file():
-        hard = published_hard
-    return Source(path, hard)
-
-
-def _from_hub(file: Published) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        what = "--source hf needs huggingface_hub, which comes with datasets"
-        raise UserError(f"{what}: pip install datasets") from None
-    try:
-        return Path(hf_hub_download(HF_DATASET, file.name, repo_type="dataset"))
-    except Exception as error:  # its errors share no base class of their own
-        hint = "use --source official or a local copy"
-        reason = one_line(str(error), 200)
-        raise DataError(f"{HF_DATASET}: {reason}; {hint}") from None
-
-
-def raw_rows(source: Path | str, refused: list[str]) -> Iterator[tuple[str, object]]:
-    """Yields (where, raw row); a message for each broken line is added to `refused`.
-
-    Raises DataError when there is no such file or data set.
-    """
-    if isinstance(source, str) and source.startswith("hf:"):
-        rows = _hub_rows(source.removeprefix("hf:"))
-        numbered = enumerate(rows, 1)
-    else:
-        numbered = read_jsonl(source, refused=refused)
-    for number, item in numbered:
-        yield f"{source}:{number}", item
-
-
-def _hub_rows(name: str) -> Iterator[dict]:
-    """The rows of a Hugging Face data set, `OWNER/NAME` or `OWNER/NAME@SPLIT`."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        what = f"--source hf:{name} needs the package datasets"
-        raise UserError(f"{what}: pip install datasets") from None
-    name, _, part = name.partition("@")
-    try:
-        rows = load_dataset(name, split=part or "train")
-    except Exception as error:  # its errors share no base class of their own
-        hint = "pass a JSONL file with --source"
-        reason = one_line(str(error), 200)
-        raise DataError(f"hf:{name}: {reason}; {hint}") from None
-    for row in rows:
-        yield dict(row)
-
-
-def load_converter(path: str) -> Callable[[dict], dict]:
-    """The function `module.function` that turns a foreign row into {prompt_id, prompt, rubrics}.
-
-    Raises UserError when there is none of that name.
-    """
-    try:
-        return import_function(path)
-    except UserError as error:
-        hint = "give module.function, importable from here"
-        raise UserError(f"--converter {path}: {error}; {hint}") from None
+KEPT_FIELDS = ("prompt_id", "rubrics", "example_tags", "theme", "canary", "provenance")
 
 
 def to_row(item: object, where: str) -> Row:
@@ -149,7 +49,7 @@ def to_row(item: object, where: str) -> Row:
     Raises DataError when it cannot be scored.
     """
     if not isinstance(item, dict) or not isinstance(item.get("prompt_id"), str):
-        hint = "is it a HealthBench row? other data needs --converter"
+        hint = "is it a HealthBench row? other data needs --format or --converter"
         raise DataError(f"{where}: no prompt_id; {hint}")
     metadata = {"messages": item.get("prompt")}
     for key in KEPT_FIELDS:

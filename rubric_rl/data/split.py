@@ -1,31 +1,25 @@
-"""Splits raw rows into training and evaluation prompts, and reports what was left out."""
+"""Splits raw rows into training and evaluation prompts, and counts what is left out."""
 
 import hashlib
-import re
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.common.tokenizer import ChatTokenizer
-from rubric_rl.data.healthbench import (
-    FULL_ROWS,
-    HARD_ROWS,
-    Source,
-    consensus,
-    fix_signs,
-    raw_rows,
-    to_row,
-)
+from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, consensus, fix_signs, to_row
+from rubric_rl.data.raw_rows import raw_rows
+from rubric_rl.data.readers.pieces import Raw, known_id
+from rubric_rl.data.readers.reader import Reader
+from rubric_rl.data.readers.registry import recognise
 from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.data.source import Source
+from rubric_rl.data.stored_rows import StoredRows
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
-NAMED = 10  # refused rows that the report names, of each reason
-# Where a refused row stands, "file:line" or "file:line, prompt_id ...": a path may hold ": " too.
-_PLACE = re.compile(r"^(.*?:\d+(?:, prompt_id .*?)?): ", re.DOTALL)
+SHOWN_CANARIES = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,7 @@ class SplitOptions:
 
     allow_subset: bool = False
     converter: Callable[[dict], dict] | None = None
+    reader: Reader | None = None  # without it and a converter, the rows' fields choose one
     hold_out: int = 0  # prompts drawn for evaluation if there is no file of hard rows
     fix_signs: bool = False
     consensus: bool = False
@@ -48,11 +43,15 @@ class SplitOptions:
 class Split:
     """Training (`easy`) and evaluation (`hard`) rows, a sample of those, and what was left out."""
 
-    easy: list[Row] = field(default_factory=list)
-    hard: list[Row] = field(default_factory=list)
-    hard_sample: list[Row] = field(default_factory=list)
+    easy: StoredRows = field(default_factory=StoredRows)
+    hard: StoredRows = field(default_factory=StoredRows)
+    hard_sample: StoredRows = field(default_factory=StoredRows)
     refused: list[str] = field(default_factory=list)  # "file:line, prompt_id ...: reason"
     left_out: Counter[str] = field(default_factory=Counter)  # rule -> rows or criteria
+    noted: Counter[str] = field(default_factory=Counter)  # what a reader did -> how often
+    reader: Reader | None = None  # of the set; none with a converter, or for unknown rows
+    recognised: bool = False  # whether the rows' fields chose it
+    canaries: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)  # every prompt_id, also of refused rows
     places: dict[str, str] = field(default_factory=dict)  # prompt_id -> "file:line"
     tokens: dict[str, int] = field(default_factory=dict)  # prompt_id -> of the prompt, if counted
@@ -63,23 +62,25 @@ DEFAULTS = SplitOptions()
 
 
 def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
-    """Reads raw rows and puts those with a hard prompt_id into `hard`, all others into `easy`.
+    """Reads raw rows and splits them: the held-out ones into `hard`, all others into `easy`.
+
+    Held out are those with a prompt_id of the hard file, the published split, or N drawn ones.
 
     Raises:
-        DataError: for a hard prompt_id that the source lacks, when nothing is left, or (without
-            `allow_subset`) for other than 4,000 and 1,000 usable rows.
+        DataError: for a hard prompt_id that the source lacks, when nothing is left, or (for
+            HealthBench, without `allow_subset`) for other than 4,000 and 1,000 usable rows.
     """
-    result = Split()
-    rows = _read_rows(source, options, result)
-    hard_ids = _hard_ids(source, options, rows)
-    held_out = set()  # the conversations of hard rows
-    for row in rows:
-        if row.prompt_id in hard_ids:
-            words = conversation(row.messages)
-            held_out.add(words)
-            result.hard.append(row)
-        else:
-            result.easy.append(row)
+    result = Split(reader=options.reader)
+    if source.held_out_split:
+        result.hard = _read_rows(source, source.held_out_split, options, result)
+        hard_ids = set(result.hard.prompt_ids)
+        result.easy = _read_rows(source, source.train_split, options, result)
+    else:
+        rows = _read_rows(source, "", options, result)
+        hard_ids = _hard_ids(source, options, rows, result)
+        result.hard = rows.named(hard_ids)
+        result.easy = rows.named(hard_ids, others=True)
+    held_out = {_words(row) for row in result.hard}  # the conversations of hard rows
     _check_hard_ids(source, hard_ids, result)
     tokenizer = options.tokenizer
     if tokenizer is not None:
@@ -91,44 +92,86 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     return result
 
 
+def _words(row: Row) -> bytes:
+    """What a conversation says, in a form in which equal ones are equal, as 16 bytes."""
+    words = repr(conversation(row.messages))
+    return hashlib.blake2b(words.encode(errors="replace"), digest_size=16).digest()
+
+
 # Reading
 
 
-def _read_rows(source: Source, options: SplitOptions, result: Split) -> list[Row]:
+def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) -> StoredRows:
     """All rows that can be scored, in the source's order; of equal prompt_ids the first counts."""
-    rows: dict[str, Row] = {}
+    rows = StoredRows(like=result.easy)
     refused = result.refused
-    for where, raw in raw_rows(source.full, refused):
+    before = len(refused)
+    found = raw_rows(source.full, refused, part)
+    for where, raw in _with_reader(found, options, result):
         try:
-            item = _convert(raw, options, where)
-            prompt_id = _prompt_id(item)
-            if prompt_id is not None:
-                result.seen.add(prompt_id)
-            row = to_row(item, where)
+            row = _read_row(raw, where, options, result)
         except DataError as error:
             refused.append(str(error))
             continue
         prompt_id = row.prompt_id
-        if prompt_id in rows:
+        if prompt_id in result.places:
             place = f"{where}, prompt_id {prompt_id}"
             refused.append(f"{place}: duplicate of an earlier prompt_id")
             continue
-        rows[prompt_id] = row
+        rows.append(row)
         result.places[prompt_id] = where
-    if not rows and not refused:
+    if not rows and len(refused) == before:
         raise _error(source, "holds no rows", "name a file of raw rows")
-    return list(rows.values())
+    return rows
+
+
+def _with_reader(
+    rows: Iterator[tuple[str, object]], options: SplitOptions, result: Split
+) -> Iterator[tuple[str, object]]:
+    """The rows; their reader is set in the result, unless it is or a converter stands for it."""
+    if result.reader is None and options.converter is None:
+        result.reader, rows = recognise(rows)
+        result.recognised = result.reader is not None
+    return rows
+
+
+def _read_row(raw: object, where: str, options: SplitOptions, result: Split) -> Row:
+    item = _convert(raw, options, result, where)
+    prompt_id = _prompt_id(item)
+    if prompt_id is not None:
+        result.seen.add(prompt_id)
+    row = to_row(item, where)
+    if isinstance(item, Raw):
+        result.noted.update(item.notes)
+    canary = row.extra.get("canary")
+    if isinstance(canary, str) and len(result.canaries) < SHOWN_CANARIES:
+        result.canaries.add(one_line(canary, 200))
+    return row
 
 
 def _error(source: Source, what: str, hint: str) -> DataError:
     return DataError(f"{source.full}: {what}; {hint}")
 
 
-def _convert(raw, options: SplitOptions, where: str) -> object:
-    if options.converter is None:
+def _convert(raw, options: SplitOptions, result: Split, where: str) -> object:
+    if options.converter is not None:
+        return _converted(raw, options.converter, where)
+    reader = result.reader
+    if reader is None:
         return raw
+    prompt_id = known_id(raw)
+    place = f"{where}, prompt_id {prompt_id}" if prompt_id else where
+    if not isinstance(raw, dict):
+        raise DataError(f"{place}: no JSON object; leave the row out")
     try:
-        return options.converter(raw)
+        return reader.read(raw)
+    except DataError as error:
+        raise DataError(f"{place}: {error} (read as {reader.name})") from None
+
+
+def _converted(raw, converter: Callable[[dict], dict], where: str) -> object:
+    try:
+        return converter(raw)
     except Exception as error:  # it is the user's code: whatever it raises is about this row
         what = f"the converter raised {type(error).__name__}"
         raise DataError(f"{where}: {what}: {one_line(str(error))}") from None
@@ -144,7 +187,7 @@ def _prompt_id(item: object) -> str | None:
 # Which prompts are held out
 
 
-def _hard_ids(source: Source, options: SplitOptions, rows: list[Row]) -> set[str]:
+def _hard_ids(source: Source, options: SplitOptions, rows: StoredRows, result: Split) -> set[str]:
     number = options.hold_out
     path = source.hard
     if path is None:
@@ -154,14 +197,18 @@ def _hard_ids(source: Source, options: SplitOptions, rows: list[Row]) -> set[str
     if number:
         what = f"{path} says what is held out"
         raise DataError(f"{what}; leave out --hold-out, or take the source without it")
-    return _read_hard_ids(path, options)
+    return _read_hard_ids(path, options, result)
 
 
-def _read_hard_ids(path: Path, options: SplitOptions) -> set[str]:
+def _read_hard_ids(path: Path, options: SplitOptions, result: Split) -> set[str]:
     hard_ids = set()
     broken: list[str] = []
     for where, raw in raw_rows(path, broken):
-        item = _convert(raw, options, where)
+        try:
+            item = _convert(raw, options, result, where)
+        except DataError as error:
+            broken.append(str(error))
+            continue
         prompt_id = _prompt_id(item)
         if prompt_id is None:
             broken.append(f"{where}: no prompt_id")
@@ -179,7 +226,7 @@ def _read_hard_ids(path: Path, options: SplitOptions) -> set[str]:
 def _check_hold_out(source: Source, number: int, usable: int) -> None:
     if not number:
         place = source.full
-        hint = "pass --hard FILE, or --hold-out N to draw N"
+        hint = "pass --hard FILE, --hold-out-split SPLIT, or --hold-out N to draw N"
         raise DataError(f"{place}: which prompts are held out for evaluation? {hint}")
     if usable and number >= usable:
         what = f"--hold-out {number} of {usable} usable prompts leaves none for training"
@@ -201,6 +248,9 @@ def _check_hard_ids(source: Source, hard_ids: set[str], result: Split) -> None:
 
 
 def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
+    reader = result.reader
+    if source.held_out_split or (reader is not None and reader.name != "healthbench"):
+        return  # only HealthBench's release is known by its counts
     easy = len(result.easy)
     hard = len(result.hard)
     result.subset = easy != RELEASED_EASY or hard != HARD_ROWS
@@ -231,9 +281,9 @@ def _check_not_empty(source: Source, result: Split) -> None:
     raise _error(source, f"nothing is left for {purpose}", hint)
 
 
-def _templated(rows: list[Row], tokenizer: ChatTokenizer, result: Split) -> list[Row]:
+def _templated(rows: StoredRows, tokenizer: ChatTokenizer, result: Split) -> StoredRows:
     """The rows that the policy can be asked, their tokens counted; the others are refused."""
-    kept = []
+    kept = StoredRows(like=rows)
     for row in rows:
         prompt_id = row.prompt_id
         messages = list(row.messages)
@@ -252,7 +302,7 @@ def _templated(rows: list[Row], tokenizer: ChatTokenizer, result: Split) -> list
 # Selection
 
 
-def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Split) -> None:
+def _select_rows(options: SplitOptions, held_out: Collection[bytes], result: Split) -> None:
     """Applies the rules in their documented order.
 
     Evaluation rows keep prompts and criteria as published. `held_out` are their conversations,
@@ -263,8 +313,8 @@ def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Spl
     left_out = result.left_out
     seed = options.seed
     if options.fix_signs:
-        easy = [fix_signs(row) for row in easy]
-        hard = [fix_signs(row) for row in hard]
+        easy = StoredRows(map(fix_signs, easy), like=easy)
+        hard = StoredRows(map(fix_signs, hard), like=hard)
     if options.consensus:
         easy = _with_consensus(easy, left_out)
         hard = _with_consensus(hard, left_out)
@@ -279,8 +329,8 @@ def _select_rows(options: SplitOptions, held_out: Collection[tuple], result: Spl
     result.hard_sample = _draw(hard, options.eval_sample, seed)
 
 
-def _with_consensus(rows: list[Row], left_out: Counter[str]) -> list[Row]:
-    kept = []
+def _with_consensus(rows: StoredRows, left_out: Counter[str]) -> StoredRows:
+    kept = StoredRows(like=rows)
     for row in rows:
         agreed = consensus(row)
         if _has_positive_points(agreed.rubric):
@@ -295,13 +345,13 @@ def _has_positive_points(rubric: Iterable[Criterion]) -> bool:
 
 
 def _without_repeats(
-    easy: list[Row], held_out: Collection[tuple], left_out: Counter[str]
-) -> list[Row]:
+    easy: StoredRows, held_out: Collection[bytes], left_out: Counter[str]
+) -> StoredRows:
     """Training rows without held-out and repeated conversations, and without repeated criteria."""
     seen = set()
-    kept = []
+    kept = StoredRows(like=easy)
     for row in easy:
-        words = conversation(row.messages)
+        words = _words(row)
         if words in held_out:
             left_out["training prompts whose conversation is held out"] += 1
         elif words in seen:
@@ -322,13 +372,15 @@ def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
         return row
     rubric = tuple(first.values())
     given = len(row.rubric)
+    if len(rubric) == given:
+        return row
     left_out["repeated criteria of training prompts"] += given - len(rubric)
     return replace(row, rubric=rubric)
 
 
-def _without_long_prompts(rows: list[Row], limit: int, result: Split) -> list[Row]:
+def _without_long_prompts(rows: StoredRows, limit: int, result: Split) -> StoredRows:
     rule = f"training prompts over {limit} tokens"
-    kept = []
+    kept = StoredRows(like=rows)
     for row in rows:
         tokens = result.tokens[row.prompt_id]
         if tokens <= limit:
@@ -338,13 +390,13 @@ def _without_long_prompts(rows: list[Row], limit: int, result: Split) -> list[Ro
     return kept
 
 
-def _draw(rows: list[Row], number: int, seed: int) -> list[Row]:
+def _draw(rows: StoredRows, number: int, seed: int) -> StoredRows:
     """`number` rows, in their order."""
     drawn = _drawn_ids(rows, number, seed)
-    return [row for row in rows if row.prompt_id in drawn]
+    return rows.named(drawn)
 
 
-def _drawn_ids(rows: list[Row], number: int, seed: int) -> set[str]:
+def _drawn_ids(rows: StoredRows, number: int, seed: int) -> set[str]:
     """The prompt_ids of `number` rows, drawn by a hash of seed and prompt_id.
 
     So the draw does not depend on the file's order.
@@ -354,121 +406,5 @@ def _drawn_ids(rows: list[Row], number: int, seed: int) -> set[str]:
         key = f"{seed}:{prompt_id}"
         return hashlib.sha256(key.encode()).digest()
 
-    prompt_ids = [row.prompt_id for row in rows]
-    prompt_ids.sort(key=rank)
+    prompt_ids = sorted(rows.prompt_ids, key=rank)
     return set(prompt_ids[:number])
-
-
-# The report
-
-
-def report(result: Split) -> str:
-    """What was written and what was not, in a few lines; the same text for the same input.
-
-    Prompt lengths are in tokens where they were counted, else in characters.
-    """
-    lines = []
-    if result.subset:
-        released = "the 4,000 and 1,000 prompts of the release"
-        lines.append(f"a subset, as --allow-subset permits: not {released}")
-    lines += _describe_refused(result.refused)
-    for rule, number in result.left_out.items():
-        if number:
-            lines.append(f"left out {number} {rule}")
-    parts = {
-        "training": result.easy,
-        "evaluation": result.hard,
-        "evaluation sample": result.hard_sample,
-    }
-    for name, rows in parts.items():
-        lines += _describe(name, rows, result.tokens)
-    return "\n".join(lines) + "\n"
-
-
-def _describe_refused(refused: list[str]) -> list[str]:
-    """Each reason with the places of its rows, the most frequent first, then by the alphabet."""
-    by_reason = defaultdict(list)
-    for refusal in refused:
-        _, place, complaint = _PLACE.split(refusal, maxsplit=1)
-        by_reason[_reason(complaint)].append(place)
-
-    def rank(reason: str) -> tuple[int, str]:
-        return -len(by_reason[reason]), reason
-
-    reasons = sorted(by_reason, key=rank)
-    lines = []
-    for reason in reasons:
-        places = by_reason[reason]
-        number = len(places)
-        lines.append(f"refused {number} rows: {reason}")
-        for place in places[:NAMED]:
-            lines.append(f"  {place}")
-        unnamed = number - NAMED
-        if unnamed > 0:
-            lines.append(f"  and {unnamed} more")
-    return lines
-
-
-def _reason(complaint: str) -> str:
-    """The general part of a refusal: without value and next step."""
-    for begins_detail in (";", ", not", " ("):
-        complaint, _, _ = complaint.partition(begins_detail)
-    return complaint
-
-
-def _describe(name: str, rows: list[Row], tokens: dict[str, int]) -> list[str]:
-    """Counts, prompt lengths, themes and axes of the rows of one file."""
-    themes = [row.theme or "none" for row in rows]
-    prompts = len(rows)
-    criteria = negative = 0
-    axes = []
-    for row in rows:
-        for criterion in row.rubric:
-            criteria += 1
-            axis = criterion.tag("axis")
-            axes.append(axis or "none")
-            if criterion.points < 0:
-                negative += 1
-    share = negative / (criteria or 1)
-    lengths = _describe_lengths(rows, tokens)
-    counts = f"{prompts} prompts, {criteria} criteria"
-    return [
-        f"{name}: {counts}, {share:.1%} negative",
-        f"  {lengths}",
-        "  themes: " + _counted(themes),
-        "  axes: " + _counted(axes),
-    ]
-
-
-def _describe_lengths(rows: list[Row], tokens: dict[str, int]) -> str:
-    if not rows:
-        return "empty"
-    unit = "characters (tokens: --tokenizer FOLDER)"
-    if tokens:
-        unit = "tokens"
-    lengths = []
-    for row in rows:
-        if tokens:
-            length = tokens[row.prompt_id]
-        else:
-            length = _count_characters(row)
-        lengths.append(length)
-    median = statistics.median(lengths)
-    longest = max(lengths)
-    total = sum(lengths)
-    return f"prompt: median {median:g}, longest {longest}, in all {total} {unit}"
-
-
-def _count_characters(row: Row) -> int:
-    texts = [message["content"] for message in row.messages]
-    return sum(map(len, texts))
-
-
-def _counted(values: Iterable[str]) -> str:
-    """Each value with its count, the most frequent first; equal counts in alphabetical order."""
-    in_order = sorted(values)
-    counts = Counter(in_order)
-    parts = []
-    for value, number in counts.most_common():
-        parts.append(f"{value} {number}")
-    return ", ".join(parts)

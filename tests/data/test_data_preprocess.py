@@ -11,9 +11,10 @@ from doubles.engine import TEMPLATE, chat_model
 
 import data_preprocess
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.data.healthbench import Source
 from rubric_rl.data.row_file import read_rows
-from rubric_rl.data.split import SplitOptions, report, split
+from rubric_rl.data.source import Source
+from rubric_rl.data.split import SplitOptions, split
+from rubric_rl.data.split_report import report
 
 
 def raw(number: int, **more) -> dict:
@@ -153,7 +154,7 @@ DAMAGED = {
     "rubrics is not a list": raw(1, rubrics=None),
     "messages is not a list": raw(1, prompt=[]),
     "no prompt_id": raw(1, prompt_id=None),
-    "prompt_id": [],
+    "no JSON object": [],
     "duplicate of an earlier prompt_id": raw(0),
 }
 
@@ -362,7 +363,7 @@ def test_consensus_drops_prompts_that_keep_no_criterion(source):
     write(source.full, rows)
     result = split(source, SplitOptions(allow_subset=True, consensus=True))
     assert len(result.easy) == 5
-    for row in result.easy + result.hard:
+    for row in [*result.easy, *result.hard]:
         assert len(row.rubric) == 1
 
 
@@ -389,7 +390,7 @@ class TestOtherData:
         flags = [f"--source={path}", f"--out={out}", *self.FLAGS]
         assert data_preprocess.main([*flags, "--hold-out=1"]) == 0
         said = capsys.readouterr().err
-        assert "other.jsonl:9: the converter raised KeyError" in said
+        assert "other.jsonl:9: the converter raised DataError: prompt is missing" in said
 
     def test_a_hard_file_and_a_drawn_hold_out_exclude_each_other(self, source, out, capsys):
         assert run(source, out, "--hold-out=3") == 2
@@ -485,8 +486,10 @@ class TestExitStatus:
         assert said == f"error: {empty}: holds no rows; name a file of raw rows\n"
         said = complaint([f"--source={source.full}", f"--hard={empty}"])
         assert said.startswith(f"error: {empty}: holds no rows; name the rows held out")
-        said = complaint([f"--source={source.full}", f"--hard={out.parent}"])
-        assert said == f"error: {out.parent}: is a folder; name a file in it\n"
+        folder = out.parent / "folder"
+        folder.mkdir()
+        said = complaint([f"--source={source.full}", f"--hard={folder}"])
+        assert said.startswith(f"error: {folder}: holds no files of rows (.jsonl, ")
 
     def test_an_environment_without_the_packages_is_one_line(self):
         bare = [sys.executable, "-S", data_preprocess.__file__]  # -S: no site-packages

@@ -9,16 +9,11 @@ import pytest
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data import healthbench
-from rubric_rl.data.converters import plain
+from rubric_rl.data.converters import load_converter, plain
 from rubric_rl.data.download import Published, digest, download
-from rubric_rl.data.healthbench import (
-    consensus,
-    fix_signs,
-    load_converter,
-    locate,
-    raw_rows,
-    to_row,
-)
+from rubric_rl.data.healthbench import consensus, fix_signs, to_row
+from rubric_rl.data.raw_rows import raw_rows
+from rubric_rl.data.source import locate
 
 BODY = bytes(range(256)) * 4000
 FILE = Published("rows.jsonl", len(BODY), hashlib.sha256(BODY).hexdigest())
@@ -200,8 +195,8 @@ def test_folder_and_file_find_the_published_hard_file(tmp_path):
     assert locate(str(full), mine, tmp_path).hard == mine
 
 
-def test_folder_without_the_files_says_which(tmp_path):
-    with pytest.raises(DataError, match="holds no 2025-05-07"):
+def test_a_folder_without_rows_says_so(tmp_path):
+    with pytest.raises(DataError, match="holds no files of rows"):
         locate(str(tmp_path), None, tmp_path)
 
 

@@ -1,0 +1,227 @@
+"""Raw rows one at a time: of a file (JSONL, JSON, Parquet, gzip), a folder, or the Hub."""
+
+import codecs
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from rubric_rl.common.errors import DataError, UserError
+from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.plain_text import one_line
+from rubric_rl.data.hub import PREFIX, hub_rows
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+# What a folder may hold beside rows (a card, a checksum) has other endings.
+ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "holdout")
+CHUNK = 1 << 20  # characters of a JSON file
+LONGEST_ROW = 1 << 25
+BATCH = 256  # rows of a Parquet file in memory
+ITEMS = ("items", "data", "rows", "examples")  # where an object of a whole file keeps its rows
+
+
+def raw_rows(
+    source: Path | str, refused: list[str], split: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Yields (where, raw row); a message for each broken line is added to `refused`.
+
+    `split` names one of those that a folder or a Hub data set is published in. Raises DataError
+    when there is no such file, folder, data set or split, and for a file that breaks off.
+    """
+    if isinstance(source, str) and source.startswith(PREFIX):
+        for number, item in enumerate(hub_rows(source, split), 1):
+            yield f"{source}:{number}", item
+        return
+    for path in files_of(Path(source), split):
+        for number, item in _file_rows(path, refused):
+            yield f"{path}:{number}", item
+
+
+def files_of(path: Path, split: str = "") -> list[Path]:
+    """The file itself, or those of a folder (and of its folders) that hold rows of the split.
+
+    Raises DataError for a folder without any, or, if no split is named, with those of several.
+    """
+    if not path.is_dir():
+        if split:
+            hint = "name the folder of both, or held-out rows with --hard"
+            raise DataError(f"{path}: is one file, so it has no split {split}; {hint}")
+        return [path]
+    files = _row_files(path)
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
+    known = ", ".join(sorted(name for name in by_split if name)) or "none"
+    if split:
+        named = [file for file in files if _is_of_split(file.relative_to(path), split)]
+        if not named:
+            raise DataError(f"{path}: holds no files of the split {split}; it has {known}")
+        return named
+    if not files:
+        endings = ", ".join(ENDINGS)
+        raise DataError(f"{path}: holds no files of rows ({endings}); name the file itself")
+    if len(by_split.keys() - {""}) > 1:
+        hint = "say which with --train SPLIT --hold-out-split SPLIT"
+        raise DataError(f"{path}: is published in splits ({known}); {hint}")
+    return files
+
+
+def _row_files(folder: Path) -> list[Path]:
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.name.endswith(ENDINGS) and path.is_file() and not hidden:
+            found.append(path)
+    return found
+
+
+def _is_of_split(path: Path, split: str) -> bool:
+    """Whether a file or one of its folders is named by the split: train-00000-of-00002.parquet."""
+    for part in path.parts:
+        name = part.partition(".")[0]
+        if name == split or name.startswith((f"{split}-", f"{split}_")):
+            return True
+    return False
+
+
+def _split_of(path: Path) -> str:
+    """The usual split that a file is named by, "" for none."""
+    return next((split for split in SPLITS if _is_of_split(path, split)), "")
+
+
+def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
+    """The rows of one file by what it begins with, whatever its name says."""
+    if not path.is_file():
+        return read_jsonl(path)  # which says so
+    beginning = _beginning(path)
+    if beginning.startswith(b"PAR1"):
+        return enumerate(_parquet_rows(path), 1)
+    packed = beginning.startswith(b"\x1f\x8b")
+    try:
+        with _open(path, packed) as file:
+            opening = file.read(CHUNK)
+    except (OSError, EOFError) as error:
+        raise _unreadable(path, error) from None
+    except UnicodeDecodeError:
+        opening = ""  # read_jsonl says what the file is
+    if opening.lstrip("\ufeff \t\r\n").startswith("["):
+        return enumerate(_array_rows(path, packed), 1)
+    if path.name.removesuffix(".gz").endswith(".json") and not _is_lines(opening):
+        return enumerate(_object_rows(path, packed), 1)
+    return read_jsonl(path, refused=refused, packed=packed)
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _is_lines(opening: str) -> bool:
+    """Whether the first line is a JSON value of its own, as in JSONL under the name .json."""
+    first = opening.lstrip("\ufeff \t\r\n").partition("\n")[0]
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _open(path: Path, packed: bool) -> IO[str]:
+    if packed:
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return codecs.open(str(path), encoding="utf-8-sig")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or one_line(str(error), 200)
+    return DataError(f"{path}: cannot be read ({reason}); check path and rights, or restore it")
+
+
+def _array_rows(path: Path, packed: bool) -> Iterator[object]:
+    """The elements of a JSON array, a part of the file in memory at a time."""
+    try:
+        with _open(path, packed) as file:
+            yield from _elements(file)
+    except (OSError, EOFError) as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or one_line(str(error), 200)
+        what = f"broken JSON ({reason})"
+        raise DataError(f"{path}: {what}; make or restore the file") from None
+
+
+def _elements(file: IO[str]) -> Iterator[object]:
+    """Raises ValueError where the array is broken or breaks off, naming the element."""
+    decoder = json.JSONDecoder()
+    number = 0
+    text = file.read(CHUNK)
+    place = text.index("[") + 1
+    while True:
+        place = _after_blanks(text, place)
+        if text.startswith("]", place):
+            if text[place + 1 :].strip() or file.read(1).strip():
+                raise ValueError(f"words after the array of {number} rows")
+            return
+        try:
+            value, end = decoder.raw_decode(text, place)
+            end = _after_blanks(text, end)
+            if text[end : end + 1] not in (",", "]"):
+                raise ValueError("no comma follows")
+        except ValueError as error:
+            rest = text[place:]
+            more = file.read(max(CHUNK, len(rest)))  # it may go on there
+            if not more or len(rest) > LONGEST_ROW:
+                reason = getattr(error, "msg", error)
+                raise ValueError(f"row {number + 1}: {reason}") from None
+            text = rest + more
+            place = 0
+            continue
+        number += 1
+        yield value
+        place = end + text.startswith(",", end)
+
+
+def _after_blanks(text: str, place: int) -> int:
+    blanks = _BLANKS.match(text, place)
+    assert blanks is not None  # it matches nothing, too
+    return blanks.end()
+
+
+def _object_rows(path: Path, packed: bool) -> Iterable[object]:
+    """The rows of a file that is one JSON object: itself, or its list of rows with its fields."""
+    try:
+        with _open(path, packed) as file:
+            whole = json.load(file)
+    except (OSError, EOFError) as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or one_line(str(error), 200)
+        raise DataError(f"{path}: broken JSON ({reason}); make or restore the file") from None
+    for key in ITEMS:
+        rows = whole.get(key) if isinstance(whole, dict) else None
+        if isinstance(rows, list):
+            shared = {name: value for name, value in whole.items() if name != key}
+            return [shared | row if isinstance(row, dict) else row for row in rows]
+    return [whole]
+
+
+def _parquet_rows(path: Path) -> Iterator[object]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        what = f"{path}: is a Parquet file, which needs the package pyarrow"
+        raise UserError(f"{what}: pip install pyarrow") from None
+    try:
+        # Its own buffers, so that no whole column stays in memory.
+        with ParquetFile(path, memory_map=False, buffer_size=CHUNK) as file:
+            for batch in file.iter_batches(batch_size=BATCH):
+                yield from batch.to_pylist()
+    except (OSError, ArrowException) as error:
+        raise _unreadable(path, error) from None

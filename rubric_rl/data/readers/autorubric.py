@@ -1,0 +1,40 @@
+"""Data sets of autorubric: one JSON object whose items share its prompt and rubric, or bring own.
+
+    {"name": "wounds", "prompt": "How do I clean a wound?",
+     "rubric": [{"name": "Water", "weight": 10.0, "requirement": "Names clean water"},
+                {"name": "Alcohol", "weight": -15.0, "requirement": "Advises alcohol"}],
+     "items": [{"submission": "...", "description": "...", "ground_truth": ["MET", "UNMET"]}]}
+
+Signs: a requirement of negative weight is a fault, so 'met' is bad there. A criterion with options
+(multiple choice) is not one that is met or not: such a row is refused.
+"""
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import AS_POINTS, Reader
+
+
+def _criteria(rubric: object) -> object:
+    return rubric.get("criteria") if isinstance(rubric, dict) else rubric
+
+
+def _fits(item: dict) -> bool:
+    return "prompt" in item and "requirement" in pieces.first_of(_criteria(item.get("rubric")))
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    given = _criteria(pieces.decoded(item.get("rubric"), "rubric"))
+    rubric = []
+    for number, each in enumerate(pieces.objects(given, "rubric"), 1):
+        if each.get("options"):
+            what = f"criterion {number} of rubric is multiple choice, which has no met or unmet"
+            raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+        worth = each.get("weight", 1)
+        rubric.append(pieces.criterion(each.get("requirement"), worth))
+    return pieces.row(item, pieces.chat(item.get("prompt"), "prompt"), rubric)
+
+
+AUTORUBRIC = Reader(
+    "autorubric", "prompt, rubric[requirement]", _fits, read, AS_POINTS, "that of its owner"
+)

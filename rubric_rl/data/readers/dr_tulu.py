@@ -1,0 +1,45 @@
+"""The RL data of DR-Tulu and open-instruct: the rubric is JSON text in the ground truth.
+
+    {"messages": [{"role": "user", "content": "Who mapped the nerve?"}], "dataset": "rl_rag",
+     "ground_truth": "{\\"query\\": \\"Who mapped the nerve?\\", \\"rubrics\\": [
+        {\\"title\\": \\"Name\\", \\"description\\": \\"Names the person\\", \\"weight\\": 1.0},
+        {\\"title\\": \\"Myth\\", \\"description\\": \\"Credits a myth\\", \\"weight\\": -1.0}]}"}
+
+Signs: a rubric of negative weight describes a fault, so 'met' is bad there.
+"""
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import AS_POINTS, Reader
+
+
+def _fits(item: dict) -> bool:
+    truth = item.get("ground_truth")
+    if isinstance(truth, (list, tuple)) and truth:
+        truth = truth[0]
+    is_rubric = isinstance(truth, dict) or (isinstance(truth, str) and '"rubrics"' in truth)
+    return "messages" in item and is_rubric
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    truth = item.get("ground_truth")
+    if isinstance(truth, (list, tuple)) and len(truth) == 1:
+        truth = truth[0]  # as open-instruct wraps it
+    truth = pieces.decoded(truth, "ground_truth")
+    if not isinstance(truth, dict):
+        raise DataError(f"ground_truth holds no rubrics; {pieces.LEAVE_OUT}")
+    rubric = []
+    for each in pieces.objects(truth.get("rubrics"), "rubrics of ground_truth"):
+        rubric.append(pieces.criterion(each.get("description"), each.get("weight")))
+    return pieces.row(
+        item,
+        pieces.chat(item.get("messages"), "messages"),
+        rubric,
+        theme=pieces.label(item.get("dataset")),
+    )
+
+
+DR_TULU = Reader(
+    "dr_tulu", "messages, ground_truth with rubrics", _fits, read, AS_POINTS, "see its card"
+)

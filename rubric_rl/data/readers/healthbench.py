@@ -1,0 +1,46 @@
+"""HealthBench, and rows in its form.
+
+    {"prompt_id": "a1", "prompt": [{"role": "user", "content": "May I run with a cold?"}],
+     "rubrics": [{"criterion": "Asks about fever", "points": 5, "tags": ["axis:accuracy"]},
+                 {"criterion": "Forbids all sport for good", "points": -4, "tags": []}],
+     "example_tags": ["theme:hedging"], "canary": "..."}
+
+Signs: an item of negative points is a fault, so 'met' is bad there. Two published items have the
+wrong sign (--fix-signs).
+"""
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import AS_POINTS, Reader
+
+
+def _fits(item: dict) -> bool:
+    first = pieces.first_of(item.get("rubrics"))
+    return isinstance(item.get("prompt_id"), str) and {"criterion", "points"} <= first.keys()
+
+
+def read(item: dict) -> dict:
+    """The item as it is: this is the form that all others are brought into."""
+    return item
+
+
+HEALTHBENCH = Reader(
+    "healthbench", "prompt_id, rubrics[criterion, points]", _fits, read, AS_POINTS, "MIT"
+)
+
+
+def _is_prepared(item: dict) -> bool:
+    metadata = item.get("metadata")
+    return isinstance(metadata, dict) and "rubrics" in metadata and "messages" in metadata
+
+
+def read_prepared(item: dict) -> dict:
+    """A row that data_preprocess.py or rubric_rl.generate wrote, to be split anew."""
+    metadata = item.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    return metadata | {"prompt": metadata.get("messages")}
+
+
+PREPARED = Reader(
+    "prepared", "metadata[messages, rubrics]", _is_prepared, read_prepared, AS_POINTS, "as before"
+)

@@ -1,0 +1,28 @@
+"""JunkaiZ/Rubrics (arXiv 2509.21500); its configurations are health and generalist.
+
+    {"prompt": "Can I take two pills?", "number_of_criteria": 2, "total_weight": 4,
+     "rubrics": [{"criterion": "Asks which pills", "weight": 3},
+                 {"criterion": "Is short", "weight": 1}]}
+
+Signs: weights are 1 to 3, 'met' is always good.
+"""
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import POSITIVE, Reader
+
+
+def _fits(item: dict) -> bool:
+    first = pieces.first_of(item.get("rubrics"))
+    return isinstance(item.get("prompt"), str) and first.keys() == {"criterion", "weight"}
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    messages = pieces.question(pieces.text(item, "prompt"))
+    rubric = []
+    for each in pieces.objects(item.get("rubrics"), "rubrics"):
+        rubric.append(pieces.criterion(each.get("criterion"), each.get("weight")))
+    return pieces.row(item, messages, rubric)
+
+
+JUNKAIZ = Reader("junkaiz", "prompt, rubrics[criterion, weight]", _fits, read, POSITIVE, "MIT")

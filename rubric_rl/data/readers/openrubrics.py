@@ -1,0 +1,34 @@
+"""OpenRubrics: the rubric is a text, one criterion a line.
+
+    {"instruction": "Suggest two tools.", "response_a": "...", "response_b": "...", "winner": "a",
+     "rubric": "1. The response names exactly two tools. [Hard Rule]\\n2. It is clear. [Principle]"}
+
+Signs: no points are published, each criterion counts 1 and 'met' is always good. Hard rules and
+principles become tags.
+"""
+
+import re
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import POSITIVE, Reader
+from rubric_rl.data.readers.rubric_text import criteria_of_text
+
+_KIND = re.compile(r"\s*\[(Hard Rule|Principle)\]\s*", re.IGNORECASE)
+
+
+def _fits(item: dict) -> bool:
+    return isinstance(item.get("instruction"), str) and isinstance(item.get("rubric"), str)
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    messages = pieces.question(pieces.text(item, "instruction"))
+    rubric = []
+    for words in criteria_of_text(pieces.text(item, "rubric")):
+        kind = _KIND.search(words)
+        labels = [f"kind:{kind[1].lower().replace(' ', '_')}"] if kind else []
+        rubric.append(pieces.criterion(_KIND.sub(" ", words).strip(), 1, labels))
+    return pieces.row(item, messages, rubric)
+
+
+OPENRUBRICS = Reader("openrubrics", "instruction, rubric", _fits, read, POSITIVE, "undeclared")

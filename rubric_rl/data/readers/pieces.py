@@ -1,0 +1,198 @@
+"""The pieces that rows of all sets are made of: texts, conversations, points, tags, names."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import shows_something
+
+LEAVE_OUT = "leave the row out, or mend it"
+ZERO_POINTS = "criteria of 0 points left out"
+NO_POINTS = "criteria without points, which count 1 each"
+_ID_FIELDS = ("prompt_id", "id", "sample_id", "task", "q_id", "uid")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+# The roles of other services and of older chat data; an unknown one is refused later, by name.
+_ROLES = {
+    "developer": "system",
+    "human": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "chatbot": "assistant",
+}
+
+
+def text(item: dict, field: str) -> str:
+    """The text in a field. Raises DataError where none is."""
+    value = item.get(field)
+    if not isinstance(value, str) or not shows_something(value):
+        raise DataError(f"{field} is missing or no text; {LEAVE_OUT}")
+    return value
+
+
+def label(value: object) -> str:
+    """A short text such as a category, "" for none."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def decoded(value: object, field: str) -> object:
+    """The value that a JSON text holds; anything else as it is. Raises DataError if broken."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise DataError(f"{field} is no JSON, {value!r:.40}; {LEAVE_OUT}") from None
+
+
+def objects(value: object, field: str) -> list[dict]:
+    """The objects of a list, which may be written as JSON text. Raises DataError for others."""
+    value = decoded(value, field)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise DataError(f"{field} is no list of criteria; {LEAVE_OUT}")
+    for number, each in enumerate(value, 1):
+        if not isinstance(each, dict):
+            raise DataError(f"criterion {number} of {field} is no object; {LEAVE_OUT}")
+    return list(value)
+
+
+def texts(value: object, field: str) -> list[str]:
+    """The texts of a list, which may be written as JSON text. Raises DataError for others."""
+    value = decoded(value, field)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise DataError(f"{field} is no list of criteria; {LEAVE_OUT}")
+    for number, each in enumerate(value, 1):
+        if not isinstance(each, str):
+            raise DataError(f"criterion {number} of {field} is no text; {LEAVE_OUT}")
+    return list(value)
+
+
+def question(words: str) -> list[dict]:
+    """A conversation of one question."""
+    return [{"role": "user", "content": words}]
+
+
+def chat(value: object, field: str) -> list[dict]:
+    """A conversation: a text, a list of messages, or either as JSON text.
+
+    Roles of other services are named as here (developer: system), and content in parts is joined.
+    Raises DataError for what is none.
+    """
+    if isinstance(value, str) and value.lstrip()[:2] not in ("[{", "[ ", "[\n"):
+        return question(text({field: value}, field))
+    messages = decoded(value, field)
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise DataError(f"{field} is no conversation; {LEAVE_OUT}")
+    return [_message(message, field) for message in messages]
+
+
+def _message(message: object, field: str) -> dict:
+    if not isinstance(message, dict):
+        raise DataError(f"{field} holds a message that is no object; {LEAVE_OUT}")
+    role = message.get("role") or message.get("from")
+    content = message.get("content")
+    if content is None:
+        content = message.get("value")
+    if isinstance(content, (list, tuple)):
+        content = _joined(content, field)
+    if isinstance(role, str):
+        role = role.lower()
+        role = _ROLES.get(role, role)
+    return {"role": role, "content": content}
+
+
+def _joined(parts: Iterable, field: str) -> str:
+    words = []
+    for part in parts:
+        content = part.get("text") if isinstance(part, dict) else part
+        if not isinstance(content, str):
+            raise DataError(f"{field} holds a message that is not only text; {LEAVE_OUT}")
+        words.append(content)
+    return "\n".join(words)
+
+
+def points(value: object) -> object:
+    """A number, which may be written as text; anything else as it is, to be refused by name."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
+def tags(value: object) -> object:
+    """Tags as a list of texts: of a list, one text, or a dict, whose items become `key:value`."""
+    if not isinstance(value, dict):
+        return [value] if isinstance(value, str) else value
+    found = []
+    for key, each in value.items():
+        if each is None or each in ("", [], {}):
+            continue
+        if not isinstance(each, str):
+            each = json.dumps(each, ensure_ascii=False, sort_keys=True, default=str)
+        found.append(f"{key}:{each}")
+    return found
+
+
+def named(**labels: object) -> list[str]:
+    """Tags `key:value` of those labels that say something."""
+    return [f"{key}:{label(value)}" for key, value in labels.items() if label(value)]
+
+
+def criterion(words: object, worth: object, tag_list: object = None) -> dict:
+    """A criterion of a raw row."""
+    return {"criterion": words, "points": points(worth), "tags": tags(tag_list)}
+
+
+class Raw(dict):
+    """A raw row, with what its reader did to it: a rule and how many criteria it met."""
+
+    def __init__(self, fields: dict):
+        super().__init__(fields)
+        self.notes: dict[str, int] = {}
+
+
+def row(item: dict, messages: list[dict], rubric: list[dict], **more: object) -> Raw:
+    """A raw row, named by the item's own id or by the hash of its conversation.
+
+    Criteria of 0 points, which no answer can earn or lose, are left out and counted.
+    """
+    worth_something = [each for each in rubric if each["points"] != 0 or each["points"] is False]
+    made = Raw({key: value for key, value in more.items() if value})
+    made["prompt_id"] = known_id(item) or hashed(messages)
+    made["prompt"] = messages
+    made["rubrics"] = worth_something
+    zeros = len(rubric) - len(worth_something)
+    if zeros:
+        made.notes[ZERO_POINTS] = zeros
+    return made
+
+
+def known_id(item: object) -> str:
+    """The id that an item brings along, "" for none."""
+    if not isinstance(item, dict):
+        return ""
+    for field in _ID_FIELDS:
+        value = item.get(field)
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+            return str(value)
+    return ""
+
+
+def hashed(messages: object) -> str:
+    """The name of a conversation that has none."""
+    words = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+    digest = hashlib.sha256(words.encode(errors="replace"))
+    return digest.hexdigest()[:16]
+
+
+def first_of(value: object) -> dict:
+    """The first criterion of a rubric, where it is an object; to recognise a set by its fields."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        return value[0]
+    return {}

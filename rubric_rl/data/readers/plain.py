@@ -1,0 +1,86 @@
+"""Rows that anyone may write: a prompt and its criteria, in any of the usual forms.
+
+    {"prompt": "How do I clean a wound?",
+     "rubric": ["Names clean water", {"description": "Advises alcohol", "weight": "-2"}]}
+
+The prompt is a text or chat messages. The rubric is a list, a JSON text of one, an object of
+criteria and their points, or a text with one criterion a line. A criterion is a text, or an object
+with text, points and tags (a list or a dict). Criteria without points count 1 each. 'Met' is good
+where points are positive and bad where they are negative.
+"""
+
+from collections.abc import Iterable
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import AS_POINTS, Reader
+from rubric_rl.data.readers.rubric_text import criteria_of_text
+
+PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
+RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
+TEXT_KEYS = ("criterion", "description", "text", "requirement", "criterion_text", "title", "name")
+POINTS_KEYS = ("points", "weight", "score", "importance")
+LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
+KEPT = ("theme", "example_tags", "canary", "provenance")
+
+
+def read(item: dict) -> pieces.Raw:
+    """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
+    messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
+    given = _first(item, RUBRIC_KEYS, "rubric")
+    rubric = [_criterion(each) for each in _criteria(given)]
+    kept = {key: item[key] for key in KEPT if item.get(key) is not None}
+    without = 0
+    for each in rubric:
+        if each["points"] is None:
+            each["points"] = 1
+            without += 1
+    made = pieces.row(item, messages, rubric, **kept)
+    if without:
+        made.notes[pieces.NO_POINTS] = without
+    return made
+
+
+def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
+    """The value of the first key that has one. Raises DataError where `what` must be there."""
+    for key in keys:
+        if item.get(key) is not None:
+            return item[key]
+    if what:
+        names = ", ".join(keys)
+        raise DataError(f"{what} is missing (looked for {names}); {pieces.LEAVE_OUT}")
+    return None
+
+
+def _criteria(rubric: object) -> list:
+    if isinstance(rubric, str):
+        if rubric.lstrip()[:1] not in ("[", "{"):
+            return criteria_of_text(rubric)
+        rubric = pieces.decoded(rubric, "rubric")
+    if isinstance(rubric, dict):
+        if isinstance(rubric.get("criteria"), list):
+            return rubric["criteria"]
+        return [{"criterion": words, "points": worth} for words, worth in rubric.items()]
+    if not isinstance(rubric, (list, tuple)):
+        raise DataError(f"rubric is no list of criteria; {pieces.LEAVE_OUT}")
+    return list(rubric)
+
+
+def _criterion(given: object) -> dict:
+    if not isinstance(given, dict):
+        return pieces.criterion(given, None)
+    words = _first(given, TEXT_KEYS)
+    worth = _first(given, POINTS_KEYS)
+    found = pieces.criterion(words, worth, given.get("tags"))
+    labels = pieces.named(**{key: given.get(key) for key in LABEL_KEYS})
+    if labels:
+        found["tags"] = [*(found["tags"] or []), *labels]
+    return found
+
+
+def _fits(item: dict) -> bool:
+    has_prompt = any(item.get(key) for key in PROMPT_KEYS)
+    return has_prompt and any(item.get(key) for key in RUBRIC_KEYS)
+
+
+PLAIN = Reader("plain", "a prompt and a rubric", _fits, read, AS_POINTS, "that of its owner")

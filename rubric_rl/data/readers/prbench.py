@@ -1,0 +1,69 @@
+"""PRBench: professional questions of law and finance, of up to ten turns.
+
+    {"task": "t1", "turns": 1, "field": "Finance", "topic": "Tax", "expert": "...",
+     "prompt_0": "Which form do I file?", "response_0": null, "reference_texts_0": ["Form A ..."],
+     "rubric": [{"id": "c1", "title": "Names form A", "annotations": {
+        "criteria_description": "The form ...", "criteria_category": "Accuracy",
+        "weight_class": "critically important", "critically_important_weight": 9}}]}
+
+Signs: a weight of a detrimental class is negative, so 'met' is bad there. As in the authors' own
+evaluation, the grader is shown the title, and reference texts stand before the prompt they go with.
+"""
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import AS_POINTS, Reader
+
+MOST_TURNS = 10
+
+
+def _fits(item: dict) -> bool:
+    return "prompt_0" in item and "annotations" in pieces.first_of(item.get("rubric"))
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    rubric = []
+    for each in pieces.objects(item.get("rubric"), "rubric"):
+        rubric.append(_criterion(each))
+    return pieces.row(
+        item,
+        _messages(item),
+        rubric,
+        theme=pieces.label(item.get("field")),
+        example_tags=pieces.named(topic=item.get("topic")),
+    )
+
+
+def _messages(item: dict) -> list[dict]:
+    pieces.text(item, "prompt_0")
+    messages = []
+    for turn in range(MOST_TURNS):
+        prompt = pieces.label(item.get(f"prompt_{turn}"))
+        response = pieces.label(item.get(f"response_{turn}"))
+        if prompt:
+            references = _references(item.get(f"reference_texts_{turn}"))
+            messages.append({"role": "user", "content": references + prompt})
+        if response:
+            messages.append({"role": "assistant", "content": response})
+    return messages
+
+
+def _references(texts: object) -> str:
+    if not isinstance(texts, (list, tuple)):
+        return ""
+    numbered = [f"Reference Text {number}:\n{words}\n\n" for number, words in enumerate(texts)]
+    return "".join(numbered)
+
+
+def _criterion(given: dict) -> dict:
+    annotations = given.get("annotations")
+    if not isinstance(annotations, dict):
+        annotations = {}
+    words = given.get("title") or annotations.get("criteria_description")
+    weight_class = pieces.label(annotations.get("weight_class"))
+    weight = annotations.get(weight_class.replace(" ", "_") + "_weight")
+    labels = pieces.named(axis=annotations.get("criteria_category"), weight_class=weight_class)
+    return pieces.criterion(words, weight, labels)
+
+
+PRBENCH = Reader("prbench", "prompt_0, rubric[annotations]", _fits, read, AS_POINTS, "CC-BY-4.0")

@@ -1,0 +1,50 @@
+"""RaR-Medicine and RaR-Science (Rubrics as Rewards, arXiv 2507.17746).
+
+    {"question": "Why does ice float?", "reference_answer": "...", "question_source": "exam",
+     "rubric": [{"title": "Density", "weight": 5,
+                 "description": "Essential Criteria: States that ice is less dense."},
+                {"title": "No myth", "weight": -1,
+                 "description": "Pitfall Criteria: Avoids calling ice lighter than air."}],
+     "rubric_list": ["..."], "rubric_count": 2}
+
+Signs are mixed: a pitfall weighs -1 or -2 in both sets, but RaR-Science writes 80.3% of its own
+so that 'met' is good ("avoids ..."), RaR-Medicine 88.1% so that 'met' is bad. The published sign
+is kept here; --flip-polarity turns the items that are phrased as virtues.
+"""
+
+import re
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import Reader
+
+_CLASS = re.compile(r"\s*(Essential|Important|Optional|Pitfall)\b", re.IGNORECASE)
+
+
+def _fits(item: dict) -> bool:
+    first = pieces.first_of(item.get("rubric"))
+    return "question" in item and {"description", "weight"} <= first.keys()
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    messages = pieces.question(pieces.text(item, "question"))
+    rubric = []
+    for each in pieces.objects(item.get("rubric"), "rubric"):
+        words = each.get("description")
+        found = _CLASS.match(words) if isinstance(words, str) else None
+        class_tags = [f"class:{found[1].lower()}"] if found else []
+        rubric.append(pieces.criterion(words, each.get("weight"), class_tags))
+    source = pieces.named(source=item.get("question_source"))
+    return pieces.row(item, messages, rubric, example_tags=source)
+
+
+RAR = Reader(
+    "rar",
+    "question, rubric[description, weight]",
+    _fits,
+    read,
+    "mixed: 'met' is good in most negative items of RaR-Science, bad in most of RaR-Medicine; "
+    "--flip-polarity",
+    "see its card",
+    mixed_signs=True,
+)

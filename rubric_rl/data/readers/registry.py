@@ -1,0 +1,78 @@
+"""All readers, and which of them a file's rows are for."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+from rubric_rl.common.errors import UserError
+from rubric_rl.data.readers.advancedif import ADVANCEDIF
+from rubric_rl.data.readers.autorubric import AUTORUBRIC
+from rubric_rl.data.readers.dr_tulu import DR_TULU
+from rubric_rl.data.readers.healthbench import HEALTHBENCH, PREPARED
+from rubric_rl.data.readers.healthbench_professional import HEALTHBENCH_PROFESSIONAL
+from rubric_rl.data.readers.junkaiz import JUNKAIZ
+from rubric_rl.data.readers.openrubrics import OPENRUBRICS
+from rubric_rl.data.readers.plain import PLAIN
+from rubric_rl.data.readers.prbench import PRBENCH
+from rubric_rl.data.readers.rar import RAR
+from rubric_rl.data.readers.reader import Reader
+from rubric_rl.data.readers.research_plan_gen import RESEARCH_PLAN_GEN
+from rubric_rl.data.readers.research_rubrics import RESEARCH_RUBRICS
+from rubric_rl.data.readers.rubrichub import RUBRICHUB, RUBRICHUB_SYNTHESIS
+from rubric_rl.data.readers.tinker import TINKER
+from rubric_rl.data.readers.wildchecklists import WILDCHECKLISTS
+
+# The first that fits a row reads it: those of particular fields before those of common ones.
+READERS = (
+    PREPARED,
+    HEALTHBENCH_PROFESSIONAL,
+    HEALTHBENCH,
+    RESEARCH_RUBRICS,
+    RAR,
+    RUBRICHUB,
+    RUBRICHUB_SYNTHESIS,
+    PRBENCH,
+    OPENRUBRICS,
+    WILDCHECKLISTS,
+    ADVANCEDIF,
+    RESEARCH_PLAN_GEN,
+    DR_TULU,
+    TINKER,
+    AUTORUBRIC,
+    JUNKAIZ,
+    PLAIN,
+)
+NAMES = tuple(reader.name for reader in READERS)
+LOOKED_AT = 20  # rows at a file's start that decide of which set it is
+
+
+def reader_named(name: str) -> Reader:
+    """The reader of that name. Raises UserError for an unknown one."""
+    for reader in READERS:
+        if reader.name == name:
+            return reader
+    known = ", ".join(NAMES)
+    raise UserError(f"--format {name}: is not known; take one of {known}")
+
+
+def reader_of(item: object) -> Reader | None:
+    """The first reader that the fields of an item fit."""
+    if not isinstance(item, dict):
+        return None
+    return next((reader for reader in READERS if reader.fits(item)), None)
+
+
+def recognise(
+    rows: Iterable[tuple[str, object]],
+) -> tuple[Reader | None, Iterator[tuple[str, object]]]:
+    """The reader that fits most of the first rows, the earlier one of equals; and all rows.
+
+    A damaged first row so decides nothing. None where no row is of a known set.
+    """
+    rows = iter(rows)
+    start = list(islice(rows, LOOKED_AT))
+    fitting = [reader_of(item) for _, item in start]
+    counts = Counter(reader.name for reader in fitting if reader)
+    best = counts.most_common(1)
+    reader = reader_named(best[0][0]) if best else None
+    return reader, chain(start, rows)

@@ -1,0 +1,71 @@
+"""RubricHub: the set for reinforcement learning, and what its synthesis writes.
+
+    {"data_source": "medical", "ability": "medical_chat",
+     "prompt": [{"role": "user", "content": "Is 38 degrees a fever?"}],
+     "reward_model": {"style": "rubric", "ground_truth": "",
+       "rubrics": [{"criterion": "Says yes", "points": 7,
+                    "tags": {"function": "none", "parameters": null, "verifier": "llm"}}]}}
+
+    {"question": "Is 38 degrees a fever?", "id": 17,
+     "rubrics": [{"criterion": "Says yes", "points": 7}, {"criterion": "Greets", "points": 0}]}
+
+Signs: points are positive, 'met' is always good. The synthesis writes criteria of 0 points too,
+which are left out. A criterion that a program should verify is asked of the grader like others.
+"""
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import POSITIVE, Reader
+
+
+def _fits(item: dict) -> bool:
+    model = item.get("reward_model")
+    return "prompt" in item and isinstance(model, dict) and "rubrics" in model
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    model = pieces.decoded(item.get("reward_model"), "reward_model")
+    if not isinstance(model, dict):
+        raise DataError(f"reward_model is no object; {pieces.LEAVE_OUT}")
+    return pieces.row(
+        item,
+        pieces.chat(item.get("prompt"), "prompt"),
+        _rubric(model.get("rubrics")),
+        theme=pieces.label(item.get("data_source")),
+        example_tags=pieces.named(ability=item.get("ability")),
+    )
+
+
+def _rubric(given: object) -> list[dict]:
+    rubric = []
+    for each in pieces.objects(given, "rubrics"):
+        found = pieces.criterion(each.get("criterion"), each.get("points"), each.get("tags"))
+        rubric.append(found)
+    return rubric
+
+
+RUBRICHUB = Reader(
+    "rubrichub", "prompt, reward_model[rubrics]", _fits, read, POSITIVE, "Apache-2.0"
+)
+
+
+def _fits_synthesis(item: dict) -> bool:
+    first = pieces.first_of(item.get("rubrics"))
+    return "question" in item and {"criterion", "points"} <= first.keys()
+
+
+def read_synthesis(item: dict) -> dict:
+    """The raw row of an item that the synthesis wrote. Raises DataError for one of another form."""
+    messages = pieces.question(pieces.text(item, "question"))
+    return pieces.row(item, messages, _rubric(item.get("rubrics")))
+
+
+RUBRICHUB_SYNTHESIS = Reader(
+    "rubrichub_synthesis",
+    "question, rubrics[criterion, points]",
+    _fits_synthesis,
+    read_synthesis,
+    POSITIVE,
+    "Apache-2.0",
+)

@@ -1,0 +1,37 @@
+"""WildChecklists (arXiv 2507.18624): a checklist as text, with the importance of each question.
+
+    {"prompt": "Write a haiku about snow.", "chosen": [], "rejected": [],
+     "requirements": "1) Is it a haiku? (importance: 100/100)\\n2) Is it cold? (importance: 60)"}
+
+Signs: all importances are positive, a yes is always good. Those of 0 are left out; where none is
+written, a question counts 100 as the surest ones do.
+"""
+
+import re
+
+from rubric_rl.data.readers import pieces
+from rubric_rl.data.readers.reader import POSITIVE, Reader
+from rubric_rl.data.readers.rubric_text import criteria_of_text
+
+MOST = 100
+_IMPORTANCE = re.compile(r"\s*\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)\s*", re.IGNORECASE)
+
+
+def _fits(item: dict) -> bool:
+    return "prompt" in item and isinstance(item.get("requirements"), str)
+
+
+def read(item: dict) -> dict:
+    """The raw row of an item. Raises DataError for one of another form."""
+    messages = pieces.chat(item.get("prompt"), "prompt")
+    rubric = []
+    for words in criteria_of_text(pieces.text(item, "requirements")):
+        importance = _IMPORTANCE.search(words)
+        worth = importance[1] if importance else MOST
+        rubric.append(pieces.criterion(_IMPORTANCE.sub(" ", words).strip(), worth))
+    return pieces.row(item, messages, rubric)
+
+
+WILDCHECKLISTS = Reader(
+    "wildchecklists", "prompt, requirements", _fits, read, POSITIVE, "see its card"
+)
