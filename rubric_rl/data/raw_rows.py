@@ -107,9 +107,11 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
         raise _unreadable(path, error) from None
     except UnicodeDecodeError:
         opening = ""  # read_jsonl says what the file is
-    if opening.lstrip("\ufeff \t\r\n").startswith("["):
+    opening = opening.strip("\ufeff \t\r\n")
+    if opening.startswith("["):
         return enumerate(_array_rows(path, packed), 1)
-    if path.name.removesuffix(".gz").endswith(".json") and not _is_lines(opening):
+    named_json = path.name.removesuffix(".gz").endswith(".json")
+    if named_json and opening and not _is_lines(opening):
         return enumerate(_object_rows(path, packed), 1)
     return read_jsonl(path, refused=refused, packed=packed)
 
@@ -123,13 +125,13 @@ def _beginning(path: Path) -> bytes:
 
 
 def _is_lines(opening: str) -> bool:
-    """Whether the first line is a JSON value of its own, as in JSONL under the name .json."""
-    first = opening.lstrip("\ufeff \t\r\n").partition("\n")[0]
+    """Whether the first of several lines is a JSON value: it is JSONL under the name .json."""
+    first, _, others = opening.partition("\n")
     try:
         json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return True
+    return bool(others)
 
 
 def _open(path: Path, packed: bool) -> IO[str]:

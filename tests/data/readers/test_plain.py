@@ -1,0 +1,142 @@
+"""Rows that anyone may write, and rubrics that are texts."""
+
+import json
+
+import pytest
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.healthbench import to_row
+from rubric_rl.data.readers.plain import PLAIN
+from rubric_rl.data.readers.registry import reader_of
+from rubric_rl.data.readers.rubric_text import criteria_of_text
+from rubric_rl.data.schema import Row
+
+
+def read(**fields) -> Row:
+    item = {"prompt": "Why?", "rubric": ["Says why"]} | fields
+    assert reader_of(item) is PLAIN
+    return to_row(PLAIN.read(item), "f:1")
+
+
+def criteria(rubric: object) -> list[tuple]:
+    return [(each.text, each.points, each.tags) for each in read(rubric=rubric).rubric]
+
+
+@pytest.mark.parametrize(
+    "rubric, found",
+    [
+        (["a", "b"], [("a", 1, ()), ("b", 1, ())]),
+        ([{"text": "a"}], [("a", 1, ())]),
+        ([{"text": "a", "points": "3"}], [("a", 3, ())]),
+        (
+            [{"text": "a", "weight": "2.5"}, {"title": "b", "score": "-1e0"}],
+            [("a", 2.5, ()), ("b", -1, ())],
+        ),
+        (json.dumps([{"description": "a", "points": 2}]), [("a", 2, ())]),
+        ({"a": 4, "b": "-2"}, [("a", 4, ()), ("b", -2, ())]),
+        (
+            [{"text": "a", "tags": {"axis": "x", "n": 3, "none": None}}],
+            [("a", 1, ("axis:x", "n:3"))],
+        ),
+        ([{"text": "a", "tags": "axis:x"}], [("a", 1, ("axis:x",))]),
+        ([{"text": "a", "axis": "x", "tags": ["t"]}], [("a", 1, ("t", "axis:x"))]),
+        ("- a\n- b", [("a", 1, ()), ("b", 1, ())]),
+    ],
+)
+def test_a_rubric_in_any_usual_form(rubric, found):
+    assert criteria(rubric) == found
+
+
+@pytest.mark.parametrize("points", ["", "three", "nan", "inf", "1_000", "0x3", "1,5", True, [], {}])
+def test_points_that_are_no_number_are_refused(points):
+    with pytest.raises(DataError, match="criterion 1: points must be a number"):
+        read(rubric=[{"text": "a", "points": points}])
+
+
+@pytest.mark.parametrize("rubric", [[None], [3], [[]], [{}], [""], ["\u200b"], [{"points": 3}]])
+def test_a_criterion_without_text_is_refused(rubric):
+    with pytest.raises(DataError, match="criterion 1: its text is empty or missing"):
+        read(rubric=rubric)
+
+
+@pytest.mark.parametrize(
+    "messages, roles",
+    [
+        (
+            [{"role": "developer", "content": "x"}, {"role": "user", "content": "y"}],
+            ["system", "user"],
+        ),
+        (
+            [
+                {"from": "human", "value": "x"},
+                {"from": "gpt", "value": "y"},
+                {"from": "human", "value": "z"},
+            ],
+            ["user", "assistant", "user"],
+        ),
+        ([{"role": "User", "content": "x"}], ["user"]),
+        (json.dumps([{"role": "user", "content": "x"}]), ["user"]),
+    ],
+)
+def test_roles_of_today_and_of_older_data(messages, roles):
+    assert [each["role"] for each in read(prompt=messages).messages] == roles
+
+
+def test_content_in_parts_is_joined_and_pictures_are_refused():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    (message,) = read(prompt=[{"role": "user", "content": parts}]).messages
+    assert message["content"] == "a\nb"
+    picture = [{"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(DataError, match="a message that is not only text"):
+        read(prompt=[{"role": "user", "content": picture}])
+
+
+@pytest.mark.parametrize("role", ["tool", "", None, 3])
+def test_other_roles_are_refused_by_name(role):
+    with pytest.raises(DataError, match="each message needs a role of system, user, assistant"):
+        read(prompt=[{"role": role, "content": "x"}, {"role": "user", "content": "y"}])
+
+
+def test_a_text_that_begins_like_a_list_is_a_question():
+    (message,) = read(prompt="[1] What does this footnote mean?").messages
+    assert message["content"] == "[1] What does this footnote mean?"
+
+
+def test_equal_prompts_have_equal_ids_and_given_ids_stay():
+    assert read().prompt_id == read(rubric=["other"]).prompt_id != read(prompt="Who?").prompt_id
+    assert read(prompt_id="mine").prompt_id == "mine"
+    assert read(id=0).prompt_id == "0"
+
+
+class TestRubricText:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1. a\n2. b",
+            "1) a\n2) b",
+            "(1) a\n(2) b",
+            "- a\n- b",
+            "* a\n\n* b\n",
+            "\u2022 a\n\u2022 b",
+            "[ ] a\n[ ] b",
+            "a\nb",
+            "# Rubric\n1. a\n2. b",
+            "Criteria:\n  1. a\n  2. b",
+            "1. a 2. b",
+            "Rubric:\r\n1. a\r\n2. b",
+            "1) a\n* b",
+        ],
+    )
+    def test_lists_of_all_kinds(self, text):
+        assert criteria_of_text(text) == ["a", "b"]
+
+    def test_what_belongs_to_an_item_stays_with_it(self):
+        text = "1. Lists:\n   - x\n   - y\nin this order\n2. b"
+        assert criteria_of_text(text) == ["Lists:\n- x\n- y\nin this order", "b"]
+
+    def test_a_heading_amid_the_list_is_no_criterion(self):
+        text = "Hard rules:\n1. a\nPrinciples:\n2. b"
+        assert criteria_of_text(text) == ["a", "b"]
+
+    def test_numbers_amid_a_line_need_to_count_on(self):
+        assert criteria_of_text("Costs 3.50 or 7. At most.") == ["Costs 3.50 or 7. At most."]
