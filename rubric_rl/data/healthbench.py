@@ -59,7 +59,7 @@ def to_row(item: object, where: str) -> Row:
     place = f"{where}, prompt_id {row.prompt_id}"
     check_json(metadata, place)
     theme = _theme_tag(row) or row.theme
-    return replace(row, theme=theme)
+    return row if theme == row.theme else replace(row, theme=theme)
 
 
 def _theme_tag(row: Row) -> str:
