@@ -39,7 +39,6 @@ from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, run_name
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.rollout_metrics import flat_share, grading_metrics, is_flat
-from rubric_rl.grading.graders import Graders
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.score import (
     apply_rule,
@@ -48,7 +47,6 @@ from rubric_rl.grading.score import (
     known_rewards,
 )
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.grading.trust import grade_beside
 from rubric_rl.launch.slime_samples import (
     drop_answer,
     flat,
@@ -57,6 +55,9 @@ from rubric_rl.launch.slime_samples import (
     rollout_id,
 )
 from rubric_rl.serving.question import Aborted
+from rubric_rl.trust.anchor import grade_beside
+from rubric_rl.trust.watch import stop_if_alarmed, watch_evaluation
+from rubric_rl.trust.watched_graders import WatchedGraders
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
 _rows = RowCache()
@@ -90,10 +91,13 @@ async def _grade(args, sample, again: bool) -> float | None:
     row = _rows.row(sample.metadata, f"sample {sample.index}")
     training = sample.group_index is not None  # slime groups training samples only
     graders = _graders(args)
+    probing = None
     if sample.status.value == "failed":  # a tool or an API failed, not the policy
         error = "the answer's generation failed (its status is FAILED)"
         record = Record.of(row, "ungraded", None, error=error)
     else:
+        if not training:  # the first answer of an evaluation brings the probe with it
+            probing = graders.probe_once((rollout_id(args), *sample.weight_versions[-1:]))
         try:
             record = await grade_beside(
                 graders.anchor_of(row.prompt_id, training),
@@ -116,6 +120,8 @@ async def _grade(args, sample, again: bool) -> float | None:
     if graders.records:
         append_record(graders.records, record)
     sample.metadata["grading"] = record.to_json()
+    if probing:
+        sample.metadata["probe"] = await probing
     return record.score
 
 
@@ -133,11 +139,12 @@ def _abort(sample, again: bool) -> float | None:
     return None
 
 
-def _graders(args) -> Graders:
+def _graders(args) -> WatchedGraders:
     """The graders of the running event loop; configs/grader.yaml says who grades."""
     loop = asyncio.get_running_loop()
     if loop not in _graders_of_loop:
-        graders = Graders(args, lambda: is_aborting(args))
+        stop_if_alarmed(args)
+        graders = WatchedGraders(args, lambda: is_aborting(args))
         # A closed loop has closed its connections; another one may be running in a thread.
         for other in list(_graders_of_loop):
             if other.is_closed():
@@ -203,8 +210,9 @@ def keep_informative(args, samples, **kwargs) -> bool:
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """Adds the reward's parts and the grading's cost to the metrics as `grading/...`.
 
-    Returns False, which keeps the default log.
+    Returns False, which keeps the default log. Raises UserError where the alarm ends the run.
     """
+    stop_if_alarmed(args)
     metrics = grading_metrics(_records(samples))
     metrics["zero_variance_groups"] = flat_share(*_compared(args, samples))
     if extra_metrics is not None:  # slime has none when it replays a rollout, and logs nothing
@@ -213,15 +221,22 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 
 
 def log_eval(rollout_id, args, data, extra_metrics) -> bool:
-    """The same per evaluation set, whose mean then leaves out ungraded answers."""
-    for name, result in list(data.items()):
+    """The same per evaluation set, whose mean then leaves out ungraded answers; and the watch."""
+    figures, graded, probed = {}, {}, None
+    for name, result in data.items():
         result["rewards"] = known_rewards(result["rewards"]) or [math.nan]  # slime divides by it
-        metrics = grading_metrics(_records(result.get("samples") or []))
-        for key, value in metrics.items():
-            if extra_metrics is None:  # slime passes none: each becomes a set with one reward
-                data[f"{name}/grading/{key}"] = {"rewards": [value]}
-            else:
-                extra_metrics[f"eval/{name}/grading/{key}"] = value
+        samples = flat(result.get("samples") or [])
+        graded[name] = _records(samples)
+        for key, value in grading_metrics(graded[name]).items():
+            figures[f"{name}/grading/{key}"] = value
+        probes = [sample.metadata["probe"] for sample in samples if "probe" in sample.metadata]
+        probed = next(iter(probes), probed)
+    figures |= watch_evaluation(args, rollout_id, graded, probed)
+    for key, value in figures.items():
+        if extra_metrics is None:  # slime passes none: each becomes a set with one reward
+            data[key] = {"rewards": [value]}
+        else:
+            extra_metrics[f"eval/{key}"] = value
     return False
 
 

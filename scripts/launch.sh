@@ -3,7 +3,7 @@
 # run_qwen3_32B.sh and, with BACKEND=slime, run_qwen3_tiny.sh, which set MODEL, LOSS_AGGREGATION,
 # PLACEMENT, NNODES, GPUS_PER_NODE, PARALLEL_ARGS and CAPACITY_ARGS. Ends only what it started
 # itself, by pid. Exit status: 0 the job succeeded; 1 it did not, or a defect of ours; 2 something
-# to fix; 129, 130, 143 a signal ended it.
+# to fix; 3 the alarm has ended it (grader_alarm: stop); 129, 130, 143 a signal ended it.
 #
 #   PYTHON            slime's interpreter (python3)
 #   GRADER_CONFIG     configs/grader.yaml
@@ -261,6 +261,14 @@ submit_job() {
    return "${status}"
 }
 
+# Ends with the status of a job that failed: 3 where its hooks ended it because of the alarm.
+fail() {
+   local why="${SAVE_PATH}/stopped_by_alarm.txt"
+   [[ -f "${why}" ]] || exit "$1"
+   cat -- "${why}" >&2
+   exit 3
+}
+
 # Runs the job. `ray job submit` returns 0 also when somebody stopped the job, or when only the
 # connection to its log broke: Ray's own word counts.
 run_job() {
@@ -271,15 +279,15 @@ run_job() {
       status=0
       submit_job "${log}" || status="$?"
       ((status == 0)) && break
-      [[ "$(tail -n 1 -- "${log}")" == *"No available agent to submit job"* ]] || exit "${status}"
+      [[ "$(tail -n 1 -- "${log}")" == *"No available agent to submit job"* ]] || fail "${status}"
       echo "note: Ray has no job agent yet (${attempt} of 30)" >&2
    done
-   ((status == 0)) || exit "${status}"
+   ((status == 0)) || fail "${status}"
    until state="$(ray job status --address "${RAY_ADDRESS}" "${JOB}" 2>&1)" &&
       [[ "${state}" == *succeeded* ]]; do
       if [[ "${state}" != *RUNNING* && "${state}" != *PENDING* ]]; then
          echo "error: the job did not succeed: ${state##*$'\n'}" >&2
-         exit 1
+         fail 1
       fi
       if [[ -z "${told}" ]]; then
          echo "note: the job goes on, but Ray shows its output no longer: ray job logs ${JOB}" >&2
@@ -349,6 +357,7 @@ launch() {
    trap 'exit 129' HUP
    trap 'exit 130' INT
    trap 'exit 143' TERM
+   rm -f -- "${SAVE_PATH}/stopped_by_alarm.txt"   # of an earlier start
    [[ -n "${RAY_ADDRESS:-}" ]] || start_ray
    run_job
 }

@@ -20,13 +20,14 @@ FOLDERS = (
     "data",
     "grading",
     "evaluation",
+    "trust",
     "report",
     "commands",
     "launch",
     "cpu",
     "tiny",
 )
-LIGHT = ("common", "serving", "data", "grading", "evaluation", "report", "commands", "launch")
+LIGHT = FOLDERS[: FOLDERS.index("cpu")]
 # None of these is needed to grade.
 HEAVY = {"slime", "torch", "ray", "megatron", "sglang", "sglang_router"}
 

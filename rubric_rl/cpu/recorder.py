@@ -26,6 +26,12 @@ FIGURES = {
     "length": ("rollout/response_len/mean", 1),
     "truncated": ("rollout/truncated_ratio", 2),
 }
+# Of an evaluation's line: heading and figure, where an anchor grades too.
+OF_ANCHOR = {
+    "anchor": "score",
+    "gap": "gap",
+    "exploitation": "exploitation",
+}
 SECONDS = {
     "rollout": "perf/generation_time",
     "grading": "perf/grading_time",
@@ -177,7 +183,12 @@ def eval_line(weight_version: int, metrics: dict) -> str:
             _figure("grader acc", accuracy),
             _figure("length", length, digits=1),
         ]
+        for heading, figure in OF_ANCHOR.items():
+            value = metrics.get(f"{prefix}/grading/anchor/{figure}")
+            figures.append(_figure(heading, value))
         parts.append(_joined(" ", figures))
+    probe = metrics.get("eval/probe/accuracy")
+    parts.append(_figure("probe accuracy", probe))
     seconds = metrics.get("perf/eval_time", 0)
     time_taken = _figure("seconds", seconds, digits=1)
     parts.append(time_taken)

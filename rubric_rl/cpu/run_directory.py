@@ -28,6 +28,7 @@ from rubric_rl.cpu.metric_rows import (
 )
 from rubric_rl.data.record_file import FOLDER, OF_TRAINING, version_of
 from rubric_rl.data.row_file import split_slice
+from rubric_rl.trust.evaluations import drop_after
 
 KEPT_CHECKPOINTS = 3
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
@@ -57,7 +58,15 @@ FREE_FLAGS = frozenset(
         "eval_temperature",
         "eval_top_k",
         "eval_top_p",
+        "grader_alarm",
+        "grader_alarm_drop",
+        "grader_alarm_error",
+        "grader_alarm_exploitation",
+        "grader_alarm_probe",
+        "grader_anchor_seconds",
         "grader_concurrency",
+        "grader_probe",
+        "grader_probe_rows",
         "grader_records",
         "grader_retries",
         "grader_timeout",
@@ -150,10 +159,10 @@ class RunDirectory:
         _fsync(temporary)
         return temporary
 
-    def commit(self, rollout_id: int, temporary: Path) -> None:
+    def commit(self, rollout_id: int, temporary: Path, best: int | None = None) -> None:
         """Makes the prepared checkpoint the newest one, in one rename.
 
-        Older ones beyond KEPT_CHECKPOINTS are removed.
+        Older ones beyond KEPT_CHECKPOINTS are removed, but that of the rollout `best`.
         """
         final = self.checkpoint(rollout_id)
         if final.exists():
@@ -163,6 +172,8 @@ class RunDirectory:
         _fsync(self.path)
         write_text(self.path / TRACKER, f"{rollout_id}\n")
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            if best is not None and old == self.checkpoint(best):
+                continue
             # First out of sight, so that a kill in between leaves no half checkpoint.
             trash = self.path / f".{old.name}.old.tmp"
             os.rename(old, trash)
@@ -210,6 +221,7 @@ class RunDirectory:
         evaluations = read_evaluations(self.path)
         kept = [row for row in evaluations if row["weight_version"] <= last_version]
         self._rewrite(EVALUATIONS, kept)
+        drop_after(self.path, start)
         for path in (self.path / FOLDER).glob(OF_TRAINING):
             version = version_of(path)
             if not version.isdigit() or int(version) < start:

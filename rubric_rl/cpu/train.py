@@ -24,6 +24,10 @@ from rubric_rl.cpu.engine_plan import plan_line
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.data.record_file import RUN_VARIABLE
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.trust.alarm import STATUS, alarm_of, best_rollout
+from rubric_rl.trust.evaluations import stored
+from rubric_rl.trust.watch import alarm_before_checkpoint
 
 
 class Trainer:
@@ -38,9 +42,10 @@ class Trainer:
         self.run_directory = run
         self.cluster = cluster
         self.recorder = recorder
+        self.trust = GraderSettings.load(vars(args)).trust
 
-    def run(self, start: int) -> None:
-        """Makes the rollouts from `start` on.
+    def run(self, start: int) -> bool:
+        """Makes the rollouts from `start` on; False where the alarm has ended the run.
 
         Before the first there is also an evaluation, where the curve begins.
         """
@@ -51,6 +56,9 @@ class Trainer:
             self._evaluate(0, weight_version=0)
         for rollout_id in range(start, args.num_rollout):
             self._iterate(rollout_id)
+            if is_stopped(args):
+                return False
+        return True
 
     def _iterate(self, rollout_id: int) -> None:
         """One rollout, the update by it, and what is due then."""
@@ -72,7 +80,8 @@ class Trainer:
         if is_evaluated:
             self._evaluate(rollout_id, new_version)
         if checkpoint:
-            self.run_directory.commit(rollout_id, checkpoint)
+            best = best_rollout(stored(self.run_directory.path))
+            self.run_directory.commit(rollout_id, checkpoint, best)
 
     def _is_due(self, rollout_id: int, interval: int | None) -> bool:
         """slime's rule for periodic work; after the last rollout all is due."""
@@ -148,6 +157,15 @@ class Trainer:
         with StageBar(what, None, "answer") as bar:
             metrics = self.cluster.watch(pending, bar, lambda progress: None)
         self.recorder.evaluation(rollout_id, weight_version, metrics)
+        save = self.run_directory.path
+        if self.trust.alarm != "off" and (alarm := alarm_of(stored(save), self.trust)):
+            self.recorder.say(alarm.text(save))
+
+
+def is_stopped(args) -> bool:
+    """Whether grader_alarm is stop, and an alarm stands that a checkpoint follows."""
+    trust = GraderSettings.load(vars(args)).trust
+    return trust.alarm == "stop" and alarm_before_checkpoint(args.save, trust) is not None
 
 
 def initial_weights(args) -> str:
@@ -183,8 +201,11 @@ def first_rollout(args, run: RunDirectory) -> int:
     return start
 
 
-def train(args, run: RunDirectory) -> None:
-    """The whole run, from the last checkpoint to the figures."""
+def train(args, run: RunDirectory) -> bool:
+    """The whole run, from the last checkpoint to the figures; False where the alarm has ended it.
+
+    A run that it has ended goes on once grader_alarm says something else than stop.
+    """
     directory = run.path
     start = first_rollout(args, run)
     os.environ[RUN_VARIABLE] = run.run_name()  # the hooks read it in the processes of Ray
@@ -193,14 +214,18 @@ def train(args, run: RunDirectory) -> None:
     recorder = Recorder(directory, start, total, args.use_tensorboard)
     _write_command(directory)
     try:
-        if rollouts is None or start < rollouts:
+        finished = start == 0 or not is_stopped(args)
+        if finished and (rollouts is None or start < rollouts):
             whence = "a new run"
             if start > 0:
                 whence = f"going on after rollout {start - 1}"
             recorder.say(f"{directory}: {whence}")
-            _run_cluster(args, run, recorder, start)
+            finished = _run_cluster(args, run, recorder, start)
         summary = plots.draw(directory)
         recorder.say(summary)
+        if not finished:
+            recorder.say("stopped by the alarm (grader_alarm: stop)")
+        return finished
     except Exception as error:
         text = traceback.format_exc()
         recorder.log(text)
@@ -222,8 +247,8 @@ def _write_command(directory: Path) -> None:
     write_text(path, line + "\n")
 
 
-def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> None:
-    """Starts all processes, makes the rollouts, stops all processes."""
+def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> bool:
+    """Starts all processes, makes the rollouts, stops all processes; as `Trainer.run`."""
     local_ray.set_environment()
     # Here, because importing Ray takes seconds that an error in flags should not; and because Ray
     # reads that environment when it is imported.
@@ -247,8 +272,9 @@ def _run_cluster(args, run: RunDirectory, recorder: Recorder, start: int) -> Non
             recorder.say(f"everything is up after {seconds:.0f} s")
             recorder.total = args.num_rollout
             trainer = Trainer(args, run, cluster, recorder)
-            trainer.run(start)
-            recorder.stage(args.num_rollout, "finished")
+            finished = trainer.run(start)
+            recorder.stage(args.num_rollout, "finished" if finished else "stopped")
+            return finished
         except KeyboardInterrupt:
             recorder.say("stopping ...")
             raise
@@ -312,8 +338,8 @@ def _print_error(line: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the trainer with these words, or with those of the command line.
 
-    Exit status: 0 finished, 2 something for the user to fix, 1 a defect of ours, 130 Ctrl-C or
-    SIGTERM.
+    Exit status: 0 finished, 3 ended by the alarm (grader_alarm: stop), 2 something for the user to
+    fix, 1 a defect of ours, 130 Ctrl-C or SIGTERM.
     """
     # As Ctrl-C: Ray's calls survive this exception and no other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -324,7 +350,7 @@ def main(argv: list[str] | None = None) -> int:
         args = flags.parse(argv)
         check_machine.check(args)
         run = RunDirectory(args.save)
-        train(args, run)
+        finished = train(args, run)
     # The last stop of all: one line here, the traceback in train.log.
     except (KeyboardInterrupt, Exception) as error:
         if _is_interrupted(error):
@@ -345,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_users:
             return 2
         return 1
-    return 0
+    return 0 if finished else STATUS
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a training run alone sets: who grades, and the means against drift.
+"""What a training run alone sets: who grades, the means against drift, and what watches it.
 
 These are off by default. Against answers that fool the grader: another rule of the training reward;
 grading/score.py holds its formula. Against a grader that forgets how to grade: its skill is kept in
@@ -6,9 +6,9 @@ the update; cpu/grader_skill.py holds the loss.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import FiniteFloat
+from pydantic import BeforeValidator, FiniteFloat
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.serving.endpoint import GRADER, Settings, setting
@@ -129,4 +129,30 @@ class GraderSkill(Settings):
     )
     skill_share: FiniteFloat = setting(
         0.25, "tokens of these grading prompts per token of the rollout's samples", gt=0, le=4
+    )
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # YAML reads a bare `off` as false
+
+
+class Trust(Settings):
+    """What is watched in a training run, and when it says that the reward cannot be trusted."""
+
+    probe: str = setting(
+        "", "JSONL of labelled meta-evaluation rows that the policy judges at every evaluation"
+    )
+    probe_rows: int = setting(500, "at most so many of its rows, drawn once and for all", ge=1)
+    alarm: Annotated[Literal["off", "warn", "stop"], BeforeValidator(_off)] = setting(
+        "off", "off; warn: say when the reward cannot be trusted; stop: end the run then"
+    )
+    alarm_drop: FiniteFloat = setting(
+        0.03, "fall of the anchor's held-out level below its best that raises the alarm", gt=0
+    )
+    alarm_exploitation: FiniteFloat = setting(
+        0.1, "the same for exploitation, above the start's share of false credit", gt=0
+    )
+    alarm_probe: FiniteFloat = setting(0.05, "the same for the fall of the probe's accuracy", gt=0)
+    alarm_error: FiniteFloat = setting(
+        0.001, "chance that a rule fires at an evaluation although nothing has changed", gt=0, lt=1
     )

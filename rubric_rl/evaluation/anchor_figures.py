@@ -13,6 +13,7 @@ Of the answers of a training rollout, or of an evaluation in training, that both
     sign_agreement   share of answers whose two advantages have the same sign
     answers          how many there are
     failed           share of the asked-for answers on which the anchor gave no verdict
+    score_low, score_high, gap_low, gap_high    95% intervals, bootstrapped by prompt
     delay            the longest seconds that an answer waited for it
     tokens_prefilled, tokens_cached, tokens_decoded
 """
@@ -27,7 +28,7 @@ import numpy as np
 
 from rubric_rl.data.schema import Anchored, Criterion, Record, TokenCounts, Verdict
 from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
-from rubric_rl.evaluation.statistics import kappa
+from rubric_rl.evaluation.statistics import interval, kappa, ratio
 from rubric_rl.grading.score import group_advantages, is_met
 
 
@@ -107,8 +108,22 @@ def anchor_figures(records: Iterable[Record]) -> dict[str, float]:
             criteria.add(criterion, own, anchors)
     figures["score"] = statistics.fmean(anchored.score for _, anchored in judged)
     figures["gap"] = statistics.fmean(scores) - figures["score"]
-    figures |= criteria.figures() | _group_figures(judged)
+    figures |= _intervals(judged) | criteria.figures() | _group_figures(judged)
     return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def _intervals(judged: Sequence[tuple[Record, Anchored]]) -> dict[str, float]:
+    """The ends of the intervals by prompt; none with fewer than two prompts."""
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    for record, anchored in judged:
+        gap = PLAIN_RULE.score(record) - anchored.score
+        sums[record.prompt_id] += (anchored.score, gap, 1)
+    parts = np.array(list(sums.values()))
+    ends = {}
+    for name, columns in {"score": [0, 2], "gap": [1, 2]}.items():
+        if bounds := interval(parts[:, columns], ratio):
+            ends[f"{name}_low"], ends[f"{name}_high"] = bounds
+    return ends
 
 
 def _token_figures(counts: Iterable[TokenCounts]) -> dict[str, float]:

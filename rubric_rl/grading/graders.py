@@ -13,7 +13,6 @@ from rubric_rl.data.training_settings import PLAIN, TrainingGraders
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.grading.trust import Anchor
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Aborted
 from rubric_rl.serving.served_models import read_served_models
@@ -30,38 +29,28 @@ class Graders:
         if getattr(args, "partial_rollout", False):
             why = "an aborted grading would count as finished"
             raise UserError(f"--partial-rollout cannot be used here: {why}; leave it out")
-        settings = GraderSettings.load(vars(args))
-        save = getattr(args, "save", None)
-        default = f"{save}/verdicts" if save else ""
-        self.records = settings.training.records or default  # "": none are written
+        self.settings = settings = GraderSettings.load(vars(args))
+        self.records = records_folder(args, settings)
         self.rule = settings.rule  # of the training reward, whoever grades
         self._teacher_share = settings.training.teacher_share
-        url, tokenizer = _served(args, settings.training)
+        url, tokenizer = served(args, settings.training)
         by_policy = _is_policy(args, settings)
         if by_policy:
             warn_if_open(settings.grading.template)
-        self._main = _grader(settings, grader_name(settings), url, tokenizer, stopped, by_policy)
+        name = grader_name(settings)
+        self.main = make_grader(settings, name, url, tokenizer, stopped, by_policy)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
             teacher = load_other(settings.training.teacher, "teacher")
             self.rule.check(teacher.endpoint.api, teacher.grading.mode)
-            self._teacher = _grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
-        self._anchor = None
-        self._anchor_share = settings.training.anchor_share
-        if settings.training.anchor:
-            anchor = load_other(settings.training.anchor, "anchor")
-            url, tokenizer = _served(args, anchor.training)
-            judge = _grader(anchor, grader_name(anchor), url, tokenizer, stopped)
-            self._anchor = Anchor(judge, settings.training.anchor_seconds)
+            self._teacher = make_grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
 
     async def close(self) -> None:
         """Closes the connections. slime never ends a hook's loop, so there nobody calls it."""
-        await self._main.client.close()
+        await self.main.client.close()
         if self._teacher:
             await self._teacher.client.close()
-        if self._anchor:
-            await self._anchor.grader.client.close()
 
     async def choose_checked(self, prompt_id: str, training: bool) -> Grader:
         """As `choose`, once the grader has answered its check question.
@@ -87,15 +76,16 @@ class Graders:
         """The prompt's grader: the same for all its answers, in evaluation never the teacher."""
         if self._teacher and training and share_of(prompt_id, "teacher") < self._teacher_share:
             return self._teacher
-        return self._main
-
-    def anchor_of(self, prompt_id: str, training: bool) -> Anchor | None:
-        """Who grades the prompt's answers besides: in evaluation all, in training a share."""
-        left_out = training and share_of(prompt_id, "anchor") >= self._anchor_share
-        return None if left_out else self._anchor
+        return self.main
 
 
-def _grader(
+def records_folder(args, settings: GraderSettings) -> str:
+    """The folder of the run's records; "": none are written."""
+    save = getattr(args, "save", None)
+    return settings.training.records or (f"{save}/verdicts" if save else "")
+
+
+def make_grader(
     settings: GraderSettings,
     name: str,
     url: str,
@@ -103,6 +93,7 @@ def _grader(
     stopped: Callable[[], bool],
     by_policy: bool = False,
 ) -> Grader:
+    """The grader of these settings; `url` and `tokenizer` are used where they name none."""
     client = Client(settings.endpoint, url, tokenizer, stopped)
     return Grader(client, settings.grading, settings.scoring, name, by_policy)
 
@@ -144,8 +135,8 @@ def load_other(file: str, role: str) -> GraderSettings:
     return other
 
 
-def _served(args, training: TrainingGraders) -> tuple[str, str]:
-    """(url, tokenizer folder) of the main grader where its settings leave them empty."""
+def served(args, training: TrainingGraders) -> tuple[str, str]:
+    """(url, tokenizer folder) of a grader where its settings leave them empty."""
     if not training.engine:
         return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
     routers = getattr(args, "sglang_model_routers", None) or {}

@@ -16,7 +16,7 @@ from pydantic import FiniteFloat
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.yaml_file import read_keys
 from rubric_rl.data.grader_template import with_reference
-from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders
+from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders, Trust
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, added, setting, transport
 
 
@@ -59,7 +59,7 @@ class Scoring(Settings):
     )
 
 
-OF_TRAINING: tuple[type[Settings], ...] = (TrainingGraders, RewardRule, GraderSkill)
+OF_TRAINING: tuple[type[Settings], ...] = (TrainingGraders, RewardRule, GraderSkill, Trust)
 GROUPS: tuple[type[Settings], ...] = (Endpoint, Grading, Scoring, *OF_TRAINING)
 NAMES = tuple(GRADER + name for group in GROUPS for name in group.model_fields)
 
@@ -85,6 +85,16 @@ def check_training(endpoint: Endpoint, training: TrainingGraders) -> None:
     if training.engine and (endpoint.url or endpoint.api != "sglang"):
         what = "grader_engine names a model of --sglang-config"
         raise UserError(f"{what}, so grader_url stays empty and grader_api is sglang")
+
+
+def check_trust(grading: Grading, training: TrainingGraders, trust: Trust) -> None:
+    """Raises UserError for an alarm without eyes, or a probe that cannot be asked."""
+    if trust.alarm != "off" and not training.anchor and not trust.probe:
+        what = f"grader_alarm {trust.alarm} sees nothing without grader_anchor or grader_probe"
+        raise UserError(f"{what}; name one of them")
+    if trust.probe and grading.mode == "checklist":
+        hint = "its rows have one criterion each; use grader_mode explain or direct"
+        raise UserError(f"grader_probe with grader_mode checklist: {hint}")
 
 
 def read_settings(source: Mapping | str | Path) -> dict[str, Any]:
@@ -119,11 +129,13 @@ class GraderSettings:
     training: TrainingGraders = TrainingGraders()
     rule: RewardRule = RewardRule()
     skill: GraderSkill = GraderSkill()
+    trust: Trust = Trust()
 
     def __post_init__(self):
         check_together(self.endpoint, self.grading)
         check_training(self.endpoint, self.training)
         self.rule.check(self.endpoint.api, self.grading.mode)
+        check_trust(self.grading, self.training, self.trust)
 
     @classmethod
     def load(cls, source: Mapping | str | Path) -> "GraderSettings":
@@ -136,4 +148,5 @@ class GraderSettings:
             TrainingGraders.of(written),
             RewardRule.of(written),
             GraderSkill.of(written),
+            Trust.of(written),
         )

@@ -3,7 +3,8 @@
 For example:
     python -m rubric_rl.report runs/eval              writes runs/eval/report.html and report.md
     python -m rubric_rl.report runs/after --against runs/before --out report
-    python -m rubric_rl.report runs/tiny/verdicts --split eval --out report    of a training run
+    python -m rubric_rl.report runs/tiny              the page of a training run: curves, answers
+    python -m rubric_rl.report runs/tiny/verdicts --out report    its last weights alone
 """
 
 import argparse
@@ -13,14 +14,15 @@ from pathlib import Path
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
-from rubric_rl.report.write_report import write_report
+from rubric_rl.report.training_view import is_training_run
+from rubric_rl.report.write_report import write_report, write_training_report
 
 
 def main() -> int:
     """Exit status: 0 done, 2 something to fix."""
     parser = CommandParser("python -m rubric_rl.report", __doc__)
     add = parser.add_argument
-    add("run", help="an evaluation's --out, or a folder of verdict records")
+    add("run", help="an evaluation's --out, a SAVE_PATH, or a folder of verdict records")
     add("--against", help="an earlier run, shown beside it")
     add("--out", type=Path, help="path of the two files without their ending (default: RUN/report)")
     add("--title", default="", help="heading of the report")
@@ -49,6 +51,12 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     rule = rule_from(args)
+    save = Path(args.run)
+    choices = (args.against, args.split, args.weights, args.prompt_id)
+    if is_training_run(save) and not any(choices):
+        path = write_training_report(save, rule, args.out or save / "report", args.title)
+        print(f"wrote {path}")
+        return 0
     runs = []
     if args.against:
         runs.append(Run(args.against, args.split, args.against_weights))

@@ -17,6 +17,7 @@ from rubric_rl.report.jinja_environment import jinja_environment
 from rubric_rl.report.plots import bar_plot, histogram
 from rubric_rl.report.report_view import CRITERIA, ReportView
 from rubric_rl.report.run_view import Interval
+from rubric_rl.report.training_view import TrainingView
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # In JSON these marks are escaped, so that no text can end its block or start another.
@@ -25,8 +26,8 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 def html_page(view: ReportView) -> Iterator[str]:
     """The page in pieces, so that never more than one example is in memory."""
-    style = _own_text("page.css")
-    script = _own_text("page.js")
+    style = own_text("page.css")
+    script = own_text("answers.js") + own_text("page.js")
     environment = jinja_environment()
     environment.filters["range"] = _range
     template = environment.get_template("page.html.jinja")
@@ -43,17 +44,39 @@ def html_page(view: ReportView) -> Iterator[str]:
         criteria=CRITERIA,
         blocks=_blocks(view),
         style=style,
-        style_digest=_digest(style),
+        style_digest=digest_of(style),
         script=script,
-        script_digest=_digest(script),
+        script_digest=digest_of(script),
     )
 
 
-def _own_text(name: str) -> Markup:
+def training_page(view: TrainingView) -> Iterator[str]:
+    """The page of a training run, in pieces."""
+    style = own_text("page.css")
+    script = own_text("answers.js") + own_text("training.js")
+    template = jinja_environment().get_template("training.html.jinja")
+    return template.generate(
+        view=view,
+        blocks=_training_blocks(view),
+        style=style,
+        style_digest=digest_of(style),
+        script=script,
+        script_digest=digest_of(script),
+    )
+
+
+def _training_blocks(view: TrainingView) -> Iterator[tuple[str, Markup]]:
+    yield "curves", json_block(view.charts())
+    for key, item in view.examples():
+        yield f"point_{key}", json_block(item)
+
+
+def own_text(name: str) -> Markup:
+    """A style or program of the page, which needs no escaping."""
     return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
     """What the Content-Security-Policy knows a style or script by."""
     digest = hashlib.sha256(text.encode()).digest()
     return "sha256-" + base64.b64encode(digest).decode()

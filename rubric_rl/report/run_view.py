@@ -221,7 +221,7 @@ def example(prompt_id: str, views: Sequence[RunView]) -> dict:
         for record in view.records(prompt_id):
             first = first or record
             messages = messages or record.messages
-            answer = _answer(record, first.rubric, view.rule)
+            answer = answer_view(record, first.rubric, view.rule)
             answers.append(answer)
         runs.append(answers)
     assert first is not None  # a view has the prompt, or it would not be shown
@@ -234,7 +234,7 @@ def example(prompt_id: str, views: Sequence[RunView]) -> dict:
     }
 
 
-def _answer(record: Record, rubric: Sequence[Criterion], rule: ScoringRule) -> dict:
+def answer_view(record: Record, rubric: Sequence[Criterion], rule: ScoringRule) -> dict:
     """One answer with a verdict (or None) per criterion of `rubric`, and its anchor's beside."""
     value = rule.score(record)
     return {

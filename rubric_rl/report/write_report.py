@@ -7,9 +7,17 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_text
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.report.html_page import html_page
+from rubric_rl.report.html_page import html_page, training_page
 from rubric_rl.report.markdown import markdown
 from rubric_rl.report.report_view import ReportView
+from rubric_rl.report.training_view import TrainingView
+
+
+def write_training_report(save: Path, rule: ScoringRule, out: Path, title: str = "") -> Path:
+    """Writes OUT.html, the page of the training run in `save`; returns its path."""
+    page_path = out.with_name(out.name + ".html")
+    write_text(page_path, training_page(TrainingView(save, rule, title)))
+    return page_path
 
 
 def write_report(

@@ -210,6 +210,19 @@ def test_a_job_stopped_by_somebody_else_is_no_success(world):
     assert done.err == "error: the job did not succeed: Job 'j' was stopped\n"
 
 
+def test_a_job_that_the_alarm_has_ended_has_a_status_of_its_own(world):
+    why = world.save / "stopped_by_alarm.txt"
+    why.parent.mkdir(parents=True, exist_ok=True)
+    why.write_text("of an earlier start\n")
+    process = world.start_job("run_qwen3_8B.sh")
+    assert not why.exists()
+    why.write_text("alarm after rollout 20\n")
+    subprocess.run([world.program("ray"), "job", "stop", "j"], env=world.env, check=True)
+    done = world.end(process)
+    assert done.status == 3
+    assert done.err.endswith("alarm after rollout 20\n")
+
+
 def test_a_job_outlives_the_connection_to_its_log(world):
     process = world.start("run_qwen3_8B.sh", LOG_BREAKS="1", JOB_WAITS="1")
     world.until(lambda: len(world.calls("ray job status")) > 1)

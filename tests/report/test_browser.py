@@ -10,10 +10,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 from doubles.records import made, write_run
+from doubles.training_run import write_training_run
 
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.scoring_rule import ScoringRule
-from rubric_rl.report.write_report import write_report
+from rubric_rl.report.write_report import write_report, write_training_report
 
 PROGRAMS = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
 PROGRAM = next(filter(None, PROGRAMS), None)
@@ -244,3 +245,16 @@ def test_a_criterion_leads_to_its_prompt_and_unfolds(browser, reports):
     assert shown(browser) == "p-low"
     browser.value("document.querySelector('.clamp').click()")
     assert browser.value("document.querySelectorAll('.clamp.open').length") == 1
+
+
+def test_curves_are_drawn_and_a_click_on_one_shows_answers(browser, tmp_path):
+    """The page of a training run."""
+    run = write_training_run(tmp_path / "run")
+    page = write_training_report(run, ScoringRule(), tmp_path / "page")
+    browser.open(page)
+    assert "Score" in browser.texts("#charts h3")
+    assert "evaluation after 3 rollouts" in browser.text("#detail"), "the last point, at first"
+    dot = "document.querySelector('#charts circle.dot')"
+    browser.value(f"{dot}.dispatchEvent(new MouseEvent('click'))")
+    assert "rollout 0: 4 of 12 answers" in browser.text("#detail")
+    assert browser.value("document.querySelectorAll('#charts polyline').length") > 5

@@ -1,0 +1,1 @@
+"""Whether a run's self-graded reward can be trusted: anchor, probe, exploitation, alarm."""

@@ -1,0 +1,254 @@
+"""The alarm: when a run's own evaluations say that its reward can no longer be trusted.
+
+Three rules, asked at every evaluation, each against the run's own past on the same prompts:
+
+    level         the anchor's mean score over the last two evaluations lies below its best earlier
+                  one by at least grader_alarm_drop
+    exploitation  of the newly credited criteria the anchor rejects a share that lies above the
+                  share of false credit at the first evaluation by at least
+                  grader_alarm_exploitation: what is new is worse than what was there
+    probe         the accuracy on the labelled rows lies below its best earlier one by at least
+                  grader_alarm_probe
+
+A rule fires where the difference reaches its limit and also exceeds what chance gives: the normal
+quantile (with Student's correction) times the standard error by prompt. Both sides of a difference
+stand on the same prompts, so what makes one prompt harder than another cancels out.
+
+Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
+grader_alarm_error at most. Where the best of m earlier evaluations is the reference, that chance is
+divided among the m (Bonferroni), since the best is the luckiest. With 0.001 and three rules a run
+of ten evaluations raises a false alarm with probability 0.03 at most, and as the limits must be
+reached too it is less. What the reward alone says raises nothing: such alarms cry wolf on flat
+runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is seen.
+
+    python -m rubric_rl.trust.alarm SAVE_PATH [--grader-config FILE]    asks the rules again
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.data.training_settings import Trust
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, stored
+from rubric_rl.trust.exploitation import falsely_credited, newly_credited
+
+STATUS = 3  # the exit status of a run that the alarm has ended
+LEAST_NEW = 20  # newly credited criteria, below which their share says nothing
+
+Shares = Mapping[str, Sequence[float]]  # by prompt: (part, whole)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that fires at an evaluation."""
+
+    rule: str
+    seen: str  # in words, with the figures
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What the rules say at the last of a run's evaluations."""
+
+    findings: tuple[Finding, ...]
+    rollout: int  # of that evaluation
+    since: int  # the rollout of the first evaluation from which on a rule has fired without pause
+    best: int | None  # the rollout of the anchor's best evaluation
+
+    def text(self, save: str | os.PathLike) -> str:
+        """What was seen, since when, the best checkpoint by the anchor, and what to do."""
+        lines = [f"alarm after rollout {self.rollout}: the reward can no longer be trusted"]
+        lines += [f"  seen: {finding.seen}" for finding in self.findings]
+        lines.append(f"  since: the evaluation after rollout {self.since}")
+        if self.best is not None:
+            where = checkpoint_before(Path(save), self.best)
+            lines.append(f"  best by the anchor: after rollout {self.best} ({where})")
+        lines.append(f"  look: python -m rubric_rl.report {save} shows the answers")
+        lines.append(
+            "  then: go on from the best checkpoint in another SAVE_PATH with a stronger or frozen "
+            "grader (grader_engine, grader_teacher), or here all the same with grader_alarm: warn"
+        )
+        return "\n".join(lines)
+
+
+def checkpoint_before(save: Path, rollout: int) -> str:
+    """The checkpoint of a rollout, or the last one before it that is kept, in words."""
+    for number in range(rollout, -1, -1):
+        name = f"iter_{number:07d}"
+        if (save / name).is_dir():
+            return str(save / name)
+    return "no checkpoint of it, or of one before, is kept"
+
+
+def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
+    """The alarm at the last evaluation, None where no rule fires."""
+    if not evaluations:
+        return None
+    findings = findings_at(evaluations, trust)
+    if not findings:
+        return None
+    since = len(evaluations)
+    while since > 1 and findings_at(evaluations[: since - 1], trust):
+        since -= 1
+    return Alarm(
+        findings=tuple(findings),
+        rollout=evaluations[-1].rollout,
+        since=evaluations[since - 1].rollout,
+        best=best_rollout(evaluations),
+    )
+
+
+def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding]:
+    """The rules that fire at the last evaluation, by what it and those before it say."""
+    found = []
+    for dataset in evaluations[-1].datasets:
+        answers = [evaluation.of(dataset) for evaluation in evaluations]
+        found += _level_falls(dataset, answers, trust)
+        found += _exploitation_rises(dataset, answers, trust)
+    found += _probe_falls([evaluation.probe for evaluation in evaluations], trust)
+    return found
+
+
+def _level_falls(
+    dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
+) -> Iterator[Finding]:
+    earlier = [levels for levels in map(anchor_levels, answers[:-2]) if levels]
+    now = anchor_levels([answer for last in answers[-2:] for answer in last])
+    if not earlier or not now:
+        return
+    best = max(earlier, key=_mean)
+    drop, error, prompts = paired_difference(best, now)
+    if _is_certain(drop, error, prompts, trust.alarm_drop, trust.alarm_error / len(earlier)):
+        yield Finding(
+            "level",
+            f"{dataset}: the anchor's level over the last two evaluations, {_mean(now):.3f}, is "
+            f"{drop:.3f} below its best, {_mean(best):.3f} (standard error {error:.3f})",
+        )
+
+
+def _exploitation_rises(
+    dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
+) -> Iterator[Finding]:
+    first, now = answers[0], answers[-1]
+    if len(answers) < 2:
+        return
+    new, before = newly_credited(first, now), falsely_credited(first)
+    rejected = sum(part for part, _ in new.values())
+    credited = sum(whole for _, whole in new.values())
+    if credited < LEAST_NEW or not sum(whole for _, whole in before.values()):
+        return
+    rise, error, prompts = paired_difference(new, before)
+    if _is_certain(rise, error, prompts, trust.alarm_exploitation, trust.alarm_error):
+        share = rejected / credited
+        yield Finding(
+            "exploitation",
+            f"{dataset}: of {credited} newly credited criteria the anchor rejects {share:.2f}, of "
+            f"those credited at first {share - rise:.2f} (standard error {error:.3f})",
+        )
+
+
+def _probe_falls(probes: Sequence[Shares | None], trust: Trust) -> Iterator[Finding]:
+    *earlier, now = probes
+    earlier = [probe for probe in earlier if probe]
+    if not earlier or not now:
+        return
+    best = max(earlier, key=_mean)
+    drop, error, prompts = paired_difference(best, now)
+    if _is_certain(drop, error, prompts, trust.alarm_probe, trust.alarm_error / len(earlier)):
+        yield Finding(
+            "probe",
+            f"the probe's accuracy, {_mean(now):.3f}, is {drop:.3f} below its best, "
+            f"{_mean(best):.3f} (standard error {error:.3f})",
+        )
+
+
+def _is_certain(difference: float, error: float, prompts: int, limit: float, chance: float) -> bool:
+    """Whether a difference reaches its limit, and is no chance at this one-sided level."""
+    return difference >= limit and difference > quantile(chance, prompts - 1) * error
+
+
+def quantile(chance: float, freedom: int) -> float:
+    """What Student's t exceeds with this chance; infinite without a degree of freedom.
+
+    By the expansion about the normal quantile of Abramowitz and Stegun, 26.7.5, its first terms.
+    """
+    if freedom < 1:
+        return math.inf
+    z = NormalDist().inv_cdf(1 - chance)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def paired_difference(first: Shares, second: Shares) -> tuple[float, float, int]:
+    """The difference of two ratios of sums over prompts, its standard error, and how many prompts.
+
+    Both on the prompts of both alone. The error is that of the linearised difference by prompt:
+    with a ratio R = sum(part) / sum(whole), a prompt adds (part - R whole) / mean(whole) to R.
+    """
+    shared = sorted(first.keys() & second.keys())
+    sums = np.array([(*first[prompt], *second[prompt]) for prompt in shared]).reshape(-1, 4)
+    count = len(sums)
+    wholes = sums[:, 1].sum(), sums[:, 3].sum()
+    if count < 2 or not all(wholes):
+        return 0.0, math.inf, count
+    means = sums.mean(axis=0)
+    influence = 0.0
+    difference = 0.0
+    for sign, place in ((1, 0), (-1, 2)):
+        share = means[place] / means[place + 1]
+        off = (sums[:, place] - share * sums[:, place + 1]) / means[place + 1]
+        influence = influence + sign * off
+        difference += sign * share
+    error = np.std(influence, ddof=1) / math.sqrt(count)
+    return float(difference), float(error), count
+
+
+def anchor_levels(answers: Iterable[JudgedAnswer]) -> dict[str, tuple[float, int]]:
+    """Per prompt: the sum of the anchor's scores, and how many answers it judged."""
+    levels = {}
+    for answer in answers:
+        if answer.anchor_score is not None:
+            total, count = levels.get(answer.prompt_id, (0.0, 0))
+            levels[answer.prompt_id] = (total + answer.anchor_score, count + 1)
+    return levels
+
+
+def best_rollout(evaluations: Iterable[Evaluation]) -> int | None:
+    """The rollout of the evaluation with the anchor's highest level over all its sets."""
+    levels = [(anchor_levels(evaluation.answers), evaluation) for evaluation in evaluations]
+    judged = [(_mean(level), evaluation.rollout) for level, evaluation in levels if level]
+    if not judged:
+        return None
+    return max(judged)[1]
+
+
+def _mean(shares: Shares) -> float:
+    whole = sum(whole for _, whole in shares.values())
+    return sum(part for part, _ in shares.values()) / whole if whole else -math.inf
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 no alarm, 3 there is one, 2 something to fix."""
+    parser = CommandParser("python -m rubric_rl.trust.alarm", __doc__)
+    parser.add_argument("save", type=Path, help="SAVE_PATH of a training run")
+    parser.add_argument("--grader-config", default="", help="YAML file with the limits")
+    return exit_status(lambda: _print_alarm(parser.parse_args(argv)))
+
+
+def _print_alarm(args: argparse.Namespace) -> int:
+    trust = GraderSettings.load(args.grader_config).trust
+    alarm = alarm_of(stored(args.save), trust)
+    print(alarm.text(args.save) if alarm else "no alarm")
+    return STATUS if alarm else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""What is kept of every evaluation in training: who credited which criterion, without a text.
+
+A file per evaluation in SAVE_PATH/evaluations, so that a run that goes on after a kill still knows
+its first one, under slime too, whose weight versions begin anew in every start. An evaluation of
+rollouts that are made again takes the place of the lost ones.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import read_jsonl, write_jsonl
+from rubric_rl.data.schema import Criterion, Record, Verdict
+from rubric_rl.evaluation.rollout_metrics import version_number
+from rubric_rl.grading.score import is_met
+
+FOLDER = "evaluations"  # in SAVE_PATH
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """One graded answer of an evaluation."""
+
+    dataset: str  # the evaluation set's name
+    prompt_id: str
+    score: float  # the reward
+    anchor_score: float | None  # None where no anchor judged it
+    length: int  # characters
+    # By the criterion: whether the reward credits it, and the anchor. Credited is a positive
+    # criterion that counts as met, a negative one that counts as not met.
+    credits: Mapping[str, tuple[bool, bool | None]]
+
+    @classmethod
+    def of(cls, name: str, record: Record) -> Self:
+        """The answer of a graded record."""
+        own = _credits(record.rubric, record.verdicts)
+        anchors: dict[str, bool] = {}
+        anchor_score = None
+        if record.anchored and record.anchored.verdicts:
+            anchors = _credits(record.rubric, record.anchored.verdicts)
+            anchor_score = record.anchored.score
+        credits = {key: (credited, anchors.get(key)) for key, credited in own.items()}
+        length = len(record.answer or "")
+        return cls(name, record.prompt_id, record.score, anchor_score, length, credits)
+
+
+def _credits(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> dict[str, bool]:
+    credited = {}
+    for criterion, verdict in zip(rubric, verdicts, strict=True):
+        text = f"{criterion.points:g} {criterion.text}"
+        key = hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()
+        credited[key] = is_met(criterion, verdict) is (criterion.points > 0)
+    return credited
+
+
+@dataclass
+class Evaluation:
+    """The evaluation after a rollout, or before the first one, by the weights of that time."""
+
+    rollout: int
+    weights: str
+    answers: list[JudgedAnswer] = field(default_factory=list)
+    probe: dict[str, Sequence[int]] | None = None  # prompt -> pairs that agree, all pairs
+
+    @property
+    def order(self) -> tuple:
+        """By which evaluations follow each other."""
+        return self.rollout, version_number(self.weights) or 0
+
+    def replaces(self, other: "Evaluation") -> bool:
+        """Whether the other one is of rollouts that were lost, and are made again.
+
+        slime calls the evaluation before the first rollout and the one after it rollout 0; only
+        the weights tell them apart.
+        """
+        if self.rollout == other.rollout == 0:
+            return other.order >= self.order
+        return other.rollout >= self.rollout
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of the evaluation sets."""
+        return list(dict.fromkeys(answer.dataset for answer in self.answers))
+
+    def of(self, dataset: str) -> list[JudgedAnswer]:
+        """The graded answers of one evaluation set."""
+        return [answer for answer in self.answers if answer.dataset == dataset]
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """As JSON: a line on the whole, then a line per answer."""
+        yield {"rollout": self.rollout, "weights": self.weights, "probe": self.probe}
+        yield from (vars(answer) for answer in self.answers)
+
+
+def evaluation_of(
+    rollout: int, records: Mapping[str, Iterable[Record]], probe: dict | None
+) -> Evaluation:
+    """The evaluation whose records, by set, these are; `probe` is the `prompts` of an outcome."""
+    graded = []
+    weights = ""
+    for name, of_set in records.items():
+        for record in of_set:
+            weights = record.weight_version or weights
+            if record.status == "graded" and not math.isnan(record.score):
+                graded.append(JudgedAnswer.of(name, record))
+    return Evaluation(rollout, weights, graded, probe)
+
+
+def store(save: str | os.PathLike, evaluation: Evaluation) -> None:
+    """Keeps an evaluation, in place of those of lost rollouts."""
+    folder = Path(save) / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in _files(folder):
+        if evaluation.replaces(_heading(path)):
+            path.unlink()
+    weights = quote(evaluation.weights, safe="", errors="replace")[:100]
+    name = f"rollout_{evaluation.rollout:07d}.weights_{weights}.jsonl"
+    write_jsonl(folder / name, evaluation.lines(), only_owner=True)
+
+
+def stored(save: str | os.PathLike, last: float = math.inf) -> list[Evaluation]:
+    """The evaluations of a run in their order, up to rollout `last`.
+
+    Raises DataError for a file that is none.
+    """
+    found = []
+    for path in _files(Path(save) / FOLDER):
+        heading, *rest = _items(path)
+        evaluation = _evaluation(path, heading)
+        if evaluation.rollout <= last:
+            try:
+                evaluation.answers = [JudgedAnswer(**item) for item in rest]
+            except TypeError:
+                raise _damaged(path) from None
+            found.append(evaluation)
+    return sorted(found, key=lambda evaluation: evaluation.order)
+
+
+def stored_names(save: str | os.PathLike) -> list[tuple[str, int]]:
+    """What tells whether `stored` would say something new: names and times of the files."""
+    files = _files(Path(save) / FOLDER)
+    return [(path.name, path.stat().st_mtime_ns) for path in files]
+
+
+def drop_after(save: str | os.PathLike, start: int) -> None:
+    """Drops the evaluations of rollouts from `start` on, which are made again."""
+    for path in _files(Path(save) / FOLDER):
+        heading = _heading(path)
+        if heading.rollout >= max(start, 1) or start == 0:
+            path.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("rollout_*.jsonl"))
+
+
+def _items(path: Path) -> list[dict]:
+    items = [item for _, item in read_jsonl(path)]
+    if not items or not all(isinstance(item, dict) for item in items):
+        raise _damaged(path)
+    return items
+
+
+def _heading(path: Path) -> Evaluation:
+    _, first = next(read_jsonl(path), (0, None))
+    return _evaluation(path, first)
+
+
+def _evaluation(path: Path, heading: object) -> Evaluation:
+    try:
+        assert isinstance(heading, dict)
+        return Evaluation(heading["rollout"], heading["weights"], [], heading["probe"])
+    except (AssertionError, KeyError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path}: not what a run keeps of an evaluation; remove the file")

@@ -1,0 +1,66 @@
+"""The graders of a training run, and who watches them: an anchor, a probe."""
+
+from collections.abc import Awaitable, Callable
+
+from rubric_rl.common.hash_share import share_of
+from rubric_rl.data.training_settings import TrainingGraders
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.graders import (
+    Graders,
+    grader_name,
+    load_other,
+    make_grader,
+    served,
+)
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.trust.anchor import Anchor
+from rubric_rl.trust.probe import Probe, probe_rows
+
+
+class WatchedGraders(Graders):
+    """As Graders, for one event loop only."""
+
+    def __init__(self, args, stopped: Callable[[], bool]):
+        """Raises UserError as Graders, and for an anchor or a probe that cannot work."""
+        super().__init__(args, stopped)
+        settings = self.settings
+        training = settings.training
+        self._anchor = None
+        if training.anchor:
+            other = load_other(training.anchor, "anchor")
+            url, tokenizer = served(args, other.training)
+            judge = make_grader(other, grader_name(other), url, tokenizer, stopped)
+            self._anchor = Anchor(judge, training.anchor_seconds)
+        self._probe = None
+        if settings.trust.probe:
+            rows = probe_rows(settings.trust)
+            self._probe = Probe(self._policy(args, stopped), rows)
+
+    def _policy(self, args, stopped: Callable[[], bool]) -> Grader:
+        """The policy as a grader, also where another one grades."""
+        if self.main.by_policy:
+            return self.main
+        where = {"api": "sglang", "extra_body": {}}
+        where |= dict.fromkeys(("url", "model", "tokenizer", "api_key_env"), "")
+        endpoint = self.settings.endpoint.model_copy(update=where)
+        settings = GraderSettings(endpoint, self.settings.grading)
+        url, tokenizer = served(args, TrainingGraders())
+        return make_grader(settings, "policy", url, tokenizer, stopped, by_policy=True)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await super().close()
+        if self._anchor:
+            await self._anchor.grader.client.close()
+        if self._probe:
+            await self._probe.grader.client.close()
+
+    def anchor_of(self, prompt_id: str, training: bool) -> Anchor | None:
+        """Who grades the prompt's answers besides: in evaluation all, in training a share."""
+        share = self.settings.training.anchor_share
+        left_out = training and share_of(prompt_id, "anchor") >= share
+        return None if left_out else self._anchor
+
+    def probe_once(self, evaluation: tuple) -> Awaitable[dict] | None:
+        """The probe of an evaluation, begun at once, for the first who asks; else None."""
+        return self._probe.begin(evaluation) if self._probe else None

@@ -1,0 +1,85 @@
+"""The page of a training run: its curves, answers at their points, and its size."""
+
+import re
+from pathlib import Path
+
+import pytest
+from doubles.judged import HONEST, LENIENT
+from doubles.training_run import write_training_run
+
+from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.report import training_view
+from rubric_rl.report.write_report import write_training_report
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    return write_training_report(
+        write_training_run(tmp_path / "run"), ScoringRule(), tmp_path / "page"
+    )
+
+
+def curve(blocks: dict, title: str, name: str) -> list[tuple[float, float]]:
+    (chart,) = [chart for chart in blocks["curves"] if chart["title"].startswith(title)]
+    (series,) = [series for series in chart["series"] if series["name"] == name]
+    return [(point["x"], point["y"]) for point in series["points"]]
+
+
+def test_curves_are_those_of_the_records(page, data):
+    blocks = data(page)
+    assert curve(blocks, "Score", "reward, training") == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert curve(blocks, "Score", "reward, held out") == [(0, 0.25), (3, 0.75)]
+    assert curve(blocks, "Score", "anchor, held out") == [(0, 0.25), (3, 0.25)]
+    assert curve(blocks, "Gap", "gap, held out") == [(0, 0.0), (3, 0.5)]
+    assert curve(blocks, "Exploitation", "exploitation, held out") == [(3, 1.0)]
+    assert curve(blocks, "Probe", "accuracy, held out") == [(0, 0.75), (3, 0.75)]
+    assert curve(blocks, "Seconds per rollout", "step, training") == [(1, 9.0)]
+    assert curve(blocks, "True score", "true score, training") == [(1, 0.25)]
+
+
+def test_a_point_shows_answers_with_both_verdicts(page, data):
+    shown = data(page)["point_eval_3"]
+    assert shown["heading"] == "evaluation after 3 rollouts: 4 of 30 answers"
+    (answer,) = shown["items"][0]["answers"]
+    assert [verdict["met"] for verdict in answer["verdicts"]] == list(LENIENT)
+    assert [verdict["met"] for verdict in answer["anchor"]["verdicts"]] == list(HONEST)
+    assert shown["items"][0]["messages"]
+
+
+def test_says_what_is_left_out_and_the_alarm(page):
+    text = page.read_text(encoding="utf-8")
+    assert "20 of 96 answers are on this page: at 5 of 5 points, at most 4 each" in text
+    assert "the reward can no longer be trusted" in text
+
+
+def test_a_long_run_and_long_texts_make_no_large_page(tmp_path, monkeypatch, data):
+    monkeypatch.setattr(training_view, "POINTS", 2)
+    run = write_training_run(tmp_path / "run", hostile="x" * 100_000, rollouts=6)
+    page = write_training_report(run, ScoringRule(), tmp_path / "page")
+    points = [name for name in data(page) if name.startswith("point_train")]
+    assert len(points) <= 2 and "point_train_5" in points, "the last rollout is among them"
+    assert page.stat().st_size < 150_000
+    assert "(cut)" in page.read_text(encoding="utf-8")
+
+
+def test_hostile_text_is_data_and_nothing_from_outside_is_needed(tmp_path, hostile, without_data):
+    run = write_training_run(tmp_path / "run", hostile)
+    page = write_training_report(run, ScoringRule(), tmp_path / "page")
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<script") == text.count("</script>") == 1 + 1 + 5
+    outside = without_data(text)
+    assert "onerror" not in outside
+    assert not re.search("https?://(?!www.w3.org/2000/svg)", outside)
+    assert "style=" not in text
+
+
+def test_the_command_makes_it_of_a_save_path(tmp_path, monkeypatch, capsys):
+    from rubric_rl.report import __main__ as command
+
+    run = write_training_run(tmp_path / "run")
+    monkeypatch.setattr("sys.argv", ["report", str(run)])
+    assert command.main() == 0
+    assert capsys.readouterr().out == f"wrote {run / 'report.html'}\n"
+    monkeypatch.setattr("sys.argv", ["report", str(run), "--weights", "3"])
+    assert command.main() == 0
+    assert (run / "report.md").exists(), "the records of one policy, as before"

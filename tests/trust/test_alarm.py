@@ -1,0 +1,124 @@
+"""The alarm: silent in healthy runs, soon in runs whose grader or policy goes wrong."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from doubles.simulated_runs import EVERY, ONSET, World, evaluations, first_alarm
+
+from rubric_rl.data.training_settings import Trust
+from rubric_rl.trust import alarm as command
+from rubric_rl.trust.alarm import alarm_of, paired_difference, quantile
+from rubric_rl.trust.evaluations import store
+
+WARN = Trust(alarm="warn")
+RISING = World(rise=0.4)
+AT_ONSET = ONSET // EVERY  # the number of the last evaluation before it
+
+
+@pytest.mark.parametrize("world", [World(), RISING], ids=["flat", "rising"])
+def test_no_false_alarm_in_healthy_runs(world):
+    assert [first_alarm(world, seed, WARN) for seed in range(5)] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        replace(RISING, random_credit=1 / 3),
+        World(random_credit=1 / 6),
+        replace(RISING, quoting=0.2),
+        replace(RISING, forgetting=0.06),
+        World(fall=0.2),
+    ],
+    ids=["random", "half of it, flat", "quoting", "forgetting", "falling"],
+)
+def test_is_raised_within_two_evaluations(world):
+    numbers = [first_alarm(world, seed, WARN) for seed in range(3)]
+    assert all(number in (AT_ONSET + 1, AT_ONSET + 2) for number in numbers), numbers
+
+
+def rules(world: World, trust: Trust = WARN) -> set[str]:
+    alarm = alarm_of(list(evaluations(world, 0)), trust)
+    return {finding.rule for finding in alarm.findings} if alarm else set()
+
+
+def test_each_rule_sees_its_own():
+    assert rules(World(fall=0.04)) == {"level"}
+    assert rules(World(random_credit=0.4)) == {"exploitation"}
+    assert rules(World(forgetting=0.03)) == {"probe"}
+
+
+@pytest.mark.parametrize(
+    "world, limits",
+    [
+        (World(fall=0.04), {"alarm_drop": 0.9}),
+        (World(random_credit=0.4), {"alarm_exploitation": 0.9}),
+        (World(forgetting=0.03), {"alarm_probe": 0.9}),
+        (World(fall=0.04), {"alarm_error": 1e-15}),
+    ],
+)
+def test_limits_are_those_of_the_settings(world, limits):
+    assert rules(world, WARN.model_copy(update=limits)) == set()
+
+
+def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
+    seen = list(evaluations(World(random_credit=0.4, fall=0.05), 0))
+    alarm = alarm_of(seen, WARN)
+    assert alarm is not None
+    assert alarm.rollout == seen[-1].rollout
+    assert alarm.since == seen[AT_ONSET + 1].rollout
+    assert alarm.best is not None and alarm.best <= seen[AT_ONSET].rollout
+    text = alarm.text(tmp_path)
+    assert "seen: held: of " in text
+    assert f"since: the evaluation after rollout {alarm.since}\n" in text
+    assert f"best by the anchor: after rollout {alarm.best}" in text
+    assert "grader_alarm: warn" in text and "rubric_rl.report" in text
+
+
+def test_names_a_checkpoint_that_is_there(tmp_path):
+    assert "no checkpoint" in command.checkpoint_before(tmp_path, 9)
+    (tmp_path / "iter_0000004").mkdir()
+    assert command.checkpoint_before(tmp_path, 9) == str(tmp_path / "iter_0000004")
+
+
+def test_the_command_asks_the_rules_of_a_stored_run(tmp_path, capsys):
+    for evaluation in evaluations(World(random_credit=0.4), 0):
+        store(tmp_path, evaluation)
+    assert command.main([str(tmp_path)]) == 3
+    assert "the anchor rejects" in capsys.readouterr().out
+    config = tmp_path / "grader.yaml"
+    config.write_text("grader_alarm_exploitation: 0.9\n")
+    assert command.main([str(tmp_path), "--grader-config", str(config)]) == 0
+
+
+def test_an_evaluation_alone_or_without_an_anchor_says_nothing():
+    seen = list(evaluations(World(random_credit=0.9), 0))
+    assert alarm_of([], WARN) is None
+    assert alarm_of(seen[-1:], WARN) is None
+    for evaluation in seen:
+        evaluation.probe = None
+        unjudged = []
+        for one in evaluation.answers:
+            credits = {key: (own, None) for key, (own, _) in one.credits.items()}
+            unjudged.append(replace(one, anchor_score=None, credits=credits))
+        evaluation.answers = unjudged
+    assert alarm_of(seen, WARN) is None
+
+
+def test_the_difference_is_paired_by_prompt():
+    """What makes one prompt harder than another cancels out."""
+    first = {f"p{number}": (float(number), 1) for number in range(9)}
+    second = {prompt: (part - 0.25, whole) for prompt, (part, whole) in first.items()}
+    difference, error, prompts = paired_difference(first, second | {"other": (9.0, 1)})
+    assert difference == pytest.approx(0.25)
+    assert error == pytest.approx(0, abs=1e-9)
+    assert prompts == 9
+    assert paired_difference(first, {"p0": (1.0, 1)})[1] == math.inf
+
+
+@pytest.mark.parametrize(
+    "chance, freedom, table", [(0.001, 79, 3.1958), (0.001, 20, 3.5518), (0.025, 10, 2.2281)]
+)
+def test_the_quantile_is_students(chance, freedom, table):
+    assert quantile(chance, freedom) == pytest.approx(table, rel=0.01)
+    assert quantile(chance, 0) == math.inf

@@ -1,0 +1,77 @@
+"""What the hooks do with an evaluation: figures against the first one, the alarm, the stop."""
+
+from argparse import Namespace
+
+import pytest
+from doubles.hooked import hook_args
+from doubles.judged import HONEST, LENIENT, records
+
+import self_reward_rm as hooks
+from rubric_rl.common.errors import UserError
+from rubric_rl.trust.watch import STOPPED, stop_if_alarmed, watch_evaluation
+
+
+@pytest.fixture
+def args(tmp_path) -> Namespace:
+    anchor = tmp_path / "anchor.yaml"
+    return hook_args("m", save=str(tmp_path), grader_anchor=str(anchor), grader_alarm="stop")
+
+
+def two_evaluations(args) -> dict[str, float]:
+    """The figures of the second, whose grader has turned lenient."""
+    watch_evaluation(args, 0, records(HONEST, "0"), None)
+    return watch_evaluation(args, 3, records(LENIENT, "4"), None)
+
+
+def checkpoint(args, rollout: int) -> None:
+    with open(f"{args.save}/latest_checkpointed_iteration.txt", "w") as file:
+        file.write(f"{rollout}\n")
+
+
+def test_figures_are_those_against_the_first_evaluation(args):
+    assert watch_evaluation(args, 0, records(HONEST, "0"), None) == {"alarm/raised": 0.0}
+    figures = watch_evaluation(args, 3, records(LENIENT, "4"), None)
+    assert figures["held/grading/anchor/exploitation"] == 1.0
+    assert figures["held/grading/anchor/newly_credited"] == 60
+    assert figures["alarm/raised"] == 1.0
+
+
+def test_without_anchor_and_probe_nothing_is_kept(tmp_path):
+    args = hook_args("m", save=str(tmp_path))
+    assert watch_evaluation(args, 0, records(HONEST, "0"), None) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_alarm_ends_a_run_after_a_checkpoint_and_not_before(args, tmp_path):
+    two_evaluations(args)
+    stop_if_alarmed(args)
+    checkpoint(args, 2)
+    stop_if_alarmed(args)
+    checkpoint(args, 3)
+    with pytest.raises(UserError, match="alarm after rollout 3: the reward can no longer be"):
+        hooks.log_rollout(4, args, [], {}, 1.0)
+    assert "alarm after rollout 3" in (tmp_path / STOPPED).read_text()
+
+
+def test_a_run_that_it_has_ended_goes_on_when_told_so(args):
+    two_evaluations(args)
+    checkpoint(args, 3)
+    for changed in ({"grader_alarm": "warn"}, {"grader_alarm_exploitation": 2.0}):
+        stop_if_alarmed(Namespace(**vars(args) | changed))
+    with pytest.raises(UserError):
+        stop_if_alarmed(args)
+
+
+def test_an_evaluation_that_is_well_again_ends_the_alarm(args):
+    two_evaluations(args)
+    watch_evaluation(args, 7, records(HONEST, "8"), None)
+    checkpoint(args, 7)
+    stop_if_alarmed(args)
+
+
+def test_warn_never_ends_a_run(args, caplog):
+    args.grader_alarm = "warn"
+    two_evaluations(args)
+    checkpoint(args, 3)
+    stop_if_alarmed(args)
+    assert "the reward can no longer be trusted" in caplog.text
