@@ -28,6 +28,7 @@ from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.served_models import read_served_models
+from rubric_rl.trust.probe import probe_rows
 
 LONGEST_CHECK = 120.0  # seconds for one request of a check question
 
@@ -219,6 +220,11 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     if grader.skill.skill_coef:
         why = "only the trainer without a GPU holds the grader's skill"
         yield f"grader_skill_coef: {why}; leave it out (docs/gpu_runs.md, Means against drift)"
+    if grader.trust.probe:
+        try:
+            probe_rows(grader.trust)
+        except UserError as error:
+            yield f"grader_probe: {error}"
     for file, settings in _endpoints(inputs):
         yield from _check_endpoint(file, settings, checkpoint, running_ray)
     load_template(grader.grading.template)  # downloads it here, and not first on a GPU node

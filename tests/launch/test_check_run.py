@@ -365,6 +365,7 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
          "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
         ("grader_engine: grader", "configs/frozen_grader.yaml", ""),
         ("grader_anchor: {folder}/frozen.yaml", "configs/frozen_grader.yaml", ""),
+        ("grader_probe: /nowhere.jsonl", None, "grader_probe: /nowhere.jsonl: "),
         ("grader_anchor: configs/teacher.yaml", None,
          "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
     ],

@@ -67,7 +67,8 @@ function chart(item) {
   const first = Math.min(...xs), last = Math.max(...xs);
   const across = scale([first, last > first ? last : first + 1], LEFT + 8, WIDTH - RIGHT);
   const up = scale([low, high], HEIGHT - BOTTOM, TOP);
-  const picture = shape("svg", { class: "plot", viewBox: "0 0 " + WIDTH + " " + HEIGHT, role: "img" },
+  const box = "0 0 " + WIDTH + " " + HEIGHT;
+  const picture = shape("svg", { class: "plot", viewBox: box, role: "img" },
     ...axis(across, up, [...new Set([first, last])], [low, high]),
     ...item.series.flatMap((series, number) => curve(series, number, across, up)));
   const names = item.series.map((series, number) => {
