@@ -50,6 +50,7 @@ PARALLEL_ARGS=(
    --rollout-num-gpus 2
    --rollout-num-gpus-per-engine 1
    --router-policy manual
+   --sglang-enable-deterministic-inference   # answers by --rollout-seed
    --sglang-router-request-timeout-secs 120
 )
 

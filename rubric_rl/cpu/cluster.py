@@ -135,12 +135,13 @@ class Cluster:
 
     def _start_engines(self) -> dict[str, Engines]:
         """The engines of each model by its name, the policy's first; they still load."""
+        seeded = self.args.sglang_enable_deterministic_inference
         of_models = {}
         for model in engine_plan(self.args):
             engines = {}
             for _ in range(model.engines):
                 port = free_port()
-                engine = start_engine(model.folder, port, self.logs)
+                engine = start_engine(model.folder, port, self.logs, seeded)
                 self.servers.append(engine)
                 url = f"http://{HOST}:{port}"
                 engines[url] = engine

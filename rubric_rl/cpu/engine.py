@@ -130,8 +130,12 @@ def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, **own, **more}
 
 
-def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> ServerProcess:
+def start_engine(
+    model_dir: str | Path, port: int, log_dir: str | Path, seeded: bool = False
+) -> ServerProcess:
     """Starts one SGLang server on `port`; returns at once (see `wait_healthy`).
+
+    A `seeded` one samples by each request's `sampling_seed`; else it ignores that.
 
     Raises:
         UserError: when the port is in use, memory is short or `model_dir` holds no model.
@@ -158,7 +162,10 @@ def start_engine(model_dir: str | Path, port: int, log_dir: str | Path) -> Serve
         "--constrained-json-disable-any-whitespace",
         *("--log-level", "warning"),
     ]
-    command = [sys.executable, "-m", "sglang.launch_server", *flags]
+    server = ["-m", "sglang.launch_server"]
+    if seeded:
+        server = [str(COMPAT / "deterministic_server.py"), "--enable-deterministic-inference"]
+    command = [sys.executable, *server, *flags]
     log = Path(log_dir) / f"engine-{port}.log"
     return ServerProcess.start(
         command,

@@ -66,6 +66,11 @@ def _cluster(parser):
     add("--context-parallel-size", type=int, default=1)
     add("--distributed-timeout-minutes", type=int, default=10)
     add("--sglang-config", default=None, help="YAML of the policy and frozen models beside it")
+    add(
+        "--sglang-enable-deterministic-inference",
+        action="store_true",
+        help="each answer is sampled with a seed of its own, derived from --rollout-seed",
+    )
     add("--sglang-server-concurrency", type=int, default=512)
     add("--sglang-router-port", type=int, default=None)
     add("--sglang-router-request-timeout-secs", type=int, default=14400)

@@ -1,6 +1,7 @@
 """Requests answers from the engines through the router, with timeouts and bounded retries."""
 
 import asyncio
+import hashlib
 import json
 import math
 
@@ -15,6 +16,17 @@ from rubric_rl.serving.payload import is_retried
 ATTEMPTS = 9
 FIRST_PAUSE = 0.5  # seconds before the second attempt, doubled each time
 LONGEST_PAUSE = 16.0
+
+
+def sampling_seed(*whose: int | str | None) -> int:
+    """The seed of one answer (31 bits), by what names it: the run's seed, the answer's number.
+
+    slime gives the answers of a group the seeds rollout_seed + 0, 1, 2, ... in every rollout, so
+    that answers to prompts of one length share their noise; these share none.
+    """
+    text = "/".join(map(str, whose))
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
 
 
 class GenerationFailed(UserError):

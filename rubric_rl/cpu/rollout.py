@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.cpu.generate import Generator
+from rubric_rl.cpu.generate import Generator, sampling_seed
 from rubric_rl.cpu.samples import DataSource, Sample
 from rubric_rl.grading.score import batch_advantages, known_rewards
 from rubric_rl.launch.shared_checks import import_hook
@@ -206,7 +206,9 @@ class Rollout:
                 )
                 samples.append(sample)
         params = dataset.sampling_params(self.args)
-        await self._answer_all(samples, params, clock)
+        # Not by the run's seed: runs to be compared are asked the same with the same noise.
+        asked = f"{dataset.name}/{self.args.rollout_id}"
+        await self._answer_all(samples, params, asked, clock)
         return samples
 
     async def _group(self, group: Group, clock: Clock) -> Group:
@@ -214,11 +216,20 @@ class Rollout:
             if not sample.session_id:
                 sample.session_id = str(uuid.uuid4())
         params = self.generator.sampling_params()
-        await self._answer_all(group, params, clock)
+        await self._answer_all(group, params, f"train/{self.args.rollout_seed}", clock)
         return group
 
-    async def _answer_all(self, samples: list[Sample], params: dict, clock: Clock) -> None:
-        tasks = [self._spawn(self._answer(sample, params, clock)) for sample in samples]
+    async def _answer_all(
+        self, samples: list[Sample], params: dict, asked: str, clock: Clock
+    ) -> None:
+        """Has all answers written and graded; `asked` and a sample's index make its seed."""
+        tasks = []
+        for sample in samples:
+            own = params
+            if self.args.sglang_enable_deterministic_inference:
+                seed = sampling_seed(asked, sample.index)
+                own = params | {"sampling_seed": seed}
+            tasks.append(self._spawn(self._answer(sample, own, clock)))
         await asyncio.gather(*tasks)
 
     async def _answer(self, sample: Sample, params: dict, clock: Clock) -> None:

@@ -1,13 +1,15 @@
 """The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from math import comb, fsum
+from math import ceil, comb, fsum, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
 DRAWS = 1000  # of the reference's bootstrap
 # of every interval
 LEVEL = 0.95
+POWER = 0.8  # the chance to tell a difference that is there
 RESAMPLES = 2000
 # of the length adjustment (OpenAI, 2026)
 FREE_CHARACTERS = 2000
@@ -197,3 +199,57 @@ def _chunks(draws: int, width: int) -> Iterator[int]:
         piece = min(most, draws)
         yield piece
         draws -= piece
+
+
+# ---- over runs that differ in their seed
+
+
+def mean_interval(values: Values) -> Bounds:
+    """The 95% interval of a mean by Student's t, for few values; None for fewer than two.
+
+    For the differences of two arms, a value per seed, it is the paired interval.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = float(np.mean(values))
+    error = float(np.std(values, ddof=1)) / sqrt(count)
+    reach = error * t_quantile((1 + LEVEL) / 2, count - 1)
+    return mean - reach, mean + reach
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """The quantile of Student's t with so many degrees of freedom, for a level in (0.5, 1).
+
+    With t = sqrt(freedom) tan(u) the density of u is proportional to cos(u)^(freedom - 1), which is
+    summed up here.
+    """
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
+    heights = np.cos(angles).clip(min=0) ** (freedom - 1)
+    middles = (heights[1:] + heights[:-1]) / 2
+    below = np.concatenate([[0.0], np.cumsum(middles)])
+    angle = np.interp(level, below / below[-1], angles)
+    return sqrt(freedom) * float(np.tan(angle))
+
+
+def pooled_deviation(groups: Sequence[Values]) -> float | None:
+    """The standard deviation within the groups, each about its own mean; None without a pair."""
+    squares = []
+    freedom = 0
+    for group in groups:
+        array = np.asarray(group, float)
+        squares.append(((array - array.mean()) ** 2).sum())
+        freedom += len(group) - 1
+    return sqrt(fsum(squares) / freedom) if freedom > 0 else None
+
+
+def seeds_needed(deviation: float, difference: float) -> int:
+    """How many paired seeds tell `difference` in 80% of the cases, at a level of 5%.
+
+    A paired t-test's sample size in Guenther's approximation: the normal one and half the square
+    of its quantile. `deviation` is that of the paired differences.
+    """
+    two_sided = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    power = NormalDist().inv_cdf(POWER)
+    normal = ((two_sided + power) * deviation / difference) ** 2
+    return max(2, ceil(normal + two_sided**2 / 2))

@@ -372,14 +372,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure_and_print(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    policy = _load_policy(args.model)
+    policy = load_policy(args.model)
     figures = measure(policy, args.sample, args.seed)
     text = json.dumps(figures, indent=1)
     print(text)
     return 0
 
 
-def _load_policy(folder: Path) -> Policy:
+def load_policy(folder: Path) -> Policy:
+    """The policy of a Hugging Face folder.
+
+    Raises:
+        UserError: where there is no checkpoint.
+    """
     config = folder / "config.json"
     if not config.is_file():
         hint = "make one with python -m rubric_rl.tiny.make_checkpoint"

@@ -1,0 +1,107 @@
+"""The arms: what each run of the paper's claims, and of the means against drift, changes.
+
+Every arm is the tiny run (`run_qwen3_tiny.sh`) but for what stands here. A new arm is an entry.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+# Stands for a settings file of a grader that is always right, served beside the runs.
+ORACLE = "<oracle>"
+AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Arm(NamedTuple):
+    """One change to the tiny run."""
+
+    question: str  # what it is there to tell
+    grader: Mapping[str, Any] = AS_IT_IS  # keys over those of configs/grader_tiny.yaml
+    flags: tuple[str, ...] = ()  # of the trainer, over those of run_qwen3_tiny.sh
+    weak: bool = False  # starts from the weak checkpoint (weak_start.py)
+    compared_with: str = "self"  # the arm that its difference is taken from
+
+
+FAST = ("--lr", "1e-3")  # where a self-graded run goes wrong
+FROZEN = ("--sglang-config", "configs/frozen_grader.yaml")
+SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "tiny-oracle"}
+# What an explanation and the object around it take, with room.
+EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
+
+
+def _teacher(share: float) -> dict[str, Any]:
+    return {"grader_teacher": ORACLE, "grader_teacher_share": share}
+
+
+# In the order in which they are run, by weight.
+ARMS = {
+    "self": Arm("the policy grades itself: the recipe"),
+    "oracle": Arm("what a grader that is always right would teach", SERVED_ORACLE),
+    "frozen": Arm(
+        "the paper's baseline: a frozen copy of the start grades",
+        {"grader_engine": "grader"},
+        FROZEN,
+    ),
+    "self-fast": Arm("self-grading at three times the learning rate", flags=FAST),
+    "oracle-fast": Arm(
+        "the oracle at three times the learning rate",
+        SERVED_ORACLE,
+        FAST,
+        compared_with="self-fast",
+    ),
+    "skill-fast": Arm(
+        "a loss that keeps the verdicts of the start",
+        {"grader_skill_coef": 1.0},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "threshold-fast": Arm(
+        "precision first: credit from a probability of 0.8",
+        {"grader_threshold": 0.8},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "probability-fast": Arm(
+        "the probability as credit, not the verdict",
+        {"grader_reward": "probability"},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "dropout-fast": Arm(
+        "half of the positive criteria left out, at random by group",
+        {"grader_dropout": 0.5},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "length-fast": Arm(
+        "a cost of length beyond 200 characters",
+        {"grader_length_limit": 200, "grader_length_cost": 0.5},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "skill-threshold-fast": Arm(
+        "the first two means together",
+        {"grader_skill_coef": 1.0, "grader_threshold": 0.8},
+        FAST,
+        compared_with="self-fast",
+    ),
+    "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
+    "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
+    "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),
+    "weak": Arm("self-grading from a start that grades badly", weak=True),
+    "weak-teacher-25": Arm(
+        "the same with a teacher for 25% of the prompts",
+        _teacher(0.25),
+        weak=True,
+        compared_with="weak",
+    ),
+    "explain-0.6": Arm(
+        "a reason before the verdict, at the paper's temperature",
+        EXPLAIN | {"grader_temperature": 0.6},
+    ),
+    "explain-1.0": Arm(
+        "the same at the paper's other temperature",
+        EXPLAIN | {"grader_temperature": 1.0},
+        compared_with="explain-0.6",
+    ),
+}

@@ -1,0 +1,183 @@
+"""What a finished run leaves in the repository: a few kilobytes, from which all tables are made.
+
+`experiments/results/ARM/SEED.jsonl` has one row of each `kind`: "run" (what was run), "training"
+(a list per figure, a value per rollout), "prompts" (the held-out true score of every prompt, over
+the last three evaluations), "probe" (the last weights as a grader of answers that no policy wrote),
+and a row "evaluation" for every evaluation.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from experiments.runs import Run
+from rubric_rl import ROOT
+from rubric_rl.common.jsonl import read_jsonl, write_jsonl
+from rubric_rl.cpu.metric_rows import find_eval_metric, find_metric, read_evaluations, read_metrics
+from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.record_file import FOLDER, OF_TRAINING
+from rubric_rl.tiny.oracle import true_score
+from rubric_rl.tiny.world import rows
+
+RESULTS = ROOT / "experiments" / "results"
+PROBE_SEED = 1234
+LAST = 3  # evaluations whose mean is a run's result
+DATA_SET = "held_out"
+# Name here: metric of an evaluation.
+OF_EVALUATIONS = {
+    "true": "true_score",
+    "self": "self_score",
+    "accuracy": "grader_accuracy",
+    "false_positives": "false_positive_rate",
+    "length": "response_len/mean",
+}
+# Name here: metric of a rollout.
+OF_ROLLOUTS = {
+    "true": "true_score",
+    "reward": "rollout/raw_reward",
+    "accuracy": "grader_accuracy",
+    "false_positives": "false_positive_rate",
+    "length": "rollout/response_len/mean",
+    "step_seconds": "perf/step_time",
+    "reward_seconds": "perf/grading_time",
+    "prefilled": "grading/tokens_prefilled",
+    "cached": "grading/tokens_cached",
+    "decoded": "grading/tokens_decoded",
+}
+DIGITS = 4
+Rows = list[dict[str, Any]]
+
+
+def path_of(arm: str, seed: int, results: Path = RESULTS) -> Path:
+    """The file of one run."""
+    return results / arm / f"{seed}.jsonl"
+
+
+def collect(run: Run, results: Path = RESULTS) -> None:
+    """Writes a finished run's file."""
+    made = json.loads(run.record.read_text(encoding="utf-8"))
+    evaluations = _evaluations(run.save_path)
+    last = [row["weight_version"] for row in evaluations[-LAST:]]
+    written = [
+        {"kind": "run", **made},
+        *evaluations,
+        {"kind": "prompts", "true": true_scores(run.save_path, last)},
+        {"kind": "probe", **probe(run.save_path)},
+        {"kind": "training", **_training(run.save_path)},
+    ]
+    path = path_of(run.name, run.seed, results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, written)
+
+
+def _evaluations(save_path: Path) -> Rows:
+    evaluations = []
+    for found in read_evaluations(save_path):
+        row = {"kind": "evaluation", "weight_version": found["weight_version"]}
+        for name, metric in OF_EVALUATIONS.items():
+            row[name] = _rounded(find_eval_metric(found, DATA_SET, metric))
+        evaluations.append(row)
+    return evaluations
+
+
+def _training(save_path: Path) -> dict[str, list]:
+    curves: dict[str, list] = defaultdict(list)
+    for found in read_metrics(save_path):
+        for name, metric in OF_ROLLOUTS.items():
+            curves[name].append(_rounded(find_metric(found, metric)))
+    return curves
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
+
+
+def true_scores(save_path: Path, versions: list[int]) -> dict[str, float]:
+    """The mean true score of each held-out prompt's answers by these weight versions.
+
+    An answer that scored 0 without a call counts as 0, an ungraded one not at all.
+    """
+    scores: dict[str, list[float]] = defaultdict(list)
+    wanted = {str(version) for version in versions}
+    for path in sorted((save_path / FOLDER).glob(OF_TRAINING)):
+        for _, row in read_jsonl(path, skip_partial=True):
+            if row["split"] != "eval" or row["weight_version"] not in wanted:
+                continue
+            record = record_from_json(row)
+            if record.status == "ungraded":
+                continue
+            score = 0.0
+            if record.status == "graded":
+                score = true_score(record.rubric, record.answer or "")
+            scores[record.prompt_id].append(score)
+    means = {}
+    for prompt_id in sorted(scores):
+        means[prompt_id] = round(statistics.fmean(scores[prompt_id]), DIGITS)
+    return means
+
+
+def probe(save_path: Path) -> dict[str, float]:
+    """How the last checkpoint grades fixed answers to the held-out patients.
+
+    `ordinary` and `hostile` ones (spliced, cut, repeated), one of each to every patient: the share
+    of right verdicts among about 340.
+    """
+    # Here, so that the commands that need no model start fast.
+    import torch
+
+    from rubric_rl.tiny.measure_checkpoint import grading_figures, load_policy, world_cases
+
+    torch.set_num_threads(1)
+    checkpoint = max(save_path.glob("iter_*/hf"))
+    policy = load_policy(checkpoint)
+    figures = {}
+    for kind, cases in world_cases(rows(held_out=True), PROBE_SEED).items():
+        found = grading_figures(policy, "direct", cases)
+        figures[kind] = round(float(found["accuracy"]), DIGITS)
+        figures[f"{kind}_false_positives"] = round(float(found["false_positive_rate"]), DIGITS)
+    return figures
+
+
+class Result:
+    """One run's file."""
+
+    def __init__(self, written: Rows):
+        (self.run,) = _of_kind(written, "run")
+        (self.training,) = _of_kind(written, "training")
+        (self.probe,) = _of_kind(written, "probe")
+        (prompts,) = _of_kind(written, "prompts")
+        self.prompts: dict[str, float] = prompts["true"]
+        self.evaluations = _of_kind(written, "evaluation")
+
+    def final(self, name: str) -> float | None:
+        """A figure's mean over the last three evaluations; None where none has it."""
+        known = [row[name] for row in self.evaluations[-LAST:] if row.get(name) is not None]
+        return statistics.fmean(known) if known else None
+
+    def start(self, name: str) -> float | None:
+        """A figure before the first rollout."""
+        return self.evaluations[0].get(name)
+
+    def per_rollout(self, *names: str) -> float | None:
+        """The median over the rollouts of the sum of these figures."""
+        columns = [self.training.get(name, []) for name in names]
+        sums = []
+        for values in zip(*columns, strict=True):
+            if None not in values:
+                sums.append(sum(values))
+        return statistics.median(sums) if sums else None
+
+
+def _of_kind(written: Rows, kind: str) -> Rows:
+    return [row for row in written if row["kind"] == kind]
+
+
+def read(arm: str, results: Path = RESULTS) -> dict[int, Result]:
+    """The arm's results by seed."""
+    found = {}
+    for path in sorted((results / arm).glob("*.jsonl")):
+        written: Rows = [row for _, row in read_jsonl(path)]
+        found[int(path.stem)] = Result(written)
+    return dict(sorted(found.items()))

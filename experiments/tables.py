@@ -1,0 +1,163 @@
+"""The tables of docs/experiments.md: an arm's figures, and its difference from another arm."""
+
+import statistics
+from collections.abc import Callable
+
+from experiments.arms import ARMS
+from experiments.results import Result
+from rubric_rl.evaluation.statistics import mean_interval, pooled_deviation, seeds_needed
+
+Results = dict[str, dict[int, Result]]  # by arm and seed
+TELL = 0.03  # the difference of true scores that a comparison should tell
+MISSING = "-"
+BEST = "oracle"
+FAST = "-fast"  # ends the names of arms at the higher learning rate
+Figure = Callable[[Result], float | None]
+
+
+def table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    ruler = ["---"] * len(headings)
+    return ["| " + " | ".join(cells) + " |" for cells in [headings, ruler, *rows]]
+
+
+def arm_lines(results: Results) -> list[str]:
+    """A row per arm: the mean over its seeds of every figure."""
+    headings = [
+        "arm",
+        "seeds",
+        "true score",
+        "SD of seeds",
+        "grader accuracy",
+        "on the probe",
+        "false positives",
+        "length",
+        "s a step",
+        "s its reward",
+        "grading tokens",
+    ]
+    rows = []
+    for name in ARMS:
+        of_arm = list(results.get(name, {}).values())
+        if not of_arm:
+            rows.append([name, "not run", *[MISSING] * (len(headings) - 2)])
+            continue
+        scores = _known(of_arm, lambda result: result.final("true"))
+        deviation = MISSING
+        if len(scores) > 1:
+            deviation = f"{statistics.stdev(scores):.3f}"
+        rows.append(
+            [
+                name,
+                str(len(of_arm)),
+                f"{_mean(of_arm, lambda result: result.start('true'))} -> {_cell(scores)}",
+                deviation,
+                _mean(of_arm, lambda result: result.final("accuracy")),
+                f"{_probe(of_arm, 'ordinary')}, {_probe(of_arm, 'hostile')}",
+                _mean(of_arm, lambda result: result.final("false_positives")),
+                _mean(of_arm, lambda result: result.final("length"), digits=1),
+                _mean(of_arm, lambda result: result.per_rollout("step_seconds"), digits=1),
+                _mean(of_arm, lambda result: result.per_rollout("reward_seconds"), digits=1),
+                _mean(of_arm, _tokens, digits=0),
+            ]
+        )
+    return table(headings, rows)
+
+
+def _probe(of_arm: list[Result], kind: str) -> str:
+    return _mean(of_arm, lambda result: result.probe[kind])
+
+
+def _tokens(result: Result) -> float | None:
+    """Tokens that the grader read or wrote in a rollout, those from its cache left out."""
+    return result.per_rollout("prefilled", "decoded")
+
+
+def _known(of_arm: list[Result], figure: Figure) -> list[float]:
+    found = [figure(result) for result in of_arm]
+    return [value for value in found if value is not None]
+
+
+def _mean(of_arm: list[Result], figure: Figure, digits: int = 3) -> str:
+    return _cell(_known(of_arm, figure), digits)
+
+
+def _cell(values: list[float], digits: int = 3) -> str:
+    if not values:
+        return MISSING
+    return f"{statistics.fmean(values):.{digits}f}"
+
+
+def differences(arm: dict[int, Result], other: dict[int, Result]) -> list[float]:
+    """The final true score less the other arm's, for each seed that both have.
+
+    Each is a mean over the prompts that both were evaluated on, paired.
+    """
+    found = []
+    for seed in sorted(arm.keys() & other.keys()):
+        ours = arm[seed].prompts
+        theirs = other[seed].prompts
+        pairs = [ours[prompt] - theirs[prompt] for prompt in ours.keys() & theirs.keys()]
+        found.append(statistics.fmean(pairs))
+    return found
+
+
+def comparison_lines(results: Results) -> list[str]:
+    """A row per arm: its paired difference, the share of the oracle's score, the power.
+
+    The power stands on the spread of all paired differences together: of three seeds alone a
+    spread is hardly known.
+    """
+    pairs = {}
+    for name, arm in ARMS.items():
+        if arm.compared_with == name:
+            continue
+        found = differences(results.get(name, {}), results.get(arm.compared_with, {}))
+        if found:
+            pairs[name] = found
+    spread = pooled_deviation(list(pairs.values()))
+    headings = [
+        "arm",
+        "less",
+        "seeds",
+        "difference of true scores",
+        "share of the oracle's",
+        f"seeds that tell {TELL}",
+    ]
+    rows = []
+    for name, found in pairs.items():
+        needed = MISSING if spread is None else str(seeds_needed(spread, TELL))
+        ratio = _with_interval(shares(name, results), digits=2)
+        difference = _with_interval(found, digits=3, signed=True)
+        less = ARMS[name].compared_with
+        rows.append([name, less, str(len(found)), difference, ratio, needed])
+    return table(headings, rows)
+
+
+def shares(name: str, results: Results) -> list[float]:
+    """The arm's final true score as a share of the oracle's at the same learning rate, per seed."""
+    best = BEST + FAST if name.endswith(FAST) else BEST
+    of_arm = results.get(name, {})
+    of_best = results.get(best, {})
+    found = []
+    if name == best:
+        return found
+    for seed in sorted(of_arm.keys() & of_best.keys()):
+        above = of_arm[seed].final("true")
+        below = of_best[seed].final("true")
+        if above is not None and below:
+            found.append(above / below)
+    return found
+
+
+def _with_interval(values: list[float], digits: int, signed: bool = False) -> str:
+    """The mean and its 95% interval over seeds."""
+    if not values:
+        return MISSING
+    sign = "+" if signed else ""
+    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
+    bounds = mean_interval(values)
+    if bounds is None:
+        return f"{mean} (one seed)"
+    low, high = bounds
+    return f"{mean} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
