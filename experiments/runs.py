@@ -95,7 +95,7 @@ def settings(run: Run, oracle_url: str) -> dict[str, Any]:
     return merged
 
 
-def _write_settings(run: Run, oracle_url: str) -> None:
+def write_settings(run: Run, oracle_url: str) -> None:
     oracle = {
         "grader_api": "openai",
         "grader_url": oracle_url,
@@ -120,7 +120,7 @@ def make(run: Run, oracle_port: int) -> None:
     if run.arm.weak:
         make_weak_start(run.out / "weak_start")
     oracle_url = f"http://{HOST}:{oracle_port}"
-    _write_settings(run, oracle_url)
+    write_settings(run, oracle_url)
     outer = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     own = environment(run)
     oracle = None

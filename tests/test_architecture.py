@@ -35,7 +35,7 @@ HOOKS = ROOT / "self_reward_rm.py"
 TOP = [HOOKS, ROOT / "data_preprocess.py"]
 MODULES = sorted(LIBRARY.rglob("*.py")) + TOP
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
+SCRIPTS = sorted([*(ROOT / "scripts").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 SHELLS = sorted(
     [
         *ROOT.glob("*.sh"),

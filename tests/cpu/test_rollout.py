@@ -199,6 +199,7 @@ def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
                 "0.5",
             ]
             args = make_args("--sglang-router-port", str(engine.port), *more)
+            args.rollout_id = 0
             rollout = Rollout(args, Words())
             try:
                 return await rollout.evaluate(args.eval_datasets, {"held": prompts(tmp_path, 3)})
@@ -214,6 +215,56 @@ def test_evaluation_uses_the_data_sets_own_settings(tmp_path):
     )  # as in slime: how hooks tell evaluation from training
     assert engine.bodies[0]["sampling_params"]["temperature"] == 0.5
     assert metrics["eval/held"] == pytest.approx(sum(data["held"]["rewards"]) / 6)
+
+
+SEEDED = "--sglang-enable-deterministic-inference"
+
+
+def rollout_seeds(tmp_path, *flags: str) -> list[int | None]:
+    """What the engine was given as seeds of a rollout, in the order of the samples' keys."""
+    engine = answering_engine()
+    run_rollout(tmp_path, engine, *flags)
+    return sorted(body["sampling_params"].get("sampling_seed") for body in engine.bodies)
+
+
+def evaluation_seeds(tmp_path, *flags: str, rollout_id: int) -> list[int]:
+    rows = write_rows(tmp_path / "held.jsonl", 3)
+    engine = answering_engine()
+
+    async def go():
+        async with engine:
+            more = ["--eval-prompt-data", "held", str(rows), *flags]
+            args = make_args("--sglang-router-port", str(engine.port), *more)
+            args.rollout_id = rollout_id
+            rollout = Rollout(args, Words())
+            try:
+                await rollout.evaluate(args.eval_datasets, {"held": prompts(tmp_path, 3)})
+            finally:
+                await rollout.close()
+
+    asyncio.run(go())
+    return sorted(body["sampling_params"]["sampling_seed"] for body in engine.bodies)
+
+
+def test_every_answer_of_a_seeded_rollout_has_a_seed_of_its_own_by_the_runs_seed(tmp_path):
+    seeds = rollout_seeds(tmp_path, SEEDED, "--rollout-seed", "1")
+    assert len(set(seeds)) == 8 and all(0 <= seed < 2**31 for seed in seeds)
+    assert rollout_seeds(tmp_path, SEEDED, "--rollout-seed", "1") == seeds
+    assert not set(rollout_seeds(tmp_path, SEEDED, "--rollout-seed", "2")) & set(seeds)
+
+
+def test_evaluations_of_all_runs_are_sampled_alike_and_of_each_rollout_anew(tmp_path):
+    seeds = evaluation_seeds(tmp_path, SEEDED, "--rollout-seed", "1", rollout_id=5)
+    assert len(set(seeds)) == 3
+    assert evaluation_seeds(tmp_path, SEEDED, "--rollout-seed", "2", rollout_id=5) == seeds
+    later = evaluation_seeds(tmp_path, SEEDED, "--rollout-seed", "1", rollout_id=11)
+    assert not set(later) & set(seeds)
+
+
+def test_without_the_flag_no_request_has_a_seed(tmp_path):
+    engine = answering_engine()
+    run_rollout(tmp_path, engine)
+    assert all("sampling_seed" not in body["sampling_params"] for body in engine.bodies)
 
 
 def test_log_hooks_are_called_like_slimes():

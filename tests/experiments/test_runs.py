@@ -1,0 +1,203 @@
+"""An arm becomes a run: its command, its settings, and what a second call makes again."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import claims, runs
+from experiments.arms import ARMS, ORACLE, Arm
+from experiments.runs import Run
+from rubric_rl import ROOT
+from rubric_rl.common.errors import UserError
+from rubric_rl.cpu import flags
+from rubric_rl.grading.settings import GraderSettings
+
+URL = "http://127.0.0.1:30001"
+
+
+def run_of(name, tmp_path, seed=7) -> Run:
+    return Run(name, ARMS[name], seed, tmp_path, 36)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arms_settings_are_valid(name, tmp_path):
+    run = run_of(name, tmp_path)
+    run.folder.mkdir(parents=True)
+    runs.write_settings(run, URL)
+    settings = GraderSettings.load(str(run.folder / "grader.yaml"))
+    assert settings is not None
+    assert ORACLE not in (run.folder / "grader.yaml").read_text()
+
+
+def parsed(run: Run) -> argparse.Namespace:
+    """The run's words as the trainer reads them, which knows them all."""
+    words = runs.command(run)
+    assert words[:2] == ["bash", "run_qwen3_tiny.sh"]
+    return flags.build_parser().parse_args(["--rollout-batch-size", "1", *words[2:]])
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arms_flags_are_the_trainers(name, tmp_path):
+    found = parsed(run_of(name, tmp_path))
+    assert (found.seed, found.rollout_seed, found.num_rollout) == (7, 7, 36)
+    assert found.lr == (1e-3 if name.endswith("-fast") else 1e-6)  # the recipe's, left alone
+
+
+def test_arms_of_one_seed_have_the_same_prompts_noise_and_evaluations(tmp_path):
+    shared = set()
+    for name in ARMS:
+        found = parsed(run_of(name, tmp_path))
+        shared.add((found.seed, found.rollout_seed, found.num_rollout, found.eval_interval))
+    assert len(shared) == 1
+
+
+def test_an_arm_is_compared_with_one_that_is_run():
+    assert all(arm.compared_with in ARMS for arm in ARMS.values())
+
+
+def test_a_teacher_is_a_file_that_names_the_oracle(tmp_path):
+    run = run_of("teacher-25", tmp_path)
+    run.folder.mkdir(parents=True)
+    runs.write_settings(run, URL)
+    written = yaml.safe_load((run.folder / "grader.yaml").read_text())
+    assert written["grader_teacher_share"] == 0.25
+    teacher = yaml.safe_load(Path(written["grader_teacher"]).read_text())
+    assert teacher["grader_url"] == URL
+    GraderSettings.load(written["grader_teacher"])
+
+
+def test_a_weak_arm_starts_from_the_weak_checkpoint_and_no_other_does(tmp_path):
+    assert runs.environment(run_of("weak", tmp_path))["HF_CKPT_PATH"] == str(
+        tmp_path / "weak_start"
+    )
+    assert "HF_CKPT_PATH" not in runs.environment(run_of("self", tmp_path))
+
+
+# ---- what is made, and what is not made again
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Runs that only note that they were made; a run named in `broken` fails."""
+    made, broken = [], set()
+
+    def make(run, port):
+        if run.label() in broken:
+            raise UserError(f"{run.label()} ended with status 1")
+        made.append(run.label())
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.record.write_text(json.dumps({"rollouts": run.rollouts}))
+
+    def collect(run, folder):
+        path = claims.results.path_of(run.name, run.seed, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"kind": "run"},
+            {"kind": "evaluation", "weight_version": 0, "true": 0.2, "accuracy": 0.9},
+            {"kind": "evaluation", "weight_version": 6, "true": 0.5, "accuracy": 0.9},
+            {"kind": "prompts", "true": {"a": 0.5}},
+            {"kind": "probe", "ordinary": 0.9, "hostile": 0.8},
+            {"kind": "training"},
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr(claims.runs, "make", make)
+    monkeypatch.setattr(claims.results, "collect", collect)
+
+    def call(*words: str) -> int:
+        return claims.main(
+            ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "r"), *words]
+        )
+
+    return argparse.Namespace(call=call, made=made, broken=broken)
+
+
+def test_runs_are_made_in_the_order_of_the_arms_and_only_once(world, capsys):
+    words = ["--arms", "self", "oracle", "--seeds", "1", "2"]
+    assert world.call(*words) == 0
+    assert world.made == ["self, seed 1", "self, seed 2", "oracle, seed 1", "oracle, seed 2"]
+    out = capsys.readouterr().out
+    assert "4 runs, 4 of them to be made" in out
+    assert "self, seed 1: true 0.200 -> 0.350" in out and "left for 3 runs" in out
+    assert world.call(*words, "--arms", "self", "oracle", "frozen", "--seeds", "1") == 0
+    assert world.made[4:] == ["frozen, seed 1"]
+    assert "3 runs, 1 of them to be made" in capsys.readouterr().out
+
+
+def test_a_failed_run_stops_no_other_and_is_tried_again(world, capsys):
+    world.broken.add("self, seed 1")
+    words = ["--arms", "self", "--seeds", "1", "2"]
+    assert world.call(*words) == 2
+    assert world.made == ["self, seed 2"]
+    assert "self, seed 1 ended with status 1" in capsys.readouterr().err
+    world.broken.clear()
+    assert world.call(*words) == 0
+    assert world.made == ["self, seed 2", "self, seed 1"]
+
+
+def test_runs_of_another_length_are_not_mixed(world, capsys):
+    assert world.call("--arms", "self", "--seeds", "1") == 0
+    assert world.call("--arms", "self", "--seeds", "1", "2", "--rollouts", "24") == 2
+    assert "--rollouts 36" in capsys.readouterr().err
+    assert world.made == ["self, seed 1"]
+
+
+def test_an_unknown_arm_is_named(world, capsys):
+    assert world.call("--arms", "selff") == 2
+    assert "no arm selff" in capsys.readouterr().err
+
+
+def test_a_run_leaves_a_record_only_when_it_ends_well(tmp_path, monkeypatch):
+    name, arm = "self", Arm("")
+    statuses = {1: "exit 3", 2: "exit 0"}
+    for seed, line in statuses.items():
+        monkeypatch.setattr(runs, "command", lambda run, line=line: ["bash", "-c", line])
+        run = Run(name, arm, seed, tmp_path, 2)
+        if seed == 1:
+            with pytest.raises(UserError, match="self, seed 1 ended with status 3"):
+                runs.make(run, 30001)
+        else:
+            runs.make(run, 30001)
+        assert run.is_done == (seed == 2)
+    record = json.loads(run.record.read_text())
+    assert record["commit"] and record["command"] == ["bash", "-c", "exit 0"]
+
+
+def test_a_killed_command_takes_its_run_along(tmp_path):
+    here = tmp_path / "pid"
+    words = ["bash", "-c", f"echo $$ > {here}; exec sleep 60"]
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from pathlib import Path\n"
+        "from experiments import runs\n"
+        "from experiments.arms import Arm\n"
+        f"runs.command = lambda run: {words!r}\n"
+        f"runs.make(runs.Run('self', Arm(''), 1, Path({str(tmp_path)!r}), 2), 30001)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    try:
+        while not (here.exists() and here.read_text().strip()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        pid = int(here.read_text())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the run lives on")
+    finally:
+        process.kill()

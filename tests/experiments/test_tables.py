@@ -1,0 +1,103 @@
+"""What runs say together: paired differences, intervals, the power, arms that were not run."""
+
+import re
+
+import pytest
+from doubles.claims import result
+
+from experiments import claims, tables
+from experiments.arms import ARMS
+from experiments.results import Result
+
+
+def row_of(name: str, lines: list[str]) -> list[str]:
+    (line,) = [line for line in lines if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_an_arm_that_was_not_run_is_said_not_to_be():
+    lines = tables.arm_lines({"self": {1: result(0.5)}})
+    assert row_of("oracle", lines)[1] == "not run"
+    assert len(lines) == 2 + len(ARMS)
+
+
+def test_an_arms_row_is_the_mean_of_its_seeds():
+    of_seeds = {1: result(0.5, accuracy=0.9), 2: result(0.6, accuracy=0.8)}
+    cells = row_of("self", tables.arm_lines({"self": of_seeds}))
+    assert cells[1:5] == ["2", "0.200 -> 0.550", "0.071", "0.850"]
+    assert cells[5] == "0.950, 0.930"
+    assert cells[8:] == ["6.0", "3.0", "112"]  # medians; a rollout without a figure left out
+
+
+def test_a_runs_result_is_the_mean_of_its_last_three_evaluations():
+    found = result(0.5)
+    found.evaluations[-1]["true"] = 0.8
+    found.evaluations[0]["true"] = -9.0
+    assert found.final("true") == pytest.approx(0.6)
+    assert found.final("nothing") is None
+
+
+def test_a_difference_is_paired_by_seed():
+    ours = {1: result(0.50), 2: result(0.60), 3: result(0.70)}
+    theirs = {1: result(0.40), 2: result(0.50), 9: result(0.0)}
+    assert tables.differences(ours, theirs) == pytest.approx([0.10, 0.10])
+
+
+def test_a_difference_is_paired_by_prompt():
+    ours, theirs = result(0.5), result(0.4)
+    ours.prompts = {"a": 1.0, "b": 0.0, "only ours": 0.0}
+    theirs.prompts = {"a": 0.5, "b": 0.0, "only theirs": 1.0}
+    assert tables.differences({1: ours}, {1: theirs}) == pytest.approx([0.25])
+
+
+def comparison(selves: list[float], oracles: list[float]) -> list[str]:
+    found = {
+        "self": dict(enumerate(map(result, selves))),
+        "oracle": dict(enumerate(map(result, oracles))),
+    }
+    return row_of("oracle", tables.comparison_lines(found))
+
+
+def test_a_comparison_has_interval_and_power():
+    cells = comparison([0.50, 0.50, 0.50], [0.55, 0.60, 0.65])
+    # the mean 0.1, its error 0.05 / sqrt(3), Student's t of two degrees of freedom 4.303
+    assert cells[3] == "+0.100 (-0.024 to +0.224)"
+    # ((1.960 + 0.842) x 0.05 / 0.03)^2 + 1.921 = 23.7
+    assert cells[5] == "24"
+
+
+def test_one_seed_has_no_interval():
+    cells = comparison([0.5], [0.6])
+    assert cells[3] == "+0.100 (one seed)" and cells[5] == "-"
+
+
+def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
+    found = {
+        "self": {1: result(0.5)},
+        "oracle": {1: result(0.6)},
+        "self-fast": {1: result(0.2)},
+        "oracle-fast": {1: result(0.4)},
+    }
+    assert tables.shares("self", found) == pytest.approx([0.5 / 0.6])
+    assert tables.shares("self-fast", found) == pytest.approx([0.5])
+    assert tables.shares("oracle", found) == []
+
+
+def test_the_report_puts_tables_between_the_marks_alone(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "experiments.md"
+    page.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
+    monkeypatch.setattr(claims, "PAGE", page)
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    (tmp_path / "asset").mkdir()
+    assert claims.main(["--report", "--results", str(tmp_path / "none")]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert len(re.findall("not run", text)) == len(ARMS)
+    again = text
+    assert claims.main(["--report", "--results", str(tmp_path / "none")]) == 0
+    assert page.read_text() == again
+
+
+def test_a_result_needs_all_its_rows():
+    with pytest.raises(ValueError):
+        Result([{"kind": "run"}])
