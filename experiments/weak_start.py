@@ -15,7 +15,7 @@ from rubric_rl import ROOT
 from rubric_rl.common.command_line import CommandParser, exit_status
 
 MODEL = ROOT / "rubric_rl" / "tiny" / "model"
-NOISE = 0.25  # of each matrix's own standard deviation
+NOISE = 0.43  # of each matrix's own standard deviation
 SEED = 0
 
 
