@@ -115,6 +115,8 @@ def comparison_lines(results: Results) -> list[str]:
         found = differences(results.get(name, {}), results.get(arm.compared_with, {}))
         if found:
             pairs[name] = found
+    if not pairs:
+        return ["No two arms have a seed in common."]
     spread = pooled_deviation(list(pairs.values()))
     headings = [
         "arm",

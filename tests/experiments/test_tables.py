@@ -85,13 +85,13 @@ def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
 
 def test_the_report_puts_tables_between_the_marks_alone(tmp_path, monkeypatch, capsys):
     page = tmp_path / "experiments.md"
-    page.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
+    page.write_text(f"before\n{claims.BEGIN}\nstale\n{claims.END}\nafter\n")
     monkeypatch.setattr(claims, "PAGE", page)
     monkeypatch.setattr(claims, "ROOT", tmp_path)
     (tmp_path / "asset").mkdir()
     assert claims.main(["--report", "--results", str(tmp_path / "none")]) == 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
     assert len(re.findall("not run", text)) == len(ARMS)
     again = text
     assert claims.main(["--report", "--results", str(tmp_path / "none")]) == 0
