@@ -84,15 +84,15 @@ def _value(field: FieldInfo, text: str, flag: str) -> Any:
 
 
 def prices_from(args: argparse.Namespace) -> dict[str, Price]:
-    """Who -> prices per million tokens, of --grader-price and --policy-price, where given.
+    """Who -> prices per million tokens, of --grader-price, --policy-price and so on, where given.
 
     Raises UserError for anything but three numbers, prompt,cached,completion.
     """
     prices = {}
-    if args.grader_price is not None:
-        prices["grader"] = _price(args.grader_price)
-    if args.policy_price is not None:
-        prices["policy"] = _price(args.policy_price)
+    for who in ("grader", "policy", "writer"):
+        text = getattr(args, f"{who}_price", None)
+        if text is not None:
+            prices[who] = _price(text)
     return prices
 
 

@@ -39,7 +39,7 @@ from rubric_rl.serving.question import Question, Reply
 CALLS = "calls.jsonl"
 CHECKED = "check.json"
 RESULTS = f"{FOLDER}/{OF_EVALUATION}"
-_FOLDERS_OF_RESULTS = (FOLDER, "meta")
+_FOLDERS_OF_RESULTS = (FOLDER, "meta", "generated")
 # Folders of the first form name these too, which mean nothing in an evaluation.
 _ONLY_OF_TRAINING = (
     "grader.engine",
@@ -352,6 +352,11 @@ class EvaluationFolder:
             self.finished.discard(key)
         else:
             self.finished.add(key)
+
+    def finish_other(self, key: str, line: Mapping) -> None:
+        """Stores a result that is no record; its `status` says what became of it."""
+        append_line(self._results, {"key": key, **line})
+        self.finished.add(key)
 
     def revoke(self, key: str, record: Record, reason: str) -> None:
         """Takes back what a sick grader said of an answer: the next run asks it all that again."""

@@ -29,7 +29,7 @@ def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
     add(
         "--out",
         required=True,
-        type=_folder,
+        type=out_folder,
         help="folder of this run; an unfinished one is resumed",
     )
     add("--limit", type=count, default=0, help="only so many rows, those that simple-evals draws")
@@ -44,7 +44,8 @@ def add_run_flags(parser: argparse.ArgumentParser, unit: str) -> None:
     add("--grader-config", default="", help="YAML file of grader_* keys; flags win over it")
 
 
-def _folder(text: str) -> Path:
+def out_folder(text: str) -> Path:
+    """The type of --out."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name is no folder")
     return Path(text)

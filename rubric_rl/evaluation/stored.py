@@ -15,6 +15,7 @@ EARLIER_URLS = "earlier_urls"  # in the settings: where an evaluation was asked 
 KINDS = {
     "evaluate": "evaluation",
     "meta_eval": "meta-evaluation",
+    "generate": "generation of rubrics",
 }
 
 

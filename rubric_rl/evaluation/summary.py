@@ -246,7 +246,7 @@ class Summary:
         cost = {}
         for who, price in prices.items():
             own_tokens = self.tokens[who]
-            cost[who] = _cost(own_tokens, price)
+            cost[who] = cost_of(own_tokens, price)
         return {
             "answers": {name: self.answers[name] for name in _OF_ANSWERS},
             "criteria": {name: self.criteria[name] for name in _OF_CRITERIA},
@@ -257,7 +257,7 @@ class Summary:
         }
 
 
-def _cost(tokens: TokenCounts, price: Price) -> float:
+def cost_of(tokens: TokenCounts, price: Price) -> float:
     """What the tokens cost, at prices per million."""
     prompt_price, cached_price, completion_price = price
     uncached = tokens.prompt - tokens.cached

@@ -78,8 +78,8 @@ def own_text(name: str) -> Markup:
 
 def digest_of(text: str) -> str:
     """What the Content-Security-Policy knows a style or script by."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return "sha256-" + base64.b64encode(digest).decode()
+    sha256 = hashlib.sha256(text.encode()).digest()
+    return "sha256-" + base64.b64encode(sha256).decode()
 
 
 def _range(interval: Interval) -> str:

@@ -14,6 +14,7 @@ quotations, and criteria copied into the answer state nothing. So a rule decides
 meets a criterion, whatever the answer is: this is the oracle, the judge of the judging policy.
 """
 
+import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -327,10 +328,57 @@ def statement_asked_by(criterion: str) -> Statement:
     return statement
 
 
-def truth(rubric: Sequence[Criterion], answer: str) -> list[bool]:
-    """Whether the answer meets each criterion, in the rubric's order."""
+def truth(rubric: Sequence[Criterion], answer: str, seed: int = 0) -> list[bool]:
+    """Whether the answer meets each criterion, in the rubric's order.
+
+    A vague one is met or not by chance: by the toss of a coin that the seed decides.
+
+    Raises:
+        DataError: for a criterion that is not of this world.
+    """
     stated = set(statements_of(answer))
-    return [statement_asked_by(criterion.text) in stated for criterion in rubric]
+    return [_is_met(criterion.text, answer, stated, seed) for criterion in rubric]
+
+
+# What bad rubrics ask for besides (tiny/writer.py): nothing that can be told, or nothing at all.
+VAGUE = (
+    "Tells the patient what helps",
+    "Recommends what is good",
+    "Says what it may be",
+)
+ALWAYS_MET = "Tells the patient something"
+NEVER_MET = "Tells the patient all that there is"
+AND = " and "  # between the parts of a compound criterion; no other one holds it
+_FAILS = {
+    "Fails to recommend ": "Recommends ",
+    "Fails to tell ": "Tells ",
+    "Fails to say ": "Says ",
+    "Fails to name ": "Names ",
+}
+
+
+def failing(criterion: str) -> str:
+    """The criterion that is met where this one, of a single statement, is not."""
+    for opening, asked in _FAILS.items():
+        if criterion.startswith(asked):
+            return opening + criterion.removeprefix(asked)
+    raise ValueError(f"no failure of {criterion!r} is known")
+
+
+def _is_met(criterion: str, answer: str, stated: set[Statement], seed: int) -> bool:
+    text = _plain(criterion).rstrip(".")
+    if text in (ALWAYS_MET.lower(), NEVER_MET.lower()):
+        return text == ALWAYS_MET.lower()
+    if text in [vague.lower() for vague in VAGUE]:
+        toss = hashlib.sha256(f"{seed} {text} {answer}".encode(errors="replace")).digest()
+        return toss[0] % 2 == 0
+    if AND in text:
+        return all(_is_met(part, answer, stated, seed) for part in text.split(AND))
+    for opening, asked in _FAILS.items():
+        if text.startswith(opening.lower()):
+            wanted = asked + text.removeprefix(opening.lower())
+            return statement_asked_by(wanted) not in stated
+    return statement_asked_by(criterion) in stated
 
 
 def true_score(rubric: Sequence[Criterion], answer: str) -> float:

@@ -11,9 +11,13 @@ from rubric_rl.common.errors import DataError
 from rubric_rl.data.schema import Criterion
 from rubric_rl.tiny.oracle import (
     ADVICE,
+    ALWAYS_MET,
+    NEVER_MET,
     STATEMENTS,
+    VAGUE,
     VerdictCounts,
     criteria,
+    failing,
     sentences,
     statement_asked_by,
     statements_of,
@@ -138,3 +142,36 @@ def test_world_oracle_and_hooks_load_no_torch():
     modules = "rubric_rl.tiny.world, rubric_rl.tiny.oracle, rubric_rl.tiny.log_hooks"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestBadRubrics:
+    """What no good rubric asks, and a bad one may: the oracle has a verdict on it."""
+
+    ANSWER = "Please take aspirin. Please see doctors."
+
+    def met(self, text: str, seed: int = 0, answer: str = ANSWER) -> bool:
+        (is_met,) = truth([Criterion(text, 1)], answer, seed)
+        return is_met
+
+    def test_of_a_compound_criterion_both_parts_must_hold(self):
+        assert self.met("Recommends to take aspirin and tells the patient to see doctors")
+        assert not self.met("Recommends to take aspirin and tells the patient to see midwives")
+
+    @given(ANY_STATEMENT, st.data())
+    def test_a_failure_is_met_where_what_fails_is_not(self, statement, data):
+        if statement.kind == "wish":
+            return
+        criterion = data.draw(st.sampled_from(criteria(statement)))
+        answer = data.draw(st.sampled_from([self.ANSWER, sentences(statement)[0]]))
+        assert self.met(failing(criterion), answer=answer) is not self.met(criterion, answer=answer)
+
+    def test_one_is_met_by_every_answer_and_one_by_none(self):
+        for answer in ("", "x", self.ANSWER):
+            assert self.met(ALWAYS_MET, answer=answer)
+            assert not self.met(NEVER_MET, answer=answer)
+
+    def test_a_vague_one_changes_with_the_seed_and_not_by_itself(self):
+        for text in VAGUE:
+            tosses = [self.met(text, seed) for seed in range(40)]
+            assert tosses == [self.met(text, seed) for seed in range(40)]
+            assert 8 < sum(tosses) < 32

@@ -149,7 +149,7 @@ _add(
 _add(Word(Kind.VERB, object=Object.PART), "made gave written kept")
 _add(
     Word(Kind.VERB, object=Object.ADVICE),
-    "recommend suggest advise prescribe propose encourage",
+    "recommend suggest advise prescribe propose encourage tell",
     verbs=True,
 )
 _add(

@@ -1,0 +1,241 @@
+"""Asks for all that a prompt's rubric is made of: answers, drafts, verdicts and verdicts again."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rubric_rl.common.progress import work_through
+from rubric_rl.data.schema import Criterion, Record, Row, Verdict
+from rubric_rl.evaluation.answers import Answer, AnswerFile, Policy
+from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
+from rubric_rl.generation.filters import Filters, Log
+from rubric_rl.generation.graded import GradedPrompt, UsedAnswer, graded_criteria
+from rubric_rl.generation.prompts import Prompt, PromptFile, prompt_hash
+from rubric_rl.generation.read_draft import read_draft
+from rubric_rl.generation.stages import ANSWERS, GRADING, SECOND_READING, WRITING, Stages
+from rubric_rl.generation.wording_filters import by_wording
+from rubric_rl.generation.writer_prompt import SCHEMA, writer_prompt
+from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.grading.graders import endpoint_name
+from rubric_rl.grading.prompt import graded_text
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Question, Reply, Unavailable
+
+LEAST_ANSWERS = 2  # one separates nothing
+Readings = list[list[Verdict]]  # one list per answer, in the rubric's order
+_Result = TypeVar("_Result")
+
+_ASK_AGAIN = "fix that and run the same command again"
+_ANOTHER_WRITER = "take another writer, or other writer settings, and another --out"
+
+
+def model_name(endpoint: Endpoint) -> str:
+    """The name of the model at an endpoint, as well as its settings know it."""
+    return endpoint.model or Path(endpoint.tokenizer).name or endpoint_name(endpoint)
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """A model that answers every prompt `count` times."""
+
+    policy: Policy
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The model that writes rubrics: `drafts` of them for a prompt, of `least` to `most` criteria.
+
+    Its client is a StoringClient whose role is the writer's.
+    """
+
+    client: StoringClient
+    drafts: int = 1
+    least: int = 6
+    most: int = 16
+
+
+@dataclass
+class Collection:
+    """What is asked, of whom, and where it is kept."""
+
+    prompts: PromptFile
+    answer_file: AnswerFile | None
+    models: Sequence[AnsweringModel]
+    writer: Writer
+    grader: Grader
+    further_graders: Sequence[Grader]  # the same one with another seed for each further reading
+    filters: Filters
+    store: EvaluationFolder
+    stages: Stages
+    failures: Counter[str] = field(default_factory=Counter)  # why prompts stayed unfinished
+
+    async def run(self, workers: int) -> None:
+        """Works through all prompts that are not finished, `workers` at a time."""
+        await work_through(self._unfinished(), self._collect, workers)
+
+    def _unfinished(self) -> Iterator[Prompt]:
+        for prompt in self.prompts:
+            if prompt.prompt_id not in self.store.finished:
+                yield prompt
+
+    async def _collect(self, prompt: Prompt) -> None:
+        try:
+            made = await self._made(prompt)
+        except Unavailable as error:  # it stays unfinished: the next run goes on with it
+            self.failures[str(error)] += 1
+            self.stages.ended(str(error), _ASK_AGAIN)
+            return
+        self.store.finish_other(prompt.prompt_id, made.to_json())
+        self.stages.ended(made.left_out, _ANOTHER_WRITER)
+
+    async def _made(self, prompt: Prompt) -> GradedPrompt:
+        made = GradedPrompt(
+            row=prompt.row,
+            prompt_sha256=prompt_hash(prompt.row.messages),
+            reference=prompt.reference,
+        )
+        await self._add_answers(made, prompt)
+        if made.candidates < LEAST_ANSWERS:
+            made.left_out = f"fewer than {LEAST_ANSWERS} answers to test criteria on"
+            return made
+        rubric = await self._written(made)
+        if not rubric:
+            faults: Counter[str] = Counter()
+            for draft in made.drafts:
+                faults.update(draft["faults"])
+            found = ", ".join(f"{name} {count}" for name, count in faults.items())
+            made.left_out = f"the writer gave no usable criterion ({found or 'an empty list'})"
+            return made
+        await self._grade(made, rubric)
+        return made
+
+    # ---- answers
+
+    async def _add_answers(self, made: GradedPrompt, prompt: Prompt) -> None:
+        """The candidates, and behind them the answers of known pairs."""
+        unused: Counter[str] = Counter()
+        used: dict[str, UsedAnswer] = {}  # by its text: the same answer separates nothing
+        if prompt.reference:
+            used[prompt.reference] = UsedAnswer(prompt.reference, "reference")
+        async for answer, by, seed in self._raw_answers(prompt.row):
+            text = graded_text(answer.response)
+            if text is None:
+                unused["no answer"] += 1
+            elif answer.truncated:
+                unused["cut off"] += 1
+            elif text in used:
+                unused["repeated"] += 1
+            else:
+                used[text] = UsedAnswer(text, by, seed)
+        made.answers = list(used.values())
+        made.candidates = len(made.answers)
+        made.unused_answers = dict(unused)
+        for texts in prompt.pairs:
+            places = []
+            for text in texts:
+                places.append(len(made.answers))
+                made.answers.append(UsedAnswer(text, "pair"))
+            better, worse = places
+            made.pairs.append((better, worse))
+
+    async def _raw_answers(self, row: Row) -> AsyncIterator[tuple[Answer, str, int | None]]:
+        """Every answer that a file or a model has, with its name and seed."""
+        if self.answer_file:
+            name = self.answer_file.path.name
+            for number in range(self.answer_file.counts[row.prompt_id]):
+                yield await self.answer_file.get(row, number, row.prompt_id), name, None
+        for model in self.models:
+            self.stages.expect(ANSWERS, model.count)
+            answers = await _together(
+                self._answer(model, row, number) for number in range(model.count)
+            )
+            for number, answer in enumerate(answers):
+                yield answer, model.name, model.policy.client.endpoint.seed + number
+
+    async def _answer(self, model: AnsweringModel, row: Row, number: int) -> Answer:
+        answer = await model.policy.get(row, number, row.prompt_id)
+        self.stages.advance(ANSWERS)
+        return answer
+
+    # ---- drafts
+
+    async def _written(self, made: GradedPrompt) -> list[Criterion]:
+        """The criteria of all drafts, filtered by their wording."""
+        self.stages.expect(WRITING, self.writer.drafts)
+        criteria: list[Criterion] = []
+        replies = await _together(self._reply(made, number) for number in range(self.writer.drafts))
+        for number, reply in enumerate(replies):
+            draft = read_draft(reply)
+            seed = self.writer.client.endpoint.seed + number
+            about = {"seed": seed, "criteria": len(draft.criteria), "faults": draft.faults}
+            made.drafts.append(about)
+            criteria += draft.criteria
+        log = Log(made.changes)
+        return by_wording(criteria, self.filters, log)
+
+    async def _reply(self, made: GradedPrompt, number: int) -> Reply:
+        writer, client = self.writer, self.writer.client
+        content = writer_prompt(
+            made.row.messages, made.reference, writer.least, writer.most, client.api.break_up
+        )
+        question = Question(
+            messages=[{"role": "user", "content": content}],
+            seed=client.endpoint.seed + number,
+            schema=SCHEMA,
+            routing_key=made.prompt_id,
+        )
+        reply = await client.ask(question)
+        self.stages.advance(WRITING)
+        return reply
+
+    # ---- verdicts
+
+    async def _grade(self, made: GradedPrompt, rubric: list[Criterion]) -> None:
+        """Grades every answer by every criterion, the candidates again in each further reading."""
+        readings = await self._readings(self.grader, made, rubric, made.answers, GRADING)
+        candidates = made.answers[: made.candidates]
+        further = []
+        for again in self.further_graders:
+            verdicts = await self._readings(again, made, rubric, candidates, SECOND_READING)
+            further.append(verdicts)
+        made.criteria = graded_criteria(rubric, readings, further)
+        expert = made.row.rubric
+        if expert:
+            by_expert = await self._readings(self.grader, made, expert, made.answers, GRADING)
+            made.expert = graded_criteria(expert, by_expert)
+
+    async def _readings(
+        self,
+        grader: Grader,
+        made: GradedPrompt,
+        rubric: Sequence[Criterion],
+        answers: Sequence[UsedAnswer],
+        stage: str,
+    ) -> Readings:
+        self.stages.expect(stage, len(rubric) * len(answers))
+
+        async def read(answer: UsedAnswer) -> list[Verdict]:
+            row = Row(made.prompt_id, made.row.messages, tuple(rubric))
+            record = Record.of(row, "graded", answer.text, grader=grader.name)
+            await ask_verdicts(grader, record, routing_key=made.prompt_id)
+            if record.status == "ungraded":
+                raise Unavailable(record.error)
+            self.stages.advance(stage, len(rubric))
+            return record.verdicts
+
+        return await _together(read(answer) for answer in answers)
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Results in order; the first failure cancels the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in work]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,141 @@
+"""The prompts that get a rubric, with what is known of good answers to them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import AnyPath, read_jsonl
+from rubric_rl.common.plain_text import shows_something
+from rubric_rl.data.healthbench import KEPT_FIELDS
+from rubric_rl.data.parse import check_json, row_from_metadata
+from rubric_rl.data.schema import Row
+
+GIVE_PROMPTS = "give --prompts a JSONL file of prompts"
+# A row is checked with a rubric; a prompt that has none gets this one meanwhile.
+NO_RUBRIC_YET = [{"criterion": "None yet", "points": 1}]
+_REFERENCES = ("reference", "reference_answer", "ideal_completion")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, and what its line carries besides."""
+
+    row: Row  # its rubric is an expert's, which the writer never sees; empty where there is none
+    reference: str = ""  # a good answer; the writer sees it
+    pairs: tuple[tuple[str, str], ...] = ()  # (better, worse) answers: known truth, for measuring
+
+    @property
+    def prompt_id(self) -> str:
+        return self.row.prompt_id
+
+
+def prompt_hash(messages: Sequence[Mapping]) -> str:
+    """The sha256 of a conversation, as rows name their prompt and provenance shows it."""
+    text = json.dumps(list(messages), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def read_prompt(item: object, where: str) -> Prompt:
+    """A prompt from a line: a row of any form of this repository, or `prompt` alone.
+
+    `prompt` or `messages` is a text or chat messages. Known besides are prompt_id (by default the
+    beginning of the prompt's hash), `rubrics` (an expert's), `reference`, and pairs of answers:
+    `pairs` of {"better", "worse"}, or `chosen` and `rejected`. Raises DataError naming `where`.
+    """
+    if not isinstance(item, dict):
+        raise DataError(f"{where}: not a JSON object; {GIVE_PROMPTS}")
+    fields = item["metadata"] if isinstance(item.get("metadata"), dict) else item
+    check_json(fields, where)
+    messages = fields.get("messages") or fields.get("prompt")
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: no prompt; each line needs `prompt`, a text or messages")
+    metadata = {name: fields[name] for name in KEPT_FIELDS if name in fields}
+    metadata["messages"] = messages
+    rubrics = fields.get("rubrics")
+    metadata["rubrics"] = rubrics or NO_RUBRIC_YET
+    if not metadata.get("prompt_id"):
+        metadata["prompt_id"] = prompt_hash(messages)[:16]
+    row = row_from_metadata(metadata, where)
+    if not rubrics:
+        row = replace(row, rubric=())
+    place = f"{where}, prompt_id {row.prompt_id}"
+    return Prompt(_with_theme(row), _reference(fields), tuple(_pairs(fields, place)))
+
+
+def _with_theme(row: Row) -> Row:
+    """HealthBench writes the theme as a tag of the example."""
+    for tag in row.example_tags:
+        if tag.startswith("theme:") and not row.theme:
+            return replace(row, theme=tag.removeprefix("theme:"))
+    return row
+
+
+def _reference(fields: Mapping) -> str:
+    """The first text under one of the names in use; HealthBench has it in an object of its own."""
+    places = [fields, fields.get("ideal_completions_data")]
+    for place in places:
+        if not isinstance(place, dict):
+            continue
+        for name in _REFERENCES:
+            text = place.get(name)
+            if isinstance(text, str) and shows_something(text):
+                return text
+    return ""
+
+
+def _pairs(fields: Mapping, where: str) -> Iterator[tuple[str, str]]:
+    pairs = fields.get("pairs")
+    if pairs is None and "chosen" in fields and "rejected" in fields:
+        pairs = [{"better": fields["chosen"], "worse": fields["rejected"]}]
+    if pairs is None:
+        return
+    if not isinstance(pairs, list):
+        raise DataError(f"{where}: pairs is no list; write [{{'better': ..., 'worse': ...}}]")
+    for pair in pairs:
+        texts = []
+        if isinstance(pair, dict):
+            texts = [pair.get("better"), pair.get("worse")]
+        match texts:
+            case [str(better), str(worse)]:
+                yield better, worse
+            case _:
+                what = "a pair of answers needs two texts, better and worse (or chosen, rejected)"
+                raise DataError(f"{where}: {what}; fix it, or leave the pair out")
+
+
+class PromptFile:
+    """A file of prompts: checked as a whole at the start, then read prompt by prompt."""
+
+    def __init__(self, path: AnyPath, limit: int = 0):
+        """With `limit`, only the first so many.
+
+        Raises DataError for a line that is no prompt, a repeated prompt_id, or no prompt at all.
+        """
+        self.path = path
+        self._limit = limit
+        self.prompt_ids: list[str] = []
+        seen = set()
+        for where, prompt in self._prompts():
+            prompt_id = prompt.prompt_id
+            if prompt_id in seen:
+                place = f"{where}, prompt_id {prompt_id}"
+                raise DataError(f"{place}: duplicate of an earlier line; leave one of them out")
+            seen.add(prompt_id)
+            self.prompt_ids.append(prompt_id)
+        if not self.prompt_ids:
+            raise DataError(f"{path}: holds no prompts; {GIVE_PROMPTS}")
+
+    def __iter__(self) -> Iterator[Prompt]:
+        for _, prompt in self._prompts():
+            yield prompt
+
+    def _prompts(self) -> Iterator[tuple[str, Prompt]]:
+        lines = read_jsonl(self.path)
+        for number, item in islice(lines, self._limit or None):
+            where = f"{self.path}:{number}"
+            yield where, read_prompt(item, where)

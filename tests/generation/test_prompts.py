@@ -1,0 +1,75 @@
+"""Prompts come as rows or alone, with whatever is known of good answers."""
+
+import json
+
+import pytest
+
+from rubric_rl.common.errors import DataError
+from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.generation.prompts import PromptFile, prompt_hash, read_prompt
+
+MESSAGES = [{"role": "user", "content": "Is it gout?"}]
+RUBRIC = [{"criterion": "Asks for the toe", "points": 3, "tags": []}]
+
+
+def test_a_prompt_may_be_a_text_alone_and_is_named_by_its_hash():
+    prompt = read_prompt({"prompt": "Is it gout?"}, "here")
+    assert list(prompt.row.messages) == MESSAGES
+    assert prompt.prompt_id == prompt_hash(MESSAGES)[:16]
+    assert prompt.row.rubric == ()
+
+
+def test_a_row_of_training_keeps_its_name_theme_and_canary_and_its_rubric_is_the_expert_s():
+    metadata = {"prompt_id": "p", "messages": MESSAGES, "rubrics": RUBRIC, "theme": "t"}
+    row = row_from_metadata(metadata | {"canary": "c"})
+    prompt = read_prompt(row.to_json(), "here")
+    assert prompt.row == row
+
+
+def test_a_raw_row_of_healthbench_has_its_theme_as_a_tag_and_its_reference_in_an_object():
+    item = {"prompt_id": "p", "prompt": MESSAGES, "example_tags": ["theme:hedging"]}
+    item["ideal_completions_data"] = {"ideal_completion": "See a doctor."}
+    prompt = read_prompt(item, "here")
+    assert (prompt.row.theme, prompt.reference) == ("hedging", "See a doctor.")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pairs": [{"better": "good", "worse": "bad"}]},
+        {"chosen": "good", "rejected": "bad"},
+    ],
+)
+def test_pairs_of_answers_are_read(fields):
+    assert read_prompt({"prompt": "x"} | fields, "here").pairs == (("good", "bad"),)
+
+
+@pytest.mark.parametrize(
+    "item, complaint",
+    [
+        ([], "here: not a JSON object"),
+        ({}, "here: no prompt"),
+        ({"prompt": ""}, "the last message is empty"),
+        ({"prompt": [{"role": "assistant", "content": "Hi"}]}, "last message is from the assist"),
+        ({"prompt": 5}, "here: no prompt"),
+        ({"prompt": "x", "pairs": [{"better": "y"}]}, "prompt_id .*: a pair of answers needs two"),
+        ({"prompt": "x", "pairs": 3}, "pairs is no list"),
+        ({"prompt": "x", "chosen": ["y"], "rejected": "z"}, "a pair of answers needs two"),
+        ({"prompt": "x", "rubrics": [{"criterion": "y"}]}, "points must be a number"),
+        ({"prompt": "\ud800"}, "lone surrogate"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_its_place(item, complaint):
+    with pytest.raises(DataError, match=complaint):
+        read_prompt(item, "here")
+
+
+def test_a_file_is_checked_as_a_whole(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "x"}) + "\n" + json.dumps({"prompt": "x"}) + "\n")
+    with pytest.raises(DataError, match=r"prompts.jsonl:2, prompt_id \w+: duplicate"):
+        PromptFile(path)
+    assert len(PromptFile(path, limit=1).prompt_ids) == 1
+    path.write_text("\n")
+    with pytest.raises(DataError, match="holds no prompts"):
+        PromptFile(path)
