@@ -22,6 +22,7 @@ FOLDERS = (
     "evaluation",
     "trust",
     "report",
+    "generation",
     "commands",
     "launch",
     "cpu",
@@ -207,7 +208,7 @@ class TestSizes:
 
 class TestCommands:
     @pytest.mark.parametrize(
-        "command", ["evaluate", "meta_eval", "rescore", "report", "compare", "peek"]
+        "command", ["evaluate", "meta_eval", "rescore", "report", "compare", "peek", "generate"]
     )
     def test_keep_their_short_names(self, command):
         program = [sys.executable, "-m", f"rubric_rl.{command}", "--help"]

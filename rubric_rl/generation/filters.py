@@ -62,6 +62,19 @@ class Filters(Settings):
     )
 
 
+OFF = Filters(
+    split=False,
+    polarity="keep",
+    duplicates=False,
+    unsteady=False,
+    always_met=False,
+    never_met=False,
+    disagreeing=False,
+    cap=0,
+    balance=1.0,
+)
+
+
 @dataclass(frozen=True)
 class Change:
     """What a filter did with a criterion; it became nothing where it was dropped."""

@@ -73,7 +73,7 @@ def _steady(
     return left
 
 
-def met_share(each: GradedCriterion, candidates: int) -> float:
+def meeting_share(each: GradedCriterion, candidates: int) -> float:
     """The share of the answers with a readable verdict that meet it."""
     known = [met for met in each.mets[:candidates] if met is not None]
     return sum(known) / len(known)
@@ -85,7 +85,7 @@ def _separating(
     """What some answers meet and others do not."""
     left = []
     for each in graded:
-        share = met_share(each, candidates)
+        share = meeting_share(each, candidates)
         if share == 1 and filters.always_met:
             log.add("always_met", each.criterion)
         elif share == 0 and filters.never_met:

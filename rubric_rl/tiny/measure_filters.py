@@ -3,28 +3,28 @@
     python -m rubric_rl.tiny.measure_filters --seeds 5
 
 The tiny writer writes a rubric for each training patient and seed, with a fault of every kind; the
-oracle's verdicts on answers of every quality stand in for a grader's. Printed is a Markdown table:
-what each filter caught of the faults that are made for it, and what it dropped of good criteria.
+oracle's verdicts on answers of every quality stand in for a grader's. Printed are two Markdown
+tables: what each filter caught of the faults that are made for it, and what it dropped of good
+criteria; and how well rubrics with half of all faults order answers, filtered and not.
 """
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status, positive
-from rubric_rl.data.schema import Criterion, Row, Verdict
+from rubric_rl.data.schema import Criterion, Verdict
 from rubric_rl.generation.filtered import FilteredPrompt, filtered
-from rubric_rl.generation.filters import FILTERS, Filters, Log
+from rubric_rl.generation.filters import FILTERS, OFF, Filters, Log
 from rubric_rl.generation.graded import GradedPrompt, UsedAnswer, graded_criteria
-from rubric_rl.generation.prompts import prompt_hash
+from rubric_rl.generation.prompts import Prompt, prompt_hash, read_prompt
+from rubric_rl.generation.quality import EXPERT_AGREEMENT, PAIR_ACCURACY, Quality
 from rubric_rl.generation.wording_filters import by_wording
 from rubric_rl.tiny.oracle import truth
-from rubric_rl.tiny.prompts_and_answers import ANSWERS, answers_to
-from rubric_rl.tiny.world import pair_of, rows
-from rubric_rl.tiny.writer import FAULTS, GOOD, Written, written_rubric
+from rubric_rl.tiny.prompts_and_answers import ANSWERS, prompts_and_answers
+from rubric_rl.tiny.writer import FAULT_SHARE, FAULTS, GOOD, Written, written_rubric
 
 _READINGS = 2
 _Known = dict[tuple[str, float], str]  # text and points of a criterion -> its kind
@@ -59,35 +59,77 @@ class FilterCounts:
 
 
 def judged(
-    row: Row, written: list[Written], filters: Filters, answers: list[str]
+    prompt: Prompt, written: list[Written], filters: Filters, answers: list[str]
 ) -> FilteredPrompt:
-    """A rubric tested on the answers by the oracle, and filtered."""
-    prompt = GradedPrompt(row, prompt_hash(row.messages), candidates=len(answers))
-    prompt.answers = [UsedAnswer(answer, "rule") for answer in answers]
+    """A rubric tested on the answers by the oracle, measured on the prompt's pairs, filtered."""
+    row = prompt.row
+    graded = GradedPrompt(row, prompt_hash(row.messages), candidates=len(answers))
+    texts = list(answers)
+    for better, worse in prompt.pairs:
+        graded.pairs.append((len(texts), len(texts) + 1))
+        texts += [better, worse]
+    graded.answers = [UsedAnswer(text, "rule") for text in texts]
     criteria = [Criterion(each.text, each.points) for each in written]
-    rubric = by_wording(criteria, filters, Log(prompt.changes))
-    readings = []
-    for seed in range(_READINGS):
-        reading = [[Verdict(met) for met in truth(rubric, answer, seed)] for answer in answers]
-        readings.append(reading)
-    first, *further = readings
-    prompt.criteria = graded_criteria(rubric, first, further)
-    return filtered(prompt, filters)
+    rubric = by_wording(criteria, filters, Log(graded.changes))
+    first = _reading(rubric, texts, 0)
+    further = [_reading(rubric, answers, seed) for seed in range(1, _READINGS)]
+    graded.criteria = graded_criteria(rubric, first, further)
+    graded.expert = graded_criteria(row.rubric, _reading(row.rubric, texts, 0))
+    return filtered(graded, filters)
+
+
+def _reading(rubric: Sequence[Criterion], answers: list[str], seed: int) -> list[list[Verdict]]:
+    return [[Verdict(met) for met in truth(rubric, answer, seed)] for answer in answers]
 
 
 def measured(
-    seeds: int, answers: int = ANSWERS, fault_share: float = 1.0, filters: Filters | None = None
+    seeds: int,
+    answers: int = ANSWERS,
+    fault_share: float = 1.0,
+    filters: Filters | None = None,
+    quality: Quality | None = None,
 ) -> FilterCounts:
-    """The counts over all training patients and so many seeds."""
+    """The counts over all training patients and so many seeds; adds them to the `quality`, too."""
     counts = FilterCounts()
     for seed in range(seeds):
-        rng = Random(seed)
-        for row in rows(held_out=False):
-            said = [f"{message['role']}: {message['content']}" for message in row.messages]
+        prompts, lines = prompts_and_answers(held_out=False, number=answers, seed=seed)
+        candidates: dict[str, list[str]] = defaultdict(list)
+        for line in lines:
+            if line["answer"] not in candidates[line["prompt_id"]]:
+                candidates[line["prompt_id"]].append(line["answer"])
+        for item in prompts:
+            prompt = read_prompt(item, "the tiny world")
+            said = [f"{message['role']}: {message['content']}" for message in prompt.row.messages]
             written = written_rubric("\n\n".join(said), seed, fault_share)
-            candidates = list(dict.fromkeys(answers_to(rng, pair_of(row), answers)))
-            counts.add(written, judged(row, written, filters or Filters(), candidates))
+            made = judged(prompt, written, filters or Filters(), candidates[prompt.prompt_id])
+            counts.add(written, made)
+            if quality:
+                quality.add(made.graded, made.kept)
     return counts
+
+
+def quality_table(seeds: int, answers: int) -> Iterator[str]:
+    """A Markdown table: rubrics with the writer's usual faults, unfiltered, filtered, expert's."""
+    yield "| rubric | pair accuracy | agreement with the expert |"
+    yield "|---|---|---|"
+    unfiltered, usual = Quality(), Quality()
+    measured(seeds, answers, FAULT_SHARE, OFF, unfiltered)
+    measured(seeds, answers, FAULT_SHARE, None, usual)
+    for name, quality, key in (
+        ("generated, unfiltered", unfiltered, "kept"),
+        ("generated, filtered", usual, "kept"),
+        ("the expert's", usual, "expert"),
+    ):
+        figures = quality.result()
+        values = [figures[figure].get(key) for figure in (PAIR_ACCURACY, EXPERT_AGREEMENT)]
+        yield f"| {name} | {' | '.join(map(_with_interval, values))} |"
+
+
+def _with_interval(figure: dict | None) -> str:
+    if figure is None:
+        return ""
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def table(counts: FilterCounts) -> Iterator[str]:
@@ -119,7 +161,8 @@ def main(argv: list[str] | None = None) -> int:
 def _print(args: argparse.Namespace) -> int:
     counts = measured(args.seeds, args.answers)
     print(*table(counts), sep="\n")
-    print(f"{counts.good} good criteria")
+    print(f"{counts.good} good criteria\n")
+    print(*quality_table(args.seeds, args.answers), sep="\n")
     return 0
 
 

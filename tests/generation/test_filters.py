@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.data.schema import Criterion
-from rubric_rl.generation.filters import Filters, Log
+from rubric_rl.generation.filters import OFF, Filters, Log
 from rubric_rl.generation.graded import GradedCriterion
 from rubric_rl.generation.verdict_filters import (
     agreements,
@@ -14,17 +14,6 @@ from rubric_rl.generation.verdict_filters import (
 )
 from rubric_rl.generation.wording_filters import by_wording
 
-OFF = Filters(
-    split=False,
-    polarity="keep",
-    duplicates=False,
-    unsteady=False,
-    always_met=False,
-    never_met=False,
-    disagreeing=False,
-    cap=0,
-    balance=1.0,
-)
 T, F = True, False
 
 
