@@ -371,16 +371,19 @@ class StoringClient(Client):
     store: EvaluationFolder
     role = "grader"  # part of the question: policy and grader may get the same text
 
-    async def ask(self, question: Question) -> Reply:
-        """As Client.ask, but from the store where possible."""
-        if question.routing_key == CHECK.prompt_id:  # the answer of the day, not to be kept
-            return await super().ask(question)
-        name = self._name(question)
-        reply = self.store.recall(name)
-        if reply is None:
-            reply = await super().ask(question)
-            self.store.keep(self.role, question.routing_key, name, reply)
-        return reply
+    async def _replies(self, questions: list[Question]) -> list[Reply]:
+        """As Client's own, for questions asked alone or together, but from the store if it can."""
+        if questions[0].routing_key == CHECK.prompt_id:  # the answer of the day, not to be kept
+            return await super()._replies(questions)
+        names = [self._name(question) for question in questions]
+        replies = [self.store.recall(name) for name in names]
+        missing = [place for place, reply in enumerate(replies) if reply is None]
+        if missing:
+            asked = await super()._replies([questions[place] for place in missing])
+            for place, reply in zip(missing, asked, strict=True):
+                self.store.keep(self.role, questions[place].routing_key, names[place], reply)
+                replies[place] = reply
+        return [reply for reply in replies if reply is not None]
 
     def _name(self, question: Question) -> str:
         """What tells a question from all others, in 32 digits."""

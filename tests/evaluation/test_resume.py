@@ -1,17 +1,21 @@
 """The folder of an evaluation: nothing asked twice, nothing mixed, nothing lost."""
 
+import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from doubles.asking import direct
+from doubles.engine import FakeEngine, chat_model
 from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.evaluation.resume import CALLS, EvaluationFolder
+from rubric_rl.evaluation.resume import CALLS, EvaluationFolder, StoringClient
 from rubric_rl.evaluation.stored import SETTINGS
+from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Reply
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
@@ -67,6 +71,27 @@ class TestReplies:
             folder.keep("grader", "p#0", "new", reply("after"))
         for line in path.read_bytes().splitlines():
             json.loads(line)
+
+
+class TestClient:
+    def test_questions_of_one_request_are_stored_each_and_asked_once(self, tmp_path):
+        model = chat_model(tmp_path, trained_on="is it true or false")
+        questions = [direct(seed=seed, routing_key="p#0") for seed in range(3)]
+
+        async def asked(count: int) -> tuple[list[Reply], int]:
+            async with FakeEngine() as engine:
+                endpoint = Endpoint(url=engine.url, tokenizer=model)
+                async with StoringClient(endpoint) as client:
+                    with EvaluationFolder(tmp_path / "out", ASKED) as client.store:
+                        replies = await client.ask_together(questions[:count])
+                return replies, len(engine.bodies)
+
+        first, questions_asked = asyncio.run(asked(2))
+        assert (len(first), questions_asked) == (2, 2)
+        again, questions_asked = asyncio.run(asked(3))
+        assert (again[:2], questions_asked) == (first, 1)
+        lines = (tmp_path / "out" / CALLS).read_bytes().splitlines()
+        assert len({json.loads(line)["question"] for line in lines}) == len(lines) == 3
 
 
 class TestSettings:
