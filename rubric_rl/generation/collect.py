@@ -19,7 +19,6 @@ from rubric_rl.generation.stages import ANSWERS, GRADING, SECOND_READING, WRITIN
 from rubric_rl.generation.wording_filters import by_wording
 from rubric_rl.generation.writer_prompt import SCHEMA, writer_prompt
 from rubric_rl.grading.grade import Grader, ask_verdicts
-from rubric_rl.grading.graders import endpoint_name
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Question, Reply, Unavailable
@@ -34,7 +33,7 @@ _ANOTHER_WRITER = "take another writer, or other writer settings, and another --
 
 def model_name(endpoint: Endpoint) -> str:
     """The name of the model at an endpoint, as well as its settings know it."""
-    return endpoint.model or Path(endpoint.tokenizer).name or endpoint_name(endpoint)
+    return endpoint.model or Path(endpoint.tokenizer).name or endpoint.shown_name
 
 
 @dataclass(frozen=True)

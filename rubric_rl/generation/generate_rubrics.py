@@ -284,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(parser, "policy", "policy: a model that answers", Endpoint)
     grader = "grader (url empty: the policy, or without one the writer, grades)"
     add_flags(parser, "grader", grader, Endpoint, Grading, Scoring)
+    parser.set_defaults(reference=False)  # no published score is made here
     add_flags(parser, "filter", "filters", Filters)
     return parser
 

@@ -22,6 +22,7 @@ class CheckOptions:
     strict: tuple[str, ...] = ()  # keys of KINDS
     split_compound: bool = False
     flip_polarity: bool = False
+    keep_polarity: bool = False
     endpoint: Endpoint | None = None
 
     @property
@@ -52,6 +53,11 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
         "--flip-polarity",
         action="store_true",
         help="flip points that contradict their criterion's wording, held-out rows included",
+    )
+    group.add_argument(
+        "--keep-polarity",
+        action="store_true",
+        help="take them as published, also of a set whose signs are known to be mixed",
     )
     group.add_argument(
         "--check-with",
@@ -86,7 +92,11 @@ def check_options(args: argparse.Namespace) -> CheckOptions:
             "temperature": 0.0,
         }
         endpoint = Endpoint.of(settings, PREFIX)
-    return CheckOptions(kinds, args.split_compound, args.flip_polarity, endpoint)
+    if args.flip_polarity and args.keep_polarity:
+        raise UserError("--flip-polarity and --keep-polarity contradict each other; give one")
+    return CheckOptions(
+        kinds, args.split_compound, args.flip_polarity, args.keep_polarity, endpoint
+    )
 
 
 def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
@@ -96,7 +106,8 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
 
     Raises:
         DataError: for findings that the options make errors; it names the rows.
-        UserError: when the model that is to be asked gives no reply.
+        UserError: when the model that is to be asked gives no reply, and where a set with mixed
+            signs has wrong ones and nobody has said what to do with them.
     """
     changes = Changes()
     if options.split_compound:
@@ -115,8 +126,18 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
         rows.hard_sample = type(rows.hard_sample)(of_sample)
     found = check(rows.easy, rows.hard, rows.refused, judge)
     refuse(found.places, options.strict)
+    if not options.keep_polarity and not options.flip_polarity:
+        _refuse_mixed_signs(rows, len(found.places["polarity"]))
     lines += changes.lines() + report_lines(found)
     return "\n".join(lines) + "\n", changes.log
+
+
+def _refuse_mixed_signs(rows: Split, wrong: int) -> None:
+    """Raises UserError for wrong signs in a set known for them: they train the policy backwards."""
+    if wrong and rows.reader is not None and rows.reader.mixed_signs:
+        what = f"in {wrong} places the points contradict the wording of their criterion"
+        hint = "give --flip-polarity to turn them, or --keep-polarity to take them as published"
+        raise UserError(f"{rows.reader.name} has mixed signs: {what}; {hint}")
 
 
 def _texts(rows: Iterable[Row]) -> Iterator[str]:

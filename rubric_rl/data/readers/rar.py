@@ -9,7 +9,8 @@
 
 Signs are mixed: a pitfall weighs -1 or -2 in both sets, but RaR-Science writes 80.3% of its own
 so that 'met' is good ("avoids ..."), RaR-Medicine 88.1% so that 'met' is bad. The published sign
-is kept here; --flip-polarity turns the items that are phrased as virtues.
+is kept here; --flip-polarity turns the items that are phrased as virtues, and without a decision
+about them nothing is written.
 """
 
 import re

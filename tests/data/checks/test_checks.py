@@ -5,6 +5,7 @@ import json
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say
+from doubles.rubric_sets import RAR_SCIENCE
 
 import data_preprocess
 from rubric_rl.common.errors import UserError
@@ -141,6 +142,22 @@ class TestCommand:
         points = [item["points"] for item in sample["metadata"]["rubrics"]]
         assert points == [4, 2]  # held out: its sign is mended, its criteria are as published
         assert "changed 2 criteria: flip" in capsys.readouterr().out
+
+    def test_a_set_with_mixed_signs_wants_a_decision(self, tmp_path, capsys):
+        source = tmp_path / "science.jsonl"
+        lines = []
+        for number in range(2):
+            item = RAR_SCIENCE | {"question": f"Number {number}?"}
+            lines.append(json.dumps(item) + "\n")
+        source.write_text("".join(lines))
+        words = ["--source", str(source), "--out", str(tmp_path / "out"), "--hold-out", "1"]
+        assert data_preprocess.main(words) == 2
+        complaint = capsys.readouterr().err
+        assert "in 2 places" in complaint and "--flip-polarity" in complaint
+        assert not (tmp_path / "out").exists()
+        assert data_preprocess.main([*words, "--keep-polarity"]) == 0
+        assert data_preprocess.main([*words, "--flip-polarity"]) == 0
+        assert data_preprocess.main([*words, "--flip-polarity", "--keep-polarity"]) == 2
 
     def test_a_model_is_named_with_its_endpoint(self, preprocess, capsys):
         assert preprocess("--check-with", "http://127.0.0.1:1") == 2

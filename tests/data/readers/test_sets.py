@@ -116,6 +116,7 @@ def test_a_damaged_row_is_one_line_with_its_place(name, item, rubric, damage, tm
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(lines))
     words = [f"--source={path}", f"--format={name}", "--hold-out=1", "--allow-subset"]
+    words.append("--keep-polarity")  # what is damaged is another matter
     assert data_preprocess.main([*words, f"--out={tmp_path / 'out'}"]) == 0
     (said,) = capsys.readouterr().err.splitlines()
     prompt_id = next(
