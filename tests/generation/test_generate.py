@@ -247,7 +247,7 @@ class TestResuming:
 class TestAnswers:
     def test_a_model_that_answers_is_asked_with_other_seeds(self, tmp_path):
         files(tmp_path, 1)
-        answers = iter(["It is gout.", "It is gout.", "Toe.", "Eat meat."])
+        answers = iter(["It is gout.", "It is gout.", "Toe.", "Eat more meat."])
         policy = FakeEngine(lambda _: Say(next(answers)))
         flags = ["--policy-api", "openai", "--policy-model", "p", "--candidates", 4]
 
