@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 # Stands for a settings file of a grader that is always right, served beside the runs.
 ORACLE = "<oracle>"
+# Stands for a settings file of a frozen copy of the start, an anchor beside the policy.
+FROZEN_COPY = "<frozen copy>"
 AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -27,6 +29,14 @@ FROZEN = ("--sglang-config", "configs/frozen_grader.yaml")
 SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "tiny-oracle"}
 # What an explanation and the object around it take, with room.
 EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
+
+# Watched by a frozen copy of the start on every evaluation; the alarm only tells.
+ALARM = {"grader_anchor": FROZEN_COPY, "grader_anchor_share": 0.125, "grader_alarm": "warn"}
+
+
+def _lenient(kind: str) -> tuple[str, ...]:
+    """From rollout 12 on the reward is a lenient grader's (rubric_rl/tiny/lenient_hooks.py)."""
+    return (*FROZEN, "--custom-rm-path", f"rubric_rl.tiny.lenient_hooks.reward_{kind}")
 
 
 def _teacher(share: float) -> dict[str, Any]:
@@ -88,6 +98,19 @@ ARMS = {
     "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
     "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
     "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),
+    "alarm-healthy": Arm("does the alarm stay silent in a healthy run", ALARM, FROZEN),
+    "alarm-random": Arm(
+        "does it fire where every third criterion is credited at random", ALARM, _lenient("random")
+    ),
+    "alarm-quoting": Arm(
+        "does it fire where quoting a criterion is credited", ALARM, _lenient("quoting")
+    ),
+    "alarm-fast": Arm(
+        "does it fire before the true score is lost",
+        ALARM,
+        (*FROZEN, *FAST),
+        compared_with="self-fast",
+    ),
     "weak": Arm("self-grading from a start that grades badly", weak=True),
     "weak-teacher-25": Arm(
         "the same with a teacher for 25% of the prompts",

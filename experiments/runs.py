@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from experiments.arms import ORACLE, Arm
+from experiments.arms import FROZEN_COPY, ORACLE, Arm
 from experiments.weak_start import make_weak_start
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -91,6 +91,8 @@ def settings(run: Run, oracle_url: str) -> dict[str, Any]:
     for key, value in run.arm.grader.items():
         if value == ORACLE:
             value = oracle_url if key == "grader_url" else str(run.folder / "oracle.yaml")
+        elif value == FROZEN_COPY:
+            value = str(run.folder / "frozen_copy.yaml")
         merged[key] = value
     return merged
 
@@ -105,6 +107,8 @@ def write_settings(run: Run, oracle_url: str) -> None:
     files = {"grader.yaml": settings(run, oracle_url)}
     if needs_oracle(run.arm):
         files["oracle.yaml"] = oracle
+    if FROZEN_COPY in run.arm.grader.values():
+        files["frozen_copy.yaml"] = {"grader_engine": "grader", "grader_mode": "direct"}
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False)
         write_text(run.folder / name, text)
