@@ -17,30 +17,8 @@ from rubric_rl.cpu.model import response_logits
 
 
 @pytest.fixture(scope="module")
-def hf_dir(tmp_path_factory):
-    return make_checkpoint(tmp_path_factory.mktemp("hf"))
-
-
-@pytest.fixture(scope="module")
 def untied_dir(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("untied"), tied=False, seed=1)
-
-
-@pytest.fixture
-def make_actor():
-    """Makes single-rank actors in this process, one after the other."""
-    actors = []
-
-    def make(hf_dir, checkpoint=None, **changes):
-        for actor in actors:
-            actor.close()
-        actors.append(Actor(actor_args(**changes), 0, 1, new_store()))
-        actors[-1].load(hf_dir, checkpoint)
-        return actors[-1]
-
-    yield make
-    for actor in actors:
-        actor.close()
 
 
 def weights(actor):

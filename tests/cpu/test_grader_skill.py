@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from doubles.ranks import actor_args, make_checkpoint, make_rollout, new_store, run_ranks
+from doubles.ranks import actor_args, make_checkpoint, make_rollout, run_ranks
 from doubles.records import made
 from safetensors.torch import load_file
 
@@ -18,29 +18,8 @@ MODEL = str(ROOT / "rubric_rl/tiny/model")
 
 
 @pytest.fixture(scope="module")
-def hf_dir(tmp_path_factory):
-    return make_checkpoint(tmp_path_factory.mktemp("hf"))
-
-
-@pytest.fixture(scope="module")
 def other_dir(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("other"), seed=7)
-
-
-@pytest.fixture
-def make_actor():
-    actors = []
-
-    def make(hf_dir, checkpoint=None, **changes):
-        for actor in actors:
-            actor.close()
-        actors.append(Actor(actor_args(**changes), 0, 1, new_store()))
-        actors[-1].load(hf_dir, checkpoint)
-        return actors[-1]
-
-    yield make
-    for actor in actors:
-        actor.close()
 
 
 def silent_rollout(seed: int = 0, prompts: int = 5) -> dict:

@@ -6,6 +6,7 @@ criterion of 16 tokens costs as much as the whole prompt. And it decodes one req
 
 import torch
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 _slow_extend = TorchNativeAttnBackend._run_sdpa_forward_extend
@@ -13,37 +14,20 @@ _slow_decode = TorchNativeAttnBackend._run_sdpa_forward_decode
 
 
 def _extend(
-    self,
-    query,
-    output,
-    k_cache,
-    v_cache,
-    req_to_token,
-    req_pool_indices,
-    seq_lens,
-    extend_prefix_lens,
-    extend_seq_lens,
-    encoder_lens=None,
+    query: Tensor,
+    output: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    req_to_token: Tensor,
+    req_pool_indices: Tensor,
+    seq_lens: Tensor,
+    _prefix_lens: Tensor,
+    new_lens: Tensor,
     **options,
-):
+) -> None:
     """Attention of the new tokens only: [tokens, heads, head size], request after request."""
-    if not _is_plain(encoder_lens, options) or not options.get("causal"):
-        return _slow_extend(
-            self,
-            query,
-            output,
-            k_cache,
-            v_cache,
-            req_to_token,
-            req_pool_indices,
-            seq_lens,
-            extend_prefix_lens,
-            extend_seq_lens,
-            encoder_lens,
-            **options,
-        )
     start = 0
-    rows = zip(req_pool_indices.tolist(), seq_lens.tolist(), extend_seq_lens.tolist(), strict=True)
+    rows = zip(req_pool_indices.tolist(), seq_lens.tolist(), new_lens.tolist(), strict=True)
     for row, length, new in rows:
         slots = req_to_token[row, :length]
         keys, values = k_cache[slots].movedim(0, 1), v_cache[slots].movedim(0, 1)
@@ -57,40 +41,23 @@ def _extend(
             values.unsqueeze(0).to(query.dtype),
             attn_mask=mask,
             is_causal=is_whole,
-            scale=options.get("scaling"),
-            enable_gqa=options.get("enable_gqa", False),
+            **options,
         )
         output[start : start + new] = attention.squeeze(0).movedim(1, 0)
         start += new
-    return output
 
 
 def _decode(
-    self,
-    query,
-    output,
-    k_cache,
-    v_cache,
-    req_to_token,
-    req_pool_indices,
-    seq_lens,
-    encoder_lens=None,
+    query: Tensor,
+    output: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    req_to_token: Tensor,
+    req_pool_indices: Tensor,
+    seq_lens: Tensor,
     **options,
-):
+) -> None:
     """Attention of one token of each request, all at once: shorter ones are padded and masked."""
-    if not _is_plain(encoder_lens, options):
-        return _slow_decode(
-            self,
-            query,
-            output,
-            k_cache,
-            v_cache,
-            req_to_token,
-            req_pool_indices,
-            seq_lens,
-            encoder_lens,
-            **options,
-        )
     places = torch.arange(int(seq_lens.max()))
     seen = places < seq_lens.unsqueeze(1)  # [requests, longest]
     slots = req_to_token[req_pool_indices, : len(places)].where(seen, 0)
@@ -99,19 +66,30 @@ def _decode(
         k_cache[slots].movedim(1, 2).to(query.dtype),
         v_cache[slots].movedim(1, 2).to(query.dtype),
         attn_mask=seen[:, None, None, :],
-        scale=options.get("scaling"),
-        enable_gqa=options.get("enable_gqa", False),
+        **options,
     )
     output[:] = attention.squeeze(2)
-    return output
 
 
-def _is_plain(encoder_lens, options: dict) -> bool:
-    """Whether this is the self-attention of a decoder without a sliding window."""
-    window = options.get("sliding_window_size")
-    is_cross = options.get("is_cross_attn", False)
-    return encoder_lens is None and not is_cross and (window is None or window < 0)
+def _faster(fast, slow, count: int, causal: bool):
+    """The method that takes the place of `slow`, SGLang's own.
+
+    It is `fast`, of `count` tensors, for the self-attention of a decoder; with an encoder or a
+    sliding window it stays `slow`.
+    """
+
+    def run(backend, *tensors, scaling=None, enable_gqa=False, **options):
+        has_encoder = options.get("is_cross_attn") or any(
+            more is not None for more in tensors[count:]
+        )
+        has_window = options.get("sliding_window_size") is not None
+        if has_encoder or has_window or options.get("causal", False) is not causal:
+            return slow(backend, *tensors, scaling=scaling, enable_gqa=enable_gqa, **options)
+        fast(*tensors[:count], scale=scaling, enable_gqa=enable_gqa)
+        return tensors[1]  # the output
+
+    return run
 
 
-TorchNativeAttnBackend._run_sdpa_forward_extend = _extend
-TorchNativeAttnBackend._run_sdpa_forward_decode = _decode
+TorchNativeAttnBackend._run_sdpa_forward_extend = _faster(_extend, _slow_extend, 9, causal=True)
+TorchNativeAttnBackend._run_sdpa_forward_decode = _faster(_decode, _slow_decode, 7, causal=False)
