@@ -19,8 +19,8 @@ from rubric_rl.cpu.micro_batches import DEFAULT_TOKENS
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
-from rubric_rl.grading.prompt import grader_prompt, verdict_opening
-from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.grading.prompt import AnswerPrompt, verdict_opening
+from rubric_rl.grading.settings import GraderSettings, Grading
 
 Prompt = list[int]  # token ids of a grading prompt, up to the verdict
 
@@ -36,10 +36,13 @@ def grading_prompts(args, samples: Sequence[Sample], rollout_id: int) -> list[Pr
     skill = settings.skill
     if not skill.skill_coef:
         return []
+    grading = settings.grading
+    if grading.mode == "checklist":  # one criterion at a time, as `explain` asks
+        grading = grading.model_copy(update={"mode": "explain"})
     pairs = []
     for sample in samples:
-        grading = (sample.metadata or {}).get("grading")
-        record = record_from_json(grading) if grading else None
+        item = (sample.metadata or {}).get("grading")
+        record = record_from_json(item) if item else None
         if record and record.status == "graded":
             pairs.extend((record, place) for place in range(len(record.rubric)))
     template = ChatTokenizer(args.hf_checkpoint)  # as the grader's client renders
@@ -47,7 +50,7 @@ def grading_prompts(args, samples: Sequence[Sample], rollout_id: int) -> list[Pr
     left = skill.skill_share * sum(len(sample.tokens) for sample in samples)
     prompts = []
     for record, place in pairs:
-        prompt = _prompt(settings.grading.mode, record, place, template)
+        prompt = _prompt(grading, record, place, template)
         left -= len(prompt)
         if left < 0:
             break
@@ -55,15 +58,13 @@ def grading_prompts(args, samples: Sequence[Sample], rollout_id: int) -> list[Pr
     return prompts
 
 
-def _prompt(mode: str, record: Record, place: int, template: ChatTokenizer) -> Prompt:
+def _prompt(grading: Grading, record: Record, place: int, template: ChatTokenizer) -> Prompt:
     """The grader's question about one criterion, and the opening of a verdict as its reply.
 
-    In `explain` mode that is how a reply is finished; a checklist asks about one criterion here.
+    In `explain` mode that is how a reply is finished.
     """
-    criteria = [record.rubric[place]]
-    answer = record.answer or ""
-    content = grader_prompt(mode, record.messages, answer, criteria, template.break_up)
-    messages = [{"role": "user", "content": content}]
+    asked = AnswerPrompt(grading, record.messages, record.answer or "", template.break_up)
+    messages = asked.messages([record.rubric[place]])
     text = template.render(messages, thinking=False, opening=verdict_opening())
     return template.encode(text)
 

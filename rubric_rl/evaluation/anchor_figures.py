@@ -137,10 +137,12 @@ def _token_figures(counts: Iterable[TokenCounts]) -> dict[str, float]:
 
 def _group_figures(judged: Sequence[tuple[Record, Anchored]]) -> dict[str, float]:
     """How alike the two order the answers to one prompt, in training."""
-    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    groups: dict[int | str, list[tuple[float, float]]] = defaultdict(list)
     for record, anchored in judged:
         if record.split == "train":
-            groups[record.prompt_id].append((PLAIN_RULE.score(record), anchored.score))
+            # A prompt may be drawn twice; older records name no group.
+            group = record.prompt_id if record.group is None else record.group
+            groups[group].append((PLAIN_RULE.score(record), anchored.score))
     taus, same_signs = [], []
     for pairs in groups.values():
         rewards, scores = [own for own, _ in pairs], [score for _, score in pairs]

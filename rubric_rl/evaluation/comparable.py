@@ -85,7 +85,9 @@ def _of_grader(settings: Mapping, summary: Summary) -> Iterator[str]:
         if value != wanted and not _is_unsent(name, grader):
             yield f"{name} {value!r:.60} in place of {wanted!r:.60}"
     extra = grader.get("extra_body") or {}
-    if more := sorted(extra.keys() - set(NOT_SENT)):
+    # A null leaves a field out that the reference does not send either; a value sends it.
+    more = sorted(name for name in extra if name not in NOT_SENT or extra[name] is not None)
+    if more:
         yield f"further request fields ({', '.join(more)})"
     if summary.rule != PLAIN_RULE:
         yield f"another scoring rule ({summary.rule})"

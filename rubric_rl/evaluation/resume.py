@@ -20,6 +20,7 @@ from rubric_rl.evaluation.stored import (
     ANOTHER,
     EARLIER_URLS,
     KINDS,
+    LEFT_URLS,
     RESTORE,
     SETTINGS,
     damaged,
@@ -124,9 +125,7 @@ class EvaluationFolder:
                 self.finished = self._finished(most_unreadable)
                 self._replies = self._unfinished_replies()
                 self._asked = asked
-                if self._earlier_urls:
-                    asked[EARLIER_URLS] = self._earlier_urls
-                write_jsonl(self._settings_file, [asked])
+                self._write_settings()
                 self.results.parent.mkdir(mode=0o700, exist_ok=True)
                 self._calls = self._open_to_append(self._calls_file)
                 for answer in self._to_void:
@@ -191,6 +190,7 @@ class EvaluationFolder:
             return
         stored = only_line(self._settings_file)
         earlier = stored.pop(EARLIER_URLS, [])
+        left = stored.pop(LEFT_URLS, [])
         before = flat(stored)
         now = flat(settings)
         for setting in _ONLY_OF_TRAINING:
@@ -205,7 +205,9 @@ class EvaluationFolder:
         refused = beyond_url if moved else changed
         if not refused:
             self._earlier_urls = earlier
-            self._left_urls = [str(before.get(key)) for key in changed]
+            # A URL from which no reply came since the last move has left nothing here.
+            urls = left or [str(before.get(key)) for key in changed]
+            self._left_urls = [url for url in urls if url not in now.values()]
             return
         differences = []
         for key in refused:
@@ -325,6 +327,16 @@ class EvaluationFolder:
         replies = self._replies.get(question)
         return replies.pop(0) if replies else None
 
+    def put_back(self, question: str, reply: Reply) -> None:
+        """Gives a recalled or just kept reply to whoever asks next."""
+        self._replies.setdefault(question, []).insert(0, reply)
+
+    def _write_settings(self) -> None:
+        """Those of this run, and where it was asked before."""
+        urls = {EARLIER_URLS: self._earlier_urls, LEFT_URLS: self._left_urls}
+        written = {name: value for name, value in urls.items() if value}
+        write_jsonl(self._settings_file, [self._asked | written])
+
     def keep(self, role: str, answer: str, question: str, reply: Reply) -> None:
         """Stores a new reply of the grader or the policy."""
         call = {
@@ -337,7 +349,7 @@ class EvaluationFolder:
         if self._left_urls:
             self._earlier_urls = list(dict.fromkeys([*self._earlier_urls, *self._left_urls]))
             self._left_urls = []
-            write_jsonl(self._settings_file, [self._asked | {EARLIER_URLS: self._earlier_urls}])
+            self._write_settings()
 
     def finish(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
@@ -371,19 +383,30 @@ class StoringClient(Client):
     store: EvaluationFolder
     role = "grader"  # part of the question: policy and grader may get the same text
 
-    async def _replies(self, questions: list[Question]) -> list[Reply]:
+    async def _replies(self, questions: list[Question], received=None) -> list[Reply]:
         """As Client's own, for questions asked alone or together, but from the store if it can."""
         if questions[0].routing_key == CHECK.prompt_id:  # the answer of the day, not to be kept
             return await super()._replies(questions)
         names = [self._name(question) for question in questions]
-        replies = [self.store.recall(name) for name in names]
-        missing = [place for place, reply in enumerate(replies) if reply is None]
-        if missing:
-            asked = await super()._replies([questions[place] for place in missing])
-            for place, reply in zip(missing, asked, strict=True):
-                self.store.keep(self.role, questions[place].routing_key, names[place], reply)
+        replies: dict[int, Reply] = {}  # by the question's place
+        for place, name in enumerate(names):
+            if reply := self.store.recall(name):
                 replies[place] = reply
-        return [reply for reply in replies if reply is not None]
+        missing = [place for place in range(len(questions)) if place not in replies]
+
+        def keep(number: int, reply: Reply) -> None:
+            place = missing[number]
+            self.store.keep(self.role, questions[place].routing_key, names[place], reply)
+            replies[place] = reply
+
+        if missing:
+            try:
+                await super()._replies([questions[place] for place in missing], keep)
+            except BaseException:  # the next attempt, with each question alone, finds them again
+                for place in sorted(replies, reverse=True):
+                    self.store.put_back(names[place], replies[place])
+                raise
+        return [replies[place] for place in range(len(questions))]
 
     def _name(self, question: Question) -> str:
         """What tells a question from all others, in 32 digits."""

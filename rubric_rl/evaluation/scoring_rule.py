@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Criterion, Record, Verdict
-from rubric_rl.data.training_settings import PLAIN, RewardRule
+from rubric_rl.data.training_settings import DROPPED, PLAIN, RewardRule
 from rubric_rl.evaluation.endpoint_flags import add_flags, settings_from
 from rubric_rl.evaluation.statistics import PENALTIES, length_adjusted
 from rubric_rl.grading.score import dropped, length_cost, possible_points, score
@@ -72,7 +72,8 @@ class ScoringRule:
         verdicts = record.verdicts
         if record.status != "graded":
             verdicts = [Verdict(False)] * len(record.rubric)
-        out = dropped(record, self.rewarded_by(record))
+        # A record says what was left out, whatever a later version would choose.
+        out = record.rule.get(DROPPED, []) if self.recorded else dropped(record, self.reward)
         judged = []
         for place, (criterion, verdict) in enumerate(zip(record.rubric, verdicts, strict=True)):
             if place in out or not self._counts(criterion):

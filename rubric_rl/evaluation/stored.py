@@ -12,6 +12,7 @@ SETTINGS = "settings.json"
 ANOTHER = "choose another --out"
 RESTORE = f"restore the file, or {ANOTHER}"
 EARLIER_URLS = "earlier_urls"  # in the settings: where an evaluation was asked before --moved
+LEFT_URLS = "left_urls"  # the same, until there is a reply from elsewhere
 KINDS = {
     "evaluate": "evaluation",
     "meta_eval": "meta-evaluation",

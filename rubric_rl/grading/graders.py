@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -13,6 +12,7 @@ from rubric_rl.data.training_settings import PLAIN, TrainingGraders
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.address import leads_to
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Aborted
 from rubric_rl.serving.served_models import read_served_models
@@ -102,7 +102,7 @@ def _is_policy(args, settings: GraderSettings) -> bool:
     """Whether the main grader is the policy: by default, by the router's URL, or by its engine."""
     url, engine = settings.endpoint.url, settings.training.engine
     if url:
-        return urlsplit(url).netloc == f"{args.sglang_router_ip}:{args.sglang_router_port}"
+        return leads_to(url, args.sglang_router_ip, args.sglang_router_port)
     return not engine or engine == next(iter(read_served_models(args.sglang_config)))
 
 

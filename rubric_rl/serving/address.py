@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -10,6 +11,7 @@ from rubric_rl.common.errors import UserError
 # In the names of parameters that hold a key, of which the letters alone are looked at.
 _SECRET = re.compile(r"key|token|secret|pass|pwd|auth|jwt|bearer|cred|access|^(sig|sk|tok)|code$")
 _CHAT = "/chat/completions"
+_PORTS = {"http": 80, "https": 443}
 
 
 def request_url(base: str, api: str, prefix: str) -> str:
@@ -62,6 +64,31 @@ def proxy_for(url: str) -> str | None:
         what = f"the environment names a proxy for {parts.scheme} that is no HTTP proxy"
         raise UserError(f"{what}; name an HTTP proxy, or add the endpoint's host to NO_PROXY")
     return proxy
+
+
+def leads_to(url: str, host: str, port: int) -> bool:
+    """Whether a URL leads to this port of this host, by whatever name it calls it.
+
+    An address of the loopback may stand for any name of this machine.
+    """
+    parts = urlsplit(url)
+    if port != (parts.port or _PORTS.get(parts.scheme)):
+        return False
+    named = parts.hostname or ""
+    if named.lower() == host.lower():
+        return True
+    found, wanted = _addresses(named), _addresses(host)
+    is_loopback = any(address.is_loopback for address in found | wanted)
+    return bool(found and wanted) and (is_loopback or bool(found & wanted))
+
+
+def _addresses(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Those of a host; none where it has no such name."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return set()
+    return {ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_, place in found}
 
 
 def _is_near(host: str) -> bool:

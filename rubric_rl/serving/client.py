@@ -145,17 +145,26 @@ class Client:
                 pass
         return await all_or_none(self.ask(question) for question in questions)
 
-    async def _replies(self, questions: list[Question]) -> list[Reply]:
+    async def _replies(
+        self, questions: list[Question], received: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """The replies to the questions of one request.
+
+        `received` hears of each at once, with the question's place: those of a list that fails
+        later would be lost.
+        """
         self._begin()
         try:
-            return await self._ask(questions)
+            return await self._ask(questions, received)
         except Unavailable as error:
             raise type(error)(self._excerpt(str(error))) from None
         finally:
             self._asking -= 1
 
-    async def _ask(self, questions: list[Question]) -> list[Reply]:
-        """The replies to the questions of one request; those that fail are asked again."""
+    async def _ask(
+        self, questions: list[Question], received: Callable[[int, Reply], None] | None
+    ) -> list[Reply]:
+        """The same; those that fail are asked again."""
         headers = dict(self._headers)
         if routing_key := questions[0].routing_key:
             headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
@@ -176,9 +185,12 @@ class Client:
                 continue
             for place, part in zip(waiting, parts, strict=True):
                 try:
-                    replies[place] = self._read(questions[place], part)
+                    reply = replies[place] = self._read(questions[place], part)
                 except Retryable as error:
                     failure = error
+                else:
+                    if received:
+                        received(place, reply)
             if len(replies) == len(questions):
                 return [replies[place] for place in range(len(questions))]
         if self._stopped():

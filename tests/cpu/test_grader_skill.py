@@ -8,8 +8,10 @@ import torch
 from doubles.ranks import actor_args, make_checkpoint, make_rollout, run_ranks
 from doubles.records import made
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from rubric_rl import ROOT
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.cpu.actor import Actor
 from rubric_rl.cpu.grader_skill import grading_prompts, skill_batches
 from rubric_rl.cpu.samples import Sample
@@ -156,17 +158,32 @@ class TestGradingPrompts:
         return found
 
     def test_end_where_the_verdict_begins(self):
-        from rubric_rl.common.tokenizer import ChatTokenizer
-
         prompts = grading_prompts(self.args(), self.samples(), 0)
         opening = ChatTokenizer(MODEL).encode('{"criteria_met":')
         assert all(prompt[-len(opening) :] == opening for prompt in prompts)
         assert len({tuple(prompt) for prompt in prompts}) == len(prompts) > 1
 
-    @pytest.mark.parametrize("share", [0.01, 0.25, 1.0])
-    def test_cost_at_most_their_share_of_the_tokens(self, share):
+    def test_are_those_that_the_grader_gets(self, tmp_path):
+        template = tmp_path / "template.txt"
+        template.write_text("<<conversation>>|<<answer>>|<<rubric_item>>")
+        samples = self.samples()
+        samples[0].metadata["grading"]["answer"] = "Rest.\n"  # as it is written, for a template
+        args = self.args(grader_template=str(template), grader_system="Be strict.")
+        tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+        prompts = grading_prompts(args, samples, 0)
+        texts = tokenizer.decode_batch(prompts)
+        assert texts and all("Be strict." in text and "|Rest." in text for text in texts)
+        own = grading_prompts(self.args(), samples, 0)
+        assert own == grading_prompts(self.args(), self.samples(), 0)  # our own prompt strips it
+
+    @pytest.mark.parametrize("share", [0.15, 0.25, 1.0])
+    def test_cost_nearly_their_share_of_the_tokens(self, share):
         prompts = grading_prompts(self.args(grader_skill_share=share), self.samples(), 0)
-        assert sum(map(len, prompts)) <= share * 8 * 200
+        tokens = sum(map(len, prompts))
+        longest = max(map(len, prompts))
+        is_all = len(prompts) == 24
+        assert tokens <= share * 8 * 200
+        assert is_all or tokens > share * 8 * 200 - 2 * longest
 
     def test_are_the_same_again_and_others_in_the_next_rollout(self):
         first, again, following = (

@@ -55,6 +55,9 @@ def test_order_within_groups_is_that_of_one_prompt():
     figures = anchor_figures(records)
     assert figures["rank_agreement"] == 0.0, "one group agrees, one is turned round"
     assert figures["sign_agreement"] == 0.5
+    twice = [judged(better, worse, "p"), judged(worse, better, "p")]
+    twice[0].group, twice[1].group = 1, 2
+    assert "rank_agreement" not in anchor_figures(twice), "one prompt, drawn for two groups"
     of_evaluation = [judged(better, worse, split="eval")]
     assert "rank_agreement" not in anchor_figures(of_evaluation)
 

@@ -100,6 +100,7 @@ def test_the_key_of_openai_goes_to_no_other_url(words):
         (["--grader-system", "x"], "system 'x' in place of 'You are a helpful assistant.'"),
         (["--grader-top-p", "0.9"], "top_p 0.9 in place of 1.0"),
         (["--grader-extra-body", '{"x": 1}'], "further request fields (x)"),
+        (["--grader-extra-body", '{"seed": 3}'], "further request fields (seed)"),
         (["--grader-template", ""], "prompt our own in place of healthbench"),
         (["--limit", "2"], "2 of 3 prompts have a score"),
     ],

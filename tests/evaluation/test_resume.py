@@ -2,24 +2,27 @@
 
 import asyncio
 import json
+import math
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from doubles.asking import direct
-from doubles.engine import FakeEngine, chat_model
+from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses
 from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.evaluation.resume import CALLS, EvaluationFolder, StoringClient
-from rubric_rl.evaluation.stored import SETTINGS
+from rubric_rl.evaluation.stored import EARLIER_URLS, SETTINGS
 from rubric_rl.serving.endpoint import Endpoint
-from rubric_rl.serving.question import Reply
+from rubric_rl.serving.question import Reply, Unavailable
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
 ASKED = {"kind": "evaluate", "grader": GRADER}
+NAN = Say(meta={"output_token_ids_logprobs": [[[math.nan, 1], [-1.0, 2]]]})
 
 
 def reply(text: str) -> Reply:
@@ -93,6 +96,38 @@ class TestClient:
         lines = (tmp_path / "out" / CALLS).read_bytes().splitlines()
         assert len({json.loads(line)["question"] for line in lines}) == len(lines) == 3
 
+    @pytest.mark.parametrize("refusal", [Fail(400), NAN])
+    def test_a_list_that_fails_costs_no_reply_of_its_other_questions(
+        self, tmp_path, monkeypatch, refusal
+    ):
+        skip_pauses(monkeypatch)
+        model = chat_model(tmp_path)
+        questions = []
+        for text in ("one", "two", "bad"):
+            asked = [{"role": "user", "content": text}]
+            questions.append(direct(messages=asked, routing_key="p#0"))
+
+        async def ask(act, count: int) -> int:
+            async with FakeEngine(act, model=model) as engine:
+                endpoint = Endpoint(url=engine.url, tokenizer=model, retries=1)
+                async with StoringClient(endpoint) as client:
+                    with (
+                        EvaluationFolder(tmp_path / "out", ASKED) as client.store,
+                        suppress(Unavailable),
+                    ):
+                        await client.ask_together(questions[:count])
+                return len(engine.bodies)
+
+        def act(prompt: str):
+            return refusal if "bad" in prompt else Say()
+
+        assert asyncio.run(ask(Say(), 1)) == 1
+        asyncio.run(ask(act, 3))
+        calls = tmp_path / "out" / CALLS
+        stored = [json.loads(line)["question"] for line in calls.read_bytes().splitlines()]
+        assert len(stored) == len(set(stored)) == 2, "each good one once"
+        assert asyncio.run(ask(Say(), 3)) == 1, "the bad one alone is left"
+
 
 class TestSettings:
     def test_other_ones_are_refused_by_name(self, tmp_path):
@@ -113,8 +148,18 @@ class TestSettings:
         other = ASKED | {"grader": GRADER | {"url": "http://b"}}
         with pytest.raises(UserError, match="--moved"):
             EvaluationFolder(tmp_path, other)
-        open_and_close(tmp_path, other, moved=True)
-        open_and_close(tmp_path, other)
+        open_and_close(tmp_path, other, moved=True)  # killed before a reply came from there
+        with EvaluationFolder(tmp_path, other) as folder:
+            folder.keep("grader", "p#0", "question", reply("from b"))
+        assert json.loads((tmp_path / SETTINGS).read_text())[EARLIER_URLS] == ["http://a"]
+
+    def test_a_place_without_a_reply_leaves_nothing_behind(self, tmp_path):
+        open_and_close(tmp_path, ASKED)
+        elsewhere = ASKED | {"grader": GRADER | {"url": "http://b"}}
+        open_and_close(tmp_path, elsewhere, moved=True)
+        with EvaluationFolder(tmp_path, ASKED, moved=True) as folder:
+            folder.keep("grader", "p#0", "question", reply("from a, as before"))
+        assert json.loads((tmp_path / SETTINGS).read_text()) == ASKED
 
     def test_a_request_field_may_be_called_like_a_setting_of_training(self, tmp_path):
         asked = ASKED | {"grader": GRADER | {"extra_body": {"engine": "x", "teacher": "y"}}}

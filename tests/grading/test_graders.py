@@ -88,6 +88,7 @@ def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
     [
         ({}, True),
         ({"grader_url": "http://127.0.0.1:1/v1"}, True),
+        ({"grader_url": "http://LOCALHOST:1"}, True),
         ({"grader_url": "http://127.0.0.1:2"}, False),
         ({"grader_engine": "policy"}, True),
         ({"grader_engine": "frozen"}, False),

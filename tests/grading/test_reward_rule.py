@@ -215,6 +215,12 @@ def test_rescore_gives_the_very_reward_of_the_run(rule, probabilities, group):
     assert ScoringRule().score(stored) == plain
 
 
+def test_a_record_says_itself_what_was_left_out():
+    record = training((1, 2, 4, 8, 16), [Verdict(True)] * 5, rule={"dropout": 0.5, "dropped": [4]})
+    record.verdicts[0] = Verdict(False)
+    assert ScoringRule(recorded=True).score(record) == 14 / 15
+
+
 @given(st.one_of(RULES, st.just(SOFT)), st.lists(st.sampled_from([True, False]), min_size=4))
 def test_losing_a_verdict_never_pays_by_any_rule(rule, mets):
     points = (2, *((-1) ** place for place in range(len(mets))))

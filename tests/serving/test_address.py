@@ -5,7 +5,7 @@ import re
 import pytest
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.serving.address import proxy_for, request_url
+from rubric_rl.serving.address import leads_to, proxy_for, request_url
 
 CHAT = "/chat/completions"
 
@@ -108,3 +108,21 @@ class TestProxy:
         with pytest.raises(UserError, match=r"no HTTP proxy.* NO_PROXY") as refusal:
             proxy_for("https://api.example.com/v1")
         assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url, host, port, leads",
+    [
+        ("http://127.0.0.1:30000/v1", "127.0.0.1", 30000, True),
+        ("http://localhost:30000", "127.0.0.1", 30000, True),
+        ("http://localhost:30000", "10.1.2.3", 30000, True),  # perhaps: this machine's own name
+        ("http://10.1.2.3:30000", "10.1.2.3", 30000, True),
+        ("http://Router.invalid", "router.invalid", 80, True),
+        ("http://127.0.0.1:30001", "127.0.0.1", 30000, False),
+        ("http://10.1.2.4:30000", "10.1.2.3", 30000, False),
+        ("http://other.invalid:30000", "10.1.2.3", 30000, False),
+        ("https://10.1.2.3", "10.1.2.3", 443, True),
+    ],
+)
+def test_one_place_has_several_names(url, host, port, leads):
+    assert leads_to(url, host, port) is leads
