@@ -103,7 +103,7 @@ DAMAGED = {
         gzip.compress(as_lines(ROWS))[:40] + b"\xff" * 40,
         "cannot be read",
     ),
-    "parquet cut": ("x.parquet", b"PAR1" + b"\0" * 50, "cannot be read"),
+    "parquet cut": ("x.parquet", b"PAR1" + b"\0" * 50, "cannot be read|needs the package pyarrow"),
     "zstd": ("x.jsonl", b"\x28\xb5\x2f\xfd" + b"\0" * 9, "compressed by zstd"),
     "UTF-16": ("x.json", json.dumps(ROWS).encode("utf-16"), "UTF-16"),
     "Latin-1": ("x.json", '["caf\xe9"]'.encode("latin-1"), "broken JSON|cannot be read"),
