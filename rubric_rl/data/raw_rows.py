@@ -219,7 +219,7 @@ def _parquet_rows(path: Path) -> Iterator[object]:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         what = f"{path}: is a Parquet file, which needs the package pyarrow"
-        raise UserError(f"{what}: pip install pyarrow") from None
+        raise UserError(f"{what}; pip install pyarrow") from None
     try:
         # Its own buffers, so that no whole column stays in memory.
         with ParquetFile(path, memory_map=False, buffer_size=CHUNK) as file:
