@@ -39,7 +39,7 @@ def hub_rows(source: str, split: str = "") -> Iterator[dict]:
         from datasets import load_dataset
     except ImportError:
         what = f"--source {source} needs the package datasets"
-        raise UserError(f"{what}: pip install datasets") from None
+        raise UserError(f"{what}; pip install datasets") from None
     try:
         rows = load_dataset(name, config, split=split or own_split or DEFAULT_SPLIT)
     except Exception as error:  # its errors share no base class of their own
