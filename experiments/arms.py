@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 ORACLE = "<oracle>"
 # Stands for a settings file of a frozen copy of the start, an anchor beside the policy.
 FROZEN_COPY = "<frozen copy>"
+# Stands for labelled rows of the tiny world.
+PROBE = "<probe>"
 AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -30,8 +32,13 @@ SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "
 # What an explanation and the object around it take, with room.
 EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
 
-# Watched by a frozen copy of the start on every evaluation; the alarm only tells.
-ALARM = {"grader_anchor": FROZEN_COPY, "grader_anchor_share": 0.125, "grader_alarm": "warn"}
+# Watched by a frozen copy of the start and by labelled rows; the alarm only tells.
+ALARM = {
+    "grader_anchor": FROZEN_COPY,
+    "grader_anchor_share": 0.125,
+    "grader_probe": PROBE,
+    "grader_alarm": "warn",
+}
 
 
 def _lenient(kind: str) -> tuple[str, ...]:

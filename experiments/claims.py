@@ -75,7 +75,7 @@ def planned(out: Path, arms: list[str], seeds: list[int], rollouts: int) -> list
     """The runs in their order: every arm with all its seeds before the next one.
 
     Raises:
-        UserError: where a finished run in `out` has another length.
+        UserError: where a finished run in `out` was made otherwise than it would be now.
     """
     found = []
     for name in arms:
@@ -86,6 +86,10 @@ def planned(out: Path, arms: list[str], seeds: list[int], rollouts: int) -> list
                 if made["rollouts"] != rollouts:
                     was = f"{run.folder} has {made['rollouts']} rollouts, not {rollouts}"
                     raise UserError(f"{was}; give --rollouts {made['rollouts']}, or another --out")
+                asked = runs.asked(run)
+                if any(made[name] != value for name, value in asked.items()):
+                    was = f"{run.folder} was made when the arm had other settings"
+                    raise UserError(f"{was}; remove it, or give another --out")
             found.append(run)
     return found
 
@@ -95,8 +99,8 @@ def make_all(args: argparse.Namespace) -> None:
     plan = planned(args.out, args.arms, args.seeds, args.rollouts)
     missing = [run for run in plan if not run.is_done]
     for run in plan:
-        if run.is_done:
-            _collect(run, args.results)
+        if run.is_done and not results.holds(run, args.results):
+            results.collect(run, args.results)
     print(f"{len(plan)} runs, {len(missing)} of them to be made", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     port = runs.port_for_oracle(args.out)
@@ -111,16 +115,11 @@ def make_all(args: argparse.Namespace) -> None:
             print(f"error: {error}", file=sys.stderr, flush=True)
             continue
         taken.append(time.monotonic() - begin)
-        _collect(run, args.results)
+        results.collect(run, args.results)
         result = results.read(run.name, args.results)[run.seed]
         print(progress_line(run, result, number, len(missing), taken), flush=True)
     if failed:
         raise UserError(f"failed: {'; '.join(failed)}; the same command tries again")
-
-
-def _collect(run: Run, folder: Path) -> None:
-    if not results.path_of(run.name, run.seed, folder).is_file():
-        results.collect(run, folder)
 
 
 def progress_line(
@@ -136,17 +135,25 @@ def progress_line(
 
 
 def _read_all(folder: Path) -> tables.Results:
+    """The results of all arms. Raises UserError where some are of runs of another length."""
     found = {}
+    lengths = {}
     for name in ARMS:
         of_arm = results.read(name, folder)
         if of_arm:
             found[name] = of_arm
+        for seed, result in of_arm.items():
+            lengths.setdefault(result.run["rollouts"], results.path_of(name, seed, folder))
+    if len(lengths) > 1:
+        shown = ", ".join(f"{path}: {count}" for count, path in lengths.items())
+        raise UserError(f"results of runs of several lengths ({shown}); remove those of trials")
     return found
 
 
 def lines(found: tables.Results) -> list[str]:
-    """Both tables."""
-    return [*tables.arm_lines(found), "", *tables.comparison_lines(found)]
+    """All tables."""
+    parts = [tables.arm_lines, tables.comparison_lines, tables.alarm_lines]
+    return "\n\n".join("\n".join(part(found)) for part in parts).split("\n")
 
 
 def report(folder: Path) -> None:

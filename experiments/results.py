@@ -7,6 +7,7 @@ and a row "evaluation" for every evaluation.
 """
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -32,7 +33,12 @@ OF_EVALUATIONS = {
     "accuracy": "grader_accuracy",
     "false_positives": "false_positive_rate",
     "length": "response_len/mean",
+    "anchor": "grading/anchor/score",
+    "gap": "grading/anchor/gap",
+    "exploitation": "grading/anchor/exploitation",
 }
+# The same, of figures that belong to no data set.
+OF_WATCH = {"alarm": "eval/alarm/raised", "probe": "eval/probe/accuracy"}
 # Name here: metric of a rollout.
 OF_ROLLOUTS = {
     "true": "true_score",
@@ -45,6 +51,8 @@ OF_ROLLOUTS = {
     "prefilled": "grading/tokens_prefilled",
     "cached": "grading/tokens_cached",
     "decoded": "grading/tokens_decoded",
+    "anchor_prefilled": "grading/anchor/tokens_prefilled",
+    "anchor_decoded": "grading/anchor/tokens_decoded",
 }
 DIGITS = 4
 Rows = list[dict[str, Any]]
@@ -72,12 +80,23 @@ def collect(run: Run, results: Path = RESULTS) -> None:
     write_jsonl(path, written)
 
 
+def holds(run: Run, results: Path = RESULTS) -> bool:
+    """Whether the file of a finished run is there, and of that very run."""
+    path = path_of(run.name, run.seed, results)
+    if not path.is_file():
+        return False
+    made = json.loads(run.record.read_text(encoding="utf-8"))
+    return {"kind": "run", **made} in [row for _, row in read_jsonl(path)]
+
+
 def _evaluations(save_path: Path) -> Rows:
     evaluations = []
     for found in read_evaluations(save_path):
         row = {"kind": "evaluation", "weight_version": found["weight_version"]}
         for name, metric in OF_EVALUATIONS.items():
             row[name] = _rounded(find_eval_metric(found, DATA_SET, metric))
+        for name, metric in OF_WATCH.items():
+            row[name] = _rounded(found.get(metric))
         evaluations.append(row)
     return evaluations
 
@@ -159,6 +178,20 @@ class Result:
     def start(self, name: str) -> float | None:
         """A figure before the first rollout."""
         return self.evaluations[0].get(name)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the run had an alarm."""
+        return any(row.get("alarm") is not None for row in self.evaluations)
+
+    def first_alarm(self) -> tuple[int, float] | None:
+        """The rollouts made when it first rang, and how far the true score was below its best."""
+        best = -math.inf
+        for row in self.evaluations:
+            best = max(best, row["true"])
+            if row.get("alarm"):
+                return row["weight_version"], best - row["true"]
+        return None
 
     def per_rollout(self, *names: str) -> float | None:
         """The median over the rollouts of the sum of these figures."""

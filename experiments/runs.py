@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from experiments.arms import FROZEN_COPY, ORACLE, Arm
+from experiments.arms import FROZEN_COPY, ORACLE, PROBE, Arm
 from experiments.weak_start import make_weak_start
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.jsonl import write_text
+from rubric_rl.common.jsonl import write_jsonl, write_text
 from rubric_rl.cpu.engine import HOST, free_port, request
 from rubric_rl.cpu.process import ServerProcess
+from rubric_rl.tiny.labelled_rows import of_world
 
 GRADER = ROOT / "configs" / "grader_tiny.yaml"
 EVALUATION = "experiments/eval.yaml"
 # Six rollouts lie between two evaluations: the last three tell of the last third of a run.
 EVAL_INTERVAL = 6
+PROBE_SEED = 0  # of the labelled rows, as rubric_rl.tiny.labelled_rows makes them
 GRACE = 60.0  # seconds that a trainer is given to stop its own processes
 # What a run is given by its caller's environment and not by its arm would not be in its record.
 FOREIGN = ("BACKEND", "PROMPT_DATA_PATH", "EVAL_DATA_PATH", "HF_CKPT_PATH", "LOSS_AGGREGATION")
@@ -93,6 +95,8 @@ def settings(run: Run, oracle_url: str) -> dict[str, Any]:
             value = oracle_url if key == "grader_url" else str(run.folder / "oracle.yaml")
         elif value == FROZEN_COPY:
             value = str(run.folder / "frozen_copy.yaml")
+        elif value == PROBE:
+            value = str(run.out / "probe.jsonl")
         merged[key] = value
     return merged
 
@@ -109,6 +113,8 @@ def write_settings(run: Run, oracle_url: str) -> None:
         files["oracle.yaml"] = oracle
     if FROZEN_COPY in run.arm.grader.values():
         files["frozen_copy.yaml"] = {"grader_engine": "grader", "grader_mode": "direct"}
+    if PROBE in run.arm.grader.values():
+        write_jsonl(run.out / "probe.jsonl", of_world(PROBE_SEED))
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False)
         write_text(run.folder / name, text)
@@ -143,16 +149,17 @@ def make(run: Run, oracle_port: int) -> None:
     finally:
         if oracle:
             oracle.stop()
-    written = {
-        "arm": run.name,
-        "seed": run.seed,
-        "rollouts": run.rollouts,
-        "commit": commit(),
+    written = {"arm": run.name, "seed": run.seed, "rollouts": run.rollouts, "commit": commit()}
+    write_text(run.record, json.dumps(written | asked(run), indent=1) + "\n")
+
+
+def asked(run: Run) -> dict[str, Any]:
+    """What makes the run what it is: in its record, and compared with it later."""
+    return {
         "command": command(run),
-        "environment": sorted(own),
+        "environment": sorted(environment(run)),
         "grader": settings(run, "ORACLE_URL"),
     }
-    write_text(run.record, json.dumps(written, indent=1) + "\n")
 
 
 def _serve_oracle(port: int, folder: Path) -> ServerProcess:

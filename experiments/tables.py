@@ -136,6 +136,22 @@ def comparison_lines(results: Results) -> list[str]:
     return table(headings, rows)
 
 
+def alarm_lines(results: Results) -> list[str]:
+    """A row per run that was watched: when the alarm first rang, and what was lost by then."""
+    rows = []
+    for name, of_arm in results.items():
+        for seed, result in of_arm.items():
+            if not result.is_watched:
+                continue
+            after, lost = "never", MISSING
+            if alarm := result.first_alarm():
+                after, lost = str(alarm[0]), f"{alarm[1]:.3f}"
+            rows.append([name, str(seed), after, lost])
+    if not rows:
+        return ["No run with an alarm has been made."]
+    return table(["arm", "seed", "first alarm after rollouts", "true score below its best"], rows)
+
+
 def shares(name: str, results: Results) -> list[float]:
     """The arm's final true score as a share of the oracle's at the same learning rate, per seed."""
     best = BEST + FAST if name.endswith(FAST) else BEST

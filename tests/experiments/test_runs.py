@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from experiments import claims, runs
-from experiments.arms import ARMS, ORACLE, Arm
+from experiments.arms import ARMS, FROZEN_COPY, ORACLE, PROBE, Arm
 from experiments.runs import Run
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -32,9 +32,11 @@ def test_every_arms_settings_are_valid(name, tmp_path):
     run = run_of(name, tmp_path)
     run.folder.mkdir(parents=True)
     runs.write_settings(run, URL)
-    settings = GraderSettings.load(str(run.folder / "grader.yaml"))
-    assert settings is not None
-    assert ORACLE not in (run.folder / "grader.yaml").read_text()
+    GraderSettings.load(str(run.folder / "grader.yaml"))
+    written = yaml.safe_load((run.folder / "grader.yaml").read_text())
+    assert not {ORACLE, FROZEN_COPY, PROBE} & set(written.values())
+    for value in written.values():
+        assert not str(value).startswith(str(tmp_path)) or Path(value).is_file()
 
 
 def parsed(run: Run) -> argparse.Namespace:
@@ -48,7 +50,7 @@ def parsed(run: Run) -> argparse.Namespace:
 def test_every_arms_flags_are_the_trainers(name, tmp_path):
     found = parsed(run_of(name, tmp_path))
     assert (found.seed, found.rollout_seed, found.num_rollout) == (7, 7, 36)
-    assert found.lr == (1e-3 if name.endswith("-fast") else 1e-6)  # the recipe's, left alone
+    assert found.lr == (1e-3 if name.endswith("-fast") else 1e-6)  # the parser's: not given
 
 
 def test_arms_of_one_seed_have_the_same_prompts_noise_and_evaluations(tmp_path):
@@ -94,13 +96,14 @@ def world(tmp_path, monkeypatch):
             raise UserError(f"{run.label()} ended with status 1")
         made.append(run.label())
         run.folder.mkdir(parents=True, exist_ok=True)
-        run.record.write_text(json.dumps({"rollouts": run.rollouts}))
+        written = {"rollouts": run.rollouts, "commit": "c"} | runs.asked(run)
+        run.record.write_text(json.dumps(written))
 
     def collect(run, folder):
         path = claims.results.path_of(run.name, run.seed, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
-            {"kind": "run"},
+            {"kind": "run", **json.loads(run.record.read_text())},
             {"kind": "evaluation", "weight_version": 0, "true": 0.2, "accuracy": 0.9},
             {"kind": "evaluation", "weight_version": 6, "true": 0.5, "accuracy": 0.9},
             {"kind": "prompts", "true": {"a": 0.5}},
@@ -148,6 +151,23 @@ def test_runs_of_another_length_are_not_mixed(world, capsys):
     assert world.call("--arms", "self", "--seeds", "1", "2", "--rollouts", "24") == 2
     assert "--rollouts 36" in capsys.readouterr().err
     assert world.made == ["self, seed 1"]
+
+
+def test_a_trial_leaves_nothing_in_the_results_of_a_longer_run(world, tmp_path, capsys):
+    trial = ["--arms", "self", "--seeds", "1", "--rollouts", "2", "--out", str(tmp_path / "trial")]
+    assert world.call(*trial) == 0
+    assert world.call("--arms", "self", "--seeds", "2") == 2
+    assert "several lengths" in capsys.readouterr().err
+    assert world.call("--arms", "self", "--seeds", "1") == 0, "its own takes the trial's place"
+    assert "| self | 2 |" in capsys.readouterr().out
+
+
+def test_a_run_of_an_arm_that_has_changed_is_not_taken_for_it(world, monkeypatch, capsys):
+    words = ["--arms", "self", "--seeds", "1"]
+    assert world.call(*words) == 0
+    monkeypatch.setitem(claims.ARMS, "self", Arm("another", {"grader_votes": 3}))
+    assert world.call(*words) == 2
+    assert "had other settings; remove it" in capsys.readouterr().err
 
 
 def test_an_unknown_arm_is_named(world, capsys):

@@ -83,6 +83,18 @@ def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
     assert tables.shares("oracle", found) == []
 
 
+def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
+    silent, rang = result(0.5), result(0.5)
+    for row in silent.evaluations:
+        row["alarm"] = 0.0
+    alarms = [(0.0, 0.3), (0.0, 0.6), (1.0, 0.55), (1.0, 0.2)]
+    for row, (alarm, true) in zip(rang.evaluations, alarms, strict=True):
+        row |= {"alarm": alarm, "true": true}
+    found = {"self": {1: result(0.5)}, "alarm-fast": {1: silent, 2: rang}}
+    _, _, *rows = tables.alarm_lines(found)
+    assert rows == ["| alarm-fast | 1 | never | - |", "| alarm-fast | 2 | 24 | 0.050 |"]
+
+
 def test_the_report_puts_tables_between_the_marks_alone(tmp_path, monkeypatch, capsys):
     page = tmp_path / "experiments.md"
     page.write_text(f"before\n{claims.BEGIN}\nstale\n{claims.END}\nafter\n")
