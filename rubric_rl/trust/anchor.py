@@ -49,10 +49,19 @@ class Anchor:
     async def _failure(self) -> str:
         """Why the anchor cannot be used, by its check question; "" for nothing."""
         checking = self._checked = self._checked or asyncio.create_task(check(self.grader))
-        checked = await asyncio.shield(checking)
-        if checked.status == "ungraded" and self._checked is checking:
-            self._checked = None  # the next answer finds out whether it is back
+        try:
+            checked = await asyncio.shield(checking)
+        except Aborted:
+            self._forget(checking)
+            raise
+        if checked.status == "ungraded":
+            self._forget(checking)
         return failure_of(checked, self.grader.grading.most_unreadable)
+
+    def _forget(self, checking: asyncio.Task[Record]) -> None:
+        """Lets the next answer ask the check question again, if nobody has done so yet."""
+        if self._checked is checking:
+            self._checked = None
 
 
 async def grade_beside(

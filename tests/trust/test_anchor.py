@@ -15,7 +15,10 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.grading.graders import load_other
+from rubric_rl.grading.graders import load_other, make_grader
+from rubric_rl.grading.health import CHECK
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.trust.anchor import Anchor
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,25 @@ def test_that_fails_or_is_slow_costs_its_own_word_alone(args, tmp_path, anchor, 
         assert anchored.verdicts == []
         assert math.isnan(anchored.score)
         assert re.search(reason, anchored.error)
+
+
+def test_whose_check_question_was_aborted_is_asked_it_again(model):
+    aborting = True
+
+    async def main():
+        nonlocal aborting
+        async with FakeEngine(verdict(True)) as engine:
+            keys = {"grader_url": engine.url, "grader_api": "openai", "grader_model": "judge"}
+            settings = GraderSettings.load(keys)
+            grader = make_grader(settings, "judge", "", model, lambda: aborting)
+            anchor = Anchor(grader, seconds=5.0)
+            first = await anchor.judge(CHECK, "Hello.", "key")
+            aborting = False
+            second = await anchor.judge(CHECK, "Hello.", "key")
+            await grader.client.close()
+            return first.error, second.error
+
+    assert asyncio.run(main()) == ("aborted", "")
 
 
 def test_is_not_asked_about_what_the_policy_does_not_grade(args, tmp_path):
