@@ -2,12 +2,12 @@
 
 Three rules, asked at every evaluation, each against the run's own past on the same prompts:
 
-    level         the anchor's mean score over the last two evaluations lies below its best earlier
-                  one by at least grader_alarm_drop
+    level         the anchor's mean score over the last two evaluations lies below an earlier one
+                  by at least grader_alarm_drop
     exploitation  of the newly credited criteria the anchor rejects a share that lies above the
                   share of false credit at the first evaluation by at least
                   grader_alarm_exploitation: what is new is worse than what was there
-    probe         the accuracy on the labelled rows lies below its best earlier one by at least
+    probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
 
 A rule fires where the difference reaches its limit and also exceeds what chance gives: the normal
@@ -15,8 +15,9 @@ quantile (with Student's correction) times the standard error by prompt. Both si
 stand on the same prompts, so what makes one prompt harder than another cancels out.
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
-grader_alarm_error at most. Where the best of m earlier evaluations is the reference, that chance is
-divided among the m (Bonferroni), since the best is the luckiest. With 0.001 and three rules a run
+grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
+among the m (Bonferroni); those in which the anchor, or the probe, judged less than half of the
+usual number of prompts are passed over. With 0.001 and three rules a run
 of ten evaluations raises a false alarm with probability 0.03 at most, and as the limits must be
 reached too it is less. What the reward alone says raises nothing: such alarms cry wolf on flat
 runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is seen.
@@ -31,7 +32,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 import numpy as np
 
@@ -121,18 +122,11 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
 def _level_falls(
     dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
 ) -> Iterator[Finding]:
-    earlier = [levels for levels in map(anchor_levels, answers[:-2]) if levels]
+    earlier = [anchor_levels(each) for each in answers[:-2]]
     now = anchor_levels([answer for last in answers[-2:] for answer in last])
-    if not earlier or not now:
-        return
-    best = max(earlier, key=_mean)
-    drop, error, prompts = paired_difference(best, now)
-    if _is_certain(drop, error, prompts, trust.alarm_drop, trust.alarm_error / len(earlier)):
-        yield Finding(
-            "level",
-            f"{dataset}: the anchor's level over the last two evaluations, {_mean(now):.3f}, is "
-            f"{drop:.3f} below its best, {_mean(best):.3f} (standard error {error:.3f})",
-        )
+    if fall := _fall(earlier, now, trust.alarm_drop, trust.alarm_error):
+        what = f"the anchor's level over the last two evaluations, {_mean(now):.3f}"
+        yield Finding("level", f"{dataset}: {what}, is {fall.text}")
 
 
 def _exploitation_rises(
@@ -157,18 +151,44 @@ def _exploitation_rises(
 
 
 def _probe_falls(probes: Sequence[Shares | None], trust: Trust) -> Iterator[Finding]:
-    *earlier, now = probes
-    earlier = [probe for probe in earlier if probe]
-    if not earlier or not now:
-        return
-    best = max(earlier, key=_mean)
-    drop, error, prompts = paired_difference(best, now)
-    if _is_certain(drop, error, prompts, trust.alarm_probe, trust.alarm_error / len(earlier)):
-        yield Finding(
-            "probe",
-            f"the probe's accuracy, {_mean(now):.3f}, is {drop:.3f} below its best, "
-            f"{_mean(best):.3f} (standard error {error:.3f})",
+    *earlier, now = [probe or {} for probe in probes]
+    if fall := _fall(earlier, now, trust.alarm_probe, trust.alarm_error):
+        yield Finding("probe", f"the probe's accuracy, {_mean(now):.3f}, is {fall.text}")
+
+
+@dataclass(frozen=True)
+class _Fall:
+    """From an earlier evaluation to now, on the prompts of both."""
+
+    drop: float
+    error: float  # its standard error
+    level: float  # of the earlier one
+
+    @property
+    def text(self) -> str:
+        """Goes on after "is"."""
+        return (
+            f"{self.drop:.3f} below an earlier one of {self.level:.3f}, on the prompts of both "
+            f"(standard error {self.error:.3f})"
         )
+
+
+def _fall(earlier: Sequence[Shares], now: Shares, limit: float, chance: float) -> _Fall | None:
+    """The deepest of the certain falls, from any earlier evaluation; None where none is certain."""
+    least = least_prompts([*earlier, now])
+    references = [shares for shares in earlier if shares and len(shares) >= least]
+    falls = []
+    for reference in references:
+        drop, error, prompts = paired_difference(reference, now)
+        if _is_certain(drop, error, prompts, limit, chance / len(references)):
+            falls.append(_Fall(drop, error, _mean(reference)))
+    return max(falls, key=lambda fall: fall.drop, default=None)
+
+
+def least_prompts(evaluations: Iterable[Shares]) -> float:
+    """Half as many prompts as evaluations usually have: on fewer, one is no reference."""
+    counts = [len(shares) for shares in evaluations if shares]
+    return median(counts) / 2 if counts else 0.0
 
 
 def _is_certain(difference: float, error: float, prompts: int, limit: float, chance: float) -> bool:
@@ -221,13 +241,15 @@ def anchor_levels(answers: Iterable[JudgedAnswer]) -> dict[str, tuple[float, int
     return levels
 
 
-def best_rollout(evaluations: Iterable[Evaluation]) -> int | None:
+def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
     """The rollout of the evaluation with the anchor's highest level over all its sets."""
-    levels = [(anchor_levels(evaluation.answers), evaluation) for evaluation in evaluations]
-    judged = [(_mean(level), evaluation.rollout) for level, evaluation in levels if level]
-    if not judged:
-        return None
-    return max(judged)[1]
+    levels = [anchor_levels(evaluation.answers) for evaluation in evaluations]
+    least = least_prompts(levels)
+    judged = []
+    for evaluation, level in zip(evaluations, levels, strict=True):
+        if level and len(level) >= least:
+            judged.append((_mean(level), evaluation.rollout))
+    return max(judged)[1] if judged else None
 
 
 def _mean(shares: Shares) -> float:

@@ -8,8 +8,15 @@ from doubles.simulated_runs import EVERY, ONSET, World, evaluations, first_alarm
 
 from rubric_rl.data.training_settings import Trust
 from rubric_rl.trust import alarm as command
-from rubric_rl.trust.alarm import alarm_of, paired_difference, quantile
-from rubric_rl.trust.evaluations import store
+from rubric_rl.trust.alarm import (
+    alarm_of,
+    anchor_levels,
+    best_rollout,
+    findings_at,
+    paired_difference,
+    quantile,
+)
+from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, store
 
 WARN = Trust(alarm="warn")
 RISING = World(rise=0.4)
@@ -59,6 +66,66 @@ def test_each_rule_sees_its_own():
 )
 def test_limits_are_those_of_the_settings(world, limits):
     assert rules(world, WARN.model_copy(update=limits)) == set()
+
+
+def anchored_on(evaluation: Evaluation, prompts: set[str]) -> Evaluation:
+    """The evaluation, had the anchor judged only the answers to these prompts."""
+    answers = []
+    for answer in evaluation.answers:
+        if answer.prompt_id not in prompts:
+            credits = {key: (own, None) for key, (own, _) in answer.credits.items()}
+            answer = replace(answer, anchor_score=None, credits=credits)
+        answers.append(answer)
+    return replace(evaluation, answers=answers)
+
+
+def firing(rule: str, seen: list[Evaluation]) -> list[int]:
+    """The numbers of the evaluations at which the rule fires."""
+    numbers = []
+    for number in range(len(seen)):
+        findings = findings_at(seen[: number + 1], WARN)
+        if rule in [finding.rule for finding in findings]:
+            numbers.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize("number, prompts", [(0, 2), (1, 1), (1, 2), (2, 5), (4, 2)])
+def test_an_evaluation_with_few_words_of_the_anchor_misleads_nobody(number, prompts):
+    seen = list(evaluations(World(fall=0.04), 0))
+    whole = firing("level", seen)
+    easiest = sorted(anchor_levels(seen[number].answers).items(), key=lambda level: -level[1][0])
+    seen[number] = anchored_on(seen[number], {prompt for prompt, _ in easiest[:prompts]})
+    found = firing("level", seen)
+    assert set(found) <= set(whole) and found[-2:] == whole[-2:]
+    best = best_rollout(seen)
+    assert best is not None and best != seen[number].rollout
+
+
+def test_a_probe_that_was_cut_once_still_sees_a_later_fall():
+    seen = list(evaluations(World(forgetting=0.03), 0))
+    whole = firing("probe", seen)
+    right = {prompt: pairs for prompt, pairs in seen[1].probe.items() if pairs == [1, 1]}
+    seen[1].probe = dict(list(right.items())[:3])
+    assert firing("probe", seen) == whole
+
+
+def by_hand(rollout: int, scores: dict[str, float]) -> Evaluation:
+    """An evaluation with the anchor's scores by prompt."""
+    credits = {"c": (True, True)}
+    answers = [
+        JudgedAnswer("held", prompt, score, score, 100, credits) for prompt, score in scores.items()
+    ]
+    return Evaluation(rollout, str(rollout), answers)
+
+
+def test_any_earlier_evaluation_will_do_as_the_reference():
+    """The best one stands on half of the prompts alone, on which nothing has fallen."""
+    easy = {f"easy {number}": 0.9 for number in range(20)}
+    hard = {f"hard {number}": 0.5 for number in range(20)}
+    fallen = {prompt: 0.1 + number / 100 for number, prompt in enumerate(hard)}
+    parts = [easy | hard, easy, easy | fallen, easy | fallen]
+    seen = [by_hand(number, part) for number, part in enumerate(parts)]
+    assert firing("level", seen) == [3]
 
 
 def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
