@@ -5,8 +5,8 @@ Three rules, asked at every evaluation, each against the run's own past on the s
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop
     exploitation  of the newly credited criteria the anchor rejects a share that lies above the
-                  share of false credit at the first evaluation by at least
-                  grader_alarm_exploitation: what is new is worse than what was there
+                  share of false credit at the first evaluation with the anchor's verdicts by at
+                  least grader_alarm_exploitation: what is new is worse than what was there
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
 
@@ -132,8 +132,9 @@ def _level_falls(
 def _exploitation_rises(
     dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
 ) -> Iterator[Finding]:
-    first, now = answers[0], answers[-1]
-    if len(answers) < 2:
+    *earlier, now = answers
+    first = _first_judged(earlier)
+    if first is None:
         return
     new, before = newly_credited(first, now), falsely_credited(first)
     rejected = sum(part for part, _ in new.values())
@@ -148,6 +149,18 @@ def _exploitation_rises(
             f"{dataset}: of {credited} newly credited criteria the anchor rejects {share:.2f}, of "
             f"those credited at first {share - rise:.2f} (standard error {error:.3f})",
         )
+
+
+def _first_judged(
+    earlier: Sequence[Sequence[JudgedAnswer]],
+) -> Sequence[JudgedAnswer] | None:
+    """The first evaluation in which the anchor gave verdicts, on no fewer prompts than usual."""
+    levels = [anchor_levels(answers) for answers in earlier]
+    least = least_prompts(levels)
+    for answers, level in zip(earlier, levels, strict=True):
+        if level and len(level) >= least:
+            return answers
+    return None
 
 
 def _probe_falls(probes: Sequence[Shares | None], trust: Trust) -> Iterator[Finding]:

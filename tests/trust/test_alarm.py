@@ -128,6 +128,15 @@ def test_any_earlier_evaluation_will_do_as_the_reference():
     assert firing("level", seen) == [3]
 
 
+def test_new_credit_is_held_against_the_first_evaluation_with_the_anchors_verdicts():
+    seen = list(evaluations(World(random_credit=0.4), 0))
+    whole = firing("exploitation", seen)
+    assert whole[0] == AT_ONSET + 1
+    for prompts in (set(), {"p0", "p1"}):
+        seen[0] = anchored_on(seen[0], prompts)
+        assert firing("exploitation", seen) == whole
+
+
 def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
     seen = list(evaluations(World(random_credit=0.4, fall=0.05), 0))
     alarm = alarm_of(seen, WARN)
