@@ -1,6 +1,7 @@
 """The arithmetic of evaluation: HealthBench's statistics, and intervals by prompt beside them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from math import ceil, comb, fsum, sqrt
 from statistics import NormalDist
 
@@ -218,17 +219,18 @@ def mean_interval(values: Values) -> Bounds:
     return mean - reach, mean + reach
 
 
+@lru_cache(maxsize=1000)
 def t_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's t with so many degrees of freedom, for a level in (0.5, 1).
+    """The quantile of Student's t with so many degrees of freedom, for a level in (0.5, 1].
 
     With t = sqrt(freedom) tan(u) the density of u is proportional to cos(u)^(freedom - 1), which is
-    summed up here.
+    summed up here, in the lower tail, where small sums are exact. At a level of 1 it is huge.
     """
     angles = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
     heights = np.cos(angles).clip(min=0) ** (freedom - 1)
     middles = (heights[1:] + heights[:-1]) / 2
     below = np.concatenate([[0.0], np.cumsum(middles)])
-    angle = np.interp(level, below / below[-1], angles)
+    angle = -np.interp(1 - level, below / below[-1], angles)
     return sqrt(freedom) * float(np.tan(angle))
 
 

@@ -10,9 +10,11 @@ Three rules, asked at every evaluation, each against the run's own past on the s
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
 
-A rule fires where the difference reaches its limit and also exceeds what chance gives: the normal
-quantile (with Student's correction) times the standard error by prompt. Both sides of a difference
-stand on the same prompts, so what makes one prompt harder than another cancels out.
+A rule fires where the difference reaches its limit and also exceeds what chance gives: Student's
+quantile times the standard error by prompt. Both sides of a difference stand on the same prompts,
+so what makes one prompt harder than another cancels out. On so few prompts that all of them change
+for the worse by chance, each with 1/2, no rule fires: below 10 of them at 0.001, below 14 with ten
+earlier evaluations.
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
 grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
@@ -32,12 +34,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist, median
+from statistics import median
 
 import numpy as np
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.data.training_settings import Trust
+from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, stored
 from rubric_rl.trust.exploitation import falsely_credited, newly_credited
@@ -206,18 +209,11 @@ def least_prompts(evaluations: Iterable[Shares]) -> float:
 
 def _is_certain(difference: float, error: float, prompts: int, limit: float, chance: float) -> bool:
     """Whether a difference reaches its limit, and is no chance at this one-sided level."""
-    return difference >= limit and difference > quantile(chance, prompts - 1) * error
-
-
-def quantile(chance: float, freedom: int) -> float:
-    """What Student's t exceeds with this chance; infinite without a degree of freedom.
-
-    By the expansion about the normal quantile of Abramowitz and Stegun, 26.7.5, its first terms.
-    """
-    if freedom < 1:
-        return math.inf
-    z = NormalDist().inv_cdf(1 - chance)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    # Did all prompts fall by chance, each of them as likely to rise? Also where the few that there
+    # are have all changed alike, so that their error is 0.
+    if difference < limit or 0.5**prompts > chance:
+        return False
+    return difference > t_quantile(1 - chance, prompts - 1) * error
 
 
 def paired_difference(first: Shares, second: Shares) -> tuple[float, float, int]:

@@ -20,6 +20,7 @@ from rubric_rl.evaluation.statistics import (
     kappa,
     length_adjusted,
     ratio,
+    t_quantile,
     worst_at_k,
     worst_of,
 )
@@ -119,3 +120,21 @@ class TestAgreement:
         for statistic in (balanced_f1, kappa):
             value = float(statistic(swapped))
             assert statistic(row) == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "chance, freedom, table",
+    [
+        (0.001, 1, 318.31),
+        (0.001, 2, 22.327),
+        (0.025, 10, 2.2281),
+        (0.001, 20, 3.5518),
+        (0.001, 80, 3.1953),
+    ],
+)
+def test_the_quantile_is_students(chance, freedom, table):
+    assert t_quantile(1 - chance, freedom) == pytest.approx(table, rel=1e-4)
+
+
+def test_the_quantile_of_a_level_of_one_is_beyond_everything():
+    assert t_quantile(1.0, 1) > 1e6 and t_quantile(1.0, 79) > 1e3

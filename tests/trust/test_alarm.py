@@ -14,7 +14,6 @@ from rubric_rl.trust.alarm import (
     best_rollout,
     findings_at,
     paired_difference,
-    quantile,
 )
 from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, store
 
@@ -26,6 +25,24 @@ AT_ONSET = ONSET // EVERY  # the number of the last evaluation before it
 @pytest.mark.parametrize("world", [World(), RISING], ids=["flat", "rising"])
 def test_no_false_alarm_in_healthy_runs(world):
     assert [first_alarm(world, seed, WARN) for seed in range(5)] == [None] * 5
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 3, 5])
+def test_no_false_alarm_on_few_prompts(prompts):
+    """Two prompts often change alike, which looks like no error at all."""
+    few = {f"p{number}" for number in range(prompts)}
+    for seed in range(5):
+        seen = []
+        for evaluation in evaluations(World(), seed):
+            answers = [answer for answer in evaluation.answers if answer.prompt_id in few]
+            probe = {prompt: evaluation.probe[prompt] for prompt in few}
+            seen.append(replace(evaluation, answers=answers, probe=probe))
+            assert alarm_of(seen, WARN) is None
+
+
+def test_a_chance_too_small_for_a_number_fires_nothing():
+    tiny = WARN.model_copy(update={"alarm_error": 1e-17})
+    assert rules(World(fall=0.02), tiny) == set()
 
 
 @pytest.mark.parametrize(
@@ -190,11 +207,3 @@ def test_the_difference_is_paired_by_prompt():
     assert error == pytest.approx(0, abs=1e-9)
     assert prompts == 9
     assert paired_difference(first, {"p0": (1.0, 1)})[1] == math.inf
-
-
-@pytest.mark.parametrize(
-    "chance, freedom, table", [(0.001, 79, 3.1958), (0.001, 20, 3.5518), (0.025, 10, 2.2281)]
-)
-def test_the_quantile_is_students(chance, freedom, table):
-    assert quantile(chance, freedom) == pytest.approx(table, rel=0.01)
-    assert quantile(chance, 0) == math.inf
