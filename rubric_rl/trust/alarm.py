@@ -3,7 +3,7 @@
 Three rules, asked at every evaluation, each against the run's own past on the same prompts:
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
-                  by at least grader_alarm_drop
+                  by at least grader_alarm_drop; an answer that is cut or empty scores 0
     exploitation  of the newly credited criteria the anchor rejects a share that lies above the
                   share of false credit at the first evaluation with the anchor's verdicts by at
                   least grader_alarm_exploitation: what is new is worse than what was there
@@ -31,7 +31,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -125,8 +125,8 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
 def _level_falls(
     dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
 ) -> Iterator[Finding]:
-    earlier = [anchor_levels(each) for each in answers[:-2]]
-    now = anchor_levels([answer for last in answers[-2:] for answer in last])
+    *earlier, last, newest = [{}, *map(anchor_levels, answers)]
+    now = _added(last, newest)
     if fall := _fall(earlier, now, trust.alarm_drop, trust.alarm_error):
         what = f"the anchor's level over the last two evaluations, {_mean(now):.3f}"
         yield Finding("level", f"{dataset}: {what}, is {fall.text}")
@@ -158,10 +158,12 @@ def _first_judged(
     earlier: Sequence[Sequence[JudgedAnswer]],
 ) -> Sequence[JudgedAnswer] | None:
     """The first evaluation in which the anchor gave verdicts, on no fewer prompts than usual."""
-    levels = [anchor_levels(answers) for answers in earlier]
-    least = least_prompts(levels)
-    for answers, level in zip(earlier, levels, strict=True):
-        if level and len(level) >= least:
+    judged = []
+    for answers in earlier:
+        judged.append({answer.prompt_id for answer in answers if answer.is_judged})
+    least = least_prompts(judged)
+    for answers, prompts in zip(earlier, judged, strict=True):
+        if prompts and len(prompts) >= least:
             return answers
     return None
 
@@ -201,9 +203,9 @@ def _fall(earlier: Sequence[Shares], now: Shares, limit: float, chance: float) -
     return max(falls, key=lambda fall: fall.drop, default=None)
 
 
-def least_prompts(evaluations: Iterable[Shares]) -> float:
+def least_prompts(evaluations: Iterable[Collection[str]]) -> float:
     """Half as many prompts as evaluations usually have: on fewer, one is no reference."""
-    counts = [len(shares) for shares in evaluations if shares]
+    counts = [len(prompts) for prompts in evaluations if prompts]
     return median(counts) / 2 if counts else 0.0
 
 
@@ -240,18 +242,43 @@ def paired_difference(first: Shares, second: Shares) -> tuple[float, float, int]
     return float(difference), float(error), count
 
 
-def anchor_levels(answers: Iterable[JudgedAnswer]) -> dict[str, tuple[float, int]]:
-    """Per prompt: the sum of the anchor's scores, and how many answers it judged."""
+def anchor_levels(answers: Sequence[JudgedAnswer]) -> dict[str, tuple[float, float]]:
+    """Per prompt: the sum of the anchor's scores, and the weight of the answers that have one.
+
+    `answers` are of one evaluation. One that is cut or empty scores 0, and weighs as much as the
+    share of the others that the anchor judged: where it fails, they must not stand alone.
+    """
+    graded = [answer for answer in answers if answer.is_graded]
+    judged = [answer for answer in graded if answer.is_judged]
+    weight_of_others = len(judged) / len(graded) if graded else 1.0
     levels = {}
     for answer in answers:
-        if answer.anchor_score is not None:
-            total, count = levels.get(answer.prompt_id, (0.0, 0))
-            levels[answer.prompt_id] = (total + answer.anchor_score, count + 1)
+        if answer.is_graded and not answer.is_judged:
+            continue
+        weight = 1.0 if answer.is_graded else weight_of_others
+        if not weight:
+            continue
+        total, weights = levels.get(answer.prompt_id, (0.0, 0.0))
+        levels[answer.prompt_id] = (total + weight * (answer.anchor_score or 0.0), weights + weight)
     return levels
 
 
+def _added(first: Shares, second: Shares) -> dict[str, tuple[float, float]]:
+    """The levels of two evaluations together."""
+    together = {}
+    for prompt in first.keys() | second.keys():
+        parts = [shares[prompt] for shares in (first, second) if prompt in shares]
+        together[prompt] = (sum(part for part, _ in parts), sum(whole for _, whole in parts))
+    return together
+
+
 def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
-    """The rollout of the evaluation with the anchor's highest level over all its sets."""
+    """The rollout of the evaluation with the anchor's highest level over all its sets.
+
+    None where the anchor judged nothing.
+    """
+    if not any(answer.is_judged for evaluation in evaluations for answer in evaluation.answers):
+        return None
     levels = [anchor_levels(evaluation.answers) for evaluation in evaluations]
     least = least_prompts(levels)
     judged = []

@@ -25,7 +25,10 @@ FOLDER = "evaluations"  # in SAVE_PATH
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """One graded answer of an evaluation."""
+    """One answer of an evaluation; both scores of one that is cut or empty are 0, without credits.
+
+    Nobody is asked about such an answer.
+    """
 
     dataset: str  # the evaluation set's name
     prompt_id: str
@@ -36,9 +39,21 @@ class JudgedAnswer:
     # criterion that counts as met, a negative one that counts as not met.
     credits: Mapping[str, tuple[bool, bool | None]]
 
+    @property
+    def is_graded(self) -> bool:
+        """Whether it was read at all."""
+        return bool(self.credits)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the anchor gave its verdicts on it."""
+        return self.is_graded and self.anchor_score is not None
+
     @classmethod
     def of(cls, name: str, record: Record) -> Self:
-        """The answer of a graded record."""
+        """The answer of a record that is not ungraded."""
+        if record.status != "graded":
+            return cls(name, record.prompt_id, 0.0, 0.0, len(record.answer or ""), {})
         own = _credits(record.rubric, record.verdicts)
         anchors: dict[str, bool] = {}
         anchor_score = None
@@ -89,7 +104,7 @@ class Evaluation:
         return list(dict.fromkeys(answer.dataset for answer in self.answers))
 
     def of(self, dataset: str) -> list[JudgedAnswer]:
-        """The graded answers of one evaluation set."""
+        """The answers of one evaluation set."""
         return [answer for answer in self.answers if answer.dataset == dataset]
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -102,14 +117,14 @@ def evaluation_of(
     rollout: int, records: Mapping[str, Iterable[Record]], probe: dict | None
 ) -> Evaluation:
     """The evaluation whose records, by set, these are; `probe` is the `prompts` of an outcome."""
-    graded = []
+    answers = []
     weights = ""
     for name, of_set in records.items():
         for record in of_set:
             weights = record.weight_version or weights
-            if record.status == "graded" and not math.isnan(record.score):
-                graded.append(JudgedAnswer.of(name, record))
-    return Evaluation(rollout, weights, graded, probe)
+            if not math.isnan(record.score):
+                answers.append(JudgedAnswer.of(name, record))
+    return Evaluation(rollout, weights, answers, probe)
 
 
 def store(save: str | os.PathLike, evaluation: Evaluation) -> None:

@@ -145,6 +145,55 @@ def test_any_earlier_evaluation_will_do_as_the_reference():
     assert firing("level", seen) == [3]
 
 
+def cut(answer: JudgedAnswer) -> JudgedAnswer:
+    """The answer, had it been cut at the length limit."""
+    return replace(answer, score=0.0, anchor_score=0.0, credits={})
+
+
+def test_answers_that_are_cut_lower_the_level():
+    seen = list(evaluations(World(), 0))
+    for evaluation in seen[6:]:
+        answers = evaluation.answers
+        evaluation.answers = [cut(each) if n % 2 else each for n, each in enumerate(answers)]
+    assert firing("level", seen) == [7, 8, 9]
+    for evaluation in seen[6:]:
+        evaluation.answers = [cut(answer) for answer in evaluation.answers]
+    assert firing("level", seen) == [6, 7, 8, 9]
+    assert best_rollout(seen) in [evaluation.rollout for evaluation in seen[:6]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_an_anchor_that_fails_leaves_no_level_of_cut_answers_alone(share):
+    """A tenth of the answers are cut throughout; later the anchor judges a share of the rest."""
+    for seed in range(3):
+        seen = list(evaluations(World(), seed))
+        for number, evaluation in enumerate(seen):
+            answers = []
+            for place, answer in enumerate(evaluation.answers):
+                is_silent = number > 3 and place % 10 >= 10 * share
+                credits = {key: (own, None) for key, (own, _) in answer.credits.items()}
+                if (place + number) % 10 == 9:
+                    answer = cut(answer)
+                elif is_silent:
+                    answer = replace(answer, anchor_score=None, credits=credits)
+                answers.append(answer)
+            evaluation.answers = answers
+        assert firing("level", seen) == []
+
+
+def test_cut_answers_alone_are_no_level_without_an_anchor():
+    seen = [anchored_on(evaluation, set()) for evaluation in evaluations(World(), 0)]
+    seen[2].answers = [cut(answer) for answer in seen[2].answers]
+    assert best_rollout(seen) is None
+
+
+def test_a_first_evaluation_of_cut_answers_is_no_reference_for_new_credit():
+    seen = list(evaluations(World(random_credit=0.4), 0))
+    whole = firing("exploitation", seen)
+    seen[0].answers = [cut(answer) for answer in seen[0].answers]
+    assert firing("exploitation", seen) == whole
+
+
 def test_new_credit_is_held_against_the_first_evaluation_with_the_anchors_verdicts():
     seen = list(evaluations(World(random_credit=0.4), 0))
     whole = firing("exploitation", seen)

@@ -23,11 +23,16 @@ def test_holds_verdicts_and_lengths_but_no_text(tmp_path):
     record.anchored = Anchored("judge", said(False, False), 0.0)
     silent = made("q", (1,), (True,), weights="7")
     cut = made("r", (1,), (), status="truncated", weights="7")
-    store(tmp_path, evaluation_of(3, {"held": [record, cut], "other": [silent]}, {"q0": [1, 2]}))
+    lost = made("s", (1,), (), status="ungraded", weights="7")
+    store(
+        tmp_path, evaluation_of(3, {"held": [record, cut, lost], "other": [silent]}, {"q0": [1, 2]})
+    )
     (after,) = stored(tmp_path)
     assert (after.rollout, after.weights, after.probe) == (3, "7", {"q0": [1, 2]})
     assert after.datasets == ["held", "other"]
-    (answer,) = after.of("held")
+    answer, of_cut = after.of("held")
+    assert (of_cut.score, of_cut.anchor_score, of_cut.credits) == (0.0, 0.0, {})
+    assert (of_cut.is_graded, answer.is_graded, answer.is_judged) == (False, True, True)
     assert (answer.score, answer.anchor_score, answer.length) == (1 / 5, 0.0, 6)
     own, anchors = zip(*answer.credits.values(), strict=True)
     assert (own, anchors) == ((True, False), (False, True)), "an unreadable verdict is no credit"
