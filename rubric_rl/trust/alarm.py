@@ -1,6 +1,6 @@
 """The alarm: when a run's own evaluations say that its reward can no longer be trusted.
 
-Three rules, asked at every evaluation, each against the run's own past on the same prompts:
+Four rules, asked at every evaluation, each against the run's own past on the same prompts:
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
@@ -9,12 +9,16 @@ Three rules, asked at every evaluation, each against the run's own past on the s
                   least grader_alarm_exploitation: what is new is worse than what was there
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
+    blind         an anchor was asked, and gave no verdict in the last two evaluations
 
-A rule fires where the difference reaches its limit and also exceeds what chance gives: Student's
-quantile times the standard error by prompt. Both sides of a difference stand on the same prompts,
-so what makes one prompt harder than another cancels out. On so few prompts that all of them change
-for the worse by chance, each with 1/2, no rule fires: below 10 of them at 0.001, below 14 with ten
-earlier evaluations.
+The last one says that the anchor does not see, and not that anything is wrong: it is logged, but
+with grader_alarm: stop it ends no run, as whatever happens to an anchor the rollout goes on.
+
+One of the others fires where the difference reaches its limit and also exceeds what chance gives:
+Student's quantile times the standard error by prompt. Both sides of a difference stand on the same
+prompts, so what makes one prompt harder than another cancels out. On so few prompts that all of
+them change for the worse by chance, each with 1/2, no rule fires: below 10 of them at 0.001, below
+14 with ten earlier evaluations.
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
 grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
@@ -46,6 +50,7 @@ from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, stored
 from rubric_rl.trust.exploitation import falsely_credited, newly_credited
 
 STATUS = 3  # the exit status of a run that the alarm has ended
+BLIND = "blind"  # the rule that says that the anchor does not see
 LEAST_NEW = 20  # newly credited criteria, below which their share says nothing
 
 Shares = Mapping[str, Sequence[float]]  # by prompt: (part, whole)
@@ -68,14 +73,23 @@ class Alarm:
     since: int  # the rollout of the first evaluation from which on a rule has fired without pause
     best: int | None  # the rollout of the anchor's best evaluation
 
+    @property
+    def ends_a_run(self) -> bool:
+        """Whether grader_alarm: stop heeds it: something is wrong, and not only unseen."""
+        return any(finding.rule != BLIND for finding in self.findings)
+
     def text(self, save: str | os.PathLike) -> str:
         """What was seen, since when, the best checkpoint by the anchor, and what to do."""
-        lines = [f"alarm after rollout {self.rollout}: the reward can no longer be trusted"]
+        what = "the reward can no longer be trusted" if self.ends_a_run else "the anchor is blind"
+        lines = [f"alarm after rollout {self.rollout}: {what}"]
         lines += [f"  seen: {finding.seen}" for finding in self.findings]
         lines.append(f"  since: the evaluation after rollout {self.since}")
         if self.best is not None:
             where = checkpoint_before(Path(save), self.best)
             lines.append(f"  best by the anchor: after rollout {self.best} ({where})")
+        if not self.ends_a_run:
+            lines.append("  then: bring the anchor back; why it fails stands in the records")
+            return "\n".join(lines)
         lines.append(f"  look: python -m rubric_rl.report {save} shows the answers")
         lines.append(
             "  then: go on from the best checkpoint in another SAVE_PATH with a stronger or frozen "
@@ -118,8 +132,22 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
         answers = [evaluation.of(dataset) for evaluation in evaluations]
         found += _level_falls(dataset, answers, trust)
         found += _exploitation_rises(dataset, answers, trust)
+    found += _blindness(evaluations)
     found += _probe_falls([evaluation.probe for evaluation in evaluations], trust)
     return found
+
+
+def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
+    last = evaluations[-2:]
+    if len(last) == 2 and all(map(_is_blind, last)):
+        anchor = evaluations[-1].anchor
+        yield Finding(BLIND, f"no verdict of the anchor, {anchor}, in the last two evaluations")
+
+
+def _is_blind(evaluation: Evaluation) -> bool:
+    """Whether the anchor was asked and gave no verdict."""
+    judged = any(answer.is_judged for answer in evaluation.answers)
+    return bool(evaluation.anchor) and not judged
 
 
 def _level_falls(

@@ -82,6 +82,7 @@ class Evaluation:
     weights: str
     answers: list[JudgedAnswer] = field(default_factory=list)
     probe: dict[str, Sequence[int]] | None = None  # prompt -> pairs that agree, all pairs
+    anchor: str = ""  # who was asked besides, also where it failed; "" in older files
 
     @property
     def order(self) -> tuple:
@@ -109,7 +110,9 @@ class Evaluation:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """As JSON: a line on the whole, then a line per answer."""
-        yield {"rollout": self.rollout, "weights": self.weights, "probe": self.probe}
+        heading = vars(self).copy()
+        del heading["answers"]
+        yield heading
         yield from (vars(answer) for answer in self.answers)
 
 
@@ -118,13 +121,15 @@ def evaluation_of(
 ) -> Evaluation:
     """The evaluation whose records, by set, these are; `probe` is the `prompts` of an outcome."""
     answers = []
-    weights = ""
+    weights = anchor = ""
     for name, of_set in records.items():
         for record in of_set:
             weights = record.weight_version or weights
+            if record.anchored:
+                anchor = record.anchored.grader
             if not math.isnan(record.score):
                 answers.append(JudgedAnswer.of(name, record))
-    return Evaluation(rollout, weights, answers, probe)
+    return Evaluation(rollout, weights, answers, probe, anchor)
 
 
 def store(save: str | os.PathLike, evaluation: Evaluation) -> None:
@@ -188,11 +193,15 @@ def _heading(path: Path) -> Evaluation:
 
 
 def _evaluation(path: Path, heading: object) -> Evaluation:
-    try:
-        assert isinstance(heading, dict)
-        return Evaluation(heading["rollout"], heading["weights"], [], heading["probe"])
-    except (AssertionError, KeyError):
-        raise _damaged(path) from None
+    if not isinstance(heading, dict):
+        raise _damaged(path)
+    rollout, weights, probe = (heading.get(name) for name in ("rollout", "weights", "probe"))
+    anchor = heading.get("anchor", "")
+    is_probe = probe is None or isinstance(probe, dict)
+    is_named = isinstance(weights, str) and isinstance(anchor, str)
+    if not isinstance(rollout, int) or not is_named or not is_probe:
+        raise _damaged(path)
+    return Evaluation(rollout, weights, [], probe, anchor)
 
 
 def _damaged(path: Path) -> DataError:

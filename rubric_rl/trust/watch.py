@@ -71,7 +71,7 @@ def stop_if_alarmed(args) -> None:
 
 
 def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
-    """The alarm at the last evaluation that a checkpoint follows; None where there is none."""
+    """The alarm at the last evaluation that a checkpoint follows, if it may end the run."""
     try:
         checkpoint = int((Path(save) / TRACKER).read_text())
     except (FileNotFoundError, ValueError):  # none yet
@@ -84,4 +84,5 @@ def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
 @lru_cache(maxsize=1)
 def _alarm_by_then(save: str, trust: Trust, checkpoint: int, names: tuple) -> Alarm | None:
     """Asked after each rollout, answered anew after an evaluation or a checkpoint only."""
-    return alarm_of(stored(save, checkpoint), trust)
+    alarm = alarm_of(stored(save, checkpoint), trust)
+    return alarm if alarm and alarm.ends_a_run else None

@@ -181,6 +181,31 @@ def test_an_anchor_that_fails_leaves_no_level_of_cut_answers_alone(share):
         assert firing("level", seen) == []
 
 
+def test_an_anchor_without_a_verdict_is_called_blind(tmp_path):
+    seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
+    assert firing("blind", seen) == []
+    for number in (0, 1, 2, 5, 7, 8):
+        seen[number] = anchored_on(seen[number], set())
+    assert firing("blind", seen) == [1, 2, 8]
+    alarm = alarm_of(seen[:3], WARN)
+    assert alarm is not None and not alarm.ends_a_run
+    assert alarm.since == seen[1].rollout
+    text = alarm.text(tmp_path)
+    assert "the anchor is blind" in text and "bring the anchor back" in text
+    assert "no verdict of the anchor, judge, in the last two evaluations" in text
+    assert "can no longer be trusted" not in text
+
+
+def test_an_anchor_that_nobody_could_ask_is_not_blind():
+    seen = [anchored_on(evaluation, set()) for evaluation in evaluations(World(), 0)]
+    assert firing("blind", seen) == [], "a run with a probe alone"
+    seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
+    for evaluation in seen[2:4]:
+        evaluation.answers = [cut(answer) for answer in evaluation.answers]
+        evaluation.anchor = ""  # was asked about none of them
+    assert firing("blind", seen) == []
+
+
 def test_cut_answers_alone_are_no_level_without_an_anchor():
     seen = [anchored_on(evaluation, set()) for evaluation in evaluations(World(), 0)]
     seen[2].answers = [cut(answer) for answer in seen[2].answers]

@@ -59,6 +59,16 @@ def test_of_rollouts_that_are_made_again_the_later_one_counts(tmp_path):
     assert kept(tmp_path) == [(0, "1")]
 
 
+def test_an_anchor_is_known_also_where_it_failed(tmp_path):
+    record = made("p", (5,), (True,), weights="7")
+    assert evaluation_of(3, {"held": [record]}, None).anchor == ""
+    record.anchored = Anchored("judge", error="HTTP 500")
+    store(tmp_path, evaluation_of(3, {"held": [record]}, None))
+    (after,) = stored(tmp_path)
+    assert after.anchor == "judge"
+    assert [answer.is_judged for answer in after.answers] == [False]
+
+
 def test_a_run_that_goes_on_drops_what_it_makes_again(tmp_path):
     for rollout, weights in ((0, 0), (3, 4), (7, 8)):
         store(tmp_path, evaluation(rollout, weights))
@@ -69,10 +79,21 @@ def test_a_run_that_goes_on_drops_what_it_makes_again(tmp_path):
     assert kept(tmp_path) == []
 
 
-def test_a_damaged_file_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"rollout": "0", "weights": "1", "probe": null}',
+        '{"rollout": 0, "weights": 1, "probe": null}',
+        '{"rollout": 0, "weights": "1", "probe": []}',
+        '{"rollout": 0, "weights": "1", "probe": null}\n{"prompt_id": "p"}',
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, text):
     store(tmp_path, evaluation(0, 1))
     (path,) = (tmp_path / "evaluations").iterdir()
-    path.write_text("{}\n")
+    path.write_text(text + "\n")
     with pytest.raises(DataError, match=f"{path.name}: not what a run keeps"):
         stored(tmp_path)
 

@@ -8,6 +8,7 @@ from doubles.judged import HONEST, LENIENT, records
 
 import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
+from rubric_rl.data.schema import Anchored
 from rubric_rl.trust.watch import STOPPED, stop_if_alarmed, watch_evaluation
 
 
@@ -66,6 +67,18 @@ def test_an_evaluation_that_is_well_again_ends_the_alarm(args):
     two_evaluations(args)
     watch_evaluation(args, 7, records(HONEST, "8"), None)
     checkpoint(args, 7)
+    stop_if_alarmed(args)
+
+
+def test_a_dead_anchor_is_said_and_ends_nothing(args, caplog):
+    for rollout, weights in ((0, "0"), (3, "4")):
+        silent = records(HONEST, weights)
+        for record in silent["held"]:
+            record.anchored = Anchored("judge", error="HTTP 500")
+        figures = watch_evaluation(args, rollout, silent, None)
+    assert figures["alarm/raised"] == 1.0
+    assert "no verdict of the anchor, judge" in caplog.text
+    checkpoint(args, 3)
     stop_if_alarmed(args)
 
 
