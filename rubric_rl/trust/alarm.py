@@ -71,7 +71,7 @@ class Alarm:
     findings: tuple[Finding, ...]
     rollout: int  # of that evaluation
     since: int  # the rollout of the first evaluation from which on a rule has fired without pause
-    best: int | None  # the rollout of the anchor's best evaluation
+    best: int | None  # the last rollout before the anchor's best evaluation; -1: the start
 
     @property
     def ends_a_run(self) -> bool:
@@ -86,7 +86,10 @@ class Alarm:
         lines.append(f"  since: the evaluation after rollout {self.since}")
         if self.best is not None:
             where = checkpoint_before(Path(save), self.best)
-            lines.append(f"  best by the anchor: after rollout {self.best} ({where})")
+            best = f"after rollout {self.best} ({where})"
+            if self.best < 0:
+                best = "before the first rollout: the start"
+            lines.append(f"  best by the anchor: {best}")
         if not self.ends_a_run:
             lines.append("  then: bring the anchor back; why it fails stands in the records")
             return "\n".join(lines)
@@ -301,9 +304,9 @@ def _added(first: Shares, second: Shares) -> dict[str, tuple[float, float]]:
 
 
 def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
-    """The rollout of the evaluation with the anchor's highest level over all its sets.
+    """The last rollout before the evaluation with the anchor's highest level over all its sets.
 
-    None where the anchor judged nothing.
+    It is -1 before the first rollout, None where the anchor judged nothing.
     """
     if not any(answer.is_judged for evaluation in evaluations for answer in evaluation.answers):
         return None
@@ -312,7 +315,7 @@ def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
     judged = []
     for evaluation, level in zip(evaluations, levels, strict=True):
         if level and len(level) >= least:
-            judged.append((_mean(level), evaluation.rollout))
+            judged.append((_mean(level), evaluation.last_rollout))
     return max(judged)[1] if judged else None
 
 

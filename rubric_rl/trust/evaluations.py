@@ -21,6 +21,8 @@ from rubric_rl.evaluation.rollout_metrics import version_number
 from rubric_rl.grading.score import is_met
 
 FOLDER = "evaluations"  # in SAVE_PATH
+# In SAVE_PATH too, by the trainer without a GPU, which counts weights from 0, slime from 1.
+COUNTED_FROM_ZERO = "eval.jsonl"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ class Evaluation:
     probe: dict[str, Sequence[int]] | None = None  # prompt -> pairs that agree, all pairs
     anchor: str = ""  # who was asked besides, also where it failed; "" in older files
 
+    is_start: bool = False  # before the first rollout; `stored` says so
+
+    @property
+    def last_rollout(self) -> int:
+        """The rollout whose checkpoint holds these weights; -1: they are those of the start."""
+        return -1 if self.is_start else self.rollout
+
     @property
     def order(self) -> tuple:
         """By which evaluations follow each other."""
@@ -92,8 +101,7 @@ class Evaluation:
     def replaces(self, other: "Evaluation") -> bool:
         """Whether the other one is of rollouts that were lost, and are made again.
 
-        slime calls the evaluation before the first rollout and the one after it rollout 0; only
-        the weights tell them apart.
+        Of rollout 0 there are two, as `trained_rollouts` says.
         """
         if self.rollout == other.rollout == 0:
             return other.order >= self.order
@@ -111,7 +119,7 @@ class Evaluation:
     def lines(self) -> Iterator[dict[str, Any]]:
         """As JSON: a line on the whole, then a line per answer."""
         heading = vars(self).copy()
-        del heading["answers"]
+        del heading["answers"], heading["is_start"]
         yield heading
         yield from (vars(answer) for answer in self.answers)
 
@@ -144,6 +152,17 @@ def store(save: str | os.PathLike, evaluation: Evaluation) -> None:
     write_jsonl(folder / name, evaluation.lines(), only_owner=True)
 
 
+def trained_rollouts(save: str | os.PathLike, rollout: int, weights: str) -> int:
+    """How many rollouts the weights of an evaluation were trained on.
+
+    The one before the first rollout is called rollout 0 like the one after it; only the weights
+    tell them apart.
+    """
+    first = 0 if (Path(save) / COUNTED_FROM_ZERO).exists() else 1
+    is_start = rollout == 0 and (version_number(weights) or 0) <= first
+    return 0 if is_start else rollout + 1
+
+
 def stored(save: str | os.PathLike, last: float = math.inf) -> list[Evaluation]:
     """The evaluations of a run in their order, up to rollout `last`.
 
@@ -158,6 +177,8 @@ def stored(save: str | os.PathLike, last: float = math.inf) -> list[Evaluation]:
                 evaluation.answers = [JudgedAnswer(**item) for item in rest]
             except TypeError:
                 raise _damaged(path) from None
+            trained = trained_rollouts(save, evaluation.rollout, evaluation.weights)
+            evaluation.is_start = trained == 0
             found.append(evaluation)
     return sorted(found, key=lambda evaluation: evaluation.order)
 

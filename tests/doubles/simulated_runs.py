@@ -55,7 +55,7 @@ def evaluations(world: World, seed: int) -> Iterator[Evaluation]:
                 answers.append(JudgedAnswer("held", f"p{prompt}", own, true, 100, credits))
         accuracy = PROBE_ACCURACY - world.forgetting * late
         probe = {f"p{row}": [int(rng.random() < accuracy), 1] for row in range(PROBE_ROWS)}
-        yield Evaluation(rollout, str(number * EVERY), answers, probe)
+        yield Evaluation(rollout, str(number * EVERY), answers, probe, is_start=number == 0)
 
 
 def first_alarm(world: World, seed: int, trust: Trust) -> int | None:

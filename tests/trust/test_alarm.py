@@ -15,7 +15,7 @@ from rubric_rl.trust.alarm import (
     findings_at,
     paired_difference,
 )
-from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, store
+from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, store, stored
 
 WARN = Trust(alarm="warn")
 RISING = World(rise=0.4)
@@ -240,6 +240,21 @@ def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
     assert f"since: the evaluation after rollout {alarm.since}\n" in text
     assert f"best by the anchor: after rollout {alarm.best}" in text
     assert "grader_alarm: warn" in text and "rubric_rl.report" in text
+
+
+@pytest.mark.parametrize(
+    "number, best",
+    [(0, "before the first rollout: the start"), (1, "after rollout 3 (no checkpoint")],
+)
+def test_the_best_may_be_the_start(tmp_path, number, best):
+    seen = list(evaluations(World(random_credit=0.4), 0))
+    perfect = [replace(answer, anchor_score=1.0) for answer in seen[number].answers]
+    seen[number].answers = perfect
+    for evaluation in seen:
+        store(tmp_path, evaluation)
+    alarm = alarm_of(stored(tmp_path), WARN)
+    assert alarm is not None
+    assert f"best by the anchor: {best}" in alarm.text(tmp_path)
 
 
 def test_names_a_checkpoint_that_is_there(tmp_path):

@@ -47,6 +47,15 @@ def test_the_first_one_is_told_from_that_after_rollout_zero(tmp_path):
     assert kept(tmp_path) == [(0, "1"), (0, "2")]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_start_is_known_by_where_the_trainer_counts_from(tmp_path, first):
+    if first == 0:
+        (tmp_path / "eval.jsonl").touch()
+    for rollout, weights in ((0, first), (0, first + 1), (1, first + 2)):
+        store(tmp_path, evaluation(rollout, weights))
+    assert [each.last_rollout for each in stored(tmp_path)] == [-1, 0, 1]
+
+
 def test_of_rollouts_that_are_made_again_the_later_one_counts(tmp_path):
     """slime: killed after rollout 59, resumed after 40, where weight versions begin anew."""
     for rollout, weights in ((0, 1), (19, 21), (39, 41), (59, 61)):
