@@ -43,6 +43,7 @@ from statistics import median
 import numpy as np
 
 from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.data.training_settings import Trust
 from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
@@ -334,7 +335,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print_alarm(args: argparse.Namespace) -> int:
     trust = GraderSettings.load(args.grader_config).trust
-    alarm = alarm_of(stored(args.save), trust)
+    evaluations = stored(args.save)
+    if not evaluations:
+        hint = "name the SAVE_PATH of a run with grader_anchor or grader_probe"
+        raise UserError(f"{args.save}: no evaluations are kept there; {hint}")
+    alarm = alarm_of(evaluations, trust)
     print(alarm.text(args.save) if alarm else "no alarm")
     return STATUS if alarm else 0
 

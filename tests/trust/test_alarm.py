@@ -273,6 +273,12 @@ def test_the_command_asks_the_rules_of_a_stored_run(tmp_path, capsys):
     assert command.main([str(tmp_path), "--grader-config", str(config)]) == 0
 
 
+def test_the_command_refuses_a_folder_without_evaluations(tmp_path, capsys):
+    assert command.main([str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere: no evaluations are kept there; name the SAVE_PATH" in said
+
+
 def test_an_evaluation_alone_or_without_an_anchor_says_nothing():
     seen = list(evaluations(World(random_credit=0.9), 0))
     assert alarm_of([], WARN) is None
