@@ -132,7 +132,7 @@ class RunDirectory:
         complete = [path for path in self._checkpoints() if (path / "state.json").is_file()]
         if not complete:
             return None
-        return int(complete[-1].name.removeprefix("iter_"))
+        return _rollout_of(complete[-1])
 
     def _checkpoints(self) -> list[Path]:
         """In order, without copies that a user made under another name."""
@@ -162,7 +162,7 @@ class RunDirectory:
     def commit(self, rollout_id: int, temporary: Path, best: int | None = None) -> None:
         """Makes the prepared checkpoint the newest one, in one rename.
 
-        Older ones beyond KEPT_CHECKPOINTS are removed, but that of the rollout `best`.
+        Older ones beyond KEPT_CHECKPOINTS are removed, but the last one up to the rollout `best`.
         """
         final = self.checkpoint(rollout_id)
         if final.exists():
@@ -171,8 +171,10 @@ class RunDirectory:
         os.rename(temporary, final)
         _fsync(self.path)
         write_text(self.path / TRACKER, f"{rollout_id}\n")
-        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
-            if best is not None and old == self.checkpoint(best):
+        found = self._checkpoints()
+        until_best = [path for path in found if best is not None and _rollout_of(path) <= best]
+        for old in found[:-KEPT_CHECKPOINTS]:
+            if old in until_best[-1:]:
                 continue
             # First out of sight, so that a kill in between leaves no half checkpoint.
             trash = self.path / f".{old.name}.old.tmp"
@@ -236,6 +238,10 @@ class RunDirectory:
         path = self.path / name
         if path.is_file():
             write_jsonl(path, rows)
+
+
+def _rollout_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("iter_"))
 
 
 def experiment(args) -> dict:

@@ -29,8 +29,8 @@ def prepare(run: RunDirectory, rollout_id: int) -> Path:
     return run.prepare(rollout_id, {"sample_index": rollout_id}, write)
 
 
-def save(run: RunDirectory, rollout_id: int) -> None:
-    run.commit(rollout_id, prepare(run, rollout_id))
+def save(run: RunDirectory, rollout_id: int, best: int | None = None) -> None:
+    run.commit(rollout_id, prepare(run, rollout_id), best)
 
 
 def test_commit_is_one_rename_and_keeps_the_last_few(tmp_path):
@@ -46,6 +46,18 @@ def test_commit_is_one_rename_and_keeps_the_last_few(tmp_path):
     kept = sorted(path.name for path in tmp_path.glob("iter_*"))
     assert kept == [f"iter_{number:07d}" for number in range(5 - KEPT_CHECKPOINTS, 5)]
     assert (tmp_path / TRACKER).read_text().strip() == "4"
+
+
+@pytest.mark.parametrize(
+    "best, besides", [(3, [3]), (5, [3]), (6, [3]), (7, [7]), (2, []), (-1, []), (None, [])]
+)
+def test_of_the_best_evaluation_the_last_checkpoint_before_it_stays(tmp_path, best, besides):
+    """Saved after each fourth rollout, evaluated after each."""
+    run = RunDirectory(tmp_path)
+    for rollout_id in range(3, 24, 4):
+        save(run, rollout_id, best)
+    kept = sorted(int(path.name[-7:]) for path in tmp_path.glob("iter_*"))
+    assert kept == [*besides, 15, 19, 23]
 
 
 def test_leftovers_are_removed_and_never_read(tmp_path):
