@@ -23,7 +23,7 @@ from rubric_rl.evaluation.rollout_metrics import version_number
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.report.run_view import answer_view
 from rubric_rl.trust.alarm import alarm_of
-from rubric_rl.trust.evaluations import stored
+from rubric_rl.trust.evaluations import stored, trained_rollouts
 from rubric_rl.trust.exploitation import change_figures
 
 POINTS = 60
@@ -95,7 +95,7 @@ class TrainingView:
         self.points: dict[str, Point] = {}
         grouped: dict[str, _Group] = defaultdict(_Group)
         for record in self.run:
-            split, place = _place(record)
+            split, place = self._place(record)
             point = self.points.setdefault(f"{split}_{place}", Point(split, place))
             grouped[point.key].add(record, rule)
         for key, group in grouped.items():
@@ -114,6 +114,15 @@ class TrainingView:
                 if number % max(step, 1):
                     point.shown = set()
 
+    def _place(self, record: Record) -> tuple[str, int]:
+        """The curve on which a record stands, and where."""
+        rollout = record.rollout
+        if rollout is None:
+            return record.split, version_number(record.weight_version) or 0
+        if record.split == "eval":
+            return record.split, trained_rollouts(self.save, rollout, record.weight_version)
+        return record.split, rollout
+
     def _of(self, split: str) -> list[Point]:
         found = [point for point in self.points.values() if point.split == split]
         return sorted(found, key=lambda point: point.place)
@@ -124,7 +133,7 @@ class TrainingView:
         alarm = alarm_of(evaluations, Trust())
         self.alarm = alarm.text(self.save) if alarm else ""
         for evaluation in evaluations:
-            place = _after(evaluation.rollout, evaluation.weights)
+            place = evaluation.last_rollout + 1
             point = self.points.setdefault(f"eval_{place}", Point("eval", place))
             if evaluation.probe:
                 right = sum(part for part, _ in evaluation.probe.values())
@@ -179,7 +188,7 @@ class TrainingView:
         """Per point that shows answers: its key, and they as JSON, in the order of the points."""
         items: dict[str, list[dict]] = defaultdict(list)
         for record in self.run:
-            split, place = _place(record)
+            split, place = self._place(record)
             point = self.points[f"{split}_{place}"]
             if record.key in point.shown:
                 items[point.key].append(_example(record, self.rule))
@@ -232,25 +241,6 @@ class _Group:
     def chosen(self) -> set[tuple]:
         keys = [key for *_, key in [*self.by_gap, *self.by_chance]]
         return set(list(dict.fromkeys(keys))[:ANSWERS])
-
-
-def _after(rollout: int, weights: str) -> int:
-    """How many rollouts the weights of an evaluation were trained on.
-
-    slime counts weights from 1, and the first evaluation is of rollout 0 like the one after it.
-    """
-    is_first = rollout == 0 and (version_number(weights) or 0) <= 1
-    return 0 if is_first else rollout + 1
-
-
-def _place(record: Record) -> tuple[str, int]:
-    """The curve on which a record stands, and where."""
-    rollout = record.rollout
-    if rollout is None:
-        return record.split, version_number(record.weight_version) or 0
-    if record.split == "eval":
-        return record.split, _after(rollout, record.weight_version)
-    return record.split, rollout
 
 
 def _on_curve(point: Point, figure: str) -> dict | None:

@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-from doubles.judged import HONEST, LENIENT
+from doubles.judged import HONEST, LENIENT, records
+from doubles.records import made
 from doubles.training_run import write_training_run
 
+from rubric_rl.data.record_file import append_record
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.report import training_view
 from rubric_rl.report.write_report import write_training_report
+from rubric_rl.trust.evaluations import evaluation_of, store
 
 
 @pytest.fixture
@@ -35,6 +38,23 @@ def test_curves_are_those_of_the_records(page, data):
     assert curve(blocks, "Probe", "accuracy, held out") == [(0, 0.75), (3, 0.75)]
     assert curve(blocks, "Seconds per rollout", "step, training") == [(1, 9.0)]
     assert curve(blocks, "True score", "true score, training") == [(1, 0.25)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_evaluations_around_the_first_rollout_are_two_points(tmp_path, data, first):
+    """The trainer without a GPU, which writes eval.jsonl, counts weights from 0, slime from 1."""
+    if first == 0:
+        (tmp_path / "eval.jsonl").touch()
+    append_record(tmp_path / "verdicts", made("p", (1,), (True,), split="train"))
+    for rollout, weights, mets in ((0, first, HONEST), (0, first + 1, LENIENT)):
+        judged = records(mets, str(weights))
+        for record in judged["held"]:
+            record.rollout, record.run = rollout, "r"
+            append_record(tmp_path / "verdicts", record)
+        store(tmp_path, evaluation_of(rollout, judged, {"q": [3, 4]}))
+    blocks = data(write_training_report(tmp_path, ScoringRule(), tmp_path / "page"))
+    assert curve(blocks, "Score", "reward, held out") == [(0, 0.25), (1, 0.75)]
+    assert curve(blocks, "Probe", "accuracy, held out") == [(0, 0.75), (1, 0.75)]
 
 
 def test_a_point_shows_answers_with_both_verdicts(page, data):
