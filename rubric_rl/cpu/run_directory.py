@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl, write_text
 from rubric_rl.cpu.engine_plan import engine_plan
@@ -65,8 +66,6 @@ FREE_FLAGS = frozenset(
         "grader_alarm_probe",
         "grader_anchor_seconds",
         "grader_concurrency",
-        "grader_probe",
-        "grader_probe_rows",
         "grader_records",
         "grader_retries",
         "grader_timeout",
@@ -247,12 +246,15 @@ def _rollout_of(checkpoint: Path) -> int:
 def experiment(args) -> dict:
     """What two runs of one experiment share.
 
-    That is the flags beyond FREE_FLAGS, and the content of model, reference, frozen models, data.
+    That is the flags beyond FREE_FLAGS, and the content of model, reference, frozen models, data
+    and probe, whose rows the alarm compares.
     """
     values = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
     for name in ("hf_checkpoint", "ref_load"):
         if values.get(name):
             values[name] = _name_and_content(Path(values[name]))
+    if values.get("grader_probe"):
+        values["grader_probe"] = _name_and_content(ROOT / values["grader_probe"])
     _, *others = engine_plan(args)
     contents = {model.name: _name_and_content(Path(model.folder)) for model in others}
     values["sglang_config"] = contents or None  # numbers of GPUs may change

@@ -135,6 +135,25 @@ def test_a_frozen_model_belongs_to_the_experiment_and_its_gpus_do_not(tmp_path):
         run.check_experiment(experiment_args(tmp_path), resuming=True)
 
 
+def test_the_probe_is_the_same_throughout_as_the_alarm_compares_its_rows(tmp_path):
+    probe, config = tmp_path / "probe.jsonl", tmp_path / "grader.yaml"
+    probe.write_text("{}\n")
+
+    def check(rows: int, resuming: bool = True) -> None:
+        config.write_text(f"grader_probe: {probe}\ngrader_probe_rows: {rows}\n")
+        args = experiment_args(tmp_path, "--custom-config-path", str(config))
+        run.check_experiment(args, resuming)
+
+    run = RunDirectory(tmp_path / "run")
+    check(5, resuming=False)
+    check(5)
+    with pytest.raises(UserError, match=r"grader_probe_rows was 5, is 3"):
+        check(3)
+    probe.write_text('{"other": 1}\n')
+    with pytest.raises(UserError, match=r"grader_probe was probe\.jsonl \(\w+\), is probe"):
+        check(5)
+
+
 def test_another_experiment_is_refused_by_flag(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.check_experiment(experiment_args(tmp_path), resuming=False)
