@@ -25,6 +25,8 @@ def check(args: Namespace) -> None:
     for flag, folder in (("--hf-checkpoint", args.hf_checkpoint), ("--ref-load", args.ref_load)):
         if folder:
             check_model(folder, flag)
+    trust = GraderSettings.load(vars(args)).trust
+    _raise_first(shared_checks.check_watch(trust, args.eval_interval, args.save_interval))
     _check_frozen_models(args)
     rows = read_slice(args.prompt_data)
     _raise_first(_row_problems(args, rows))

@@ -220,6 +220,8 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
     if grader.skill.skill_coef:
         why = "only the trainer without a GPU holds the grader's skill"
         yield f"grader_skill_coef: {why}; leave it out (docs/gpu_runs.md, Means against drift)"
+    intervals = (flags.whole("eval-interval"), flags.whole("save-interval"))
+    yield from shared_checks.check_watch(grader.trust, *intervals)
     if grader.trust.probe:
         try:
             probe_rows(grader.trust)

@@ -22,6 +22,7 @@ from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.grader_template import load_template
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row
+from rubric_rl.data.training_settings import Trust
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.schedule import answers_per_step
 
@@ -115,6 +116,19 @@ def check_run_length(
             f"{prompts} prompts make no rollout of --rollout-batch-size {batch}; "
             "lower it, or train on more prompts"
         )
+
+
+def check_watch(
+    trust: Trust, eval_interval: int | None, save_interval: int | None
+) -> Iterator[str]:
+    """Evaluations for probe and alarm, and checkpoints after which the alarm may end the run."""
+    asked = {f"grader_alarm {trust.alarm}": trust.alarm != "off", "grader_probe": trust.probe}
+    for name, is_set in asked.items():
+        if is_set and not eval_interval:
+            yield f"{name} is asked at evaluations only; give --eval-interval, or leave it out"
+    if trust.alarm == "stop" and not save_interval:
+        why = "ends a run after a checkpoint only, and there is none before the last rollout"
+        yield f"grader_alarm stop {why}; give --save-interval, or grader_alarm warn"
 
 
 def check_hooks(names: Iterable[str]) -> Iterator[str]:

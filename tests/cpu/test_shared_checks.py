@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from doubles.launch_world import NO_TORCH, ROOT, WEIGHTS, row
@@ -376,6 +377,38 @@ class TestModelsBesideThePolicy:
         file.write_text(f"sglang: [{policy}, {self.FROZEN}]")
         more = ["--rollout-num-gpus", "2", "--sglang-config", str(file)]
         assert both.gpu(*more) == both.cpu(*more) == []
+
+
+class TestWatch:
+    LABELLED: ClassVar = {
+        "prompt_id": "q",
+        "prompt": [{"role": "user", "content": "hi"}],
+        "completion": "An answer.",
+        "rubric": "Greets.",
+        "category": "c",
+        "binary_labels": [True],
+    }
+
+    @pytest.mark.parametrize(
+        "settings, more, said",
+        [
+            ("alarm: warn", "--save-interval 1", "grader_alarm warn is asked at evaluations only"),
+            ("alarm: stop", "--eval-interval 1", "grader_alarm stop ends a run after a checkpoint"),
+            ("alarm: off", "--save-interval 1", "grader_probe is asked at evaluations only"),
+            ("alarm: off", "--eval-interval 1", ""),
+            ("alarm: warn", "--eval-interval 1", ""),
+            ("alarm: stop", "--eval-interval 1 --save-interval 1", ""),
+        ],
+    )
+    def test_that_is_never_asked_or_never_heeded(self, both, settings, more, said):
+        probe = both.path / "probe.jsonl"
+        write_jsonl(probe, [self.LABELLED])
+        keys = f"grader_max_tokens: 96\ngrader_probe: {probe}\ngrader_{settings}\n"
+        (both.path / "grader.yaml").write_text(keys)
+        if not said:
+            assert both.gpu(*more.split()) == both.cpu(*more.split()) == []
+            return
+        assert said in both.line(*more.split())
 
 
 class TestPorts:
