@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 from rubric_rl.evaluation.read_run import Run, print_notes
 from rubric_rl.evaluation.scoring_rule import add_rule_flags, rule_from
 from rubric_rl.report.training_view import is_training_run
 from rubric_rl.report.write_report import write_report, write_training_report
+
+EXAMPLES = 5  # shown in the Markdown by default
 
 
 def main() -> int:
@@ -35,8 +38,7 @@ def main() -> int:
     add(
         "--examples",
         type=int,
-        default=5,
-        help="else this many prompts with the lowest score (default: 5)",
+        help=f"else this many prompts with the lowest score (default: {EXAMPLES})",
     )
     add("--split", default="", help="only the train or the eval records of a training run")
     add(
@@ -54,6 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     save = Path(args.run)
     choices = (args.against, args.split, args.weights, args.prompt_id)
     if is_training_run(save) and not any(choices):
+        _refuse_in_vain(args)
         path = write_training_report(save, rule, args.out or save / "report", args.title)
         print(f"wrote {path}")
         return 0
@@ -65,9 +68,19 @@ def _run(args: argparse.Namespace) -> int:
     source = Path(args.run)
     folder = source if source.is_dir() else source.parent
     out = args.out or folder / "report"
-    paths = write_report(runs, rule, out, args.title, args.prompt_id, args.examples)
+    examples = EXAMPLES if args.examples is None else args.examples
+    paths = write_report(runs, rule, out, args.title, args.prompt_id, examples)
     print("wrote " + " and ".join(str(path) for path in paths))
     return 0
+
+
+def _refuse_in_vain(args: argparse.Namespace) -> None:
+    """Raises UserError for a flag that says nothing of the page of a training run."""
+    flags = {"--examples": args.examples is not None, "--against-weights": args.against_weights}
+    for flag, is_given in flags.items():
+        if is_given:
+            hint = "leave it out, or choose records with --weights or --split"
+            raise UserError(f"{flag} changes nothing on the page of a training run; {hint}")
 
 
 if __name__ == "__main__":

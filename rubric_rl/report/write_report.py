@@ -14,8 +14,11 @@ from rubric_rl.report.training_view import TrainingView
 
 
 def write_training_report(save: Path, rule: ScoringRule, out: Path, title: str = "") -> Path:
-    """Writes OUT.html, the page of the training run in `save`; returns its path."""
-    page_path = out.with_name(out.name + ".html")
+    """Writes OUT.html, the page of the training run in `save`; returns its path.
+
+    Raises UserError for an `out` that is no name of a file.
+    """
+    page_path = _beside(out, ".html")
     write_text(page_path, training_page(TrainingView(save, rule, title)))
     return page_path
 
@@ -34,15 +37,19 @@ def write_report(
     with the lowest score. Raises UserError for a prompt_id that no run has, and for an `out` that
     is no name of a file.
     """
-    if not out.name:
-        raise UserError(f"--out {out}: names no file; end it in a name, as in {out / 'report'}")
+    page_path, markdown_path = _beside(out, ".html"), _beside(out, ".md")
     view = ReportView(runs, rule, title)
     for prompt_id in shown:
         if prompt_id not in view.places:
             first = next(iter(view.places))
             raise UserError(f"no answer to prompt_id {prompt_id}; the first one is {first}")
-    page_path = out.with_name(out.name + ".html")
-    markdown_path = out.with_name(out.name + ".md")
     write_text(page_path, html_page(view))
     write_text(markdown_path, markdown(view, shown or view.lowest(examples)))
     return [page_path, markdown_path]
+
+
+def _beside(out: Path, ending: str) -> Path:
+    """The file OUT with this ending."""
+    if not out.name:
+        raise UserError(f"--out {out}: names no file; end it in a name, as in {out / 'report'}")
+    return out.with_name(out.name + ending)

@@ -10,6 +10,7 @@ from doubles.training_run import write_training_run
 
 from rubric_rl.data.record_file import append_record
 from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.report import __main__ as command
 from rubric_rl.report import training_view
 from rubric_rl.report.write_report import write_training_report
 from rubric_rl.trust.evaluations import evaluation_of, store
@@ -94,8 +95,6 @@ def test_hostile_text_is_data_and_nothing_from_outside_is_needed(tmp_path, hosti
 
 
 def test_the_command_makes_it_of_a_save_path(tmp_path, monkeypatch, capsys):
-    from rubric_rl.report import __main__ as command
-
     run = write_training_run(tmp_path / "run")
     monkeypatch.setattr("sys.argv", ["report", str(run)])
     assert command.main() == 0
@@ -103,3 +102,19 @@ def test_the_command_makes_it_of_a_save_path(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", str(run), "--weights", "3"])
     assert command.main() == 0
     assert (run / "report.md").exists(), "the records of one policy, as before"
+
+
+@pytest.mark.parametrize(
+    "more, complaint",
+    [
+        (["--out", "."], "--out .: names no file"),
+        (["--examples", "5"], "--examples changes nothing on the page of a training run"),
+        (["--against-weights", "1"], "--against-weights changes nothing"),
+    ],
+)
+def test_what_means_nothing_there_is_refused(tmp_path, monkeypatch, capsys, more, complaint):
+    run = write_training_run(tmp_path / "run")
+    monkeypatch.setattr("sys.argv", ["report", str(run), *more])
+    assert command.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
