@@ -68,16 +68,17 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
     checks = check_options(args)
     source = locate(args.source, args.hard, args.cache, args.train, args.hold_out_split)
     files = {part: args.out / f"{args.name}_{part}.jsonl" for part in PARTS}
-    check_no_input(files.values(), source)
+    log = args.out / f"{args.name}_changes.jsonl"
+    report_file = args.out / f"{args.name}_report.txt"
+    check_no_input([*files.values(), log, report_file], source)
     rows = split(source, options)
     section, changes = check_split(rows, checks)
     text = report(rows) + section
     for part, path in files.items():
         write_jsonl(path, (row.to_json() for row in getattr(rows, part)))
-    log = args.out / f"{args.name}_changes.jsonl"
     if checks.changes_rows or log.exists():  # an older one would tell of other rows
         write_jsonl(log, changes)
-    write_text(args.out / f"{args.name}_report.txt", text)
+    write_text(report_file, text)
     return rows, text
 
 

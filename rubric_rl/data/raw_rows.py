@@ -12,6 +12,7 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.hub import PREFIX, hub_rows
+from rubric_rl.data.readers.pieces import ID_FIELDS
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
@@ -208,7 +209,8 @@ def _object_rows(path: Path, packed: bool) -> Iterable[object]:
     for key in ITEMS:
         rows = whole.get(key) if isinstance(whole, dict) else None
         if isinstance(rows, list):
-            shared = {name: value for name, value in whole.items() if name != key}
+            own = {key, *ID_FIELDS}  # the file's id would make all rows one
+            shared = {name: value for name, value in whole.items() if name not in own}
             return [shared | row if isinstance(row, dict) else row for row in rows]
     return [whole]
 

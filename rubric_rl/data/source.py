@@ -32,7 +32,7 @@ class Source:
             for split in sorted(splits) or [""]:
                 found += files_of(self.full, split)
         if self.hard is not None:
-            found.append(Path(self.hard))
+            found += files_of(Path(self.hard))
         return found
 
 

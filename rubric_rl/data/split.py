@@ -11,7 +11,7 @@ from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, consensus, fix_signs, to_row
 from rubric_rl.data.raw_rows import raw_rows
-from rubric_rl.data.readers.pieces import Raw, known_id
+from rubric_rl.data.readers.pieces import Raw, hashed, known_id
 from rubric_rl.data.readers.reader import Reader
 from rubric_rl.data.readers.registry import recognise
 from rubric_rl.data.schema import Criterion, Row
@@ -116,7 +116,11 @@ def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) 
         prompt_id = row.prompt_id
         if prompt_id in result.places:
             place = f"{where}, prompt_id {prompt_id}"
-            refused.append(f"{place}: duplicate of an earlier prompt_id")
+            unnamed = prompt_id == hashed(row.messages)  # two rows that brought no id along
+            what = "the same conversation as an earlier row"
+            if not unnamed:
+                what = "duplicate of an earlier prompt_id"
+            refused.append(f"{place}: {what}")
             continue
         rows.append(row)
         result.places[prompt_id] = where
@@ -159,7 +163,7 @@ def _convert(raw, options: SplitOptions, result: Split, where: str) -> object:
     reader = result.reader
     if reader is None:
         return raw
-    prompt_id = known_id(raw)
+    prompt_id = known_id(raw, reader.id_field)
     place = f"{where}, prompt_id {prompt_id}" if prompt_id else where
     if not isinstance(raw, dict):
         raise DataError(f"{place}: no JSON object; leave the row out")
@@ -249,7 +253,8 @@ def _check_hard_ids(source: Source, hard_ids: set[str], result: Split) -> None:
 
 def _check_counts(source: Source, options: SplitOptions, result: Split) -> None:
     reader = result.reader
-    if source.held_out_split or (reader is not None and reader.name != "healthbench"):
+    other_set = reader is not None and reader.name != "healthbench"
+    if other_set or options.converter is not None or source.held_out_split:
         return  # only HealthBench's release is known by its counts
     easy = len(result.easy)
     hard = len(result.hard)

@@ -47,7 +47,8 @@ def read_prompt(item: object, where: str) -> Prompt:
     """
     if not isinstance(item, dict):
         raise DataError(f"{where}: not a JSON object; {GIVE_PROMPTS}")
-    fields = item["metadata"] if isinstance(item.get("metadata"), dict) else item
+    prepared = item.get("metadata")
+    fields = item | prepared if isinstance(prepared, dict) else item
     check_json(fields, where)
     messages = fields.get("messages") or fields.get("prompt")
     if isinstance(messages, str):

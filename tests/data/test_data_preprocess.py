@@ -368,7 +368,7 @@ def test_consensus_drops_prompts_that_keep_no_criterion(source):
 
 
 class TestOtherData:
-    FLAGS = ("--converter=rubric_rl.data.converters.plain", "--allow-subset", "--name=other")
+    FLAGS = ("--converter=rubric_rl.data.converters.plain", "--name=other")
 
     @pytest.fixture
     def path(self, tmp_path):
@@ -473,6 +473,24 @@ class TestExitStatus:
         before = raw_file.read_bytes()
         named = Source(raw_file, source.hard) if part == "easy" else Source(source.full, raw_file)
         assert run(named, tmp_path, "--name=mine") == 2
+        assert f"{raw_file}: is read and would be written over" in capsys.readouterr().err
+        assert raw_file.read_bytes() == before
+
+    def test_no_file_takes_the_place_of_one_in_a_folder_of_hard_rows(self, tmp_path, capsys):
+        rows = [raw(number) for number in range(10)]
+        full = write(tmp_path / "all.jsonl", rows)
+        folder = tmp_path / "hard"
+        folder.mkdir()
+        hard = write(folder / "mine_hard.jsonl", rows[6:])
+        before = hard.read_bytes()
+        assert run(Source(full, folder), folder, "--name=mine") == 2
+        assert f"{hard}: is read and would be written over" in capsys.readouterr().err
+        assert hard.read_bytes() == before
+
+    def test_no_log_takes_the_place_of_the_source(self, source, tmp_path, capsys):
+        raw_file = source.full.rename(tmp_path / "mine_changes.jsonl")
+        before = raw_file.read_bytes()
+        assert run(Source(raw_file, source.hard), tmp_path, "--name=mine") == 2
         assert f"{raw_file}: is read and would be written over" in capsys.readouterr().err
         assert raw_file.read_bytes() == before
 

@@ -81,6 +81,11 @@ class TestFiles:
         path.write_text(json.dumps({"prompt": "shared", "rubric": rubric, "items": items}))
         assert [row["prompt"] for row in read(path)] == ["shared", "own"]
 
+    def test_an_object_keeps_its_id_for_itself(self, tmp_path):
+        path = tmp_path / "data.json"
+        path.write_text(json.dumps({"id": "the file", "items": ROWS}))
+        assert read(path) == ROWS
+
     def test_places_are_line_and_row_numbers(self, tmp_path):
         lines, array = tmp_path / "a.jsonl", tmp_path / "b.json"
         lines.write_bytes(b"\n" + as_lines(ROWS[:1]))
@@ -179,7 +184,7 @@ class TestFolders:
         assert data_preprocess.main(words) == 0
         assert len(read_rows(out / "x_easy.jsonl")) == 4
         captured = capsys.readouterr()
-        assert "duplicate of an earlier prompt_id" in captured.err
+        assert "the same conversation as an earlier row" in captured.err
         assert "left out 1 training prompts whose conversation is held out" in captured.out
 
     def test_published_splits_are_never_mixed_unasked(self, folder):
@@ -191,7 +196,6 @@ class TestFolders:
             read(folder, "val")
 
     def test_no_file_of_a_folder_is_written_over(self, folder, tmp_path, capsys):
-        (folder / "x_easy.jsonl").write_bytes(as_lines(ROWS))
         flat = tmp_path / "flat"
         flat.mkdir()
         (flat / "x_easy.jsonl").write_bytes(as_lines(ROWS))

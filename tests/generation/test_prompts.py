@@ -33,6 +33,13 @@ def test_a_raw_row_of_healthbench_has_its_theme_as_a_tag_and_its_reference_in_an
     assert (prompt.row.theme, prompt.reference) == ("hedging", "See a doctor.")
 
 
+def test_what_stands_beside_a_prepared_row_counts_too():
+    row = row_from_metadata({"prompt_id": "p", "messages": MESSAGES, "rubrics": RUBRIC})
+    beside = {"reference": "See a doctor.", "chosen": "good", "rejected": "bad"}
+    prompt = read_prompt(row.to_json() | beside, "here")
+    assert (prompt.reference, prompt.pairs) == ("See a doctor.", (("good", "bad"),))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

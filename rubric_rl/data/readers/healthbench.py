@@ -15,7 +15,8 @@ from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
 def _fits(item: dict) -> bool:
     first = pieces.first_of(item.get("rubrics"))
-    return isinstance(item.get("prompt_id"), str) and {"criterion", "points"} <= first.keys()
+    has_chat = isinstance(item.get("prompt_id"), str) and isinstance(item.get("prompt"), list)
+    return has_chat and {"criterion", "points"} <= first.keys()
 
 
 def read(item: dict) -> dict:
@@ -24,7 +25,12 @@ def read(item: dict) -> dict:
 
 
 HEALTHBENCH = Reader(
-    "healthbench", "prompt_id, rubrics[criterion, points]", _fits, read, AS_POINTS, "MIT"
+    "healthbench",
+    "prompt_id, prompt as messages, rubrics[criterion, points]",
+    _fits,
+    read,
+    AS_POINTS,
+    "MIT",
 )
 
 

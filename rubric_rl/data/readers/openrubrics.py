@@ -11,20 +11,22 @@ import re
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import criteria_of_text
+from rubric_rl.data.readers.rubric_text import criteria_of_field
 
 _KIND = re.compile(r"\s*\[(Hard Rule|Principle)\]\s*", re.IGNORECASE)
 
 
 def _fits(item: dict) -> bool:
-    return isinstance(item.get("instruction"), str) and isinstance(item.get("rubric"), str)
+    rubric = item.get("rubric")
+    is_text = isinstance(rubric, str) and not pieces.is_json(rubric)
+    return is_text and isinstance(item.get("instruction"), str)
 
 
 def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.question(pieces.text(item, "instruction"))
     rubric = []
-    for words in criteria_of_text(pieces.text(item, "rubric")):
+    for words in criteria_of_field(item, "rubric"):
         kind = _KIND.search(words)
         labels = [f"kind:{kind[1].lower().replace(' ', '_')}"] if kind else []
         rubric.append(pieces.criterion(_KIND.sub(" ", words).strip(), 1, labels))

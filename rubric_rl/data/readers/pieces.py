@@ -11,7 +11,10 @@ from rubric_rl.common.plain_text import shows_something
 LEAVE_OUT = "leave the row out, or mend it"
 ZERO_POINTS = "criteria of 0 points left out"
 NO_POINTS = "criteria without points, which count 1 each"
-_ID_FIELDS = ("prompt_id", "id", "sample_id", "task", "q_id", "uid")
+ID_FIELDS = ("prompt_id", "id", "uid")  # of any rows; a set may have one of its own
+# How JSON text begins, whole or broken: unlike "[ ] names the dose" or "[1] names it".
+_JSON = re.compile(r'\s*(?:\[\s*["\[{]|\{\s*["}])')
+_MESSAGES = re.compile(r"\s*\[\s*\{")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 # The roles of other services and of older chat data; an unknown one is refused later, by name.
 _ROLES = {
@@ -34,6 +37,19 @@ def text(item: dict, field: str) -> str:
 def label(value: object) -> str:
     """A short text such as a category, "" for none."""
     return value.strip() if isinstance(value, str) else ""
+
+
+def is_json(words: str) -> bool:
+    """Whether a text is written as a JSON list or object, be it broken."""
+    if _JSON.match(words):
+        return True
+    if words.lstrip()[:1] not in ("[", "{"):
+        return False
+    try:
+        json.loads(words)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def decoded(value: object, field: str) -> object:
@@ -79,7 +95,7 @@ def chat(value: object, field: str) -> list[dict]:
     Roles of other services are named as here (developer: system), and content in parts is joined.
     Raises DataError for what is none.
     """
-    if isinstance(value, str) and value.lstrip()[:2] not in ("[{", "[ ", "[\n"):
+    if isinstance(value, str) and not _MESSAGES.match(value):
         return question(text({field: value}, field))
     messages = decoded(value, field)
     if not isinstance(messages, (list, tuple)) or not messages:
@@ -152,14 +168,17 @@ class Raw(dict):
         self.notes: dict[str, int] = {}
 
 
-def row(item: dict, messages: list[dict], rubric: list[dict], **more: object) -> Raw:
+def row(
+    item: dict, messages: list[dict], rubric: list[dict], id_field: str = "", **more: object
+) -> Raw:
     """A raw row, named by the item's own id or by the hash of its conversation.
 
+    `id_field` is where rows of this set have their id.
     Criteria of 0 points, which no answer can earn or lose, are left out and counted.
     """
     worth_something = [each for each in rubric if each["points"] != 0 or each["points"] is False]
     made = Raw({key: value for key, value in more.items() if value})
-    made["prompt_id"] = known_id(item) or hashed(messages)
+    made["prompt_id"] = known_id(item, id_field) or hashed(messages)
     made["prompt"] = messages
     made["rubrics"] = worth_something
     zeros = len(rubric) - len(worth_something)
@@ -168,11 +187,12 @@ def row(item: dict, messages: list[dict], rubric: list[dict], **more: object) ->
     return made
 
 
-def known_id(item: object) -> str:
-    """The id that an item brings along, "" for none."""
+def known_id(item: object, id_field: str = "") -> str:
+    """The id that an item brings along, in the field of its set or a usual one; "" for none."""
     if not isinstance(item, dict):
         return ""
-    for field in _ID_FIELDS:
+    fields = (*ID_FIELDS, id_field) if id_field else ID_FIELDS
+    for field in fields:
         value = item.get(field)
         if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
             return str(value)

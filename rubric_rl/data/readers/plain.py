@@ -54,7 +54,7 @@ def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
 
 def _criteria(rubric: object) -> list:
     if isinstance(rubric, str):
-        if rubric.lstrip()[:1] not in ("[", "{"):
+        if not pieces.is_json(rubric):
             return criteria_of_text(rubric)
         rubric = pieces.decoded(rubric, "rubric")
     if isinstance(rubric, dict):

@@ -13,6 +13,7 @@ evaluation, the grader is shown the title, and reference texts stand before the 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
+_ID_FIELD = "task"
 MOST_TURNS = 10
 
 
@@ -29,6 +30,7 @@ def read(item: dict) -> dict:
         item,
         _messages(item),
         rubric,
+        _ID_FIELD,
         theme=pieces.label(item.get("field")),
         example_tags=pieces.named(topic=item.get("topic")),
     )
@@ -66,4 +68,12 @@ def _criterion(given: dict) -> dict:
     return pieces.criterion(words, weight, labels)
 
 
-PRBENCH = Reader("prbench", "prompt_0, rubric[annotations]", _fits, read, AS_POINTS, "CC-BY-4.0")
+PRBENCH = Reader(
+    "prbench",
+    "prompt_0, rubric[annotations]",
+    _fits,
+    read,
+    AS_POINTS,
+    "CC-BY-4.0",
+    id_field=_ID_FIELD,
+)

@@ -22,4 +22,5 @@ class Reader:
     read: Callable[[dict], dict]
     signs: str
     licence: str
+    id_field: str = ""  # where rows of this set have their id, if not where most have it
     mixed_signs: bool = False  # whether some negative criteria say what an answer should do

@@ -10,6 +10,8 @@ Signs: no points are published, each criterion counts 1 and 'met' is always good
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
 
+_ID_FIELD = "q_id"
+
 
 def _fits(item: dict) -> bool:
     return "Goal" in item and "Rubric" in item
@@ -25,11 +27,18 @@ def read(item: dict) -> dict:
         item,
         messages,
         rubric,
+        _ID_FIELD,
         theme=pieces.label(item.get("Category")),
         example_tags=pieces.named(subdomain=item.get("Subdomain")),
     )
 
 
 RESEARCH_PLAN_GEN = Reader(
-    "research_plan_gen", "Goal, Rubric", _fits, read, POSITIVE, "CC-BY-NC; Llama's terms"
+    "research_plan_gen",
+    "Goal, Rubric",
+    _fits,
+    read,
+    POSITIVE,
+    "CC-BY-NC; Llama's terms",
+    id_field=_ID_FIELD,
 )

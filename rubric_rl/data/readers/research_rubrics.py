@@ -11,6 +11,8 @@ Signs: an item of negative weight is a fault, so 'met' is bad there.
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
+_ID_FIELD = "sample_id"
+
 
 def _fits(item: dict) -> bool:
     return (
@@ -30,6 +32,7 @@ def read(item: dict) -> dict:
         item,
         pieces.chat(item.get("prompt"), "prompt"),
         rubric,
+        _ID_FIELD,
         theme=pieces.label(item.get("domain")),
         example_tags=pieces.named(**{key: item.get(key) for key in labels}),
     )
@@ -42,4 +45,5 @@ RESEARCH_RUBRICS = Reader(
     read,
     AS_POINTS,
     "see its card",
+    id_field=_ID_FIELD,
 )

@@ -2,10 +2,18 @@
 
 import re
 
+from rubric_rl.data.readers import pieces
+
 # "1. ", "2) ", "(3) ", "- ", "* ", "[ ] " at the start of a line, and a number amid one.
 _MARK = re.compile(r"(\s*)(?:\(?(\d{1,3})[.)]|[-*\u2022]|\[ ?\])\s+(?=\S)")
 _AMID = re.compile(r"(?:^|(?<=\s))\(?(\d{1,3})[.)]\s+(?=\S)")
 _HEADING = re.compile(r"\s*#+ |.*:\s*$")
+
+
+def criteria_of_field(item: dict, field: str) -> list[str]:
+    """The criteria of a text, or of the list that it is in JSON. Raises DataError for others."""
+    words = pieces.text(item, field)
+    return pieces.texts(words, field) if pieces.is_json(words) else criteria_of_text(words)
 
 
 def criteria_of_text(rubric: str) -> list[str]:

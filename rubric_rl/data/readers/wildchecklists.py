@@ -11,21 +11,22 @@ import re
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import criteria_of_text
+from rubric_rl.data.readers.rubric_text import criteria_of_field
 
 MOST = 100
 _IMPORTANCE = re.compile(r"\s*\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)\s*", re.IGNORECASE)
 
 
 def _fits(item: dict) -> bool:
-    return "prompt" in item and isinstance(item.get("requirements"), str)
+    checklist = item.get("requirements")
+    return "prompt" in item and isinstance(checklist, str) and not pieces.is_json(checklist)
 
 
 def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.chat(item.get("prompt"), "prompt")
     rubric = []
-    for words in criteria_of_text(pieces.text(item, "requirements")):
+    for words in criteria_of_field(item, "requirements"):
         importance = _IMPORTANCE.search(words)
         worth = importance[1] if importance else MOST
         rubric.append(pieces.criterion(_IMPORTANCE.sub(" ", words).strip(), worth))

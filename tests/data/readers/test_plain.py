@@ -100,12 +100,27 @@ def test_other_roles_are_refused_by_name(role):
 def test_a_text_that_begins_like_a_list_is_a_question():
     (message,) = read(prompt="[1] What does this footnote mean?").messages
     assert message["content"] == "[1] What does this footnote mean?"
+    (message,) = read(prompt="[ ] Tick this box?").messages
+    assert message["content"] == "[ ] Tick this box?"
+
+
+def test_a_prompt_of_one_text_is_not_healthbench_though_its_rubric_is():
+    rubrics = [{"criterion": "Says why", "points": 2}]
+    item = {"prompt_id": "p", "prompt": "Why?", "rubrics": rubrics}
+    assert reader_of(item) is PLAIN
+    assert to_row(PLAIN.read(item), "f:1").prompt_id == "p"
 
 
 def test_equal_prompts_have_equal_ids_and_given_ids_stay():
     assert read().prompt_id == read(rubric=["other"]).prompt_id != read(prompt="Who?").prompt_id
     assert read(prompt_id="mine").prompt_id == "mine"
     assert read(id=0).prompt_id == "0"
+
+
+@pytest.mark.parametrize("field", ["task", "sample_id", "q_id"])
+def test_the_id_of_another_set_is_none_here(field):
+    same = {field: "qa"}
+    assert read(**same).prompt_id != read(prompt="Who?", **same).prompt_id
 
 
 class TestRubricText:

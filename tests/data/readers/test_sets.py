@@ -11,11 +11,13 @@ from doubles.rubric_sets import (
     ADVANCEDIF,
     AUTORUBRIC,
     DR_TULU,
+    OPENRUBRICS,
     PRBENCH,
     PROFESSIONAL,
     RAR_MEDICINE,
     SETS,
     SYNTHESIS,
+    WILDCHECKLISTS,
     prbench_criterion,
 )
 
@@ -109,8 +111,6 @@ def _without(item: dict, name: str) -> dict:
 @EACH_SET
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_row_is_one_line_with_its_place(name, item, rubric, damage, tmp_path, capsys):
-    if name in ("openrubrics", "wildchecklists") and damage == "rubric is broken JSON":
-        pytest.skip("any text is a rubric there")
     good = [item | _asked(item, f"Question {number}?") for number in range(3)]
     lines = [json.dumps(row) + "\n" for row in (*good, DAMAGES[damage](item))]
     path = tmp_path / "rows.jsonl"
@@ -142,6 +142,28 @@ def _asked(item: dict, words: str) -> dict:
     if isinstance(item[name], str) and not item[name].startswith("["):
         return fields | {name: words}
     return fields | {name: [{"role": "user", "content": words}]}
+
+
+TEXT_SETS = [("openrubrics", OPENRUBRICS), ("wildchecklists", WILDCHECKLISTS)]
+
+
+@pytest.mark.parametrize("name, item", TEXT_SETS)
+class TestRubricsThatAreTexts:
+    def test_as_json_they_are_of_no_such_set(self, name, item):
+        item = item | {field(item, RUBRIC): '["Names a tool", {"text": "Is clear", "points": 2}]'}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == "plain"
+        assert [each.text for each in read("plain", item).rubric] == ["Names a tool", "Is clear"]
+
+    def test_as_json_they_are_read_where_the_set_is_named(self, name, item):
+        item = item | {field(item, RUBRIC): '["Names a tool", "Is clear"]'}
+        assert [each.text for each in read(name, item).rubric] == ["Names a tool", "Is clear"]
+
+    def test_boxes_to_tick_are_no_json(self, name, item):
+        item = item | {field(item, RUBRIC): "[ ] Names a tool\n[ ] Is clear"}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == name
+        assert [each.text for each in read(name, item).rubric] == ["Names a tool", "Is clear"]
 
 
 class TestOfOneSet:
