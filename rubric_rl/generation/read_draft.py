@@ -1,7 +1,9 @@
 """Reads the criteria in a writer's reply, whatever else the reply is: it may be anything.
 
-The last list of criteria in the reply counts: a writer may repeat the form that it was asked for
-before it fills it in. Of a list that breaks off, what came before the break is kept.
+Of the lists that are named `criteria` or `rubric`, the last one that holds something counts: a
+writer may repeat the form that it was asked for before it fills it in, and name it in prose after.
+Without a named list the first one counts, without any the objects that follow one another. Of a
+list that breaks off, what came before the break is kept.
 """
 
 import json
@@ -54,15 +56,9 @@ def read_draft(reply: Reply) -> Draft:
     text = _final_part(reply.text)
     if not shows_something(text):
         return Draft((), {"empty": 1})
-    start = _start_of_list(text)
-    if start is not None:
-        items = _items(text, start, faults)
-    else:
-        first = _OBJECT.search(text)
-        if first is None:
-            return Draft((), {"prose": 1})
-        # Objects without a list around them: whatever is none ends them.
-        items = _items(text, first.end(), Counter())
+    items = _list_of(text, faults)
+    if items is None:
+        return Draft((), {"prose": 1})
     criteria = []
     for number, item in enumerate(items):
         if number >= MOST_CRITERIA:
@@ -80,13 +76,23 @@ def _final_part(reply: str) -> str:
     return "" if THINK in text else text
 
 
-def _start_of_list(text: str) -> int | None:
-    """Where the first item of the list stands that counts; None without a list."""
+def _list_of(text: str, faults: Counter[str]) -> list[object] | None:
+    """The items of the list that counts, with its faults; None without a list."""
     named = list(_NAMED_LIST.finditer(text))
+    for found in reversed(named):
+        own_faults: Counter[str] = Counter()
+        items = list(_items(text, found.end(), own_faults))
+        if items:
+            faults.update(own_faults)
+            return items
     if named:
-        return named[-1].end()
+        return list(_items(text, named[-1].end(), faults))
     found = _LIST.search(text)
-    return found.end() if found else None
+    if found:
+        return list(_items(text, found.end(), faults))
+    found = _OBJECT.search(text)
+    # Objects without a list around them: whatever is none ends them.
+    return list(_items(text, found.end(), Counter())) if found else None
 
 
 def _items(text: str, position: int, faults: Counter[str]) -> Iterator[object]:

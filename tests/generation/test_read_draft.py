@@ -32,6 +32,8 @@ def texts(draft: Draft) -> list[str]:
         f'{{"criteria": [{{"criterion": "<one short sentence>", "points": 9}}]}}\n'
         f'{{"criteria": [{ITEM}]}}',
         f'{{"rubrics": [{ITEM},]}}',
+        f'{{"criteria": [{ITEM}]}}\nThat is `{{"criteria": [...]}}`, as you asked.',
+        f'{{"criteria": [{ITEM}]}}\n{{"criteria": []}}',
         '{"criteria": [{"criterion": " Names\\nthe  dose", "points": "5"}]}',
     ],
 )

@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 
+from rubric_rl.data.checks.wording import without_label
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d")
@@ -17,7 +18,12 @@ _SUBJECT = re.compile(
 )
 _MODAL = re.compile(r"(?:should|must|to|will|shall)\s+$", re.IGNORECASE)
 _BOTH = re.compile(r"^(?P<verb>.*?)\bboth\s+(?P<one>[^,;]+?)\s+and\s+(?P<two>[^,;]+?)$")
+# What is done to two things together: neither of them alone.
+_TOGETHER = re.compile(
+    r"\b(?:compar|distinguish|differentiat|contrast|balanc|weigh)", re.IGNORECASE
+)
 _CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
+_WORD = re.compile(r"[a-z]+")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
 _ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS)
 
@@ -26,9 +32,11 @@ def parts(text: str) -> list[str]:
     """The conditions that the criterion joins, in its order; the text alone if it is a simple one.
 
     Alternatives ("or"), lists of nouns and examples stay whole: only what says of each condition
-    what the answer does is taken apart. Each part repeats the subject that the text opens with.
+    what the answer does is taken apart. Each part repeats the class and the subject that the text
+    opens with.
     """
-    stripped = text.strip()
+    labelled = text.strip()
+    stripped = without_label(labelled)
     if "\n" in stripped:  # instructions of several lines are one judgement
         return [text]
     if not _may_join(stripped.lower().split()):
@@ -50,8 +58,9 @@ def parts(text: str) -> list[str]:
         if " " in piece:  # what is left of a joint, such as "However", is no condition
             whole.append(_sentence(opening, piece))
     if len(whole) == 1:
-        return _both(stripped, masked) or [text]
-    return whole
+        whole = _both(stripped, masked)
+    label = labelled.removesuffix(stripped)
+    return [label + part for part in whole] or [text]
 
 
 def _may_join(words: list[str]) -> bool:
@@ -82,14 +91,26 @@ def _opens_condition(verb: str, before: str, joint: str, finite: bool) -> bool:
         return False
     if joint.lstrip().startswith("."):
         return verb[0].isupper()
-    # Within "states that the clinic offers tests and provides care" it is the clinic that does.
-    return word.object is not Object.PART or not _CLAUSE.search(before)
+    clauses = _CLAUSE.split(before)
+    if len(clauses) == 1:
+        return True
+    # Within "states that the clinic offers tests and provides care" it is the clinic that does;
+    # so it is for any verb where it has one already: "advises rest and recommends water".
+    return word.object is Object.TOPIC and not _has_act(clauses[-1], finite)
+
+
+def _has_act(clause: str, finite: bool) -> bool:
+    """Whether somebody does something in the clause, by a verb of that form."""
+    words = _WORD.findall(clause.lower())
+    return any(word in _ACT_WORDS and word.endswith("s") == finite for word in words)
 
 
 def _both(text: str, masked: str) -> list[str]:
     """The two conditions of "mentions both X and Y", where X and Y are short."""
     found = _BOTH.match(masked.rstrip("."))
     if not found or _CLAUSE.search(masked) or len(found["two"].split()) > 5:
+        return []
+    if _TOGETHER.search(found["verb"]):
         return []
     verb = text[: found.end("verb")]
     one = text[found.start("one") : found.end("one")]

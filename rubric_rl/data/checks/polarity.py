@@ -11,11 +11,11 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
+from rubric_rl.data.checks.wording import without_label
 from rubric_rl.data.checks.words import WORDS, Kind, Object, Word
 
 OBJECT_WORDS = 6  # after a verb, in which its object is looked for
 READ = 300  # characters: longer texts are instructions to the grader
-_LABEL = re.compile(r"\W*(essential|important|optional|pitfall)s?(?: criteri(?:a|on))?\W*:\W*")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _SENTENCE_END = re.compile(r"[.!?:;\n](?:(?<=[;\n])|(?=\s|$))")
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -69,13 +69,12 @@ class Polarity(StrEnum):
 @lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
-    clause = text[:READ].lower()
-    label = _LABEL.match(clause)
-    if label:
-        clause = clause[label.end() :]
+    labelled = text[:READ].lower()
+    clause = without_label(labelled)
+    label = labelled.removesuffix(clause)
     sign = _clause_sign(_first_sentence(clause))
     if label:
-        sign = _with_label(sign, label[1])
+        sign = _with_label(sign, label)
     if not sign:
         return Polarity.UNSURE
     return Polarity.GOOD if sign > 0 else Polarity.BAD
@@ -96,7 +95,7 @@ def _first_sentence(clause: str) -> str:
 
 def _with_label(sign: int | None, label: str) -> int | None:
     """A pitfall is often written as its avoidance: only a neutral text is what its label says."""
-    labelled = -1 if label == "pitfall" else 1
+    labelled = -1 if "pitfall" in label else 1
     if sign == 0:
         return labelled
     if labelled > 0 and sign != labelled:

@@ -1,5 +1,6 @@
 """What the words of a criterion reward, and the script that a text is written in."""
 
+import re
 import unicodedata
 from collections import Counter
 from functools import cache
@@ -7,7 +8,17 @@ from functools import cache
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
 READ = 300  # characters of a text that tell its script
+# What sets of RaR's form write before a criterion: "Essential Criteria: ".
+_LABEL = re.compile(
+    r"\W*(?:essential|important|optional|pitfall)s?(?: criteri(?:a|on))?\W*:[\s*_]*", re.IGNORECASE
+)
 _SCRIPTS = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE", "CJK": "HAN"}
+
+
+def without_label(text: str) -> str:
+    """The criterion without the class that may stand before it."""
+    label = _LABEL.match(text)
+    return text[label.end() :] if label else text
 
 
 def rewards_presence(text: str) -> bool:
@@ -15,7 +26,7 @@ def rewards_presence(text: str) -> bool:
 
     An answer meets such a criterion by an added sentence.
     """
-    for part in text[:80].lower().split():
+    for part in without_label(text)[:80].lower().split():
         word = WORDS.get(part.strip(",.;:()"))
         if word is None:
             return False

@@ -1,5 +1,6 @@
 """What a criterion's wording says: polarity, single conditions, what no answer can miss."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.polarity import Polarity, polarity
-from rubric_rl.data.checks.unmeetable import unmeetable
+from rubric_rl.data.checks.unmeetable import PARTS, unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
 
+ASCII = st.characters(max_codepoint=127)
 LABELLED = Path(__file__).with_name("polarity.tsv")
 
 
@@ -78,6 +80,14 @@ class TestParts:
             ),
             ("Mentions both Oslo and Bergen.", ["Mentions Oslo.", "Mentions Bergen."]),
             ("Advises rest. Warns against wine.", ["Advises rest.", "Warns against wine."]),
+            (
+                "States that the drug is dangerous and explains the dose.",
+                ["States that the drug is dangerous.", "Explains the dose."],
+            ),
+            (
+                "Essential Criteria: Names the drug and explains the dose.",
+                ["Essential Criteria: Names the drug.", "Essential Criteria: Explains the dose."],
+            ),
         ],
     )
     def test_are_the_conditions_that_a_criterion_joins(self, text, single):
@@ -89,6 +99,10 @@ class TestParts:
             "Lists fever, cough and pain.",
             "Names the drug or explains the dose.",
             "States that the clinic offers tests and provides care.",
+            "States that the WHO advises rest and recommends water.",
+            "Notes that the guideline is old and recommends rest.",
+            "Compares both aspirin and ibuprofen.",
+            "Clearly distinguishes both gout and arthritis.",
             "Names the drug (and explains it).",
             "Does not name the drug and explain the dose.",
             "",
@@ -113,10 +127,28 @@ class TestUnmeetable:
             "Draws an image of the heart.",
             "Is better than the other answers.",
             "Mentions the dose or does not mention the dose",
+            "Important Criteria: Draws an image of the heart.",
         ],
     )
     def test_is_what_no_text_can_meet_or_miss(self, text):
         assert unmeetable(text)
+
+    @pytest.mark.parametrize("pattern", [pattern for _, _, pattern in PARTS])
+    @given(data=st.data())
+    def test_no_cheap_look_hides_what_a_pattern_finds(self, pattern, data):
+        found = re.compile(pattern, re.IGNORECASE)
+        assert unmeetable(data.draw(st.from_regex(found, alphabet=ASCII)))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            r"Derives \frac{a}{b} and \text{kg}.",
+            "Names the n^{th} term and x_{max}.",
+            r"Writes \frac{ab}{cd}.",
+        ],
+    )
+    def test_is_no_formula(self, text):
+        assert unmeetable(text) == ""
 
     @pytest.mark.parametrize("label_and_text", labelled("tuned") + labelled("held_out"))
     def test_is_no_ordinary_criterion(self, label_and_text):
@@ -126,6 +158,7 @@ class TestUnmeetable:
 def test_a_criterion_that_an_added_sentence_meets_rewards_presence():
     assert rewards_presence("Mentions the dose.")
     assert rewards_presence("The response should explain the dose.")
+    assert rewards_presence("Essential Criteria: States the dose.")
     assert not rewards_presence("Avoids jargon.")
     assert not rewards_presence("Is concise.")
 
