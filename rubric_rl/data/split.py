@@ -363,11 +363,15 @@ def _without_repeats(
             left_out["repeated training conversations"] += 1
         else:
             seen.add(words)
-            kept.append(_without_repeated_criteria(row, left_out))
+            kept.append(without_repeated_criteria(row, left_out))
     return kept
 
 
-def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
+def without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
+    """The row with the first of equal criteria; the others are counted.
+
+    Where only the repeats have positive points, the row stays as it is.
+    """
     first: dict[tuple, Criterion] = {}  # its words -> the criterion that says them first
     for criterion in row.rubric:
         words = criterion.text.split()

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
+from rubric_rl.data.checks.change import split_criterion
 from rubric_rl.data.checks.check import contradicts
-from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.duplicates import near_duplicates
 from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.schema import Criterion
@@ -28,13 +28,9 @@ def _split(criteria: list[Criterion], log: Log) -> list[Criterion]:
     """Each part gets its share of the points: what hangs on the whole stays the same."""
     left = []
     for criterion in criteria:
-        texts = parts(criterion.text)
-        if len(texts) < 2:
-            left.append(criterion)
-            continue
-        share = criterion.points / len(texts)
-        pieces = [replace(criterion, text=text, points=share) for text in texts]
-        log.add("split", criterion, f"{len(texts)} parts", pieces)
+        pieces = split_criterion(criterion)
+        if len(pieces) > 1:
+            log.add("split", criterion, f"{len(pieces)} parts", pieces)
         left += pieces
     return left
 

@@ -41,15 +41,20 @@ def split_compound(row: Row, changes: Changes) -> Row:
     """
     rubric: list[Criterion] = []
     for criterion in row.rubric:
-        texts = parts(criterion.text)
-        if len(texts) == 1:
-            rubric.append(criterion)
-            continue
-        points = criterion.points / len(texts)
-        single = [replace(criterion, text=text, points=points) for text in texts]
-        changes.add("split", row, criterion, single)
+        single = split_criterion(criterion)
+        if len(single) > 1:
+            changes.add("split", row, criterion, single)
         rubric += single
-    return replace(row, rubric=tuple(rubric))
+    return replace(row, rubric=tuple(rubric)) if len(rubric) > len(row.rubric) else row
+
+
+def split_criterion(criterion: Criterion) -> list[Criterion]:
+    """Each condition as a criterion of its own, with its share of the points; else itself alone."""
+    texts = parts(criterion.text)
+    if len(texts) == 1:
+        return [criterion]
+    share = criterion.points / len(texts)
+    return [replace(criterion, text=text, points=share) for text in texts]
 
 
 def flip_polarity(row: Row, changes: Changes, judge: Judge = polarity) -> Row:
@@ -67,6 +72,8 @@ def flip_polarity(row: Row, changes: Changes, judge: Judge = polarity) -> Row:
         rubric.append(criterion)
     if not any(criterion.points > 0 for criterion in rubric):
         changes.kept += len(flipped)
+        return row
+    if not flipped:
         return row
     for old, new in flipped:
         changes.add("flip", row, old, [new])

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.checks.compound import parts
@@ -47,30 +46,56 @@ class Findings:
 
 def contradicts(criterion: Criterion, judge: Judge = polarity) -> bool:
     """Whether the criterion's wording is plain, and its points have the other sign."""
-    wrong = Polarity.BAD if criterion.points > 0 else Polarity.GOOD
-    return judge(criterion.text) is wrong
+    return _is_against(criterion.points, judge(criterion.text))
+
+
+def _is_against(points: float, meaning: Polarity) -> bool:
+    return meaning is (Polarity.BAD if points > 0 else Polarity.GOOD)
 
 
 def check(
-    training: Sequence[Row],
-    held_out: Sequence[Row],
+    training: Iterable[Row],
+    held_out: Iterable[Row],
     refused: Iterable[str] = (),
     judge: Judge = polarity,
 ) -> Findings:
-    """Everything suspect in the rows; `refused` are the messages about rows that were not read."""
+    """Everything suspect in the rows; `refused` are the messages about rows that were not read.
+
+    Each row is read once.
+    """
     found = Findings()
+    to_train = _Prompts()
     for row in training:
         _count_points(row, found)
         _check_criteria(row, judge, found)
         _check_rubric(row, found)
+        to_train.add(row)
+    to_evaluate = _Prompts()
     for row in held_out:  # as published, compound and repeated ones too
         _check_criteria(row, judge, found)
-    _check_prompts(training, held_out, found)
-    _check_language(training, held_out, found)
+        to_evaluate.add(row)
+    _check_prompts(to_train, to_evaluate, found)
+    _check_language(to_train.scripts + to_evaluate.scripts, found)
     for message in refused:
         if "it must be the user's" in message:
             found.places["last-turn"].append(message)
     return found
+
+
+class _Prompts:
+    """What the checks across rows remember of each."""
+
+    def __init__(self):
+        self.ids: list[str] = []
+        self.conversations: list[str] = []
+        self.scripts: list[tuple[str, str, str]] = []  # prompt_id, of the prompt, of the rubric
+
+    def add(self, row: Row) -> None:
+        """Remembers a row."""
+        graded = " ".join(criterion.text for criterion in row.rubric[:3])
+        self.ids.append(row.prompt_id)
+        self.conversations.append(" ".join(message["content"] for message in row.messages))
+        self.scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
 
 
 def _count_points(row: Row, found: Findings) -> None:
@@ -85,9 +110,8 @@ def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
     for number, criterion in enumerate(row.rubric):
         text = criterion.text
         meaning = judge(text)
-        positive = criterion.points > 0
-        found.polarities[positive, meaning] += 1
-        if meaning is (Polarity.BAD if positive else Polarity.GOOD):
+        found.polarities[criterion.points > 0, meaning] += 1
+        if _is_against(criterion.points, meaning):
             found.add(
                 "polarity",
                 row.prompt_id,
@@ -114,30 +138,18 @@ def _check_rubric(row: Row, found: Findings) -> None:
         found.add("points", row.prompt_id, f"{share:.0%} of all points", sizes.index(largest))
 
 
-def _check_prompts(training: Sequence[Row], held_out: Sequence[Row], found: Findings) -> None:
+def _check_prompts(training: _Prompts, held_out: _Prompts, found: Findings) -> None:
     """Training conversations against each other and the held-out ones."""
-    rows = chain(held_out, training)
-    texts = []
-    prompt_ids = []
-    for row in rows:
-        texts.append(_conversation(row))
-        prompt_ids.append(row.prompt_id)
-    for earlier, later in near_duplicates(texts):
-        if later < len(held_out):
+    prompt_ids = held_out.ids + training.ids
+    number = len(held_out.ids)
+    for earlier, later in near_duplicates(held_out.conversations + training.conversations):
+        if later < number:
             continue  # evaluation prompts stand as published
-        part = "held-out" if earlier < len(held_out) else "training"
+        part = "held-out" if earlier < number else "training"
         found.add("prompts", prompt_ids[later], f"as {part} prompt {prompt_ids[earlier]}")
 
 
-def _conversation(row: Row) -> str:
-    return " ".join(message["content"] for message in row.messages)
-
-
-def _check_language(training: Iterable[Row], held_out: Iterable[Row], found: Findings) -> None:
-    scripts = []
-    for row in chain(training, held_out):
-        graded = " ".join(criterion.text for criterion in row.rubric[:3])
-        scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
+def _check_language(scripts: Sequence[tuple[str, str, str]], found: Findings) -> None:
     counts = Counter(asked for _, asked, _ in scripts if asked)
     most = max(counts, key=lambda name: counts[name], default="")
     for prompt_id, asked, graded in scripts:

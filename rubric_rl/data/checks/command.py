@@ -8,10 +8,11 @@ from itertools import chain
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.checks.ask_model import PREFIX, ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
-from rubric_rl.data.checks.check import KINDS, Judge, check, refuse, report_lines
+from rubric_rl.data.checks.check import KINDS, Findings, Judge, check, refuse, report_lines
 from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.schema import Row
-from rubric_rl.data.split import Split
+from rubric_rl.data.split import Split, without_repeated_criteria
+from rubric_rl.data.stored_rows import StoredRows
 from rubric_rl.serving.endpoint import Endpoint
 
 
@@ -111,25 +112,44 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
     """
     changes = Changes()
     if options.split_compound:
-        rows.easy = type(rows.easy)(split_compound(row, changes) for row in rows.easy)
+        rows.easy = StoredRows(_split(rows, changes), like=rows.easy)
     judge: Judge = polarity
     lines = []
     if options.endpoint is not None:
         asked = ask_polarities(_texts(chain(rows.easy, rows.hard)), options.endpoint)
         judge = asked.__getitem__
         lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
-    if options.flip_polarity:
-        rows.easy = type(rows.easy)(flip_polarity(row, changes, judge) for row in rows.easy)
-        rows.hard = type(rows.hard)(flip_polarity(row, changes, judge) for row in rows.hard)
-        sampled = {row.prompt_id for row in rows.hard_sample}
-        of_sample = (row for row in rows.hard if row.prompt_id in sampled)
-        rows.hard_sample = type(rows.hard_sample)(of_sample)
-    found = check(rows.easy, rows.hard, rows.refused, judge)
+    found = _checked(rows, options.flip_polarity, changes, judge)
     refuse(found.places, options.strict)
     if not options.keep_polarity and not options.flip_polarity:
         _refuse_mixed_signs(rows, len(found.places["polarity"]))
     lines += changes.lines() + report_lines(found)
     return "\n".join(lines) + "\n", changes.log
+
+
+def _split(rows: Split, changes: Changes) -> Iterator[Row]:
+    """The training rows, split; a part that a criterion of its rubric says already is left out."""
+    for row in rows.easy:
+        yield without_repeated_criteria(split_compound(row, changes), rows.left_out)
+
+
+def _checked(rows: Split, flip: bool, changes: Changes, judge: Judge) -> Findings:
+    """What is suspect in the rows, turned before if `flip`: one pass, so each is judged once."""
+    if not flip:
+        return check(rows.easy, rows.hard, rows.refused, judge)
+    easy = StoredRows(like=rows.easy)
+    hard = StoredRows(like=rows.hard)
+
+    def turned(part: StoredRows, into: StoredRows) -> Iterator[Row]:
+        for row in part:
+            row = flip_polarity(row, changes, judge)
+            into.append(row)
+            yield row
+
+    found = check(turned(rows.easy, easy), turned(rows.hard, hard), rows.refused, judge)
+    rows.easy, rows.hard = easy, hard
+    rows.hard_sample = hard.named(set(rows.hard_sample.prompt_ids))
+    return found
 
 
 def _refuse_mixed_signs(rows: Split, wrong: int) -> None:

@@ -15,6 +15,10 @@ FEW = 40  # texts of which each is compared with each
 HELD = 50  # earlier texts that are remembered for a word: of a thousand copies, each meets some
 _PUNCTUATION = re.compile(r"[\W_]+")
 _BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
+# Typographic quotation marks, dashes and an ellipsis, which alone make many a text no ASCII.
+_TYPOGRAPHIC = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2022\u2026", " ")
+)
 _WORD = re.compile(r"[^\W_]+")
 _SMALL_WORDS = """
 a an the of to in on for and that is are be it its this with as by at any response answer should
@@ -58,6 +62,7 @@ def _among_many(texts: Sequence[str]) -> list[tuple[int, int]]:
         counts.update(own)
         numbers.append(own)
     words = list(vocabulary)
+    telling = {number for word, number in vocabulary.items() if _TELLING.search(word)}
     holders: dict[int, list[int]] = defaultdict(list)
     pairs = []
     for later, own in enumerate(numbers):
@@ -68,14 +73,22 @@ def _among_many(texts: Sequence[str]) -> list[tuple[int, int]]:
             candidates.update(holding)
             if len(holding) < HELD:
                 holding.append(later)
+        mine = frozenset(own)
         for earlier in sorted(candidates):
             other = numbers[earlier]
-            if _alike(frozenset(words[n] for n in other), frozenset(words[n] for n in own)):
-                pairs.append((earlier, later))
+            if not _may_be_alike(len(mine), len(other)):
+                continue
+            common = len(mine.intersection(other))
+            if _is_enough(common, len(mine), len(other)):
+                differing = mine.symmetric_difference(other)
+                if differing.isdisjoint(telling):
+                    pairs.append((earlier, later))
     return sorted(pairs)
 
 
 def _words(text: str) -> frozenset[str]:
+    if not text.isascii():
+        text = text.translate(_TYPOGRAPHIC)
     if text.isascii():
         plain = text.lower()
         found = frozenset(plain.translate(_BLANKED).split())
@@ -95,9 +108,18 @@ def _needed(size: int) -> int:
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    if min(len(one), len(other)) < ALIKE * max(len(one), len(other)):
+    if not _may_be_alike(len(one), len(other)):
         return False
-    common = len(one & other)
-    if common < ALIKE * (len(one) + len(other) - common):
+    if not _is_enough(len(one & other), len(one), len(other)):
         return False
     return not any(map(_TELLING.search, one ^ other))
+
+
+def _may_be_alike(one: int, other: int) -> bool:
+    """Whether two texts of so many words can have enough of them in common."""
+    return one >= ALIKE * other and other >= ALIKE * one
+
+
+def _is_enough(common: int, one: int, other: int) -> bool:
+    """Whether two texts of so many words are alike with that many in common."""
+    return common >= ALIKE * (one + other - common)

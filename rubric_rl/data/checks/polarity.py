@@ -114,7 +114,9 @@ def _clause_sign(clause: str) -> int | None:
     if opening is None:
         return None
     sign = opening.sign
-    topic = next((place for place, word in enumerate(words) if word in _TOPIC), len(words))
+    topic = len(words)
+    if joints:
+        topic = next((place for place, word in enumerate(words) if word in _TOPIC), topic)
     for start, end in pairwise([*joints, len(words)]):
         if topic < start and words[start] != "but":
             continue

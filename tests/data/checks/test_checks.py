@@ -12,6 +12,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.data.checks.ask_model import ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
 from rubric_rl.data.checks.check import check
+from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.serving.endpoint import Endpoint
 
@@ -142,6 +143,26 @@ class TestCommand:
         points = [item["points"] for item in sample["metadata"]["rubrics"]]
         assert points == [4, 2]  # held out: its sign is mended, its criteria are as published
         assert "changed 2 criteria: flip" in capsys.readouterr().out
+
+    def test_a_part_that_the_rubric_says_already_is_left_out(self, tmp_path, capsys):
+        rubrics = [
+            {"criterion": "Names the drug.", "points": 3},
+            {"criterion": "Names the drug and explains the dose.", "points": 4},
+        ]
+        lines = []
+        for name in ("one", "two"):
+            item = {"prompt_id": name, "prompt": f"Number {name}?", "rubrics": rubrics}
+            lines.append(json.dumps(item) + "\n")
+        source = tmp_path / "raw.jsonl"
+        source.write_text("".join(lines))
+        words = ["--source", str(source), "--out", str(tmp_path / "out"), "--name", "x"]
+        assert data_preprocess.main([*words, "--hold-out", "1", "--split-compound"]) == 0
+        (row,) = read_rows(tmp_path / "out" / "x_easy.jsonl")
+        found = [(each.text, each.points) for each in row.rubric]
+        assert found == [("Names the drug.", 3), ("Explains the dose.", 2)]
+        report = capsys.readouterr().out
+        assert "left out 1 repeated criteria of training prompts" in report
+        assert "duplicates" not in report
 
     def test_a_set_with_mixed_signs_wants_a_decision(self, tmp_path, capsys):
         source = tmp_path / "science.jsonl"
