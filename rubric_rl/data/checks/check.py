@@ -1,7 +1,7 @@
 """Looks through rows for what is suspect, and says it in the report."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rubric_rl.common.errors import DataError
@@ -31,7 +31,8 @@ Judge = Callable[[str], Polarity]
 class Findings:
     """What was found, and the figures beside it."""
 
-    places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)  # kind -> how often
+    places: dict[str, list[str]] = field(default_factory=dict)  # kind -> where, the first NAMED
     polarities: Counter[tuple[bool, Polarity]] = field(default_factory=Counter)  # positive points?
     points: float = 0.0  # positive ones of all training criteria, ...
     for_presence: float = 0.0  # ... and of those that reward what is said
@@ -41,7 +42,13 @@ class Findings:
         where = f"prompt_id {prompt_id}"
         if criterion is not None:
             where += f", criterion {criterion + 1}"
-        self.places[kind].append(f"{where}: {what}" if what else where)
+        self.add_place(kind, f"{where}: {what}")
+
+    def add_place(self, kind: str, place: str) -> None:
+        """Notes a place."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= NAMED:
+            self.places.setdefault(kind, []).append(place)
 
 
 def contradicts(criterion: Criterion, judge: Judge = polarity) -> bool:
@@ -78,7 +85,7 @@ def check(
     _check_language(to_train.scripts + to_evaluate.scripts, found)
     for message in refused:
         if "it must be the user's" in message:
-            found.places["last-turn"].append(message)
+            found.add_place("last-turn", message)
     return found
 
 
@@ -129,7 +136,7 @@ def _check_rubric(row: Row, found: Findings) -> None:
         conditions = len(parts(text))
         if conditions > 1:
             found.add("compound", row.prompt_id, f"{conditions} conditions", number)
-    for earlier, later in near_duplicates(texts):
+    for later, earlier in _first_repeated(near_duplicates(texts)):
         found.add("duplicates", row.prompt_id, f"as criterion {earlier + 1}", later)
     sizes = [abs(criterion.points) for criterion in row.rubric]
     largest = max(sizes)
@@ -138,11 +145,20 @@ def _check_rubric(row: Row, found: Findings) -> None:
         found.add("points", row.prompt_id, f"{share:.0%} of all points", sizes.index(largest))
 
 
+def _first_repeated(pairs: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """Each text that repeats others, with the first of those."""
+    first: dict[int, int] = {}
+    for earlier, later in pairs:
+        first.setdefault(later, earlier)
+    return first.items()
+
+
 def _check_prompts(training: _Prompts, held_out: _Prompts, found: Findings) -> None:
     """Training conversations against each other and the held-out ones."""
     prompt_ids = held_out.ids + training.ids
     number = len(held_out.ids)
-    for earlier, later in near_duplicates(held_out.conversations + training.conversations):
+    pairs = near_duplicates(held_out.conversations + training.conversations)
+    for later, earlier in _first_repeated(pairs):
         if later < number:
             continue  # evaluation prompts stand as published
         part = "held-out" if earlier < number else "training"
@@ -169,24 +185,24 @@ def report_lines(found: Findings) -> list[str]:
         share = found.for_presence / found.points
         lines.append(f"  {share:.1%} of positive training points reward what is said")
     for kind, title in KINDS.items():
-        places = found.places.get(kind, [])
-        if places:
-            lines.append(f"  {kind}: {len(places)} {title}")
-            lines += [f"    {place}" for place in places[:NAMED]]
-            more = len(places) - NAMED
+        count = found.counts[kind]
+        if count:
+            lines.append(f"  {kind}: {count} {title}")
+            lines += [f"    {place}" for place in found.places[kind]]
+            more = count - NAMED
             if more > 0:
                 lines.append(f"    and {more} more")
     return lines
 
 
-def refuse(places: Mapping[str, Sequence[str]], kinds: Iterable[str]) -> None:
+def refuse(found: Findings, kinds: Iterable[str]) -> None:
     """Raises DataError that names the first rows of each of the kinds with findings."""
     complaints = []
     for kind in kinds:
-        of_kind = places.get(kind, [])
-        if of_kind:
-            named = "; ".join(of_kind[:NAMED])
-            complaints.append(f"{kind}: {len(of_kind)} ({named})")
+        count = found.counts[kind]
+        if count:
+            named = "; ".join(found.places[kind])
+            complaints.append(f"{kind}: {count} ({named})")
     if complaints:
         hint = "mend the rows, or name fewer checks with --strict"
         raise DataError(f"--strict: {', '.join(complaints)}; {hint}")

@@ -120,9 +120,9 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
         judge = asked.__getitem__
         lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
     found = _checked(rows, options.flip_polarity, changes, judge)
-    refuse(found.places, options.strict)
+    refuse(found, options.strict)
     if not options.keep_polarity and not options.flip_polarity:
-        _refuse_mixed_signs(rows, len(found.places["polarity"]))
+        _refuse_mixed_signs(rows, found.counts["polarity"])
     lines += changes.lines() + report_lines(found)
     return "\n".join(lines) + "\n", changes.log
 

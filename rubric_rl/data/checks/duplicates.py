@@ -76,13 +76,11 @@ def _among_many(texts: Sequence[str]) -> list[tuple[int, int]]:
         mine = frozenset(own)
         for earlier in sorted(candidates):
             other = numbers[earlier]
-            if not _may_be_alike(len(mine), len(other)):
-                continue
             common = len(mine.intersection(other))
-            if _is_enough(common, len(mine), len(other)):
-                differing = mine.symmetric_difference(other)
-                if differing.isdisjoint(telling):
-                    pairs.append((earlier, later))
+            if common < ALIKE * (len(mine) + len(other) - common):
+                continue
+            if mine.symmetric_difference(other).isdisjoint(telling):
+                pairs.append((earlier, later))
     return sorted(pairs)
 
 
@@ -108,18 +106,7 @@ def _needed(size: int) -> int:
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    if not _may_be_alike(len(one), len(other)):
-        return False
-    if not _is_enough(len(one & other), len(one), len(other)):
+    common = len(one & other)
+    if common < ALIKE * (len(one) + len(other) - common):
         return False
     return not any(map(_TELLING.search, one ^ other))
-
-
-def _may_be_alike(one: int, other: int) -> bool:
-    """Whether two texts of so many words can have enough of them in common."""
-    return one >= ALIKE * other and other >= ALIKE * one
-
-
-def _is_enough(common: int, one: int, other: int) -> bool:
-    """Whether two texts of so many words are alike with that many in common."""
-    return common >= ALIKE * (one + other - common)

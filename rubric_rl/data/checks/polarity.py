@@ -69,12 +69,12 @@ class Polarity(StrEnum):
 @lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
-    labelled = text[:READ].lower()
-    clause = without_label(labelled)
-    label = labelled.removesuffix(clause)
+    unlabelled = without_label(text)
+    clause = unlabelled[:READ].lower()
     sign = _clause_sign(_first_sentence(clause))
-    if label:
-        sign = _with_label(sign, label)
+    if len(unlabelled) < len(text):
+        label = text.removesuffix(unlabelled)
+        sign = _with_label(sign, label.lower())
     if not sign:
         return Polarity.UNSURE
     return Polarity.GOOD if sign > 0 else Polarity.BAD

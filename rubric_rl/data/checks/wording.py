@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
@@ -15,6 +15,7 @@ _LABEL = re.compile(
 _SCRIPTS = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE", "CJK": "HAN"}
 
 
+@lru_cache(maxsize=1024)  # four checks ask it of each criterion
 def without_label(text: str) -> str:
     """The criterion without the class that may stand before it."""
     label = _LABEL.match(text)

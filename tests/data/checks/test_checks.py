@@ -11,7 +11,7 @@ import data_preprocess
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.checks.ask_model import ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
-from rubric_rl.data.checks.check import check
+from rubric_rl.data.checks.check import NAMED, check
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.serving.endpoint import Endpoint
@@ -42,6 +42,19 @@ class TestCheck:
     )
     def test_finds_a_suspect_criterion(self, criterion, kind):
         assert kinds(row(GOOD, criterion)) == {kind}
+
+    def test_counts_a_criterion_once_however_many_it_repeats(self):
+        found = check([row(GOOD, ("names the DRUG", 3), ("Names the drug!", 1))], [])
+        places = [
+            "prompt_id p, criterion 2: as criterion 1",
+            "prompt_id p, criterion 3: as criterion 1",
+        ]
+        assert (found.counts["duplicates"], found.places["duplicates"]) == (2, places)
+
+    def test_names_the_first_and_counts_all(self):
+        rubric = row(*[(f"Avoids jargon {number}.", -2) for number in range(9)])
+        found = check([rubric], [])
+        assert (found.counts["polarity"], len(found.places["polarity"])) == (9, NAMED)
 
     def test_finds_nothing_in_an_ordinary_rubric(self):
         assert kinds(row(GOOD, ("Fails to ask for the age.", -4), ("Avoids jargon.", 2))) == set()
