@@ -218,9 +218,9 @@ def _evaluation(path: Path, heading: object) -> Evaluation:
         raise _damaged(path)
     rollout, weights, probe = (heading.get(name) for name in ("rollout", "weights", "probe"))
     anchor = heading.get("anchor", "")
-    is_probe = probe is None or isinstance(probe, dict)
-    is_named = isinstance(weights, str) and isinstance(anchor, str)
-    if not isinstance(rollout, int) or not is_named or not is_probe:
+    if not isinstance(rollout, int) or not isinstance(weights, str):
+        raise _damaged(path)
+    if not isinstance(anchor, str) or not isinstance(probe, dict | None):
         raise _damaged(path)
     return Evaluation(rollout, weights, [], probe, anchor)
 
