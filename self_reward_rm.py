@@ -14,7 +14,7 @@ What deviates from the authors' published code, and why:
     (grader_truncated), and in its group no more than the worst graded one: theirs grades it as if
     it were complete.
  6. Criteria come last in the prompt, after instructions, conversation and answer, so that all of
-    them share their prefix in the engine's cache; the first request warms it.
+    them share their prefix in the engine's cache, which reads it before they are asked.
  7. Delimiters carry a hash of their content and the template is filled in one pass: in theirs an
     answer can forge turns and expand placeholders.
  8. A verdict is a JSON boolean that ends the reply, and on which all objects after the thoughts

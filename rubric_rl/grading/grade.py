@@ -18,7 +18,7 @@ from rubric_rl.grading.verdict import (
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client, all_or_none
-from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
+from rubric_rl.serving.question import Question, Refused, Reply, Unavailable, beginning
 
 _VERDICT_SCHEMA = {
     "type": "object",
@@ -104,14 +104,33 @@ class _Asker:
         if self.grading.mode == "checklist":
             ballots = [await self._checklist(rubric, vote) for vote in range(self.grading.votes)]
             return [majority(list(votes)) for votes in zip(*ballots, strict=True)]
-        # The first request puts the shared prefix into the engine's cache; sent all at once,
-        # every one would miss it.
-        warming = 1 if self.grading.warm_prefix else 0
+        # What all share is put into the engine's cache first: sent at once, all would miss it.
+        first = []
+        if self.grading.warm_prefix:
+            async with self.client.reading(self.record.prompt_id):
+                first = await self._warm(rubric)
+        rest = rubric[len(first) :]
         if self.grading.mode == "direct":
-            return await self._direct(rubric[:warming]) + await self._direct(rubric[warming:])
-        first = [await self._criterion(criterion) for criterion in rubric[:warming]]
-        rest = await all_or_none(self._criterion(criterion) for criterion in rubric[warming:])
-        return first + rest
+            return first + await self._direct(rest)
+        return first + await all_or_none(self._criterion(criterion) for criterion in rest)
+
+    async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
+        """Lets the engine read what all criteria share.
+
+        A reply may be long: where the engine can, it reads without one. Elsewhere the first
+        criterion is asked alone; its verdict is returned.
+        """
+        if self.grading.mode == "direct":
+            return await self._direct(rubric[:1])
+        if self.client.api.reads_ahead:
+            questions = [self._question([criterion]) for criterion in rubric]
+            try:
+                reply = await self.client.ask(beginning(questions))
+                self._count(reply, calls=0)
+                return []
+            except Refused:  # by an engine that writes at least one token
+                pass
+        return [await self._criterion(rubric[0])]
 
     async def _direct(self, criteria: list[Criterion]) -> list[Verdict]:
         """The verdicts of `direct` mode: each is the probability of one token."""
@@ -217,14 +236,14 @@ class _Asker:
         if unreadable:
             causes[cause] = causes.get(cause, 0) + unreadable
 
-    def _count(self, reply: Reply) -> None:
+    def _count(self, reply: Reply, calls: int = 1) -> None:
         record = self.record
         tokens = TokenCounts(*reply.counts)
-        if record.calls == 0:
-            record.first_tokens += tokens
+        if record.first_tokens == TokenCounts():
+            record.first_tokens = tokens
         else:
             record.rest_tokens += tokens
-        record.calls += 1
+        record.calls += calls
         version = reply.weight_version
         if version and version not in record.grader_versions:
             record.grader_versions.append(version)

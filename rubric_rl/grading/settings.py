@@ -47,7 +47,7 @@ class Grading(Settings):
         0.5, "share of answers without a score above which a rollout ends the run", ge=0, le=1
     )
     warm_prefix: bool = transport(
-        True, "ask the first criterion alone, the others once the answer's prefix is cached"
+        True, "first let the engine read what the criteria share, then ask them"
     )
 
 

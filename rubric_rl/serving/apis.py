@@ -35,6 +35,7 @@ class SGLang:
     """SGLang's /generate: the chat template is applied here; token probabilities are exact."""
 
     takes_lists = True  # of questions in one request
+    reads_ahead = True  # a prompt can be cached without a reply
 
     def __init__(self, endpoint: Endpoint, tokenizer: str, prefix: str = GRADER):
         self._endpoint = endpoint
@@ -84,6 +85,12 @@ class SGLang:
             prompt = self._template.prompt(question.messages, endpoint.thinking, question.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Unavailable(str(error)) from None
+        if question.shared:
+            text = self._template.render(question.messages, endpoint.thinking)
+            before, shared, _ = text.partition(question.shared)
+            # A template may change the text. Then the whole prompt is read: its beginning counts.
+            prompt = self._template.prompt_of(before + shared)
+            return {**prompt, "sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
         if question.opening:
             self.check_choices()
             return {
@@ -159,6 +166,7 @@ class OpenAI:
     """
 
     takes_lists = False
+    reads_ahead = False
 
     def __init__(self, endpoint: Endpoint, prefix: str):
         if not endpoint.model:

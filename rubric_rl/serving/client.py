@@ -85,6 +85,7 @@ class Client:
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
+        self._reading: dict[str, asyncio.Event] = {}  # beginnings of prompts
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
@@ -116,6 +117,25 @@ class Client:
                 yield
         finally:
             self._asking -= 1
+
+    @asynccontextmanager
+    async def reading(self, beginning: str) -> AsyncIterator[None]:
+        """The time in which the engine reads prompts with a beginning that others share.
+
+        Who comes with the same one meanwhile waits until it is read, and finds it in the cache:
+        the answers of a group share their conversation.
+        """
+        under_way = self._reading.get(beginning)
+        if under_way:
+            await under_way.wait()
+            yield
+            return
+        self._reading[beginning] = read = asyncio.Event()
+        try:
+            yield
+        finally:
+            read.set()
+            del self._reading[beginning]
 
     def _begin(self) -> None:
         if not self._asking:  # silence is that of an endpoint that is being asked

@@ -2,8 +2,9 @@
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from os.path import commonprefix
 
 
 class Aborted(Exception):
@@ -32,7 +33,8 @@ class Question:
     """What a model is asked: to continue the messages.
 
     With `opening`, the reply begins with that text, and the probability of CHOICES after it is
-    all that is wanted. With `schema`, the reply is JSON of that form.
+    all that is wanted. With `schema`, the reply is JSON of that form. With `shared`, no reply is
+    wanted: the engine only reads the prompt up to the end of that text, and keeps it in its cache.
     """
 
     messages: list[dict]
@@ -40,6 +42,14 @@ class Question:
     schema: dict | None = None
     opening: str = ""
     routing_key: str = ""  # requests with one key reach the same engine
+    shared: str = ""
+
+
+def beginning(questions: list[Question]) -> Question:
+    """Asks the engine to read what the questions' last messages have in common."""
+    contents = [question.messages[-1]["content"] for question in questions]
+    shared = commonprefix(contents)  # noqa: RUF071  texts, no paths
+    return replace(questions[0], shared=shared)
 
 
 @dataclass(frozen=True)

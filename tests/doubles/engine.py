@@ -72,13 +72,20 @@ class FakeEngine:
     """
 
     def __init__(
-        self, *script: Act, version: str = "3", checked: bool = True, model: str | None = None
+        self,
+        *script: Act,
+        version: str = "3",
+        checked: bool = True,
+        model: str | None = None,
+        reads_ahead: bool = True,
     ):
-        self.model = model
+        self.model, self.reads_ahead = model, reads_ahead
+        self.reading = self.most_read_ahead = 0  # prompts without a reply, at the same time
         self.checked = checked
         self.script: list[Act] = list(script) or [Say()]
         self.version = version
         self.bodies: list[dict] = []  # of each question
+        self.read_ahead: list[str] = []  # prompts that no reply was asked for
         self.requests: list[int] = []  # how many questions each request had
         self.headers: list[dict] = []
         self.finished: list[int] = []  # numbers of the requests that got a reply
@@ -120,6 +127,16 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if body.get("sampling_params", {}).get("max_new_tokens") == 0:
+            if not self.reads_ahead:
+                return web.Response(status=400, text="max_new_tokens must be at least 1")
+            self.read_ahead.append(_prompt(body))
+            self.reading += 1
+            self.most_read_ahead = max(self.most_read_ahead, self.reading)
+            await asyncio.sleep(0.01)
+            self.reading -= 1
+            empty = Say("", reason="length", tokens=0)
+            return web.json_response(self._reply(request, empty, 0, body))
         first, questions = len(self.bodies), questions_in(body, self.model)
         if self.checked and CHECK.messages[0]["content"] in _prompt(questions[0]):
             replies = [self._reply(request, check_answer(one), 0, one) for one in questions]

@@ -17,28 +17,15 @@ from doubles.engine import (
     skip_pauses,
     verdict,
 )
+from doubles.grading import NO_VERDICT, ROW, RUBRIC, TRUTH, asked_for, by_truth, graded
 from doubles.records import said
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts
-from rubric_rl.grading.grade import Grader, ask_verdicts, grade
+from rubric_rl.data.schema import UNREADABLE, Criterion, Record
+from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.verdict import majority
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Aborted
-
-RUBRIC = (
-    Criterion("Greets.", 6, ("axis:accuracy",)),
-    Criterion("Insults.", -4),
-    Criterion("Advises.", 2),
-)
-ROW = Row("p1", ({"role": "user", "content": "hi"},), RUBRIC, theme="t")
-TRUTH = {"Greets.": True, "Insults.": False, "Advises.": False}
-NO_VERDICT = Say('{"explanation": "no verdict"}', true=0.0, false=0.0)
-
-
-def asked_for(prompt: str, replies: dict):
-    """The reply to the criterion that a prompt ends with."""
-    return next(reply for text, reply in replies.items() if f"] {text}" in prompt)
 
 
 def first_unreadable(replies: dict):
@@ -58,38 +45,9 @@ def seed_of(body: dict) -> int:
     return body["seed"] if "seed" in body else body["sampling_params"]["sampling_seed"]
 
 
-def by_truth(prompt: str) -> Say:
-    return verdict(asked_for(prompt, TRUTH))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     return chat_model(tmp_path_factory.mktemp("model"))
-
-
-def graded(
-    engine: FakeEngine,
-    model: str,
-    response: str = "Hello.",
-    prompt: str = "",
-    truncated: bool = False,
-    routing_key: str = "",
-    stopped=lambda: False,
-    score_truncated: str = "zero",
-    by_policy: bool = False,
-    **settings,
-) -> Record:
-    """Grades `response` by RUBRIC with these settings; `score_truncated` is the one of Scoring."""
-    named = {"model": "m", "retries": 1, "truncated": score_truncated} | settings
-    chosen = grader_settings(**named)
-    engine.model = model
-
-    async def main():
-        async with engine, Client(chosen.endpoint, engine.url, model, stopped) as client:
-            grader = Grader(client, chosen.grading, chosen.scoring, "judge", by_policy)
-            return await grade(grader, ROW, response, prompt, truncated, routing_key)
-
-    return asyncio.run(main())
 
 
 @pytest.mark.parametrize("api", ["sglang", "openai"])
@@ -159,49 +117,6 @@ class TestNoCall:
         assert record.status == "no_answer"
 
 
-class TestOrder:
-    def test_the_first_criterion_is_answered_before_the_others_are_asked(self, model):
-        engine, seen = FakeEngine(), []
-
-        def act(prompt):
-            seen.append((len(engine.finished), engine.in_flight))
-            return Say(VERDICT % "true", seconds=0.2)
-
-        engine.script = [act]
-        graded(engine, model)
-        assert seen[0] == (0, 1)
-        assert [finished for finished, _ in seen[1:]] == [1, 1]
-        assert engine.peak == 2, "the others go together"
-        assert "] Greets." in engine.prompts[0]
-
-    def test_in_direct_mode_the_others_are_one_request(self, model):
-        engine = FakeEngine(by_truth)
-        record = graded(engine, model, mode="direct", routing_key="answer-7")
-        assert engine.requests == [1, 2]
-        assert engine.routing_keys == ["answer-7"] * 2
-        assert record.rest_tokens == TokenCounts(prompt=200, cached=180, completion=14)
-        one_by_one = FakeEngine(by_truth)
-        graded(one_by_one, model, mode="direct", api="openai")
-        assert one_by_one.requests == [1, 1, 1]
-
-    def test_without_warming_all_go_at_once(self, model):
-        engine = FakeEngine(Say(seconds=0.2))
-        graded(engine, model, warm_prefix=False)
-        assert engine.peak == 3
-
-    def test_all_calls_of_an_answer_share_routing_key_and_prefix(self, model):
-        engine = FakeEngine(by_truth)
-        graded(engine, model, routing_key="answer-7")
-        assert engine.routing_keys == ["answer-7"] * 3
-        prefixes = {prompt.rpartition("\nCriterion: ")[0] for prompt in engine.prompts}
-        assert len(prefixes) == 1
-
-    def test_tokens_of_the_first_call_are_booked_apart(self, model):
-        record = graded(FakeEngine(by_truth), model)
-        assert record.first_tokens == TokenCounts(prompt=100, cached=0, completion=7)
-        assert record.rest_tokens == TokenCounts(prompt=200, cached=180, completion=14)
-
-
 class TestUnreadable:
     @pytest.mark.parametrize("asked", [{"api": "openai"}, {"mode": "checklist"}])
     def test_is_asked_again_with_other_seeds_then_counts_against_the_answer(self, model, asked):
@@ -250,11 +165,11 @@ class TestUnreadable:
     def test_is_finished_after_what_it_said(self, model):
         engine = FakeEngine(Say("<think>\nThe answer greets, so", reason="length"))
         graded(engine, model, thinking=True)
-        first, second = engine.prompts[:2]
+        first, second = (prompt for prompt in engine.prompts if "Greets." in prompt)
         assert second == f'{first}<think>\nThe answer greets, so\n</think>\n{{"criteria_met":'
         engine = FakeEngine(Say("<think>\nhm\n</think>\n\nI refuse."))
         graded(engine, model, thinking=True)
-        first, second = engine.prompts[:2]
+        first, second = (prompt for prompt in engine.prompts if "Greets." in prompt)
         assert second == f'{first}<think>\nhm\n</think>\n\nI refuse.\n{{"criteria_met":'
 
     @pytest.mark.parametrize("true, mets", [(0.9, [None, True, None]), (0.1, [False, None, False])])
@@ -381,7 +296,7 @@ class TestUngraded:
     ):
         skip_pauses(monkeypatch)
         engine = FakeEngine(failure)
-        record = graded(engine, model)
+        record = graded(engine, model, mode="direct")
         assert record.status == "ungraded"
         assert math.isnan(record.score)
         assert record.mets == []
