@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from rubric_rl.data.grader_template import label_of, load_template
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
@@ -41,7 +42,8 @@ class Grader:
     def __post_init__(self):
         check_together(self.client.endpoint, self.grading)
         load_template(self.grading.template)
-        if self.grading.mode == "direct" and isinstance(self.client.api, SGLang):
+        asks_a_token = self.grading.mode in ("direct", "cascade")
+        if asks_a_token and isinstance(self.client.api, SGLang):
             self.client.api.check_choices()
 
 
@@ -95,7 +97,8 @@ class _Asker:
         self.record, self.routing_key = record, routing_key
         assert record.answer is not None  # an answer that is none is never asked about
         break_up = self.client.api.break_up
-        self.prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
+        prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
+        self.messages = cache(lambda *criteria: prompt.messages(list(criteria)))
         record.template = label_of(self.grading.template)
 
     async def verdicts(self) -> list[Verdict]:
@@ -110,9 +113,24 @@ class _Asker:
             async with self.client.reading(self.record.prompt_id):
                 first = await self._warm(rubric)
         rest = rubric[len(first) :]
+        if self.grading.mode == "explain":
+            return first + await all_or_none(self._criterion(criterion) for criterion in rest)
+        verdicts = first + await self._direct(rest)
         if self.grading.mode == "direct":
-            return first + await self._direct(rest)
-        return first + await all_or_none(self._criterion(criterion) for criterion in rest)
+            return verdicts
+        return await all_or_none(map(self._surer, rubric, verdicts))
+
+    async def _surer(self, criterion: Criterion, verdict: Verdict) -> Verdict:
+        """In `cascade` mode: the verdict, asked for again in words where its token is unsure.
+
+        One that cannot be read stays so: it would pay to say nothing readable, where the words then
+        count.
+        """
+        grading, probability = self.grading, verdict.probability
+        if verdict.met is None or probability is None:
+            return verdict
+        unsure = grading.cascade_low < probability < grading.cascade_high
+        return await self._criterion(criterion) if unsure else verdict
 
     async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
         """Lets the engine read what all criteria share.
@@ -120,13 +138,14 @@ class _Asker:
         A reply may be long: where the engine can, it reads without one. Elsewhere the first
         criterion is asked alone; its verdict is returned.
         """
-        if self.grading.mode == "direct":
+        if self.grading.mode != "explain":
             return await self._direct(rubric[:1])
         if self.client.api.reads_ahead:
-            questions = [self._question([criterion]) for criterion in rubric]
+            shared = beginning([self._question([criterion]) for criterion in rubric])
+            if not shared:
+                return []
             try:
-                reply = await self.client.ask(beginning(questions))
-                self._count(reply, calls=0)
+                self._count(await self.client.ask(shared), calls=0)
                 return []
             except Refused:  # by an engine that writes at least one token
                 pass
@@ -134,7 +153,10 @@ class _Asker:
 
     async def _direct(self, criteria: list[Criterion]) -> list[Verdict]:
         """The verdicts of `direct` mode: each is the probability of one token."""
-        questions = [self._question([criterion]) for criterion in criteria]
+        questions = []
+        for criterion in criteria:
+            question = self._question([criterion])
+            questions.append(replace(question, opening=verdict_opening(), thoughtless=True))
         replies = await self.client.ask_together(questions)
         verdicts = []
         for reply in replies:
@@ -188,7 +210,7 @@ class _Asker:
         if not unreadable:
             return verdicts
         finishing = None
-        if self.grading.mode == "explain":
+        if self.grading.mode != "checklist":
             finishing = self.client.api.finish(question, reply, verdict_opening())
         if finishing:
             seen = [await self._finished(finishing)]
@@ -206,12 +228,10 @@ class _Asker:
     def _question(
         self, criteria: list[Criterion], schema: dict | None = None, vote: int = 0
     ) -> Question:
-        mode = self.grading.mode
         return Question(
-            messages=self.prompt.messages(criteria),
+            messages=self.messages(*criteria),
             seed=self.client.endpoint.seed + vote * (self.grading.rereads + 1),
             schema=schema if self.grading.json_schema else None,
-            opening=verdict_opening() if mode == "direct" else "",
             routing_key=self.routing_key,
         )
 

@@ -21,6 +21,7 @@ _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 _ONE = '{"explanation": "<one short sentence>", "criteria_met": true or false}'
 _REPLY = {
     "explain": f"Reply with one JSON object: {_ONE}",
+    "cascade": f"Reply with one JSON object: {_ONE}",
     "direct": 'Reply with one JSON object: {"criteria_met": true or false}',
     "checklist": (
         "Several criteria follow. Reply with one JSON object that holds one verdict for each, "

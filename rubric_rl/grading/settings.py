@@ -19,13 +19,19 @@ from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders, Trust
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, added, setting, transport
 
+SHARE = {"ge": 0, "le": 1}
+
 
 class Grading(Settings):
     """How verdicts are asked for."""
 
-    mode: Literal["explain", "direct", "checklist"] = setting(
-        "explain", "explain: a reason and a verdict; direct: one token; checklist: all in one call"
+    mode: Literal["explain", "direct", "cascade", "checklist"] = setting(
+        "explain",
+        "explain: a reason and a verdict; direct: one token; cascade: one token, then a reason "
+        "where it is unsure; checklist: all in one call",
     )
+    cascade_low: FiniteFloat = added(0.3, "cascade: surely not met up to this probability", **SHARE)
+    cascade_high: FiniteFloat = added(0.7, "cascade: surely met from this one on", **SHARE)
     template: str = transport(
         "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
     )
@@ -69,6 +75,11 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
     if grading.mode == "direct" and endpoint.thinking:
         what = "grader_mode direct reads the first token of the reply"
         raise UserError(f"{what}, so grader_thinking must be false")
+    if grading.mode == "cascade" and endpoint.thinking and endpoint.api != "sglang":
+        what = "grader_mode cascade reads a token before there are thoughts"
+        raise UserError(f"{what}: with grader_thinking it needs grader_api sglang")
+    if grading.cascade_low > grading.cascade_high:
+        raise UserError("grader_cascade_low must not be above grader_cascade_high")
     if grading.mode == "checklist" and grading.template:
         hint = "use grader_mode explain or direct"
         raise UserError(f"a grader_template asks for one criterion at a time; {hint}")

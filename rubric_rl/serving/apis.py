@@ -81,8 +81,9 @@ class SGLang:
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
+        thinking = endpoint.thinking and not question.thoughtless
         try:
-            prompt = self._template.prompt(question.messages, endpoint.thinking, question.opening)
+            prompt = self._template.prompt(question.messages, thinking, question.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Unavailable(str(error)) from None
         if question.shared:

@@ -2,9 +2,9 @@
 
 import re
 import time
+from bisect import bisect
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from os.path import commonprefix
 
 
 class Aborted(Exception):
@@ -33,7 +33,8 @@ class Question:
     """What a model is asked: to continue the messages.
 
     With `opening`, the reply begins with that text, and the probability of CHOICES after it is
-    all that is wanted. With `schema`, the reply is JSON of that form. With `shared`, no reply is
+    all that is wanted; `thoughtless` says that no thoughts stand before it, also where the model
+    thinks. With `schema`, the reply is JSON of that form. With `shared`, no reply is
     wanted: the engine only reads the prompt up to the end of that text, and keeps it in its cache.
     """
 
@@ -43,13 +44,16 @@ class Question:
     opening: str = ""
     routing_key: str = ""  # requests with one key reach the same engine
     shared: str = ""
+    thoughtless: bool = False
 
 
-def beginning(questions: list[Question]) -> Question:
-    """Asks the engine to read what the questions' last messages have in common."""
+def beginning(questions: list[Question]) -> Question | None:
+    """Asks the engine to read what the questions' last messages have in common, if anything."""
     contents = [question.messages[-1]["content"] for question in questions]
-    shared = commonprefix(contents)  # noqa: RUF071  texts, no paths
-    return replace(questions[0], shared=shared)
+    first, last = min(contents), max(contents)  # all others lie between them
+    lengths = range(1, len(first) + 1)
+    shared = bisect(lengths, 0, key=lambda length: not last.startswith(first[:length]))
+    return replace(questions[0], shared=first[:shared]) if shared else None
 
 
 @dataclass(frozen=True)

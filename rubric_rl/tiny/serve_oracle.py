@@ -47,13 +47,13 @@ def completion(body: Any) -> dict:
     verdicts = truth(asked.criteria, asked.answer, seed_of(body))
     if not opening:
         choice = chat_choice(_reply(asked, verdicts), "stop")
-    elif asked.mode == "direct" and opening == verdict_opening():
+    elif asked.mode != "checklist" and opening == verdict_opening():
         (is_met,) = verdicts
         choice = chat_choice(_word(is_met), "length")
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [_token(is_met, body.get("top_logprobs"))]}
     else:
-        raise UserError(f"only {verdict_opening()} of grader_mode direct can be continued")
+        raise UserError(f"only {verdict_opening()} of one criterion can be continued")
     return chat_completion(body.get("model", MODEL), choice)
 
 

@@ -447,7 +447,10 @@ POLICY = ["--policy-url", "http://x"]
         (["--policy-temperature", "warm"], "--policy-temperature warm: must be a valid number"),
         (["--policy-max-tokens", "0"], "policy_max_tokens must be greater than or equal to 1"),
         (["--policy-extra-body", "{"], "--policy-extra-body {: must be JSON"),
-        ([*POLICY, "--grader-mode", "yes"], "--grader-mode yes: must be 'explain', 'direct' or"),
+        (
+            [*POLICY, "--grader-mode", "yes"],
+            "--grader-mode yes: must be 'explain', 'direct', 'cascade' or",
+        ),
         (["--policy-url", "ftp://x"], "policy_url must begin with http"),
         ([*POLICY, "--policy-api", "openai"], "policy_api openai needs policy_model"),
         ([*POLICY, "--grader-config", "configs/frozen.yaml"], "configs/frozen.yaml: cannot be"),

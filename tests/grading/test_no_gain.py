@@ -87,11 +87,11 @@ def credits(model: str, criterion: Criterion, behaviour, belief: float, **settin
         def act(prompt: str) -> Say:
             if criterion.text not in prompt:
                 return honest(True)
-            if prompt.endswith('{"criteria_met":'):  # a reply that is finished
+            if prompt.endswith('{"criteria_met":'):  # a token first, or a reply that is finished
                 return Say(true=belief, false=1 - belief)
             return behaviour(meant[next(times)], helps)
 
-        engine = FakeEngine(act)
+        engine = FakeEngine(act, model=model)
         async with engine, Client(chosen.endpoint, engine.url, model) as client:
             grader = Grader(client, chosen.grading, by_policy=True)
             record = await grade(grader, row, "An answer.")
@@ -121,6 +121,19 @@ def test_no_way_of_grading_is_worth_more_than_an_honest_one(model, behaviour, cr
         gained = credits(model, criterion, BEHAVIOURS[behaviour], belief, **settings)
         for rule, gain in zip(RULES, gained, strict=True):
             assert gain <= honest_credit(criterion, belief, rule) + 1e-9, (belief, rule)
+
+
+@pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_in_a_cascade_no_way_is_worth_more_than_an_honest_one(model, behaviour, criterion):
+    """Its token is the belief; where that is unsure, the honest words are worth the belief."""
+    for belief in (0.2, 0.4, 0.6, 0.9):
+        told, *_ = credits(model, criterion, lambda met, _: honest(met), belief, mode="cascade")
+        gained, *_ = credits(model, criterion, BEHAVIOURS[behaviour], belief, mode="cascade")
+        assert gained <= told + 1e-9, belief
+        in_words = honest_credit(criterion, belief, RewardRule())
+        unsure = 0.3 < belief < 0.7
+        assert told == pytest.approx(in_words if unsure else float(in_words > 0.5))
 
 
 @pytest.mark.parametrize("api, expected", [("sglang", 0.2), ("openai", 0.2)])

@@ -83,14 +83,12 @@ class TestIdentity:
     def test_holds_every_other_setting(self, group):
         transport = {"retries", "timeout", "silence", "concurrency", "api_key_env"}
         transport |= {"warm_prefix", "most_unreadable", "most_ungraded"}
-        transport |= {"template", "system", "json_schema"}  # below
+        transport |= {"template", "system", "json_schema", "cascade_low", "cascade_high"}  # below
         assert group().identity().keys() == group.model_fields.keys() - transport
 
     def test_names_what_older_evaluations_do_not_know_only_where_it_is_chosen(self):
-        assert Grading(system="x", json_schema=False).identity() == Grading().identity() | {
-            "system": "x",
-            "json_schema": False,
-        }
+        chosen = {"system": "x", "json_schema": False, "cascade_low": 0.2}
+        assert Grading(**chosen).identity() == Grading().identity() | chosen
 
     def test_changes_with_the_setting(self):
         assert Endpoint(seed=1).identity() != Endpoint().identity()

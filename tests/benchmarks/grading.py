@@ -1,0 +1,285 @@
+"""What grading costs, of which mode and layout, and how right it is.
+
+python tests/benchmarks/grading.py                   all of it, on an engine that it starts
+python tests/benchmarks/grading.py tokens --url http://127.0.0.1:30000
+
+`tokens`    uncached prefill and decoded tokens per answer, as SGLang counts them, against the
+            floor: conversation, answer and criteria once each, one token decoded per criterion
+`seconds`   per answer, with so many answers in flight
+`depth`     the same against a stub that takes a fixed time per token, in units of one reply
+`accuracy`  against the oracle of the tiny world, with the curve of `cascade` over its limits
+
+CPU per criterion: `python tests/benchmarks/evaluation.py grading`.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS.parent))
+
+from rubric_rl.common.tokenizer import ChatTokenizer  # noqa: E402  (only now can it be found)
+from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy  # noqa: E402
+from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
+from rubric_rl.grading.grade import Grader, grade  # noqa: E402
+from rubric_rl.grading.settings import GraderSettings  # noqa: E402
+from rubric_rl.serving.client import Client  # noqa: E402
+from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
+from rubric_rl.tiny.oracle import truth  # noqa: E402
+from rubric_rl.tiny.world import pair_of, rows  # noqa: E402
+
+MODEL = str(TESTS.parent / "rubric_rl/tiny/model")
+WORDS = "please drink water see doctors take codeine avoid rest keep notes lift weights use steam"
+CRITERIA = 11  # of a row, about as many as HealthBench's have
+ANSWERS, GROUP = 16, 4
+# Peers' layouts, in a text of ours: how many words stand before the material and after a criterion.
+LONG = " ".join(WORDS.split()[:10] * 35)
+LAYOUTS = {
+    "the published hook's": f"{LONG[:200]}\n<<conversation>>\n<<rubric_item>>\n{LONG}",
+    "the criterion first": "<<rubric_item>>\n<<conversation>>\n" + LONG[:800],
+}
+MODES: dict[str, dict] = {
+    "direct": {"mode": "direct"},
+    "explain": {"mode": "explain"},
+    "cascade": {"mode": "cascade"},
+    "checklist (all in one)": {"mode": "checklist", "max_tokens": 400},
+}
+LOADS = (1, 8, 64)
+Answers = list[tuple[Row, str]]
+
+
+def made_up(count: int, group: int, words: int, seed: int) -> Answers:
+    """Answers of so many words, `group` of them to each prompt."""
+    rng = random.Random(seed)
+
+    def text(size: int) -> str:
+        return " ".join(rng.choices(WORDS.split(), k=size))
+
+    answers: Answers = []
+    for number in range(count):
+        if number % group == 0:
+            points = [5.0, *(rng.choice([5.0, 3.0, -4.0]) for _ in range(CRITERIA - 1))]
+            rubric = tuple(Criterion(text(14).capitalize(), each) for each in points)
+            row = Row(f"{seed}-{number}", ({"role": "user", "content": text(120)},), rubric)
+        answers.append((row, text(words)))
+    return answers
+
+
+def floor(answers: Answers) -> float:
+    """Tokens per answer that no layout can do without, with one decoded per criterion."""
+    count = ChatTokenizer(MODEL).count
+    total, prompts = 0, set()
+    for row, answer in answers:
+        if row.prompt_id not in prompts:
+            prompts.add(row.prompt_id)
+            total += sum(count(message["content"]) for message in row.messages)
+        total += count(answer)
+        total += sum(count(criterion.text) + 1 for criterion in row.rubric)
+    return total / len(answers)
+
+
+async def graded(url: str, answers: Answers, in_flight: int, **settings) -> list[Record]:
+    named = {"concurrency": 256, "max_tokens": 96, "timeout": 3600.0} | settings
+    chosen = GraderSettings.load({f"grader_{name}": value for name, value in named.items()})
+    places = asyncio.Semaphore(in_flight)
+
+    async def one(grader: Grader, number: int, row: Row, answer: str) -> Record:
+        async with places:
+            return await grade(grader, row, answer, routing_key=str(number))
+
+    async with Client(chosen.endpoint, url, MODEL) as client:
+        grader = Grader(client, chosen.grading, chosen.scoring)
+        asked = (one(grader, number, *answer) for number, answer in enumerate(answers))
+        records = await asyncio.gather(*asked)
+    for record in records:
+        assert record.status == "graded", record.error
+    return records
+
+
+def flush(url: str) -> None:
+    """Empties the engine's cache."""
+    request = urllib.request.Request(f"{url}/flush_cache", method="POST")
+    urllib.request.urlopen(request).close()
+
+
+def used(records: list[Record]) -> tuple[float, float]:
+    """Uncached prefill and decoded tokens per answer."""
+    spent = [record.first_tokens + record.rest_tokens for record in records]
+    uncached = sum(tokens.prompt - tokens.cached for tokens in spent)
+    return uncached / len(records), sum(tokens.completion for tokens in spent) / len(records)
+
+
+def tokens(url: str) -> None:
+    """Cold, 16 answers of 500 tokens at once; one prompt each, and in groups of four."""
+    print(f"\ntokens per answer, {ANSWERS} answers, {CRITERIA} criteria, 16 in flight, cold start")
+    with tempfile.TemporaryDirectory() as folder:
+        layouts = {}
+        for number, (name, text) in enumerate(LAYOUTS.items()):
+            path = Path(folder) / f"{number}.txt"
+            path.write_text(text)
+            layouts[name] = {"mode": "direct", "template": str(path)}
+        for group in (1, GROUP):
+            answers = made_up(ANSWERS, group, 500, group)
+            least = floor(answers)
+            print(f"\n| {group} per prompt | prefilled | decoded | of the floor ({least:.0f}) |")
+            print("|---|---|---|---|")
+            for name, settings in (MODES | layouts).items():
+                flush(url)
+                records = asyncio.run(graded(url, answers, ANSWERS, **settings))
+                prefilled, decoded = used(records)
+                share = (prefilled + decoded) / least
+                print(f"| {name} | {prefilled:.0f} | {decoded:.0f} | {share:.2f} |", flush=True)
+
+
+def seconds(url: str) -> None:
+    """Answers of 60 tokens in groups of four."""
+    print(f"\nseconds per answer, {CRITERIA} criteria\n\n| in flight | direct | explain |")
+    print("|---|---|---|")
+    for load in LOADS:
+        answers = made_up(max(load, 4), GROUP, 60, load)
+        figures = []
+        for mode in ("direct", "explain"):
+            times = []
+            for _ in range(3):
+                flush(url)
+                start = time.monotonic()
+                asyncio.run(graded(url, answers, load, mode=mode))
+                times.append((time.monotonic() - start) / len(answers))
+            figures.append(f"{statistics.median(times):.3f}")
+        print(f"| {load} | {' | '.join(figures)} |", flush=True)
+
+
+# ---- against a stub: how many replies one has to wait for
+
+
+class Stub:
+    """An engine that takes a fixed time for each token that it decodes, whatever the load."""
+
+    LENGTH, SECONDS = 100, 0.1  # of a reply, of a token
+    TEXT = '{"explanation": "It does.", "criteria_met": true}'
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        most = body["sampling_params"]["max_new_tokens"]
+        decoded = min(most, self.LENGTH)
+        await asyncio.sleep(self.SECONDS * max(decoded, 1))  # a prefill takes as long as a token
+        is_list = isinstance((body.get("input_ids") or [0])[0], list)
+        meta = {"finish_reason": {"type": "stop"}, "prompt_tokens": 1, "completion_tokens": decoded}
+        ids = body.get("token_ids_logprob", [])
+        meta["output_token_ids_logprobs"] = [[[-0.1, ids[0]], [-3.0, ids[1]]]] if ids else []
+        reply = {"text": self.TEXT, "meta_info": meta}
+        return web.json_response([reply] * len(body["input_ids"]) if is_list else reply)
+
+    async def measure(self, load: int, **settings) -> float:
+        """The seconds that an answer takes, in units of one reply."""
+        app = web.Application(client_max_size=2**28)
+        app.router.add_post("/generate", self.handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, HOST, 0).start()
+        url = f"http://{HOST}:{runner.addresses[0][1]}"
+        answers = made_up(load, GROUP, 60, load)
+        try:
+            records = await graded(url, answers, load, concurrency=4096, **settings)
+        finally:
+            await runner.cleanup()
+        taken = statistics.fmean(record.seconds for record in records)
+        return taken / (self.LENGTH * self.SECONDS)
+
+
+def depth() -> None:
+    """How many replies deep an answer's grading is in explain mode."""
+    print("\nreplies in a row, explain, against a stub\n\n| in flight | an answer takes |")
+    print("|---|---|")
+    for load in LOADS:
+        print(f"| {load} | {asyncio.run(Stub().measure(load, mode='explain')):.2f} |", flush=True)
+
+
+# ---- how right it is
+
+
+def accuracy(url: str) -> None:
+    """Ordinary and hostile answers to the tiny world's held-out patients."""
+    rng = random.Random(0)
+    answers: Answers = []
+    for row in rows(held_out=True)[:120]:
+        pair = pair_of(row)
+        answers += [(row, mediocre_answer(rng, pair)), (row, graded_answer(rng, pair))]
+    labels = [met for row, answer in answers for met in truth(row.rubric, answer)]
+    print(f"\naccuracy against the oracle, {len(labels)} criteria, half of the answers hostile\n")
+    print("| mode | accuracy | unreadable | decoded per criterion |\n|---|---|---|---|")
+    said = {}
+    for name in ("direct", "explain"):
+        records = asyncio.run(graded(url, answers, 64, mode=name))
+        verdicts = said[name] = [verdict for record in records for verdict in record.verdicts]
+        decoded = used(records)[1] * len(records) / len(labels)
+        right = [each.met is label for each, label in zip(verdicts, labels, strict=True)]
+        unreadable = statistics.fmean(each.met is None for each in verdicts)
+        figures = f"{statistics.fmean(right):.4f} | {unreadable:.2%} | {decoded:.2f}"
+        print(f"| {name} | {figures} |", flush=True)
+    print("\n| cascade: unsure between | accuracy | asked again | decoded per criterion |")
+    print("|---|---|---|---|")
+    for low in (0.5, 0.4, 0.3, 0.2, 0.1, 0.05):
+        right, again = [], []
+        for first, second, label in zip(said["direct"], said["explain"], labels, strict=True):
+            unsure = first.met is not None and low < (first.probability or 0) < 1 - low
+            again.append(unsure)
+            right.append((second if unsure else first).met is label)
+        share = statistics.fmean(again)
+        shown = f"{statistics.fmean(right):.4f} | {share:.1%} | {1 + share * decoded:.2f}"
+        print(f"| {low:g} and {1 - low:g} | {shown} |", flush=True)
+
+
+@contextmanager
+def engine(url: str) -> Iterator[str]:
+    """The address of an engine with the tiny checkpoint, started unless one is named."""
+    if url:
+        yield url
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        server = start_engine(MODEL, port, folder)
+        try:
+            url = f"http://{HOST}:{port}"
+            wait_healthy(url, server)
+            yield url
+        finally:
+            server.stop()
+
+
+PARTS = {"tokens": tokens, "seconds": seconds, "depth": depth, "accuracy": accuracy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help="tokens, seconds, ...; all if none"
+    )
+    parser.add_argument("--url", default="", help="of an engine with the tiny checkpoint")
+    args = parser.parse_args()
+    chosen = args.parts or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    if chosen == ["depth"]:
+        depth()
+        return
+    with engine(args.url) as url:
+        for part in chosen:
+            depth() if part == "depth" else PARTS[part](url)
+
+
+if __name__ == "__main__":
+    main()

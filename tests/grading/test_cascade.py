@@ -1,0 +1,81 @@
+"""One token first, and words only where it is unsure."""
+
+import pytest
+from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
+from doubles.grading import ROW, TRUTH, asked_for, graded
+
+from rubric_rl.common.errors import UserError
+from rubric_rl.grading.settings import check_together
+
+OPENING = '{"criteria_met":'
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return chat_model(tmp_path_factory.mktemp("model"))
+
+
+def unsure_of(beliefs: dict[str, float], in_words: dict[str, bool]):
+    """Tokens by belief; asked in words, it says another thing."""
+
+    def act(prompt: str) -> Say:
+        belief = asked_for(prompt, beliefs)
+        met = str(asked_for(prompt, in_words)).lower()
+        return Say(VERDICT % met, true=belief, false=1 - belief)
+
+    return act
+
+
+def test_only_what_is_unsure_is_asked_again_in_words(model):
+    beliefs = {"Greets.": 0.9, "Insults.": 0.4, "Advises.": 0.6}
+    words = {"Greets.": False, "Insults.": True, "Advises.": False}
+    engine = FakeEngine(unsure_of(beliefs, words))
+    record = graded(engine, model, mode="cascade")
+    assert record.mets == [True, True, False]
+    assert [verdict.probability for verdict in record.verdicts] == [pytest.approx(0.9), None, None]
+    assert engine.requests == [1, 2, 1, 1]
+    assert record.calls == 5
+
+
+@pytest.mark.parametrize("low, high, asked", [(0.3, 0.7, 3), (0.5, 0.5, 0), (0.0, 1.0, 3)])
+def test_the_limits_say_what_is_unsure(model, low, high, asked):
+    beliefs = dict.fromkeys(TRUTH, 0.45)
+    engine = FakeEngine(unsure_of(beliefs, TRUTH))
+    graded(engine, model, mode="cascade", cascade_low=low, cascade_high=high)
+    assert len(engine.bodies) == 3 + asked
+
+
+def test_both_questions_share_their_prompt_up_to_the_reply(model):
+    engine = FakeEngine(unsure_of(dict.fromkeys(TRUTH, 0.45), TRUTH))
+    graded(engine, model, mode="cascade")
+    tokens = [prompt for prompt in engine.prompts if prompt.endswith(OPENING)]
+    words = [prompt for prompt in engine.prompts if not prompt.endswith(OPENING)]
+    assert sorted(prompt.removesuffix(OPENING) for prompt in tokens) == sorted(words)
+
+
+def test_a_thinking_grader_says_its_token_without_thoughts(model):
+    engine = FakeEngine(unsure_of(dict.fromkeys(TRUTH, 0.45), TRUTH))
+    graded(engine, model, mode="cascade", thinking=True)
+    for prompt in engine.prompts:
+        assert prompt.endswith(f"</think>\n\n{OPENING}") or prompt.endswith("assistant\n")
+
+
+def test_a_token_that_cannot_be_read_is_not_asked_for_in_words(model):
+    """Else to say nothing would buy a second draw."""
+    engine = FakeEngine(Say(VERDICT % "true", true=0.3, false=0.3))
+    record = graded(engine, model, mode="cascade")
+    assert record.mets == [None] * len(ROW.rubric)
+    assert len(engine.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "settings, complaint",
+    [
+        ({"cascade_low": 0.8}, "cascade_low must not be above"),
+        ({"api": "openai", "thinking": True, "model": "m"}, "needs grader_api sglang"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, complaint):
+    with pytest.raises(UserError, match=complaint):
+        chosen = grader_settings(mode="cascade", **settings)
+        check_together(chosen.endpoint, chosen.grading)
