@@ -135,12 +135,13 @@ class _Asker:
     async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
         """Lets the engine read what all criteria share.
 
-        A reply may be long: where the engine can, it reads without one. Elsewhere the first
-        criterion is asked alone; its verdict is returned.
+        A reply may be long: where the engine can, it reads without one. Elsewhere, and where there
+        is more to ask than may be in flight, the first criterion is asked alone; its verdict is
+        returned.
         """
         if self.grading.mode != "explain":
             return await self._direct(rubric[:1])
-        if self.client.api.reads_ahead:
+        if self.client.api.reads_ahead and not self.client.is_crowded(len(rubric)):
             shared = beginning([self._question([criterion]) for criterion in rubric])
             if not shared:
                 return []

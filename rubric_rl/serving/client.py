@@ -86,6 +86,7 @@ class Client:
         self._limit = asyncio.Semaphore(endpoint.concurrency)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
         self._reading: dict[str, asyncio.Event] = {}  # beginnings of prompts
+        self._answers = 0  # that have their turn
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
@@ -114,9 +115,20 @@ class Client:
         self._begin()
         try:
             async with self._turns:
-                yield
+                self._answers += 1
+                try:
+                    yield
+                finally:
+                    self._answers -= 1
         finally:
             self._asking -= 1
+
+    def is_crowded(self, requests: int) -> bool:
+        """Whether so many requests of each answer that has its turn are more than may be in flight.
+
+        Then some wait in any case, and nothing is gained by sending more of them at once.
+        """
+        return self._answers * requests > self.endpoint.concurrency
 
     @asynccontextmanager
     async def reading(self, beginning: str) -> AsyncIterator[None]:

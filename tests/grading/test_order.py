@@ -29,6 +29,13 @@ class TestOrder:
         assert record.rest_tokens.prompt == 300
         assert record.calls == 3
 
+    def test_where_more_is_asked_than_may_be_in_flight_the_first_reply_costs_no_time(self, model):
+        engine = FakeEngine(by_truth)
+        graded(engine, model, concurrency=2)
+        assert engine.read_ahead == []
+        graded(engine, model, concurrency=3)
+        assert len(engine.read_ahead) == 1
+
     def test_an_engine_that_cannot_only_read_answers_the_first_criterion_alone(self, model):
         engine = FakeEngine(Say(seconds=0.1), reads_ahead=False)
         assert graded(engine, model).mets == [True] * 3
