@@ -75,10 +75,7 @@ class ChatTokenizer:
 
         Ids where the engine's tokenizer would add tokens of its own, such as a second BOS.
         """
-        return self.prompt_of(self.render(messages, thinking, opening))
-
-    def prompt_of(self, text: str) -> dict:
-        """A rendered text as a request field of SGLang."""
+        text = self.render(messages, thinking, opening)
         return {"input_ids": self.encode(text)} if self._adds_tokens else {"text": text}
 
     @cached_property

@@ -385,7 +385,8 @@ class StoringClient(Client):
 
     async def _replies(self, questions: list[Question], received=None) -> list[Reply]:
         """As Client's own, for questions asked alone or together, but from the store if it can."""
-        if questions[0].routing_key == CHECK.prompt_id:  # the answer of the day, not to be kept
+        of_the_day = questions[0].routing_key == CHECK.prompt_id
+        if of_the_day or questions[0].only_read:  # not to be kept
             return await super()._replies(questions)
         names = [self._name(question) for question in questions]
         replies: dict[int, Reply] = {}  # by the question's place
@@ -414,6 +415,8 @@ class StoringClient(Client):
         parts = [self.role, question.routing_key, question.seed, content]
         if question.opening not in ("", verdict_opening()):  # a reply that is finished
             parts.append(question.opening)
+        if question.thoughtless:  # in `cascade` mode the same is asked with words too
+            parts.append("thoughtless")
         text = json.dumps(parts)
         digest = hashlib.blake2b(text.encode(), digest_size=16)
         return digest.hexdigest()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 from rubric_rl.data.grader_template import label_of, load_template
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
@@ -11,6 +10,7 @@ from rubric_rl.grading.prompt import AnswerPrompt, graded_text, verdict_opening
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.grading.verdict import (
+    is_unsure,
     majority,
     read_checklist,
     read_probability,
@@ -19,7 +19,7 @@ from rubric_rl.grading.verdict import (
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client, all_or_none
-from rubric_rl.serving.question import Question, Refused, Reply, Unavailable, beginning
+from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
 
 _VERDICT_SCHEMA = {
     "type": "object",
@@ -42,9 +42,10 @@ class Grader:
     def __post_init__(self):
         check_together(self.client.endpoint, self.grading)
         load_template(self.grading.template)
-        asks_a_token = self.grading.mode in ("direct", "cascade")
-        if asks_a_token and isinstance(self.client.api, SGLang):
-            self.client.api.check_choices()
+        api = self.client.api
+        if self.grading.mode in ("direct", "cascade") and isinstance(api, SGLang):
+            api.check_choices()
+            api.check_thoughtless("use grader_mode explain")
 
 
 async def grade(
@@ -97,8 +98,7 @@ class _Asker:
         self.record, self.routing_key = record, routing_key
         assert record.answer is not None  # an answer that is none is never asked about
         break_up = self.client.api.break_up
-        prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
-        self.messages = cache(lambda *criteria: prompt.messages(list(criteria)))
+        self.prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
         record.template = label_of(self.grading.template)
 
     async def verdicts(self) -> list[Verdict]:
@@ -108,10 +108,7 @@ class _Asker:
             ballots = [await self._checklist(rubric, vote) for vote in range(self.grading.votes)]
             return [majority(list(votes)) for votes in zip(*ballots, strict=True)]
         # What all share is put into the engine's cache first: sent at once, all would miss it.
-        first = []
-        if self.grading.warm_prefix:
-            async with self.client.reading(self.record.prompt_id):
-                first = await self._warm(rubric)
+        first = await self._warm(rubric) if self.grading.warm_prefix else []
         rest = rubric[len(first) :]
         if self.grading.mode == "explain":
             return first + await all_or_none(self._criterion(criterion) for criterion in rest)
@@ -123,41 +120,32 @@ class _Asker:
     async def _surer(self, criterion: Criterion, verdict: Verdict) -> Verdict:
         """In `cascade` mode: the verdict, asked for again in words where its token is unsure.
 
-        One that cannot be read stays so: it would pay to say nothing readable, where the words then
-        count.
+        The token's probability stays beside it.
         """
-        grading, probability = self.grading, verdict.probability
-        if verdict.met is None or probability is None:
+        if not is_unsure(criterion, verdict, self.grading.cascade_low, self.grading.cascade_high):
             return verdict
-        unsure = grading.cascade_low < probability < grading.cascade_high
-        return await self._criterion(criterion) if unsure else verdict
+        in_words = await self._criterion(criterion)
+        return replace(in_words, probability=verdict.probability, mass=verdict.mass)
 
     async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
-        """Lets the engine read what all criteria share.
+        """Lets the engine read the first criterion's prompt, whose beginning all share.
 
-        A reply may be long: where the engine can, it reads without one. Elsewhere, and where there
-        is more to ask than may be in flight, the first criterion is asked alone; its verdict is
-        returned.
+        A reply may be long: where the engine can, it reads without one. Elsewhere that criterion is
+        asked alone; its verdict is returned.
         """
         if self.grading.mode != "explain":
             return await self._direct(rubric[:1])
-        if self.client.api.reads_ahead and not self.client.is_crowded(len(rubric)):
-            shared = beginning([self._question([criterion]) for criterion in rubric])
-            if not shared:
-                return []
-            try:
-                self._count(await self.client.ask(shared), calls=0)
-                return []
-            except Refused:  # by an engine that writes at least one token
-                pass
+        if len(rubric) > 1 and (read := await self.client.read_ahead(self._question(rubric[:1]))):
+            self._count(read, calls=0)
+            return []
         return [await self._criterion(rubric[0])]
 
     async def _direct(self, criteria: list[Criterion]) -> list[Verdict]:
         """The verdicts of `direct` mode: each is the probability of one token."""
         questions = []
         for criterion in criteria:
-            question = self._question([criterion])
-            questions.append(replace(question, opening=verdict_opening(), thoughtless=True))
+            question = replace(self._question([criterion]), opening=verdict_opening())
+            questions.append(replace(question, thoughtless=self.grading.mode == "cascade"))
         replies = await self.client.ask_together(questions)
         verdicts = []
         for reply in replies:
@@ -230,7 +218,7 @@ class _Asker:
         self, criteria: list[Criterion], schema: dict | None = None, vote: int = 0
     ) -> Question:
         return Question(
-            messages=self.messages(*criteria),
+            messages=self.prompt.messages(criteria),
             seed=self.client.endpoint.seed + vote * (self.grading.rereads + 1),
             schema=schema if self.grading.json_schema else None,
             routing_key=self.routing_key,

@@ -19,8 +19,6 @@ from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders, Trust
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, added, setting, transport
 
-SHARE = {"ge": 0, "le": 1}
-
 
 class Grading(Settings):
     """How verdicts are asked for."""
@@ -30,8 +28,10 @@ class Grading(Settings):
         "explain: a reason and a verdict; direct: one token; cascade: one token, then a reason "
         "where it is unsure; checklist: all in one call",
     )
-    cascade_low: FiniteFloat = added(0.3, "cascade: surely not met up to this probability", **SHARE)
-    cascade_high: FiniteFloat = added(0.7, "cascade: surely met from this one on", **SHARE)
+    cascade_low: FiniteFloat = added(
+        0.3, "cascade: surely not met up to this probability", ge=0, le=1
+    )
+    cascade_high: FiniteFloat = added(0.7, "cascade: surely met from this one on", ge=0, le=1)
     template: str = transport(
         "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
     )

@@ -45,6 +45,19 @@ def read_probability(probability: float | None, mass: float | None = None) -> Ve
     return Verdict(met, probability, mass=mass)
 
 
+def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -> bool:
+    """Whether the probability of "met" lies between two limits, for a verdict that can be read.
+
+    Other words count against the policy, and what cannot be read is not unsure: else it would pay
+    to move probability to other words until there is a second chance.
+    """
+    if verdict.met is None or verdict.probability is None:
+        return False
+    mass = 1.0 if verdict.mass is None else verdict.mass
+    met, not_met = verdict.probability * mass, (1 - verdict.probability) * mass
+    return low < (met if criterion.points > 0 else 1 - not_met) < high
+
+
 def second_look(
     criteria: list[Criterion], first: list[Verdict], second: list[Verdict], by_policy: bool
 ) -> list[Verdict]:

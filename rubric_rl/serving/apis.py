@@ -40,14 +40,12 @@ class SGLang:
     def __init__(self, endpoint: Endpoint, tokenizer: str, prefix: str = GRADER):
         self._endpoint = endpoint
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
-        rendered = self._template.render([{"role": "user", "content": "Hello"}], endpoint.thinking)
-        # Some templates open the thoughts themselves; those of `<think>` alone can be closed.
-        self._thought = THINK if rendered.rstrip().endswith(THINK) else ""
-        header = rendered.rpartition("Hello")[2]
-        for opening, closing in _THOUGHTS:
-            if not endpoint.thinking and header.rfind(opening) > header.rfind(closing):
-                what = f"its chat template opens the thoughts by itself ({opening})"
-                raise UserError(f"{prefix}tokenizer: {what}; set {prefix}thinking true")
+        self._prefix = prefix
+        # Some templates open the thoughts themselves.
+        opens = self._header(endpoint.thinking).rstrip().endswith(THINK)
+        self._thought = THINK if opens else ""
+        if not endpoint.thinking:
+            self.check_thoughtless(f"set {prefix}thinking true")
         self.switch: dict = {}  # see OpenAI; here the template is told
         self.thoughts_seen = False
         self._choice_ids: list[int] = []  # looked up when first needed: not every model has them
@@ -55,6 +53,22 @@ class SGLang:
     def break_up(self, text: str) -> str:
         """The text without any special token of the model's tokenizer, such as <|im_end|>."""
         return self._template.break_up(text)
+
+    def _header(self, thinking: bool) -> str:
+        """What the chat template writes before a reply."""
+        rendered = self._template.render([{"role": "user", "content": "Hello"}], thinking)
+        return rendered.rpartition("Hello")[2]
+
+    def check_thoughtless(self, hint: str) -> None:
+        """Raises UserError for a template that cannot be kept from thoughts before a reply.
+
+        Those that open with `<think>` are closed (ChatTokenizer.render).
+        """
+        header = self._header(thinking=False)
+        for opening, closing in _THOUGHTS:
+            if header.rfind(opening) > header.rfind(closing):
+                what = f"its chat template opens the thoughts by itself ({opening})"
+                raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
@@ -86,11 +100,7 @@ class SGLang:
             prompt = self._template.prompt(question.messages, thinking, question.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Unavailable(str(error)) from None
-        if question.shared:
-            text = self._template.render(question.messages, endpoint.thinking)
-            before, shared, _ = text.partition(question.shared)
-            # A template may change the text. Then the whole prompt is read: its beginning counts.
-            prompt = self._template.prompt_of(before + shared)
+        if question.only_read:
             return {**prompt, "sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
         if question.opening:
             self.check_choices()

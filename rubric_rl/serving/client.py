@@ -82,11 +82,10 @@ class Client:
             raise UserError(f"{what}; leave it out")
         self._headers = self._key.headers(self._url)
         self._stopped, self._warned = stopped, False
+        self._warned_of_reading = False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
-        self._reading: dict[str, asyncio.Event] = {}  # beginnings of prompts
-        self._answers = 0  # that have their turn
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
         self._gone_until = 0.0
@@ -115,39 +114,9 @@ class Client:
         self._begin()
         try:
             async with self._turns:
-                self._answers += 1
-                try:
-                    yield
-                finally:
-                    self._answers -= 1
+                yield
         finally:
             self._asking -= 1
-
-    def is_crowded(self, requests: int) -> bool:
-        """Whether so many requests of each answer that has its turn are more than may be in flight.
-
-        Then some wait in any case, and nothing is gained by sending more of them at once.
-        """
-        return self._answers * requests > self.endpoint.concurrency
-
-    @asynccontextmanager
-    async def reading(self, beginning: str) -> AsyncIterator[None]:
-        """The time in which the engine reads prompts with a beginning that others share.
-
-        Who comes with the same one meanwhile waits until it is read, and finds it in the cache:
-        the answers of a group share their conversation.
-        """
-        under_way = self._reading.get(beginning)
-        if under_way:
-            await under_way.wait()
-            yield
-            return
-        self._reading[beginning] = read = asyncio.Event()
-        try:
-            yield
-        finally:
-            read.set()
-            del self._reading[beginning]
 
     def _begin(self) -> None:
         if not self._asking:  # silence is that of an endpoint that is being asked
@@ -163,6 +132,22 @@ class Client:
         """
         (reply,) = await self._replies([question])
         return reply
+
+    async def read_ahead(self, question: Question) -> Reply | None:
+        """Has the engine read the question's prompt into its cache, and write nothing.
+
+        None where it cannot; what it says against it is shown once. Raises as `ask` does.
+        """
+        if not self.api.reads_ahead:
+            return None
+        try:
+            return await self.ask(replace(question, only_read=True))
+        except Refused as error:
+            if not self._warned_of_reading:
+                self._warned_of_reading = True
+                what = "a prompt was not read ahead, and its first reply is waited for"
+                LOG.warning("%s: %s", what, error)
+            return None
 
     async def ask_together(self, questions: list[Question]) -> list[Reply]:
         """The replies to questions of one routing key: in one request where the endpoint can.

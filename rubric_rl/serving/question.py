@@ -2,8 +2,7 @@
 
 import re
 import time
-from bisect import bisect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 
@@ -34,8 +33,8 @@ class Question:
 
     With `opening`, the reply begins with that text, and the probability of CHOICES after it is
     all that is wanted; `thoughtless` says that no thoughts stand before it, also where the model
-    thinks. With `schema`, the reply is JSON of that form. With `shared`, no reply is
-    wanted: the engine only reads the prompt up to the end of that text, and keeps it in its cache.
+    thinks. With `schema`, the reply is JSON of that form. With `only_read`, no reply is wanted: the
+    engine reads the prompt, and keeps it in its cache.
     """
 
     messages: list[dict]
@@ -43,17 +42,8 @@ class Question:
     schema: dict | None = None
     opening: str = ""
     routing_key: str = ""  # requests with one key reach the same engine
-    shared: str = ""
     thoughtless: bool = False
-
-
-def beginning(questions: list[Question]) -> Question | None:
-    """Asks the engine to read what the questions' last messages have in common, if anything."""
-    contents = [question.messages[-1]["content"] for question in questions]
-    first, last = min(contents), max(contents)  # all others lie between them
-    lengths = range(1, len(first) + 1)
-    shared = bisect(lengths, 0, key=lambda length: not last.startswith(first[:length]))
-    return replace(questions[0], shared=first[:shared]) if shared else None
+    only_read: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,6 @@ class FakeEngine:
         reads_ahead: bool = True,
     ):
         self.model, self.reads_ahead = model, reads_ahead
-        self.reading = self.most_read_ahead = 0  # prompts without a reply, at the same time
         self.checked = checked
         self.script: list[Act] = list(script) or [Say()]
         self.version = version
@@ -131,10 +130,6 @@ class FakeEngine:
             if not self.reads_ahead:
                 return web.Response(status=400, text="max_new_tokens must be at least 1")
             self.read_ahead.append(_prompt(body))
-            self.reading += 1
-            self.most_read_ahead = max(self.most_read_ahead, self.reading)
-            await asyncio.sleep(0.01)
-            self.reading -= 1
             empty = Say("", reason="length", tokens=0)
             return web.json_response(self._reply(request, empty, 0, body))
         first, questions = len(self.bodies), questions_in(body, self.model)

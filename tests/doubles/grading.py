@@ -36,9 +36,10 @@ def graded(
     stopped=lambda: False,
     score_truncated: str = "zero",
     by_policy: bool = False,
+    row: Row = ROW,
     **settings,
 ) -> Record:
-    """Grades `response` by RUBRIC with these settings; `score_truncated` is the one of Scoring."""
+    """Grades `response` with these settings; `score_truncated` is the one of Scoring."""
     named = {"model": "m", "retries": 1, "truncated": score_truncated} | settings
     chosen = grader_settings(**named)
     engine.model = model
@@ -46,6 +47,6 @@ def graded(
     async def main():
         async with engine, Client(chosen.endpoint, engine.url, model, stopped) as client:
             grader = Grader(client, chosen.grading, chosen.scoring, "judge", by_policy)
-            return await grade(grader, ROW, response, prompt, truncated, routing_key)
+            return await grade(grader, row, response, prompt, truncated, routing_key)
 
     return asyncio.run(main())

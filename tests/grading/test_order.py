@@ -1,9 +1,10 @@
 """What is asked in which order, so that what prompts share is read once and no reply waited for."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, grader_settings
+from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
 from doubles.grading import ROW, by_truth, graded
 
 from rubric_rl.data.schema import TokenCounts
@@ -21,59 +22,32 @@ class TestOrder:
         engine = FakeEngine(Say(seconds=0.2))
         record = graded(engine, model)
         assert engine.peak == 3
-        (shared,) = engine.read_ahead
-        for prompt in engine.prompts:
-            assert prompt.startswith(shared)
-        assert shared.endswith("\nCriterion: [")
+        assert engine.read_ahead == [engine.prompts[0]], "the others share its beginning"
         assert record.first_tokens == TokenCounts(prompt=100, cached=0, completion=0)
         assert record.rest_tokens.prompt == 300
         assert record.calls == 3
 
-    def test_where_more_is_asked_than_may_be_in_flight_the_first_reply_costs_no_time(self, model):
+    def test_a_single_criterion_shares_nothing(self, model):
         engine = FakeEngine(by_truth)
-        graded(engine, model, concurrency=2)
+        graded(engine, model, row=replace(ROW, rubric=ROW.rubric[:1]))
         assert engine.read_ahead == []
-        graded(engine, model, concurrency=3)
-        assert len(engine.read_ahead) == 1
+        assert len(engine.bodies) == 1
 
-    def test_an_engine_that_cannot_only_read_answers_the_first_criterion_alone(self, model):
+    def test_an_engine_that_cannot_only_read_answers_the_first_criterion_alone(self, model, caplog):
         engine = FakeEngine(Say(seconds=0.1), reads_ahead=False)
-        assert graded(engine, model).mets == [True] * 3
+        chosen = grader_settings()
+        engine.model = model
+
+        async def main():
+            async with engine, Client(chosen.endpoint, engine.url, model) as client:
+                grader = Grader(client, chosen.grading)
+                return [await grade(grader, ROW, f"Answer {n}.") for n in range(2)]
+
+        for record in asyncio.run(main()):
+            assert record.mets == [True] * 3
         assert engine.peak == 2
-
-    @pytest.mark.parametrize("mode", ["explain", "direct"])
-    def test_answers_of_one_prompt_have_its_conversation_read_once(self, model, mode):
-        engine, most = FakeEngine(), []
-
-        def act(prompt):
-            most.append((len(engine.finished), engine.in_flight))
-            return Say(seconds=0.1)
-
-        engine.script, engine.model = [act], model
-        chosen = grader_settings(mode=mode)
-
-        async def main():
-            async with engine, Client(chosen.endpoint, engine.url, model) as client:
-                grader = Grader(client, chosen.grading)
-                await asyncio.gather(*(grade(grader, ROW, f"Answer {n}.") for n in range(4)))
-
-        asyncio.run(main())
-        if mode == "direct":
-            assert most[0] == (0, 1)
-            assert most[1][0] == 1, "the second answer waits for the first reply"
-        else:
-            assert engine.most_read_ahead == 3, "all but the first"
-
-    def test_a_failed_reading_keeps_nobody_waiting(self, model):
-        engine = FakeEngine(Fail(401))
-        chosen = grader_settings(mode="direct")
-
-        async def main():
-            async with engine, Client(chosen.endpoint, engine.url, model) as client:
-                grader = Grader(client, chosen.grading)
-                return await asyncio.gather(*(grade(grader, ROW, f"Answer {n}.") for n in range(4)))
-
-        assert [record.status for record in asyncio.run(main())] == ["ungraded"] * 4
+        (warning,) = caplog.messages
+        assert "max_new_tokens must be at least 1" in warning
 
     def test_the_first_criterion_is_answered_before_the_others_are_asked(self, model):
         engine, seen = FakeEngine(), []
