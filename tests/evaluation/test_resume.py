@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from doubles.asking import direct
+from doubles.asking import direct, question
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses
 from doubles.records import made
 from hypothesis import given, settings
@@ -95,6 +95,25 @@ class TestClient:
         assert (again[:2], questions_asked) == (first, 1)
         lines = (tmp_path / "out" / CALLS).read_bytes().splitlines()
         assert len({json.loads(line)["question"] for line in lines}) == len(lines) == 3
+
+    def test_a_cascades_token_and_its_words_are_two_questions_and_reading_is_none(self, tmp_path):
+        model = chat_model(tmp_path)
+        asked = question(routing_key="p#0", schema=None)
+        token = direct(routing_key="p#0", thoughtless=True)
+
+        async def ask_all(engine: FakeEngine) -> list[Reply | None]:
+            async with engine:
+                endpoint = Endpoint(url=engine.url, tokenizer=model)
+                async with StoringClient(endpoint) as client:
+                    with EvaluationFolder(tmp_path / "out", ASKED) as client.store:
+                        read = await client.read_ahead(asked)
+                        return [read, await client.ask(token), await client.ask(asked)]
+
+        first = asyncio.run(ask_all(FakeEngine(Say("token"), Say("words"))))
+        again = FakeEngine(Fail())
+        assert asyncio.run(ask_all(again))[1:] == first[1:], "each its own, from the store"
+        assert [reply.text for reply in first[1:] if reply] == ["token", "words"]
+        assert len((tmp_path / "out" / CALLS).read_bytes().splitlines()) == 2
 
     @pytest.mark.parametrize("refusal", [Fail(400), NAN])
     def test_a_list_that_fails_costs_no_reply_of_its_other_questions(

@@ -1,11 +1,13 @@
 """One token first, and words only where it is unsure."""
 
 import pytest
-from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
+from doubles.engine import TEMPLATE, VERDICT, FakeEngine, Say, chat_model, grader_settings
 from doubles.grading import ROW, TRUTH, asked_for, graded
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.settings import check_together
+from rubric_rl.serving.client import Client
 
 OPENING = '{"criteria_met":'
 
@@ -67,6 +69,15 @@ def test_a_token_that_cannot_be_read_is_not_asked_for_in_words(model):
     record = graded(engine, model, mode="cascade")
     assert record.mets == [None] * len(ROW.rubric)
     assert len(engine.bodies) == 3
+
+
+def test_thoughts_that_a_template_opens_and_nobody_closes_are_refused(tmp_path):
+    always = TEMPLATE.replace("{% if not enable_thinking %}<think>\n\n</think>\n\n", "[THINK]")
+    always = always.replace("{% endif %}{% endif %}", "{% endif %}")
+    chosen = grader_settings(mode="cascade", thinking=True)
+    client = Client(chosen.endpoint, "http://127.0.0.1:9", chat_model(tmp_path, always))
+    with pytest.raises(UserError, match=r"opens the thoughts .*\[THINK\].*; use grader_mode explain"):
+        Grader(client, chosen.grading)
 
 
 @pytest.mark.parametrize(

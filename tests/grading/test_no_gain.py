@@ -60,6 +60,18 @@ BEHAVIOURS = {
     "speaks in its thoughts alone": lambda met, helps: Say(f"<think>{MET}</think>\n{REFUSAL}"),
 }
 
+# What it may do with the token that a cascade asks for first: the probabilities of the word that
+# helps its answer and of the other one. What is left of 1 is that of other words.
+TOKENS = {
+    "says neither word": lambda helping, hurting: (0.0, 0.0),
+    "hides the word that does not help": lambda helping, hurting: (helping, 0.0),
+    "hides so much of it that the rest looks unsure": lambda helping, hurting: (
+        helping,
+        min(hurting, 0.51),
+    ),
+    "hides a third of both": lambda helping, hurting: (helping * 2 / 3, hurting * 2 / 3),
+}
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
@@ -72,10 +84,18 @@ def paid(criterion: Criterion, verdict: Verdict, rule: RewardRule) -> float:
     return share if criterion.points > 0 else 1 - share
 
 
-def credits(model: str, criterion: Criterion, behaviour, belief: float, **settings) -> list[float]:
+def told(helping: float, hurting: float) -> tuple[float, float]:
+    """The token of a grader that hides nothing."""
+    return helping, hurting
+
+
+def credits(
+    model: str, criterion: Criterion, behaviour, belief: float, token=told, **settings
+) -> list[float]:
     """By each of RULES, what the verdict is worth to the answer, in expectation.
 
     Exactly: over all that the grader could have meant in its first reply and its two next ones.
+    `token`: what it does where a cascade asks for one token.
     """
     helps = criterion.points > 0
     row = Row("p", ({"role": "user", "content": "hi"},), (Criterion("x", 1), criterion))
@@ -87,7 +107,12 @@ def credits(model: str, criterion: Criterion, behaviour, belief: float, **settin
         def act(prompt: str) -> Say:
             if criterion.text not in prompt:
                 return honest(True)
-            if prompt.endswith('{"criteria_met":'):  # a token first, or a reply that is finished
+            if prompt.endswith('</think>\n\n{"criteria_met":'):  # the token of a cascade
+                ways = (belief, 1 - belief) if helps else (1 - belief, belief)
+                helping, hurting = token(*ways)
+                true, false = (helping, hurting) if helps else (hurting, helping)
+                return Say(true=true, false=false)
+            if prompt.endswith('{"criteria_met":'):  # a reply that is finished
                 return Say(true=belief, false=1 - belief)
             return behaviour(meant[next(times)], helps)
 
@@ -126,14 +151,36 @@ def test_no_way_of_grading_is_worth_more_than_an_honest_one(model, behaviour, cr
 @pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_in_a_cascade_no_way_is_worth_more_than_an_honest_one(model, behaviour, criterion):
-    """Its token is the belief; where that is unsure, the honest words are worth the belief."""
+    """Its token is the belief; where that is unsure, the words come to count."""
     for belief in (0.2, 0.4, 0.6, 0.9):
-        told, *_ = credits(model, criterion, lambda met, _: honest(met), belief, mode="cascade")
         gained, *_ = credits(model, criterion, BEHAVIOURS[behaviour], belief, mode="cascade")
-        assert gained <= told + 1e-9, belief
-        in_words = honest_credit(criterion, belief, RewardRule())
-        unsure = 0.3 < belief < 0.7
-        assert told == pytest.approx(in_words if unsure else float(in_words > 0.5))
+        assert gained <= cascade_credit(criterion, belief) + 1e-9, belief
+
+
+@pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
+@pytest.mark.parametrize("token", TOKENS)
+def test_at_a_cascades_token_other_words_gain_nothing(model, token, criterion):
+    """Neither credit nor a second chance in words, whatever these are."""
+    for belief in (0.2, 0.28, 0.4, 0.6, 0.72, 0.9):
+        for words in (lambda met, _: honest(met), BEHAVIOURS["refuses what does not help"]):
+            gained, *_ = credits(model, criterion, words, belief, TOKENS[token], mode="cascade")
+            assert gained <= cascade_credit(criterion, belief) + 1e-9, belief
+
+
+@pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
+@pytest.mark.parametrize("belief", [0.2, 0.4, 0.6, 0.9])
+def test_an_honest_cascade_is_worth_what_it_says(model, belief, criterion):
+    gained, *_ = credits(model, criterion, lambda met, _: honest(met), belief, mode="cascade")
+    assert gained == pytest.approx(cascade_credit(criterion, belief))
+
+
+def cascade_credit(criterion: Criterion, belief: float) -> float:
+    """What an honest cascade is worth: the words' credit where the token is unsure, else its own.
+
+    To lie about the belief itself pays in every mode; that is the anchor's to see.
+    """
+    in_words = honest_credit(criterion, belief, RewardRule())
+    return in_words if 0.3 < belief < 0.7 else float(in_words > 0.5)
 
 
 @pytest.mark.parametrize("api, expected", [("sglang", 0.2), ("openai", 0.2)])

@@ -53,6 +53,20 @@ def test_after_the_first_criterion_the_prefix_comes_from_the_cache(engine, mode)
     assert rest.cached >= 0.8 * rest.prompt
 
 
+def test_a_prompt_that_is_only_read_is_in_the_cache_of_the_next_request(engine):
+    asked = Question([{"role": "user", "content": f"A text to read. {ANSWER}"}], 0)
+
+    async def main():
+        endpoint = Endpoint(max_tokens=4)
+        async with Client(endpoint, engine.router_url, str(engine.model_dir)) as client:
+            return await client.read_ahead(asked), await client.ask(asked)
+
+    read, reply = asyncio.run(main())
+    assert read and (read.completion_tokens, read.text) == (0, "")
+    assert read.cached_tokens < 0.5 * read.prompt_tokens
+    assert reply.cached_tokens == reply.prompt_tokens - 1, "all but the last, which is computed anew"
+
+
 def test_both_routes_read_the_same_probability(engine):
     # as configs/grader.yaml says of continued turns
     same_turn = {"chat_template_kwargs": {"enable_thinking": False}}
