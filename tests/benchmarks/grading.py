@@ -34,6 +34,7 @@ from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy  # 
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
+from rubric_rl.grading.verdict import is_unsure  # noqa: E402
 from rubric_rl.serving.client import Client  # noqa: E402
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
 from rubric_rl.tiny.oracle import truth  # noqa: E402
@@ -216,12 +217,21 @@ def accuracy(url: str) -> None:
     for row in rows(held_out=True)[:120]:
         pair = pair_of(row)
         answers += [(row, mediocre_answer(rng, pair)), (row, graded_answer(rng, pair))]
+    criteria = [criterion for row, _ in answers for criterion in row.rubric]
     labels = [met for row, answer in answers for met in truth(row.rubric, answer)]
     print(f"\naccuracy against the oracle, {len(labels)} criteria, half of the answers hostile\n")
     print("| mode | accuracy | unreadable | decoded per criterion |\n|---|---|---|---|")
+    # With equal limits the token of a cascade alone, which stands behind explain's prompt.
+    tokens_alone = {"mode": "cascade", "cascade_low": 0.5, "cascade_high": 0.5}
+    asked = {
+        "direct": MODES["direct"],
+        "a cascade's tokens": tokens_alone,
+        "cascade": MODES["cascade"],
+        "explain": MODES["explain"],
+    }
     said = {}
-    for name in ("direct", "explain"):
-        records = asyncio.run(graded(url, answers, 64, mode=name))
+    for name, settings in asked.items():
+        records = asyncio.run(graded(url, answers, 64, **settings))
         verdicts = said[name] = [verdict for record in records for verdict in record.verdicts]
         decoded = used(records)[1] * len(records) / len(labels)
         right = [each.met is label for each, label in zip(verdicts, labels, strict=True)]
@@ -232,8 +242,9 @@ def accuracy(url: str) -> None:
     print("|---|---|---|---|")
     for low in (0.5, 0.4, 0.3, 0.2, 0.1, 0.05):
         right, again = [], []
-        for first, second, label in zip(said["direct"], said["explain"], labels, strict=True):
-            unsure = first.met is not None and low < (first.probability or 0) < 1 - low
+        both = zip(criteria, said["a cascade's tokens"], said["explain"], labels, strict=True)
+        for criterion, first, second, label in both:
+            unsure = is_unsure(criterion, first, low, 1 - low)
             again.append(unsure)
             right.append((second if unsure else first).met is label)
         share = statistics.fmean(again)
