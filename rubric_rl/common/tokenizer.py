@@ -132,9 +132,8 @@ class ChatTokenizer:
         ids = self.encode(text)
         if len(ids) != 1:
             found = f"the tokenizer of {self._folder} makes {len(ids)}"
-            raise UserError(
-                f"grader_mode direct needs {text!r} as one token, but {found}; use mode explain"
-            )
+            needed = f"grader_mode direct and cascade need {text!r} as one token"
+            raise UserError(f"{needed}, but {found}; use mode explain")
         return ids[0]
 
 

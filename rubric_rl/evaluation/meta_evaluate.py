@@ -4,6 +4,9 @@
         --grader-config configs/grader.yaml --grader-url http://127.0.0.1:30000 \\
         --grader-tokenizer MODEL [--against runs/meta_before]
 
+With --grader-mode cascade it shows accuracy and decoded tokens over the limits, and proposes some;
+--grader-cascade-low 0 --grader-cascade-high 1 asks in both ways, so that all can be tried.
+
 If it is interrupted, run the same command again: it resumes, and asks nothing twice.
 """
 
@@ -26,6 +29,7 @@ from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.parse import MOST_POINTS, record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.evaluation.agreement import Agreement, change
+from rubric_rl.evaluation.cascade_limits import limits_curve
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, given, settings_from
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
@@ -38,7 +42,7 @@ from rubric_rl.evaluation.run_command import (
     write_result,
     written_settings,
 )
-from rubric_rl.evaluation.tables import agreement_lines, change_lines
+from rubric_rl.evaluation.tables import agreement_lines, cascade_lines, change_lines
 from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.settings import Grading, check_together
@@ -297,7 +301,7 @@ class MetaEvaluationPlan:
         self.grading = settings_from(args, "grader", Grading, defaults)
         check_together(self.endpoint, self.grading)
         if self.grading.mode == "checklist":
-            hint = "each row has one criterion; use explain or direct"
+            hint = "each row has one criterion; use explain, direct or cascade"
             raise UserError(f"--grader-mode checklist: {hint}")
         self.rows = LabelledFile(args.rows, args.limit)
         self.before = None
@@ -337,8 +341,11 @@ class MetaEvaluationPlan:
         rows = result["rows"]
         rows["not_asked"] = len(self.rows.chosen) - rows["all"]
         rows["unlabelled"] = self.rows.unlabelled
+        if self.grading.mode == "cascade":
+            records = (record for _, record in _stored_results(self.args.out))
+            result["cascade"] = limits_curve(records, self.grading)
         write_result(self.args.out, result)
-        print(*agreement_lines(result), sep="\n")
+        print(*agreement_lines(result), *cascade_lines(result.get("cascade")), sep="\n")
         if self.before:
             folder = Path(self.args.against)
             before = judge_of_folder(folder, self.before.graders)

@@ -16,6 +16,8 @@ DIFFERENCE = (
 AGREEMENT = "  {name:<58} {pairs:>6}  {met:<23} {not_met:<23} {balanced:>11} {kappa:>7}"
 CALIBRATION_HEAD = "  {probability:<12} {labels:>7} {mean:>8} {met:>8}"
 CALIBRATION = "  {from:.1f} to {to:.1f}   {labels:>7} {probability:>8.4f} {met:>8.4f}"
+CASCADE_HEAD = "  {limits:<13} {accuracy:>8}  {interval:<20} {again:>11} {decoded:>8}"
+CASCADE = "  {limits:<13} {accuracy:>8.4f}  {interval:<20} {asked_again:>11.1%} {decoded:>8.2f}"
 CHANGE = "  {name:<12} {before} -> {after}  {difference}  {interval}"
 NO_NUMBER = "     -"
 
@@ -263,7 +265,7 @@ def _each_physician_lines(each: Mapping | None) -> list[str]:
 
 def _calibration_lines(calibration: Mapping | None) -> list[str]:
     if not calibration:
-        return ["Calibration: none (only grader_mode direct gives probabilities)"]
+        return ["Calibration: none (only grader_mode direct and cascade give probabilities)"]
     title = "Calibration of {labels} labels: ECE {ece:.4f}, Brier score {brier:.4f}"
     head = CALIBRATION_HEAD.format(
         probability="probability",
@@ -275,6 +277,27 @@ def _calibration_lines(calibration: Mapping | None) -> list[str]:
     for row in calibration["table"]:
         lines.append(CALIBRATION.format(**row))
     return lines
+
+
+def cascade_lines(cascade: Mapping | None) -> list[str]:
+    """Accuracy and tokens over the limits of a cascade, and which are proposed; none without."""
+    if not cascade:
+        return []
+    head = CASCADE_HEAD.format(
+        limits="unsure",
+        accuracy="accuracy",
+        interval="against the last",
+        again="asked again",
+        decoded="decoded",
+    )
+    lines = ["Cascade over its limits; decoded are tokens per criterion", head]
+    for point in cascade["curve"]:
+        limits = "{low:g} and {high:g}".format(**point)
+        interval = bounds(point["against_widest"])
+        lines.append(CASCADE.format(**point, limits=limits, interval=interval))
+    proposed = cascade["proposed"]
+    what = "grader_cascade_low: {low:g}, grader_cascade_high: {high:g}".format(**proposed)
+    return [*lines, f"  proposed: {what}, the narrowest with at least the last accuracy"]
 
 
 def _rows_lines(result: Mapping) -> list[str]:

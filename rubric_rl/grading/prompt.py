@@ -120,7 +120,7 @@ def shared_part(
 
 
 def criteria_part(mode: str, criteria: list[Criterion], break_up: BreakUp = str) -> str:
-    """The end: one criterion in `explain` and `direct` mode, all of them in `checklist`."""
+    """The end: all criteria in `checklist` mode, a single one in the others."""
     if mode != "checklist":
         (criterion,) = criteria
         return f"\nCriterion: {_item(criterion, break_up)}"
@@ -131,7 +131,7 @@ def criteria_part(mode: str, criteria: list[Criterion], break_up: BreakUp = str)
 
 
 def verdict_opening() -> str:
-    """How the grader's reply begins in `direct` mode; the next token is ` true` or ` false`."""
+    """How a reply begins whose next token is read: ` true` or ` false`."""
     return '{"criteria_met":'
 
 

@@ -81,10 +81,10 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
     if grading.cascade_low > grading.cascade_high:
         raise UserError("grader_cascade_low must not be above grader_cascade_high")
     if grading.mode == "checklist" and grading.template:
-        hint = "use grader_mode explain or direct"
+        hint = "use grader_mode explain, direct or cascade"
         raise UserError(f"a grader_template asks for one criterion at a time; {hint}")
     if grading.votes > 1 and (grading.mode == "direct" or endpoint.temperature == 0):
-        hint = "set grader_mode explain or checklist, and a temperature"
+        hint = "set grader_mode explain, cascade or checklist, and a temperature"
         raise UserError(f"grader_votes above 1 needs sampled replies: {hint}")
 
 
@@ -104,7 +104,7 @@ def check_trust(grading: Grading, training: TrainingGraders, trust: Trust) -> No
         what = f"grader_alarm {trust.alarm} sees nothing without grader_anchor or grader_probe"
         raise UserError(f"{what}; name one of them")
     if trust.probe and grading.mode == "checklist":
-        hint = "its rows have one criterion each; use grader_mode explain or direct"
+        hint = "its rows have one criterion each; use grader_mode explain, direct or cascade"
         raise UserError(f"grader_probe with grader_mode checklist: {hint}")
 
 

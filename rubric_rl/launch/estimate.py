@@ -372,8 +372,9 @@ def _time_lines(plan: ParallelPlan, prompts: int, assumed: argparse.Namespace) -
     ]
 
 
-# Tokens that are decoded for a verdict; with thoughts: --verdict-tokens.
-DECODED = {"direct": 1, "explain": 30}
+# Tokens that are decoded for a verdict; with thoughts: --verdict-tokens. Of a cascade's criteria a
+# tenth is assumed to be asked again, without thoughts.
+DECODED = {"direct": 1, "cascade": 4, "explain": 30}
 
 
 def prefilled_tokens(

@@ -30,7 +30,7 @@ _ITEM = re.compile(rf"\[(?P<points>{_NUMBER})\] (?P<text>.*)", re.DOTALL)
 class GraderPrompt:
     """What a grader is asked: the texts as they stand in the prompt, control tokens broken up."""
 
-    mode: str  # one of MODES
+    mode: str  # one of MODES; a cascade's prompt is that of explain
     conversation: str  # "role: content", an empty line between the turns
     answer: str
     criteria: tuple[Criterion, ...]  # one, but for `checklist`

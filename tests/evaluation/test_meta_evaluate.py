@@ -247,6 +247,15 @@ class TestRun:
         result = run(engine, meta, tmp_path / "run", "--grader-mode", "direct")
         assert result["calibration"]["table"][0]["probability"] == pytest.approx(0.8)
 
+    def test_a_cascades_limits_are_tried_and_some_proposed(self, meta, tmp_path, capsys):
+        engine = FakeEngine(Say(verdict(True).text, true=0.45, false=0.55))
+        wide = ["--grader-cascade-low", "0", "--grader-cascade-high", "1"]
+        result = run(engine, meta, tmp_path / "run", "--grader-mode", "cascade", *wide)
+        narrowest, second = result["cascade"]["curve"][:2]
+        assert (narrowest["asked_again"], second["asked_again"]) == (0.0, 1.0)
+        assert narrowest["accuracy"] < second["accuracy"]
+        assert "proposed: grader_cascade_low: 0.4" in capsys.readouterr().out
+
     def test_a_changed_setting_is_refused(self, meta, tmp_path):
         run(FakeEngine(verdict(True)), meta, tmp_path / "run")
         with pytest.raises(UserError, match=r"grader.seed was 0, is 5"):
@@ -290,7 +299,7 @@ class TestRun:
             (["--grader-mode", "checklist"], "each row has one criterion"),
             (["--grader-votes", "0"], "grader_votes must be"),
             (["--grader-url", "ftp://x"], "grader_url must begin with http"),
-            (["--grader-mode", "direct"], "direct needs ' neither nor' as one token"),
+            (["--grader-mode", "direct"], "direct and cascade need ' neither nor' as"),
         ],
     )
     def test_what_cannot_be_judged_is_one_line_and_leaves_no_folder(

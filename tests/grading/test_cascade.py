@@ -76,7 +76,9 @@ def test_thoughts_that_a_template_opens_and_nobody_closes_are_refused(tmp_path):
     always = always.replace("{% endif %}{% endif %}", "{% endif %}")
     chosen = grader_settings(mode="cascade", thinking=True)
     client = Client(chosen.endpoint, "http://127.0.0.1:9", chat_model(tmp_path, always))
-    with pytest.raises(UserError, match=r"opens the thoughts .*\[THINK\].*; use grader_mode explain"):
+    with pytest.raises(
+        UserError, match=r"opens the thoughts .*\[THINK\].*; use grader_mode explain"
+    ):
         Grader(client, chosen.grading)
 
 

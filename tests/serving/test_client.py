@@ -410,7 +410,7 @@ class TestModelFolder:
         monkeypatch.setattr("rubric_rl.serving.apis.CHOICES", (" true", " neither nor"))
         client = Client(Endpoint(), NOBODY, model)
         Grader(client)
-        with pytest.raises(UserError, match="direct needs ' neither nor' as one token"):
+        with pytest.raises(UserError, match="direct and cascade need ' neither nor' as"):
             Grader(client, Grading(mode="direct"))
 
 

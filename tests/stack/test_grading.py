@@ -64,7 +64,9 @@ def test_a_prompt_that_is_only_read_is_in_the_cache_of_the_next_request(engine):
     read, reply = asyncio.run(main())
     assert read and (read.completion_tokens, read.text) == (0, "")
     assert read.cached_tokens < 0.5 * read.prompt_tokens
-    assert reply.cached_tokens == reply.prompt_tokens - 1, "all but the last, which is computed anew"
+    assert reply.cached_tokens == reply.prompt_tokens - 1, (
+        "all but the last, which is computed anew"
+    )
 
 
 def test_both_routes_read_the_same_probability(engine):
