@@ -35,6 +35,7 @@ from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
 from rubric_rl.grading.verdict import is_unsure  # noqa: E402
+from rubric_rl.serving.apis import SGLang  # noqa: E402
 from rubric_rl.serving.client import Client  # noqa: E402
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
 from rubric_rl.tiny.oracle import truth  # noqa: E402
@@ -183,7 +184,7 @@ class Stub:
         return web.json_response([reply] * len(body["input_ids"]) if is_list else reply)
 
     async def measure(self, load: int, **settings) -> float:
-        """The seconds that an answer takes, in units of one reply."""
+        """The seconds that an answer's grading in explain takes, in units of one reply."""
         app = web.Application(client_max_size=2**28)
         app.router.add_post("/generate", self.handle)
         runner = web.AppRunner(app)
@@ -192,7 +193,7 @@ class Stub:
         url = f"http://{HOST}:{runner.addresses[0][1]}"
         answers = made_up(load, GROUP, 60, load)
         try:
-            records = await graded(url, answers, load, concurrency=4096, **settings)
+            records = await graded(url, answers, load, mode="explain", **settings)
         finally:
             await runner.cleanup()
         taken = statistics.fmean(record.seconds for record in records)
@@ -200,11 +201,18 @@ class Stub:
 
 
 def depth() -> None:
-    """How many replies deep an answer's grading is in explain mode."""
-    print("\nreplies in a row, explain, against a stub\n\n| in flight | an answer takes |")
-    print("|---|---|")
+    """How many replies deep an answer's grading is, for answers and requests in flight."""
+    print("\nreplies in a row, explain, against a stub")
+    print("\n| answers | requests | prompts read ahead | a first reply waited for |")
+    print("|---|---|---|---|")
     for load in LOADS:
-        print(f"| {load} | {asyncio.run(Stub().measure(load, mode='explain')):.2f} |", flush=True)
+        for requests in (256, 4096):
+            figures = []
+            for SGLang.reads_ahead in (True, False):
+                taken = asyncio.run(Stub().measure(load, concurrency=requests))
+                figures.append(f"{taken:.2f}")
+            print(f"| {load} | {requests} | {' | '.join(figures)} |", flush=True)
+    SGLang.reads_ahead = True
 
 
 # ---- how right it is
