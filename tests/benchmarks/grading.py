@@ -146,12 +146,12 @@ def tokens(url: str) -> None:
 
 def seconds(url: str) -> None:
     """Answers of 60 tokens in groups of four."""
-    print(f"\nseconds per answer, {CRITERIA} criteria\n\n| in flight | direct | explain |")
-    print("|---|---|---|")
+    print(f"\nseconds per answer, {CRITERIA} criteria\n")
+    print("| in flight | direct | explain | its first reply waited for |\n|---|---|---|---|")
     for load in LOADS:
         answers = made_up(max(load, 4), GROUP, 60, load)
         figures = []
-        for mode in ("direct", "explain"):
+        for mode, SGLang.reads_ahead in (("direct", True), ("explain", True), ("explain", False)):
             times = []
             for _ in range(3):
                 flush(url)
@@ -160,6 +160,7 @@ def seconds(url: str) -> None:
                 times.append((time.monotonic() - start) / len(answers))
             figures.append(f"{statistics.median(times):.3f}")
         print(f"| {load} | {' | '.join(figures)} |", flush=True)
+    SGLang.reads_ahead = True
 
 
 # ---- against a stub: how many replies one has to wait for
