@@ -39,6 +39,15 @@ class TrainingGraders(Settings):
         "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
     )
 
+    def check(self, url: str, api: str) -> None:
+        """Raises UserError for a choice of graders that contradicts itself, or the endpoint."""
+        if bool(self.teacher_share) != bool(self.teacher):
+            what = f"{GRADER}teacher_share is a share from 0 to 1 and goes with {GRADER}teacher"
+            raise UserError(f"{what}, the file of the teacher")
+        if self.engine and (url or api != "sglang"):
+            what = f"{GRADER}engine names a model of --sglang-config"
+            raise UserError(f"{what}, so {GRADER}url stays empty and {GRADER}api is sglang")
+
 
 class RewardRule(Settings):
     """How verdicts become the training reward; by default it is the plain score.
@@ -76,16 +85,17 @@ class RewardRule(Settings):
         """Whether a verdict without a probability earns nothing."""
         return self.threshold > 0 or self.reward == "probability"
 
-    def check(self, api: str, mode: str) -> None:
-        """Raises UserError for settings that contradict each other, or the grader's api and mode.
+    def check(self, gives_probability: bool, mode: str) -> None:
+        """Raises UserError for settings that contradict each other, or the grader's mode.
 
         A rule that needs probabilities would never pay where the grader gives none.
         """
         self.check_alone()
-        if self.needs_probability and mode != "direct":
-            what = f"{GRADER}mode {mode} with {GRADER}api {api} reads no probability of a verdict"
-            needed = f"{GRADER}threshold and {GRADER}reward probability need {GRADER}mode direct"
-            raise UserError(f"{what}; {needed}")
+        if self.needs_probability and not gives_probability:
+            what = f"{GRADER}threshold and {GRADER}reward probability need a probability"
+            lack = f"{GRADER}mode {mode} reads none by itself"
+            hint = f"set {GRADER}mode direct, or {GRADER}verdict probability with mode explain"
+            raise UserError(f"{what}, and {lack}; {hint}")
 
     def check_alone(self) -> None:
         """Raises UserError for settings that contradict each other."""
@@ -156,3 +166,12 @@ class Trust(Settings):
     alarm_error: FiniteFloat = setting(
         0.001, "chance that a rule fires at an evaluation although nothing has changed", gt=0, lt=1
     )
+
+    def check(self, anchor: str, mode: str) -> None:
+        """Raises UserError for an alarm without eyes, or a probe that cannot be asked."""
+        if self.alarm != "off" and not anchor and not self.probe:
+            what = f"{GRADER}alarm {self.alarm} sees nothing without"
+            raise UserError(f"{what} {GRADER}anchor or {GRADER}probe; name one of them")
+        if self.probe and mode == "checklist":
+            hint = f"its rows have one criterion each; use {GRADER}mode explain, direct or cascade"
+            raise UserError(f"{GRADER}probe with {GRADER}mode checklist: {hint}")

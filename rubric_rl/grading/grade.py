@@ -43,9 +43,11 @@ class Grader:
         check_together(self.client.endpoint, self.grading)
         load_template(self.grading.template)
         api = self.client.api
-        if self.grading.mode in ("direct", "cascade") and isinstance(api, SGLang):
-            api.check_choices()
-            api.check_thoughtless("use grader_mode explain")
+        if isinstance(api, SGLang):
+            if self.grading.mode in ("direct", "cascade"):
+                api.check_thoughtless("use grader_mode explain")
+            if self.grading.mode == "cascade" or self.grading.reads_probability:
+                api.check_choices()
 
 
 async def grade(
@@ -120,11 +122,13 @@ class _Asker:
     async def _surer(self, criterion: Criterion, verdict: Verdict) -> Verdict:
         """In `cascade` mode: the verdict, asked for again in words where its token is unsure.
 
-        The token's probability stays beside it.
+        The token's probability stays beside it, where the words bring none.
         """
         if not is_unsure(criterion, verdict, self.grading.cascade_low, self.grading.cascade_high):
             return verdict
         in_words = await self._criterion(criterion)
+        if self.grading.verdict == "probability":
+            return in_words
         return replace(in_words, probability=verdict.probability, mass=verdict.mass)
 
     async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
@@ -190,20 +194,24 @@ class _Asker:
         """Asks once. A reply in which `read` misses a verdict is finished, or else asked for again.
 
         Drawing again until there is a verdict would be rejection sampling: a policy that grades
-        could choose what counts.
+        could choose what counts. With `grader_verdict: probability` every reply is read at its end.
         """
         question = self._question(criteria, schema, vote)
         reply = await self._reply(question)
         verdicts = read(reply)
         unreadable = sum(verdict.met is None for verdict in verdicts)
-        if not unreadable:
+        if not unreadable and self.grading.verdict == "reply":
             return verdicts
         finishing = None
         if self.grading.mode != "checklist":
             finishing = self.client.api.finish(question, reply, verdict_opening())
         if finishing:
-            seen = [await self._finished(finishing)]
-            verdicts = second_look(criteria, verdicts, seen, self.by_policy)
+            seen = replace(await self._at_its_end(finishing), finished=bool(unreadable))
+            if unreadable:
+                verdicts = second_look(criteria, verdicts, [seen], self.by_policy)
+            else:
+                self._note("other words", int(seen.met is None))
+                verdicts = [replace(seen, explanation=verdicts[0].explanation)]
         elif self.client.endpoint.temperature > 0:  # else it would reply the same
             for attempt in range(1, self.grading.rereads + 1):
                 again = replace(question, seed=question.seed + attempt)
@@ -224,14 +232,13 @@ class _Asker:
             routing_key=self.routing_key,
         )
 
-    async def _finished(self, finishing: Question) -> Verdict:
-        """The verdict at the end of a reply that gave none; unreadable where none can follow."""
+    async def _at_its_end(self, finishing: Question) -> Verdict:
+        """The verdict by the two words at the end of a reply; unreadable where none can follow."""
         try:
             reply = await self._reply(finishing)
         except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
             return UNREADABLE
-        read = read_probability(reply.probability, reply.mass)
-        return replace(read, finished=True)
+        return read_probability(reply.probability, reply.mass)
 
     async def _reply(self, question: Question) -> Reply:
         """The reply to a question, counted."""

@@ -43,7 +43,7 @@ class Graders:
         self._teacher = None
         if self._teacher_share:
             teacher = load_other(settings.training.teacher, "teacher")
-            self.rule.check(teacher.endpoint.api, teacher.grading.mode)
+            self.rule.check(teacher.grading.reads_probability, teacher.grading.mode)
             self._teacher = make_grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
 
     async def close(self) -> None:

@@ -35,6 +35,11 @@ class Grading(Settings):
     template: str = transport(
         "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
     )
+    verdict: Literal["reply", "probability"] = added(
+        "reply",
+        "explain and cascade: the verdict that a reply gives; or, of its two words, the one that "
+        "is more probable where the reply gives it",
+    )
     system: str = added("", "system message before the prompt")
     json_schema: bool = added(True, "hold replies to JSON of the verdict's form, if not thinking")
     votes: int = setting(
@@ -55,6 +60,11 @@ class Grading(Settings):
     warm_prefix: bool = transport(
         True, "first let the engine read what the criteria share, then ask them"
     )
+
+    @property
+    def reads_probability(self) -> bool:
+        """Whether every verdict comes with its probability."""
+        return self.mode == "direct" or self.verdict == "probability"
 
 
 class Scoring(Settings):
@@ -80,32 +90,17 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
         raise UserError(f"{what}: with grader_thinking it needs grader_api sglang")
     if grading.cascade_low > grading.cascade_high:
         raise UserError("grader_cascade_low must not be above grader_cascade_high")
+    continues = endpoint.api == "sglang" and grading.mode in ("explain", "cascade")
+    if grading.verdict == "probability" and not continues:
+        what = "grader_verdict probability continues a reply about one criterion"
+        hint = "use grader_api sglang and grader_mode explain or cascade"
+        raise UserError(f"{what}: {hint}")
     if grading.mode == "checklist" and grading.template:
         hint = "use grader_mode explain, direct or cascade"
         raise UserError(f"a grader_template asks for one criterion at a time; {hint}")
     if grading.votes > 1 and (grading.mode == "direct" or endpoint.temperature == 0):
         hint = "set grader_mode explain, cascade or checklist, and a temperature"
         raise UserError(f"grader_votes above 1 needs sampled replies: {hint}")
-
-
-def check_training(endpoint: Endpoint, training: TrainingGraders) -> None:
-    """Raises UserError for a choice of graders that contradicts itself."""
-    if bool(training.teacher_share) != bool(training.teacher):
-        what = "grader_teacher_share is a share from 0 to 1 and goes with grader_teacher"
-        raise UserError(f"{what}, the file of the teacher")
-    if training.engine and (endpoint.url or endpoint.api != "sglang"):
-        what = "grader_engine names a model of --sglang-config"
-        raise UserError(f"{what}, so grader_url stays empty and grader_api is sglang")
-
-
-def check_trust(grading: Grading, training: TrainingGraders, trust: Trust) -> None:
-    """Raises UserError for an alarm without eyes, or a probe that cannot be asked."""
-    if trust.alarm != "off" and not training.anchor and not trust.probe:
-        what = f"grader_alarm {trust.alarm} sees nothing without grader_anchor or grader_probe"
-        raise UserError(f"{what}; name one of them")
-    if trust.probe and grading.mode == "checklist":
-        hint = "its rows have one criterion each; use grader_mode explain, direct or cascade"
-        raise UserError(f"grader_probe with grader_mode checklist: {hint}")
 
 
 def read_settings(source: Mapping | str | Path) -> dict[str, Any]:
@@ -144,9 +139,9 @@ class GraderSettings:
 
     def __post_init__(self):
         check_together(self.endpoint, self.grading)
-        check_training(self.endpoint, self.training)
-        self.rule.check(self.endpoint.api, self.grading.mode)
-        check_trust(self.grading, self.training, self.trust)
+        self.training.check(self.endpoint.url, self.endpoint.api)
+        self.rule.check(self.grading.reads_probability, self.grading.mode)
+        self.trust.check(self.training.anchor, self.grading.mode)
 
     @classmethod
     def load(cls, source: Mapping | str | Path) -> "GraderSettings":

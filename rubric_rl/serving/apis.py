@@ -6,6 +6,7 @@ engine ended the request, and Unavailable where no retry can help.
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
+from rubric_rl.serving.verdict_text import until_verdict
 
-CHOICES = (" true", " false")  # the two tokens after an opening
+CHOICES = (" true", " false")  # the two tokens after an opening, ...
+CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 # What encloses the thoughts of other families than Qwen.
@@ -48,7 +51,8 @@ class SGLang:
             self.check_thoughtless(f"set {prefix}thinking true")
         self.switch: dict = {}  # see OpenAI; here the template is told
         self.thoughts_seen = False
-        self._choice_ids: list[int] = []  # looked up when first needed: not every model has them
+        # Token id -> met; looked up when first needed: not every model has them.
+        self._choice_ids: dict[int, bool] = {}
 
     def break_up(self, text: str) -> str:
         """The text without any special token of the model's tokenizer, such as <|im_end|>."""
@@ -72,8 +76,12 @@ class SGLang:
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
-        if not self._choice_ids:
-            self._choice_ids = [self._template.token_id(text) for text in CHOICES]
+        if self._choice_ids:
+            return
+        ids = [self._template.token_id(text) for text in CHOICES]
+        with suppress(UserError):
+            ids += [self._template.token_id(text) for text in CLOSE]
+        self._choice_ids = dict(zip(ids, (True, False, True, False), strict=False))
 
     def check(self, messages: list[dict]) -> None:
         """Raises UserError when the chat template refuses this conversation."""
@@ -109,7 +117,7 @@ class SGLang:
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
-                "token_ids_logprob": self._choice_ids,
+                "token_ids_logprob": list(self._choice_ids),
             }
         sampling = {
             "temperature": endpoint.temperature,
@@ -123,23 +131,25 @@ class SGLang:
         return {**prompt, "sampling_params": sampling}
 
     def finish(self, question: Question, reply: Reply, opening: str) -> Question | None:
-        """Asks for the token after `opening`, which continues that very reply.
+        """Asks for the verdict's token at the end of that very reply.
 
-        Thoughts are closed before it. What the model wrote ends no turn when it is read again: its
-        letters may form a special token. None where a verdict is more than one token.
+        A reply that gives its verdict is read up to it; any other is continued with `opening`, its
+        thoughts closed. What the model wrote ends no turn when it is read again: its letters may
+        form a special token. None where a verdict is more than one token.
         """
         try:
             self.check_choices()
         except UserError:
             return None
         written = reply.text.encode(errors="replace").decode()  # without lone surrogates
-        thoughts, closing, rest = written.rpartition(THINK_END)
+        before = until_verdict(written) if reply.complete else ""
+        thoughts, closing, rest = (before or written).rpartition(THINK_END)
         opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
         if opened and not closing:
             thoughts, closing, rest = rest, f"\n{THINK_END}", ""
         thoughts = self.break_up(thoughts.removeprefix(opened))
         text = f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
-        return replace(question, opening=f"{text}\n{opening}")
+        return replace(question, opening=text if before else f"{text}\n{opening}")
 
     def reply(self, question: Question, payload: Any) -> Reply:
         raise_error_in(payload)
@@ -162,12 +172,14 @@ class SGLang:
         )
 
     def _probability(self, entries: list) -> tuple[float | None, float]:
-        """From [log-probability, token id, text] of each of the two tokens, in either order."""
+        """From [log-probability, token id, text] of each of the choices, in any order."""
         logs = {entry[1]: entry[0] for entry in entries}
-        if set(logs) != set(self._choice_ids):
+        if logs.keys() != self._choice_ids.keys():
             raise Retryable("probabilities of other tokens than asked for")
-        true, false = (_probability_of(logs[token]) for token in self._choice_ids)
-        return _share(true, false)
+        mass = {True: 0.0, False: 0.0}
+        for token, met in self._choice_ids.items():
+            mass[met] += _probability_of(logs[token])
+        return _share(mass[True], mass[False])
 
 
 class OpenAI:

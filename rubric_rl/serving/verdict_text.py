@@ -23,6 +23,7 @@ from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
+_BEFORE_VALUE = re.compile(rf'"{KEY}"\s*:')
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
 _NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:\b|_)(?:id|index|number|item)$", re.IGNORECASE)
 
@@ -72,6 +73,20 @@ def verdict_in(reply: str) -> dict:
     if _OPPOSITES[met].search(text[: last.start]):
         raise Unclear
     return last.item
+
+
+def until_verdict(reply: str) -> str:
+    """The reply up to the colon before its verdict; empty where it gives none.
+
+    Of several that agree, up to the first: after it the others would only be echoes.
+    """
+    try:
+        verdict_in(reply)
+    except Unclear:
+        return ""
+    start = len(reply) - len(_final_part(reply))
+    found = _BEFORE_VALUE.search(reply, start)
+    return reply[: found.end()] if found else ""
 
 
 def verdicts_in(reply: str, count: int) -> list[dict | None]:

@@ -112,7 +112,7 @@ def credits(
                 helping, hurting = token(*ways)
                 true, false = (helping, hurting) if helps else (hurting, helping)
                 return Say(true=true, false=false)
-            if prompt.endswith('{"criteria_met":'):  # a reply that is finished
+            if prompt.endswith('"criteria_met":'):  # the end of a reply
                 return Say(true=belief, false=1 - belief)
             return behaviour(meant[next(times)], helps)
 
@@ -181,6 +181,19 @@ def cascade_credit(criterion: Criterion, belief: float) -> float:
     """
     in_words = honest_credit(criterion, belief, RewardRule())
     return in_words if 0.3 < belief < 0.7 else float(in_words > 0.5)
+
+
+@pytest.mark.parametrize("criterion", [GOOD, BAD], ids=["positive", "negative"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_where_replies_are_read_by_probability_no_way_is_worth_more(model, behaviour, criterion):
+    """What is sampled decides nothing: honest words are worth what is more probable."""
+    chosen = {"verdict": "probability"}
+    for belief in (0.2, 0.45, 0.9):
+        told = credits(model, criterion, lambda met, _: honest(met), belief, **chosen)
+        assert told[0] == pytest.approx(float((belief > 0.5) is (criterion is GOOD)))
+        gained = credits(model, criterion, BEHAVIOURS[behaviour], belief, **chosen)
+        for gain, of_honest in zip(gained, told, strict=True):
+            assert gain <= of_honest + 1e-9, belief
 
 
 @pytest.mark.parametrize("api, expected", [("sglang", 0.2), ("openai", 0.2)])

@@ -235,9 +235,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         "settings, message",
         [
-            ({"mode": "explain", "threshold": 0.8}, "grader_mode explain .* no probability"),
-            ({"mode": "checklist", "reward": "probability"}, "need grader_mode direct"),
-            ({"mode": "explain", "api": "openai", "model": "m", "threshold": 0.8}, "api openai"),
+            ({"mode": "explain", "threshold": 0.8}, "grader_mode explain reads none"),
+            ({"mode": "checklist", "reward": "probability"}, "grader_mode checklist reads none"),
+            ({"mode": "cascade", "threshold": 0.8}, "grader_mode cascade reads none"),
             ({"mode": "direct", "threshold": 0.3}, "threshold 0.3 must be 0 or at least 0.5"),
             ({"mode": "direct", "threshold": 0.8, "reward": "probability"}, "choose one"),
             ({"length_limit": 500}, "costs nothing without grader_length_cost"),
@@ -247,6 +247,11 @@ class TestSettings:
         with pytest.raises(UserError, match=message):
             grader_settings(**settings)
 
+    @pytest.mark.parametrize("mode", ["explain", "cascade"])
+    def test_words_with_a_probability_give_what_a_rule_needs(self, mode):
+        chosen = grader_settings(mode=mode, verdict="probability", threshold=0.8)
+        assert chosen.rule.threshold == 0.8
+
     def test_a_teacher_must_give_what_the_rule_needs_and_has_none_of_its_own(self, tmp_path):
         teacher = tmp_path / "teacher.yaml"
         more = {"grader_teacher": str(teacher), "grader_teacher_share": 0.5}
@@ -254,7 +259,7 @@ class TestSettings:
         model = chat_model(tmp_path)
         args = hook_args(model, sglang_config=None, **more, **rule)
         teacher.write_text("grader_url: http://h\ngrader_api: openai\ngrader_model: m\n")
-        with pytest.raises(UserError, match="grader_mode explain with grader_api openai"):
+        with pytest.raises(UserError, match="grader_mode explain reads none"):
             Graders(args, lambda: False)
         teacher.write_text("grader_url: http://h\ngrader_dropout: 0.5\n")
         with pytest.raises(UserError, match="the rule of the reward is the run's"):

@@ -83,11 +83,11 @@ class TestIdentity:
     def test_holds_every_other_setting(self, group):
         transport = {"retries", "timeout", "silence", "concurrency", "api_key_env"}
         transport |= {"warm_prefix", "most_unreadable", "most_ungraded"}
-        transport |= {"template", "system", "json_schema", "cascade_low", "cascade_high"}  # below
-        assert group().identity().keys() == group.model_fields.keys() - transport
+        later = {"template", "system", "json_schema", "cascade_low", "cascade_high", "verdict"}
+        assert group().identity().keys() == group.model_fields.keys() - transport - later
 
     def test_names_what_older_evaluations_do_not_know_only_where_it_is_chosen(self):
-        chosen = {"system": "x", "json_schema": False, "cascade_low": 0.2}
+        chosen = {"system": "x", "verdict": "probability", "cascade_low": 0.2}
         assert Grading(**chosen).identity() == Grading().identity() | chosen
 
     def test_changes_with_the_setting(self):
