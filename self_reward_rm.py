@@ -91,26 +91,25 @@ async def _grade(args, sample, again: bool) -> float | None:
     row = _rows.row(sample.metadata, f"sample {sample.index}")
     training = sample.group_index is not None  # slime groups training samples only
     graders = _graders(args)
-    probing = None
     if sample.status.value == "failed":  # a tool or an API failed, not the policy
         error = "the answer's generation failed (its status is FAILED)"
         record = Record.of(row, "ungraded", None, error=error)
     else:
-        if not training:  # the first answer of an evaluation brings the probe with it
-            probing = graders.probe_once((rollout_id(args), *sample.weight_versions[-1:]))
-        try:
-            record = await grade_beside(
-                graders.anchor_of(row.prompt_id, training),
-                await graders.choose_checked(row.prompt_id, training),
-                row,
-                sample.response or "",
-                sample.prompt if isinstance(sample.prompt, str) else "",
-                truncated=sample.status.value == "truncated",
-                # All criteria of an answer go to the same engine.
-                routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
-            )
-        except Aborted:
-            return _abort(sample, again and training)
+        # The first answer of an evaluation brings the probe with it.
+        async with graders.probing(sample.metadata, rollout_id(args), training):
+            try:
+                record = await grade_beside(
+                    graders.anchor_of(row.prompt_id, training),
+                    await graders.choose_checked(row.prompt_id, training),
+                    row,
+                    sample.response or "",
+                    sample.prompt if isinstance(sample.prompt, str) else "",
+                    truncated=sample.status.value == "truncated",
+                    # All criteria of an answer go to the same engine.
+                    routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",
+                )
+            except Aborted:
+                return _abort(sample, again and training)
     record.split = "train" if training else "eval"
     record.index, record.group = sample.index, sample.group_index
     record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
@@ -120,8 +119,6 @@ async def _grade(args, sample, again: bool) -> float | None:
     if graders.records:
         append_record(graders.records, record)
     sample.metadata["grading"] = record.to_json()
-    if probing:
-        sample.metadata["probe"] = await probing
     return record.score
 
 

@@ -65,16 +65,29 @@ async def grade(
     unavailable the answer is ungraded (NaN), never 0. Raises Aborted when the rollout is being
     aborted.
     """
+    record = unasked(grader, row, response, prompt, truncated)
+    await complete(grader, record, routing_key)
+    return record
+
+
+def unasked(
+    grader: Grader, row: Row, response: str, prompt: str = "", truncated: bool = False
+) -> Record:
+    """The record of an answer before `complete`, which asks where its status is graded."""
     answer = graded_text(response, prompt)
     if answer is None:
         return Record.of(row, "no_answer", None, score=0.0, grader=grader.name)
     if truncated and grader.scoring.truncated == "zero":
         return Record.of(row, "truncated", answer, score=0.0, grader=grader.name)
-    record = Record.of(row, "graded", answer, grader=grader.name)
-    await ask_verdicts(grader, record, routing_key)
+    return Record.of(row, "graded", answer, grader=grader.name)
+
+
+async def complete(grader: Grader, record: Record, routing_key: str) -> None:
+    """Fills in the verdicts of an unasked record, and its score."""
+    if record.status == "graded":
+        await ask_verdicts(grader, record, routing_key)
     if record.status == "graded":
         record.score = score(record.rubric, record.verdicts)
-    return record
 
 
 async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> None:

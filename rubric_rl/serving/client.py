@@ -316,6 +316,20 @@ async def all_or_none(work: Iterable[Coroutine[None, None, Result]]) -> list[Res
     return [task.result() for task in tasks]
 
 
+@asynccontextmanager
+async def beside(
+    work: Coroutine[None, None, Result],
+) -> AsyncIterator[asyncio.Task[Result]]:
+    """A task that runs beside the body; one that fails cancels it, so that nothing is left over."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
 def _unexpected(error: Exception) -> Retryable:
     return Retryable(f"a reply of unexpected form ({type(error).__name__} {error})")
 

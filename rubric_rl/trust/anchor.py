@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Anchored, Record, Row
-from rubric_rl.grading.grade import Grader, ask_verdicts, grade
+from rubric_rl.grading.grade import Grader, ask_verdicts, complete, unasked
 from rubric_rl.grading.health import check, failure_of
-from rubric_rl.grading.prompt import graded_text
 from rubric_rl.grading.score import score
+from rubric_rl.serving.client import beside
 from rubric_rl.serving.question import Aborted
 
 
@@ -77,17 +77,14 @@ async def grade_beside(
 
     Both are asked at the same time. What is not graded by the one is not judged by the other.
     """
-    answer = graded_text(response, prompt)
-    is_cut = truncated and grader.scoring.truncated == "zero"
-    if anchor is None or answer is None or is_cut:
-        return await grade(grader, row, response, prompt, truncated, routing_key)
-    judging = asyncio.create_task(anchor.judge(row, answer, routing_key))
-    try:
-        record = await grade(grader, row, response, prompt, truncated, routing_key)
-    except BaseException:
-        judging.cancel()
-        raise
-    start = time.monotonic()
-    record.anchored = await judging
+    record = unasked(grader, row, response, prompt, truncated)
+    if anchor is None or record.status != "graded":
+        await complete(grader, record, routing_key)
+        return record
+    assert record.answer is not None  # it is graded
+    async with beside(anchor.judge(row, record.answer, routing_key)) as judging:
+        await complete(grader, record, routing_key)
+        start = time.monotonic()
+        record.anchored = await judging
     record.anchored.delay = time.monotonic() - start
     return record

@@ -14,8 +14,8 @@ over pairs of a verdict and a label:
     tokens_prefilled, tokens_cached, tokens_decoded      what it cost
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from rubric_rl.evaluation.agreement import (
 from rubric_rl.evaluation.meta_evaluate import LabelledAnswer, LabelledFile
 from rubric_rl.evaluation.statistics import interval, ratio
 from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.serving.client import all_or_none, beside
 from rubric_rl.serving.question import Aborted
 
 
@@ -50,19 +51,30 @@ class Probe:
     def __init__(self, grader: Grader, rows: Sequence[LabelledAnswer]):
         self.grader = grader
         self.rows = rows
+        self._trained = False
         self._last: tuple = ()
 
-    def begin(self, evaluation: tuple) -> asyncio.Task[dict] | None:
-        """The task that probes for this evaluation, for the first who asks; else None."""
-        if evaluation == self._last:
-            return None
+    @asynccontextmanager
+    async def beside(self, metadata: dict, rollout: int | None, training: bool):
+        """Asks while an answer of this rollout is graded, if it is an evaluation's first.
+
+        The outcome goes to the answer's metadata. Answers of an evaluation may name several
+        weight versions, or none, so its rollout tells it; only the two of rollout 0 are told
+        apart by the training between them.
+        """
+        evaluation = rollout, self._trained
+        self._trained = self._trained or training
+        if training or evaluation == self._last:
+            yield
+            return
         self._last = evaluation
-        return asyncio.create_task(self._outcome())
+        async with beside(self._outcome()) as probing:
+            yield
+            metadata["probe"] = await probing
 
     async def _outcome(self) -> dict:
         """`figures`, and per prompt the pairs that agree and all pairs: `right` and `pairs`."""
-        records = await asyncio.gather(*(self._judge(answer) for answer in self.rows))
-        return outcome(records)
+        return outcome(await all_or_none(self._judge(answer) for answer in self.rows))
 
     async def _judge(self, answer: LabelledAnswer) -> Record:
         record = answer.record()

@@ -1,6 +1,7 @@
 """The graders of a training run, and who watches them: an anchor, a probe."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.data.training_settings import TrainingGraders
@@ -61,6 +62,10 @@ class WatchedGraders(Graders):
         left_out = training and share_of(prompt_id, "anchor") >= share
         return None if left_out else self._anchor
 
-    def probe_once(self, evaluation: tuple) -> Awaitable[dict] | None:
-        """The probe of an evaluation, begun at once, for the first who asks; else None."""
-        return self._probe.begin(evaluation) if self._probe else None
+    def probing(
+        self, metadata: dict, rollout: int | None, training: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """Brings the probe beside an answer that is graded, as `Probe.beside`."""
+        if not self._probe:
+            return nullcontext()
+        return self._probe.beside(metadata, rollout, training)

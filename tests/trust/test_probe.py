@@ -1,6 +1,7 @@
 """The probe: the policy judges labelled rows once per evaluation, whoever grades."""
 
 import asyncio
+import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.question import Aborted
 from rubric_rl.trust.evaluations import stored
 
 ROWS = 6  # of three prompts; the even ones are labelled met
@@ -77,6 +79,68 @@ def test_is_asked_once_per_evaluation_and_logged(args):
     assert metrics["eval/probe/accuracy"] == metrics["eval/probe/kappa"] == 1.0
     assert metrics["eval/probe/false_positive_rate"] == 0.0
     assert metrics["eval/probe/tokens_prefilled"] > 0
+
+
+def asked_in_turn(args, *steps: tuple[int, list]) -> int:
+    """How many rows are judged, where the answers of each step are rewarded at a rollout."""
+    engine = FakeEngine(even)
+
+    async def main():
+        async with engine:
+            args.sglang_router_port = engine.port
+            for rollout, samples in steps:
+                args.rollout_id = rollout
+                await asyncio.gather(*(hooks.reward(args, one) for one in samples))
+            await hooks._graders_of_loop[asyncio.get_running_loop()].close()
+
+    asyncio.run(main())
+    return len(probe_prompts(engine))
+
+
+def held_out(*weights: str) -> list:
+    """Answers of an evaluation, by engines with these weights; "": by one that names none."""
+    versions = [[version] if version else [] for version in weights]
+    return [sample(n, group=None, weight_versions=each) for n, each in enumerate(versions)]
+
+
+def test_engines_that_tell_other_versions_bring_no_second_one(args):
+    assert asked_in_turn(args, (5, held_out("", "3", "", "4", "3"))) == ROWS
+
+
+def test_each_evaluation_has_its_own_also_the_two_of_rollout_0(args):
+    steps = [(0, held_out("0")), (0, [sample(0)]), (0, held_out("1")), (1, held_out("2"))]
+    assert asked_in_turn(args, *steps) == 3 * ROWS
+
+
+@pytest.mark.parametrize("sick", [False, True], ids=["aborted", "sick"])
+def test_nothing_is_left_running_where_the_answer_is_not_graded(args, monkeypatch, sick):
+    """The answer that brings it is aborted, or its grader fails the check question."""
+
+    def act(prompt: str) -> Say:
+        return Say("hm", seconds=1.0 if "PROBE" in prompt else 0.0)
+
+    engine = FakeEngine(act, checked=not sick)
+    if not sick:
+
+        async def aborted(*_, **__):
+            raise Aborted
+
+        monkeypatch.setattr(hooks, "grade_beside", aborted)
+
+    async def main():
+        async with engine:
+            args.sglang_router_port = engine.port
+            (one,) = held_out("0")
+            before = asyncio.all_tasks()
+            outcome = await asyncio.gather(hooks.reward(args, one), return_exceptions=True)
+            left = [task for task in asyncio.all_tasks() - before if "Probe" in repr(task)]
+            await hooks._graders_of_loop[asyncio.get_running_loop()].close()
+            return outcome, left, one.metadata
+
+    (outcome,), left, metadata = asyncio.run(main())
+    assert left == []
+    assert isinstance(outcome, UserError) if sick else math.isnan(outcome)
+    assert ("probe" in metadata) is not sick, "an aborted answer keeps the probe it has brought"
 
 
 def test_a_lenient_grader_is_seen(args):
