@@ -1,14 +1,15 @@
 """What a report shows of a training run: its curves, and from each point some answers.
 
-A run's records are read twice, one in memory at a time: for the figures, then for the answers to
-show. So that the page of a long run stays small, answers are kept at no more than POINTS points of
-training and of evaluation, ANSWERS at each, and long texts are cut at CHARACTERS.
+A run's records are read twice: for the figures, then for the answers to show. In memory stay those
+that an anchor was asked about, without answer and conversation, and the answers on the page; of all
+others sums. So that the page of a long run stays small, answers are kept at no more than POINTS
+points of training and of evaluation, ANSWERS at each, and long texts are cut at CHARACTERS.
 """
 
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,23 @@ from typing import Any
 from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.data.record_file import FOLDER, OF_TRAINING
 from rubric_rl.data.schema import Record
-from rubric_rl.data.training_settings import Trust
+from rubric_rl.data.training_settings import DROPPED, Trust
 from rubric_rl.evaluation.anchor_figures import anchor_figures
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.rollout_metrics import version_number
-from rubric_rl.evaluation.scoring_rule import ScoringRule
+from rubric_rl.evaluation.scoring_rule import PLAIN_RULE, ScoringRule
 from rubric_rl.report.run_view import answer_view
 from rubric_rl.trust.alarm import alarm_of
-from rubric_rl.trust.evaluations import stored, trained_rollouts
+from rubric_rl.trust.evaluations import own_limits, stored, trained_rollouts
 from rubric_rl.trust.exploitation import change_figures
 
+RECORDED = ScoringRule(recorded=True)
 POINTS = 60
 ANSWERS = 4
 CHARACTERS = 4000
-# Charts: title -> name of a curve -> figure.
+# Charts: title -> name of a curve -> figure. Before them stands that of the scores.
 CHARTS = {
-    "Score": {"reward": "reward", "anchor": "anchor/score"},
-    "Gap: reward minus anchor": {
+    "Gap: plain score minus anchor": {
         "gap": "anchor/gap",
         "at first length": "gap_at_first_length",
     },
@@ -94,7 +95,10 @@ class TrainingView:
         self.records = len(self.run)
         self.points: dict[str, Point] = {}
         grouped: dict[str, _Group] = defaultdict(_Group)
+        rules = set()  # by which the run rewarded answers, those that are not plain
         for record in self.run:
+            if record.rule:
+                rules.add(_in_words(record.rule))
             split, place = self._place(record)
             point = self.points.setdefault(f"{split}_{place}", Point(split, place))
             grouped[point.key].add(record, rule)
@@ -103,6 +107,8 @@ class TrainingView:
             point.answers = group.count
             point.figures = group.figures()
             point.shown = group.chosen()
+        self.rewarded_by = "; ".join(sorted(rules))
+        self._leave_out_scores()
         self._add_evaluations()
         self._add_logged()
         self.rollouts = len(self._of("train"))
@@ -130,8 +136,10 @@ class TrainingView:
     def _add_evaluations(self) -> None:
         """Figures against the first evaluation, and the probe."""
         evaluations = stored(self.save)
-        alarm = alarm_of(evaluations, Trust())
+        own = own_limits(evaluations)
+        alarm = alarm_of(evaluations, own or Trust())
         self.alarm = alarm.text(self.save) if alarm else ""
+        self.limits = "the limits of the run" if own else "the default limits: the run kept none"
         for evaluation in evaluations:
             place = evaluation.last_rollout + 1
             point = self.points.setdefault(f"eval_{place}", Point("eval", place))
@@ -168,10 +176,30 @@ class TrainingView:
             f"{self.save}/{FOLDER} --weights VERSION"
         )
 
+    def _leave_out_scores(self) -> None:
+        """Leaves out the reward where there is none, and the score where it is the reward.
+
+        Training is rewarded by the run's rule, evaluations are always scored by the plain one.
+        """
+        is_plain = not self.rewarded_by
+        for point in self.points.values():
+            is_rewarded = point.split == "train" or is_plain
+            if not is_rewarded:
+                point.figures.pop("reward", None)
+            elif self.rule == RECORDED or (is_plain and self.rule == PLAIN_RULE):
+                point.figures.pop("score", None)
+
+    def _scores(self) -> dict[str, str]:
+        """The curves of the first chart."""
+        score = f"score by {self.rule}"
+        if self.rule in (PLAIN_RULE, RECORDED):
+            score = "plain score"
+        return {"reward": "reward", score: "score", "anchor": "anchor/score"}
+
     def charts(self) -> list[dict]:
         """The curves as JSON; a chart without a point is left out."""
         charts = []
-        for title, curves in CHARTS.items():
+        for title, curves in {"Score": self._scores(), **CHARTS}.items():
             series = []
             for name, figure in curves.items():
                 for split in ("train", "eval"):
@@ -211,7 +239,8 @@ class _Group:
         self.count += 1
         tokens = record.first_tokens + record.rest_tokens
         values = {
-            "reward": rule.score(record),
+            "reward": record.score,
+            "score": rule.score(record),
             "characters": len(record.answer) if record.answer else math.nan,
             "seconds": record.seconds if record.calls else math.nan,
             "prefilled": tokens.prompt - tokens.cached if record.calls else math.nan,
@@ -249,6 +278,11 @@ def _on_curve(point: Point, figure: str) -> dict | None:
         return None
     low, high = (point.figures.get(f"{figure}_{end}") for end in ("low", "high"))
     return {"x": point.place, "y": value, "low": low, "high": high, "key": point.key}
+
+
+def _in_words(rule: Mapping[str, Any]) -> str:
+    """The rule of a record, without what it left out of this one."""
+    return ", ".join(f"{name}={value}" for name, value in rule.items() if name != DROPPED)
 
 
 def _logged(row: dict) -> dict[str, float]:

@@ -28,7 +28,8 @@ of ten evaluations raises a false alarm with probability 0.03 at most, and as th
 reached too it is less. What the reward alone says raises nothing: such alarms cry wolf on flat
 runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is seen.
 
-    python -m rubric_rl.trust.alarm SAVE_PATH [--grader-config FILE]    asks the rules again
+    python -m rubric_rl.trust.alarm SAVE_PATH [--grader-config FILE]    asks the rules again,
+with the run's own limits or those of the file
 """
 
 import argparse
@@ -47,7 +48,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.data.training_settings import Trust
 from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
-from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, stored
+from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, own_limits, stored
 from rubric_rl.trust.exploitation import falsely_credited, newly_credited
 
 STATUS = 3  # the exit status of a run that the alarm has ended
@@ -329,16 +330,20 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 no alarm, 3 there is one, 2 something to fix."""
     parser = CommandParser("python -m rubric_rl.trust.alarm", __doc__)
     parser.add_argument("save", type=Path, help="SAVE_PATH of a training run")
-    parser.add_argument("--grader-config", default="", help="YAML file with the limits")
+    parser.add_argument(
+        "--grader-config", default="", help="YAML file with the limits (default: those of the run)"
+    )
     return exit_status(lambda: _print_alarm(parser.parse_args(argv)))
 
 
 def _print_alarm(args: argparse.Namespace) -> int:
-    trust = GraderSettings.load(args.grader_config).trust
     evaluations = stored(args.save)
     if not evaluations:
         hint = "name the SAVE_PATH of a run with grader_anchor or grader_probe"
         raise UserError(f"{args.save}: no evaluations are kept there; {hint}")
+    trust = own_limits(evaluations)
+    if args.grader_config or trust is None:
+        trust = GraderSettings.load(args.grader_config).trust
     alarm = alarm_of(evaluations, trust)
     print(alarm.text(args.save) if alarm else "no alarm")
     return STATUS if alarm else 0

@@ -11,16 +11,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import quote
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.jsonl import read_jsonl, write_jsonl
 from rubric_rl.data.schema import Criterion, Record, Verdict
+from rubric_rl.data.training_settings import Trust
 from rubric_rl.evaluation.rollout_metrics import version_number
 from rubric_rl.grading.score import is_met
 
 FOLDER = "evaluations"  # in SAVE_PATH
+Pairs = Annotated[
+    list[int], Field(min_length=2, max_length=2)
+]  # of verdict and label: those that agree, and all
 # In SAVE_PATH too, by the trainer without a GPU, which counts weights from 0, slime from 1.
 COUNTED_FROM_ZERO = "eval.jsonl"
 
@@ -34,8 +40,8 @@ class JudgedAnswer:
 
     dataset: str  # the evaluation set's name
     prompt_id: str
-    score: float  # the reward
-    anchor_score: float | None  # None where no anchor judged it
+    score: FiniteFloat  # the plain score
+    anchor_score: FiniteFloat | None  # None where no anchor judged it
     length: int  # characters
     # By the criterion: whether the reward credits it, and the anchor. Credited is a positive
     # criterion that counts as met, a negative one that counts as not met.
@@ -83,8 +89,9 @@ class Evaluation:
     rollout: int
     weights: str
     answers: list[JudgedAnswer] = field(default_factory=list)
-    probe: dict[str, Sequence[int]] | None = None  # prompt -> pairs that agree, all pairs
+    probe: dict[str, Pairs] | None = None  # by prompt
     anchor: str = ""  # who was asked besides, also where it failed; "" in older files
+    trust: Trust | None = None  # the run's limits at that time; None in older files
 
     is_start: bool = False  # before the first rollout; `stored` says so
 
@@ -120,12 +127,19 @@ class Evaluation:
         """As JSON: a line on the whole, then a line per answer."""
         heading = vars(self).copy()
         del heading["answers"], heading["is_start"]
+        heading["trust"] = self.trust.model_dump() if self.trust else None
         yield heading
         yield from (vars(answer) for answer in self.answers)
 
 
+_ANSWER, _HEADING = TypeAdapter(JudgedAnswer), TypeAdapter(Evaluation)
+
+
 def evaluation_of(
-    rollout: int, records: Mapping[str, Iterable[Record]], probe: dict | None
+    rollout: int,
+    records: Mapping[str, Iterable[Record]],
+    probe: dict | None,
+    trust: Trust | None = None,
 ) -> Evaluation:
     """The evaluation whose records, by set, these are; `probe` is the `prompts` of an outcome."""
     answers = []
@@ -137,7 +151,7 @@ def evaluation_of(
                 anchor = record.anchored.grader
             if not math.isnan(record.score):
                 answers.append(JudgedAnswer.of(name, record))
-    return Evaluation(rollout, weights, answers, probe, anchor)
+    return Evaluation(rollout, weights, answers, probe, anchor, trust)
 
 
 def store(save: str | os.PathLike, evaluation: Evaluation) -> None:
@@ -174,13 +188,19 @@ def stored(save: str | os.PathLike, last: float = math.inf) -> list[Evaluation]:
         evaluation = _evaluation(path, heading)
         if evaluation.rollout <= last:
             try:
-                evaluation.answers = [JudgedAnswer(**item) for item in rest]
-            except TypeError:
+                evaluation.answers = [_ANSWER.validate_python(item) for item in rest]
+            except ValidationError:
                 raise _damaged(path) from None
             trained = trained_rollouts(save, evaluation.rollout, evaluation.weights)
             evaluation.is_start = trained == 0
             found.append(evaluation)
     return sorted(found, key=lambda evaluation: evaluation.order)
+
+
+def own_limits(evaluations: Sequence[Evaluation]) -> Trust | None:
+    """The limits that a run had last; None where it kept none."""
+    limits = [evaluation.trust for evaluation in evaluations if evaluation.trust]
+    return limits[-1] if limits else None
 
 
 def stored_names(save: str | os.PathLike) -> list[tuple[str, int]]:
@@ -203,7 +223,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _items(path: Path) -> list[dict]:
     items = [item for _, item in read_jsonl(path)]
-    if not items or not all(isinstance(item, dict) for item in items):
+    if not items:
         raise _damaged(path)
     return items
 
@@ -214,15 +234,10 @@ def _heading(path: Path) -> Evaluation:
 
 
 def _evaluation(path: Path, heading: object) -> Evaluation:
-    if not isinstance(heading, dict):
-        raise _damaged(path)
-    rollout, weights, probe = (heading.get(name) for name in ("rollout", "weights", "probe"))
-    anchor = heading.get("anchor", "")
-    if not isinstance(rollout, int) or not isinstance(weights, str):
-        raise _damaged(path)
-    if not isinstance(anchor, str) or not isinstance(probe, dict | None):
-        raise _damaged(path)
-    return Evaluation(rollout, weights, [], probe, anchor)
+    try:
+        return _HEADING.validate_python(heading)
+    except ValidationError:
+        raise _damaged(path) from None
 
 
 def _damaged(path: Path) -> DataError:

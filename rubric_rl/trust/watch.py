@@ -4,8 +4,9 @@ All of it is read again from SAVE_PATH/evaluations, so nothing is lost with a pr
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from rubric_rl.common.errors import UserError
@@ -40,7 +41,7 @@ def watch_evaluation(
     if not save or not is_watched:
         return figures
     prompts = probed["prompts"] if probed else None
-    store(save, evaluation_of(rollout, records, prompts))
+    store(save, evaluation_of(rollout, records, prompts, trust))
     evaluations = stored(save)
     first, *_, now = [evaluations[0], *evaluations]
     if len(evaluations) > 1 and settings.training.anchor:
@@ -71,18 +72,31 @@ def stop_if_alarmed(args) -> None:
 
 
 def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
-    """The alarm at the last evaluation that a checkpoint follows, if it may end the run."""
+    """The alarm at the last evaluation that a checkpoint follows, if it may end the run.
+
+    Where nobody can tell whether one follows, the alarm at the last evaluation: the run may lose
+    rollouts, but does not go on without its alarm. Raises DataError for a damaged evaluation.
+    """
+    tracker = Path(save) / TRACKER
     try:
-        checkpoint = int((Path(save) / TRACKER).read_text())
-    except (FileNotFoundError, ValueError):  # none yet
+        checkpoint = int(tracker.read_bytes())
+    except FileNotFoundError:  # none yet
         return None
+    except ValueError:
+        _say_once(f"{tracker}: names no rollout; until it does, an alarm waits for no checkpoint")
+        checkpoint = math.inf
     names = tuple(stored_names(save))
     # pyright does not see that a frozen model has a hash.
     return _alarm_by_then(save, trust, checkpoint, names)  # pyright: ignore[reportArgumentType]
 
 
+@cache
+def _say_once(line: str) -> None:
+    LOG.warning(line)
+
+
 @lru_cache(maxsize=1)
-def _alarm_by_then(save: str, trust: Trust, checkpoint: int, names: tuple) -> Alarm | None:
+def _alarm_by_then(save: str, trust: Trust, checkpoint: float, names: tuple) -> Alarm | None:
     """Asked after each rollout, answered anew after an evaluation or a checkpoint only."""
     alarm = alarm_of(stored(save, checkpoint), trust)
     return alarm if alarm and alarm.ends_a_run else None

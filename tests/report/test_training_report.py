@@ -9,10 +9,12 @@ from doubles.records import made
 from doubles.training_run import write_training_run
 
 from rubric_rl.data.record_file import append_record
+from rubric_rl.data.training_settings import PLAIN, RewardRule, Trust
 from rubric_rl.evaluation.scoring_rule import ScoringRule
 from rubric_rl.report import __main__ as command
 from rubric_rl.report import training_view
 from rubric_rl.report.write_report import write_training_report
+from rubric_rl.trust import alarm
 from rubric_rl.trust.evaluations import evaluation_of, store
 
 
@@ -39,6 +41,72 @@ def test_curves_are_those_of_the_records(page, data):
     assert curve(blocks, "Probe", "accuracy, held out") == [(0, 0.75), (3, 0.75)]
     assert curve(blocks, "Seconds per rollout", "step, training") == [(1, 9.0)]
     assert curve(blocks, "True score", "true score, training") == [(1, 0.25)]
+
+
+def scores(blocks: dict) -> dict[str, list[tuple[float, float]]]:
+    """The curves of the first chart, by name."""
+    (chart,) = [chart for chart in blocks["curves"] if chart["title"] == "Score"]
+    names = [series["name"] for series in chart["series"]]
+    return {name: curve(blocks, "Score", name) for name in names}
+
+
+COSTLY = RewardRule(length_cost=50.0)  # each of the ten characters takes off 1
+
+
+def test_a_reward_by_another_rule_is_told_from_the_plain_score(tmp_path, data):
+    run = write_training_run(tmp_path / "run", rule=COSTLY)
+    page = write_training_report(run, ScoringRule(), tmp_path / "page")
+    rewards, plain = [(0, 0.0), (1, 0.0), (2, 0.0)], [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert scores(data(page)) == {
+        "reward, training": rewards,
+        "plain score, training": plain,
+        "plain score, held out": [(0, 0.25), (3, 0.75)],
+        "anchor, held out": [(0, 0.25), (3, 0.25)],
+    }
+    assert "rewarded by: length_cost=50.0" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "rule, of_run, names",
+    [
+        (
+            ScoringRule(recorded=True),
+            COSTLY,
+            ["reward, training", "plain score, held out"],
+        ),
+        (ScoringRule(recorded=True), PLAIN, ["reward, training", "reward, held out"]),
+        (
+            ScoringRule(clip=True),
+            PLAIN,
+            [
+                "reward, training",
+                "reward, held out",
+                "score by clip, training",
+                "score by clip, held out",
+            ],
+        ),
+    ],
+)
+def test_a_curve_is_named_by_the_rule_that_made_it(tmp_path, data, rule, of_run, names):
+    run = write_training_run(tmp_path / "run", rule=of_run)
+    page = write_training_report(run, rule, tmp_path / "page")
+    assert list(scores(data(page))) == [*names, "anchor, held out"]
+
+
+@pytest.mark.parametrize(
+    "trust, heading",
+    [
+        (Trust(alarm="stop"), "Alarm, by the limits of the run"),
+        (None, "Alarm, by the default limits: the run kept none"),
+        (Trust(alarm_exploitation=1.5, alarm_drop=1.5), ""),
+    ],
+)
+def test_the_alarm_is_that_of_the_runs_own_limits(tmp_path, capsys, trust, heading):
+    run = write_training_run(tmp_path / "run", trust=trust)
+    text = write_training_report(run, ScoringRule(), tmp_path / "page").read_text(encoding="utf-8")
+    assert ("can no longer be trusted" in text) == bool(heading)
+    assert heading in text
+    assert alarm.main([str(run)]) == (3 if heading else 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])

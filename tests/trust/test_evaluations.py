@@ -9,6 +9,12 @@ from rubric_rl.common.errors import DataError
 from rubric_rl.data.schema import Anchored
 from rubric_rl.trust.evaluations import Evaluation, drop_after, evaluation_of, store, stored
 
+HEADING = '{"rollout": 0, "weights": "1", "probe": null}\n'
+ANSWER = (
+    '{"dataset": "held", "prompt_id": "p", "score": %s, "anchor_score": null, "length": 1, '
+    '"credits": %s}'
+)
+
 
 def evaluation(rollout: int, weights: int) -> Evaluation:
     return Evaluation(rollout, str(weights))
@@ -93,10 +99,16 @@ def test_a_run_that_goes_on_drops_what_it_makes_again(tmp_path):
     [
         "{}",
         "[]",
-        '{"rollout": "0", "weights": "1", "probe": null}',
+        '{"rollout": "last", "weights": "1", "probe": null}',
         '{"rollout": 0, "weights": 1, "probe": null}',
         '{"rollout": 0, "weights": "1", "probe": []}',
-        '{"rollout": 0, "weights": "1", "probe": null}\n{"prompt_id": "p"}',
+        '{"rollout": 0, "weights": "1", "probe": {"q": [1]}}',
+        '{"rollout": 0, "weights": "1", "probe": {"q": "right"}}',
+        HEADING + '{"prompt_id": "p"}',
+        HEADING + ANSWER % ("null", "{}"),
+        HEADING + ANSWER % ("NaN", "{}"),
+        HEADING + ANSWER % ("0.5", "[]"),
+        HEADING + ANSWER % ("0.5", '{"c": [true]}'),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, text):

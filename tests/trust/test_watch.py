@@ -1,15 +1,17 @@
 """What the hooks do with an evaluation: figures against the first one, the alarm, the stop."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 from doubles.hooked import hook_args
 from doubles.judged import HONEST, LENIENT, records
 
 import self_reward_rm as hooks
-from rubric_rl.common.errors import UserError
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.schema import Anchored
-from rubric_rl.trust.watch import STOPPED, stop_if_alarmed, watch_evaluation
+from rubric_rl.trust.evaluations import FOLDER
+from rubric_rl.trust.watch import STOPPED, TRACKER, stop_if_alarmed, watch_evaluation
 
 
 @pytest.fixture
@@ -52,6 +54,30 @@ def test_the_alarm_ends_a_run_after_a_checkpoint_and_not_before(args, tmp_path):
     with pytest.raises(UserError, match="alarm after rollout 3: the reward can no longer be"):
         hooks.log_rollout(4, args, [], {}, 1.0)
     assert "alarm after rollout 3" in (tmp_path / STOPPED).read_text()
+
+
+@pytest.mark.parametrize("damage", [b"", b"release", b"12\x00", b"\xff"])
+def test_a_damaged_tracker_is_said_once_and_the_alarm_still_ends_the_run(args, caplog, damage):
+    """Nobody can tell then whether a checkpoint follows; the alarm is not lost with that."""
+    watch_evaluation(args, 0, records(HONEST, "0"), None)
+    tracker = Path(args.save, TRACKER)
+    tracker.write_bytes(damage)
+    for _ in range(3):
+        stop_if_alarmed(args)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith(f"{tracker}: names no rollout") and "\n" not in line
+    watch_evaluation(args, 3, records(LENIENT, "4"), None)
+    with pytest.raises(UserError, match="alarm after rollout 3"):
+        stop_if_alarmed(args)
+
+
+def test_a_damaged_evaluation_ends_a_run_that_the_alarm_may_end(args):
+    two_evaluations(args)
+    checkpoint(args, 3)
+    path = next(Path(args.save, FOLDER).iterdir())
+    path.write_text("half")
+    with pytest.raises(DataError, match=path.name):
+        stop_if_alarmed(args)
 
 
 def test_a_run_that_it_has_ended_goes_on_when_told_so(args):
