@@ -61,6 +61,18 @@ def test_warn_says_so_and_goes_on_and_keeps_the_best_checkpoint(tmp_path, monkey
     assert kept == [f"iter_{number:07d}" for number in (1, 5, 6, 7)]
 
 
+@pytest.mark.parametrize(
+    "best, kept", [(-1, [3, 5, 7]), (0, [3, 5, 7]), (1, [1, 3, 5, 7]), (2, [1, 3, 5, 7])]
+)
+def test_with_fewer_checkpoints_the_last_one_up_to_the_best_is_kept(
+    tmp_path, monkeypatch, best, kept
+):
+    monkeypatch.setattr(train, "best_rollout", lambda evaluations: best)
+    _, directory = run(args_of(tmp_path, "warn", save_interval=2))
+    names = sorted(path.name for path in directory.path.glob("iter_*"))
+    assert names == [f"iter_{number:07d}" for number in kept]
+
+
 def test_what_is_made_again_is_dropped(tmp_path):
     _, directory = run(args_of(tmp_path, "warn"))
     directory.cut_back(3)

@@ -1,10 +1,11 @@
 """What the hooks do with an evaluation: figures against the first one, the alarm, the stop."""
 
+import asyncio
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from doubles.hooked import hook_args
+from doubles.hooked import hook_args, sample
 from doubles.judged import HONEST, LENIENT, records
 
 import self_reward_rm as hooks
@@ -54,6 +55,14 @@ def test_the_alarm_ends_a_run_after_a_checkpoint_and_not_before(args, tmp_path):
     with pytest.raises(UserError, match="alarm after rollout 3: the reward can no longer be"):
         hooks.log_rollout(4, args, [], {}, 1.0)
     assert "alarm after rollout 3" in (tmp_path / STOPPED).read_text()
+
+
+def test_a_run_that_starts_again_asks_nobody_before_it_ends(args, monkeypatch):
+    two_evaluations(args)
+    checkpoint(args, 3)
+    monkeypatch.setattr(hooks, "WatchedGraders", None)
+    with pytest.raises(UserError, match="alarm after rollout 3"):
+        asyncio.run(hooks.reward(args, sample()))
 
 
 @pytest.mark.parametrize("damage", [b"", b"release", b"12\x00", b"\xff"])
