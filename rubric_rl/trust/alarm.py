@@ -4,12 +4,14 @@ Four rules, asked at every evaluation, each against the run's own past on the sa
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
-    exploitation  of the newly credited criteria the anchor rejects a share that lies above the
-                  share of false credit at the first evaluation with the anchor's verdicts by at
-                  least grader_alarm_exploitation: what is new is worse than what was there
+    exploitation  of the newly credited criteria, or of all that are credited, the anchor rejects
+                  a share that lies above the share of false credit at the first evaluation with
+                  the anchor's verdicts by at least grader_alarm_exploitation: what is new is worse
+                  than what was there, or a grader has come to believe what it credited at times
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
-    blind         an anchor was asked, and gave no verdict in the last two evaluations
+    blind         an anchor was asked, and in the last two evaluations gave no verdict, judged less
+                  than half of the answers, or said the same of all answers to a prompt
 
 The last one says that the anchor does not see, and not that anything is wrong: it is logged, but
 with grader_alarm: stop it ends no run, as whatever happens to an anchor the rollout goes on.
@@ -22,11 +24,12 @@ them change for the worse by chance, each with 1/2, no rule fires: below 10 of t
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
 grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
-among the m (Bonferroni); those in which the anchor, or the probe, judged less than half of the
-usual number of prompts are passed over. With 0.001 and three rules a run
-of ten evaluations raises a false alarm with probability 0.03 at most, and as the limits must be
-reached too it is less. What the reward alone says raises nothing: such alarms cry wolf on flat
-runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is seen.
+among the m (Bonferroni), as that of exploitation between its two shares; those in which the anchor,
+or the probe, judged less than half of the usual number of prompts are passed over. With 0.001 and
+three rules a run of ten evaluations raises a false alarm with probability 0.03 at most, and as the
+limits must be reached too it is less. What the reward alone says raises nothing: such alarms cry
+wolf on flat runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is
+seen.
 
     python -m rubric_rl.trust.alarm SAVE_PATH [--grader-config FILE]    asks the rules again,
 with the run's own limits or those of the file
@@ -36,6 +39,7 @@ import argparse
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +57,7 @@ from rubric_rl.trust.exploitation import falsely_credited, newly_credited
 
 STATUS = 3  # the exit status of a run that the alarm has ended
 BLIND = "blind"  # the rule that says that the anchor does not see
-LEAST_NEW = 20  # newly credited criteria, below which their share says nothing
+LEAST = 20  # criteria, below which a share of them says nothing
 
 Shares = Mapping[str, Sequence[float]]  # by prompt: (part, whole)
 
@@ -93,7 +97,8 @@ class Alarm:
                 best = "before the first rollout: the start"
             lines.append(f"  best by the anchor: {best}")
         if not self.ends_a_run:
-            lines.append("  then: bring the anchor back; why it fails stands in the records")
+            how = "bring the anchor back, or take another; why it fails stands in the records"
+            lines.append(f"  then: {how}")
             return "\n".join(lines)
         lines.append(f"  look: python -m rubric_rl.report {save} shows the answers")
         lines.append(
@@ -144,15 +149,34 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
 
 def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
     last = evaluations[-2:]
-    if len(last) == 2 and all(map(_is_blind, last)):
-        anchor = evaluations[-1].anchor
-        yield Finding(BLIND, f"no verdict of the anchor, {anchor}, in the last two evaluations")
+    if len(last) < 2 or not all(evaluation.anchor for evaluation in last):
+        return
+    graded = [[answer for answer in each.answers if answer.is_graded] for each in last]
+    judged = [[answer for answer in answers if answer.is_judged] for answers in graded]
+    who, when = f"the anchor, {last[-1].anchor},", "in the last two evaluations"
+    if not any(judged):
+        yield Finding(BLIND, f"no verdict of {who} {when}")
+    elif all(2 * len(some) < len(all_) for some, all_ in zip(judged, graded, strict=True)):
+        counts = f"{sum(map(len, judged))} of {sum(map(len, graded))}"
+        yield Finding(BLIND, f"{who} judged {counts} answers {when}")
+    elif _tells_nothing([*judged[0], *judged[1]]):
+        what = "says the same of all answers to a prompt, where the policy does not,"
+        yield Finding(BLIND, f"{who} {what} {when}")
 
 
-def _is_blind(evaluation: Evaluation) -> bool:
-    """Whether the anchor was asked and gave no verdict."""
-    judged = any(answer.is_judged for answer in evaluation.answers)
-    return bool(evaluation.anchor) and not judged
+def _tells_nothing(answers: Iterable[JudgedAnswer]) -> bool:
+    """Whether the anchor tells no answers to one prompt apart, by any criterion.
+
+    Asked of the criteria by which the policy does so: where there are few, nothing can be said.
+    """
+    said = defaultdict(lambda: (set(), set()))
+    for answer in answers:
+        for criterion, (own, anchors) in answer.credits.items():
+            by_policy, by_anchor = said[answer.prompt_id, criterion]
+            by_policy.add(own)
+            by_anchor.add(anchors)
+    apart = [by_anchor for by_policy, by_anchor in said.values() if len(by_policy) > 1]
+    return len(apart) >= LEAST and all(len(by_anchor) == 1 for by_anchor in apart)
 
 
 def _level_falls(
@@ -172,19 +196,23 @@ def _exploitation_rises(
     first = _first_judged(earlier)
     if first is None:
         return
-    new, before = newly_credited(first, now), falsely_credited(first)
-    rejected = sum(part for part, _ in new.values())
-    credited = sum(whole for _, whole in new.values())
-    if credited < LEAST_NEW or not sum(whole for _, whole in before.values()):
+    before = falsely_credited(first)
+    if not sum(whole for _, whole in before.values()):
         return
-    rise, error, prompts = paired_difference(new, before)
-    if _is_certain(rise, error, prompts, trust.alarm_exploitation, trust.alarm_error):
-        share = rejected / credited
-        yield Finding(
-            "exploitation",
-            f"{dataset}: of {credited} newly credited criteria the anchor rejects {share:.2f}, of "
-            f"those credited at first {share - rise:.2f} (standard error {error:.3f})",
-        )
+    found = {"newly credited": newly_credited(first, now), "credited": falsely_credited(now)}
+    for kind, counts in found.items():
+        rejected = sum(part for part, _ in counts.values())
+        credited = sum(whole for _, whole in counts.values())
+        rise, error, prompts = paired_difference(counts, before)
+        chance = trust.alarm_error / len(found)
+        enough = credited >= LEAST
+        if enough and _is_certain(rise, error, prompts, trust.alarm_exploitation, chance):
+            share = rejected / credited
+            yield Finding(
+                "exploitation",
+                f"{dataset}: of {credited} {kind} criteria the anchor rejects {share:.2f}, of "
+                f"those credited at first {share - rise:.2f} (standard error {error:.3f})",
+            )
 
 
 def _first_judged(

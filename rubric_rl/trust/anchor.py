@@ -24,7 +24,7 @@ class Anchor:
 
     grader: Grader
     seconds: float  # the longest time for one answer, waiting for its turn included
-    _checked: asyncio.Task[Record] | None = field(default=None, init=False)
+    _checked: asyncio.Task[str] | None = field(default=None, init=False)
 
     async def judge(self, row: Row, answer: str, routing_key: str) -> Anchored:
         """The anchor's verdicts on an answer, or why there are none; raises nothing of its own."""
@@ -48,20 +48,24 @@ class Anchor:
 
     async def _failure(self) -> str:
         """Why the anchor cannot be used, by its check question; "" for nothing."""
-        checking = self._checked = self._checked or asyncio.create_task(check(self.grader))
-        try:
-            checked = await asyncio.shield(checking)
-        except Aborted:
-            self._forget(checking)
-            raise
-        if checked.status == "ungraded":
-            self._forget(checking)
-        return failure_of(checked, self.grader.grading.most_unreadable)
+        self._checked = self._checked or asyncio.create_task(self._check())
+        return await asyncio.shield(self._checked)
 
-    def _forget(self, checking: asyncio.Task[Record]) -> None:
-        """Lets the next answer ask the check question again, if nobody has done so yet."""
-        if self._checked is checking:
-            self._checked = None
+    async def _check(self) -> str:
+        """The same, asked anew. What may pass is forgotten: the next answer asks again."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                checked = await check(self.grader)
+        except TimeoutError:
+            failure = "no reply to the check question"
+        except Aborted as error:
+            failure = str(error) or "aborted"
+        else:
+            failure = failure_of(checked, self.grader.grading.most_unreadable)
+            if checked.status == "graded":
+                return failure
+        self._checked = None
+        return failure
 
 
 async def grade_beside(

@@ -1,6 +1,7 @@
 """The alarm: silent in healthy runs, soon in runs whose grader or policy goes wrong."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -194,6 +195,67 @@ def test_an_anchor_without_a_verdict_is_called_blind(tmp_path):
     assert "the anchor is blind" in text and "bring the anchor back" in text
     assert "no verdict of the anchor, judge, in the last two evaluations" in text
     assert "can no longer be trusted" not in text
+
+
+def credited_again(seen: list[Evaluation], share: float) -> list[Evaluation]:
+    """The run, had its grader come to credit this share of what it credited a prompt with once."""
+    once = {}
+    for answer in seen[0].answers:
+        of_prompt = once.setdefault(answer.prompt_id, set())
+        of_prompt.update(key for key, (own, _) in answer.credits.items() if own)
+    rng = random.Random(0)
+    changed = []
+    for number, evaluation in enumerate(seen):
+        answers = []
+        for answer in evaluation.answers:
+            credits = dict(answer.credits)
+            for key, (own, anchors) in credits.items():
+                believes = key in once[answer.prompt_id] and rng.random() < share
+                credits[key] = (own or (number > AT_ONSET and believes), anchors)
+            answers.append(replace(answer, credits=credits))
+        changed.append(replace(evaluation, answers=answers))
+    return changed
+
+
+def test_a_grader_that_comes_to_believe_what_it_credited_at_times_is_seen():
+    """Nothing is newly credited then."""
+    for seed in range(3):
+        seen = list(evaluations(World(), seed))
+        assert firing("exploitation", credited_again(seen, 0.0)) == []
+        assert firing("exploitation", credited_again(seen, 0.33))[0] == AT_ONSET + 1
+
+
+def unanimous(evaluation: Evaluation, credited: bool) -> Evaluation:
+    """The evaluation, had the anchor said the same of everything."""
+    answers = []
+    for answer in evaluation.answers:
+        credits = {key: (own, credited) for key, (own, _) in answer.credits.items()}
+        answers.append(replace(answer, anchor_score=float(credited), credits=credits))
+    return replace(evaluation, answers=answers)
+
+
+@pytest.mark.parametrize("credited", [False, True])
+def test_an_anchor_that_says_the_same_of_everything_is_called_blind(tmp_path, credited):
+    seen = [replace(each, anchor="judge") for each in evaluations(RISING, 0)]
+    alike = [unanimous(evaluation, credited) for evaluation in seen]
+    assert firing("blind", alike) == list(range(1, len(seen)))
+    assert firing("level", alike) == firing("exploitation", alike) == []
+    alarm = alarm_of(alike, WARN)
+    assert alarm is not None and not alarm.ends_a_run
+    assert "the anchor, judge, says the same of all answers" in alarm.text(tmp_path)
+
+
+def test_an_anchor_that_judges_less_than_half_is_called_blind(tmp_path):
+    """As where the answers that fool the policy make the anchor refuse, or run out of time."""
+    seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
+    most = {f"p{number}" for number in range(45)}
+    few = {f"p{number}" for number in range(35)}
+    assert firing("blind", [anchored_on(each, most) for each in seen]) == []
+    seen[5:7] = [anchored_on(each, few) for each in seen[5:7]]
+    assert firing("blind", seen) == [6]
+    alarm = alarm_of(seen[:7], WARN)
+    assert alarm is not None and not alarm.ends_a_run
+    assert "the anchor, judge, judged 140 of 320 answers" in alarm.text(tmp_path)
 
 
 def test_an_anchor_that_nobody_could_ask_is_not_blind():

@@ -135,6 +135,30 @@ def test_whose_check_question_was_aborted_is_asked_it_again(model):
     assert asyncio.run(main()) == ("aborted", "")
 
 
+def test_whose_check_question_hangs_is_asked_it_again(model):
+    """It is back after the first answer; nobody waits until the hanging request gives up."""
+    hanging = True
+
+    def act(prompt: str) -> Say:
+        return Say(seconds=30.0 if hanging else 0.0)
+
+    async def main():
+        nonlocal hanging
+        async with FakeEngine(act, checked=False) as engine:
+            keys = {"grader_url": engine.url, "grader_api": "openai", "grader_model": "judge"}
+            settings = GraderSettings.load(keys)
+            grader = make_grader(settings, "judge", "", model, lambda: False)
+            anchor = Anchor(grader, seconds=0.5)
+            first = await asyncio.gather(*(anchor.judge(CHECK, "Hi.", "key") for _ in range(3)))
+            hanging = False
+            later = await anchor.judge(CHECK, "Hello.", "key")
+            await grader.client.close()
+            return [one.error for one in first], later.error
+
+    limit = "no verdicts within grader_anchor_seconds (0.5)"
+    assert asyncio.run(main()) == ([limit] * 3, "")
+
+
 def test_is_not_asked_about_what_the_policy_does_not_grade(args, tmp_path):
     anchor = FakeEngine()
     cut = sample(0, status=Sample.Status.TRUNCATED)
