@@ -169,14 +169,15 @@ def _tells_nothing(answers: Iterable[JudgedAnswer]) -> bool:
 
     Asked of the criteria by which the policy does so: where there are few, nothing can be said.
     """
-    said = defaultdict(lambda: (set(), set()))
+    said: dict[tuple, tuple[set, set]] = defaultdict(lambda: (set(), set()))
     for answer in answers:
         for criterion, (own, anchors) in answer.credits.items():
             by_policy, by_anchor = said[answer.prompt_id, criterion]
             by_policy.add(own)
-            by_anchor.add(anchors)
+            if anchors is not None:
+                by_anchor.add(anchors)
     apart = [by_anchor for by_policy, by_anchor in said.values() if len(by_policy) > 1]
-    return len(apart) >= LEAST and all(len(by_anchor) == 1 for by_anchor in apart)
+    return len(apart) >= LEAST and all(len(by_anchor) < 2 for by_anchor in apart)
 
 
 def _level_falls(

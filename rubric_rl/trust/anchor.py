@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Anchored, Record, Row
 from rubric_rl.grading.grade import Grader, ask_verdicts, complete, unasked
-from rubric_rl.grading.health import check, failure_of
+from rubric_rl.grading.health import check, failure_of, sickness
 from rubric_rl.grading.score import score
 from rubric_rl.serving.client import beside
 from rubric_rl.serving.question import Aborted
@@ -34,7 +34,8 @@ class Anchor:
                 failure = await self._failure()
                 if not failure:
                     await ask_verdicts(self.grader, record, routing_key)
-                    failure = record.error
+                    most = self.grader.grading.most_unreadable
+                    failure = record.error or sickness([record], most)
         except TimeoutError:
             failure = f"no verdicts within grader_anchor_seconds ({self.seconds:g})"
         except (Aborted, UserError) as error:

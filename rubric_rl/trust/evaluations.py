@@ -43,8 +43,9 @@ class JudgedAnswer:
     score: FiniteFloat  # the plain score
     anchor_score: FiniteFloat | None  # None where no anchor judged it
     length: int  # characters
-    # By the criterion: whether the reward credits it, and the anchor. Credited is a positive
-    # criterion that counts as met, a negative one that counts as not met.
+    # By the criterion: whether the reward credits it, and the anchor; None where nobody can read
+    # what it says. Credited is a positive criterion that counts as met, a negative one that counts
+    # as not met.
     credits: Mapping[str, tuple[bool, bool | None]]
 
     @property
@@ -62,20 +63,21 @@ class JudgedAnswer:
         """The answer of a record that is not ungraded."""
         if record.status != "graded":
             return cls(name, record.prompt_id, 0.0, 0.0, len(record.answer or ""), {})
-        own = _credits(record.rubric, record.verdicts)
+        own = _credits(zip(record.rubric, record.verdicts, strict=True))
         anchors: dict[str, bool] = {}
         anchor_score = None
         if record.anchored and record.anchored.verdicts:
-            anchors = _credits(record.rubric, record.anchored.verdicts)
+            pairs = zip(record.rubric, record.anchored.verdicts, strict=True)
+            anchors = _credits(pair for pair in pairs if pair[1].met is not None)
             anchor_score = record.anchored.score
         credits = {key: (credited, anchors.get(key)) for key, credited in own.items()}
         length = len(record.answer or "")
         return cls(name, record.prompt_id, record.score, anchor_score, length, credits)
 
 
-def _credits(rubric: Sequence[Criterion], verdicts: Sequence[Verdict]) -> dict[str, bool]:
+def _credits(pairs: Iterable[tuple[Criterion, Verdict]]) -> dict[str, bool]:
     credited = {}
-    for criterion, verdict in zip(rubric, verdicts, strict=True):
+    for criterion, verdict in pairs:
         text = f"{criterion.points:g} {criterion.text}"
         key = hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()
         credited[key] = is_met(criterion, verdict) is (criterion.points > 0)

@@ -98,6 +98,7 @@ def test_grades_whole_groups_of_a_share_of_the_prompts_and_every_evaluation(args
         (FakeEngine(Fail(reset=True)), "disconnected|reset"),
         (FakeEngine(Fail(401, "no credit"), checked=False), "no credit"),
         (FakeEngine(Say("hm"), checked=False), "failed its check question"),
+        (FakeEngine(Say("hm")), "3 of 3 verdicts are unreadable"),  # falls ill after it
         (FakeEngine(Say(seconds=30)), "no verdicts within grader_anchor_seconds"),
     ],
 )

@@ -84,6 +84,14 @@ def test_an_anchor_is_known_also_where_it_failed(tmp_path):
     assert [answer.is_judged for answer in after.answers] == [False]
 
 
+def test_a_verdict_of_the_anchor_that_nobody_can_read_rejects_nothing(tmp_path):
+    record = made("p", (5, -4), (True, False), weights="7")
+    record.anchored = Anchored("judge", said(None, None), -4 / 5)
+    store(tmp_path, evaluation_of(3, {"held": [record]}, None))
+    ((answer,),) = [each.answers for each in stored(tmp_path)]
+    assert list(answer.credits.values()) == [(True, None), (True, None)]
+
+
 def test_a_run_that_goes_on_drops_what_it_makes_again(tmp_path):
     for rollout, weights in ((0, 0), (3, 4), (7, 8)):
         store(tmp_path, evaluation(rollout, weights))
