@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.checks.compound import parts
-from rubric_rl.data.checks.duplicates import near_duplicates
+from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates
 from rubric_rl.data.checks.polarity import Polarity, polarity
 from rubric_rl.data.checks.unmeetable import unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
@@ -71,18 +71,18 @@ def check(
     Each row is read once.
     """
     found = Findings()
-    to_train = _Prompts()
+    prompts = _Prompts()
     for row in training:
         _count_points(row, found)
         _check_criteria(row, judge, found)
         _check_rubric(row, found)
-        to_train.add(row)
-    to_evaluate = _Prompts()
+        prompts.add(row)
+    number = len(prompts.ids)
     for row in held_out:  # as published, compound and repeated ones too
         _check_criteria(row, judge, found)
-        to_evaluate.add(row)
-    _check_prompts(to_train, to_evaluate, found)
-    _check_language(to_train.scripts + to_evaluate.scripts, found)
+        prompts.add(row)
+    _check_prompts(prompts, number, found)
+    _check_language(prompts.scripts, found)
     for message in refused:
         if "it must be the user's" in message:
             found.add_place("last-turn", message)
@@ -94,14 +94,14 @@ class _Prompts:
 
     def __init__(self):
         self.ids: list[str] = []
-        self.conversations: list[str] = []
+        self.conversations = ManyTexts()
         self.scripts: list[tuple[str, str, str]] = []  # prompt_id, of the prompt, of the rubric
 
     def add(self, row: Row) -> None:
         """Remembers a row."""
         graded = " ".join(criterion.text for criterion in row.rubric[:3])
         self.ids.append(row.prompt_id)
-        self.conversations.append(" ".join(message["content"] for message in row.messages))
+        self.conversations.add(" ".join(message["content"] for message in row.messages))
         self.scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
 
 
@@ -153,16 +153,21 @@ def _first_repeated(pairs: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int
     return first.items()
 
 
-def _check_prompts(training: _Prompts, held_out: _Prompts, found: Findings) -> None:
-    """Training conversations against each other and the held-out ones."""
-    prompt_ids = held_out.ids + training.ids
-    number = len(held_out.ids)
-    pairs = near_duplicates(held_out.conversations + training.conversations)
-    for later, earlier in _first_repeated(pairs):
-        if later < number:
-            continue  # evaluation prompts stand as published
-        part = "held-out" if earlier < number else "training"
-        found.add("prompts", prompt_ids[later], f"as {part} prompt {prompt_ids[earlier]}")
+def _check_prompts(prompts: _Prompts, training: int, found: Findings) -> None:
+    """The conversations of the first `training` prompts against each other and the held-out ones.
+
+    A held-out prompt stands as published: it is the training one that repeats it.
+    """
+    of_training: dict[int, int] = {}  # a prompt -> the first that it repeats
+    of_held_out: dict[int, int] = {}
+    for earlier, later in prompts.conversations.near_duplicates():
+        if later < training:
+            of_training.setdefault(later, earlier)
+        elif earlier < training:
+            of_held_out.setdefault(earlier, later)
+    for place, other in sorted((of_training | of_held_out).items()):
+        part = "held-out" if place in of_held_out else "training"
+        found.add("prompts", prompts.ids[place], f"as {part} prompt {prompts.ids[other]}")
 
 
 def _check_language(scripts: Sequence[tuple[str, str, str]], found: Findings) -> None:

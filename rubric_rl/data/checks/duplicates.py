@@ -12,8 +12,8 @@ from rubric_rl.common.plain_text import comparable
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
 FEW = 40  # texts of which each is compared with each
+SKETCH_BITS = 256
 HELD = 50  # earlier texts that are remembered for a word: of a thousand copies, each meets some
-_PUNCTUATION = re.compile(r"[\W_]+")
 _BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
 # Typographic quotation marks, dashes and an ellipsis, which alone make many a text no ASCII.
 _TYPOGRAPHIC = str.maketrans(
@@ -32,56 +32,94 @@ _TELLING = re.compile(
 )
 
 
-def same_text_key(text: str) -> str:
-    """What two texts share that differ in case, Unicode form, white space or punctuation only."""
-    key = comparable(text)
-    return _PUNCTUATION.sub("", key) or key
-
-
 def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """The pairs (earlier, later) of texts that say the same in the same or nearly the same words.
 
     At least ALIKE of their words are common to both, and numbers, negations and comparisons are
-    the same. Of many texts, only those that share one of their rarest words are
-    compared (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
+    the same. Of more than FEW texts, not all pairs are looked at: see `ManyTexts`.
     """
     if len(texts) > FEW:
-        return _among_many(texts)
+        many = ManyTexts()
+        for text in texts:
+            many.add(text)
+        return many.near_duplicates()
     words = [_words(text) for text in texts]
-    pairs = combinations(range(len(words)), 2)
-    return [(earlier, later) for earlier, later in pairs if _alike(words[earlier], words[later])]
-
-
-def _among_many(texts: Sequence[str]) -> list[tuple[int, int]]:
-    """As `near_duplicates`; a text is kept as the numbers of its words, which are small."""
-    vocabulary: dict[str, int] = {}
-    counts: Counter[int] = Counter()
-    numbers = []
-    for text in texts:
-        own = array("I", [vocabulary.setdefault(word, len(vocabulary)) for word in _words(text)])
-        counts.update(own)
-        numbers.append(own)
-    words = list(vocabulary)
-    telling = {number for word, number in vocabulary.items() if _TELLING.search(word)}
-    holders: dict[int, list[int]] = defaultdict(list)
     pairs = []
-    for later, own in enumerate(numbers):
-        rarest = sorted(own, key=lambda number: (counts[number], words[number]))
-        candidates: set[int] = set()
-        for number in rarest[: len(own) - _needed(len(own)) + 1]:
-            holding = holders[number]
-            candidates.update(holding)
-            if len(holding) < HELD:
-                holding.append(later)
-        mine = frozenset(own)
-        for earlier in sorted(candidates):
-            other = numbers[earlier]
-            common = len(mine.intersection(other))
-            if common < ALIKE * (len(mine) + len(other) - common):
-                continue
-            if mine.symmetric_difference(other).isdisjoint(telling):
-                pairs.append((earlier, later))
-    return sorted(pairs)
+    for earlier, later in combinations(range(len(words)), 2):
+        fewer, more = sorted((len(words[earlier]), len(words[later])))
+        if fewer >= ALIKE * more and _alike(words[earlier], words[later]):
+            pairs.append((earlier, later))
+    return pairs
+
+
+class ManyTexts:
+    """Texts of which only those are compared that share one of their rarest words.
+
+    That is prefix filtering: Chaudhuri, Ganti and Kaushik, 2006. Of a text are kept the numbers of
+    its words and a sketch of them: the differing bits of two sketches are no more than the words
+    by which the texts differ, so that a comparison of two numbers settles most pairs.
+    """
+
+    def __init__(self):
+        self._numbers: dict[str, int] = {}  # word -> its number
+        self._counts: Counter[int] = Counter()  # number of a word -> texts that hold it
+        self._texts: list[array] = []
+        self._sketches: list[int] = []
+
+    def add(self, text: str) -> None:
+        """Remembers the words of one more text."""
+        numbers = self._numbers
+        own = array("I", [numbers.setdefault(word, len(numbers)) for word in _words(text)])
+        self._counts.update(own)
+        self._texts.append(own)
+        sketch = 0
+        for number in own:
+            sketch |= 1 << number % SKETCH_BITS
+        self._sketches.append(sketch)
+
+    def near_duplicates(self) -> list[tuple[int, int]]:
+        """The pairs (earlier, later) of places of texts that are alike."""
+        ranks = self._ranks()
+        telling = {self._numbers[word] for word in self._numbers if _TELLING.search(word)}
+        holders: dict[int, list[int]] = defaultdict(list)  # word -> the first HELD texts with it
+        pairs = []
+        for later, own in enumerate(self._texts):
+            rarest = sorted(own, key=ranks.__getitem__)
+            candidates: set[int] = set()
+            for number in rarest[: len(own) - _needed(len(own)) + 1]:
+                holding = holders[number]
+                candidates.update(holding)
+                if len(holding) < HELD:
+                    holding.append(later)
+            words = set(own)
+            for earlier in self._similar(later, candidates):
+                different = words.symmetric_difference(self._texts[earlier])
+                common = (len(own) + len(self._texts[earlier]) - len(different)) // 2
+                alike = common >= ALIKE * (common + len(different))
+                if alike and different.isdisjoint(telling):
+                    pairs.append((earlier, later))
+        return sorted(pairs)
+
+    def _ranks(self) -> list[int]:
+        """The number of a word -> its place among all words, the rarest first."""
+        words = list(self._numbers)
+        counts = self._counts
+        rarest_first = sorted(range(len(words)), key=lambda number: (counts[number], words[number]))
+        ranks = [0] * len(words)
+        for rank, number in enumerate(rarest_first):
+            ranks[number] = rank
+        return ranks
+
+    def _similar(self, later: int, candidates: set[int]) -> list[int]:
+        """Those of the candidates whose sketch does not rule them out."""
+        sketches = self._sketches
+        sketch = sketches[later]
+        # Words by which two alike texts of `size` words differ, at most: the other one has up to
+        # size / ALIKE words, of which `size` are common.
+        most = len(self._texts[later]) * (1 / ALIKE - 1) + 1e-9
+        return [
+            earlier for earlier in candidates if (sketches[earlier] ^ sketch).bit_count() <= most
+        ]
 
 
 def _words(text: str) -> frozenset[str]:
