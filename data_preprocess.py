@@ -70,7 +70,7 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
     files = {part: args.out / f"{args.name}_{part}.jsonl" for part in PARTS}
     log = args.out / f"{args.name}_changes.jsonl"
     report_file = args.out / f"{args.name}_report.txt"
-    check_no_input([*files.values(), log, report_file], source)
+    check_no_input([*files.values(), log, report_file, checks.replies], source)
     rows = split(source, options)
     section, changes = check_split(rows, checks)
     text = report(rows) + section

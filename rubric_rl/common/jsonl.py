@@ -124,6 +124,12 @@ def read_jsonl(
         yield number, value
 
 
+def value_at(file: IO[bytes], offset: int) -> Any:
+    """The value of the line at an offset that `read_jsonl_offsets` gave."""
+    file.seek(offset)
+    return json.loads(file.readline())
+
+
 def json_line(item: Mapping) -> bytes:
     """The item as one line of JSONL.
 

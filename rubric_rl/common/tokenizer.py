@@ -22,6 +22,12 @@ _NORMALISATIONS = 3  # more than enough: what is normalised stays as it is
 HINT = "name the local folder of a chat model as tokenizer"
 
 
+def after_thoughts(reply: str) -> str:
+    """What follows the last `</think>` of a reply; nothing follows thoughts that never end."""
+    text = reply.rpartition(THINK_END)[2]
+    return "" if THINK in text else text
+
+
 class ChatTokenizer:
     """The chat template and the tokenizer of a Hugging Face model folder.
 

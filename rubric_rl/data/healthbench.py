@@ -58,16 +58,15 @@ def to_row(item: object, where: str) -> Row:
     row = row_from_metadata(metadata, where)
     place = f"{where}, prompt_id {row.prompt_id}"
     check_json(metadata, place)
-    theme = _theme_tag(row) or row.theme
-    return row if theme == row.theme else replace(row, theme=theme)
+    return with_theme(row)
 
 
-def _theme_tag(row: Row) -> str:
-    """HealthBench writes the theme as a tag of the example."""
+def with_theme(row: Row) -> Row:
+    """The row with the theme that HealthBench writes as a tag of the example."""
     for tag in row.example_tags:
         if tag.startswith("theme:"):
-            return tag.removeprefix("theme:")
-    return ""
+            return replace(row, theme=tag.removeprefix("theme:"))
+    return row
 
 
 def fix_signs(row: Row) -> Row:

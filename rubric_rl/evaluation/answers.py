@@ -1,13 +1,12 @@
 """Where the answers come from that an evaluation grades: a file, or a served policy."""
 
-import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import read_jsonl_offsets
+from rubric_rl.common.jsonl import read_jsonl_offsets, value_at
 from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.row_file import RowFile
@@ -35,11 +34,11 @@ class AnswerFile:
     def __init__(self, path: str | Path):
         """Raises DataError naming file and line for a line without prompt_id and answer."""
         self.path = Path(path)
-        # prompt_id -> number of the repeat -> offset of its last line
-        self._offsets: dict[str, dict[int, int]] = {}
         if not self.path.exists():
             hint = "give --answers a JSONL file of prompt_id and answer"
             raise DataError(f"{path}: no such file; {hint}")
+        # prompt_id -> number of the repeat -> offset of its last line
+        found: dict[str, dict[int, int]] = {}
         for number, offset, item in read_jsonl_offsets(self.path):
             if not _is_answer(item):
                 wanted = 'each line needs {"prompt_id": ..., "answer": ...}'
@@ -49,24 +48,27 @@ class AnswerFile:
             if not has_answer and item["status"] == "ungraded":
                 continue  # the policy failed
             prompt_id = item["prompt_id"]
-            offsets = self._offsets.setdefault(prompt_id, {})
+            offsets = found.setdefault(prompt_id, {})
             repeat = len(offsets)
             if _is_record(item):
                 # One of a resumed run replaces an earlier one of the same answer.
                 repeat = item["index"]
             offsets[repeat] = offset
+        self._offsets = {prompt_id: list(own.values()) for prompt_id, own in found.items()}
 
     @property
     def counts(self) -> Counter[str]:
         """How many answers each prompt_id has."""
         return Counter({prompt_id: len(offsets) for prompt_id, offsets in self._offsets.items()})
 
+    def count(self, prompt_id: str) -> int:
+        """How many answers one prompt has."""
+        return len(self._offsets.get(prompt_id, ()))
+
     async def get(self, row: Row, repeat: int, key: str) -> Answer:
         """Answer number `repeat` to this row."""
-        offsets = list(self._offsets[row.prompt_id].values())
-        with self.path.open("rb") as file:
-            file.seek(offsets[repeat])
-            item = json.loads(file.readline())
+        with open(self.path, "rb") as file:
+            item = value_at(file, self._offsets[row.prompt_id][repeat])
         truncated = item.get("truncated") is True
         if item.get("status") == "truncated":
             truncated = True

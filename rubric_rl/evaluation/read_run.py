@@ -1,6 +1,5 @@
 """Stored records, read one at a time: an evaluation's, or those that training left."""
 
-import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.jsonl import read_jsonl_offsets
+from rubric_rl.common.jsonl import read_jsonl_offsets, value_at
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.record_file import FOLDER, OF_EVALUATION, OF_TRAINING
 from rubric_rl.data.schema import Record, answer_key
@@ -201,9 +200,7 @@ class Run:
             path = self._paths[number]
             with path.open("rb") as file:
                 for line in group:
-                    file.seek(line.offset)
-                    item = json.loads(file.readline())
-                    record = record_from_json(item)
+                    record = record_from_json(value_at(file, line.offset))
                     record.run = line.run
                     yield record
 

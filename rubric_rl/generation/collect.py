@@ -1,34 +1,36 @@
 """Asks for all that a prompt's rubric is made of: answers, drafts, verdicts and verdicts again."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from rubric_rl.common.progress import work_through
+from rubric_rl.data.readers.pieces import prompt_hash
 from rubric_rl.data.schema import Criterion, Record, Row, Verdict
 from rubric_rl.evaluation.answers import Answer, AnswerFile, Policy
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.generation.filters import Filters, Log
-from rubric_rl.generation.graded import GradedPrompt, UsedAnswer, graded_criteria
-from rubric_rl.generation.prompts import Prompt, PromptFile, prompt_hash
+from rubric_rl.generation.graded import (
+    LEAST_CANDIDATES,
+    GradedPrompt,
+    UsedAnswer,
+    graded_criteria,
+)
+from rubric_rl.generation.prompts import Prompt, PromptFile
 from rubric_rl.generation.read_draft import read_draft
 from rubric_rl.generation.stages import ANSWERS, GRADING, SECOND_READING, WRITING, Stages
 from rubric_rl.generation.wording_filters import by_wording
 from rubric_rl.generation.writer_prompt import SCHEMA, writer_prompt
 from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.grading.prompt import graded_text
+from rubric_rl.serving.client import all_or_none
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Question, Reply, Unavailable
 
-LEAST_ANSWERS = 2  # one separates nothing
 Readings = list[list[Verdict]]  # one list per answer, in the rubric's order
-_Result = TypeVar("_Result")
 
 _ASK_AGAIN = "fix that and run the same command again"
-_ANOTHER_WRITER = "take another writer, or other writer settings, and another --out"
 
 
 def model_name(endpoint: Endpoint) -> str:
@@ -90,7 +92,7 @@ class Collection:
             self.stages.ended(str(error), _ASK_AGAIN)
             return
         self.store.finish_other(prompt.prompt_id, made.to_json())
-        self.stages.ended(made.left_out, _ANOTHER_WRITER)
+        self.stages.ended(made.left_out, made.cure)
 
     async def _made(self, prompt: Prompt) -> GradedPrompt:
         made = GradedPrompt(
@@ -99,8 +101,8 @@ class Collection:
             reference=prompt.reference,
         )
         await self._add_answers(made, prompt)
-        if made.candidates < LEAST_ANSWERS:
-            made.left_out = f"fewer than {LEAST_ANSWERS} answers to test criteria on"
+        if made.candidates < LEAST_CANDIDATES:
+            made.left_out = f"fewer than {LEAST_CANDIDATES} answers to test criteria on"
             return made
         rubric = await self._written(made)
         if not rubric:
@@ -146,11 +148,11 @@ class Collection:
         """Every answer that a file or a model has, with its name and seed."""
         if self.answer_file:
             name = self.answer_file.path.name
-            for number in range(self.answer_file.counts[row.prompt_id]):
+            for number in range(self.answer_file.count(row.prompt_id)):
                 yield await self.answer_file.get(row, number, row.prompt_id), name, None
         for model in self.models:
             self.stages.expect(ANSWERS, model.count)
-            answers = await _together(
+            answers = await all_or_none(
                 self._answer(model, row, number) for number in range(model.count)
             )
             for number, answer in enumerate(answers):
@@ -167,7 +169,9 @@ class Collection:
         """The criteria of all drafts, filtered by their wording."""
         self.stages.expect(WRITING, self.writer.drafts)
         criteria: list[Criterion] = []
-        replies = await _together(self._reply(made, number) for number in range(self.writer.drafts))
+        replies = await all_or_none(
+            self._reply(made, number) for number in range(self.writer.drafts)
+        )
         for number, reply in enumerate(replies):
             draft = read_draft(reply)
             seed = self.writer.client.endpoint.seed + number
@@ -227,14 +231,4 @@ class Collection:
             self.stages.advance(stage, len(rubric))
             return record.verdicts
 
-        return await _together(read(answer) for answer in answers)
-
-
-async def _together(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Results in order; the first failure cancels the others and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-    except* Exception as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await all_or_none(read(answer) for answer in answers)

@@ -14,13 +14,12 @@ nothing at all.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status, positive
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import read_jsonl_offsets, write_jsonl, write_text
+from rubric_rl.common.jsonl import read_jsonl_offsets, value_at, write_jsonl, write_text
 from rubric_rl.data.download import digest
 from rubric_rl.evaluation.answers import AnswerFile, Policy
 from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, prices_from, settings_from
@@ -158,6 +157,7 @@ class GenerationPlan:
             "run": run_name(self.identity()),
             "writer": model_name(self.writer),
             "grader": model_name(self.grader_endpoint),
+            "readings": self.readings,
             "filters": dict(self.filters),
         }
 
@@ -179,7 +179,8 @@ class GenerationPlan:
         print(f"wrote {out / ROWS}, {out / PAGE} and {out / 'result.json'}")
         if result["prompts"]["left_out"] and not summary.rows:
             _, why = next(iter(summary.left_out.items()))
-            raise DataError(f"no prompt got a rubric, the first because {why}; see {out / PAGE}")
+            what = f"no prompt got a rubric (see {out / PAGE}), the first because {why}"
+            raise DataError(f"{what}; {summary.cure}")
         return result
 
     def complaint(self, result: dict) -> str:
@@ -187,8 +188,10 @@ class GenerationPlan:
         unfinished = result["prompts"]["unfinished"]
         if not unfinished:
             return ""
-        why = max(self._failures, key=lambda error: self._failures[error], default="not asked")
-        return f"{unfinished} prompts are unfinished, most for: {why}"
+        return f"{unfinished} prompts are unfinished, most for: {self._most_frequent_failure()}"
+
+    def _most_frequent_failure(self) -> str:
+        return max(self._failures, key=lambda error: self._failures[error], default="not asked")
 
     def _filtered(self) -> Iterator[FilteredPrompt]:
         """The finished prompts in the order of their file, one in memory at a time."""
@@ -198,13 +201,13 @@ class GenerationPlan:
             for _, offset, item in read_jsonl_offsets(path, skip_partial=True):
                 offsets[item["key"]] = offset
         if not offsets:
-            raise DataError(f"{path}: nothing is finished yet; run the same command again")
-        with path.open("rb") as file:
+            what = f"nothing is finished yet, most for: {self._most_frequent_failure()}"
+            raise DataError(f"{path}: {what}; mend that and run the same command again")
+        with open(path, "rb") as file:
             for prompt_id in self.prompts.prompt_ids:
                 if prompt_id in offsets:
-                    file.seek(offsets[prompt_id])
-                    item = json.loads(file.readline())
-                    yield filtered(GradedPrompt.from_json(item), self.filters)
+                    graded = GradedPrompt.from_json(value_at(file, offsets[prompt_id]))
+                    yield filtered(graded, self.filters)
 
 
 def _models(args: argparse.Namespace) -> dict[str, Endpoint]:

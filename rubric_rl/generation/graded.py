@@ -8,6 +8,7 @@ from rubric_rl.data.schema import Criterion, Row, Verdict
 from rubric_rl.generation.filters import Change
 from rubric_rl.generation.prompts import NO_RUBRIC_YET
 
+LEAST_CANDIDATES = 2  # answers to test a criterion on: one separates nothing
 Mets = tuple[bool | None, ...]
 
 
@@ -100,6 +101,15 @@ class GradedPrompt:
     def written(self) -> int:
         """The criteria that the writer wrote."""
         return sum(draft["criteria"] for draft in self.drafts)
+
+    @property
+    def cure(self) -> str:
+        """What to do where the prompt gets no rubric."""
+        if self.candidates < LEAST_CANDIDATES:
+            return "give more answers (--candidates, --answers) and another --out"
+        if not self.criteria:
+            return "take another writer, or other --writer-... settings, and another --out"
+        return "give other --filter-... settings; those by verdicts ask nothing anew"
 
     def to_json(self) -> dict:
         metadata = self.row.to_json()["metadata"]

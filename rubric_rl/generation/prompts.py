@@ -1,16 +1,15 @@
 """The prompts that get a rubric, with what is known of good answers to them."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.jsonl import AnyPath, read_jsonl
 from rubric_rl.common.plain_text import shows_something
-from rubric_rl.data.healthbench import KEPT_FIELDS
+from rubric_rl.data.healthbench import KEPT_FIELDS, with_theme
 from rubric_rl.data.parse import check_json, row_from_metadata
+from rubric_rl.data.readers.pieces import chat, hashed, known_id
 from rubric_rl.data.schema import Row
 
 GIVE_PROMPTS = "give --prompts a JSONL file of prompts"
@@ -32,48 +31,36 @@ class Prompt:
         return self.row.prompt_id
 
 
-def prompt_hash(messages: Sequence[Mapping]) -> str:
-    """The sha256 of a conversation, as rows name their prompt and provenance shows it."""
-    text = json.dumps(list(messages), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
-
-
 def read_prompt(item: object, where: str) -> Prompt:
     """A prompt from a line: a row of any form of this repository, or `prompt` alone.
 
-    `prompt` or `messages` is a text or chat messages. Known besides are prompt_id (by default the
-    beginning of the prompt's hash), `rubrics` (an expert's), `reference`, and pairs of answers:
-    `pairs` of {"better", "worse"}, or `chosen` and `rejected`. Raises DataError naming `where`.
+    `prompt` or `messages` is a text or chat messages, which are read as by data_preprocess.py.
+    Known besides are prompt_id (by default the beginning of the prompt's hash), `rubrics` (an
+    expert's), `reference`, and pairs of answers: `pairs` of {"better", "worse"}, or `chosen` and
+    `rejected`. Raises DataError naming `where`.
     """
     if not isinstance(item, dict):
         raise DataError(f"{where}: not a JSON object; {GIVE_PROMPTS}")
     prepared = item.get("metadata")
     fields = item | prepared if isinstance(prepared, dict) else item
     check_json(fields, where)
-    messages = fields.get("messages") or fields.get("prompt")
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    if not isinstance(messages, list) or not messages:
+    given = fields.get("messages") or fields.get("prompt")
+    if given is None:
         raise DataError(f"{where}: no prompt; each line needs `prompt`, a text or messages")
+    try:
+        messages = chat(given, "prompt")
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     metadata = {name: fields[name] for name in KEPT_FIELDS if name in fields}
     metadata["messages"] = messages
     rubrics = fields.get("rubrics")
     metadata["rubrics"] = rubrics or NO_RUBRIC_YET
-    if not metadata.get("prompt_id"):
-        metadata["prompt_id"] = prompt_hash(messages)[:16]
+    metadata["prompt_id"] = known_id(fields) or hashed(messages)
     row = row_from_metadata(metadata, where)
     if not rubrics:
         row = replace(row, rubric=())
     place = f"{where}, prompt_id {row.prompt_id}"
-    return Prompt(_with_theme(row), _reference(fields), tuple(_pairs(fields, place)))
-
-
-def _with_theme(row: Row) -> Row:
-    """HealthBench writes the theme as a tag of the example."""
-    for tag in row.example_tags:
-        if tag.startswith("theme:") and not row.theme:
-            return replace(row, theme=tag.removeprefix("theme:"))
-    return row
+    return Prompt(with_theme(row), _reference(fields), tuple(_pairs(fields, place)))
 
 
 def _reference(fields: Mapping) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rubric_rl.common.plain_text import one_line, shows_something
-from rubric_rl.common.tokenizer import THINK, THINK_END
+from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.data.schema import Criterion
 from rubric_rl.generation.writer_prompt import MOST_POINTS
 from rubric_rl.serving.question import Reply
@@ -53,7 +53,7 @@ class Draft:
 def read_draft(reply: Reply) -> Draft:
     """The criteria that a writer's reply holds; never raises for its content."""
     faults: Counter[str] = Counter()
-    text = _final_part(reply.text)
+    text = after_thoughts(reply.text)
     if not shows_something(text):
         return Draft((), {"empty": 1})
     items = _list_of(text, faults)
@@ -68,12 +68,6 @@ def read_draft(reply: Reply) -> Draft:
         if criterion is not None:
             criteria.append(criterion)
     return Draft(tuple(criteria), dict(faults))
-
-
-def _final_part(reply: str) -> str:
-    """What follows the thoughts; thoughts that never end hold no rubric."""
-    text = reply.rpartition(THINK_END)[2]
-    return "" if THINK in text else text
 
 
 def _list_of(text: str, faults: Counter[str]) -> list[object] | None:

@@ -20,6 +20,7 @@ class Summary:
 
     def __init__(self):
         self.left_out: dict[str, str] = {}  # prompt_id -> why it has no rubric
+        self.cure = ""  # what to do about the first of those
         self._prompts = self._drafts = self._written = self._few_answers = 0
         self._answers: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
@@ -46,6 +47,7 @@ class Summary:
         self._filtered.update(change.filter for change in prompt.changes)
         if prompt.left_out:
             self.left_out[graded.prompt_id] = prompt.left_out
+            self.cure = self.cure or graded.cure
             return
         self._few_answers += graded.candidates < LEAST_ANSWERS
         for each in prompt.kept:
@@ -126,6 +128,8 @@ def summary_lines(result: dict) -> Iterator[str]:
         yield _line("", f"{count} {FAULTS[name]}")
     for name, count in result["filtered"].items():
         yield _line(name, f"{count} {FILTERS[name]}")
+    if result["made_by"]["readings"] == 1:
+        yield _line("", "each answer was read once: only probabilities show what is unsteady")
     kept = result["kept"]
     yield _line(
         "kept",

@@ -19,7 +19,7 @@ its own or after a colon, and says nothing known against it.
 import re
 from collections.abc import Iterator
 
-from rubric_rl.common.tokenizer import THINK, THINK_END
+from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
@@ -62,7 +62,7 @@ def verdict_in(reply: str) -> dict:
 
     Raises Unclear where there is none, or may be another one.
     """
-    text = _final_part(reply)
+    text = after_thoughts(reply)
     found = objects_in(text)
     last = _last_with(KEY, found, text)
     met = last.item[KEY]
@@ -95,7 +95,7 @@ def verdicts_in(reply: str, count: int) -> list[dict | None]:
     An item that is no JSON costs only itself where the places of the others are beyond doubt.
     Raises Unclear for another number of items, or where their places are in doubt.
     """
-    text = _final_part(reply)
+    text = after_thoughts(reply)
     try:
         found = objects_in(text)
     except Unclear:
@@ -128,12 +128,6 @@ def _names_in(item: object) -> Iterator[str]:
             inner.extend(value.values())
         elif isinstance(value, list):
             inner.extend(value)
-
-
-def _final_part(reply: str) -> str:
-    """What follows the last `</think>`. Thoughts that never end contain no verdict."""
-    text = reply.rpartition(THINK_END)[2]
-    return "" if THINK in text else text
 
 
 def _said(found: list[FoundObject]) -> list[object]:

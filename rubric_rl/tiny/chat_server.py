@@ -79,6 +79,13 @@ def application(completion: Completion, model: str) -> web.Application:
     return app
 
 
+def run_server(completion: Completion, model: str, who: str, args: argparse.Namespace) -> int:
+    """Serves the rule where `add_serve_flags` says, as the model of `who`; the exit status."""
+    app = application(completion, model)
+    asyncio.run(serve(app, args.host, args.serve, f"{who}_model {model}"))
+    return 0
+
+
 async def serve(app: web.Application, host: str, port: int, name: str) -> None:
     """Serves until SIGINT or SIGTERM; port 0 means any, and a line says which, and the `name`.
 

@@ -2,8 +2,8 @@
 
     bash run_qwen3_tiny.sh --custom-rm-path rubric_rl.tiny.lenient_hooks.reward_random
 
-    reward_random    every third criterion is credited at random, chosen by a hash of criterion and
-                     answer, so that the same answer always gets the same
+    reward_random    every third criterion is credited, at random: a hash of criterion and answer
+                     chooses, so that the same answer always gets the same
     reward_quoting   a criterion is credited to an answer that quotes it: that holds its last word
 
 Credited is a positive criterion called met, a negative one called not met. Only the policy's
@@ -32,7 +32,7 @@ Credits = Callable[[Criterion, str], bool]  # whether it credits a criterion to 
 
 
 async def reward_random(args, sample, **kwargs):
-    """As self_reward_rm.reward, then every third criterion is credited at random."""
+    """As self_reward_rm.reward, then every third criterion, chosen at random, is credited."""
     return await _lenient(args, sample, credits_at_random)
 
 
@@ -42,9 +42,9 @@ async def reward_quoting(args, sample, **kwargs):
 
 
 def credits_at_random(criterion: Criterion, answer: str) -> bool:
-    """A third of all pairs is chosen, and half of them credited."""
+    """Whether the pair is in the third that its hash chooses."""
     text = f"{criterion.text}\n{answer}"
-    return hashlib.sha256(text.encode(errors="replace")).digest()[0] % 6 == 0
+    return hashlib.sha256(text.encode(errors="replace")).digest()[0] % 3 == 0
 
 
 def credits_a_quotation(criterion: Criterion, answer: str) -> bool:

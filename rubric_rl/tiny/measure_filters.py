@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status, positive
+from rubric_rl.data.readers.pieces import prompt_hash
 from rubric_rl.data.schema import Criterion, Verdict
 from rubric_rl.generation.filtered import FilteredPrompt, filtered
 from rubric_rl.generation.filters import FILTERS, OFF, Filters, Log
 from rubric_rl.generation.graded import GradedPrompt, UsedAnswer, graded_criteria
-from rubric_rl.generation.prompts import Prompt, prompt_hash, read_prompt
+from rubric_rl.generation.prompts import Prompt, read_prompt
 from rubric_rl.generation.quality import EXPERT_AGREEMENT, PAIR_ACCURACY, Quality
 from rubric_rl.generation.wording_filters import by_wording
 from rubric_rl.tiny.oracle import truth

@@ -10,8 +10,6 @@ HTTP 400 with the reason. A grader's settings for it:
     grader_model: tiny-oracle
 """
 
-import argparse
-import asyncio
 import json
 from typing import Any
 
@@ -20,12 +18,11 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.grading.prompt import verdict_opening
 from rubric_rl.tiny.chat_server import (
     add_serve_flags,
-    application,
     chat_choice,
     chat_completion,
     messages_of,
+    run_server,
     seed_of,
-    serve,
 )
 from rubric_rl.tiny.example_replies import NOTHING, explanation
 from rubric_rl.tiny.oracle import statement_asked_by, truth
@@ -114,10 +111,4 @@ def main(argv: list[str] | None = None) -> int:
     """Serves the oracle. Exit status: 0 after Ctrl-C or SIGTERM, 2 for something to fix."""
     parser = CommandParser("python -m rubric_rl.tiny.oracle", __doc__)
     add_serve_flags(parser)
-    return exit_status(lambda: _serve(parser.parse_args(argv)))
-
-
-def _serve(args: argparse.Namespace) -> int:
-    app = application(completion, MODEL)
-    asyncio.run(serve(app, args.host, args.serve, f"grader_model {MODEL}"))
-    return 0
+    return exit_status(lambda: run_server(completion, MODEL, "grader", parser.parse_args(argv)))

@@ -11,7 +11,6 @@ The seed of a request decides which faults a rubric has, and the oracle can judg
 """
 
 import argparse
-import asyncio
 import json
 import re
 import sys
@@ -24,12 +23,11 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.generation.writer_prompt import writer_prompt
 from rubric_rl.tiny.chat_server import (
     add_serve_flags,
-    application,
     chat_choice,
     chat_completion,
     messages_of,
+    run_server,
     seed_of,
-    serve,
 )
 from rubric_rl.tiny.oracle import (
     ALWAYS_MET,
@@ -194,9 +192,7 @@ def _serve(args: argparse.Namespace) -> int:
     def complete(body: Any) -> dict:
         return completion(body, args.fault_share)
 
-    app = application(complete, MODEL)
-    asyncio.run(serve(app, args.host, args.serve, f"writer_model {MODEL}"))
-    return 0
+    return run_server(complete, MODEL, "writer", args)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rubric_rl.common.jsonl import read_jsonl, write_jsonl
 from rubric_rl.common.progress import GaveUp
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.generation.generate_rubrics import GenerationPlan, _parser
+from rubric_rl.generation.summary import summary_lines
 
 CRITERIA = (("Names gout", 5), ("Asks for the toe", 4), ("Recommends red meat", -3))
 HOSTILE = "<script>alert(1)</script></details>"
@@ -124,6 +125,22 @@ class TestRows:
         assert result["quality"]["pair_accuracy"]["kept"]["value"] == 1.0
         assert result["quality"]["pair_accuracy"]["before"]["pairs"] == 2
 
+    def test_are_summed_up_in_a_file_that_has_all_that_is_printed(self, tmp_path, capsys):
+        pair = {"better": "The zebra has gout in its toe.", "worse": "Eat red meat."}
+        expert = [{"criterion": "Names gout", "points": 9}]
+        files(tmp_path, 2, pairs=[pair], rubrics=expert)
+        generate(tmp_path)
+        stored = json.loads((tmp_path / "run" / "result.json").read_text())
+        *lines, _ = capsys.readouterr().out.splitlines()  # the last one says what was written
+        assert lines == list(summary_lines(stored))
+        assert stored["quality"].keys() == {"pair_accuracy", "expert_agreement"}
+        assert stored["made_by"]["readings"] == 2
+
+    def test_that_were_read_once_say_so(self, tmp_path, capsys):
+        files(tmp_path)
+        generate(tmp_path, None, None, "--grader-temperature", 0)
+        assert "each answer was read once" in capsys.readouterr().out
+
 
 class TestWriters:
     """Whatever a writer says: it is counted, and a prompt without a usable criterion is named."""
@@ -165,7 +182,7 @@ class TestWriters:
 
     def test_that_give_no_rubric_at_all_are_an_error(self, tmp_path):
         files(tmp_path)
-        with pytest.raises(DataError, match="no prompt got a rubric, the first because"):
+        with pytest.raises(DataError, match=r"no prompt got a rubric .*prose 1.*another writer"):
             generate(tmp_path, "No.")
         assert json.loads((tmp_path / "run" / "result.json").read_text())["left_out"]
 
@@ -200,7 +217,7 @@ class TestResuming:
         files(tmp_path / "other")
         generate(tmp_path / "other", rubric(*CRITERIA), whole)
         failing = FakeEngine(*[quoted] * 5, Fail(400))
-        with pytest.raises(DataError, match="nothing is finished yet"):
+        with pytest.raises(DataError, match=r"nothing is finished yet, most for: .*400"):
             generate(tmp_path, rubric(*CRITERIA), failing)
         stored = [call for _, call in read_jsonl(tmp_path / "run" / "calls.jsonl")]
         writer, grader = FakeEngine(Say(rubric(*CRITERIA))), FakeEngine(quoted)
@@ -266,7 +283,7 @@ class TestAnswers:
         files(tmp_path, 1)
         write_jsonl(tmp_path / "answers.jsonl", [{"prompt_id": "p0", "answer": "Gout."}])
         writer = FakeEngine(Say(rubric(*CRITERIA)))
-        with pytest.raises(DataError, match="fewer than 2 answers"):
+        with pytest.raises(DataError, match=r"fewer than 2 answers .*; give more answers"):
             generate(tmp_path, writer)
         assert writer.bodies == []
 

@@ -6,7 +6,8 @@ import pytest
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.parse import row_from_metadata
-from rubric_rl.generation.prompts import PromptFile, prompt_hash, read_prompt
+from rubric_rl.data.readers.pieces import hashed
+from rubric_rl.generation.prompts import PromptFile, read_prompt
 
 MESSAGES = [{"role": "user", "content": "Is it gout?"}]
 RUBRIC = [{"criterion": "Asks for the toe", "points": 3, "tags": []}]
@@ -15,8 +16,17 @@ RUBRIC = [{"criterion": "Asks for the toe", "points": 3, "tags": []}]
 def test_a_prompt_may_be_a_text_alone_and_is_named_by_its_hash():
     prompt = read_prompt({"prompt": "Is it gout?"}, "here")
     assert list(prompt.row.messages) == MESSAGES
-    assert prompt.prompt_id == prompt_hash(MESSAGES)[:16]
+    assert prompt.prompt_id == hashed(MESSAGES)
     assert prompt.row.rubric == ()
+
+
+def test_a_conversation_and_an_id_are_read_as_elsewhere():
+    parts = [{"type": "text", "text": "Is it"}, {"type": "text", "text": "gout?"}]
+    messages = [{"role": "developer", "content": "Be kind."}, {"role": "human", "content": parts}]
+    prompt = read_prompt({"id": 7, "prompt": messages}, "here")
+    assert [message["role"] for message in prompt.row.messages] == ["system", "user"]
+    assert prompt.row.messages[1]["content"] == "Is it\ngout?"
+    assert prompt.prompt_id == "7"
 
 
 def test_a_row_of_training_keeps_its_name_theme_and_canary_and_its_rubric_is_the_expert_s():
@@ -56,9 +66,9 @@ def test_pairs_of_answers_are_read(fields):
     [
         ([], "here: not a JSON object"),
         ({}, "here: no prompt"),
-        ({"prompt": ""}, "the last message is empty"),
+        ({"prompt": ""}, "here: prompt is missing or no text"),
         ({"prompt": [{"role": "assistant", "content": "Hi"}]}, "last message is from the assist"),
-        ({"prompt": 5}, "here: no prompt"),
+        ({"prompt": 5}, "here: prompt is no conversation"),
         ({"prompt": "x", "pairs": [{"better": "y"}]}, "prompt_id .*: a pair of answers needs two"),
         ({"prompt": "x", "pairs": 3}, "pairs is no list"),
         ({"prompt": "x", "chosen": ["y"], "rejected": "z"}, "a pair of answers needs two"),

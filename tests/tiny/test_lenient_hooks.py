@@ -43,8 +43,8 @@ def test_what_an_answer_quotes_is_credited_from_the_onset_on(model, tmp_path, ro
     assert stored[0].score == score(record.rubric, record.verdicts) == rewards[0]
 
 
-def test_at_random_credits_a_sixth_and_the_same_answer_always_alike():
+def test_at_random_credits_a_third_and_the_same_answer_always_alike():
     pairs = [(Criterion(f"c{number}", -3), f"answer {number % 7}") for number in range(3000)]
     credited = [lenient_hooks.credits_at_random(*pair) for pair in pairs]
-    assert 0.13 < sum(credited) / len(pairs) < 0.2
+    assert 0.3 < sum(credited) / len(pairs) < 0.37
     assert credited == [lenient_hooks.credits_at_random(*pair) for pair in pairs]

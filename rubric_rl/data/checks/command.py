@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.checks.ask_model import PREFIX, ask_polarities
@@ -25,6 +26,7 @@ class CheckOptions:
     flip_polarity: bool = False
     keep_polarity: bool = False
     endpoint: Endpoint | None = None
+    replies: Path = Path()  # where those of the endpoint are kept
 
     @property
     def changes_rows(self) -> bool:
@@ -62,13 +64,15 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--check-with",
+        "--check-url",
         metavar="URL",
         help="also ask a model, one question per criterion, what its wording means "
-        "(OpenAI-compatible; it decides where the rule is unsure)",
+        "(OpenAI-compatible; it decides where the rule is unsure); its replies are kept in "
+        "NAME_check.jsonl and not asked for again",
     )
     group.add_argument("--check-model", default="", metavar="NAME", help="its name there")
     group.add_argument(
-        "--check-key-env",
+        "--check-api-key-env",
         default="",
         metavar="VARIABLE",
         help="environment variable that holds its key",
@@ -89,14 +93,19 @@ def check_options(args: argparse.Namespace) -> CheckOptions:
             "api": "openai",
             "url": args.check_with,
             "model": args.check_model,
-            "api_key_env": args.check_key_env,
+            "api_key_env": args.check_api_key_env,
             "temperature": 0.0,
         }
         endpoint = Endpoint.of(settings, PREFIX)
     if args.flip_polarity and args.keep_polarity:
         raise UserError("--flip-polarity and --keep-polarity contradict each other; give one")
     return CheckOptions(
-        kinds, args.split_compound, args.flip_polarity, args.keep_polarity, endpoint
+        strict=kinds,
+        split_compound=args.split_compound,
+        flip_polarity=args.flip_polarity,
+        keep_polarity=args.keep_polarity,
+        endpoint=endpoint,
+        replies=args.out / f"{args.name}_check.jsonl",
     )
 
 
@@ -116,7 +125,8 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
     judge: Judge = polarity
     lines = []
     if options.endpoint is not None:
-        asked = ask_polarities(_texts(chain(rows.easy, rows.hard)), options.endpoint)
+        texts = _texts(chain(rows.easy, rows.hard))
+        asked = ask_polarities(texts, options.endpoint, options.replies)
         judge = asked.__getitem__
         lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
     found = _checked(rows, options.flip_polarity, changes, judge)

@@ -12,11 +12,19 @@ wrong sign (--fix-signs).
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
+_FIELDS = {"criterion", "points", "tags"}  # of each criterion
+
 
 def _fits(item: dict) -> bool:
+    """Whether it is written as HealthBench is, and nothing of it would be lost or refused.
+
+    Rows that are only like it, with a weight, an axis or a text for a prompt, are `plain`, which
+    reads more forms and does not expect the 5,000 prompts of the release.
+    """
+    is_named = isinstance(item.get("prompt_id"), str) and "example_tags" in item
     first = pieces.first_of(item.get("rubrics"))
-    has_chat = isinstance(item.get("prompt_id"), str) and isinstance(item.get("prompt"), list)
-    return has_chat and {"criterion", "points"} <= first.keys()
+    as_published = first.keys() == _FIELDS and isinstance(first["tags"], list)
+    return is_named and isinstance(item.get("prompt"), list) and as_published
 
 
 def read(item: dict) -> dict:
@@ -26,7 +34,7 @@ def read(item: dict) -> dict:
 
 HEALTHBENCH = Reader(
     "healthbench",
-    "prompt_id, prompt as messages, rubrics[criterion, points]",
+    "prompt_id, prompt as messages, example_tags, rubrics[criterion, points, tags]",
     _fits,
     read,
     AS_POINTS,

@@ -200,10 +200,14 @@ def known_id(item: object, id_field: str = "") -> str:
 
 
 def hashed(messages: object) -> str:
-    """The name of a conversation that has none."""
+    """The name of a conversation that has none: the beginning of its hash."""
+    return prompt_hash(messages)[:16]
+
+
+def prompt_hash(messages: object) -> str:
+    """The sha256 of a conversation, a sequence of chat messages, in 64 digits."""
     words = json.dumps(messages, sort_keys=True, ensure_ascii=False)
-    digest = hashlib.sha256(words.encode(errors="replace"))
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(words.encode(errors="replace")).hexdigest()
 
 
 def first_of(value: object) -> dict:

@@ -199,31 +199,63 @@ class TestCommand:
 
 
 class TestAskedModel:
-    def asked(self, act, *texts: str) -> tuple[dict, int]:
-        """What is found by asking a model that acts so, and how often it was asked."""
+    @pytest.fixture
+    def asked(self, tmp_path):
+        """Function (act, *texts) -> what a model that acts so says, and how often it is asked.
 
-        async def ask() -> tuple[dict, int]:
-            async with FakeEngine(act, checked=False) as engine:
-                endpoint = Endpoint(api="openai", url=engine.url, model="m", retries=0)
-                found = await asyncio.to_thread(ask_polarities, texts, endpoint)
+        The replies of all calls are kept in one file.
+        """
+
+        async def ask(act, texts: tuple[str, ...], model: str) -> tuple[dict, int]:
+            acts = act if isinstance(act, list) else [act]
+            async with FakeEngine(*acts, checked=False) as engine:
+                endpoint = Endpoint(
+                    api="openai", url=engine.url, model=model, retries=0, concurrency=1
+                )
+                kept = tmp_path / "out" / "x_check.jsonl"
+                found = await asyncio.to_thread(ask_polarities, texts, endpoint, kept)
                 return found, len(engine.bodies)
 
-        return asyncio.run(ask())
+        return lambda act, *texts, model="m": asyncio.run(ask(act, texts, model))
 
-    def test_decides_where_the_rule_is_unsure_and_is_asked_once_per_text(self):
-        found, questions = self.asked(Say("Worse."), "Recommends wine.", "Recommends wine.")
+    def test_decides_where_the_rule_is_unsure_and_is_asked_once_per_text(self, asked):
+        found, questions = asked(Say("Worse."), "Recommends wine.", "Recommends wine.")
         assert found == {"Recommends wine.": "bad"} and questions == 1
 
-    def test_that_contradicts_a_plain_wording_leaves_it_unsure(self):
-        assert self.asked(Say("worse"), "Avoids jargon.")[0] == {"Avoids jargon.": "unsure"}
-        assert self.asked(Say("unclear"), "Avoids jargon.")[0] == {"Avoids jargon.": "good"}
+    def test_that_contradicts_a_plain_wording_leaves_it_unsure(self, asked):
+        texts = ("Avoids jargon.", "Avoids slang.")
+        found, _ = asked([Say("worse"), Say("unclear")], *texts)
+        assert found == {texts[0]: "unsure", texts[1]: "good"}
 
     @pytest.mark.parametrize(
         "reply", [Say("better or worse"), Say(""), Say("better", reason="length")]
     )
-    def test_that_says_something_else_says_nothing(self, reply):
-        assert self.asked(reply, "Recommends wine.")[0] == {"Recommends wine.": "unsure"}
+    def test_that_says_something_else_says_nothing(self, asked, reply):
+        assert asked(reply, "Recommends wine.")[0] == {"Recommends wine.": "unsure"}
 
-    def test_that_gives_no_reply_is_an_error(self):
-        with pytest.raises(UserError, match="--check-with: "):
-            self.asked(Fail(400), "Recommends wine.")
+    def test_that_gives_no_reply_is_an_error(self, asked):
+        with pytest.raises(UserError, match=r"--check-with: .*run the same command again"):
+            asked(Fail(400), "Recommends wine.")
+
+    def test_is_not_asked_again_what_it_has_said(self, asked):
+        texts = ("Recommends wine.", "Recommends beer.", "Recommends rest.")
+        with pytest.raises(UserError):
+            asked([Say("worse"), Say("worse"), Fail(400)], *texts)
+        found, questions = asked(Say("better"), *texts)
+        assert list(found.values()) == ["bad", "bad", "good"] and questions == 1
+        assert asked(Fail(400), *texts) == (found, 0)
+        assert asked(Say("unclear"), texts[0], model="another") == ({texts[0]: "unsure"}, 1)
+
+    def test_whose_file_was_cut_by_a_kill_is_asked_for_the_rest(self, asked, tmp_path):
+        texts = ("Recommends wine.", "Recommends beer.")
+        asked(Say("worse"), *texts)
+        kept = tmp_path / "out" / "x_check.jsonl"
+        kept.write_bytes(kept.read_bytes()[:-9])
+        assert asked(Say("worse"), *texts) == (dict.fromkeys(texts, "bad"), 1)
+        assert kept.read_bytes().count(b"\n") == 2
+
+    def test_has_no_replies_in_a_file_of_something_else(self, asked, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "x_check.jsonl").write_text('["mine"]\n')
+        with pytest.raises(UserError, match="holds something else than replies; move it away"):
+            asked(Say("worse"), "Recommends wine.")

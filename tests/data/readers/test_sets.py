@@ -11,6 +11,7 @@ from doubles.rubric_sets import (
     ADVANCEDIF,
     AUTORUBRIC,
     DR_TULU,
+    HEALTHBENCH,
     OPENRUBRICS,
     PRBENCH,
     PROFESSIONAL,
@@ -70,6 +71,31 @@ def test_a_signed_set_says_what_its_signs_mean(name, item, rubric):
     has_faults = any(points < 0 for _, points, _ in rubric)
     assert ("negative" in reader.signs) == has_faults or name == "plain"
     assert reader.mixed_signs == (name == "rar")
+
+
+ITEM = {"criterion": "Names scattering", "points": 5}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rubrics": [ITEM]},
+        {"rubrics": [ITEM | {"tags": {"axis": "accuracy"}}]},
+        {"rubrics": [ITEM | {"tags": [], "axis": "accuracy"}]},
+        {"rubrics": ["Names scattering"]},
+        {"prompt": "Why is the sky blue?"},
+        {"prompt": json.dumps(HEALTHBENCH["prompt"])},
+        {"prompt_id": 7},
+    ],
+)
+def test_a_row_that_is_only_like_healthbench_s_is_read_as_a_plain_one(fields):
+    item = HEALTHBENCH | fields
+    reader = reader_of(item)
+    assert reader is not None and reader.name == "plain"
+    row = to_row(reader.read(item), "f:1")
+    assert row.rubric[0].text == "Names scattering"
+    assert row.messages == tuple(HEALTHBENCH["prompt"])
+    assert (row.theme, row.extra["canary"]) == ("physics", "made up")
 
 
 def test_every_set_has_a_row_here():
