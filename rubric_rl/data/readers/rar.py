@@ -7,8 +7,8 @@
                  "description": "Pitfall Criteria: Avoids calling ice lighter than air."}],
      "rubric_list": ["..."], "rubric_count": 2}
 
-Signs are mixed: a pitfall weighs -1 or -2 in both sets, but RaR-Science writes 80.3% of its own
-so that 'met' is good ("avoids ..."), RaR-Medicine 88.1% so that 'met' is bad. The published sign
+Signs are mixed: a pitfall weighs -1 or -2 in both sets, but RaR-Science writes most of its own so
+that 'met' is good ("avoids ..."), RaR-Medicine most so that 'met' is bad. The published sign
 is kept here; --flip-polarity turns the items that are phrased as virtues, and without a decision
 about them nothing is written.
 """
