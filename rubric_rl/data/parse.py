@@ -14,6 +14,7 @@ from rubric_rl.data.schema import Anchored, Criterion, Record, Row, Status, Toke
 
 REMAKE = "make the rows with data_preprocess.py"
 LEAVE_OUT = "leave the row out"
+NOT_THE_USERS = "it must be the user's"  # said of a last turn; a check counts such rows by it
 LEAST_POINTS = 1e-6  # sizes of a criterion's points
 MOST_POINTS = 1e6
 
@@ -88,7 +89,7 @@ def row_from_metadata(metadata: object, where: str = "metadata") -> Row:
     last = form.messages[-1]
     if last.role != "user":
         what = f"the last message is from the {last.role}"
-        raise DataError(f"{where}: {what}; it must be the user's")
+        raise DataError(f"{where}: {what}; {NOT_THE_USERS}")
     if not shows_something(last.content):
         raise DataError(f"{where}: the last message is empty, so nothing is asked; {LEAVE_OUT}")
     rubric = _rubric(form.rubrics)

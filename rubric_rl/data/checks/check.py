@@ -10,6 +10,7 @@ from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates
 from rubric_rl.data.checks.polarity import Polarity, polarity
 from rubric_rl.data.checks.unmeetable import unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
+from rubric_rl.data.parse import NOT_THE_USERS
 from rubric_rl.data.schema import Criterion, Row
 
 NAMED = 5  # rows that the report names, of each kind
@@ -84,7 +85,7 @@ def check(
     _check_prompts(prompts, number, found)
     _check_language(prompts.scripts, found)
     for message in refused:
-        if "it must be the user's" in message:
+        if NOT_THE_USERS in message:
             found.add_place("last-turn", message)
     return found
 

@@ -8,10 +8,11 @@ from doubles.engine import Fail, FakeEngine, Say
 from doubles.rubric_sets import RAR_SCIENCE
 
 import data_preprocess
-from rubric_rl.common.errors import UserError
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.checks.ask_model import ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
 from rubric_rl.data.checks.check import NAMED, check
+from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.serving.endpoint import Endpoint
@@ -23,6 +24,7 @@ def row(*criteria: tuple[str, float], prompt_id: str = "p", asks: str = "What he
 
 
 GOOD = ("Names the drug.", 5)
+RUSSIAN = "Что мне принять от боли?"
 
 
 def kinds(*training: Row, held_out: tuple[Row, ...] = (), refused: tuple[str, ...] = ()) -> set:
@@ -73,11 +75,23 @@ class TestCheck:
         assert kinds(held_out=(held, again)) == set()  # those stand as published
 
     def test_finds_a_rubric_in_another_script(self):
-        assert kinds(row(GOOD, asks="Что мне принять от боли?")) == {"language"}
+        assert kinds(row(GOOD, asks=RUSSIAN)) == {"language"}
+
+    def test_finds_a_prompt_in_another_script_than_most(self):
+        same = row(("Называет лекарство.", 5), prompt_id="r", asks=RUSSIAN)
+        others = [row(GOOD, prompt_id=f"p{n}", asks=f"What helps with {n}?") for n in range(2)]
+        found = check([same, *others], [])
+        assert found.places["language"] == ["prompt_id r: CYRILLIC, most are LATIN"]
+        assert check([same], []).counts["language"] == 0
 
     def test_finds_rows_whose_last_turn_is_the_assistants(self):
-        why = "a.jsonl:3: the last message is from the assistant; it must be the user's"
-        assert kinds(row(GOOD), refused=(why,)) == {"last-turn"}
+        messages = [{"role": "assistant", "content": "Rest."}]
+        rubrics = [{"criterion": "Names the drug.", "points": 5}]
+        metadata = {"prompt_id": "p", "messages": messages, "rubrics": rubrics}
+        with pytest.raises(DataError) as refusal:
+            row_from_metadata(metadata, "a.jsonl:3")
+        assert kinds(row(GOOD), refused=(str(refusal.value),)) == {"last-turn"}
+        assert kinds(row(GOOD), refused=("a.jsonl:3: no prompt_id",)) == set()
 
 
 class TestChanges:
