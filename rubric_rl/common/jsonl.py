@@ -29,6 +29,7 @@ _OTHER_FILES = {
     b"BZh": ("compressed by bzip2", "unpack it with bunzip2"),
     b"PK\x03\x04": ("a zip archive", "unpack it with unzip"),
     b"PAR1": ("a Parquet file", "write it as JSONL"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file with git lfs pull"),
     codecs.BOM_UTF16_LE: ("UTF-16 or UTF-32 text", "save it as UTF-8"),
     codecs.BOM_UTF16_BE: ("UTF-16 or UTF-32 text", "save it as UTF-8"),
 }

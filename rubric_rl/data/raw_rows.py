@@ -4,6 +4,7 @@ import codecs
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -14,6 +15,7 @@ from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.hub import PREFIX, hub_rows
 from rubric_rl.data.readers.pieces import ID_FIELDS
 
+_UNREADABLE = (OSError, EOFError, zlib.error)  # what a damaged file of gzip raises, too
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
@@ -104,7 +106,7 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
     try:
         with _open(path, packed) as file:
             opening = file.read(CHUNK)
-    except (OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     except UnicodeDecodeError:
         opening = ""  # read_jsonl says what the file is
@@ -151,7 +153,7 @@ def _array_rows(path: Path, packed: bool) -> Iterator[object]:
     try:
         with _open(path, packed) as file:
             yield from _elements(file)
-    except (OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or one_line(str(error), 200)
@@ -201,7 +203,7 @@ def _object_rows(path: Path, packed: bool) -> Iterable[object]:
     try:
         with _open(path, packed) as file:
             whole = json.load(file)
-    except (OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or one_line(str(error), 200)
@@ -227,5 +229,5 @@ def _parquet_rows(path: Path) -> Iterator[object]:
         with ParquetFile(path, memory_map=False, buffer_size=CHUNK) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:  # ValueError: text that is no UTF-8
         raise _unreadable(path, error) from None

@@ -108,6 +108,16 @@ DAMAGED = {
         gzip.compress(as_lines(ROWS))[:40] + b"\xff" * 40,
         "cannot be read",
     ),
+    "gzip damaged within its data": (
+        "x.jsonl.gz",
+        gzip.compress(as_lines(ROWS))[:60] + b"\xff\xff\xff" + gzip.compress(as_lines(ROWS))[63:],
+        "cannot be read",
+    ),
+    "a pointer in place of the file": (
+        "x.parquet",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+        "is a pointer of Git LFS, .*; fetch the file with git lfs pull",
+    ),
     "parquet cut": ("x.parquet", b"PAR1" + b"\0" * 50, "cannot be read|needs the package pyarrow"),
     "zstd": ("x.jsonl", b"\x28\xb5\x2f\xfd" + b"\0" * 9, "compressed by zstd"),
     "UTF-16": ("x.json", json.dumps(ROWS).encode("utf-16"), "UTF-16"),

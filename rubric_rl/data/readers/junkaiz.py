@@ -22,7 +22,7 @@ def read(item: dict) -> dict:
     rubric = []
     for each in pieces.objects(item.get("rubrics"), "rubrics"):
         rubric.append(pieces.criterion(each.get("criterion"), each.get("weight")))
-    return pieces.row(item, messages, rubric)
+    return pieces.row(item, messages, rubric, theme=pieces.label(item.get("domain")))
 
 
 JUNKAIZ = Reader("junkaiz", "prompt, rubrics[criterion, weight]", _fits, read, POSITIVE, "MIT")
