@@ -13,7 +13,7 @@ from rubric_rl.common.plain_text import comparable
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
 FEW = 40  # texts of which each is compared with each
 SKETCH_BITS = 256
-HELD = 50  # earlier texts that are remembered for a word: of a thousand copies, each meets some
+HELD = 20  # earlier texts that are remembered for a word: of a thousand copies, each meets some
 _BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
 # Typographic quotation marks, dashes and an ellipsis, which alone make many a text no ASCII.
 _TYPOGRAPHIC = str.maketrans(
@@ -44,12 +44,8 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
             many.add(text)
         return many.near_duplicates()
     words = [_words(text) for text in texts]
-    pairs = []
-    for earlier, later in combinations(range(len(words)), 2):
-        fewer, more = sorted((len(words[earlier]), len(words[later])))
-        if fewer >= ALIKE * more and _alike(words[earlier], words[later]):
-            pairs.append((earlier, later))
-    return pairs
+    pairs = combinations(range(len(words)), 2)
+    return [(earlier, later) for earlier, later in pairs if _alike(words[earlier], words[later])]
 
 
 class ManyTexts:
@@ -85,14 +81,14 @@ class ManyTexts:
         pairs = []
         for later, own in enumerate(self._texts):
             rarest = sorted(own, key=ranks.__getitem__)
-            candidates: set[int] = set()
+            similar: set[int] = set()
             for number in rarest[: len(own) - _needed(len(own)) + 1]:
                 holding = holders[number]
-                candidates.update(holding)
+                similar.update(self._similar(later, holding))
                 if len(holding) < HELD:
                     holding.append(later)
             words = set(own)
-            for earlier in self._similar(later, candidates):
+            for earlier in similar:
                 different = words.symmetric_difference(self._texts[earlier])
                 common = (len(own) + len(self._texts[earlier]) - len(different)) // 2
                 alike = common >= ALIKE * (common + len(different))
@@ -110,7 +106,7 @@ class ManyTexts:
             ranks[number] = rank
         return ranks
 
-    def _similar(self, later: int, candidates: set[int]) -> list[int]:
+    def _similar(self, later: int, candidates: list[int]) -> list[int]:
         """Those of the candidates whose sketch does not rule them out."""
         sketches = self._sketches
         sketch = sketches[later]
@@ -144,7 +140,10 @@ def _needed(size: int) -> int:
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    size, other_size = len(one), len(other)
+    if size < ALIKE * other_size or other_size < ALIKE * size:  # the cheaper look first
+        return False
     common = len(one & other)
-    if common < ALIKE * (len(one) + len(other) - common):
+    if common < ALIKE * (size + other_size - common):
         return False
     return not any(map(_TELLING.search, one ^ other))
