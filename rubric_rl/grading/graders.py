@@ -8,14 +8,14 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.data.grader_template import warn_if_open
 from rubric_rl.data.schema import Record
-from rubric_rl.data.training_settings import PLAIN, TrainingGraders
+from rubric_rl.data.training_settings import PLAIN
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.address import leads_to
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.question import Aborted
-from rubric_rl.serving.served_models import read_served_models
+from rubric_rl.serving.served_models import read_served_models, served
 
 
 class Graders:
@@ -33,7 +33,7 @@ class Graders:
         self.records = records_folder(args, settings)
         self.rule = settings.rule  # of the training reward, whoever grades
         self._teacher_share = settings.training.teacher_share
-        url, tokenizer = served(args, settings.training)
+        url, tokenizer = served(args, settings.training.engine)
         by_policy = _is_policy(args, settings)
         if by_policy:
             warn_if_open(settings.grading.template)
@@ -133,17 +133,3 @@ def load_other(file: str, role: str) -> GraderSettings:
     if other.rule != PLAIN:
         raise UserError(f"{file}: the rule of the reward is the run's; give its keys there")
     return other
-
-
-def served(args, training: TrainingGraders) -> tuple[str, str]:
-    """(url, tokenizer folder) of a grader where its settings leave them empty."""
-    if not training.engine:
-        return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
-    routers = getattr(args, "sglang_model_routers", None) or {}
-    if training.engine not in routers:  # slime's own look-up would fall back to the policy
-        served = ", ".join(routers) or "none"
-        what = f"grader_engine {training.engine}: no such model in --sglang-config"
-        raise UserError(f"{what}; it serves {served}")
-    host, port = routers[training.engine]
-    model = read_served_models(args.sglang_config)[training.engine]
-    return f"http://{host}:{port}", model.path or args.hf_checkpoint

@@ -53,3 +53,17 @@ def read_served_models(path: str) -> dict[str, ServedModel]:
             update_weights=entry.get("update_weights"),
         )
     return models
+
+
+def served(args, engine: str) -> tuple[str, str]:
+    """(url, tokenizer folder) of the model of that name; of the policy where it is empty."""
+    if not engine:
+        return f"http://{args.sglang_router_ip}:{args.sglang_router_port}", args.hf_checkpoint
+    routers = getattr(args, "sglang_model_routers", None) or {}
+    if engine not in routers:  # slime's own look-up would fall back to the policy
+        names = ", ".join(routers) or "none"
+        what = f"grader_engine {engine}: no such model in --sglang-config"
+        raise UserError(f"{what}; it serves {names}")
+    host, port = routers[engine]
+    model = read_served_models(args.sglang_config)[engine]
+    return f"http://{host}:{port}", model.path or args.hf_checkpoint

@@ -84,7 +84,7 @@ def until_verdict(reply: str) -> str:
         verdict_in(reply)
     except Unclear:
         return ""
-    start = len(reply) - len(_final_part(reply))
+    start = len(reply) - len(after_thoughts(reply))
     found = _BEFORE_VALUE.search(reply, start)
     return reply[: found.end()] if found else ""
 

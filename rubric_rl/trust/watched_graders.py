@@ -4,16 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from rubric_rl.common.hash_share import share_of
-from rubric_rl.data.training_settings import TrainingGraders
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.graders import (
-    Graders,
-    grader_name,
-    load_other,
-    make_grader,
-    served,
-)
+from rubric_rl.grading.graders import Graders, grader_name, load_other, make_grader
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.served_models import served
 from rubric_rl.trust.anchor import Anchor
 from rubric_rl.trust.probe import Probe, probe_rows
 
@@ -29,7 +23,7 @@ class WatchedGraders(Graders):
         self._anchor = None
         if training.anchor:
             other = load_other(training.anchor, "anchor")
-            url, tokenizer = served(args, other.training)
+            url, tokenizer = served(args, other.training.engine)
             judge = make_grader(other, grader_name(other), url, tokenizer, stopped)
             self._anchor = Anchor(judge, training.anchor_seconds)
         self._probe = None
@@ -45,7 +39,7 @@ class WatchedGraders(Graders):
         where |= dict.fromkeys(("url", "model", "tokenizer", "api_key_env"), "")
         endpoint = self.settings.endpoint.model_copy(update=where)
         settings = GraderSettings(endpoint, self.settings.grading)
-        url, tokenizer = served(args, TrainingGraders())
+        url, tokenizer = served(args, "")
         return make_grader(settings, "policy", url, tokenizer, stopped, by_policy=True)
 
     async def close(self) -> None:

@@ -10,8 +10,8 @@ from doubles.engine import grader_settings
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
-from rubric_rl.data.training_settings import TrainingGraders
-from rubric_rl.grading.graders import Graders, grader_name, load_other, served
+from rubric_rl.grading.graders import Graders, grader_name, load_other
+from rubric_rl.serving.served_models import served
 
 TINY = str(ROOT / "rubric_rl" / "tiny" / "model")
 
@@ -79,8 +79,8 @@ def test_a_model_of_sglang_config_is_asked_at_its_own_router(tmp_path):
         sglang_config=str(config),
         sglang_model_routers={"policy": ("h", 1), "frozen": ("h", 2)},
     )
-    assert served(args, TrainingGraders(engine="frozen")) == ("http://h:2", "/models/frozen")
-    assert served(args, TrainingGraders()) == ("http://h:1", "/models/policy")
+    assert served(args, "frozen") == ("http://h:2", "/models/frozen")
+    assert served(args, "") == ("http://h:1", "/models/policy")
 
 
 @pytest.mark.parametrize(
