@@ -47,6 +47,20 @@ def test_every_mode_grades_on_both_routes(engine, mode, api):
     assert record.first_tokens.prompt > 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"thinking": True}, {"api": "openai"}])
+def test_a_cascade_asks_for_a_token_and_where_it_is_unsure_in_words(engine, settings):
+    asked = {"mode": "cascade", "cascade_low": 0.0, "cascade_high": 1.0} | settings
+    record = graded(engine, f"cascade {settings}. {ANSWER}", **asked)
+    assert record.status == "graded", record.error
+    readable = [verdict for verdict in record.verdicts if verdict.probability is not None]
+    assert len(readable) == len(RUBRIC)
+    assert record.first_tokens.completion == 1
+    assert record.calls >= 2 * len(RUBRIC), "and once more for each reply that is finished"
+    narrow = graded(engine, f"narrow {settings}. {ANSWER}", **asked | {"cascade_low": 1.0})
+    assert narrow.calls == len(RUBRIC)
+    assert narrow.first_tokens.completion + narrow.rest_tokens.completion == len(RUBRIC)
+
+
 @pytest.mark.parametrize("mode", ["explain", "direct"])
 def test_after_the_first_criterion_the_prefix_comes_from_the_cache(engine, mode):
     rest = graded(engine, f"{mode} once more. {ANSWER}", mode=mode).rest_tokens
