@@ -265,7 +265,8 @@ def _each_physician_lines(each: Mapping | None) -> list[str]:
 
 def _calibration_lines(calibration: Mapping | None) -> list[str]:
     if not calibration:
-        return ["Calibration: none (only grader_mode direct and cascade give probabilities)"]
+        give = "grader_mode direct and cascade, and grader_verdict probability"
+        return [f"Calibration: none (only {give} give probabilities)"]
     title = "Calibration of {labels} labels: ECE {ece:.4f}, Brier score {brier:.4f}"
     head = CALIBRATION_HEAD.format(
         probability="probability",

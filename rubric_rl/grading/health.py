@@ -24,7 +24,7 @@ CURES = {
     ),
     "other words": (
         "after the verdict's opening the model wants to say neither true nor false: "
-        "use grader_mode explain"
+        "use grader_mode explain with grader_verdict reply"
     ),
     "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
 }
