@@ -1,10 +1,14 @@
 """Looks through rows for what is suspect, and says it in the report."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from typing import NamedTuple
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.in_processes import in_order
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates
 from rubric_rl.data.checks.polarity import Polarity, polarity
@@ -13,6 +17,7 @@ from rubric_rl.data.checks.wording import rewards_presence, script
 from rubric_rl.data.parse import NOT_THE_USERS
 from rubric_rl.data.schema import Criterion, Row
 
+PIECE = 1000  # rows whose rubrics go to a process at a time
 NAMED = 5  # rows that the report names, of each kind
 # What the checks find -> how the report calls it. These are also the words of --strict.
 KINDS = {
@@ -26,6 +31,14 @@ KINDS = {
     "last-turn": "rows refused since their last turn is not the user's",
 }
 Judge = Callable[[str], Polarity]
+
+
+class _Rubric(NamedTuple):
+    """What the checks of a rubric need of a row."""
+
+    prompt_id: str
+    rubric: tuple[Criterion, ...]
+    is_training: bool
 
 
 @dataclass
@@ -44,6 +57,16 @@ class Findings:
         if criterion is not None:
             where += f", criterion {criterion + 1}"
         self.add_place(kind, f"{where}: {what}")
+
+    def add_all(self, others: "Findings") -> None:
+        """Adds what was found in later rows."""
+        for kind, places in others.places.items():
+            room = NAMED - len(self.places.setdefault(kind, []))
+            self.places[kind] += places[:room]
+        self.counts.update(others.counts)
+        self.polarities.update(others.polarities)
+        self.points += others.points
+        self.for_presence += others.for_presence
 
     def add_place(self, kind: str, place: str) -> None:
         """Notes a place."""
@@ -73,16 +96,14 @@ def check(
     """
     found = Findings()
     prompts = _Prompts()
-    for row in training:
-        _count_points(row, found)
-        _check_criteria(row, judge, found)
-        _check_rubric(row, found)
-        prompts.add(row)
-    number = len(prompts.ids)
-    for row in held_out:  # as published, compound and repeated ones too
-        _check_criteria(row, judge, found)
-        prompts.add(row)
-    _check_prompts(prompts, number, found)
+    rubrics = chain(prompts.pass_on(training, True), prompts.pass_on(held_out, False))
+    work = partial(_check_rubrics, judge=judge)
+    pieces = iter(lambda: list(islice(rubrics, PIECE)), [])
+    # What a model said of a million criteria is not sent to other processes.
+    checked = in_order(work, pieces) if judge is polarity else map(work, pieces)
+    for of_piece in checked:
+        found.add_all(of_piece)
+    _check_prompts(prompts, prompts.training, found)
     _check_language(prompts.scripts, found)
     for message in refused:
         if NOT_THE_USERS in message:
@@ -94,9 +115,17 @@ class _Prompts:
     """What the checks across rows remember of each."""
 
     def __init__(self):
+        self.training = 0  # so many of them are of training, the first
         self.ids: list[str] = []
         self.conversations = ManyTexts()
         self.scripts: list[tuple[str, str, str]] = []  # prompt_id, of the prompt, of the rubric
+
+    def pass_on(self, rows: Iterable[Row], are_training: bool) -> Iterator[_Rubric]:
+        """The rubrics of the rows, which are remembered."""
+        for row in rows:
+            self.training += are_training
+            self.add(row)
+            yield _Rubric(row.prompt_id, row.rubric, are_training)
 
     def add(self, row: Row) -> None:
         """Remembers a row."""
@@ -106,7 +135,18 @@ class _Prompts:
         self.scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
 
 
-def _count_points(row: Row, found: Findings) -> None:
+def _check_rubrics(rubrics: Iterable[_Rubric], judge: Judge) -> Findings:
+    """What is suspect in each rubric alone."""
+    found = Findings()
+    for rubric in rubrics:
+        _check_criteria(rubric, judge, found)
+        if rubric.is_training:  # held-out ones stand as published, compound and repeated ones too
+            _count_points(rubric, found)
+            _check_rubric(rubric, found)
+    return found
+
+
+def _count_points(row: _Rubric, found: Findings) -> None:
     for criterion in row.rubric:
         if criterion.points > 0:
             found.points += criterion.points
@@ -114,7 +154,7 @@ def _count_points(row: Row, found: Findings) -> None:
                 found.for_presence += criterion.points
 
 
-def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
+def _check_criteria(row: _Rubric, judge: Judge, found: Findings) -> None:
     for number, criterion in enumerate(row.rubric):
         text = criterion.text
         meaning = judge(text)
@@ -131,7 +171,7 @@ def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
             found.add("unmeetable", row.prompt_id, reason, number)
 
 
-def _check_rubric(row: Row, found: Findings) -> None:
+def _check_rubric(row: _Rubric, found: Findings) -> None:
     texts = [criterion.text for criterion in row.rubric]
     for number, text in enumerate(texts):
         conditions = len(parts(text))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say
@@ -12,6 +13,7 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.checks.ask_model import ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
 from rubric_rl.data.checks.check import NAMED, check
+from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion, Row
@@ -57,6 +59,14 @@ class TestCheck:
         rubric = row(*[(f"Avoids jargon {number}.", -2) for number in range(9)])
         found = check([rubric], [])
         assert (found.counts["polarity"], len(found.places["polarity"])) == (9, NAMED)
+
+    def test_many_rows_are_checked_by_several_processes_as_by_one(self, monkeypatch):
+        suspect = [("Fails to ask.", 3), ("Avoids jargon.", -2), ("names it", 1), ("Names it!", 2)]
+        rows = [replace(row(GOOD, each), prompt_id=f"p{n}") for n in range(4) for each in suspect]
+        alone = check(rows, rows[:5], judge=lambda text: polarity(text))
+        monkeypatch.setattr("rubric_rl.data.checks.check.PIECE", 3)
+        assert check(rows, rows[:5]) == alone
+        assert alone.counts["polarity"] > NAMED
 
     def test_finds_nothing_in_an_ordinary_rubric(self):
         assert kinds(row(GOOD, ("Fails to ask for the age.", -4), ("Avoids jargon.", 2))) == set()
