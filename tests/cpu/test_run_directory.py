@@ -210,7 +210,7 @@ def test_killed_at_any_stage_no_rollout_is_lost_or_counted_twice(tmp_path, stage
     python_path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": python_path}
     process = subprocess.Popen(
-        [*program, "0.02", "4"],
+        [*program, "0.1", "4"],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

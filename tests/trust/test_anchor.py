@@ -103,11 +103,11 @@ def test_grades_whole_groups_of_a_share_of_the_prompts_and_every_evaluation(args
     ],
 )
 def test_that_fails_or_is_slow_costs_its_own_word_alone(args, tmp_path, anchor, reason):
-    args.grader_anchor_seconds = 1.0
+    args.grader_anchor_seconds = 3.0
     samples = [sample(number) for number in range(4)]
     start = time.monotonic()
     rewards = rewarded(FakeEngine(verdict(True)), anchor, args, tmp_path, samples)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
     assert rewards == [0.5] * 4
     for one in samples:
         anchored = record_of(one).anchored

@@ -11,7 +11,7 @@ from itertools import combinations
 from rubric_rl.common.plain_text import comparable
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
-FEW = 40  # texts of which each is compared with each
+FEW = 500  # texts of which each is compared with each
 SKETCH_BITS = 256
 HELD = 20  # earlier texts that are remembered for a word: of a thousand copies, each meets some
 _BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
