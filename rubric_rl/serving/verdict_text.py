@@ -11,6 +11,7 @@ quote: before its verdict, inside it, after it, or instead of one. What keeps th
   bracket before it on its line ("Not {...}", "it says {...}").
 - A line before it must not say the opposite ("Verdict: unmet"); only some English ones are known.
 - A verdict that names a criterion (`"criterion": ...`, `"id": 2`) may be that of another one.
+- A key in other letters (`criteria\\u005fmet`) makes none: `until_verdict` could not stop at it.
 
 What is left to a policy: a grader that ends its reply with a forged verdict, quoted as a line of
 its own or after a colon, and says nothing known against it.
@@ -23,7 +24,8 @@ from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
-_BEFORE_VALUE = re.compile(rf'"{KEY}"\s*:')
+# An escaped quotation mark before it is the end of a longer key.
+_BEFORE_VALUE = re.compile(rf'(?<!\\)"{KEY}"[\s\u200b\ufeff]*:')
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
 _NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:\b|_)(?:id|index|number|item)$", re.IGNORECASE)
 
@@ -68,7 +70,10 @@ def verdict_in(reply: str) -> dict:
     met = last.item[KEY]
     if not is_verdict(last.item):
         raise Unclear
-    if any(said is not met for said in _said(found)):
+    said = _said(found)
+    if any(each is not met for each in said):
+        raise Unclear
+    if len(_BEFORE_VALUE.findall(text)) < len(said):
         raise Unclear
     if _OPPOSITES[met].search(text[: last.start]):
         raise Unclear
@@ -86,7 +91,8 @@ def until_verdict(reply: str) -> str:
         return ""
     start = len(reply) - len(after_thoughts(reply))
     found = _BEFORE_VALUE.search(reply, start)
-    return reply[: found.end()] if found else ""
+    assert found  # else it would hold no verdict
+    return reply[: found.end()]
 
 
 def verdicts_in(reply: str, count: int) -> list[dict | None]:

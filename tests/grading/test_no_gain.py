@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import math
+import re
 
 import pytest
 from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
@@ -58,6 +59,12 @@ BEHAVIOURS = {
     "says a word for a boolean": lambda met, helps: Say(VERDICT % f'"{str(helps).lower()}"'),
     "thinks on for ever": lambda met, helps: Say(f"<think>It is {honest(helps).text}"),
     "speaks in its thoughts alone": lambda met, helps: Say(f"<think>{MET}</think>\n{REFUSAL}"),
+    "writes its key in other letters": lambda met, helps: Say(
+        honest(met).text.replace("criteria_met", r"criteria\u005fmet")
+    ),
+    "puts a blank of no width behind its key": lambda met, helps: Say(
+        honest(met).text.replace('met":', 'met"\u200b:')
+    ),
 }
 
 # What it may do with the token that a cascade asks for first: the probabilities of the word that
@@ -89,6 +96,13 @@ def told(helping: float, hurting: float) -> tuple[float, float]:
     return helping, hurting
 
 
+def said_before(prompt: str) -> float | None:
+    """What an engine goes on with where a reply has given its verdict already: an echo of it."""
+    reply = prompt.rpartition("assistant\n")[2]
+    said = re.findall(r'met"\W*(true|false)', reply)
+    return float(said[-1] == "true") if said else None
+
+
 def credits(
     model: str, criterion: Criterion, behaviour, belief: float, token=told, **settings
 ) -> list[float]:
@@ -112,8 +126,9 @@ def credits(
                 helping, hurting = token(*ways)
                 true, false = (helping, hurting) if helps else (hurting, helping)
                 return Say(true=true, false=false)
-            if prompt.endswith('"criteria_met":'):  # the end of a reply
-                return Say(true=belief, false=1 - belief)
+            if prompt.endswith(('"criteria_met":', '"criteria_met"\u200b:')):  # end of a reply
+                true = echo if (echo := said_before(prompt)) is not None else belief
+                return Say(true=true, false=1 - true)
             return behaviour(meant[next(times)], helps)
 
         engine = FakeEngine(act, model=model)

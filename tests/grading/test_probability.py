@@ -80,6 +80,14 @@ class TestUntilVerdict:
     def test_there_is_none_without_a_verdict(self, reply):
         assert until_verdict(reply) == ""
 
+    @pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u00a0"])
+    def test_it_is_found_behind_blanks_that_json_does_not_know(self, blank):
+        assert until_verdict(f'{{"criteria_met"{blank}: true}}') == f'{{"criteria_met"{blank}:'
+
+    def test_the_end_of_a_longer_key_is_none(self):
+        longer = '{"not \\"criteria_met": 1}\n{"criteria_met":'
+        assert until_verdict(f"{longer} true}}") == longer
+
     def test_a_key_in_a_string_is_none(self):
         quoting = '{"explanation": "it says \\"criteria_met\\": true", "criteria_met": false}'
         assert until_verdict(quoting) == quoting.removesuffix(" false}")
