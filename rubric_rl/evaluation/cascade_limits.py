@@ -23,8 +23,11 @@ def limits_curve(records: Iterable[Record], asked: Grading) -> dict | None:
     """Accuracy and tokens over limits that lie within those `asked` with, the narrowest first.
 
     Accuracy is over the labels, unreadable verdicts counted as wrong. `proposed` are the narrowest
-    limits with at least the accuracy of the widest ones; None where nothing can be tried.
+    limits with at least the accuracy of the widest ones; None where nothing can be tried, as with
+    `grader_verdict: probability`: there the words' probability takes the place of the token's.
     """
+    if asked.verdict == "probability":
+        return None
     lows = [low for low in LOWS if asked.cascade_low <= low and 1 - low <= asked.cascade_high]
     by_prompt = defaultdict(lambda: np.zeros((len(lows), 5)))
     for record in records:

@@ -54,6 +54,13 @@ def test_limits_wider_than_those_asked_with_are_not_tried():
     assert limits_curve([judged(0.65, True, True)], elsewhere) is None
 
 
+def test_without_the_tokens_probability_nothing_is_tried():
+    """Beside words that bring one of their own it is not kept."""
+    asked = WIDE.model_copy(update={"verdict": "probability"})
+    assert limits_curve([judged(0.5, True, True)], asked) is None
+    assert cascade_lines(None) == []
+
+
 def test_an_unreadable_verdict_is_wrong():
     assert points([judged(0.5, None, False)])[0.0]["accuracy"] == 0.0
 
