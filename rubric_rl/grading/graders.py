@@ -8,7 +8,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.data.grader_template import warn_if_open
 from rubric_rl.data.schema import Record
-from rubric_rl.data.training_settings import PLAIN
+from rubric_rl.data.training_settings import PLAIN, RewardRule
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of
 from rubric_rl.grading.settings import GraderSettings
@@ -42,8 +42,7 @@ class Graders:
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
-            teacher = load_other(settings.training.teacher, "teacher")
-            self.rule.check(teacher.grading.reads_probability, teacher.grading.mode)
+            teacher = load_other(settings.training.teacher, "teacher", self.rule)
             self._teacher = make_grader(teacher, "teacher", "", args.hf_checkpoint, stopped)
 
     async def close(self) -> None:
@@ -116,10 +115,11 @@ def grader_name(settings: GraderSettings) -> str:
     return settings.endpoint.shown_name if settings.endpoint.url else "policy"
 
 
-def load_other(file: str, role: str) -> GraderSettings:
+def load_other(file: str, role: str, rule: RewardRule = PLAIN) -> GraderSettings:
     """The settings in the file that grader_teacher or grader_anchor (the role) names.
 
-    A relative path starts at ROOT. Raises UserError when they name nobody but the policy.
+    A relative path starts at ROOT. Raises UserError when they name nobody but the policy, or give
+    less than a reward by the run's `rule` needs.
     """
     other = GraderSettings.load(ROOT / file)
     training = other.training
@@ -132,4 +132,8 @@ def load_other(file: str, role: str) -> GraderSettings:
         raise UserError(f"{file}: {what}; leave these keys out")
     if other.rule != PLAIN:
         raise UserError(f"{file}: the rule of the reward is the run's; give its keys there")
+    try:
+        rule.check(other.grading.reads_probability, other.grading.mode)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     return other

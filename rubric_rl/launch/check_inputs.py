@@ -248,7 +248,7 @@ def _endpoints(inputs: RunInputs) -> Iterator[tuple[str, GraderSettings]]:
         yield inputs.flags.text("custom-config-path"), grader
     if grader.training.teacher_share:
         teacher = grader.training.teacher
-        yield teacher, load_other(teacher, "teacher")
+        yield teacher, load_other(teacher, "teacher", grader.rule)
     if grader.training.anchor:
         anchor = load_other(grader.training.anchor, "anchor")
         if anchor.endpoint.url:  # else it is an engine of the run

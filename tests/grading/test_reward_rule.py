@@ -259,7 +259,7 @@ class TestSettings:
         model = chat_model(tmp_path)
         args = hook_args(model, sglang_config=None, **more, **rule)
         teacher.write_text("grader_url: http://h\ngrader_api: openai\ngrader_model: m\n")
-        with pytest.raises(UserError, match="grader_mode explain reads none"):
+        with pytest.raises(UserError, match=r"teacher.yaml: .*grader_mode explain reads none"):
             Graders(args, lambda: False)
         teacher.write_text("grader_url: http://h\ngrader_dropout: 0.5\n")
         with pytest.raises(UserError, match="the rule of the reward is the run's"):
