@@ -157,7 +157,7 @@ class Trust(Settings):
         "off", "off; warn: say when the reward cannot be trusted; stop: end the run then"
     )
     alarm_drop: FiniteFloat = setting(
-        0.03, "fall of the anchor's held-out level below its best that raises the alarm", gt=0
+        0.03, "fall of the anchor's held-out level below an earlier one that raises it", gt=0
     )
     alarm_exploitation: FiniteFloat = setting(
         0.1, "the same for exploitation, above the start's share of false credit", gt=0

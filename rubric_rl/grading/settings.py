@@ -37,8 +37,8 @@ class Grading(Settings):
     )
     verdict: Literal["reply", "probability"] = added(
         "reply",
-        "explain and cascade: the verdict that a reply gives; or, of its two words, the one that "
-        "is more probable where the reply gives it",
+        "explain and cascade: the verdict that a reply gives; or, of the two words, the one with "
+        "more than half of all probability where the reply gives it",
     )
     system: str = added("", "system message before the prompt")
     json_schema: bool = added(True, "hold replies to JSON of the verdict's form, if not thinking")

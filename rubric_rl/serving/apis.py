@@ -265,8 +265,8 @@ class OpenAI:
     def _probability(self, choice: dict) -> tuple[float | None, float]:
         tokens = _fields(choice.get("logprobs")).get("content")
         if not tokens:
-            hint = "the endpoint returns no logprobs; use mode explain"
-            raise Unavailable(f"{self._prefix}mode direct: {hint}")
+            hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
+            raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
         mass = {"true": 0.0, "false": 0.0}
         for token in tokens[0]["top_logprobs"]:
             word = token["token"].strip()

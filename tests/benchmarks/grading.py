@@ -123,7 +123,7 @@ def used(records: list[Record]) -> tuple[float, float]:
 
 
 def tokens(url: str) -> None:
-    """Cold, 16 answers of 500 tokens at once; one prompt each, and in groups of four."""
+    """Cold, 16 answers of 500 words at once; one prompt each, and in groups of four."""
     print(f"\ntokens per answer, {ANSWERS} answers, {CRITERIA} criteria, 16 in flight, cold start")
     with tempfile.TemporaryDirectory() as folder:
         layouts = {}
@@ -145,7 +145,7 @@ def tokens(url: str) -> None:
 
 
 def seconds(url: str) -> None:
-    """Answers of 60 tokens in groups of four."""
+    """Answers of 60 words in groups of four."""
     print(f"\nseconds per answer, {CRITERIA} criteria\n")
     print("| in flight | direct | explain | its first reply waited for |\n|---|---|---|---|")
     for load in LOADS:
