@@ -59,8 +59,9 @@ def test_both_questions_share_their_prompt_up_to_the_reply(model):
 def test_a_thinking_grader_says_its_token_without_thoughts(model):
     engine = FakeEngine(unsure_of(dict.fromkeys(TRUTH, 0.45), TRUTH))
     graded(engine, model, mode="cascade", thinking=True)
-    for prompt in engine.prompts:
-        assert prompt.endswith(f"</think>\n\n{OPENING}") or prompt.endswith("assistant\n")
+    tokens = [prompt for prompt in engine.prompts if prompt.endswith(f"</think>\n\n{OPENING}")]
+    words = [prompt for prompt in engine.prompts if prompt.endswith("assistant\n")]
+    assert len(tokens) == len(words) == len(ROW.rubric)
 
 
 def test_a_token_that_cannot_be_read_is_not_asked_for_in_words(model):
