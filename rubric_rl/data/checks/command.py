@@ -73,6 +73,7 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--check-model", default="", metavar="NAME", help="its name there")
     group.add_argument(
         "--check-api-key-env",
+        "--check-key-env",  # its first name
         default="",
         metavar="VARIABLE",
         help="environment variable that holds its key",
