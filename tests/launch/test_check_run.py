@@ -363,6 +363,9 @@ def test_a_grader_that_needs_more_context_than_there_is(good):
          "grader.yaml: grader_api_key_env must name an environment variable that holds the key"),
         ("grader_teacher: configs/teacher.yaml\ngrader_teacher_share: 0.1", None,
          "configs/teacher.yaml: grader_api_key_env must name an environment variable"),
+        ("grader_mode: direct\ngrader_threshold: 0.8\ngrader_teacher: configs/teacher.yaml\n"
+         "grader_teacher_share: 0.1", None,
+         "configs/teacher.yaml: grader_threshold and grader_reward probability need"),
         ("grader_engine: grader", "configs/frozen_grader.yaml", ""),
         ("grader_anchor: {folder}/frozen.yaml", "configs/frozen_grader.yaml", ""),
         ("grader_probe: /nowhere.jsonl", None, "grader_probe: /nowhere.jsonl: "),
