@@ -89,7 +89,8 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
         what = "grader_mode cascade reads a token before there are thoughts"
         raise UserError(f"{what}: with grader_thinking it needs grader_api sglang")
     if grading.cascade_low > grading.cascade_high:
-        raise UserError("grader_cascade_low must not be above grader_cascade_high")
+        most = f"grader_cascade_high, {grading.cascade_high:g}"
+        raise UserError(f"grader_cascade_low must not be above {most}; lower it")
     continues = endpoint.api == "sglang" and grading.mode in ("explain", "cascade")
     if grading.verdict == "probability" and not continues:
         what = "grader_verdict probability continues a reply about one criterion"

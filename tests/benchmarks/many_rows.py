@@ -106,7 +106,7 @@ def _write_parquet(path: Path, count: int) -> None:
 
 
 def measure(form: str, count: int) -> dict[str, float]:
-    """Size of the file, seconds (on the clock, of the processor) and peak memory of one run."""
+    """Size of the file, seconds on the clock and of processors, peak memory of one process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"rows.{form}"
         write(path, form, count)
