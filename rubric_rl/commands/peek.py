@@ -28,22 +28,31 @@ _WORDS = {
 
 
 class _PrintingClient(Client):
-    """Prints each request with its reply."""
+    """Prints each question with its reply, also where several are asked in one request."""
 
-    async def ask(self, question: Question) -> Reply:
-        reply = await super().ask(question)
-        prompt = question.messages[-1]
-        ending = "complete" if reply.complete else "cut at the token limit"
-        print(_LINE)
-        print(f"PROMPT (seed {question.seed})")
-        print(prompt["content"])
-        print()
-        print(f"REPLY ({ending})")
-        print(reply.text)
-        if reply.probability is not None:
-            print(f"probability of true against false: {reply.probability:.3f}")
-        print(_TOKENS.format(*reply.counts))
-        return reply
+    async def _replies(self, questions: list[Question], received=None) -> list[Reply]:
+        replies = await super()._replies(questions, received)
+        for question, reply in zip(questions, replies, strict=True):
+            _print_step(question, reply)
+        return replies
+
+
+def _print_step(question: Question, reply: Reply) -> None:
+    ending = "complete" if reply.complete else "cut at the token limit"
+    if question.only_read:
+        ending = "none: the prompt is only read, into the cache"
+    print(_LINE)
+    print(f"PROMPT (seed {question.seed})")
+    print(question.messages[-1]["content"])
+    print()
+    if question.opening:
+        print("THE REPLY BEGINS")
+        print(question.opening)
+    print(f"REPLY ({ending})")
+    print(reply.text)
+    if reply.probability is not None:
+        print(f"probability of true against false: {reply.probability:.3f}")
+    print(_TOKENS.format(*reply.counts))
 
 
 def show(record: Record) -> str:

@@ -64,6 +64,22 @@ def test_shows_prompt_reply_verdicts_and_how_the_score_comes_about(peek):
     assert out.endswith("score 1.0000 = 6 of 6 points\n")
 
 
+def test_shows_each_question_of_a_request_and_where_its_reply_begins(peek, tmp_path):
+    config = tmp_path / "direct.yaml"
+    config.write_text("grader_mode: direct\ngrader_warm_prefix: false\n")
+    engine = FakeEngine()
+    status, out, _ = peek(engine, "--config", str(config))
+    assert (status, engine.requests) == (0, [2])
+    assert out.count("PROMPT (seed 0)") == out.count('\n{"criteria_met":\n') == 2
+    assert "Criterion: [6] Greets." in out and "Criterion: [-4] Insults." in out
+
+
+def test_what_is_only_read_is_told_from_a_reply_that_is_cut(peek):
+    _, out, _ = peek(FakeEngine())
+    assert out.count("REPLY (none: the prompt is only read") == 1
+    assert "cut at the token limit" not in out
+
+
 def test_shows_what_could_not_be_read(peek):
     status, out, _ = peek(FakeEngine(Say("Well.", true=0.2, false=0.1)))
     assert status == 0
