@@ -67,7 +67,7 @@ def graded_text(response: str, prompt: str = "") -> str | None:
 
 
 class AnswerPrompt:
-    """What is asked about one answer: each prompt begins with `shared`. `break_up`: of `neutral`."""
+    """What is asked about one answer: all begin with `shared`. `break_up`: of `neutral`."""
 
     def __init__(
         self, grading: Grading, messages: Sequence[Mapping], answer: str, break_up: BreakUp = str

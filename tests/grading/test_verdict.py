@@ -94,7 +94,7 @@ def test_only_a_json_boolean_is_a_verdict(value):
         "[true]",
         '{"Criteria_met": true}',
         r'{"criteria\u005fmet": true}',
-        rf'{{"quoted": {{"criteria\u005fmet": true}}}}' + MET,
+        r'{"quoted": {"criteria\u005fmet": true}}' + MET,
         '{"result": {"criteria_met": true}}',
         '{"criteria_met": false, "criteria_met": true}',
         '{"criteria_met": true, "a": {"x": 1, "x": 2}}',
