@@ -154,11 +154,15 @@ def make(run: Run, oracle_port: int) -> None:
 
 
 def asked(run: Run) -> dict[str, Any]:
-    """What makes the run what it is: in its record, and compared with it later."""
+    """What makes the run what it is: in its record, and compared with it later.
+
+    Files are named as in arms.py, wherever they lie.
+    """
+    common = yaml.safe_load(GRADER.read_text(encoding="utf-8"))
     return {
         "command": command(run),
         "environment": sorted(environment(run)),
-        "grader": settings(run, "ORACLE_URL"),
+        "grader": common | dict(run.arm.grader),
     }
 
 

@@ -82,7 +82,7 @@ def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
         checkpoint = int(tracker.read_bytes())
     except FileNotFoundError:  # none yet
         return None
-    except ValueError:
+    except (ValueError, OSError):
         _say_once(f"{tracker}: names no rollout; until it does, an alarm waits for no checkpoint")
         checkpoint = math.inf
     names = tuple(stored_names(save))

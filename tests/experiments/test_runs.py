@@ -83,6 +83,13 @@ def test_a_weak_arm_starts_from_the_weak_checkpoint_and_no_other_does(tmp_path):
     assert "HF_CKPT_PATH" not in runs.environment(run_of("self", tmp_path))
 
 
+def test_what_a_run_was_asked_names_no_place_of_this_machine(tmp_path):
+    for name, arm in ARMS.items():
+        here = runs.asked(Run(name, arm, 1, tmp_path, 36))
+        assert here == runs.asked(Run(name, arm, 1, tmp_path / "elsewhere", 36))
+        assert str(tmp_path) not in json.dumps(here)
+
+
 # ---- what is made, and what is not made again
 
 
