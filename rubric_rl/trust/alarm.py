@@ -11,7 +11,7 @@ Four rules, asked at every evaluation, each against the run's own past on the sa
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
     blind         an anchor was asked, and in the last two evaluations gave no verdict, judged less
-                  than half of the answers, or said the same of all answers to a prompt
+                  than three quarters of the answers, or said the same of all answers to a prompt
 
 The last one says that the anchor does not see, and not that anything is wrong: it is logged, but
 with grader_alarm: stop it ends no run, as whatever happens to an anchor the rollout goes on.
@@ -57,6 +57,7 @@ from rubric_rl.trust.exploitation import falsely_credited, newly_credited
 
 STATUS = 3  # the exit status of a run that the alarm has ended
 BLIND = "blind"  # the rule that says that the anchor does not see
+JUDGED = 0.75  # share of answers: one that makes an anchor fail is left out of its figures
 LEAST = 20  # criteria, below which a share of them says nothing
 
 Shares = Mapping[str, Sequence[float]]  # by prompt: (part, whole)
@@ -156,7 +157,7 @@ def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
     who, when = f"the anchor, {last[-1].anchor},", "in the last two evaluations"
     if not any(judged):
         yield Finding(BLIND, f"no verdict of {who} {when}")
-    elif all(2 * len(some) < len(all_) for some, all_ in zip(judged, graded, strict=True)):
+    elif all(len(some) < JUDGED * len(all_) for some, all_ in zip(judged, graded, strict=True)):
         counts = f"{sum(map(len, judged))} of {sum(map(len, graded))}"
         yield Finding(BLIND, f"{who} judged {counts} answers {when}")
     elif _tells_nothing([*judged[0], *judged[1]]):

@@ -245,17 +245,17 @@ def test_an_anchor_that_says_the_same_of_everything_is_called_blind(tmp_path, cr
     assert "the anchor, judge, says the same of all answers" in alarm.text(tmp_path)
 
 
-def test_an_anchor_that_judges_less_than_half_is_called_blind(tmp_path):
+def test_an_anchor_that_judges_less_than_three_quarters_is_called_blind(tmp_path):
     """As where the answers that fool the policy make the anchor refuse, or run out of time."""
     seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
-    most = {f"p{number}" for number in range(45)}
-    few = {f"p{number}" for number in range(35)}
+    most = {f"p{number}" for number in range(61)}
+    few = {f"p{number}" for number in range(55)}
     assert firing("blind", [anchored_on(each, most) for each in seen]) == []
     seen[5:7] = [anchored_on(each, few) for each in seen[5:7]]
     assert firing("blind", seen) == [6]
     alarm = alarm_of(seen[:7], WARN)
     assert alarm is not None and not alarm.ends_a_run
-    assert "the anchor, judge, judged 140 of 320 answers" in alarm.text(tmp_path)
+    assert "the anchor, judge, judged 220 of 320 answers" in alarm.text(tmp_path)
 
 
 def test_an_anchor_that_nobody_could_ask_is_not_blind():
