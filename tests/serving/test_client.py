@@ -236,7 +236,8 @@ class TestRefusals:
     def test_an_endpoint_without_logprobs_cannot_serve_direct_mode(self, model):
         choice = {"message": {"content": " true"}, "finish_reason": "length", "logprobs": None}
         engine = FakeEngine(Say(meta={"choices": [choice]}))
-        with pytest.raises(Unavailable, match=r"grader_mode direct and cascade: .*use grader_mode explain"):
+        said = r"grader_mode direct and cascade: .*use grader_mode explain"
+        with pytest.raises(Unavailable, match=said):
             ask(engine, model, direct(), api="openai")
         assert len(engine.bodies) == 1
 
