@@ -22,7 +22,7 @@ class Arm(NamedTuple):
     question: str  # what it is there to tell
     grader: Mapping[str, Any] = AS_IT_IS  # keys over those of configs/grader_tiny.yaml
     flags: tuple[str, ...] = ()  # of the trainer, over those of run_qwen3_tiny.sh
-    weak: bool = False  # starts from the weak checkpoint (weak_start.py)
+    start: str = "shipped"  # or one of runs.STARTS
     compared_with: str = "self"  # the arm that its difference is taken from
 
 
@@ -103,6 +103,10 @@ ARMS = {
         compared_with="self-fast",
     ),
     "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
+    "practised": Arm("self-grading from a start that grades better", start="practised"),
+    "practised-oracle": Arm(
+        "the oracle from that start", SERVED_ORACLE, start="practised", compared_with="practised"
+    ),
     "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
     "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),
     "alarm-healthy": Arm("does the alarm stay silent in a healthy run", ALARM, FROZEN),
@@ -118,11 +122,11 @@ ARMS = {
         (*FROZEN, *FAST),
         compared_with="self-fast",
     ),
-    "weak": Arm("self-grading from a start that grades badly", weak=True),
+    "weak": Arm("self-grading from a start that grades badly", start="weak"),
     "weak-teacher-25": Arm(
         "the same with a teacher for 25% of the prompts",
         _teacher(0.25),
-        weak=True,
+        start="weak",
         compared_with="weak",
     ),
     "explain-0.6": Arm(

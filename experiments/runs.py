@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.arms import FROZEN_COPY, ORACLE, PROBE, Arm
+from experiments.practised_start import make_practised_start
 from experiments.weak_start import make_weak_start
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -27,6 +28,8 @@ PROBE_SEED = 0  # of the labelled rows, as rubric_rl.tiny.labelled_rows makes th
 GRACE = 60.0  # seconds that a trainer is given to stop its own processes
 # What a run is given by its caller's environment and not by its arm would not be in its record.
 FOREIGN = ("BACKEND", "PROMPT_DATA_PATH", "EVAL_DATA_PATH", "HF_CKPT_PATH", "LOSS_AGGREGATION")
+# How the starts that are not shipped are made, once for all runs.
+STARTS = {"weak": make_weak_start, "practised": make_practised_start}
 
 
 class Run(NamedTuple):
@@ -77,9 +80,14 @@ def environment(run: Run) -> dict[str, str]:
         "GRADER_CONFIG": str(run.folder / "grader.yaml"),
         "EVAL_CONFIG": EVALUATION,
     }
-    if run.arm.weak:
-        variables["HF_CKPT_PATH"] = str(run.out / "weak_start")
+    if run.arm.start in STARTS:
+        variables["HF_CKPT_PATH"] = str(_start(run))
     return variables
+
+
+def _start(run: Run) -> Path:
+    """The folder of the checkpoint that the run starts from, if it is not the shipped one."""
+    return run.out / f"{run.arm.start}_start"
 
 
 def needs_oracle(arm: Arm) -> bool:
@@ -127,8 +135,8 @@ def make(run: Run, oracle_port: int) -> None:
         UserError: when the run fails; the message names its log.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    if run.arm.weak:
-        make_weak_start(run.out / "weak_start")
+    if run.arm.start in STARTS:
+        STARTS[run.arm.start](_start(run))
     oracle_url = f"http://{HOST}:{oracle_port}"
     write_settings(run, oracle_url)
     outer = {name: value for name, value in os.environ.items() if name not in FOREIGN}

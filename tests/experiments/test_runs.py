@@ -14,6 +14,7 @@ import yaml
 
 from experiments import claims, runs
 from experiments.arms import ARMS, FROZEN_COPY, ORACLE, PROBE, Arm
+from experiments.practised_start import make_practised_start
 from experiments.runs import Run
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -76,11 +77,22 @@ def test_a_teacher_is_a_file_that_names_the_oracle(tmp_path):
     GraderSettings.load(written["grader_teacher"])
 
 
-def test_a_weak_arm_starts_from_the_weak_checkpoint_and_no_other_does(tmp_path):
-    assert runs.environment(run_of("weak", tmp_path))["HF_CKPT_PATH"] == str(
-        tmp_path / "weak_start"
-    )
+@pytest.mark.parametrize("start", ["weak", "practised"])
+def test_an_arm_starts_from_the_checkpoint_that_it_names_and_no_other_does(start, tmp_path):
+    found = runs.environment(run_of(start, tmp_path))["HF_CKPT_PATH"]
+    assert found == str(tmp_path / f"{start}_start")
     assert "HF_CKPT_PATH" not in runs.environment(run_of("self", tmp_path))
+
+
+def test_every_start_that_an_arm_names_can_be_made():
+    assert {arm.start for arm in ARMS.values()} == {"shipped", *runs.STARTS}
+
+
+def test_practice_writes_a_checkpoint_once(tmp_path):
+    start = tmp_path / "start"
+    start.mkdir()
+    make_practised_start(start)
+    assert list(start.iterdir()) == []
 
 
 def test_what_a_run_was_asked_names_no_place_of_this_machine(tmp_path):
