@@ -16,6 +16,9 @@ PROBE = "<probe>"
 AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
 
 
+FAST = ("--lr", "1e-3")  # where a self-graded run goes wrong
+
+
 class Arm(NamedTuple):
     """One change to the tiny run."""
 
@@ -25,8 +28,12 @@ class Arm(NamedTuple):
     start: str = "shipped"  # or one of runs.STARTS
     compared_with: str = "self"  # the arm that its difference is taken from
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether it runs at the higher learning rate."""
+        return set(FAST) <= set(self.flags)
 
-FAST = ("--lr", "1e-3")  # where a self-graded run goes wrong
+
 FROZEN = ("--sglang-config", "configs/frozen_grader.yaml")
 SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "tiny-oracle"}
 # What an explanation and the object around it take, with room.
@@ -139,3 +146,13 @@ ARMS = {
         compared_with="explain-0.6",
     ),
 }
+
+
+def oracle_arm(name: str) -> str | None:
+    """The arm in which the oracle grades from the same start at the same learning rate."""
+    arm = ARMS[name]
+    for other_name, other in ARMS.items():
+        is_alike = other.start == arm.start and other.is_fast == arm.is_fast
+        if is_alike and other.grader == SERVED_ORACLE:
+            return other_name
+    return None

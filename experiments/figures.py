@@ -15,6 +15,18 @@ FIGURES = {
         "threshold-fast",
         "skill-threshold-fast",
     ),
+    ("experiments_alarm.png", "The alarm: a cross where it first rings"): (
+        "alarm-healthy",
+        "alarm-random",
+        "alarm-quoting",
+        "alarm-fast",
+    ),
+    ("experiments_start.png", "From a start that has practised grading"): (
+        "practised",
+        "practised-oracle",
+        "self",
+        "oracle",
+    ),
 }
 
 
@@ -45,6 +57,9 @@ def _draw(results: Results, arms: list[str], title: str, path: Path) -> None:
             curve = [row["true"] for row in result.evaluations]
             curves.append(curve)
             axes.plot(versions, curve, color=f"C{number}", linewidth=0.6, alpha=0.5)
+            if alarm := result.first_alarm():
+                place = versions.index(alarm.rollouts)
+                axes.plot(alarm.rollouts, curve[place], "X", color=f"C{number}", markersize=8)
         means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
         seeds = len(curves)
         label = f"{name} ({seeds} seeds)"

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.runs import Run
 from rubric_rl import ROOT
@@ -159,6 +159,13 @@ def probe(save_path: Path) -> dict[str, float]:
     return figures
 
 
+class FirstAlarm(NamedTuple):
+    """The first evaluation of a run at which the alarm rang."""
+
+    rollouts: int  # made by then
+    lost: float  # how far the true score was below its best
+
+
 class Result:
     """One run's file."""
 
@@ -184,13 +191,13 @@ class Result:
         """Whether the run had an alarm."""
         return any(row.get("alarm") is not None for row in self.evaluations)
 
-    def first_alarm(self) -> tuple[int, float] | None:
-        """The rollouts made when it first rang, and how far the true score was below its best."""
+    def first_alarm(self) -> FirstAlarm | None:
+        """When it first rang, if it did."""
         best = -math.inf
         for row in self.evaluations:
             best = max(best, row["true"])
             if row.get("alarm"):
-                return row["weight_version"], best - row["true"]
+                return FirstAlarm(row["weight_version"], lost=best - row["true"])
         return None
 
     def per_rollout(self, *names: str) -> float | None:

@@ -3,15 +3,13 @@
 import statistics
 from collections.abc import Callable
 
-from experiments.arms import ARMS
+from experiments.arms import ARMS, oracle_arm
 from experiments.results import Result
 from rubric_rl.evaluation.statistics import mean_interval, pooled_deviation, seeds_needed
 
 Results = dict[str, dict[int, Result]]  # by arm and seed
 TELL = 0.03  # the difference of true scores that a comparison should tell
 MISSING = "-"
-BEST = "oracle"
-FAST = "-fast"  # ends the names of arms at the higher learning rate
 Figure = Callable[[Result], float | None]
 
 
@@ -145,7 +143,7 @@ def alarm_lines(results: Results) -> list[str]:
                 continue
             after, lost = "never", MISSING
             if alarm := result.first_alarm():
-                after, lost = str(alarm[0]), f"{alarm[1]:.3f}"
+                after, lost = str(alarm.rollouts), f"{alarm.lost:.3f}"
             rows.append([name, str(seed), after, lost])
     if not rows:
         return ["No run with an alarm has been made."]
@@ -153,13 +151,13 @@ def alarm_lines(results: Results) -> list[str]:
 
 
 def shares(name: str, results: Results) -> list[float]:
-    """The arm's final true score as a share of the oracle's at the same learning rate, per seed."""
-    best = BEST + FAST if name.endswith(FAST) else BEST
+    """The arm's final true score as a share of its oracle arm's, per seed."""
+    best = oracle_arm(name)
+    found = []
+    if best in (None, name):
+        return found
     of_arm = results.get(name, {})
     of_best = results.get(best, {})
-    found = []
-    if name == best:
-        return found
     for seed in sorted(of_arm.keys() & of_best.keys()):
         above = of_arm[seed].final("true")
         below = of_best[seed].final("true")

@@ -6,7 +6,7 @@ import pytest
 from doubles.claims import result
 
 from experiments import claims, tables
-from experiments.arms import ARMS
+from experiments.arms import ARMS, oracle_arm
 from experiments.results import Result
 
 
@@ -81,6 +81,21 @@ def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
     assert tables.shares("self", found) == pytest.approx([0.5 / 0.6])
     assert tables.shares("self-fast", found) == pytest.approx([0.5])
     assert tables.shares("oracle", found) == []
+    assert tables.shares("weak", found) == []
+
+
+@pytest.mark.parametrize(
+    "name, best",
+    [
+        ("self", "oracle"),
+        ("alarm-healthy", "oracle"),
+        ("alarm-fast", "oracle-fast"),
+        ("practised", "practised-oracle"),
+        ("weak", None),
+    ],
+)
+def test_an_arm_is_held_against_the_oracle_from_the_same_start(name, best):
+    assert oracle_arm(name) == best
 
 
 def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
