@@ -25,7 +25,7 @@ class Arm(NamedTuple):
     question: str  # what it is there to tell
     grader: Mapping[str, Any] = AS_IT_IS  # keys over those of configs/grader_tiny.yaml
     flags: tuple[str, ...] = ()  # of the trainer, over those of run_qwen3_tiny.sh
-    start: str = "shipped"  # or one of runs.STARTS
+    start: str = "shipped"  # or one of other_starts.STARTS
     compared_with: str = "self"  # the arm that its difference is taken from
 
     @property
@@ -110,9 +110,19 @@ ARMS = {
         compared_with="self-fast",
     ),
     "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
-    "practised": Arm("self-grading from a start that grades better", start="practised"),
-    "practised-oracle": Arm(
-        "the oracle from that start", SERVED_ORACLE, start="practised", compared_with="practised"
+    "unpractised": Arm("self-grading from a start that has not practised", start="unpractised"),
+    "unpractised-oracle": Arm(
+        "the oracle from that start",
+        SERVED_ORACLE,
+        start="unpractised",
+        compared_with="unpractised",
+    ),
+    "unpractised-frozen": Arm(
+        "a frozen copy of that start grades",
+        {"grader_engine": "grader"},
+        FROZEN,
+        start="unpractised",
+        compared_with="unpractised",
     ),
     "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
     "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),

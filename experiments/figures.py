@@ -21,11 +21,11 @@ FIGURES = {
         "alarm-quoting",
         "alarm-fast",
     ),
-    ("experiments_start.png", "From a start that has practised grading"): (
-        "practised",
-        "practised-oracle",
+    ("experiments_start.png", "From a start that has practised grading, or not"): (
         "self",
         "oracle",
+        "unpractised",
+        "unpractised-oracle",
     ),
 }
 

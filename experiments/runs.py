@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.arms import FROZEN_COPY, ORACLE, PROBE, Arm
-from experiments.practised_start import make_practised_start
-from experiments.weak_start import make_weak_start
+from experiments.other_starts import STARTS
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl, write_text
@@ -28,8 +27,6 @@ PROBE_SEED = 0  # of the labelled rows, as rubric_rl.tiny.labelled_rows makes th
 GRACE = 60.0  # seconds that a trainer is given to stop its own processes
 # What a run is given by its caller's environment and not by its arm would not be in its record.
 FOREIGN = ("BACKEND", "PROMPT_DATA_PATH", "EVAL_DATA_PATH", "HF_CKPT_PATH", "LOSS_AGGREGATION")
-# How the starts that are not shipped are made, once for all runs.
-STARTS = {"weak": make_weak_start, "practised": make_practised_start}
 
 
 class Run(NamedTuple):

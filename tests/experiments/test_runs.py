@@ -14,7 +14,7 @@ import yaml
 
 from experiments import claims, runs
 from experiments.arms import ARMS, FROZEN_COPY, ORACLE, PROBE, Arm
-from experiments.practised_start import make_practised_start
+from experiments.other_starts import STARTS
 from experiments.runs import Run
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -77,7 +77,7 @@ def test_a_teacher_is_a_file_that_names_the_oracle(tmp_path):
     GraderSettings.load(written["grader_teacher"])
 
 
-@pytest.mark.parametrize("start", ["weak", "practised"])
+@pytest.mark.parametrize("start", ["weak", "unpractised"])
 def test_an_arm_starts_from_the_checkpoint_that_it_names_and_no_other_does(start, tmp_path):
     found = runs.environment(run_of(start, tmp_path))["HF_CKPT_PATH"]
     assert found == str(tmp_path / f"{start}_start")
@@ -85,14 +85,13 @@ def test_an_arm_starts_from_the_checkpoint_that_it_names_and_no_other_does(start
 
 
 def test_every_start_that_an_arm_names_can_be_made():
-    assert {arm.start for arm in ARMS.values()} == {"shipped", *runs.STARTS}
+    assert {arm.start for arm in ARMS.values()} == {"shipped", *STARTS}
 
 
-def test_practice_writes_a_checkpoint_once(tmp_path):
-    start = tmp_path / "start"
-    start.mkdir()
-    make_practised_start(start)
-    assert list(start.iterdir()) == []
+@pytest.mark.parametrize("start", list(STARTS))
+def test_a_start_that_is_there_is_kept(start, tmp_path):
+    STARTS[start](tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_run_was_asked_names_no_place_of_this_machine(tmp_path):

@@ -1,9 +1,10 @@
-"""A start that grades badly: the shipped checkpoint with noise on its weights.
+"""Starts beside the shipped checkpoint: one that grades badly, and one before its practice.
 
-python experiments/weak_start.py --out DIR        and says nothing if DIR is there
+python experiments/other_starts.py --start weak --out DIR        and says nothing if DIR is there
 """
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,17 +14,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rubric_rl import ROOT
 from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
 
 MODEL = ROOT / "rubric_rl" / "tiny" / "model"
 NOISE = 0.43  # of each matrix's own standard deviation
 SEED = 0
 
 
-def make_weak_start(out: Path, noise: float = NOISE) -> None:
+def make_weak_start(out: Path) -> None:
     """Writes the checkpoint into `out`, whole or not at all; one that is there is kept.
 
-    Every matrix gets Gaussian noise of `noise` times its standard deviation; vectors (the norms)
-    stay. The same noise always gives the same weights.
+    Every matrix gets Gaussian noise of NOISE times its standard deviation; vectors (the norms)
+    stay. It always gives the same weights.
     """
     if out.is_dir():
         return
@@ -39,20 +41,37 @@ def make_weak_start(out: Path, noise: float = NOISE) -> None:
     for name in sorted(weights):
         matrix = weights[name]
         if matrix.ndim > 1:
-            size = noise * matrix.std()
+            size = NOISE * matrix.std()
             drawn = random.standard_normal(matrix.shape)
             weights[name] = (matrix + size * drawn).astype(matrix.dtype)
     save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
     unfinished.rename(out)
 
 
+def make_unpractised_start(out: Path) -> None:
+    """Makes the checkpoint that `rubric_rl.tiny.practice` went on from; one that is there is kept.
+
+    Thirteen minutes on one core.
+    """
+    if out.is_dir():
+        return
+    words = [sys.executable, "-m", "rubric_rl.tiny.make_checkpoint", "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise UserError(f"{out}: making the checkpoint ended with status {done.returncode}")
+
+
+# By the names that arms.py has for them.
+STARTS = {"weak": make_weak_start, "unpractised": make_unpractised_start}
+
+
 def main() -> int:
     """Exit status: 0 done, 2 something to fix."""
-    parser = CommandParser("python experiments/weak_start.py", __doc__)
+    parser = CommandParser("python experiments/other_starts.py", __doc__)
+    parser.add_argument("--start", choices=list(STARTS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--noise", type=float, default=NOISE)
     args = parser.parse_args()
-    return exit_status(lambda: make_weak_start(args.out, args.noise) or 0)
+    return exit_status(lambda: STARTS[args.start](args.out) or 0)
 
 
 if __name__ == "__main__":

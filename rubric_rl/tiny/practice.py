@@ -1,0 +1,134 @@
+"""More practice in grading for a checkpoint that make_checkpoint made: the shipped one had it.
+
+    python -m rubric_rl.tiny.practice --model DIR --out PRACTISED       ten minutes on two cores
+
+It grades its own answers, whole and damaged, and is told the oracle's verdicts. Some answering goes
+on beside, so that its answers stay as they are. Without practice the answers of a self-graded run
+move to what the grader misjudges: docs/experiments.md compares both starts.
+"""
+
+import json
+import random
+import re
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.errors import UserError
+from rubric_rl.tiny.example_answers import garbled
+from rubric_rl.tiny.make_checkpoint import save
+from rubric_rl.tiny.measure_checkpoint import Policy, load_policy, measure, sampled_answers
+from rubric_rl.tiny.training_sequences import OwnAnswer, SequenceWriter
+from rubric_rl.tiny.warm_start import SCALES, Part, WarmStart
+from rubric_rl.tiny.world import TRAINING_PAIRS
+
+STEPS = 400
+LEARNING_RATE = 0.003
+ANSWERING = 0.25  # share of the sequences that keep the answering
+TEMPERATURES = (1.0, 1.3)  # of its own answers: as in a run, and wilder
+PER_PAIR = 4  # answers at each temperature
+DAMAGED = 0.4  # share of the sentences in the damaged copy of an answer
+CROSSED = 0.5  # of these, those that begin with another sentence's first word
+
+
+def practise(policy: Policy, steps: int, seed: int) -> float:
+    """Trains the policy's model in place; returns the seconds of it.
+
+    The same seed on the same machine gives the same weights.
+    """
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    encode = partial(policy.tokenizer.encode, add_special_tokens=False)
+    writer = SequenceWriter(encode, rng)
+    writer.own_answers = _own_answers(policy, rng)
+    scale = replace(
+        SCALES["shipped"],
+        answering_steps=0,
+        short_steps=0,
+        full_steps=steps,
+        lr=LEARNING_RATE,
+        answering=(ANSWERING,) * len(Part),
+    )
+    practice = WarmStart(policy.model, writer, scale)
+    practice.run(steps, Part.FULL_GRADING, "practice in grading")
+    return practice.seconds
+
+
+def _own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
+    """What the policy says, and the same with damaged sentences."""
+    whole = []
+    for seed, temperature in enumerate(TEMPERATURES):
+        whole += sampled_answers(policy, TRAINING_PAIRS, PER_PAIR, temperature, seed)
+    damaged = [(pair, damaged_answer(answer, rng)) for pair, answer in whole]
+    return whole + damaged
+
+
+def damaged_answer(answer: str, rng: Random) -> str:
+    """The answer with some of its sentences damaged."""
+    sentences = re.findall(r"[^.]*\w[^.]*", answer)
+    sentences = [sentence.strip() + "." for sentence in sentences]
+    written = []
+    for sentence in sentences:
+        if rng.random() < DAMAGED:
+            sentence = _damaged_sentence(sentence, rng.choice(sentences), rng)
+        written.append(sentence)
+    return " ".join(written) or answer
+
+
+def _damaged_sentence(sentence: str, other: str, rng: Random) -> str:
+    """The sentence garbled, or begun as the other one begins.
+
+    The latter ("Please helps to get rest.") is where the answers of a self-graded run moved to.
+    """
+    if rng.random() < CROSSED:
+        first_word, _, _ = other.partition(" ")
+        _, space, rest = sentence.partition(" ")
+        return first_word + space + rest
+    return garbled(rng, sentence, other)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Practises, measures and saves."""
+    parser = CommandParser("python -m rubric_rl.tiny.practice", __doc__)
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="the checkpoint, made by make_checkpoint")
+    add("--out", type=Path, required=True, help="directory of the practised one; a new one")
+    add("--steps", type=int, default=STEPS, help="(default: %(default)s)")
+    add("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    return exit_status(lambda: _practise_and_save(args.model, args.out, args.steps, args.seed))
+
+
+def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
+    if out.exists():
+        raise UserError(f"--out {out}: it is there already; give a new directory")
+    policy = load_policy(model)
+    figures = _making(model)
+    seconds = practise(policy, steps, seed)
+    command = "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED"
+    figures["practice"] = {
+        "command": f"{command} --steps {steps} --seed {seed}",
+        "seconds": round(seconds),
+    }
+    figures["measured"] = measure(policy, SCALES["shipped"].sample)
+    save(out, policy.model, policy.tokenizer, figures)
+    print(out)
+    return 0
+
+
+def _making(model: Path) -> dict:
+    """What the checkpoint says of its making."""
+    path = model / "making.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; --model is what make_checkpoint made") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
