@@ -34,6 +34,7 @@ TEMPERATURES = (1.0, 1.3)  # of its own answers: as in a run, and wilder
 PER_PAIR = 4  # answers at each temperature
 DAMAGED = 0.4  # share of the sentences in the damaged copy of an answer
 CROSSED = 0.5  # of these, those that begin with another sentence's first word
+THREADS = 2
 
 
 def practise(policy: Policy, steps: int, seed: int) -> float:
@@ -107,8 +108,10 @@ def main(argv: list[str] | None = None) -> int:
 def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
     if out.exists():
         raise UserError(f"--out {out}: it is there already; give a new directory")
-    policy = load_policy(model)
+    # As many as the shipped one was made with: sums depend on it.
+    torch.set_num_threads(THREADS)
     figures = _making(model)
+    policy = load_policy(model)
     seconds = practise(policy, steps, seed)
     command = "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED"
     figures["practice"] = {

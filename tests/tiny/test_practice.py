@@ -1,0 +1,74 @@
+"""Practice in grading: what the shipped checkpoint had beyond its warm start."""
+
+import json
+import random
+import shutil
+from copy import deepcopy
+
+import pytest
+import torch
+
+from rubric_rl.tiny import practice
+from rubric_rl.tiny.measure_checkpoint import Policy
+from rubric_rl.tiny.oracle import statements_of
+
+ANSWER = "This sounds like flu. Please get rest. It helps to drink fluids."
+
+
+def test_damage_takes_statements_away_but_not_all_of_them():
+    rng = random.Random(0)
+    said = [len(statements_of(practice.damaged_answer(ANSWER, rng))) for _ in range(200)]
+    assert 1.5 < sum(said) / len(said) < 2.8  # of three
+    assert 3 in said
+
+
+def test_a_crossed_sentence_begins_as_another_does_and_states_nothing(monkeypatch):
+    monkeypatch.setattr(practice, "DAMAGED", 1.0)
+    monkeypatch.setattr(practice, "CROSSED", 1.0)
+    damaged = [practice.damaged_answer(ANSWER, random.Random(seed)) for seed in range(20)]
+    assert any("Please helps to drink fluids." in answer for answer in damaged)
+    assert all("drink fluids." in answer for answer in damaged)
+
+
+@pytest.mark.parametrize("answer", ["", "...", "no full stop", "Rest. Rest."])
+def test_any_answer_can_be_damaged(answer):
+    for seed in range(50):
+        assert isinstance(practice.damaged_answer(answer, random.Random(seed)), str)
+
+
+def test_the_same_seed_gives_the_same_weights(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(practice, "TRAINING_PAIRS", practice.TRAINING_PAIRS[:1])
+    monkeypatch.setattr(practice, "PER_PAIR", 1)
+    monkeypatch.setattr(practice, "TEMPERATURES", (1.0,))
+
+    def practised(seed: int) -> torch.Tensor:
+        policy = Policy(deepcopy(model), tokenizer)
+        practice.practise(policy, steps=1, seed=seed)
+        return policy.model.model.embed_tokens.weight.detach()
+
+    first = practised(0)
+    assert torch.equal(first, practised(0))
+    assert not torch.equal(first, practised(1))
+    assert not torch.equal(first, model.model.embed_tokens.weight)
+
+
+def test_the_command_writes_into_a_new_folder_alone(model_folder, tmp_path, capsys):
+    words = ["--model", str(model_folder), "--out", str(tmp_path)]
+    assert practice.main(words) == 2
+    assert "give a new directory" in capsys.readouterr().err
+
+
+def test_the_command_needs_what_make_checkpoint_made(model_folder, tmp_path, capsys):
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    (model / "making.json").unlink()
+    assert practice.main(["--model", str(model), "--out", str(tmp_path / "out")]) == 2
+    assert "--model is what make_checkpoint made" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_checkpoint_says_how_it_practised(model_folder):
+    making = json.loads((model_folder / "making.json").read_text())
+    assert making["practice"]["command"] == (
+        "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED --steps 400 --seed 0"
+    )
+    assert practice.STEPS == 400
