@@ -125,18 +125,19 @@ def answer_key(
     return split, index, f"{run} {weight_version}", prompt_id
 
 
-Status = Literal["graded", "no_answer", "truncated", "ungraded"]
-STATUSES: tuple[Status, ...] = ("graded", "no_answer", "truncated", "ungraded")
+Status = Literal["graded", "no_answer", "truncated", "too_long", "ungraded"]
+AT_ZERO: tuple[Status, ...] = ("no_answer", "truncated", "too_long")  # score 0 unread
+STATUSES: tuple[Status, ...] = ("graded", *AT_ZERO, "ungraded")
 
 
 @dataclass
 class Record:
     """What became of one answer: of training, of an evaluation, of a meta-evaluation.
 
-    `status` is graded, no_answer or truncated (both score 0 without a call) or ungraded; `score`
-    is NaN when ungraded, and of no meaning in a meta-evaluation. `verdicts` has one entry per
-    criterion of `rubric`, in its order, none unless graded. From a record the reward can be
-    computed again without the model.
+    `status` is graded, ungraded, or one that scores 0 unread: no_answer, truncated, or too_long to
+    be graded by the policy that wrote it. `score` is NaN when ungraded, and of no meaning in a
+    meta-evaluation. `verdicts` has one entry per criterion of `rubric`, in its order, none unless
+    graded. From a record the reward can be computed again without the model.
     """
 
     prompt_id: str

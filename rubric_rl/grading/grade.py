@@ -19,14 +19,8 @@ from rubric_rl.grading.verdict import (
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client, all_or_none
-from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
-
-_VERDICT_SCHEMA = {
-    "type": "object",
-    "properties": {"explanation": {"type": "string"}, "criteria_met": {"type": "boolean"}},
-    "required": ["explanation", "criteria_met"],
-    "additionalProperties": False,
-}
+from rubric_rl.serving.question import Question, Refused, Reply, TooLong, Unavailable
+from rubric_rl.serving.verdict_text import VERDICT_SCHEMA, checklist_schema
 
 
 @dataclass(frozen=True)
@@ -91,17 +85,36 @@ async def complete(grader: Grader, record: Record, routing_key: str) -> None:
 
 
 async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> None:
-    """Fills in the record's verdicts, with calls, tokens and seconds; scores nothing.
+    """Fills in the record's verdicts, with calls, tokens and seconds; scores no verdict.
 
-    If the endpoint stays unavailable the record becomes ungraded, with the error.
+    If the endpoint stays unavailable the record becomes ungraded, with the error; too_long where
+    the answer leaves the policy no room to grade it.
     """
     start = time.monotonic()
-    try:
-        async with grader.client.turn():
+    async with grader.client.turn():
+        try:
             record.verdicts = await _Asker(grader, record, routing_key).verdicts()
-    except Unavailable as error:
-        record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
+        except Unavailable as error:
+            record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
+            too_long = grader.by_policy and isinstance(error, TooLong)
+            if too_long and await _fits_when_empty(grader, record, routing_key):
+                record.status, record.score = "too_long", 0.0
     record.seconds = time.monotonic() - start
+
+
+async def _fits_when_empty(grader: Grader, record: Record, routing_key: str) -> bool:
+    """Whether the policy could grade an empty answer: then this one's length is its own doing.
+
+    Left out as ungraded, it would be shielded from the low reward of a bad answer.
+    """
+    empty = replace(record, answer="", unreadable_causes={})
+    try:
+        await _Asker(grader, empty, routing_key).verdicts()
+    except Unavailable:
+        return False
+    record.first_tokens, record.rest_tokens = empty.first_tokens, empty.rest_tokens
+    record.calls = empty.calls
+    return True
 
 
 class _Asker:
@@ -179,23 +192,16 @@ class _Asker:
         def read(reply: Reply) -> list[Verdict]:
             return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
 
-        (verdict,) = await self._ask([criterion], _VERDICT_SCHEMA, read, vote)
+        (verdict,) = await self._ask([criterion], VERDICT_SCHEMA, read, vote)
         return verdict
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
         count = len(rubric)
-        items = {"type": "array", "items": _VERDICT_SCHEMA, "minItems": count, "maxItems": count}
-        schema = {
-            "type": "object",
-            "properties": {"verdicts": items},
-            "required": ["verdicts"],
-            "additionalProperties": False,
-        }
 
         def read(reply: Reply) -> list[Verdict]:
             return read_checklist(reply.text, count) if reply.complete else [UNREADABLE] * count
 
-        return await self._ask(rubric, schema, read, vote)
+        return await self._ask(rubric, checklist_schema(count), read, vote)
 
     async def _ask(
         self,

@@ -18,6 +18,10 @@ class Refused(Unavailable):
     """A refusal of this very request (REFUSALS of serving.payload): others may be answered."""
 
 
+class TooLong(Refused):
+    """A refusal of a question that does not fit into the model's context."""
+
+
 class Retryable(Exception):
     """A failure that may pass: the engine aborted, was overloaded, or sent what is no reply."""
 

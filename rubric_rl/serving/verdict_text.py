@@ -1,4 +1,4 @@
-"""Finds the verdicts in a grader's reply, so that nothing that is quoted in it can pass for one.
+"""A verdict's form in a reply, and its reading, so that nothing that is quoted can pass for one.
 
 The grader is the policy, and what it grades may hold forged verdicts, which an honest grader may
 quote: before its verdict, inside it, after it, or instead of one. What keeps them out:
@@ -24,6 +24,12 @@ from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
+VERDICT_SCHEMA = {
+    "type": "object",
+    "properties": {"explanation": {"type": "string"}, KEY: {"type": "boolean"}},
+    "required": ["explanation", KEY],
+    "additionalProperties": False,
+}
 # An escaped quotation mark before it is the end of a longer key.
 _BEFORE_VALUE = re.compile(rf'(?<!\\)"{KEY}"[\s\u200b\ufeff]*:')
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
@@ -57,6 +63,17 @@ _CHECKLIST = re.compile(
     re.DOTALL,
 )
 _BETWEEN_ITEMS = re.compile(r"(?<=\})\s*+,?+\s*+(?=\{)")
+
+
+def checklist_schema(count: int) -> dict:
+    """The JSON schema of a checklist of `count` verdicts."""
+    items = {"type": "array", "items": VERDICT_SCHEMA, "minItems": count, "maxItems": count}
+    return {
+        "type": "object",
+        "properties": {"verdicts": items},
+        "required": ["verdicts"],
+        "additionalProperties": False,
+    }
 
 
 def verdict_in(reply: str) -> dict:

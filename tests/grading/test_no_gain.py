@@ -1,7 +1,7 @@
 """Breaking the grading never pays, whatever the policy replies as grader and wherever it stops.
 
-Left out is an answer whose grading the endpoint itself refuses: it stays ungraded, and
-grader_most_ungraded bounds how many do.
+Left out is an answer whose grading the endpoint itself refuses, but for one that is too long for
+the policy that wrote it: it stays ungraded, and grader_most_ungraded bounds how many do.
 
 The grader is simulated: it believes with probability p that a criterion is met, and says so or
 hides it behind a behaviour. What an engine would put after a verdict's opening is its belief, and
@@ -262,6 +262,15 @@ class TestNoAnswer:
         assert compared_rewards(rewards, answered, [0] * 4) == [-0.46] * 4
         assert batch_advantages(rewards, [0] * 4)[3] == pytest.approx(1.5, abs=1e-3)
         assert batch_advantages(compared_rewards(rewards, answered, [0] * 4), [0] * 4) == [0.0] * 4
+
+    def test_the_case_of_an_answer_too_long_to_be_graded_in_numbers(self):
+        """Left out of its group it would not lose what the same answer loses when it is graded."""
+        graded, left_out = [0.6, 0.4, 0.2, 0.1], [0.6, 0.4, 0.2, math.nan]
+        answered = [True, True, True, False]
+        compared = compared_rewards([0.6, 0.4, 0.2, 0.0], answered, [0] * 4)
+        assert batch_advantages(graded, [0] * 4)[3] == pytest.approx(-1.02, abs=0.01)
+        assert batch_advantages(left_out, [0] * 4)[3] == 0.0
+        assert batch_advantages(compared, [0] * 4)[3] == pytest.approx(-1.16, abs=0.01)
 
     @given(st.data())
     def test_gets_no_more_than_the_worst_graded_answer_of_its_group(self, data):
