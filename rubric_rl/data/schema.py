@@ -12,7 +12,8 @@ from typing import Literal
 class Criterion:
     """One rubric item. `points` is positive for what an answer should do, negative for what not.
 
-    It is never 0 in a row; the criteria of a meta-evaluation have no points, which is 0 here.
+    It is never 0 in a row; the criteria of a meta-evaluation have no points, which is 0 here: they
+    are read as positive ones, as most are.
     """
 
     text: str

@@ -55,7 +55,7 @@ def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -
         return False
     mass = 1.0 if verdict.mass is None else verdict.mass
     met, not_met = verdict.probability * mass, (1 - verdict.probability) * mass
-    return low < (met if criterion.points > 0 else 1 - not_met) < high
+    return low < (1 - not_met if criterion.points < 0 else met) < high
 
 
 def second_look(
@@ -69,7 +69,7 @@ def second_look(
     """
     verdicts = []
     for criterion, verdict, again in zip(criteria, first, second, strict=True):
-        helps = again.met is (criterion.points > 0)
+        helps = again.met is (criterion.points >= 0)
         counts = verdict.met is None and not (by_policy and helps)
         verdicts.append(again if counts else verdict)
     return verdicts

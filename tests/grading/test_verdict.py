@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.data.schema import UNREADABLE, Verdict
-from rubric_rl.grading.verdict import read_checklist, read_probability, read_verdict
+from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
+from rubric_rl.grading.verdict import (
+    is_unsure,
+    read_checklist,
+    read_probability,
+    read_verdict,
+    second_look,
+)
 
 MET = '{"explanation": "yes", "criteria_met": true}'
 NOT_MET = '{"explanation": "no", "criteria_met": false}'
@@ -218,6 +224,29 @@ def test_a_probability_is_the_verdict_of_the_likelier_word(probability, met):
 
 def test_without_a_probability_there_is_no_verdict():
     assert read_probability(None) == UNREADABLE
+
+
+class TestWithoutPoints:
+    """A meta-evaluation's criterion is read as a positive one: it predicts what training does."""
+
+    NONE, POSITIVE = Criterion("x", 0), Criterion("x", 5)
+
+    @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+    def test_a_token_is_as_unsure(self, probability, mass, low):
+        verdict = read_probability(probability, mass)
+        unsure = is_unsure(self.NONE, verdict, low, 1 - low)
+        assert unsure is is_unsure(self.POSITIVE, verdict, low, 1 - low)
+
+    def test_other_words_count_against_met(self):
+        surely_not = read_probability(0.1, 0.6)
+        assert not is_unsure(self.NONE, surely_not, 0.3, 0.7)
+        assert is_unsure(Criterion("x", -5), surely_not, 0.3, 0.7)
+
+    @pytest.mark.parametrize("again", [True, False, None])
+    def test_a_finished_reply_counts_as_much(self, again):
+        first, second = [UNREADABLE], [Verdict(again, finished=True)]
+        seen = second_look([self.NONE], first, second, by_policy=True)
+        assert seen == second_look([self.POSITIVE], first, second, by_policy=True)
 
 
 class TestChecklist:
