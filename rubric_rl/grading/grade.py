@@ -225,11 +225,12 @@ class _Asker:
         if self.grading.mode != "checklist":
             finishing = self.client.api.finish(question, reply, verdict_opening())
         if finishing:
-            seen = replace(await self._at_its_end(finishing), finished=bool(unreadable))
+            at_its_end, cause = await self._at_its_end(finishing)
+            seen = replace(at_its_end, finished=bool(unreadable))
             if unreadable:
                 verdicts = second_look(criteria, verdicts, [seen], self.by_policy)
             else:
-                self._note("other words", int(seen.met is None))
+                self._note(cause, int(seen.met is None))
                 verdicts = [replace(seen, explanation=verdicts[0].explanation)]
         elif self.client.endpoint.temperature > 0:  # else it would reply the same
             for attempt in range(1, self.grading.rereads + 1):
@@ -251,13 +252,13 @@ class _Asker:
             routing_key=self.routing_key,
         )
 
-    async def _at_its_end(self, finishing: Question) -> Verdict:
-        """The verdict by the two words at the end of a reply; unreadable where none can follow."""
+    async def _at_its_end(self, finishing: Question) -> tuple[Verdict, str]:
+        """The verdict by the two words at the end of a reply, and the cause where it is none."""
         try:
             reply = await self._reply(finishing)
         except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
-            return UNREADABLE
-        return read_probability(reply.probability, reply.mass)
+            return UNREADABLE, "not continued"
+        return read_probability(reply.probability, reply.mass), "other words"
 
     async def _reply(self, question: Question) -> Reply:
         """The reply to a question, counted."""

@@ -26,6 +26,10 @@ CURES = {
         "after the verdict's opening the model wants to say neither true nor false: "
         "use grader_mode explain with grader_verdict reply"
     ),
+    "not continued": (
+        "the endpoint refuses to read a reply again up to its verdict: lower grader_max_tokens, so "
+        "that both fit into its context, or use grader_verdict reply"
+    ),
     "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
 }
 

@@ -1,11 +1,12 @@
 """`grader_verdict: probability`: a reply is read by the two words where it gives its verdict."""
 
 import pytest
-from doubles.engine import FakeEngine, Say, chat_model, grader_settings
+from doubles.engine import Fail, FakeEngine, Say, chat_model, grader_settings
 from doubles.grading import graded
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.health import CURES, sickness
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.verdict_text import until_verdict
 
@@ -47,6 +48,17 @@ class TestReading:
         record = read_at_the_end(FakeEngine(Say(SPACED, true=0.3, false=0.3)), model)
         assert record.mets == [None] * 3
         assert record.unreadable_causes == {"other words": 3}
+
+    def test_that_is_refused_is_unreadable_and_says_so(self, model):
+        """Such as of a reply that fills the context: no word was read there."""
+
+        def act(prompt: str) -> Say | Fail:
+            return Fail(400, "too long") if "It greets." in prompt else Say(SPACED)
+
+        record = read_at_the_end(FakeEngine(act), model)
+        assert (record.status, record.mets) == ("graded", [None] * 3)
+        assert record.unreadable_causes == {"not continued": 3}
+        assert CURES["not continued"] in sickness([record], 0.5)
 
     def test_of_a_reply_without_a_verdict_counts_only_against_the_policy(self, model):
         engine = FakeEngine(Say("I refuse.", true=0.9, false=0.1))
