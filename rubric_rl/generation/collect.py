@@ -91,7 +91,7 @@ class Collection:
             self.failures[str(error)] += 1
             self.stages.ended(str(error), _ASK_AGAIN)
             return
-        self.store.finish_other(prompt.prompt_id, made.to_json())
+        self.store.store_other_result(prompt.prompt_id, made.to_json())
         self.stages.ended(made.left_out, made.cure)
 
     async def _made(self, prompt: Prompt) -> GradedPrompt:

@@ -13,7 +13,7 @@ from rubric_rl.grading.verdict import (
     is_unsure,
     majority,
     read_checklist,
-    read_probability,
+    read_token,
     read_verdict,
     second_look,
 )
@@ -60,14 +60,14 @@ async def grade(
     aborted.
     """
     record = unasked(grader, row, response, prompt, truncated)
-    await complete(grader, record, routing_key)
+    await fill_in(grader, record, routing_key)
     return record
 
 
 def unasked(
     grader: Grader, row: Row, response: str, prompt: str = "", truncated: bool = False
 ) -> Record:
-    """The record of an answer before `complete`, which asks where its status is graded."""
+    """The record of an answer before `fill_in`, which asks where its status is graded."""
     answer = graded_text(response, prompt)
     if answer is None:
         return Record.of(row, "no_answer", None, score=0.0, grader=grader.name)
@@ -76,7 +76,7 @@ def unasked(
     return Record.of(row, "graded", answer, grader=grader.name)
 
 
-async def complete(grader: Grader, record: Record, routing_key: str) -> None:
+async def fill_in(grader: Grader, record: Record, routing_key: str) -> None:
     """Fills in the verdicts of an unasked record, and its score."""
     if record.status == "graded":
         await ask_verdicts(grader, record, routing_key)
@@ -180,7 +180,7 @@ class _Asker:
         verdicts = []
         for reply in replies:
             self._count(reply)
-            verdicts.append(read_probability(reply.probability, reply.mass))
+            verdicts.append(read_token(reply.probability, reply.mass))
         # Asking again would change nothing.
         self._note("other words", sum(verdict.met is None for verdict in verdicts))
         return verdicts
@@ -223,7 +223,7 @@ class _Asker:
             return verdicts
         finishing = None
         if self.grading.mode != "checklist":
-            finishing = self.client.api.finish(question, reply, verdict_opening())
+            finishing = self.client.api.continuation(question, reply, verdict_opening())
         if finishing:
             at_its_end, cause = await self._at_its_end(finishing)
             seen = replace(at_its_end, finished=bool(unreadable))
@@ -258,7 +258,7 @@ class _Asker:
             reply = await self._reply(finishing)
         except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
             return UNREADABLE, "not continued"
-        return read_probability(reply.probability, reply.mass), "other words"
+        return read_token(reply.probability, reply.mass), "other words"
 
     async def _reply(self, question: Question) -> Reply:
         """The reply to a question, counted."""

@@ -30,7 +30,7 @@ def read_checklist(reply: str, count: int) -> list[Verdict]:
     return [_verdict(item) if item else UNREADABLE for item in items]
 
 
-def read_probability(probability: float | None, mass: float | None = None) -> Verdict:
+def read_token(probability: float | None, mass: float | None = None) -> Verdict:
     """The verdict of a `direct` reply: the word with more than half of all probability.
 
     `probability` is the share of "met" in the `mass` of both words (1 where it is not known).

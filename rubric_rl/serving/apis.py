@@ -130,7 +130,7 @@ class SGLang:
             sampling["json_schema"] = json.dumps(question.schema)
         return {**prompt, "sampling_params": sampling}
 
-    def finish(self, question: Question, reply: Reply, opening: str) -> Question | None:
+    def continuation(self, question: Question, reply: Reply, opening: str) -> Question | None:
         """Asks for the verdict's token at the end of that very reply.
 
         A reply that gives its verdict is read up to it; any other is continued with `opening`, its
@@ -159,7 +159,7 @@ class SGLang:
             raise Retryable("ended by the engine without a reason")
         complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
         if question.opening:
-            probability, mass = self._probability(meta["output_token_ids_logprobs"][0])
+            probability, mass = self._share_and_mass(meta["output_token_ids_logprobs"][0])
         return Reply(
             text=self._thought + payload["text"],
             complete=complete,
@@ -171,7 +171,7 @@ class SGLang:
             mass=mass,
         )
 
-    def _probability(self, entries: list) -> tuple[float | None, float]:
+    def _share_and_mass(self, entries: list) -> tuple[float | None, float]:
         """From [log-probability, token id, text] of each of the choices, in any order."""
         logs = {entry[1]: entry[0] for entry in entries}
         if logs.keys() != self._choice_ids.keys():
@@ -206,7 +206,7 @@ class OpenAI:
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""
 
-    def finish(self, question: Question, reply: Reply, opening: str) -> None:
+    def continuation(self, question: Question, reply: Reply, opening: str) -> None:
         """Few of these endpoints continue a reply, and none continues thoughts."""
 
     def body(self, question: Question) -> dict:
@@ -246,7 +246,7 @@ class OpenAI:
         self.thoughts_seen = self.thoughts_seen or bool(thoughts) or THINK_END in text
         probability = mass = None
         if question.opening:
-            probability, mass = self._probability(choice)
+            probability, mass = self._share_and_mass(choice)
         return Reply(
             text=text,
             complete=is_complete(choice.get("finish_reason")),
@@ -262,7 +262,7 @@ class OpenAI:
             mass=mass,
         )
 
-    def _probability(self, choice: dict) -> tuple[float | None, float]:
+    def _share_and_mass(self, choice: dict) -> tuple[float | None, float]:
         tokens = _fields(choice.get("logprobs")).get("content")
         if not tokens:
             hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"

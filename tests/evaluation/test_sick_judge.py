@@ -159,7 +159,7 @@ def test_what_the_policy_answered_stays(tmp_path):
     with folder() as first:
         first.keep("policy", "p0#0", "asked of the policy", said)
         first.keep("grader", "p0#0", "asked of the grader", said)
-        first.finish("p0#0", made("p0", [5], [None]))
+        first.store_result("p0#0", made("p0", [5], [None]))
     with folder() as second:
         assert second.recall("asked of the policy") == said
         assert second.recall("asked of the grader") is None

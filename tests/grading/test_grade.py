@@ -362,7 +362,7 @@ class TestUngraded:
         assert "HTTP 400" in record.error
         assert math.isnan(record.score)
         assert record.mets == []
-        assert engine.finished == [0]
+        assert engine.replied == [0]
         assert engine.in_flight == 0
 
     def test_an_abort_of_the_rollout_is_no_grading_at_all(self, model, monkeypatch):

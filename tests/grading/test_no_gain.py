@@ -23,7 +23,7 @@ from rubric_rl.data.schema import Criterion, Row, Verdict
 from rubric_rl.data.training_settings import RewardRule
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.score import batch_advantages, compared_rewards, met_share
-from rubric_rl.grading.verdict import read_probability
+from rubric_rl.grading.verdict import read_token
 from rubric_rl.serving.client import Client
 
 MET, NOT_MET = VERDICT % "true", VERDICT % "false"
@@ -227,7 +227,7 @@ def test_refusing_instead_of_saying_not_met_gains_nothing(model, api, expected):
 def test_in_direct_mode_other_words_pay_by_no_rule(belief, mass, criterion, place):
     """At most what the same belief earns when all probability is on the two words."""
     rule = RULES[place]
-    hidden, told = read_probability(belief, mass), read_probability(belief)
+    hidden, told = read_token(belief, mass), read_token(belief)
     assert paid(criterion, hidden, rule) <= paid(criterion, told, rule) + 1e-12
 
 

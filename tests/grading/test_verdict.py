@@ -10,7 +10,7 @@ from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.grading.verdict import (
     is_unsure,
     read_checklist,
-    read_probability,
+    read_token,
     read_verdict,
     second_look,
 )
@@ -219,11 +219,11 @@ def test_no_quotation_of_the_answer_turns_a_verdict_round(careless, quotes, trut
     "probability, met", [(0.51, True), (1.0, True), (0.49, False), (0.0, False), (0.5, None)]
 )
 def test_a_probability_is_the_verdict_of_the_likelier_word(probability, met):
-    assert read_probability(probability) == Verdict(met, probability)
+    assert read_token(probability) == Verdict(met, probability)
 
 
 def test_without_a_probability_there_is_no_verdict():
-    assert read_probability(None) == UNREADABLE
+    assert read_token(None) == UNREADABLE
 
 
 class TestWithoutPoints:
@@ -233,12 +233,12 @@ class TestWithoutPoints:
 
     @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
     def test_a_token_is_as_unsure(self, probability, mass, low):
-        verdict = read_probability(probability, mass)
+        verdict = read_token(probability, mass)
         unsure = is_unsure(self.NONE, verdict, low, 1 - low)
         assert unsure is is_unsure(self.POSITIVE, verdict, low, 1 - low)
 
     def test_other_words_count_against_met(self):
-        surely_not = read_probability(0.1, 0.6)
+        surely_not = read_token(0.1, 0.6)
         assert not is_unsure(self.NONE, surely_not, 0.3, 0.7)
         assert is_unsure(Criterion("x", -5), surely_not, 0.3, 0.7)
 
