@@ -69,6 +69,20 @@ class Verdict:
     mass: float | None = None  # of both together; the rest is that of other words
     finished: bool = False  # its reply gave none, and was continued up to the two words
 
+    @property
+    def of_words(self) -> tuple[float, float]:
+        """The probabilities of "met" and of "not met"; the rest is that of other words.
+
+        A reply that had to be finished gives no part to the word that is not its verdict.
+        """
+        if self.probability is None:
+            return 0.0, 0.0
+        mass = 1.0 if self.mass is None else self.mass
+        met, not_met = self.probability * mass, (1 - self.probability) * mass
+        if self.finished:
+            return met * (self.met is True), not_met * (self.met is False)
+        return met, not_met
+
 
 UNREADABLE = Verdict(None)
 
@@ -168,7 +182,7 @@ class Record:
     calls: int = 0
     seconds: float = 0.0
     error: str = ""
-    # Why verdicts could not be read -> how many; see grading/health.py.
+    # Why verdicts could not be read -> how many; see serving/defects.py.
     unreadable_causes: dict[str, int] = field(default_factory=dict)
     # In a meta-evaluation: the cluster of the criterion, and who labelled it how.
     category: str = ""

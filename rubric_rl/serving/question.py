@@ -83,7 +83,7 @@ class Reply:
 
     @property
     def defect(self) -> str:
-        """What a reply without a readable verdict looks like: a key of grading.health.CURES."""
+        """What a reply without a readable verdict looks like: a key of serving.defects.CURES."""
         if not self.complete:
             return "cut"
         if self.refusal:

@@ -16,7 +16,7 @@ from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
 from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
-from rubric_rl.grading.health import CURES
+from rubric_rl.serving.defects import CURES
 from rubric_rl.serving.question import Reply
 
 CUT = Say("Let me think", reason="length")

@@ -6,8 +6,9 @@ from doubles.grading import graded
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.health import CURES, sickness
+from rubric_rl.grading.health import sickness
 from rubric_rl.serving.client import Client
+from rubric_rl.serving.defects import CURES
 from rubric_rl.serving.verdict_text import until_verdict
 
 SPACED = '{"explanation": "It greets.", "criteria_met": true}'
