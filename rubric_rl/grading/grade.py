@@ -189,43 +189,42 @@ class _Asker:
         return majority([await self._vote(criterion, vote) for vote in range(self.grading.votes)])
 
     async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
-        def read(reply: Reply) -> list[Verdict]:
-            return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
-
-        (verdict,) = await self._ask([criterion], VERDICT_SCHEMA, read, vote)
+        asked = self._ask([criterion], VERDICT_SCHEMA, lambda text: [read_verdict(text)], vote)
+        (verdict,) = await asked
         return verdict
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
         count = len(rubric)
-
-        def read(reply: Reply) -> list[Verdict]:
-            return read_checklist(reply.text, count) if reply.complete else [UNREADABLE] * count
-
-        return await self._ask(rubric, checklist_schema(count), read, vote)
+        schema = checklist_schema(count)
+        return await self._ask(rubric, schema, lambda text: read_checklist(text, count), vote)
 
     async def _ask(
         self,
         criteria: list[Criterion],
         schema: dict,
-        read: Callable[[Reply], list[Verdict]],
+        read_text: Callable[[str], list[Verdict]],
         vote: int,
     ) -> list[Verdict]:
-        """Asks once. A reply in which `read` misses a verdict is finished, or else asked for again.
+        """Asks once. A reply that misses a verdict is finished, or else asked for again.
 
         Drawing again until there is a verdict would be rejection sampling: a policy that grades
         could choose what counts. With `grader_verdict: probability` every reply is read at its end.
         """
+
+        def read(reply: Reply) -> list[Verdict]:
+            return read_text(reply.text) if reply.complete else [UNREADABLE] * len(criteria)
+
         question = self._question(criteria, schema, vote)
         reply = await self._reply(question)
         verdicts = read(reply)
         unreadable = sum(verdict.met is None for verdict in verdicts)
         if not unreadable and self.grading.verdict == "reply":
             return verdicts
-        finishing = None
+        finishing = []
         if self.grading.mode != "checklist":
-            finishing = self.client.api.continuation(question, reply, verdict_opening())
+            finishing = self.client.api.continuations(question, reply, verdict_opening())
         if finishing:
-            at_its_end, cause = await self._at_its_end(finishing)
+            at_its_end, cause = await self._at_end(criteria[0], finishing)
             seen = replace(at_its_end, finished=bool(unreadable))
             if unreadable:
                 verdicts = second_look(criteria, verdicts, [seen], self.by_policy)
@@ -252,13 +251,18 @@ class _Asker:
             routing_key=self.routing_key,
         )
 
-    async def _at_its_end(self, finishing: Question) -> tuple[Verdict, str]:
-        """The verdict by the two words at the end of a reply, and the cause where it is none."""
+    async def _at_end(self, criterion: Criterion, asked: list[Question]) -> tuple[Verdict, str]:
+        """The verdict by the two words at the end of a reply, and the cause where it is none.
+
+        Of several ends the one counts where the word that helps the answer is the least probable.
+        """
         try:
-            reply = await self._reply(finishing)
+            replies = [await self._reply(question) for question in asked]
         except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
             return UNREADABLE, "not continued"
-        return read_token(reply.probability, reply.mass), "other words"
+        verdicts = [read_token(reply.probability, reply.mass) for reply in replies]
+        helping = 1 if criterion.points < 0 else 0
+        return min(verdicts, key=lambda verdict: verdict.of_words[helping]), "other words"
 
     async def _reply(self, question: Question) -> Reply:
         """The reply to a question, counted."""
