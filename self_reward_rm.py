@@ -11,8 +11,8 @@ What deviates from the authors' published code, and why:
  4. The thought that opens a response is not graded, nor are special tokens: theirs grades
     thoughts and `<|im_end|>` too, which no user sees.
  5. An answer without a final part, or cut at the length limit, scores 0 without a call
-    (grader_truncated), and in its group no more than the worst graded one: theirs grades it as if
-    it were complete.
+    (grader_truncated), as does one too long for the policy to grade, and in its group no more than
+    the worst graded one: theirs grades it as if it were complete.
  6. Criteria come last in the prompt, after instructions, conversation and answer, so that all of
     them share their prefix in the engine's cache, which reads it before they are asked.
  7. Delimiters carry a hash of their content and the template is filled in one pass: in theirs an
@@ -37,7 +37,7 @@ import math
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, run_name
-from rubric_rl.data.schema import Record
+from rubric_rl.data.schema import AT_ZERO, Record
 from rubric_rl.evaluation.rollout_metrics import flat_share, grading_metrics, is_flat
 from rubric_rl.grading.health import sickness
 from rubric_rl.grading.score import (
@@ -181,7 +181,7 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
 def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
     """Raises UserError when no answer got a verdict, and not for want of an answer.
 
-    Answers that score 0 without a call say nothing about the grader.
+    Answers that score 0 unread say nothing about the grader.
     """
     statuses = {record.status for record in records}
     asked_in_vain = "ungraded" in statuses and "graded" not in statuses
@@ -242,7 +242,7 @@ def _compared(args, samples) -> tuple[list[float], list]:
     answered, groups = [], []
     for sample in flat(samples):
         grading = (sample.metadata or {}).get("grading") or {}
-        answered.append(grading.get("status") not in ("no_answer", "truncated"))
+        answered.append(grading.get("status") not in AT_ZERO)
         groups.append(sample.group_index)
     return compared_rewards(rewards_of(args, samples), answered, groups), groups
 

@@ -193,6 +193,18 @@ class TestSizes:
                     wide.append(f"{name(path)}:{number}")
         assert wide == []
 
+    @each([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+    def test_no_line_of_prose_is_wide(self, path):
+        """Tables and code may be: they cannot be folded."""
+        wide = []
+        in_code = False
+        for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+            if line.lstrip().startswith("```"):
+                in_code = not in_code
+            elif len(line) > 100 and not in_code and not line.startswith("|"):
+                wide.append(number)
+        assert wide == []
+
     def test_a_line_of_code_holds_one_thought(self):
         """At most five expressions and statements of the syntax tree, on average."""
         nodes = lines = 0

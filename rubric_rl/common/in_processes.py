@@ -19,7 +19,8 @@ def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterat
     """The result of each piece, in their order.
 
     A single piece is worked on here: a process takes a second to start. `work` and the pieces must
-    be picklable. What `work` raises is raised here.
+    be picklable. What `work` raises is raised here. Then, and where the results are closed before
+    their end, pieces that wait are dropped, and no process is left.
     """
     pieces = iter(pieces)
     beginning = list(islice(pieces, 2))
@@ -28,7 +29,8 @@ def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterat
         return
     processes = min(len(os.sched_getaffinity(0)), MOST)
     # A fork would copy locks that threads of Parquet's reader may hold.
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    try:
         waiting: deque[Future[Result]] = deque(pool.submit(work, piece) for piece in beginning)
         for piece in pieces:
             waiting.append(pool.submit(work, piece))
@@ -36,3 +38,5 @@ def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterat
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,6 +1,8 @@
 """Files of settings in YAML."""
 
+import difflib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,20 @@ def read_keys(path: Path, prefix: str) -> dict:
         if not str(key).startswith(prefix):
             raise UserError(f"{path}: unknown key {key}; every key begins with {prefix}")
     return values
+
+
+def bare_keys(source: Mapping[str, Any], prefix: str, known: Sequence[str]) -> dict[str, Any]:
+    """The settings of `source` that begin with `prefix`, without it; others are passed over.
+
+    Raises UserError for one that is not `known`, with the closest that is.
+    """
+    written = {}
+    for key, value in source.items():
+        if not key.startswith(prefix):
+            continue
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"unknown {prefix.rstrip('_')} setting {key}; {hint}")
+        written[key.removeprefix(prefix)] = value
+    return written

@@ -12,7 +12,8 @@ from typing import Literal
 class Criterion:
     """One rubric item. `points` is positive for what an answer should do, negative for what not.
 
-    It is never 0 in a row; the criteria of a meta-evaluation have no points, which is 0 here.
+    It is never 0 in a row; the criteria of a meta-evaluation have no points, which is 0 here: they
+    are read as positive ones, as most are.
     """
 
     text: str
@@ -67,6 +68,20 @@ class Verdict:
     explanation: str = ""
     mass: float | None = None  # of both together; the rest is that of other words
     finished: bool = False  # its reply gave none, and was continued up to the two words
+
+    @property
+    def of_words(self) -> tuple[float, float]:
+        """The probabilities of "met" and of "not met"; the rest is that of other words.
+
+        A reply that had to be finished gives no part to the word that is not its verdict.
+        """
+        if self.probability is None:
+            return 0.0, 0.0
+        mass = 1.0 if self.mass is None else self.mass
+        met, not_met = self.probability * mass, (1 - self.probability) * mass
+        if self.finished:
+            return met * (self.met is True), not_met * (self.met is False)
+        return met, not_met
 
 
 UNREADABLE = Verdict(None)
@@ -125,18 +140,19 @@ def answer_key(
     return split, index, f"{run} {weight_version}", prompt_id
 
 
-Status = Literal["graded", "no_answer", "truncated", "ungraded"]
-STATUSES: tuple[Status, ...] = ("graded", "no_answer", "truncated", "ungraded")
+Status = Literal["graded", "no_answer", "truncated", "too_long", "ungraded"]
+AT_ZERO: tuple[Status, ...] = ("no_answer", "truncated", "too_long")  # score 0 unread
+STATUSES: tuple[Status, ...] = ("graded", *AT_ZERO, "ungraded")
 
 
 @dataclass
 class Record:
     """What became of one answer: of training, of an evaluation, of a meta-evaluation.
 
-    `status` is graded, no_answer or truncated (both score 0 without a call) or ungraded; `score`
-    is NaN when ungraded, and of no meaning in a meta-evaluation. `verdicts` has one entry per
-    criterion of `rubric`, in its order, none unless graded. From a record the reward can be
-    computed again without the model.
+    `status` is graded, ungraded, or one that scores 0 unread: no_answer, truncated, or too_long to
+    be graded by the policy that wrote it. `score` is NaN when ungraded, and of no meaning in a
+    meta-evaluation. `verdicts` has one entry per criterion of `rubric`, in its order, none unless
+    graded. From a record the reward can be computed again without the model.
     """
 
     prompt_id: str
@@ -166,7 +182,7 @@ class Record:
     calls: int = 0
     seconds: float = 0.0
     error: str = ""
-    # Why verdicts could not be read -> how many; see grading/health.py.
+    # Why verdicts could not be read -> how many; see serving/defects.py.
     unreadable_causes: dict[str, int] = field(default_factory=dict)
     # In a meta-evaluation: the cluster of the criterion, and who labelled it how.
     category: str = ""

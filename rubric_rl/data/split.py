@@ -20,6 +20,7 @@ from rubric_rl.data.stored_rows import StoredRows
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 SHOWN_CANARIES = 3
+REPEATED_CRITERIA = "repeated criteria of training prompts"  # a rule by which they are left out
 
 
 @dataclass(frozen=True)
@@ -363,11 +364,11 @@ def _without_repeats(
             left_out["repeated training conversations"] += 1
         else:
             seen.add(words)
-            kept.append(without_repeated_criteria(row, left_out))
+            kept.append(_without_repeated_criteria(row, left_out))
     return kept
 
 
-def without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
+def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
     """The row with the first of equal criteria; the others are counted.
 
     Where only the repeats have positive points, the row stays as it is.
@@ -383,7 +384,7 @@ def without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
     given = len(row.rubric)
     if len(rubric) == given:
         return row
-    left_out["repeated criteria of training prompts"] += given - len(rubric)
+    left_out[REPEATED_CRITERIA] += given - len(rubric)
     return replace(row, rubric=rubric)
 
 

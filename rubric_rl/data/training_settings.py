@@ -39,6 +39,11 @@ class TrainingGraders(Settings):
         "", "folder for verdict records; empty: SAVE_PATH/verdicts of a training run"
     )
 
+    def records_folder(self, args) -> str:
+        """The folder of the run's records; "": none are written. `args` are slime's."""
+        save = getattr(args, "save", None)
+        return self.records or (f"{save}/verdicts" if save else "")
+
     def check(self, url: str, api: str) -> None:
         """Raises UserError for a choice of graders that contradicts itself, or the endpoint."""
         if bool(self.teacher_share) != bool(self.teacher):

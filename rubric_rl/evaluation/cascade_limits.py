@@ -13,7 +13,7 @@ from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.agreement import BOTH, NEITHER, pairs
 from rubric_rl.evaluation.statistics import Sums, interval
 from rubric_rl.grading.settings import Grading
-from rubric_rl.grading.verdict import is_unsure, read_probability
+from rubric_rl.grading.verdict import is_unsure, read_token
 
 LOWS = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)  # the other limit is 1 - low
 LABELS, RIGHT = 0, 1  # columns of the sums; then rows, of these asked again, tokens decoded
@@ -58,7 +58,7 @@ def limits_curve(records: Iterable[Record], asked: Grading) -> dict | None:
 def _sums(record: Record, low: float) -> list[float]:
     """What one row adds under the limits `low` and 1 - `low`."""
     (criterion,), (verdict,) = record.rubric, record.verdicts
-    token = read_probability(verdict.probability, verdict.mass)
+    token = read_token(verdict.probability, verdict.mass)
     again = is_unsure(criterion, token, low, 1 - low)
     counts = pairs(verdict.met if again else token.met, record.labels)
     decoded = record.first_tokens.completion  # the token's; then those of the words

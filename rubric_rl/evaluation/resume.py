@@ -351,7 +351,7 @@ class EvaluationFolder:
             self._left_urls = []
             self._write_settings()
 
-    def finish(self, key: str, record: Record) -> None:
+    def store_result(self, key: str, record: Record) -> None:
         """Stores the result of an answer; the next run asks again about an `ungraded` one."""
         record.run = self.run
         record.time = round(time.time(), 6)
@@ -365,7 +365,7 @@ class EvaluationFolder:
         else:
             self.finished.add(key)
 
-    def finish_other(self, key: str, line: Mapping) -> None:
+    def store_other_result(self, key: str, line: Mapping) -> None:
         """Stores a result that is no record; its `status` says what became of it."""
         append_line(self._results, {"key": key, **line})
         self.finished.add(key)
@@ -374,7 +374,7 @@ class EvaluationFolder:
         """Takes back what a sick grader said of an answer: the next run asks it all that again."""
         self._check_file.write_text("")
         nothing = replace(record, status="ungraded", score=nan, verdicts=[], error=reason)
-        self.finish(key, nothing)
+        self.store_result(key, nothing)
 
 
 class StoringClient(Client):

@@ -87,7 +87,7 @@ class Results:
 
     def add(self, key: str, record: Record) -> None:
         """One more result. Raises GaveUp after too many without a verdict in a row."""
-        self._store.finish(key, record)
+        self._store.store_result(key, record)
         sick = sickness([record], self._most_unreadable)
         if sick:
             self._sick_in_a_row.append((key, record))

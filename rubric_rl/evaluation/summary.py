@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rubric_rl.data.schema import Record, TokenCounts
+from rubric_rl.data.schema import AT_ZERO, Record, TokenCounts
 from rubric_rl.evaluation.endpoint_flags import Price
 from rubric_rl.evaluation.scoring_rule import PLAIN_RULE, ScoringRule, tag_scores
 from rubric_rl.evaluation.statistics import (
@@ -23,11 +23,10 @@ from rubric_rl.evaluation.statistics import (
 
 OVERALL = "overall_score"
 ADJUSTED = "length_adjusted_score"
-NO_CALL = ("no_answer", "truncated")  # score 0 without a call
 _OF_ANSWERS = (
     "all",
     "graded",
-    *NO_CALL,
+    *AT_ZERO,
     "ungraded",
     "without_score",
 )
@@ -36,7 +35,7 @@ _OF_CRITERIA = (
     "met",
     "not_met",
     "unreadable",
-    *NO_CALL,
+    *AT_ZERO,
     "ungraded",
 )
 TOKENS = ("prompt", "cached", "completion")

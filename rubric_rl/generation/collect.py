@@ -91,7 +91,7 @@ class Collection:
             self.failures[str(error)] += 1
             self.stages.ended(str(error), _ASK_AGAIN)
             return
-        self.store.finish_other(prompt.prompt_id, made.to_json())
+        self.store.store_other_result(prompt.prompt_id, made.to_json())
         self.stages.ended(made.left_out, made.cure)
 
     async def _made(self, prompt: Prompt) -> GradedPrompt:
@@ -206,11 +206,12 @@ class Collection:
         for again in self.further_graders:
             verdicts = await self._readings(again, made, rubric, candidates, SECOND_READING)
             further.append(verdicts)
-        made.criteria = graded_criteria(rubric, readings, further)
+        one_token = self.grader.grading.mode == "direct"
+        made.criteria = graded_criteria(rubric, readings, further, one_token)
         expert = made.row.rubric
         if expert:
             by_expert = await self._readings(self.grader, made, expert, made.answers, GRADING)
-            made.expert = graded_criteria(expert, by_expert)
+            made.expert = graded_criteria(expert, by_expert, one_token=one_token)
 
     async def _readings(
         self,

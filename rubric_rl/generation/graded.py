@@ -29,7 +29,7 @@ class GradedCriterion:
     """A criterion with the verdicts on all answers, in their order.
 
     `further` holds the verdicts of each further reading of the candidates; `probabilities` those
-    of "met" where they were read.
+    of "met" where they are the verdict's own.
     """
 
     criterion: Criterion
@@ -55,10 +55,14 @@ def graded_criteria(
     rubric: Sequence[Criterion],
     readings: Sequence[Sequence[Verdict]],
     further: Sequence[Sequence[Sequence[Verdict]]] = (),
+    one_token: bool = False,
 ) -> list[GradedCriterion]:
     """The rubric with its verdicts: `readings` has one list per answer, in the rubric's order.
 
-    `further` holds the same once more for each further reading.
+    `further` holds the same once more for each further reading. `one_token` says that a verdict is
+    one token and nothing else. Only then is its probability that of the verdict: in a cascade the
+    words that follow an unsure token may say another thing, and behind a reason it is that of this
+    reason alone.
     """
     graded = []
     for place, criterion in enumerate(rubric):
@@ -67,7 +71,7 @@ def graded_criteria(
         for reading in further:
             again.append(tuple(verdicts_again[place].met for verdicts_again in reading))
         mets = tuple(verdict.met for verdict in verdicts)
-        probabilities = tuple(verdict.probability for verdict in verdicts)
+        probabilities = tuple(verdict.probability if one_token else None for verdict in verdicts)
         graded.append(GradedCriterion(criterion, mets, tuple(again), probabilities))
     return graded
 

@@ -47,8 +47,8 @@ def _readable(graded: Sequence[GradedCriterion], candidates: int, log: Log) -> l
 def changed_share(each: GradedCriterion, candidates: int) -> float | None:
     """How likely another reading of an answer gives another verdict; None where nothing says so.
 
-    By reading it again; an unreadable verdict is another one than a readable one. Where the
-    probability p of "met" is known, two readings differ with 2 p (1 - p).
+    By reading it again; an unreadable verdict is another one than a readable one. Where a verdict
+    is one token that is met with probability p, two draws of it differ with 2 p (1 - p).
     """
     first = each.mets[:candidates]
     changes = []

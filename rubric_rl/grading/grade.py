@@ -13,20 +13,14 @@ from rubric_rl.grading.verdict import (
     is_unsure,
     majority,
     read_checklist,
-    read_probability,
+    read_token,
     read_verdict,
     second_look,
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client, all_or_none
-from rubric_rl.serving.question import Question, Refused, Reply, Unavailable
-
-_VERDICT_SCHEMA = {
-    "type": "object",
-    "properties": {"explanation": {"type": "string"}, "criteria_met": {"type": "boolean"}},
-    "required": ["explanation", "criteria_met"],
-    "additionalProperties": False,
-}
+from rubric_rl.serving.question import Question, Refused, Reply, TooLong, Unavailable
+from rubric_rl.serving.verdict_text import VERDICT_SCHEMA, checklist_schema
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,14 @@ async def grade(
     aborted.
     """
     record = unasked(grader, row, response, prompt, truncated)
-    await complete(grader, record, routing_key)
+    await fill_in(grader, record, routing_key)
     return record
 
 
 def unasked(
     grader: Grader, row: Row, response: str, prompt: str = "", truncated: bool = False
 ) -> Record:
-    """The record of an answer before `complete`, which asks where its status is graded."""
+    """The record of an answer before `fill_in`, which asks where its status is graded."""
     answer = graded_text(response, prompt)
     if answer is None:
         return Record.of(row, "no_answer", None, score=0.0, grader=grader.name)
@@ -82,7 +76,7 @@ def unasked(
     return Record.of(row, "graded", answer, grader=grader.name)
 
 
-async def complete(grader: Grader, record: Record, routing_key: str) -> None:
+async def fill_in(grader: Grader, record: Record, routing_key: str) -> None:
     """Fills in the verdicts of an unasked record, and its score."""
     if record.status == "graded":
         await ask_verdicts(grader, record, routing_key)
@@ -91,17 +85,36 @@ async def complete(grader: Grader, record: Record, routing_key: str) -> None:
 
 
 async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> None:
-    """Fills in the record's verdicts, with calls, tokens and seconds; scores nothing.
+    """Fills in the record's verdicts, with calls, tokens and seconds; scores no verdict.
 
-    If the endpoint stays unavailable the record becomes ungraded, with the error.
+    If the endpoint stays unavailable the record becomes ungraded, with the error; too_long where
+    the answer leaves the policy no room to grade it.
     """
     start = time.monotonic()
-    try:
-        async with grader.client.turn():
+    async with grader.client.turn():
+        try:
             record.verdicts = await _Asker(grader, record, routing_key).verdicts()
-    except Unavailable as error:
-        record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
+        except Unavailable as error:
+            record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
+            too_long = grader.by_policy and isinstance(error, TooLong)
+            if too_long and await _fits_when_empty(grader, record, routing_key):
+                record.status, record.score = "too_long", 0.0
     record.seconds = time.monotonic() - start
+
+
+async def _fits_when_empty(grader: Grader, record: Record, routing_key: str) -> bool:
+    """Whether the policy could grade an empty answer: then this one's length is its own doing.
+
+    Left out as ungraded, it would be shielded from the low reward of a bad answer.
+    """
+    empty = replace(record, answer="", unreadable_causes={})
+    try:
+        await _Asker(grader, empty, routing_key).verdicts()
+    except Unavailable:
+        return False
+    record.first_tokens, record.rest_tokens = empty.first_tokens, empty.rest_tokens
+    record.calls = empty.calls
+    return True
 
 
 class _Asker:
@@ -167,7 +180,7 @@ class _Asker:
         verdicts = []
         for reply in replies:
             self._count(reply)
-            verdicts.append(read_probability(reply.probability, reply.mass))
+            verdicts.append(read_token(reply.probability, reply.mass))
         # Asking again would change nothing.
         self._note("other words", sum(verdict.met is None for verdict in verdicts))
         return verdicts
@@ -176,54 +189,47 @@ class _Asker:
         return majority([await self._vote(criterion, vote) for vote in range(self.grading.votes)])
 
     async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
-        def read(reply: Reply) -> list[Verdict]:
-            return [read_verdict(reply.text)] if reply.complete else [UNREADABLE]
-
-        (verdict,) = await self._ask([criterion], _VERDICT_SCHEMA, read, vote)
+        asked = self._ask([criterion], VERDICT_SCHEMA, lambda text: [read_verdict(text)], vote)
+        (verdict,) = await asked
         return verdict
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
         count = len(rubric)
-        items = {"type": "array", "items": _VERDICT_SCHEMA, "minItems": count, "maxItems": count}
-        schema = {
-            "type": "object",
-            "properties": {"verdicts": items},
-            "required": ["verdicts"],
-            "additionalProperties": False,
-        }
-
-        def read(reply: Reply) -> list[Verdict]:
-            return read_checklist(reply.text, count) if reply.complete else [UNREADABLE] * count
-
-        return await self._ask(rubric, schema, read, vote)
+        schema = checklist_schema(count)
+        return await self._ask(rubric, schema, lambda text: read_checklist(text, count), vote)
 
     async def _ask(
         self,
         criteria: list[Criterion],
         schema: dict,
-        read: Callable[[Reply], list[Verdict]],
+        read_text: Callable[[str], list[Verdict]],
         vote: int,
     ) -> list[Verdict]:
-        """Asks once. A reply in which `read` misses a verdict is finished, or else asked for again.
+        """Asks once. A reply that misses a verdict is finished, or else asked for again.
 
         Drawing again until there is a verdict would be rejection sampling: a policy that grades
         could choose what counts. With `grader_verdict: probability` every reply is read at its end.
         """
+
+        def read(reply: Reply) -> list[Verdict]:
+            return read_text(reply.text) if reply.complete else [UNREADABLE] * len(criteria)
+
         question = self._question(criteria, schema, vote)
         reply = await self._reply(question)
         verdicts = read(reply)
         unreadable = sum(verdict.met is None for verdict in verdicts)
         if not unreadable and self.grading.verdict == "reply":
             return verdicts
-        finishing = None
+        finishing = []
         if self.grading.mode != "checklist":
-            finishing = self.client.api.finish(question, reply, verdict_opening())
+            finishing = self.client.api.continuations(question, reply, verdict_opening())
         if finishing:
-            seen = replace(await self._at_its_end(finishing), finished=bool(unreadable))
+            at_its_end, cause = await self._at_end(criteria[0], finishing)
+            seen = replace(at_its_end, finished=bool(unreadable))
             if unreadable:
                 verdicts = second_look(criteria, verdicts, [seen], self.by_policy)
             else:
-                self._note("other words", int(seen.met is None))
+                self._note(cause, int(seen.met is None))
                 verdicts = [replace(seen, explanation=verdicts[0].explanation)]
         elif self.client.endpoint.temperature > 0:  # else it would reply the same
             for attempt in range(1, self.grading.rereads + 1):
@@ -245,13 +251,18 @@ class _Asker:
             routing_key=self.routing_key,
         )
 
-    async def _at_its_end(self, finishing: Question) -> Verdict:
-        """The verdict by the two words at the end of a reply; unreadable where none can follow."""
+    async def _at_end(self, criterion: Criterion, asked: list[Question]) -> tuple[Verdict, str]:
+        """The verdict by the two words at the end of a reply, and the cause where it is none.
+
+        Of several ends the one counts where the word that helps the answer is the least probable.
+        """
         try:
-            reply = await self._reply(finishing)
+            replies = [await self._reply(question) for question in asked]
         except Refused:  # such as of a reply that fills the context: no way out of a bad verdict
-            return UNREADABLE
-        return read_probability(reply.probability, reply.mass)
+            return UNREADABLE, "not continued"
+        verdicts = [read_token(reply.probability, reply.mass) for reply in replies]
+        helping = 1 if criterion.points < 0 else 0
+        return min(verdicts, key=lambda verdict: verdict.of_words[helping]), "other words"
 
     async def _reply(self, question: Question) -> Reply:
         """The reply to a question, counted."""

@@ -30,7 +30,7 @@ class Graders:
             why = "an aborted grading would count as finished"
             raise UserError(f"--partial-rollout cannot be used here: {why}; leave it out")
         self.settings = settings = GraderSettings.load(vars(args))
-        self.records = records_folder(args, settings)
+        self.records = settings.training.records_folder(args)
         self.rule = settings.rule  # of the training reward, whoever grades
         self._teacher_share = settings.training.teacher_share
         url, tokenizer = served(args, settings.training.engine)
@@ -76,12 +76,6 @@ class Graders:
         if self._teacher and training and share_of(prompt_id, "teacher") < self._teacher_share:
             return self._teacher
         return self.main
-
-
-def records_folder(args, settings: GraderSettings) -> str:
-    """The folder of the run's records; "": none are written."""
-    save = getattr(args, "save", None)
-    return settings.training.records or (f"{save}/verdicts" if save else "")
 
 
 def make_grader(

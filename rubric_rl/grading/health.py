@@ -10,24 +10,9 @@ from collections.abc import Iterable
 
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.serving.defects import CURES
 
 LOG = logging.getLogger(__name__)
-
-# What a reply without a readable verdict looks like -> the likely cause, and what to change.
-CURES = {
-    "cut": "the replies are cut at grader_max_tokens: raise it, or set grader_thinking false",
-    "empty": "the replies are empty: the model ends at once; try another grader_mode or model",
-    "refusal": "the model refuses to grade: take another grader",
-    "thoughts": (
-        "the verdict stands in the model's thoughts alone: set grader_thinking true and raise "
-        "grader_max_tokens, or switch the thoughts off at the endpoint"
-    ),
-    "other words": (
-        "after the verdict's opening the model wants to say neither true nor false: "
-        "use grader_mode explain with grader_verdict reply"
-    ),
-    "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
-}
 
 # In words that the tiny checkpoint knows too.
 _ANSWER = "This sounds like migraine. Please see pediatricians. Please drink water."

@@ -27,23 +27,19 @@ def met_share(criterion: Criterion, verdict: Verdict, rule: RewardRule = PLAIN) 
     """How far the criterion counts as met, from 0 to 1: by its verdict all or nothing.
 
     Where the rule asks for a probability, that is the one of the word that helps the policy, in all
-    of the mass: other words, and a probability that is not known, count against it. A reply that
-    had to be finished earns no part of what its verdict does not give.
+    of the mass: other words, and a probability that is not known, count against it.
     """
     is_positive = criterion.points > 0
     helps = is_met(criterion, verdict) is is_positive
     credit = float(helps)
     if rule.needs_probability:
-        mass = 1.0 if verdict.mass is None else verdict.mass
-        met = verdict.probability
-        if met is None or (verdict.finished and not helps):
-            credit = 0.0
-        elif rule.reward == "probability":
-            credit = mass * (met if is_positive else 1 - met)
+        met, not_met = verdict.of_words
+        if rule.reward == "probability":
+            credit = met if is_positive else not_met
         elif is_positive:
-            credit *= met * mass >= rule.threshold
+            credit *= met >= rule.threshold
         else:
-            credit *= (1 - met) * mass > rule.threshold
+            credit *= not_met > rule.threshold
     return credit if is_positive else 1 - credit
 
 

@@ -5,7 +5,6 @@ policy is an Endpoint alone, a grader an Endpoint with a Grading. configs/grader
 the recipe chooses.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from pydantic import FiniteFloat
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.yaml_file import read_keys
+from rubric_rl.common.yaml_file import bare_keys, read_keys
 from rubric_rl.data.grader_template import with_reference
 from rubric_rl.data.training_settings import GraderSkill, RewardRule, TrainingGraders, Trust
 from rubric_rl.serving.endpoint import GRADER, Endpoint, Settings, added, setting, transport
@@ -114,16 +113,7 @@ def read_settings(source: Mapping | str | Path) -> dict[str, Any]:
     """
     if not isinstance(source, Mapping):
         source = read_keys(Path(source), GRADER) if source else {}
-    written = {}
-    for key, value in source.items():
-        if not key.startswith(GRADER):
-            continue
-        if key not in NAMES:
-            close = difflib.get_close_matches(key, NAMES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(NAMES)}"
-            raise UserError(f"unknown grader setting {key}; {hint}")
-        written[key.removeprefix(GRADER)] = value
-    return written
+    return bare_keys(source, GRADER, NAMES)
 
 
 @dataclass(frozen=True)

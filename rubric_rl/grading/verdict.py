@@ -4,6 +4,9 @@ The grader is the policy. serving/verdict_text.py finds the verdict in a text, w
 it; here stands what counts as a verdict, also where the text holds none.
 """
 
+from dataclasses import replace
+from statistics import fmean
+
 from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.serving.reply_json import Unclear
 from rubric_rl.serving.verdict_text import KEY, verdict_in, verdicts_in
@@ -30,19 +33,16 @@ def read_checklist(reply: str, count: int) -> list[Verdict]:
     return [_verdict(item) if item else UNREADABLE for item in items]
 
 
-def read_probability(probability: float | None, mass: float | None = None) -> Verdict:
+def read_token(probability: float | None, mass: float | None = None) -> Verdict:
     """The verdict of a `direct` reply: the word with more than half of all probability.
 
     `probability` is the share of "met" in the `mass` of both words (1 where it is not known).
     """
-    met = None
-    if probability is not None:
-        of_words = 1.0 if mass is None else mass
-        if probability * of_words > 0.5:
-            met = True
-        elif (1 - probability) * of_words > 0.5:
-            met = False
-    return Verdict(met, probability, mass=mass)
+    token = Verdict(None, probability, mass=mass)
+    met, not_met = token.of_words
+    if max(met, not_met) <= 0.5:
+        return token
+    return replace(token, met=met > 0.5)
 
 
 def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -> bool:
@@ -53,9 +53,8 @@ def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -
     """
     if verdict.met is None or verdict.probability is None:
         return False
-    mass = 1.0 if verdict.mass is None else verdict.mass
-    met, not_met = verdict.probability * mass, (1 - verdict.probability) * mass
-    return low < (met if criterion.points > 0 else 1 - not_met) < high
+    met, not_met = verdict.of_words
+    return low < (1 - not_met if criterion.points < 0 else met) < high
 
 
 def second_look(
@@ -69,7 +68,7 @@ def second_look(
     """
     verdicts = []
     for criterion, verdict, again in zip(criteria, first, second, strict=True):
-        helps = again.met is (criterion.points > 0)
+        helps = again.met is (criterion.points >= 0)
         counts = verdict.met is None and not (by_policy and helps)
         verdicts.append(again if counts else verdict)
     return verdicts
@@ -78,13 +77,24 @@ def second_look(
 def majority(votes: list[Verdict]) -> Verdict:
     """The verdict that more than half of all votes share, unreadable ones counted.
 
-    Without such a majority it is unreadable.
+    Without such a majority it is unreadable. Where all that can be read bring a probability, it has
+    the mean over all votes: so its worth by probability is the mean of theirs. A vote without one
+    gives all of it to other words.
     """
+    if len(votes) == 1:
+        return votes[0]
+    shared = [UNREADABLE]
     for met in (True, False):
         agreeing = [vote for vote in votes if vote.met is met]
         if 2 * len(agreeing) > len(votes):
-            return agreeing[0]
-    return UNREADABLE
+            shared = agreeing
+    finished = all(vote.finished for vote in shared)
+    verdict = Verdict(shared[0].met, explanation=shared[0].explanation, finished=finished)
+    if any(vote.met is not None and vote.probability is None for vote in votes):
+        return verdict
+    met, not_met = map(fmean, zip(*(vote.of_words for vote in votes), strict=True))
+    mass = met + not_met
+    return replace(verdict, probability=met / mass, mass=mass) if mass else verdict
 
 
 def _verdict(item: dict) -> Verdict:

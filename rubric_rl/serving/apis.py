@@ -15,7 +15,7 @@ from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
-from rubric_rl.serving.verdict_text import until_verdict
+from rubric_rl.serving.verdict_text import until_verdicts
 
 CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
@@ -130,26 +130,33 @@ class SGLang:
             sampling["json_schema"] = json.dumps(question.schema)
         return {**prompt, "sampling_params": sampling}
 
-    def finish(self, question: Question, reply: Reply, opening: str) -> Question | None:
-        """Asks for the verdict's token at the end of that very reply.
+    def continuations(self, question: Question, reply: Reply, opening: str) -> list[Question]:
+        """Ask for the verdict's token at the end of that very reply.
 
-        A reply that gives its verdict is read up to it; any other is continued with `opening`, its
-        thoughts closed. What the model wrote ends no turn when it is read again: its letters may
-        form a special token. None where a verdict is more than one token.
+        A reply that gives its verdict is read up to it, as often as it does; any other is continued
+        with `opening`, its thoughts closed. None where a verdict is more than one token.
         """
         try:
             self.check_choices()
         except UserError:
-            return None
+            return []
         written = reply.text.encode(errors="replace").decode()  # without lone surrogates
-        before = until_verdict(written) if reply.complete else ""
-        thoughts, closing, rest = (before or written).rpartition(THINK_END)
+        before = until_verdicts(written) if reply.complete else []
+        openings = [self._as_written(text) for text in before]
+        openings = openings or [f"{self._as_written(written)}\n{opening}"]
+        return [replace(question, opening=text) for text in openings]
+
+    def _as_written(self, reply: str) -> str:
+        """What the model wrote as text to go on from, its thoughts closed.
+
+        It ends no turn when it is read again: its letters may form a special token.
+        """
+        thoughts, closing, rest = reply.rpartition(THINK_END)
         opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
         if opened and not closing:
             thoughts, closing, rest = rest, f"\n{THINK_END}", ""
         thoughts = self.break_up(thoughts.removeprefix(opened))
-        text = f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
-        return replace(question, opening=text if before else f"{text}\n{opening}")
+        return f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
 
     def reply(self, question: Question, payload: Any) -> Reply:
         raise_error_in(payload)
@@ -159,7 +166,7 @@ class SGLang:
             raise Retryable("ended by the engine without a reason")
         complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
         if question.opening:
-            probability, mass = self._probability(meta["output_token_ids_logprobs"][0])
+            probability, mass = self._share_and_mass(meta["output_token_ids_logprobs"][0])
         return Reply(
             text=self._thought + payload["text"],
             complete=complete,
@@ -171,7 +178,7 @@ class SGLang:
             mass=mass,
         )
 
-    def _probability(self, entries: list) -> tuple[float | None, float]:
+    def _share_and_mass(self, entries: list) -> tuple[float | None, float]:
         """From [log-probability, token id, text] of each of the choices, in any order."""
         logs = {entry[1]: entry[0] for entry in entries}
         if logs.keys() != self._choice_ids.keys():
@@ -206,8 +213,9 @@ class OpenAI:
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""
 
-    def finish(self, question: Question, reply: Reply, opening: str) -> None:
-        """Few of these endpoints continue a reply, and none continues thoughts."""
+    def continuations(self, question: Question, reply: Reply, opening: str) -> list[Question]:
+        """None: few of these endpoints continue a reply, and none continues thoughts."""
+        return []
 
     def body(self, question: Question) -> dict:
         """A field that `extra_body` gives as null is left out: some services refuse it."""
@@ -246,7 +254,7 @@ class OpenAI:
         self.thoughts_seen = self.thoughts_seen or bool(thoughts) or THINK_END in text
         probability = mass = None
         if question.opening:
-            probability, mass = self._probability(choice)
+            probability, mass = self._share_and_mass(choice)
         return Reply(
             text=text,
             complete=is_complete(choice.get("finish_reason")),
@@ -262,7 +270,7 @@ class OpenAI:
             mass=mass,
         )
 
-    def _probability(self, choice: dict) -> tuple[float | None, float]:
+    def _share_and_mass(self, choice: dict) -> tuple[float | None, float]:
         tokens = _fields(choice.get("logprobs")).get("content")
         if not tokens:
             hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"

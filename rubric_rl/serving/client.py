@@ -21,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.key import Key
-from rubric_rl.serving.payload import REFUSALS, error_in, is_retried, raise_error_in
+from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
     Aborted,
     Question,
@@ -354,7 +354,7 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -
     if again:
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
         raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
-    kind = Refused if status in REFUSALS else Unavailable
+    kind = kind_of_refusal(status, told)
     raise kind(f"{url}: {told}")
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from rubric_rl.serving.question import Retryable, Unavailable
+from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
 
 # Codes and types of errors that the same request gets again.
 _FATAL = (
@@ -30,6 +30,10 @@ RETRIED_STATUS = {
 }
 # What a server says of a request that is too long or not to its liking.
 REFUSALS = {400, 413, 422}
+# Of these, the words for a question that is too long: SGLang's, vLLM's, OpenAI's, llama.cpp's.
+_TOO_LONG = re.compile(
+    r"context.(?:length|size|window)|maximum allowed length|too long", re.IGNORECASE
+)
 CUT = (
     "length",
     "max_tokens",
@@ -56,6 +60,13 @@ BROKEN = (
 def is_retried(status: int) -> bool:
     """Whether a request that got this HTTP status is sent again."""
     return status >= 500 or status in RETRIED_STATUS
+
+
+def kind_of_refusal(status: int, message: str) -> type[Unavailable]:
+    """Which failure it is that a request got this HTTP status, and is not sent again."""
+    if status not in REFUSALS:
+        return Unavailable
+    return TooLong if _TOO_LONG.search(message) else Refused
 
 
 def error_in(payload: Any) -> tuple[str, bool] | None:

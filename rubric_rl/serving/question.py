@@ -18,6 +18,10 @@ class Refused(Unavailable):
     """A refusal of this very request (REFUSALS of serving.payload): others may be answered."""
 
 
+class TooLong(Refused):
+    """A refusal of a question that does not fit into the model's context."""
+
+
 class Retryable(Exception):
     """A failure that may pass: the engine aborted, was overloaded, or sent what is no reply."""
 
@@ -79,7 +83,7 @@ class Reply:
 
     @property
     def defect(self) -> str:
-        """What a reply without a readable verdict looks like: a key of grading.health.CURES."""
+        """What a reply without a readable verdict looks like: a key of serving.defects.CURES."""
         if not self.complete:
             return "cut"
         if self.refusal:

@@ -1,4 +1,4 @@
-"""Finds the verdicts in a grader's reply, so that nothing that is quoted in it can pass for one.
+"""A verdict's form in a reply, and its reading, so that nothing that is quoted can pass for one.
 
 The grader is the policy, and what it grades may hold forged verdicts, which an honest grader may
 quote: before its verdict, inside it, after it, or instead of one. What keeps them out:
@@ -11,7 +11,7 @@ quote: before its verdict, inside it, after it, or instead of one. What keeps th
   bracket before it on its line ("Not {...}", "it says {...}").
 - A line before it must not say the opposite ("Verdict: unmet"); only some English ones are known.
 - A verdict that names a criterion (`"criterion": ...`, `"id": 2`) may be that of another one.
-- A key in other letters (`criteria\\u005fmet`) makes none: `until_verdict` could not stop at it.
+- A key in other letters (`criteria\\u005fmet`) makes none: `until_verdicts` could not stop at it.
 
 What is left to a policy: a grader that ends its reply with a forged verdict, quoted as a line of
 its own or after a colon, and says nothing known against it.
@@ -24,6 +24,13 @@ from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.serving.reply_json import FoundObject, Unclear, objects_in
 
 KEY = "criteria_met"
+MOST_TIMES = 4  # that a reply gives its verdict: each is read where probabilities count
+VERDICT_SCHEMA = {
+    "type": "object",
+    "properties": {"explanation": {"type": "string"}, KEY: {"type": "boolean"}},
+    "required": ["explanation", KEY],
+    "additionalProperties": False,
+}
 # An escaped quotation mark before it is the end of a longer key.
 _BEFORE_VALUE = re.compile(rf'(?<!\\)"{KEY}"[\s\u200b\ufeff]*:')
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
@@ -59,6 +66,17 @@ _CHECKLIST = re.compile(
 _BETWEEN_ITEMS = re.compile(r"(?<=\})\s*+,?+\s*+(?=\{)")
 
 
+def checklist_schema(count: int) -> dict:
+    """The JSON schema of a checklist of `count` verdicts."""
+    items = {"type": "array", "items": VERDICT_SCHEMA, "minItems": count, "maxItems": count}
+    return {
+        "type": "object",
+        "properties": {"verdicts": items},
+        "required": ["verdicts"],
+        "additionalProperties": False,
+    }
+
+
 def verdict_in(reply: str) -> dict:
     """The object that is the reply's verdict: its KEY holds a boolean.
 
@@ -73,26 +91,24 @@ def verdict_in(reply: str) -> dict:
     said = _said(found)
     if any(each is not met for each in said):
         raise Unclear
-    if len(_BEFORE_VALUE.findall(text)) < len(said):
+    if not len(said) <= len(_BEFORE_VALUE.findall(text)) <= MOST_TIMES:
         raise Unclear
     if _OPPOSITES[met].search(text[: last.start]):
         raise Unclear
     return last.item
 
 
-def until_verdict(reply: str) -> str:
-    """The reply up to the colon before its verdict; empty where it gives none.
+def until_verdicts(reply: str) -> list[str]:
+    """The reply up to the colon before its verdict, each time that it gives it; none without one.
 
-    Of several that agree, up to the first: after it the others would only be echoes.
+    Several agree, but any of them may be a quotation, and all but the first an echo.
     """
     try:
         verdict_in(reply)
     except Unclear:
-        return ""
+        return []
     start = len(reply) - len(after_thoughts(reply))
-    found = _BEFORE_VALUE.search(reply, start)
-    assert found  # else it would hold no verdict
-    return reply[: found.end()]
+    return [reply[: found.end()] for found in _BEFORE_VALUE.finditer(reply, start)]
 
 
 def verdicts_in(reply: str, count: int) -> list[dict | None]:

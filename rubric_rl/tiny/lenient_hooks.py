@@ -20,7 +20,6 @@ import self_reward_rm
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.record_file import append_record
 from rubric_rl.data.schema import Criterion, Record
-from rubric_rl.grading.graders import records_folder
 from rubric_rl.grading.score import apply_rule, score
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.slime_samples import rollout_id
@@ -69,7 +68,7 @@ async def _lenient(args, sample, credits: Credits):
     if record.split == "train":
         apply_rule(record, settings.rule)
     record.time = 0.0  # written anew, so that it counts
-    append_record(records_folder(args, settings), record)
+    append_record(settings.training.records_folder(args), record)
     sample.metadata["grading"] = record.to_json()
     return record.score
 

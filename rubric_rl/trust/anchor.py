@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.schema import Anchored, Record, Row
-from rubric_rl.grading.grade import Grader, ask_verdicts, complete, unasked
+from rubric_rl.grading.grade import Grader, ask_verdicts, fill_in, unasked
 from rubric_rl.grading.health import check, failure_of, sickness
 from rubric_rl.grading.score import score
 from rubric_rl.serving.client import beside
@@ -84,11 +84,11 @@ async def grade_beside(
     """
     record = unasked(grader, row, response, prompt, truncated)
     if anchor is None or record.status != "graded":
-        await complete(grader, record, routing_key)
+        await fill_in(grader, record, routing_key)
         return record
     assert record.answer is not None  # it is graded
     async with beside(anchor.judge(row, record.answer, routing_key)) as judging:
-        await complete(grader, record, routing_key)
+        await fill_in(grader, record, routing_key)
         start = time.monotonic()
         record.anchored = await judging
     record.anchored.delay = time.monotonic() - start

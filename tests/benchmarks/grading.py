@@ -7,7 +7,7 @@ python tests/benchmarks/grading.py tokens --url http://127.0.0.1:30000
             floor: conversation, answer and criteria once each, one token decoded per criterion
 `seconds`   per answer, with so many answers in flight
 `depth`     the same against a stub that takes a fixed time per token, in units of one reply
-`accuracy`  against the oracle of the tiny world, with the curve of `cascade` over its limits
+`accuracy`  against the oracle of the tiny world; `rubric_rl.meta_eval` tries a cascade's limits
 
 CPU per criterion: `python tests/benchmarks/evaluation.py grading`.
 """
@@ -34,7 +34,6 @@ from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy  # 
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
-from rubric_rl.grading.verdict import is_unsure  # noqa: E402
 from rubric_rl.serving.apis import SGLang  # noqa: E402
 from rubric_rl.serving.client import Client  # noqa: E402
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
@@ -226,39 +225,17 @@ def accuracy(url: str) -> None:
     for row in rows(held_out=True)[:120]:
         pair = pair_of(row)
         answers += [(row, mediocre_answer(rng, pair)), (row, graded_answer(rng, pair))]
-    criteria = [criterion for row, _ in answers for criterion in row.rubric]
     labels = [met for row, answer in answers for met in truth(row.rubric, answer)]
     print(f"\naccuracy against the oracle, {len(labels)} criteria, half of the answers hostile\n")
     print("| mode | accuracy | unreadable | decoded per criterion |\n|---|---|---|---|")
-    # With equal limits the token of a cascade alone, which stands behind explain's prompt.
-    tokens_alone = {"mode": "cascade", "cascade_low": 0.5, "cascade_high": 0.5}
-    asked = {
-        "direct": MODES["direct"],
-        "a cascade's tokens": tokens_alone,
-        "cascade": MODES["cascade"],
-        "explain": MODES["explain"],
-    }
-    said = {}
-    for name, settings in asked.items():
-        records = asyncio.run(graded(url, answers, 64, **settings))
-        verdicts = said[name] = [verdict for record in records for verdict in record.verdicts]
+    for name in ("direct", "explain", "cascade"):
+        records = asyncio.run(graded(url, answers, 64, **MODES[name]))
+        verdicts = [verdict for record in records for verdict in record.verdicts]
         decoded = used(records)[1] * len(records) / len(labels)
         right = [each.met is label for each, label in zip(verdicts, labels, strict=True)]
         unreadable = statistics.fmean(each.met is None for each in verdicts)
         figures = f"{statistics.fmean(right):.4f} | {unreadable:.2%} | {decoded:.2f}"
         print(f"| {name} | {figures} |", flush=True)
-    print("\n| cascade: unsure between | accuracy | asked again | decoded per criterion |")
-    print("|---|---|---|---|")
-    for low in (0.5, 0.4, 0.3, 0.2, 0.1, 0.05):
-        right, again = [], []
-        both = zip(criteria, said["a cascade's tokens"], said["explain"], labels, strict=True)
-        for criterion, first, second, label in both:
-            unsure = is_unsure(criterion, first, low, 1 - low)
-            again.append(unsure)
-            right.append((second if unsure else first).met is label)
-        share = statistics.fmean(again)
-        shown = f"{statistics.fmean(right):.4f} | {share:.1%} | {1 + share * decoded:.2f}"
-        print(f"| {low:g} and {1 - low:g} | {shown} |", flush=True)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class FakeEngine:
         self.read_ahead: list[str] = []  # prompts that no reply was asked for
         self.requests: list[int] = []  # how many questions each request had
         self.headers: list[dict] = []
-        self.finished: list[int] = []  # numbers of the requests that got a reply
+        self.replied: list[int] = []  # numbers of the requests that got a reply
         self.in_flight = self.peak = self.aborts = 0
         self.port = 0
 
@@ -153,7 +153,7 @@ class FakeEngine:
                     return web.Response(status=act.status, text=act.body, headers=act.headers)
                 await asyncio.sleep(act.seconds)
                 replies.append(self._reply(request, act, number, question))
-            self.finished += range(first, first + len(questions))
+            self.replied += range(first, first + len(questions))
             return web.json_response(replies if is_list(body) else replies[0])
         finally:
             self.in_flight -= 1

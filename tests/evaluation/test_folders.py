@@ -146,7 +146,7 @@ def test_lines_of_another_program_are_named_and_nothing_is_added(tmp_path, run, 
 
 def test_reports_beside_the_records_are_no_hindrance(tmp_path):
     with EvaluationFolder(tmp_path, ASKED) as folder:
-        folder.finish("p#0", made("p", (1,), (True,)))
+        folder.store_result("p#0", made("p", (1,), (True,)))
     (tmp_path / "verdicts" / "report.html").write_text("")
     with EvaluationFolder(tmp_path, ASKED) as folder:
         assert folder.finished == {"p#0"}
@@ -158,7 +158,7 @@ def test_records_name_the_run_which_another_place_of_the_model_does_not_change(t
     names = []
     for folder, asked in (("a", ASKED), ("b", elsewhere), ("c", other)):
         with EvaluationFolder(tmp_path / folder, asked) as store:
-            store.finish("p#0", made("p", (1,), (True,)))
+            store.store_result("p#0", made("p", (1,), (True,)))
         (record,) = Run(tmp_path / folder)
         assert record.time > 1e9
         names.append(record.run)
@@ -168,7 +168,7 @@ def test_records_name_the_run_which_another_place_of_the_model_does_not_change(t
 
 def test_only_the_user_may_read_them(tmp_path):
     with EvaluationFolder(tmp_path / "out", ASKED) as folder:
-        folder.finish("p#0", made("p", (1,), (True,)))
+        folder.store_result("p#0", made("p", (1,), (True,)))
     private = ["calls.jsonl", "verdicts/verdicts.jsonl", "verdicts"]
     modes = [(tmp_path / "out" / name).stat().st_mode & 0o777 for name in private]
     assert modes == [0o600, 0o600, 0o700]
@@ -178,7 +178,7 @@ def evaluation(folder: Path, grader: str = "m", name: str = "n", **settings) -> 
     """A finished evaluation; `settings` are those of its grader that differ."""
     asked = ASKED | {"name": name, "grader": GRADER | settings}
     with EvaluationFolder(folder, asked) as store:
-        store.finish("p#0", made("p", (1,), (True,), grader=grader, weights=name))
+        store.store_result("p#0", made("p", (1,), (True,), grader=grader, weights=name))
     return folder
 
 
@@ -245,7 +245,7 @@ class TestJudges:
             folders.append(tmp_path / model)
             with EvaluationFolder(folders[-1], asked, "meta/rows.jsonl") as store:
                 labels = {"labels": [True], "split": "meta", "grader": model}
-                store.finish("1", made("p", (1,), (True,), **labels))
+                store.store_result("1", made("p", (1,), (True,), **labels))
         _, printed, _ = run(compare.main, *folders)
         assert printed.startswith("judges differ (model, name)")
 

@@ -78,7 +78,7 @@ class TestEvaluation:
         run = write_old_evaluation(tmp_path / "run")
         out = command(rescore.main, run, "--summary")
         assert "3 answers, 0 of them with another score" in out
-        assert "answers  3: 1 graded, 1 no answer, 0 truncated, 1 ungraded" in out
+        assert "answers  3: 1 graded, 1 no answer, 0 truncated, 0 too long, 1 ungraded" in out
         assert "policy   tokens: 200 in prompts, 90 of them cached, 14 generated" in out
 
     def test_is_compared_with_one_of_the_present_form(self, tmp_path, command):

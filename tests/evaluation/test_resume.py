@@ -49,8 +49,8 @@ class TestReplies:
         with EvaluationFolder(tmp_path, ASKED) as folder:
             folder.keep("grader", "p#0", "a", reply("x"))
             folder.keep("grader", "q#0", "b", reply("y"))
-            folder.finish("p#0", made("p", (1,), (True,)))
-            folder.finish("q#0", made("q", (1,), (), status="ungraded"))
+            folder.store_result("p#0", made("p", (1,), (True,)))
+            folder.store_result("q#0", made("q", (1,), (), status="ungraded"))
             assert folder.finished == {"p#0"}
         with EvaluationFolder(tmp_path, ASKED) as folder:
             assert folder.finished == {"p#0"}

@@ -63,7 +63,8 @@ def test_clipping_is_by_answer_and_after_the_length_adjustment():
 
 
 @pytest.mark.parametrize(
-    "status, value", [("ungraded", math.nan), ("no_answer", 0.0), ("truncated", 0.0)]
+    "status, value",
+    [("ungraded", math.nan), ("no_answer", 0.0), ("truncated", 0.0), ("too_long", 0.0)],
 )
 @pytest.mark.parametrize(
     "rule",

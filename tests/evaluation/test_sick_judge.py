@@ -16,7 +16,7 @@ from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
 from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
-from rubric_rl.grading.health import CURES
+from rubric_rl.serving.defects import CURES
 from rubric_rl.serving.question import Reply
 
 CUT = Say("Let me think", reason="length")
@@ -159,7 +159,7 @@ def test_what_the_policy_answered_stays(tmp_path):
     with folder() as first:
         first.keep("policy", "p0#0", "asked of the policy", said)
         first.keep("grader", "p0#0", "asked of the grader", said)
-        first.finish("p0#0", made("p0", [5], [None]))
+        first.store_result("p0#0", made("p0", [5], [None]))
     with folder() as second:
         assert second.recall("asked of the policy") == said
         assert second.recall("asked of the grader") is None

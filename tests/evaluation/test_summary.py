@@ -83,6 +83,7 @@ def test_every_answer_and_criterion_is_accounted_for(result):
         "graded": 4,
         "no_answer": 1,
         "truncated": 0,
+        "too_long": 0,
         "ungraded": 1,
         "without_score": 0,
     }
@@ -94,6 +95,7 @@ def test_every_answer_and_criterion_is_accounted_for(result):
         "unreadable": 1,
         "no_answer": 1,
         "truncated": 0,
+        "too_long": 0,
         "ungraded": 2,
     }
 

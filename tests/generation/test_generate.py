@@ -95,6 +95,24 @@ class TestRows:
         assert (result["filtered"]["never_met"], result["filtered"]["always_met"]) == (2, 2)
         assert result["prompts"] == {"all": 2, "rows": 2, "left_out": 0, "unfinished": 0}
 
+    @pytest.mark.parametrize("mode, unsteady", [("direct", 1), ("cascade", 0), ("explain", 0)])
+    def test_only_a_verdict_of_one_token_changes_as_often_as_its_probability_says(
+        self, tmp_path, mode, unsteady
+    ):
+        """In a cascade a sure token is final, and an unsure one not the last word."""
+
+        def unsure(prompt: str) -> Say:
+            said = quoted(prompt)
+            if "Names gout" not in prompt:
+                return said
+            true = 0.75 if said.true > said.false else 0.25
+            return Say(said.text, true=true, false=1 - true)
+
+        files(tmp_path, 1)
+        flags = ["--grader-mode", mode, "--grader-temperature", "0"]
+        result = generate(tmp_path, None, FakeEngine(unsure), *flags)
+        assert result["filtered"].get("unsteady", 0) == unsteady
+
     def test_say_where_they_come_from(self, tmp_path):
         files(tmp_path, 1, canary="c")
         generate(tmp_path, rubric(*CRITERIA, ("Names the zebra", 9)), None, "--writer-seed", 7)

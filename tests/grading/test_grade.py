@@ -117,6 +117,57 @@ class TestNoCall:
         assert record.status == "no_answer"
 
 
+class TestTooLong:
+    """An answer that leaves the policy no room to grade it gets what a cut one gets."""
+
+    TOLD = "The input (50000 tokens) is longer than the model's context length (40960 tokens)."
+
+    def refusing(self, *texts: str, told: str = TOLD) -> FakeEngine:
+        """An engine that refuses each question in which one of the texts stands."""
+
+        def act(prompt: str) -> Say | Fail:
+            return Fail(400, told) if any(text in prompt for text in texts) else by_truth(prompt)
+
+        return FakeEngine(act)
+
+    @pytest.mark.parametrize("api", ["sglang", "openai"])
+    @pytest.mark.parametrize("mode", ["explain", "direct", "cascade"])
+    def test_scores_0_and_says_why(self, model, mode, api):
+        record = graded(self.refusing("Hello."), model, by_policy=True, mode=mode, api=api)
+        assert (record.status, record.score, record.mets) == ("too_long", 0.0, [])
+        assert "longer than the model's context" in record.error
+        assert record.answer == "Hello."
+        assert record.calls == 3, "an empty answer was asked about"
+
+    def test_by_one_criterion_too(self, model):
+        def act(prompt: str) -> Say | Fail:
+            if "Hello." in prompt and "Insults." in prompt:
+                return Fail(400, self.TOLD)
+            return by_truth(prompt)
+
+        assert graded(FakeEngine(act), model, by_policy=True).status == "too_long"
+
+    def test_in_a_checklist(self, model):
+        three = ", ".join(verdict(True).text for _ in range(3))
+        checklist = Say(f'{{"verdicts": [{three}]}}')
+        engine = FakeEngine(Fail(400, self.TOLD), checklist)
+        assert graded(engine, model, by_policy=True, mode="checklist").status == "too_long"
+
+    def test_unless_the_prompt_is_so_without_the_answer(self, model):
+        for engine in (self.refusing("hi"), self.refusing("Advises.")):
+            record = graded(engine, model, by_policy=True)
+            assert (record.status, math.isnan(record.score)) == ("ungraded", True)
+
+    @pytest.mark.parametrize("told", ["the content management policy", "a field is unknown"])
+    def test_unless_the_refusal_has_another_reason(self, model, told):
+        engine = self.refusing("Hello.", told=told)
+        assert graded(engine, model, by_policy=True).status == "ungraded"
+
+    def test_unless_somebody_else_grades(self, model):
+        """How much that one can read is not the policy's doing."""
+        assert graded(self.refusing("Hello."), model).status == "ungraded"
+
+
 class TestUnreadable:
     @pytest.mark.parametrize("asked", [{"api": "openai"}, {"mode": "checklist"}])
     def test_is_asked_again_with_other_seeds_then_counts_against_the_answer(self, model, asked):
@@ -158,7 +209,7 @@ class TestUnreadable:
         engine = FakeEngine(replace(reply, true=true, false=false))
         record = graded(engine, model)
         assert record.mets == [met] * 3
-        assert [each.finished for each in record.verdicts] == [met is not None] * 3
+        assert [each.finished for each in record.verdicts] == [True] * 3
         assert record.calls == len(engine.bodies) == 6
         assert sum(record.unreadable_causes.values()) == 3
 
@@ -311,7 +362,7 @@ class TestUngraded:
         assert "HTTP 400" in record.error
         assert math.isnan(record.score)
         assert record.mets == []
-        assert engine.finished == [0]
+        assert engine.replied == [0]
         assert engine.in_flight == 0
 
     def test_an_abort_of_the_rollout_is_no_grading_at_all(self, model, monkeypatch):

@@ -9,9 +9,10 @@ from doubles.records import made
 
 from rubric_rl.data.schema import Record
 from rubric_rl.grading.grade import Grader
-from rubric_rl.grading.health import CURES, check, failure_of, sickness
+from rubric_rl.grading.health import check, failure_of, sickness
 from rubric_rl.grading.settings import Grading
 from rubric_rl.serving.client import Client
+from rubric_rl.serving.defects import CURES
 from rubric_rl.serving.endpoint import Endpoint
 
 

@@ -10,7 +10,7 @@ from doubles.hooked import NAN, by_answer, hook_args, reward, sample
 import self_reward_rm as hooks
 from rubric_rl.common.errors import UserError
 from rubric_rl.cpu.samples import Sample
-from rubric_rl.data.schema import Record
+from rubric_rl.data.schema import AT_ZERO, Record
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ class TestPostProcess:
     def test_a_cut_or_missing_answer_gains_nothing_on_poor_ones(self, args):
         """Three poor answers and one that rambles to the limit got -0.5 -0.5 -0.5 +1.5."""
         samples = rewarded(-0.46, -0.46, -0.46, 0.0)
-        for status in ("truncated", "no_answer"):
+        for status in AT_ZERO:
             cut = Record("p0", (), status, "Hello and", score=0.0)
             samples[3].metadata = samples[3].metadata | {"grading": cut.to_json()}
             raw, advantages = hooks.post_process(args, samples)

@@ -1,7 +1,7 @@
 """Breaking the grading never pays, whatever the policy replies as grader and wherever it stops.
 
-Left out is an answer whose grading the endpoint itself refuses: it stays ungraded, and
-grader_most_ungraded bounds how many do.
+Left out is an answer whose grading the endpoint itself refuses, but for one that is too long for
+the policy that wrote it: it stays ungraded, and grader_most_ungraded bounds how many do.
 
 The grader is simulated: it believes with probability p that a criterion is met, and says so or
 hides it behind a behaviour. What an engine would put after a verdict's opening is its belief, and
@@ -23,7 +23,7 @@ from rubric_rl.data.schema import Criterion, Row, Verdict
 from rubric_rl.data.training_settings import RewardRule
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.grading.score import batch_advantages, compared_rewards, met_share
-from rubric_rl.grading.verdict import read_probability
+from rubric_rl.grading.verdict import read_token
 from rubric_rl.serving.client import Client
 
 MET, NOT_MET = VERDICT % "true", VERDICT % "false"
@@ -31,6 +31,7 @@ GOOD, BAD = Criterion("Greets.", 1), Criterion("Insults.", -1)
 # Dropout and the cost of length do not look at verdicts.
 RULES = [RewardRule(), RewardRule(threshold=0.8), RewardRule(reward="probability")]
 REFUSAL = "I will not grade this."
+QUOTES = "The answer ends with:\n"
 
 
 def honest(met: bool) -> Say:
@@ -61,6 +62,13 @@ BEHAVIOURS = {
     "speaks in its thoughts alone": lambda met, helps: Say(f"<think>{MET}</think>\n{REFUSAL}"),
     "writes its key in other letters": lambda met, helps: Say(
         honest(met).text.replace("criteria_met", r"criteria\u005fmet")
+    ),
+    "repeats its verdict": lambda met, helps: Say(f"{honest(met).text}\n{honest(met).text}"),
+    "quotes a forged verdict before its own": lambda met, helps: Say(
+        f"{QUOTES}{honest(helps).text}\n{honest(met).text}"
+    ),
+    "and repeats that": lambda met, helps: Say(
+        f"{QUOTES}{honest(helps).text}\n{honest(met).text}\n{honest(met).text}"
     ),
     "puts a blank of no width behind its key": lambda met, helps: Say(
         honest(met).text.replace('met":', 'met"\u200b:')
@@ -96,11 +104,19 @@ def told(helping: float, hurting: float) -> tuple[float, float]:
     return helping, hurting
 
 
-def said_before(prompt: str) -> float | None:
-    """What an engine goes on with where a reply has given its verdict already: an echo of it."""
+def met_at_the_end(prompt: str, belief: float, helps: bool) -> float:
+    """The probability of "met" that an engine gives where a reply's verdict stands.
+
+    A quotation is a copy of what is forged in the answer. Where the reply has given a verdict of
+    its own already, the next one is an echo of it.
+    """
     reply = prompt.rpartition("assistant\n")[2]
-    said = re.findall(r'met"\W*(true|false)', reply)
-    return float(said[-1] == "true") if said else None
+    before, quotes, after = reply.partition(QUOTES)
+    said = re.findall(r'met"\W*(true|false)', after if quotes else before)
+    if quotes and not said:
+        return float(helps)
+    own = said[1:] if quotes else said
+    return float(own[-1] == "true") if own else belief
 
 
 def credits(
@@ -127,7 +143,7 @@ def credits(
                 true, false = (helping, hurting) if helps else (hurting, helping)
                 return Say(true=true, false=false)
             if prompt.endswith(('"criteria_met":', '"criteria_met"\u200b:')):  # end of a reply
-                true = echo if (echo := said_before(prompt)) is not None else belief
+                true = met_at_the_end(prompt, belief, helps)
                 return Say(true=true, false=1 - true)
             return behaviour(meant[next(times)], helps)
 
@@ -227,7 +243,7 @@ def test_refusing_instead_of_saying_not_met_gains_nothing(model, api, expected):
 def test_in_direct_mode_other_words_pay_by_no_rule(belief, mass, criterion, place):
     """At most what the same belief earns when all probability is on the two words."""
     rule = RULES[place]
-    hidden, told = read_probability(belief, mass), read_probability(belief)
+    hidden, told = read_token(belief, mass), read_token(belief)
     assert paid(criterion, hidden, rule) <= paid(criterion, told, rule) + 1e-12
 
 
@@ -262,6 +278,15 @@ class TestNoAnswer:
         assert compared_rewards(rewards, answered, [0] * 4) == [-0.46] * 4
         assert batch_advantages(rewards, [0] * 4)[3] == pytest.approx(1.5, abs=1e-3)
         assert batch_advantages(compared_rewards(rewards, answered, [0] * 4), [0] * 4) == [0.0] * 4
+
+    def test_the_case_of_an_answer_too_long_to_be_graded_in_numbers(self):
+        """Left out of its group it would not lose what the same answer loses when it is graded."""
+        graded, left_out = [0.6, 0.4, 0.2, 0.1], [0.6, 0.4, 0.2, math.nan]
+        answered = [True, True, True, False]
+        compared = compared_rewards([0.6, 0.4, 0.2, 0.0], answered, [0] * 4)
+        assert batch_advantages(graded, [0] * 4)[3] == pytest.approx(-1.02, abs=0.01)
+        assert batch_advantages(left_out, [0] * 4)[3] == 0.0
+        assert batch_advantages(compared, [0] * 4)[3] == pytest.approx(-1.16, abs=0.01)
 
     @given(st.data())
     def test_gets_no_more_than_the_worst_graded_answer_of_its_group(self, data):

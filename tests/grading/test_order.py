@@ -53,7 +53,7 @@ class TestOrder:
         engine, seen = FakeEngine(), []
 
         def act(prompt):
-            seen.append((len(engine.finished), engine.in_flight))
+            seen.append((len(engine.replied), engine.in_flight))
             return Say(VERDICT % "true", seconds=0.2)
 
         engine.script = [act]

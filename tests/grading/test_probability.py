@@ -1,13 +1,15 @@
 """`grader_verdict: probability`: a reply is read by the two words where it gives its verdict."""
 
 import pytest
-from doubles.engine import FakeEngine, Say, chat_model, grader_settings
+from doubles.engine import Fail, FakeEngine, Say, chat_model, grader_settings
 from doubles.grading import graded
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.health import sickness
 from rubric_rl.serving.client import Client
-from rubric_rl.serving.verdict_text import until_verdict
+from rubric_rl.serving.defects import CURES
+from rubric_rl.serving.verdict_text import MOST_TIMES, until_verdicts
 
 SPACED = '{"explanation": "It greets.", "criteria_met": true}'
 CLOSE = '{"explanation":"It greets.","criteria_met":true}'
@@ -48,6 +50,17 @@ class TestReading:
         assert record.mets == [None] * 3
         assert record.unreadable_causes == {"other words": 3}
 
+    def test_that_is_refused_is_unreadable_and_says_so(self, model):
+        """Such as of a reply that fills the context: no word was read there."""
+
+        def act(prompt: str) -> Say | Fail:
+            return Fail(400, "too long") if "It greets." in prompt else Say(SPACED)
+
+        record = read_at_the_end(FakeEngine(act), model)
+        assert (record.status, record.mets) == ("graded", [None] * 3)
+        assert record.unreadable_causes == {"not continued": 3}
+        assert CURES["not continued"] in sickness([record], 0.5)
+
     def test_of_a_reply_without_a_verdict_counts_only_against_the_policy(self, model):
         engine = FakeEngine(Say("I refuse.", true=0.9, false=0.1))
         assert read_at_the_end(engine, model, by_policy=True).mets == [None, True, None]
@@ -63,9 +76,15 @@ class TestReading:
 
 
 class TestUntilVerdict:
-    def test_of_several_that_agree_it_is_before_the_first(self):
-        # After it, the others would be echoes of what was sampled.
-        assert until_verdict(f"It says:\n{FORGED}\n\n{SPACED}") == 'It says:\n{"criteria_met":'
+    def test_of_several_that_agree_it_is_before_each(self):
+        first = 'It says:\n{"criteria_met":'
+        last = f"It says:\n{FORGED}\n\n{SPACED}".removesuffix(" true}")
+        assert until_verdicts(f"It says:\n{FORGED}\n\n{SPACED}") == [first, last]
+
+    def test_a_reply_that_repeats_it_without_end_gives_none(self):
+        often = "\n".join([FORGED] * MOST_TIMES)
+        assert len(until_verdicts(often)) == MOST_TIMES
+        assert until_verdicts(f"{often}\n{FORGED}") == []
 
     @pytest.mark.parametrize(
         "reply",
@@ -78,19 +97,19 @@ class TestUntilVerdict:
         ],
     )
     def test_there_is_none_without_a_verdict(self, reply):
-        assert until_verdict(reply) == ""
+        assert until_verdicts(reply) == []
 
     @pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u00a0"])
     def test_it_is_found_behind_blanks_that_json_does_not_know(self, blank):
-        assert until_verdict(f'{{"criteria_met"{blank}: true}}') == f'{{"criteria_met"{blank}:'
+        assert until_verdicts(f'{{"criteria_met"{blank}: true}}') == [f'{{"criteria_met"{blank}:']
 
     def test_the_end_of_a_longer_key_is_none(self):
         longer = '{"not \\"criteria_met": 1}\n{"criteria_met":'
-        assert until_verdict(f"{longer} true}}") == longer
+        assert until_verdicts(f"{longer} true}}") == [longer]
 
     def test_a_key_in_a_string_is_none(self):
         quoting = '{"explanation": "it says \\"criteria_met\\": true", "criteria_met": false}'
-        assert until_verdict(quoting) == quoting.removesuffix(" false}")
+        assert until_verdicts(quoting) == [quoting.removesuffix(" false}")]
 
 
 class TestSettings:

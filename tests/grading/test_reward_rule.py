@@ -27,7 +27,7 @@ from rubric_rl.grading.score import (
     met_share,
     score,
 )
-from rubric_rl.grading.verdict import read_probability
+from rubric_rl.grading.verdict import read_token
 
 GOOD, BAD = Criterion("Greets.", 1), Criterion("Insults.", -1)
 SOFT = RewardRule(reward="probability")
@@ -64,18 +64,18 @@ class TestThreshold:
         ],
     )
     def test_by_hand(self, criterion, probability, mass, expected):
-        verdict = read_probability(probability, mass)
+        verdict = read_token(probability, mass)
         assert met_share(criterion, verdict, RewardRule(threshold=0.8)) == expected
 
     @given(PROBABILITIES, PROBABILITIES, CRITERIA)
     def test_of_one_half_is_the_verdict(self, probability, mass, criterion):
-        verdict = read_probability(probability, mass)
+        verdict = read_token(probability, mass)
         rule = RewardRule(threshold=0.5)
         assert met_share(criterion, verdict, rule) == met_share(criterion, verdict)
 
     @given(PROBABILITIES, PROBABILITIES, CRITERIA, THRESHOLDS, THRESHOLDS)
     def test_a_higher_one_never_pays_more(self, probability, mass, criterion, one, other):
-        verdict = read_probability(probability, mass)
+        verdict = read_token(probability, mass)
         low, high = (RewardRule(threshold=value) for value in sorted((one, other)))
         assert credit(criterion, verdict, high) <= credit(criterion, verdict, low)
 
@@ -86,13 +86,13 @@ class TestSoftReward:
         [(GOOD, 0.8, 0.5, 0.4), (BAD, 0.8, 0.5, 0.9), (GOOD, 0.3, 1.0, 0.3), (BAD, 0.0, 1.0, 0.0)],
     )
     def test_by_hand(self, criterion, probability, mass, expected):
-        share = met_share(criterion, read_probability(probability, mass), SOFT)
+        share = met_share(criterion, read_token(probability, mass), SOFT)
         assert share == pytest.approx(expected)
 
     @given(PROBABILITIES, PROBABILITIES, CRITERIA)
     def test_pays_at_most_the_belief_and_loses_by_other_words(self, probability, mass, criterion):
         belief = probability if criterion.points > 0 else 1 - probability
-        paid = credit(criterion, read_probability(probability, mass), SOFT)
+        paid = credit(criterion, read_token(probability, mass), SOFT)
         # 1 - (1 - x) rounds
         assert -1e-12 <= paid <= belief + 1e-12
         assert paid == pytest.approx(belief * mass)
@@ -100,7 +100,7 @@ class TestSoftReward:
     @given(st.lists(st.tuples(st.integers(-9, 9).filter(bool), PROBABILITIES), min_size=1))
     def test_stays_within_the_bounds_of_the_plain_score(self, items):
         rubric = [Criterion("c", 5), *(Criterion("c", points) for points, _ in items)]
-        verdicts = [read_probability(0.5), *(read_probability(value) for _, value in items)]
+        verdicts = [read_token(0.5), *(read_token(value) for _, value in items)]
         worst = [Verdict(criterion.points < 0) for criterion in rubric]
         best = [Verdict(criterion.points > 0) for criterion in rubric]
         value = score(rubric, verdicts, SOFT)
@@ -108,7 +108,7 @@ class TestSoftReward:
 
     def test_a_reply_that_had_to_be_finished_earns_no_part_of_what_it_does_not_say(self):
         """Else refusing, and being read at 0.45 afterwards, would pay 0.45."""
-        not_met = replace(read_probability(0.45), finished=True)
+        not_met = replace(read_token(0.45), finished=True)
         assert credit(GOOD, not_met, SOFT) == 0
         assert credit(GOOD, replace(not_met, finished=False), SOFT) == 0.45
 
@@ -122,8 +122,8 @@ def test_a_verdict_without_a_probability_never_pays(criterion, rule, met):
 def test_no_rule_pays_more_for_a_less_certain_verdict(criterion, rule, one, other):
     low, high = sorted((one, other))
     less, more = (low, high) if criterion.points > 0 else (high, low)
-    paid_less = credit(criterion, read_probability(less), rule)
-    assert paid_less <= credit(criterion, read_probability(more), rule) + 1e-12
+    paid_less = credit(criterion, read_token(less), rule)
+    assert paid_less <= credit(criterion, read_token(more), rule) + 1e-12
 
 
 class TestDropout:
@@ -204,7 +204,7 @@ RULES = st.builds(
 def test_rescore_gives_the_very_reward_of_the_run(rule, probabilities, group):
     """By the same rule, and by the one that the record names; by the plain one the plain score."""
     points = [3, *((-1) ** place * (place + 1) for place in range(len(probabilities)))]
-    verdicts = [read_probability(0.7), *map(read_probability, probabilities)]
+    verdicts = [read_token(0.7), *map(read_token, probabilities)]
     record = training(tuple(points), verdicts, group=group)
     plain = score(record.rubric, record.verdicts)
     apply_rule(record, rule)
@@ -224,7 +224,7 @@ def test_a_record_says_itself_what_was_left_out():
 @given(st.one_of(RULES, st.just(SOFT)), st.lists(st.sampled_from([True, False]), min_size=4))
 def test_losing_a_verdict_never_pays_by_any_rule(rule, mets):
     points = (2, *((-1) ** place for place in range(len(mets))))
-    verdicts = [read_probability(0.9), *(read_probability(0.9 if met else 0.1) for met in mets)]
+    verdicts = [read_token(0.9), *(read_token(0.9 if met else 0.1) for met in mets)]
     honest, lost = training(points, verdicts), training(points, [UNREADABLE] * len(points))
     for record in (honest, lost):
         apply_rule(record, rule)

@@ -326,7 +326,7 @@ class TestLimits:
                 return task.cancelled()
 
         assert asyncio.run(asyncio.wait_for(main(), 10))
-        assert engine.finished == []
+        assert engine.replied == []
 
     def test_an_endpoint_that_is_silent_for_too_long_counts_as_gone(self, model, monkeypatch):
         skip_pauses(monkeypatch)

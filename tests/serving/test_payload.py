@@ -2,8 +2,8 @@
 
 import pytest
 
-from rubric_rl.serving.payload import count_of, error_in, is_complete, text_of
-from rubric_rl.serving.question import Retryable, Unavailable
+from rubric_rl.serving.payload import count_of, error_in, is_complete, kind_of_refusal, text_of
+from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,25 @@ def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
 )
 def test_a_reply_is_no_error(payload):
     assert error_in(payload) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The input (9 tokens) is longer than the model's context length (8 tokens).",
+        "Requested token count exceeds the model's maximum context length of 8 tokens.",
+        "Input length (9 tokens) exceeds the maximum allowed length (8 tokens).",
+        "This model's maximum context length is 8 tokens. However, you requested 9 tokens",
+        '{"code": "context_length_exceeded"}',
+        "the request exceeds the available context size, try increasing it",
+        "prompt is too long: 9 tokens > 8 maximum",
+    ],
+)
+def test_a_question_that_is_too_long_is_told_from_other_refusals(message):
+    assert kind_of_refusal(400, message) is TooLong
+    assert kind_of_refusal(403, message) is Unavailable
+
+
+@pytest.mark.parametrize("message", ["filtered by the content management policy", "bad field", ""])
+def test_any_other_refusal_is_none_of_length(message):
+    assert kind_of_refusal(400, message) is Refused

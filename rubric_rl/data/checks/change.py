@@ -15,6 +15,7 @@ class Changes:
 
     log: list[dict] = field(default_factory=list)
     kept: int = 0  # wrong signs of rows that would be left without positive points
+    repeated: int = 0  # parts of compound criteria that their rubric says already
 
     def add(self, change: str, row: Row, old: Criterion, new: Iterable[Criterion]) -> None:
         """Notes a criterion and what took its place."""
@@ -37,15 +38,37 @@ class Changes:
 def split_compound(row: Row, changes: Changes) -> Row:
     """The row with each condition as a criterion of its own.
 
-    The points are shared out equally, so that those of the rubric stay the same.
+    The points are shared out equally. A part that the rubric says already is left out with its
+    points, unless no criterion with positive points would be left.
     """
+    in_parts = [(criterion, split_criterion(criterion)) for criterion in row.rubric]
+    said = {_words(criterion) for criterion, single in in_parts if len(single) == 1}
     rubric: list[Criterion] = []
-    for criterion in row.rubric:
-        single = split_criterion(criterion)
-        if len(single) > 1:
-            changes.add("split", row, criterion, single)
-        rubric += single
-    return replace(row, rubric=tuple(rubric)) if len(rubric) > len(row.rubric) else row
+    split: list[tuple[Criterion, list[Criterion]]] = []
+    repeated = 0
+    for criterion, single in in_parts:
+        if len(single) == 1:
+            rubric.append(criterion)
+            continue
+        new = []
+        for part in single:
+            if _words(part) in said:
+                repeated += 1
+            else:
+                said.add(_words(part))
+                new.append(part)
+        rubric += new
+        split.append((criterion, new))
+    if not split or not any(criterion.points > 0 for criterion in rubric):
+        return row
+    for criterion, new in split:
+        changes.add("split", row, criterion, new)
+    changes.repeated += repeated
+    return replace(row, rubric=tuple(rubric))
+
+
+def _words(criterion: Criterion) -> tuple[str, ...]:
+    return tuple(criterion.text.split())
 
 
 def split_criterion(criterion: Criterion) -> list[Criterion]:

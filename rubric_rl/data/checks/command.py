@@ -12,7 +12,7 @@ from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
 from rubric_rl.data.checks.check import KINDS, Findings, Judge, check, refuse, report_lines
 from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.schema import Row
-from rubric_rl.data.split import Split, without_repeated_criteria
+from rubric_rl.data.split import REPEATED_CRITERIA, Split
 from rubric_rl.data.stored_rows import StoredRows
 from rubric_rl.serving.endpoint import Endpoint
 
@@ -139,9 +139,10 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
 
 
 def _split(rows: Split, changes: Changes) -> Iterator[Row]:
-    """The training rows, split; a part that a criterion of its rubric says already is left out."""
     for row in rows.easy:
-        yield without_repeated_criteria(split_compound(row, changes), rows.left_out)
+        yield split_compound(row, changes)
+    if changes.repeated:
+        rows.left_out[REPEATED_CRITERIA] += changes.repeated
 
 
 def _checked(rows: Split, flip: bool, changes: Changes, judge: Judge) -> Findings:

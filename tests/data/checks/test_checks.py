@@ -107,16 +107,34 @@ class TestCheck:
 class TestChanges:
     def test_splitting_keeps_the_points_of_the_rubric(self):
         changes = Changes()
-        old = row(("Names the drug and explains the dose.", 5), GOOD)
+        old = row(("Names the drug and explains the dose.", 5), ("Recommends rest.", 5))
         new = split_compound(old, changes)
         assert [(c.text, c.points, c.tags) for c in new.rubric] == [
             ("Names the drug.", 2.5, ("axis:a",)),
             ("Explains the dose.", 2.5, ("axis:a",)),
-            ("Names the drug.", 5, ("axis:a",)),
+            ("Recommends rest.", 5, ("axis:a",)),
         ]
         (entry,) = changes.log
         assert entry["change"] == "split" and entry["was"] == old.rubric[0].to_json()
         assert entry["became"] == [c.to_json() for c in new.rubric[:2]]
+
+    def test_a_part_that_another_criterion_says_is_in_neither_row_nor_log(self):
+        changes = Changes()
+        compound = ("Names the drug and explains the dose.", 4)
+        again = ("Explains the dose and names the drug.", 6)
+        new = split_compound(row(compound, GOOD, again), changes)
+        told = [(c.text, c.points) for c in new.rubric]
+        assert told == [("Explains the dose.", 2), ("Names the drug.", 5)]
+        became = [[part["criterion"] for part in entry["became"]] for entry in changes.log]
+        assert became == [["Explains the dose."], []]
+        assert changes.repeated == 3
+
+    def test_a_row_that_could_not_be_scored_without_a_part_stays_whole(self):
+        changes = Changes()
+        old = row(("Names the drug and explains the dose.", 4), ("Names the drug.", -1))
+        only = row(("Names the drug and names the drug.", 4), ("Names the drug.", -1))
+        assert len(split_compound(old, changes).rubric) == 2
+        assert split_compound(only, Changes()) == only
 
     def test_flipping_turns_only_what_contradicts_its_wording(self):
         changes = Changes()

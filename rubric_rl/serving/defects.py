@@ -1,0 +1,21 @@
+"""What a reply without a readable verdict looks like, and what to change where most look so."""
+
+# What a reply without a readable verdict looks like -> the likely cause, and what to change.
+CURES = {
+    "cut": "the replies are cut at grader_max_tokens: raise it, or set grader_thinking false",
+    "empty": "the replies are empty: the model ends at once; try another grader_mode or model",
+    "refusal": "the model refuses to grade: take another grader",
+    "thoughts": (
+        "the verdict stands in the model's thoughts alone: set grader_thinking true and raise "
+        "grader_max_tokens, or switch the thoughts off at the endpoint"
+    ),
+    "other words": (
+        "after the verdict's opening the model wants to say neither true nor false: "
+        "use grader_mode explain with grader_verdict reply"
+    ),
+    "not continued": (
+        "the endpoint refuses to read a reply again up to its verdict: lower grader_max_tokens, so "
+        "that both fit into its context, or use grader_verdict reply"
+    ),
+    "no verdict": "the replies hold no verdict in JSON: use grader_mode direct, or another grader",
+}
