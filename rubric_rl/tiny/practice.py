@@ -1,10 +1,10 @@
-"""More practice in grading for a checkpoint that make_checkpoint made: the shipped one had it.
+"""More practice in grading for a tiny checkpoint: an arm of the experiments starts from it.
 
-    python -m rubric_rl.tiny.practice --model DIR --out PRACTISED       ten minutes on two cores
+    python -m rubric_rl.tiny.practice --model rubric_rl/tiny/model --out DIR         15 minutes
 
-It grades its own answers, whole and damaged, and is told the oracle's verdicts. Some answering goes
-on beside, so that its answers stay as they are. Without practice the answers of a self-graded run
-move to what the grader misjudges: docs/experiments.md compares both starts.
+It grades its own answers, damaged ones, and better ones than it gives yet, and is told the oracle's
+verdicts. Some answering goes on beside, so that its answers stay as they are. Without practice the
+answers of a self-graded run move to what the grader misjudges.
 """
 
 import json
@@ -20,20 +20,22 @@ import torch
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
-from rubric_rl.tiny.example_answers import garbled
+from rubric_rl.tiny.example_answers import garbled, say
 from rubric_rl.tiny.make_checkpoint import save
 from rubric_rl.tiny.measure_checkpoint import Policy, load_policy, measure, sampled_answers
+from rubric_rl.tiny.oracle import STATEMENTS
 from rubric_rl.tiny.training_sequences import OwnAnswer, SequenceWriter
 from rubric_rl.tiny.warm_start import SCALES, Part, WarmStart
-from rubric_rl.tiny.world import TRAINING_PAIRS
+from rubric_rl.tiny.world import TRAINING_PAIRS, Pair, good_statements
 
-STEPS = 400
+STEPS = 500
 LEARNING_RATE = 0.003
 ANSWERING = 0.25  # share of the sequences that keep the answering
 TEMPERATURES = (1.0, 1.3)  # of its own answers: as in a run, and wilder
 PER_PAIR = 4  # answers at each temperature
 DAMAGED = 0.4  # share of the sentences in the damaged copy of an answer
 CROSSED = 0.5  # of these, those that begin with another sentence's first word
+LONGEST = 9  # sentences of an answer that is made up
 THREADS = 2
 
 
@@ -61,12 +63,26 @@ def practise(policy: Policy, steps: int, seed: int) -> float:
 
 
 def _own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
-    """What the policy says, and the same with damaged sentences."""
+    """What the policy says, the same with damaged sentences, and what it may come to say."""
     whole = []
     for seed, temperature in enumerate(TEMPERATURES):
         whole += sampled_answers(policy, TRAINING_PAIRS, PER_PAIR, temperature, seed)
     damaged = [(pair, damaged_answer(answer, rng)) for pair, answer in whole]
-    return whole + damaged
+    better = [(pair, better_answer(pair, rng)) for pair, _ in whole]
+    return whole + damaged + better
+
+
+def better_answer(pair: Pair, rng: Random) -> str:
+    """The right cause and much of the good advice, some of it damaged, among other statements.
+
+    A run moves the answers here. What its grader overlooks in them they lose again.
+    """
+    cause, *advice = good_statements(pair)
+    others = rng.choices(STATEMENTS, k=rng.randint(0, 3))
+    said = rng.sample(advice, rng.randint(2, len(advice))) + others
+    rng.shuffle(said)
+    answer = " ".join(say(rng, statement) for statement in [cause, *said][:LONGEST])
+    return damaged_answer(answer, rng) if rng.random() < DAMAGED else answer
 
 
 def damaged_answer(answer: str, rng: Random) -> str:
@@ -108,8 +124,7 @@ def main(argv: list[str] | None = None) -> int:
 def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
     if out.exists():
         raise UserError(f"--out {out}: it is there already; give a new directory")
-    # As many as the shipped one was made with: sums depend on it.
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(THREADS)  # always as many: sums depend on it
     figures = _making(model)
     policy = load_policy(model)
     seconds = practise(policy, steps, seed)

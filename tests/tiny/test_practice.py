@@ -1,6 +1,5 @@
-"""Practice in grading: what the shipped checkpoint had beyond its warm start."""
+"""Practice in grading, beyond the warm start."""
 
-import json
 import random
 import shutil
 from copy import deepcopy
@@ -11,6 +10,7 @@ import torch
 from rubric_rl.tiny import practice
 from rubric_rl.tiny.measure_checkpoint import Policy
 from rubric_rl.tiny.oracle import statements_of
+from rubric_rl.tiny.world import good_statements
 
 ANSWER = "This sounds like flu. Please get rest. It helps to drink fluids."
 
@@ -28,6 +28,16 @@ def test_a_crossed_sentence_begins_as_another_does_and_states_nothing(monkeypatc
     damaged = [practice.damaged_answer(ANSWER, random.Random(seed)) for seed in range(20)]
     assert any("Please helps to drink fluids." in answer for answer in damaged)
     assert all("drink fluids." in answer for answer in damaged)
+
+
+def test_a_better_answer_says_much_of_what_is_good():
+    rng = random.Random(0)
+    shares = []
+    for pair in practice.TRAINING_PAIRS:
+        good = set(good_statements(pair))
+        said = set(statements_of(practice.better_answer(pair, rng)))
+        shares.append(len(good & said) / len(good))
+    assert sum(shares) / len(shares) > 0.4
 
 
 @pytest.mark.parametrize("answer", ["", "...", "no full stop", "Rest. Rest."])
@@ -64,11 +74,3 @@ def test_the_command_needs_what_make_checkpoint_made(model_folder, tmp_path, cap
     assert practice.main(["--model", str(model), "--out", str(tmp_path / "out")]) == 2
     assert "--model is what make_checkpoint made" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_the_shipped_checkpoint_says_how_it_practised(model_folder):
-    making = json.loads((model_folder / "making.json").read_text())
-    assert making["practice"]["command"] == (
-        "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED --steps 400 --seed 0"
-    )
-    assert practice.STEPS == 400
