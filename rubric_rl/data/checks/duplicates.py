@@ -14,7 +14,8 @@ ALIKE = 0.8  # of the words that either of two texts has, how many both must hav
 FEW = 500  # texts of which each is compared with each
 SKETCH_BITS = 256
 HELD = 20  # earlier texts that are remembered for a word: of a thousand copies, each meets some
-_BLANKED = str.maketrans(string.punctuation, " " * len(string.punctuation))
+# A table of all of ASCII: str.translate takes thrice the time where characters are missing.
+_BLANKED = {code: " " if chr(code) in string.punctuation else chr(code) for code in range(128)}
 # Typographic quotation marks, dashes and an ellipsis, which alone make many a text no ASCII.
 _TYPOGRAPHIC = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2022\u2026", " ")
