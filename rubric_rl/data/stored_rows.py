@@ -42,6 +42,10 @@ class StoredRows(Sequence[Row]):
         size = self._file.write(packed)
         self._add(prompt_id, start, size)
 
+    def append_from(self, others: "StoredRows", index: int) -> None:
+        """Adds a row of a list that shares the file, without reading it."""
+        self._add(others.prompt_ids[index], others._starts[index], others._sizes[index])
+
     def packed(self) -> Iterator[bytes]:
         """The rows as `pack` makes them; another process unpacks them."""
         for index in range(len(self)):
@@ -52,7 +56,7 @@ class StoredRows(Sequence[Row]):
         chosen = StoredRows(like=self)
         for index, prompt_id in enumerate(self.prompt_ids):
             if (prompt_id in prompt_ids) is not others:
-                chosen._add(prompt_id, self._starts[index], self._sizes[index])
+                chosen.append_from(self, index)
         return chosen
 
     def __len__(self) -> int:
