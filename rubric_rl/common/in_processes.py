@@ -1,5 +1,6 @@
 """Work on many pieces by several processes, where it is the arithmetic that takes the time."""
 
+import gc
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -57,4 +58,6 @@ def _processes() -> int:
 def _pool() -> ProcessPoolExecutor:
     """The processes, which start with their first pieces and wait for more until this one ends."""
     # A fork would copy locks that threads of Parquet's reader may hold.
-    return ProcessPoolExecutor(_processes(), get_context("spawn"))
+    context = get_context("spawn")
+    # They look for cycles as seldom as this process does.
+    return ProcessPoolExecutor(_processes(), context, gc.set_threshold, gc.get_threshold())

@@ -7,7 +7,11 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, overload
 
+from rubric_rl.common.in_processes import in_order, in_pieces
+from rubric_rl.common.jsonl import AnyPath, json_line, whole_file
 from rubric_rl.data.schema import Criterion, Row
+
+PIECE = 500  # rows that go to a process at a time
 
 
 class StoredRows(Sequence[Row]):
@@ -93,6 +97,17 @@ class StoredRows(Sequence[Row]):
         # Not a field, so that it changes no comparison; the row itself is frozen.
         object.__setattr__(row, "_stored_at", place)
         return row
+
+
+def write_rows(path: AnyPath, rows: StoredRows) -> None:
+    """Writes the rows as JSONL: all of them or nothing."""
+    with whole_file(path) as file:
+        for lines in in_order(_json_lines, in_pieces(rows.packed(), PIECE)):
+            file.write(lines)
+
+
+def _json_lines(packed: Iterable[bytes]) -> bytes:
+    return b"".join(json_line(unpack(each).to_json()) for each in packed)
 
 
 def packed_rows(rows: Iterable[Row]) -> Iterator[bytes]:

@@ -16,9 +16,8 @@ from rubric_rl.data.checks.unmeetable import unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
 from rubric_rl.data.parse import NOT_THE_USERS
 from rubric_rl.data.schema import Criterion, Row
-from rubric_rl.data.stored_rows import packed_rows, unpack
+from rubric_rl.data.stored_rows import PIECE, packed_rows, unpack
 
-PIECE = 500  # rows that go to a process at a time
 NAMED = 5  # rows that the report names, of each kind
 # What the checks find -> how the report calls it. These are also the words of --strict.
 KINDS = {

@@ -45,7 +45,7 @@ _OPENINGS = [
         ("needs more than a text", _DOES_MORE),
     )
 ]
-# Why, what each such criterion holds one of (a cheap look before the long one), how a part reads.
+# Why; what each such criterion holds one of, a cheap look before the long one; how a part reads.
 PARTS = [
     (
         "an unfilled placeholder",
