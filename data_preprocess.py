@@ -21,6 +21,7 @@ try:
     from rubric_rl.data.source import Source, locate
     from rubric_rl.data.split import Split, SplitOptions, split
     from rubric_rl.data.split_report import report
+    from rubric_rl.data.stored_rows import write_rows
 # It is the first Python that a newcomer starts, often in no environment yet.
 except ModuleNotFoundError as error:
     what = f"the package {error.name} is missing"
@@ -75,7 +76,7 @@ def preprocess(args: argparse.Namespace) -> tuple[Split, str]:
     section, changes = check_split(rows, checks)
     text = report(rows) + section
     for part, path in files.items():
-        write_jsonl(path, (row.to_json() for row in getattr(rows, part)))
+        write_rows(path, getattr(rows, part))
     if checks.changes_rows or log.exists():  # an older one would tell of other rows
         write_jsonl(log, changes)
     write_text(report_file, text)

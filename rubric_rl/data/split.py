@@ -2,25 +2,35 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.plain_text import conversation, one_line
+from rubric_rl.common.in_processes import in_order, in_pieces
 from rubric_rl.common.tokenizer import ChatTokenizer
-from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, consensus, fix_signs, to_row
+from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, consensus, fix_signs
 from rubric_rl.data.raw_rows import raw_rows
-from rubric_rl.data.readers.pieces import Raw, hashed, known_id
+from rubric_rl.data.readers.pieces import hashed
 from rubric_rl.data.readers.reader import Reader
 from rubric_rl.data.readers.registry import recognise
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.data.source import Source
-from rubric_rl.data.stored_rows import StoredRows
+from rubric_rl.data.stored_rows import StoredRows, unpack
+from rubric_rl.data.usable_rows import (
+    Converter,
+    Outcome,
+    convert,
+    placed,
+    prompt_id_of,
+    usable_rows,
+)
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 SHOWN_CANARIES = 3
 REPEATED_CRITERIA = "repeated criteria of training prompts"  # a rule by which they are left out
+PIECE = 250  # raw rows that go to a process at a time
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class SplitOptions:
     """How rows are chosen; each field is the flag of data_preprocess.py of that name."""
 
     allow_subset: bool = False
-    converter: Callable[[dict], dict] | None = None
+    converter: Converter | None = None
     reader: Reader | None = None  # without it and a converter, the rows' fields choose one
     hold_out: int = 0  # prompts drawn for evaluation if there is no file of hard rows
     fix_signs: bool = False
@@ -55,6 +65,8 @@ class Split:
     canaries: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)  # every prompt_id, also of refused rows
     places: dict[str, str] = field(default_factory=dict)  # prompt_id -> "file:line"
+    conversations: dict[str, bytes] = field(default_factory=dict)  # prompt_id -> hash
+    repeating: set[str] = field(default_factory=set)  # prompt_ids with a repeated criterion
     tokens: dict[str, int] = field(default_factory=dict)  # prompt_id -> of the prompt, if counted
     subset: bool = False  # whether the counts are not those of the release
 
@@ -81,7 +93,7 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
         hard_ids = _hard_ids(source, options, rows, result)
         result.hard = rows.named(hard_ids)
         result.easy = rows.named(hard_ids, others=True)
-    held_out = {_words(row) for row in result.hard}  # the conversations of hard rows
+    held_out = {result.conversations[prompt_id] for prompt_id in result.hard.prompt_ids}
     _check_hard_ids(source, hard_ids, result)
     tokenizer = options.tokenizer
     if tokenizer is not None:
@@ -93,12 +105,6 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     return result
 
 
-def _words(row: Row) -> bytes:
-    """What a conversation says, in a form in which equal ones are equal, as 16 bytes."""
-    words = repr(conversation(row.messages))
-    return hashlib.blake2b(words.encode(errors="replace"), digest_size=16).digest()
-
-
 # Reading
 
 
@@ -107,86 +113,60 @@ def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) 
     rows = StoredRows(like=result.easy)
     refused = result.refused
     before = len(refused)
-    found = raw_rows(source.full, refused, part)
-    for where, raw in _with_reader(found, options, result):
-        try:
-            row = _read_row(raw, where, options, result)
-        except DataError as error:
-            refused.append(str(error))
+    for outcome in _outcomes(source, part, options, result):
+        prompt_id = outcome.prompt_id
+        refused += outcome.refusals
+        if prompt_id is not None:
+            result.seen.add(prompt_id)
+        if prompt_id is None or not outcome.packed:
             continue
-        prompt_id = row.prompt_id
+        result.noted.update(outcome.notes)
+        if outcome.canary is not None and len(result.canaries) < SHOWN_CANARIES:
+            result.canaries.add(outcome.canary)
         if prompt_id in result.places:
-            place = f"{where}, prompt_id {prompt_id}"
-            unnamed = prompt_id == hashed(row.messages)  # two rows that brought no id along
-            what = "the same conversation as an earlier row"
-            if not unnamed:
-                what = "duplicate of an earlier prompt_id"
-            refused.append(f"{place}: {what}")
+            refused.append(_repeated(outcome))
             continue
-        rows.append(row)
-        result.places[prompt_id] = where
+        rows.append_packed(prompt_id, outcome.packed)
+        result.places[prompt_id] = outcome.where
+        result.conversations[prompt_id] = outcome.conversation
+        if outcome.repeats:
+            result.repeating.add(prompt_id)
     if not rows and len(refused) == before:
         raise _error(source, "holds no rows", "name a file of raw rows")
     return rows
 
 
-def _with_reader(
-    rows: Iterator[tuple[str, object]], options: SplitOptions, result: Split
-) -> Iterator[tuple[str, object]]:
-    """The rows; their reader is set in the result, unless it is or a converter stands for it."""
-    if result.reader is None and options.converter is None:
-        result.reader, rows = recognise(rows)
+def _outcomes(source: Source, part: str, options: SplitOptions, result: Split) -> Iterator[Outcome]:
+    """What becomes of each raw row of the source, in its order.
+
+    The reader is set in the result, unless it is or a converter stands for it.
+    """
+    broken: list[str] = []
+    found = raw_rows(source.full, broken, part)
+    converter = options.converter
+    if result.reader is None and converter is None:
+        result.reader, found = recognise(found)
         result.recognised = result.reader is not None
-    return rows
+    work = partial(usable_rows, reader=result.reader, converter=converter)
+    pieces = in_pieces(placed(found, broken), PIECE)
+    # Neither a user's code nor the values of a set on the Hub, such as pictures, need be picklable.
+    may_travel = converter is None and isinstance(source.full, Path)
+    for outcomes in in_order(work, pieces) if may_travel else map(work, pieces):
+        yield from outcomes
+    result.refused += broken  # the last lines
 
 
-def _read_row(raw: object, where: str, options: SplitOptions, result: Split) -> Row:
-    item = _convert(raw, options, result, where)
-    prompt_id = _prompt_id(item)
-    if prompt_id is not None:
-        result.seen.add(prompt_id)
-    row = to_row(item, where)
-    if isinstance(item, Raw):
-        result.noted.update(item.notes)
-    canary = row.extra.get("canary")
-    if isinstance(canary, str) and len(result.canaries) < SHOWN_CANARIES:
-        result.canaries.add(one_line(canary, 200))
-    return row
+def _repeated(outcome: Outcome) -> str:
+    """Why the row is refused, whose prompt_id an earlier row has."""
+    messages = unpack(outcome.packed).messages
+    what = "duplicate of an earlier prompt_id"
+    if outcome.prompt_id == hashed(messages):  # two rows that brought no id along
+        what = "the same conversation as an earlier row"
+    return f"{outcome.where}, prompt_id {outcome.prompt_id}: {what}"
 
 
 def _error(source: Source, what: str, hint: str) -> DataError:
     return DataError(f"{source.full}: {what}; {hint}")
-
-
-def _convert(raw, options: SplitOptions, result: Split, where: str) -> object:
-    if options.converter is not None:
-        return _converted(raw, options.converter, where)
-    reader = result.reader
-    if reader is None:
-        return raw
-    prompt_id = known_id(raw, reader.id_field)
-    place = f"{where}, prompt_id {prompt_id}" if prompt_id else where
-    if not isinstance(raw, dict):
-        raise DataError(f"{place}: no JSON object; leave the row out")
-    try:
-        return reader.read(raw)
-    except DataError as error:
-        raise DataError(f"{place}: {error} (read as {reader.name})") from None
-
-
-def _converted(raw, converter: Callable[[dict], dict], where: str) -> object:
-    try:
-        return converter(raw)
-    except Exception as error:  # it is the user's code: whatever it raises is about this row
-        what = f"the converter raised {type(error).__name__}"
-        raise DataError(f"{where}: {what}: {one_line(str(error))}") from None
-
-
-def _prompt_id(item: object) -> str | None:
-    if not isinstance(item, dict):
-        return None
-    prompt_id = item.get("prompt_id")
-    return prompt_id if isinstance(prompt_id, str) else None
 
 
 # Which prompts are held out
@@ -210,11 +190,11 @@ def _read_hard_ids(path: Path, options: SplitOptions, result: Split) -> set[str]
     broken: list[str] = []
     for where, raw in raw_rows(path, broken):
         try:
-            item = _convert(raw, options, result, where)
+            item = convert(raw, where, result.reader, options.converter)
         except DataError as error:
             broken.append(str(error))
             continue
-        prompt_id = _prompt_id(item)
+        prompt_id = prompt_id_of(item)
         if prompt_id is None:
             broken.append(f"{where}: no prompt_id")
         else:
@@ -324,7 +304,7 @@ def _select_rows(options: SplitOptions, held_out: Collection[bytes], result: Spl
     if options.consensus:
         easy = _with_consensus(easy, left_out)
         hard = _with_consensus(hard, left_out)
-    easy = _without_repeats(easy, held_out, left_out)
+    easy = _without_repeats(easy, held_out, result)
     if options.max_prompt_tokens is not None:
         easy = _without_long_prompts(easy, options.max_prompt_tokens, result)
     if options.sample is not None:
@@ -350,21 +330,23 @@ def _has_positive_points(rubric: Iterable[Criterion]) -> bool:
     return any(criterion.points > 0 for criterion in rubric)
 
 
-def _without_repeats(
-    easy: StoredRows, held_out: Collection[bytes], left_out: Counter[str]
-) -> StoredRows:
+def _without_repeats(easy: StoredRows, held_out: Collection[bytes], result: Split) -> StoredRows:
     """Training rows without held-out and repeated conversations, and without repeated criteria."""
+    left_out = result.left_out
     seen = set()
     kept = StoredRows(like=easy)
-    for row in easy:
-        words = _words(row)
+    for index, prompt_id in enumerate(easy.prompt_ids):
+        words = result.conversations[prompt_id]
         if words in held_out:
             left_out["training prompts whose conversation is held out"] += 1
         elif words in seen:
             left_out["repeated training conversations"] += 1
         else:
             seen.add(words)
-            kept.append(_without_repeated_criteria(row, left_out))
+            if prompt_id in result.repeating:
+                kept.append(_without_repeated_criteria(easy[index], left_out))
+            else:
+                kept.append_from(easy, index)
     return kept
 
 

@@ -4,10 +4,13 @@ import re
 import statistics
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from rubric_rl.common.in_processes import in_order, in_pieces
 from rubric_rl.data.schema import Row
 from rubric_rl.data.split import Split
+from rubric_rl.data.stored_rows import PIECE, StoredRows, unpack
 
 LISTED = 40  # themes and axes
 NAMED = 10  # refused rows that the report names, of each reason
@@ -88,30 +91,54 @@ def _reason(complaint: str) -> str:
     return complaint
 
 
-def _describe(name: str, rows: Sequence[Row], tokens: dict[str, int]) -> list[str]:
+@dataclass
+class _Figures:
+    """What the report says of the rows of one file."""
+
+    characters: array = field(default_factory=lambda: array("Q"))  # of each prompt
+    criteria: int = 0
+    negative: int = 0
+    themes: Counter[str] = field(default_factory=Counter)
+    axes: Counter[str] = field(default_factory=Counter)
+
+    def add_all(self, others: "_Figures") -> None:
+        """Adds the figures of later rows."""
+        self.characters += others.characters
+        self.criteria += others.criteria
+        self.negative += others.negative
+        self.themes.update(others.themes)
+        self.axes.update(others.axes)
+
+
+def _describe(name: str, rows: StoredRows, tokens: dict[str, int]) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
-    prompts = len(rows)
-    criteria = negative = 0
-    themes: Counter[str] = Counter()
-    axes: Counter[str] = Counter()
-    lengths = array("Q")
-    for row in rows:
-        themes[row.theme or "none"] += 1
-        lengths.append(tokens[row.prompt_id] if tokens else _count_characters(row))
-        for criterion in row.rubric:
-            criteria += 1
-            axis = criterion.tag("axis")
-            axes[axis or "none"] += 1
-            if criterion.points < 0:
-                negative += 1
-    share = negative / (criteria or 1)
-    counts = f"{prompts} prompts, {criteria} criteria"
+    figures = _Figures()
+    for of_piece in in_order(_figures, in_pieces(rows.packed(), PIECE)):
+        figures.add_all(of_piece)
+    lengths = figures.characters
+    if tokens:
+        lengths = array("Q", [tokens[prompt_id] for prompt_id in rows.prompt_ids])
+    share = figures.negative / (figures.criteria or 1)
+    counts = f"{len(rows)} prompts, {figures.criteria} criteria"
     return [
         f"{name}: {counts}, {share:.1%} negative",
         f"  {_describe_lengths(lengths, bool(tokens))}",
-        "  themes: " + _counted(themes),
-        "  axes: " + _counted(axes),
+        "  themes: " + _counted(figures.themes),
+        "  axes: " + _counted(figures.axes),
     ]
+
+
+def _figures(packed_rows: Iterable[bytes]) -> _Figures:
+    found = _Figures()
+    for row in map(unpack, packed_rows):
+        found.themes[row.theme or "none"] += 1
+        found.characters.append(_count_characters(row))
+        for criterion in row.rubric:
+            found.criteria += 1
+            found.negative += criterion.points < 0
+            axis = criterion.tag("axis")
+            found.axes[axis or "none"] += 1
+    return found
 
 
 def _describe_lengths(lengths: array, in_tokens: bool) -> str:

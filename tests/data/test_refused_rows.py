@@ -1,6 +1,7 @@
 """Rows that data_preprocess.py refuses; each is named with its reason."""
 
 import json
+import re
 
 import pytest
 from doubles.engine import TEMPLATE, chat_model
@@ -131,3 +132,17 @@ def test_the_report_names_ten_refused_rows_of_a_reason(tmp_path):
     assert "refused 12 rows: rubrics is not a list of criteria\n" in text
     assert text.count("all.jsonl:") == 10
     assert "\n  and 2 more\n" in text
+
+
+def test_several_processes_read_and_refuse_what_one_does_in_the_same_order(tmp_path, monkeypatch):
+    rows = [raw(number) for number in range(2, 6)]
+    for damaged in DAMAGED.values():
+        rows += [damaged, raw(len(rows) + 6)]
+    source = make_source(tmp_path, [raw(0), *rows, DAMAGED["broken JSON"]], rows[:2])
+    options = SplitOptions(allow_subset=True)
+    alone = split(source, options)
+    monkeypatch.setattr("rubric_rl.data.split.PIECE", 3)
+    together = split(source, options)
+    assert together == alone
+    lines = [int(re.findall(r"all.jsonl:(\d+)", refusal)[0]) for refusal in alone.refused]
+    assert lines == sorted(lines) and len(lines) == len(DAMAGED) + 1

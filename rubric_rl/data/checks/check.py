@@ -1,23 +1,23 @@
 """Looks through rows for what is suspect, and says it in the report."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.in_processes import in_order
+from rubric_rl.common.in_processes import in_order, in_pieces
 from rubric_rl.data.checks.compound import parts
-from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates
+from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates, words_of
 from rubric_rl.data.checks.polarity import Polarity, polarity
 from rubric_rl.data.checks.unmeetable import unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
 from rubric_rl.data.parse import NOT_THE_USERS
 from rubric_rl.data.schema import Criterion, Row
+from rubric_rl.data.stored_rows import PIECE, packed_rows, unpack
 
-PIECE = 1000  # rows whose rubrics go to a process at a time
 NAMED = 5  # rows that the report names, of each kind
 # What the checks find -> how the report calls it. These are also the words of --strict.
 KINDS = {
@@ -33,12 +33,14 @@ KINDS = {
 Judge = Callable[[str], Polarity]
 
 
-class _Rubric(NamedTuple):
-    """What the checks of a rubric need of a row."""
+class _Prompt(NamedTuple):
+    """What the checks across rows need of each."""
 
     prompt_id: str
-    rubric: tuple[Criterion, ...]
     is_training: bool
+    words: frozenset[str]  # of its conversation
+    asked: str  # the script of its question, ...
+    graded: str  # ... and of its rubric
 
 
 @dataclass
@@ -96,13 +98,15 @@ def check(
     """
     found = Findings()
     prompts = _Prompts()
-    rubrics = chain(prompts.pass_on(training, True), prompts.pass_on(held_out, False))
-    work = partial(_check_rubrics, judge=judge)
-    pieces = iter(lambda: list(islice(rubrics, PIECE)), [])
+    of_training = ((packed, True) for packed in packed_rows(training))
+    of_evaluation = ((packed, False) for packed in packed_rows(held_out))
+    pieces = in_pieces(chain(of_training, of_evaluation), PIECE)
+    work = partial(_check_piece, judge=judge)
     # What a model said of a million criteria is not sent to other processes.
     checked = in_order(work, pieces) if judge is polarity else map(work, pieces)
-    for of_piece in checked:
+    for of_piece, of_prompts in checked:
         found.add_all(of_piece)
+        prompts.add_all(of_prompts)
     _check_prompts(prompts, prompts.training, found)
     _check_language(prompts.scripts, found)
     for message in refused:
@@ -120,33 +124,42 @@ class _Prompts:
         self.conversations = ManyTexts()
         self.scripts: list[tuple[str, str, str]] = []  # prompt_id, of the prompt, of the rubric
 
-    def pass_on(self, rows: Iterable[Row], are_training: bool) -> Iterator[_Rubric]:
-        """The rubrics of the rows, which are remembered."""
-        for row in rows:
-            self.training += are_training
-            self.add(row)
-            yield _Rubric(row.prompt_id, row.rubric, are_training)
-
-    def add(self, row: Row) -> None:
-        """Remembers a row."""
-        graded = " ".join(criterion.text for criterion in row.rubric[:3])
-        self.ids.append(row.prompt_id)
-        self.conversations.add(" ".join(message["content"] for message in row.messages))
-        self.scripts.append((row.prompt_id, script(row.messages[-1]["content"]), script(graded)))
+    def add_all(self, prompts: Iterable[_Prompt]) -> None:
+        """Remembers the prompts of later rows."""
+        for prompt_id, is_training, words, asked, graded in prompts:
+            self.training += is_training
+            self.ids.append(prompt_id)
+            self.conversations.add(words)
+            self.scripts.append((prompt_id, asked, graded))
 
 
-def _check_rubrics(rubrics: Iterable[_Rubric], judge: Judge) -> Findings:
-    """What is suspect in each rubric alone."""
+def _check_piece(
+    rows: Iterable[tuple[bytes, bool]], judge: Judge
+) -> tuple[Findings, list[_Prompt]]:
+    """What is suspect in each rubric alone, and what the checks across rows need.
+
+    The rows are packed, and beside each stands whether it is of training.
+    """
     found = Findings()
-    for rubric in rubrics:
-        _check_criteria(rubric, judge, found)
-        if rubric.is_training:  # held-out ones stand as published, compound and repeated ones too
-            _count_points(rubric, found)
-            _check_rubric(rubric, found)
-    return found
+    prompts = []
+    for packed, is_training in rows:
+        row = unpack(packed)
+        prompts.append(_prompt(row, is_training))
+        _check_criteria(row, judge, found)
+        if is_training:  # held-out ones stand as published, compound and repeated ones too
+            _count_points(row, found)
+            _check_rubric(row, found)
+    return found, prompts
 
 
-def _count_points(row: _Rubric, found: Findings) -> None:
+def _prompt(row: Row, is_training: bool) -> _Prompt:
+    says = " ".join(message["content"] for message in row.messages)
+    graded = " ".join(criterion.text for criterion in row.rubric[:3])
+    asked = row.messages[-1]["content"]
+    return _Prompt(row.prompt_id, is_training, words_of(says), script(asked), script(graded))
+
+
+def _count_points(row: Row, found: Findings) -> None:
     for criterion in row.rubric:
         if criterion.points > 0:
             found.points += criterion.points
@@ -154,7 +167,7 @@ def _count_points(row: _Rubric, found: Findings) -> None:
                 found.for_presence += criterion.points
 
 
-def _check_criteria(row: _Rubric, judge: Judge, found: Findings) -> None:
+def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
     for number, criterion in enumerate(row.rubric):
         text = criterion.text
         meaning = judge(text)
@@ -171,7 +184,7 @@ def _check_criteria(row: _Rubric, judge: Judge, found: Findings) -> None:
             found.add("unmeetable", row.prompt_id, reason, number)
 
 
-def _check_rubric(row: _Rubric, found: Findings) -> None:
+def _check_rubric(row: Row, found: Findings) -> None:
     texts = [criterion.text for criterion in row.rubric]
     for number, text in enumerate(texts):
         conditions = len(parts(text))

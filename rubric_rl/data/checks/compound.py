@@ -67,6 +67,8 @@ def _may_join(words: list[str]) -> bool:
     """A cheap look: whether a verb stands where another condition may begin."""
     if "both" in words:
         return True
+    if _ACT_WORDS.isdisjoint(words[1:]):
+        return False
     for before, word in pairwise(words):
         if word in _ACT_WORDS and (before in ("and", "also") or before[-1] in ",;."):
             return True

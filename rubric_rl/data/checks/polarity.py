@@ -19,6 +19,8 @@ READ = 300  # characters: longer texts are instructions to the grader
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _SENTENCE_END = re.compile(r"[.!?:;\n](?:(?<=[;\n])|(?=\s|$))")
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+# What a token of ASCII without an apostrophe or a hyphen is cut from; a table of all of ASCII.
+_BLANKED = {code: chr(code) if chr(code).isalnum() else " " for code in range(128)}
 # Where another part of the sentence begins that may turn the meaning of the whole.
 _JOINTS = {"but", "yet", "although", "though", "and", "while", "or", "without", "which"}
 # After these it is the topic that the words tell of, and no longer the answer.
@@ -93,6 +95,12 @@ def _first_sentence(clause: str) -> str:
     return clause
 
 
+def _tokens(clause: str) -> list[str]:
+    if clause.isascii() and "'" not in clause and "-" not in clause:
+        return clause.translate(_BLANKED).split()  # the same in half the time
+    return _TOKEN.findall(clause)
+
+
 def _with_label(sign: int | None, label: str) -> int | None:
     """A pitfall is often written as its avoidance: only a neutral text is what its label says."""
     labelled = -1 if "pitfall" in label else 1
@@ -105,7 +113,7 @@ def _with_label(sign: int | None, label: str) -> int | None:
 
 def _clause_sign(clause: str) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
-    words = _TOKEN.findall(clause)
+    words = _tokens(clause)
     joints = []
     if not _JOINTS.isdisjoint(words):
         joints = [place for place, word in enumerate(words) if word in _JOINTS and place]

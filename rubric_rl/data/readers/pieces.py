@@ -152,7 +152,8 @@ def tags(value: object) -> object:
 
 def named(**labels: object) -> list[str]:
     """Tags `key:value` of those labels that say something."""
-    return [f"{key}:{label(value)}" for key, value in labels.items() if label(value)]
+    said = {key: label(value) for key, value in labels.items()}
+    return [f"{key}:{words}" for key, words in said.items() if words]
 
 
 def criterion(words: object, worth: object, tag_list: object = None) -> dict:
