@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.data.checks.ask_model import PREFIX, ask_polarities
 from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
 from rubric_rl.data.checks.check import KINDS, Findings, Judge, check, refuse, report_lines
 from rubric_rl.data.checks.polarity import polarity
@@ -97,7 +96,7 @@ def check_options(args: argparse.Namespace) -> CheckOptions:
             "api_key_env": args.check_api_key_env,
             "temperature": 0.0,
         }
-        endpoint = Endpoint.of(settings, PREFIX)
+        endpoint = Endpoint.of(settings, prefix="check_")
     if args.flip_polarity and args.keep_polarity:
         raise UserError("--flip-polarity and --keep-polarity contradict each other; give one")
     return CheckOptions(
@@ -126,6 +125,9 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
     judge: Judge = polarity
     lines = []
     if options.endpoint is not None:
+        # Here: the HTTP client takes half a second to import, in each process of a large set.
+        from rubric_rl.data.checks.ask_model import ask_polarities
+
         texts = _texts(chain(rows.easy, rows.hard))
         asked = ask_polarities(texts, options.endpoint, options.replies)
         judge = asked.__getitem__
