@@ -14,8 +14,6 @@ FROZEN_COPY = "<frozen copy>"
 # Stands for labelled rows of the tiny world.
 PROBE = "<probe>"
 AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
-
-
 FAST = ("--lr", "1e-3")  # where a self-graded run goes wrong
 
 

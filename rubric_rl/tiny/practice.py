@@ -133,7 +133,9 @@ def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
         "command": f"{command} --steps {steps} --seed {seed}",
         "seconds": round(seconds),
     }
-    figures["measured"] = measure(policy, SCALES["shipped"].sample)
+    sample = SCALES["shipped"].sample
+    command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
+    figures["measured"] = {"command": command, **measure(policy, sample)}
     save(out, policy.model, policy.tokenizer, figures)
     print(out)
     return 0

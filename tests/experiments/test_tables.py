@@ -5,7 +5,7 @@ import re
 import pytest
 from doubles.claims import result
 
-from experiments import claims, tables
+from experiments import claims, figures, tables
 from experiments.arms import ARMS, oracle_arm
 from experiments.results import Result
 
@@ -108,6 +108,18 @@ def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
     found = {"self": {1: result(0.5)}, "alarm-fast": {1: silent, 2: rang}}
     _, _, *rows = tables.alarm_lines(found)
     assert rows == ["| alarm-fast | 1 | never | - |", "| alarm-fast | 2 | 24 | 0.050 |"]
+
+
+def test_a_figure_shows_where_the_alarm_first_rang_and_needs_its_first_arms(tmp_path):
+    found = {}
+    for name in ("alarm-healthy", "alarm-random"):
+        found[name] = {1: result(0.5), 2: result(0.6)}
+    assert figures.draw({"alarm-healthy": found["alarm-healthy"]}, tmp_path) == []
+    assert figures.draw(found, tmp_path) == ["experiments_alarm.png"]
+    silent = (tmp_path / "experiments_alarm.png").read_bytes()
+    found["alarm-random"][1].evaluations[2]["alarm"] = 1.0
+    figures.draw(found, tmp_path)
+    assert (tmp_path / "experiments_alarm.png").read_bytes() != silent
 
 
 def test_the_report_puts_tables_between_the_marks_alone(tmp_path, monkeypatch, capsys):
