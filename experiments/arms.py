@@ -108,9 +108,25 @@ ARMS = {
         compared_with="self-fast",
     ),
     "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
-    "practised": Arm("self-grading from a start that grades better", start="practised"),
-    "practised-oracle": Arm(
-        "the oracle from that start", SERVED_ORACLE, start="practised", compared_with="practised"
+    "unpractised": Arm("self-grading from a start that grades worse", start="unpractised"),
+    "unpractised-oracle": Arm(
+        "the oracle from that start",
+        SERVED_ORACLE,
+        start="unpractised",
+        compared_with="unpractised",
+    ),
+    "unpractised-frozen": Arm(
+        "a frozen copy of that start grades",
+        {"grader_engine": "grader"},
+        FROZEN,
+        start="unpractised",
+        compared_with="unpractised",
+    ),
+    "unpractised-fast": Arm(
+        "self-grading from that start at three times the learning rate",
+        flags=FAST,
+        start="unpractised",
+        compared_with="unpractised",
     ),
     "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
     "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),

@@ -22,10 +22,10 @@ FIGURES = {
         "alarm-fast",
     ),
     ("experiments_start.png", "From a start that has practised grading, or not"): (
-        "practised",
-        "practised-oracle",
         "self",
         "oracle",
+        "unpractised",
+        "unpractised-oracle",
     ),
 }
 

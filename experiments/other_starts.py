@@ -1,4 +1,4 @@
-"""Starts beside the shipped checkpoint: one that grades badly, one that grades better.
+"""Starts beside the shipped checkpoint: one that grades badly, and one before its practice.
 
 python experiments/other_starts.py --start weak --out DIR        and says nothing if DIR is there
 """
@@ -48,21 +48,21 @@ def make_weak_start(out: Path) -> None:
     unfinished.rename(out)
 
 
-def make_practised_start(out: Path) -> None:
-    """The shipped checkpoint after more practice in grading; one that is there is kept.
+def make_unpractised_start(out: Path) -> None:
+    """Makes what `rubric_rl.tiny.practice` went on from; a checkpoint that is there is kept.
 
-    A quarter of an hour on two cores.
+    A quarter of an hour.
     """
     if out.is_dir():
         return
-    words = [sys.executable, "-m", "rubric_rl.tiny.practice", "--model", str(MODEL)]
-    done = subprocess.run([*words, "--out", str(out)], cwd=ROOT, check=False)
+    words = [sys.executable, "-m", "rubric_rl.tiny.make_checkpoint", "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, check=False)
     if done.returncode != 0:
         raise UserError(f"{out}: making the checkpoint ended with status {done.returncode}")
 
 
 # By the names that arms.py has for them.
-STARTS = {"weak": make_weak_start, "practised": make_practised_start}
+STARTS = {"weak": make_weak_start, "unpractised": make_unpractised_start}
 
 
 def main() -> int:

@@ -30,6 +30,12 @@ def say(rng: Random, statement: Statement) -> str:
     return rng.choice(ways)
 
 
+def opposite(statement: Statement) -> Statement:
+    """The advice turned round, "take" to "avoid" and back; other statements stay."""
+    kind, key = statement
+    return Statement(_OPPOSITE[kind], key)
+
+
 def mediocre_answer(rng: Random, pair: Pair) -> str:
     """What the warm start teaches the policy to say.
 
@@ -104,12 +110,9 @@ def _mixed_statements(rng: Random, pair: Pair, difficulty: float) -> list[Statem
     for _ in range(count):
         roll = rng.random()
         if roll < 0.12 and said:
-            kind, key = rng.choice(said)
+            statement = rng.choice(said)
             is_repeated = rng.random() < 0.4
-            if not is_repeated:
-                kind = _OPPOSITE[kind]
-            statement = Statement(kind, key)
-            said.append(statement)
+            said.append(statement if is_repeated else opposite(statement))
             continue
         pool: Sequence[Statement]
         if roll < 0.35:

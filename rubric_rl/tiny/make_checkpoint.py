@@ -1,10 +1,11 @@
-"""Makes the tiny Qwen3 checkpoint: tokenizer, warm start, figures, files.
+"""Makes a tiny Qwen3 checkpoint: tokenizer, warm start, figures, files.
 
 python -m rubric_rl.tiny.make_checkpoint --out DIR --seed 0
 
+The shipped one has practised grading after it: practice.py.
+
 making.json says how a checkpoint was made and measured, in the words of its day. The shipped one's
-names rubric_rl.tiny.checkpoint and rubric_rl.tiny.measure, as this command and measure_checkpoint
-were called then; it stays as it is, because a run that is resumed compares the model's files.
+"command" names rubric_rl.tiny.checkpoint, as this command was called then.
 """
 
 import argparse

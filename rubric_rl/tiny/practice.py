@@ -1,10 +1,11 @@
-"""More practice in grading for a tiny checkpoint: an arm of the experiments starts from it.
+"""Practice in grading for a checkpoint that make_checkpoint made: the shipped one had it.
 
-    python -m rubric_rl.tiny.practice --model rubric_rl/tiny/model --out DIR         15 minutes
+    python -m rubric_rl.tiny.practice --model DIR --out PRACTISED                     half an hour
 
 It grades its own answers, damaged ones, and better ones than it gives yet, and is told the oracle's
 verdicts. Some answering goes on beside, so that its answers stay as they are. Without practice the
-answers of a self-graded run move to what the grader misjudges.
+answers of a self-graded run move to what the grader misjudges: docs/experiments.md compares both
+starts.
 """
 
 import json
@@ -20,7 +21,7 @@ import torch
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
-from rubric_rl.tiny.example_answers import garbled, say
+from rubric_rl.tiny.example_answers import garbled, opposite, say
 from rubric_rl.tiny.make_checkpoint import save
 from rubric_rl.tiny.measure_checkpoint import Policy, load_policy, measure, sampled_answers
 from rubric_rl.tiny.oracle import STATEMENTS
@@ -28,13 +29,15 @@ from rubric_rl.tiny.training_sequences import OwnAnswer, SequenceWriter
 from rubric_rl.tiny.warm_start import SCALES, Part, WarmStart
 from rubric_rl.tiny.world import TRAINING_PAIRS, Pair, good_statements
 
-STEPS = 500
-LEARNING_RATE = 0.003
+STEPS = 900
+LEARNING_RATE = 0.004
 ANSWERING = 0.25  # share of the sequences that keep the answering
 TEMPERATURES = (1.0, 1.3)  # of its own answers: as in a run, and wilder
 PER_PAIR = 4  # answers at each temperature
 DAMAGED = 0.4  # share of the sentences in the damaged copy of an answer
 CROSSED = 0.5  # of these, those that begin with another sentence's first word
+TURNED = 0.3  # share of the advice in an answer made up that says the opposite: take, avoid
+BETTER = 2  # answers that are made up for each of its own
 LONGEST = 9  # sentences of an answer that is made up
 THREADS = 2
 
@@ -68,18 +71,20 @@ def _own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
     for seed, temperature in enumerate(TEMPERATURES):
         whole += sampled_answers(policy, TRAINING_PAIRS, PER_PAIR, temperature, seed)
     damaged = [(pair, damaged_answer(answer, rng)) for pair, answer in whole]
-    better = [(pair, better_answer(pair, rng)) for pair, _ in whole]
+    better = [(pair, better_answer(pair, rng)) for pair, _ in whole * BETTER]
     return whole + damaged + better
 
 
 def better_answer(pair: Pair, rng: Random) -> str:
     """The right cause and much of the good advice, some of it damaged, among other statements.
 
-    A run moves the answers here. What its grader overlooks in them they lose again.
+    A run moves the answers here. What its grader overlooks in them they lose again: above all
+    "avoid" before a word, where as much is asked about "take".
     """
     cause, *advice = good_statements(pair)
     others = rng.choices(STATEMENTS, k=rng.randint(0, 3))
     said = rng.sample(advice, rng.randint(2, len(advice))) + others
+    said = [opposite(one) if rng.random() < TURNED else one for one in said]
     rng.shuffle(said)
     answer = " ".join(say(rng, statement) for statement in [cause, *said][:LONGEST])
     return damaged_answer(answer, rng) if rng.random() < DAMAGED else answer

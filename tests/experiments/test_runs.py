@@ -77,7 +77,7 @@ def test_a_teacher_is_a_file_that_names_the_oracle(tmp_path):
     GraderSettings.load(written["grader_teacher"])
 
 
-@pytest.mark.parametrize("start", ["weak", "practised"])
+@pytest.mark.parametrize("start", ["weak", "unpractised"])
 def test_an_arm_starts_from_the_checkpoint_that_it_names_and_no_other_does(start, tmp_path):
     found = runs.environment(run_of(start, tmp_path))["HF_CKPT_PATH"]
     assert found == str(tmp_path / f"{start}_start")

@@ -90,7 +90,7 @@ def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
         ("self", "oracle"),
         ("alarm-healthy", "oracle"),
         ("alarm-fast", "oracle-fast"),
-        ("practised", "practised-oracle"),
+        ("unpractised-frozen", "unpractised-oracle"),
         ("weak", None),
     ],
 )
