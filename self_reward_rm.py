@@ -37,18 +37,16 @@ import math
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.parse import RowCache, record_from_json
 from rubric_rl.data.record_file import append_record, run_name
-from rubric_rl.data.schema import AT_ZERO, Record
+from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.rollout_metrics import flat_share, grading_metrics, is_flat
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.score import (
-    apply_rule,
-    batch_advantages,
-    compared_rewards,
-    known_rewards,
-)
+from rubric_rl.grading.score import apply_rule, batch_advantages, known_rewards
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.slime_samples import (
+    add_metrics,
+    compared,
     drop_answer,
+    drops_failures,
     flat,
     is_aborting,
     rewards_of,
@@ -110,6 +108,10 @@ async def _grade(args, sample, again: bool) -> float | None:
                 )
             except Aborted:
                 return _abort(sample, again and training)
+            except UserError as error:  # such as of a grader that fails its check question
+                if not drops_failures(args):
+                    raise
+                record = Record.of(row, "ungraded", None, error=str(error))
     record.split = "train" if training else "eval"
     record.index, record.group = sample.index, sample.group_index
     record.weight_version = (sample.weight_versions or record.grader_versions or ["none"])[-1]
@@ -145,7 +147,7 @@ def _graders(args) -> WatchedGraders:
         # A closed loop has closed its connections; another one may be running in a thread.
         for other in list(_graders_of_loop):
             if other.is_closed():
-                del _graders_of_loop[other]
+                _graders_of_loop.pop(other, None)  # another thread may have done it
         _graders_of_loop[loop] = graders
     return _graders_of_loop[loop]
 
@@ -173,9 +175,9 @@ def post_process(args, samples) -> tuple[list[float], list[float]]:
         sample.remove_sample = sample.remove_sample or math.isnan(value)
     mean = sum(known) / len(known)
     raw = [mean if math.isnan(value) else value for value in rewards]
-    compared, groups = _compared(args, samples)
+    rewards, groups = compared(args, samples)
     normalise = getattr(args, "grpo_std_normalization", True)
-    return raw, batch_advantages(compared, groups, normalise)
+    return raw, batch_advantages(rewards, groups, normalise)
 
 
 def _stop_without_a_grader(known: list[float], records: list[Record]) -> None:
@@ -196,12 +198,13 @@ def _first_error(records: list[Record]) -> str:
 
 
 def keep_informative(args, samples, **kwargs) -> bool:
-    """Whether to keep a group: its rewards differ; any other has no gradient.
+    """Whether to keep a group: its rewards differ, or it has none; any other has no gradient.
 
     Not in the recipe: --dynamic-sampling-filter-path self_reward_rm.keep_informative.
     """
-    compared, _ = _compared(args, samples)
-    return not is_flat(compared)
+    rewards, _ = compared(args, samples)
+    # Dropped, answers that nobody can grade would be made for ever; kept, they end the run.
+    return not is_flat(rewards) or not known_rewards(rewards)
 
 
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
@@ -211,9 +214,9 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """
     stop_if_alarmed(args)
     metrics = grading_metrics(_records(samples))
-    metrics["zero_variance_groups"] = flat_share(*_compared(args, samples))
-    if extra_metrics is not None:  # slime has none when it replays a rollout, and logs nothing
-        extra_metrics.update({f"grading/{name}": value for name, value in metrics.items()})
+    metrics["zero_variance_groups"] = flat_share(*compared(args, samples))
+    named = {f"grading/{name}": value for name, value in metrics.items()}
+    add_metrics(rollout_id, args, extra_metrics, named)
     return False
 
 
@@ -235,16 +238,6 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         else:
             extra_metrics[f"eval/{key}"] = value
     return False
-
-
-def _compared(args, samples) -> tuple[list[float], list]:
-    """The rewards that advantages are made of, and each one's group."""
-    answered, groups = [], []
-    for sample in flat(samples):
-        grading = (sample.metadata or {}).get("grading") or {}
-        answered.append(grading.get("status") not in AT_ZERO)
-        groups.append(sample.group_index)
-    return compared_rewards(rewards_of(args, samples), answered, groups), groups
 
 
 def _records(samples) -> list[Record]:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 from rubric_rl.common.command_line import CommandParser, exit_status, positive, quantity
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.model_shape import Shape, read_network
+from rubric_rl.data.training_settings import TrainingGraders
 from rubric_rl.launch.slime_flags import SHAPE_FIELDS, CommandLine
+from rubric_rl.launch.token_bill import bill_lines
 
 GB = 1e9
 
@@ -241,16 +243,40 @@ def count_checkpoints(flags: CommandLine, prompts: int, done: int = 0) -> int:
     total = count_rollouts(flags, prompts)
     if not interval or not total:
         return 0
-    epoch = total
-    if not flags.whole("num-rollout"):  # with it, slime counts no epochs
-        epoch = max(total // flags.whole("num-epoch", 1), 1)
-    counted_twice = math.lcm(interval, epoch)
-    count = _multiples(interval, done, total)
-    count += _multiples(epoch, done, total)
-    count -= _multiples(counted_twice, done, total)
+    epoch = _epoch(flags, total)
+    count = _multiples_of_either(interval, epoch, done, total)
     if total > done and total % interval and total % epoch:
         count += 1  # the last one
     return count
+
+
+def count_evaluations(flags: CommandLine, prompts: int) -> int:
+    """How many evaluations slime makes: at the start, each --eval-interval and end of an epoch."""
+    interval = flags.whole("eval-interval")
+    total = count_rollouts(flags, prompts)
+    if not interval or not total:
+        return 0
+    epoch = interval if flags.whole("num-rollout") else _epoch(flags, total)
+    at_the_start = "skip-eval-before-train" not in flags
+    return at_the_start + _multiples_of_either(interval, epoch, 0, total)
+
+
+def _evaluations_per_rollout(flags: CommandLine, prompts: int) -> float:
+    return count_evaluations(flags, prompts) / max(count_rollouts(flags, prompts), 1)
+
+
+def _epoch(flags: CommandLine, total: int) -> int:
+    """Rollouts of an epoch; with --num-rollout slime counts none, and all are one."""
+    if flags.whole("num-rollout"):
+        return total
+    return max(total // flags.whole("num-epoch", 1), 1)
+
+
+def _multiples_of_either(one: int, other: int, above: int, most: int) -> int:
+    """How many multiples of one number or the other lie above a number and are at most another."""
+    both = math.lcm(one, other)
+    count = _multiples(one, above, most) + _multiples(other, above, most)
+    return count - _multiples(both, above, most)
 
 
 def _multiples(number: int, above: int, most: int) -> int:
@@ -272,7 +298,7 @@ def report_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
         *_engine_lines(plan, gpu_gb),
         *_storage_lines(plan, prompts),
         *_time_lines(plan, prompts, assumed),
-        *_grading_lines(plan.flags, assumed),
+        *bill_lines(flags, assumed, _evaluations_per_rollout(flags, prompts)),
     ]
 
 
@@ -372,38 +398,6 @@ def _time_lines(plan: ParallelPlan, prompts: int, assumed: argparse.Namespace) -
     ]
 
 
-# Tokens that are decoded for a verdict; with thoughts: --verdict-tokens. Of a cascade's criteria a
-# tenth is assumed to be asked again, without thoughts.
-DECODED = {"direct": 1, "cascade": 4, "explain": 30}
-
-
-def prefilled_tokens(
-    prompts: int, group: int, criteria: float, assumed: argparse.Namespace
-) -> float:
-    """Tokens of a step's grading that no cache holds yet.
-
-    The instructions and a prompt are prefilled once for its whole group, where that meets one
-    engine; an answer once for all its criteria, a criterion each time.
-    """
-    per_prompt = assumed.instruction_tokens + assumed.prompt_tokens
-    per_answer = assumed.answer_tokens + criteria * assumed.criterion_tokens
-    return prompts * (per_prompt + group * per_answer)
-
-
-def _grading_lines(flags: CommandLine, assumed: argparse.Namespace) -> list[str]:
-    prompts = flags.whole("rollout-batch-size", 1)
-    group = flags.whole("n-samples-per-prompt", 1)
-    verdicts = prompts * group * assumed.criteria
-    prefilled = prefilled_tokens(prompts, group, assumed.criteria, assumed)
-    lines = [f"  grading step  prefill {prefilled:12,.0f} tokens, whatever the mode"]
-    decoded = DECODED | {"thoughts": assumed.verdict_tokens}
-    for mode, tokens in decoded.items():
-        total = verdicts * tokens
-        derivation = f"{verdicts:,.0f} verdicts x {tokens}"
-        lines.append(f"  grading step  {mode:8}{total:12,.0f} tokens decoded = {derivation}")
-    return lines
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "python -m rubric_rl.launch.estimate",
@@ -422,6 +416,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--answer-tokens", 3000, "of an answer, on average; the paper's 8B: 1,400 to 5,400")
     add("--verdict-tokens", 600, "of a verdict with its thoughts, assumed; direct mode: 1")
     add("--criterion-tokens", 45, "of a criterion, with what ends the prompt behind it")
+    share = TrainingGraders().anchor_share
+    add("--anchor-share", share, "share of the training prompts that an anchor grades too")
+    add("--eval-answers", 128, "answers of an evaluation, all of which an anchor grades too")
     add("--instruction-tokens", 200, "of the grader's prompt before conversation and answer")
     add("--decode-rate", 3000.0, "tokens/s of one GPU serving 8e9 parameters, assumed")
     add("--flops", 989e12, "peak bf16 FLOP/s of a GPU (H100 SXM data sheet)")

@@ -2,28 +2,29 @@
 
 import math
 import sys
+from collections.abc import Mapping
 
-# What slime fills in when it writes an answer.
-_OF_AN_ANSWER = [
+from rubric_rl.data.schema import AT_ZERO
+from rubric_rl.grading.score import compared_rewards
+
+# What slime fills in when it writes an answer, besides what it calls rollout_...
+_OF_AN_ANSWER = {
     "tokens",
     "response",
     "response_length",
     "loss_mask",
     "weight_versions",
-    "rollout_log_probs",
     "teacher_log_probs",
-    "rollout_top_p_token_ids",
-    "rollout_top_p_token_offsets",
-    "rollout_routed_experts",
-]
+}
+_OF_ITS_ROLLOUT = "rollout_"  # log-probabilities, kept tokens, experts: each version has others
 
 
 def drop_answer(sample) -> None:
     """Takes the answer out of a sample, which slime then answers anew."""
-    blank = type(sample)()
-    for name in _OF_AN_ANSWER:
-        if hasattr(sample, name):
-            setattr(sample, name, getattr(blank, name))
+    for name, value in vars(type(sample)()).items():
+        of_its_rollout = name.startswith(_OF_ITS_ROLLOUT) and name != "rollout_id"
+        if name in _OF_AN_ANSWER or of_its_rollout:
+            setattr(sample, name, value)
 
 
 def is_aborting(args) -> bool:
@@ -55,6 +56,15 @@ def flat(samples) -> list:
     return found
 
 
+def drops_failures(args) -> bool:
+    """Whether slime goes on without a group for which the reward hook has raised an error.
+
+    Its fully asynchronous rollout does, and would answer prompts without end for a grader that
+    cannot be used.
+    """
+    return "fully_async" in (getattr(args, "rollout_function_path", None) or "")
+
+
 def rewards_of(args, samples) -> list[float]:
     """The samples' rewards, under --reward-key where there is one; NaN where there is none."""
     key = getattr(args, "reward_key", None)
@@ -65,3 +75,31 @@ def rewards_of(args, samples) -> list[float]:
             value = value[key]
         rewards.append(math.nan if value is None else value)
     return rewards
+
+
+def compared(args, samples) -> tuple[list[float], list]:
+    """The rewards that advantages are made of, and each one's group."""
+    answered, groups = [], []
+    for sample in flat(samples):
+        grading = (sample.metadata or {}).get("grading") or {}
+        answered.append(grading.get("status") not in AT_ZERO)
+        groups.append(sample.group_index)
+    return compared_rewards(rewards_of(args, samples), answered, groups), groups
+
+
+def add_metrics(
+    rollout_id: int, args, extra_metrics: dict | None, metrics: Mapping[str, float]
+) -> None:
+    """Adds figures to those that slime logs of a rollout.
+
+    Its fully asynchronous rollout has nothing to add them to: there slime's own loggers get them
+    by themselves. A rollout that is replayed is not logged at all.
+    """
+    if extra_metrics is not None:
+        extra_metrics.update(metrics)
+        return
+    module = sys.modules.get("slime.observability.rollout_metrics")
+    if module is None or getattr(args, "load_debug_rollout_data", None):
+        return
+    step = module.compute_rollout_step(args, rollout_id)
+    module.logging_utils.log(args, {**metrics, "rollout/step": step}, step_key="rollout/step")

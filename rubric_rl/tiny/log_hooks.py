@@ -16,14 +16,14 @@ from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
 from rubric_rl.grading.prompt import graded_text
+from rubric_rl.launch.slime_samples import add_metrics
 from rubric_rl.tiny.oracle import VerdictCounts, true_score
 
 
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     """Adds `tiny/...` to what self_reward_rm.log_rollout adds; False keeps the default log."""
-    if extra_metrics is not None:  # slime has none when it replays a stored rollout
-        for name, value in oracle_metrics(samples).items():
-            extra_metrics[f"tiny/{name}"] = value
+    named = {f"tiny/{name}": value for name, value in oracle_metrics(samples).items()}
+    add_metrics(rollout_id, args, extra_metrics, named)
     return self_reward_rm.log_rollout(rollout_id, args, samples, extra_metrics, rollout_time)
 
 

@@ -1,12 +1,14 @@
 """Measures what grading and evaluation cost: CPU per criterion, seconds per stored verdict, memory.
 
 python tests/benchmarks/evaluation.py grading --criteria 20000 --concurrency 256
+python tests/benchmarks/evaluation.py anchor --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py stored --verdicts 10000
 
 `grading` is the training reward through SGLang's /generate, `client` a whole evaluation through an
 OpenAI endpoint. Each is also given as a multiple of the floor, which the same run measures: as many
-bare aiohttp requests of the same size, at the same time on the same machine.
+bare aiohttp requests of the same size, at the same time on the same machine. `anchor` is `grading`
+without and with an anchor beside one prompt of eight, in turn, per criterion that either is asked.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import multiprocessing
 import random
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -30,7 +33,7 @@ sys.path.insert(0, str(TESTS.parent))
 
 from doubles.records import made, write_run  # noqa: E402  (only now can it be found)
 
-from rubric_rl.data.schema import Record  # noqa: E402
+from rubric_rl.data.schema import Record, Row  # noqa: E402
 
 TOKENIZER = str(TESTS.parent / "rubric_rl/tiny/model")
 CRITERIA = 11  # of a row, about as many as HealthBench's have
@@ -186,35 +189,73 @@ def client(criteria: int, concurrency: int) -> None:
     show_cost(each, floor, count, concurrency)
 
 
-def grading(criteria: int, concurrency: int) -> None:
-    """CPU per criterion of the training reward: prompting, sending, reading, scoring."""
+def answers_to_grade(criteria: int) -> list[tuple[Row, str]]:
+    """Rows and an answer to each, with about so many criteria."""
     from rubric_rl.data.row_file import RowFile
-    from rubric_rl.grading.grade import Grader, grade
-    from rubric_rl.serving.client import Client
-    from rubric_rl.serving.endpoint import Endpoint
 
     with tempfile.TemporaryDirectory() as name:
         written, answered = Path(name) / "rows.jsonl", Path(name) / "answers.jsonl"
         write_rows(written, answered, criteria // CRITERIA)
         rows = list(RowFile(str(written)))
         answers = [json.loads(line)["answer"] for line in answered.open()]
-    count = len(rows) * CRITERIA
+    return list(zip(rows, answers, strict=True))
 
+
+def grading_cost(
+    url: str, answers: list[tuple[Row, str]], concurrency: int, anchor_share: float = 0.0
+) -> float:
+    """Milliseconds of CPU per criterion that grader and anchor are asked."""
+    from rubric_rl.common.hash_share import share_of
+    from rubric_rl.grading.grade import Grader
+    from rubric_rl.serving.client import Client
+    from rubric_rl.serving.endpoint import Endpoint
+    from rubric_rl.trust.anchor import Anchor, grade_beside
+
+    settings = Endpoint(url=url, tokenizer=TOKENIZER, concurrency=concurrency)
     # Once per process, and not counted: what renders chat templates is imported.
-    Client(Endpoint(url="http://127.0.0.1", tokenizer=TOKENIZER))
+    Client(settings)
+    anchored = {row.prompt_id for row, _ in answers}
+    anchored = {name for name in anchored if share_of(name, "anchor") < anchor_share}
 
-    async def all_rewards(url: str) -> None:
-        settings = Endpoint(url=url, tokenizer=TOKENIZER, concurrency=concurrency)
-        async with Client(settings) as client:
-            grader = Grader(client)
-            rewards = (grade(grader, row, a) for row, a in zip(rows, answers, strict=True))
+    async def all_rewards() -> None:
+        async with Client(settings) as client, Client(settings) as anchors:
+            grader, anchor = Grader(client), Anchor(Grader(anchors, name="anchor"), seconds=3600)
+            rewards = []
+            for row, answer in answers:
+                beside = anchor if row.prompt_id in anchored else None
+                rewards.append(grade_beside(beside, grader, row, answer))
             records = await asyncio.gather(*rewards)
         assert all(record.status == "graded" for record in records)
+        judged = [record for record in records if record.anchored and record.anchored.verdicts]
+        assert len(judged) == len(anchored)
 
+    return cpu_per_request(all_rewards(), CRITERIA * (len(answers) + len(anchored)))
+
+
+def grading(criteria: int, concurrency: int) -> None:
+    """CPU per criterion of the training reward: prompting, sending, reading, scoring."""
+    answers = answers_to_grade(criteria)
+    count = len(answers) * CRITERIA
     with endpoint() as url:
-        each = cpu_per_request(all_rewards(url), count)
+        each = grading_cost(url, answers, concurrency)
         floor = cpu_per_request(bare_requests(url, PROMPT_SIZE, count, concurrency), count)
     show_cost(each, floor, count, concurrency)
+
+
+def anchor(criteria: int, concurrency: int) -> None:
+    """The same without and with an anchor, five times in turn."""
+    answers = answers_to_grade(criteria)
+    alone, beside = [], []
+    with endpoint() as url:
+        for _ in range(5):
+            alone.append(grading_cost(url, answers, concurrency))
+            beside.append(grading_cost(url, answers, concurrency, anchor_share=1 / 8))
+    ratios = [after / before for before, after in zip(alone, beside, strict=True)]
+    print(
+        f"{len(answers) * CRITERIA} criteria, {concurrency} in flight: "
+        f"{statistics.median(alone):.3f} ms of CPU each, {statistics.median(beside):.3f} ms with "
+        f"an anchor: x {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 def stored_records(answers: int) -> Iterator[Record]:
@@ -256,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("grading", "client", "stored"))
+    parser.add_argument("what", choices=("grading", "anchor", "client", "stored"))
     parser.add_argument("--criteria", type=int, default=20000)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--verdicts", type=int, default=10000)
@@ -264,7 +305,7 @@ def main() -> None:
     if args.what == "stored":
         stored(args.verdicts)
     else:
-        measured = grading if args.what == "grading" else client
+        measured = {"grading": grading, "anchor": anchor, "client": client}[args.what]
         measured(args.criteria, args.concurrency)
 
 

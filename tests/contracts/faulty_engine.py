@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from aiohttp import web
+from doubles.engine import is_list, questions_in
+from tokenizers import Tokenizer
 
 ANSWER = "rest and drink water<|im_end|>"
 
@@ -30,23 +32,30 @@ def mostly_true(text: str, number: int) -> float:
 class FaultyEngine:
     """Serves until the `with` block ends.
 
-    Both functions are given the text of a grading request and how many came before it. `fault`
-    says how the request fails, None if it does not; `p` is the probability of true.
+    Both functions are given the text of a grader's question and how many came before it. `fault`
+    says how the request fails, None if it does not; a request of several questions fails as its
+    first. `p` is the probability of true. `model` is the folder of the tokenizer.
+    Once so many gradings run at a time as `update_at` says, the weights are updated in their midst.
     """
 
     def __init__(
         self,
-        tokens: list[int],
+        model: str,
         fault: Callable[[str, int], Fault | None] = no_fault,
         p: Callable[[str, int], float] = mostly_true,
+        update_at: int = 0,
     ):
-        self.tokens = tokens  # of ANSWER
+        self.model = model
+        tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+        self.tokens = tokenizer.encode(ANSWER, add_special_tokens=False).ids
         self.fault = fault
         self.p = p
+        self.update_at = update_at
+        self.version = 0  # of the weights
         self.generated = 0
         self.graded = 0
         self.aborts = 0
-        self.keys: Counter[str] = Counter()  # grading requests per routing key
+        self.keys: Counter[str] = Counter()  # a grader's questions per routing key
         self._running: set[asyncio.Event] = set()
 
     # ---- the server
@@ -105,26 +114,33 @@ class FaultyEngine:
 
     async def _abort(self, request):
         self.aborts += 1
+        self._abort_running()
+        return web.Response(text="ok")
+
+    def _abort_running(self) -> None:
         for event in self._running:
             event.set()
-        return web.Response(text="ok")
 
     # ---- answers and verdicts
 
     async def _generate(self, request):
         body = await request.json()
-        if "input_ids" in body:  # slime sends tokens, the grader text
+        if "input_ids" in body and not is_list(body):  # slime's; a grader sends texts, or lists
             self.generated += 1
             reason = {"type": "stop", "matched": self.tokens[-1]}
             return web.json_response(self._reply(ANSWER, body["input_ids"], reason))
-        self.keys[request.headers.get("X-SMG-Routing-Key", "")] += 1
-        return await self._grade(request, body)
+        questions = questions_in(body, self.model)
+        self.keys[request.headers.get("X-SMG-Routing-Key", "")] += len(questions)
+        replies = await self._grade(request, questions)
+        if isinstance(replies, web.Response):
+            return replies
+        return web.json_response(replies if is_list(body) else replies[0])
 
-    async def _grade(self, request, body: dict):
-        text = body["text"]
-        number = self.graded
-        self.graded += 1
-        fault = self.fault(text, number)
+    async def _grade(self, request, questions: list[dict]) -> list[dict] | web.Response:
+        """The replies to the questions of a request, or how it fails."""
+        first = self.graded
+        self.graded += len(questions)
+        fault = self.fault(questions[0]["text"], first)
         if fault == "reset":
             request.transport.abort()
             return web.Response()
@@ -135,21 +151,27 @@ class FaultyEngine:
         seconds = fault if isinstance(fault, float) else 0.001
         if await self._aborted_within(seconds):
             reason = {"type": "abort", "message": "Aborted"}
-            return web.json_response(self._reply("", [], reason))
+            return [self._reply("", [], reason) for _ in questions]
+        return [self._verdict(question, first + at) for at, question in enumerate(questions)]
 
-        p = self.p(text, number)
+    def _verdict(self, question: dict, number: int) -> dict:
+        p = self.p(question["text"], number)
         verdict = json.dumps({"explanation": "x", "criteria_met": p > 0.5})
         reply = self._reply(verdict, [], {"type": "stop", "matched": 1})
-        if "token_ids_logprob" in body:
-            true, false = body["token_ids_logprob"]
+        if "token_ids_logprob" in question:
+            true, false = question["token_ids_logprob"]
             choices = [[math.log(p), true, None], [math.log(1 - p), false, None]]
             reply["meta_info"]["output_token_ids_logprobs"] = [choices]
-        return web.json_response(reply)
+        return reply
 
     async def _aborted_within(self, seconds: float) -> bool:
-        """Whether an abort came within that time."""
+        """Whether an abort, or an update of the weights, came within that time."""
         event = asyncio.Event()
         self._running.add(event)
+        if self.update_at and len(self._running) >= self.update_at:
+            self.update_at = 0
+            self.version += 1
+            self._abort_running()
         try:
             await asyncio.wait_for(event.wait(), seconds)
             return True
@@ -166,7 +188,7 @@ class FaultyEngine:
             "prompt_tokens": len(prompt),
             "completion_tokens": len(self.tokens),
             "cached_tokens": 0,
-            "weight_version": "0",
+            "weight_version": str(self.version),
             "output_token_logprobs": [[-0.5, token, None] for token in self.tokens],
         }
         return {"text": text, "output_ids": self.tokens, "meta_info": meta}

@@ -67,9 +67,11 @@ def flatten(group: list) -> list:
 
 def train(args, source, rollout_id: int) -> dict:
     """One rollout as RolloutManager.generate makes it: samples, metrics, training data."""
-    output = call_rollout_fn(generate_rollout, args, rollout_id, source, evaluation=False)
+    generate = load_function(args.rollout_function_path)
+    output = call_rollout_fn(generate, args, rollout_id, source, evaluation=False)
     groups = [flatten(group) for group in output.samples]
     samples = [sample for group in groups for sample in group]
+    LOGGED.clear()
     rollout_metrics.log_rollout_data(rollout_id, args, samples, output.metrics, 1.0)
     data = training_data(args, samples)
     return {
@@ -81,7 +83,7 @@ def train(args, source, rollout_id: int) -> dict:
         "advantages": data["rewards"],
         "raw_reward": data["raw_reward"],
         "mask_sums": [sum(mask) for mask in data["loss_masks"]],
-        "metrics": numbers(LOGGED[-1]),
+        "metrics": numbers({key: value for logged in LOGGED for key, value in logged.items()}),
     }
 
 
@@ -118,7 +120,8 @@ def main() -> None:
     args = start(host, port)
     source = data_source(args)
     result: dict = {"rollouts": [train(args, source, number) for number in range(rollouts)]}
-    if args.eval_datasets:
+    in_turn = "fully_async" not in args.rollout_function_path  # 0.3.1 evaluates in no other rollout
+    if args.eval_datasets and in_turn:
         result["eval"] = evaluate(args, source)
     print("\n" + json.dumps(result))
 

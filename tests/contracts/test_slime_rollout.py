@@ -3,14 +3,14 @@
 The small rollouts have PROMPTS groups of GROUP answers, with three criteria each.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from faulty_engine import ANSWER, FaultyEngine
-from tokenizers import Tokenizer
+from faulty_engine import FaultyEngine
 
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.common.jsonl import write_jsonl
@@ -68,15 +68,17 @@ def indices(rollout: dict) -> set[int]:
     return {index for group in rollout["groups"] for index in group}
 
 
-def graders_on_disk(rows: Path, split: str) -> list[str]:
-    """Who graded, for each record of a run's training or evaluation."""
-    graders = []
+def on_disk(rows: Path, split: str) -> list[dict]:
+    """The records of a run's training or evaluation."""
+    records = []
     for path in (rows / "run" / "verdicts").glob("*.jsonl"):
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            if record["split"] == split:
-                graders.append(record["grader"])
-    return graders
+        records += [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in records if record["split"] == split]
+
+
+def graders_on_disk(rows: Path, split: str) -> list[str]:
+    """Who graded each of them."""
+    return [record["grader"] for record in on_disk(rows, split)]
 
 
 def assert_whole(rollout: dict, group: int = GROUP) -> None:
@@ -104,11 +106,9 @@ def rows(tmp_path):
 
 
 @pytest.fixture
-def tokens(tiny_model):
-    """The tokens of ANSWER."""
-    path = tiny_model / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    return tokenizer.encode(ANSWER, add_special_tokens=False).ids
+def model(tiny_model) -> str:
+    """The folder of the tokenizer."""
+    return str(tiny_model)
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def loop(slime, rows, tiny_model):
     return run
 
 
-def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, tokens, rows):
-    with FaultyEngine(tokens) as engine:
+def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, model, rows):
+    with FaultyEngine(model) as engine:
         result = loop(engine.port, rollouts=2)
     first, second = result["rollouts"]
     assert_whole(first)
@@ -163,27 +163,31 @@ def test_rollouts_rewards_advantages_metrics_and_evaluation(loop, tokens, rows):
     assert set(graders_on_disk(rows, "eval")) == {"policy"}
 
 
-def test_passing_faults_of_the_grader_change_no_reward(loop, tokens):
+def test_passing_faults_of_the_grader_change_no_reward(loop, model):
     def fault(text, number):
-        turn, phase = divmod(number, 7)
-        if phase == 0:
+        """Every other one of the first requests fails; what is sent again comes after them."""
+        turn, phase = divmod(number, 2)
+        if number < ANSWERS and phase == 0:
             return FAULTS[turn % len(FAULTS)]
         return None
 
-    with FaultyEngine(tokens, fault, p=lambda text, number: 0.9) as engine:
+    with FaultyEngine(model, fault, p=lambda text, number: 0.9) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     all_met = sum(POINTS) / (5 + 3)
     assert rollout["rewards"] == pytest.approx([all_met] * ANSWERS)
     assert not any(rollout["removed"])
 
 
-def test_ungraded_answers_leave_their_group_and_the_loss(loop, tokens):
+def test_ungraded_answers_leave_their_group_and_the_loss(loop, model):
     """Answers of which the engine refuses a criterion stay ungraded; the others are compared."""
+    turns = itertools.count()
 
     def fault(text, number):
-        return 400 if number % 11 == 0 else None
+        """Refuses every third answer's first criterion, which is asked by itself."""
+        asked_first = "criterion 0" in text
+        return 400 if asked_first and next(turns) % 3 == 0 else None
 
-    with FaultyEngine(tokens, fault) as engine:
+    with FaultyEngine(model, fault) as engine:
         (rollout,) = loop(engine.port)["rollouts"]
     ungraded = [reward is None for reward in rollout["rewards"]]
     assert 0 < sum(ungraded) < ANSWERS
@@ -198,13 +202,13 @@ def test_ungraded_answers_leave_their_group_and_the_loss(loop, tokens):
     assert None not in rollout["raw_reward"]
 
 
-def test_a_grader_that_is_down_ends_the_run_with_its_reason(loop, tokens):
-    with FaultyEngine(tokens, fault=lambda text, number: 400) as engine:
+def test_a_grader_that_is_down_ends_the_run_with_its_reason(loop, model):
+    with FaultyEngine(model, fault=lambda text, number: 400) as engine:
         stderr = loop(engine.port, fails=True)
     assert "no answer of this rollout could be graded: " in stderr
 
 
-def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(loop, tokens):
+def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(loop, model):
     """Twice as many groups as needed, half of them graded slowly: slime aborts those meanwhile.
 
     The first 16 prompts are two rollouts' worth: the second has the second half of them, and
@@ -215,7 +219,7 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
         return 60.0 if row_of(text) in range(0, 16, 2) else None
 
     flags = f"--over-sampling-batch-size {2 * PROMPTS} {DROP_FLAT_GROUPS}"
-    with FaultyEngine(tokens, fault) as engine:
+    with FaultyEngine(model, fault) as engine:
         result = loop(engine.port, flags, rollouts=2)
         assert engine.aborts > 0
     for rollout in result["rollouts"]:
@@ -227,7 +231,7 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
     assert result["eval"]["eval/held_out"] is not None
 
 
-def test_flat_groups_are_dropped_and_replaced(loop, tokens):
+def test_flat_groups_are_dropped_and_replaced(loop, model):
     """Prompts whose answers all get the same reward give way to others."""
 
     def p(text: str, number: int) -> float:
@@ -236,7 +240,7 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
         return 0.95 if number % 2 else 0.05
 
     flags = f"--over-sampling-batch-size {PROMPTS} {DROP_FLAT_GROUPS}"
-    with FaultyEngine(tokens, p=p) as engine:
+    with FaultyEngine(model, p=p) as engine:
         (rollout,) = loop(engine.port, flags)["rollouts"]
         assert engine.generated >= ANSWERS
     assert len(rollout["rewards"]) == ANSWERS
@@ -246,13 +250,13 @@ def test_flat_groups_are_dropped_and_replaced(loop, tokens):
 
 @pytest.mark.stack
 def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criteria_of_one(
-    loop, tokens, tmp_path
+    loop, model, tmp_path
 ):
     """Router policy `manual`: an answer's criteria stay together, whichever engine wrote it."""
     port = cpu.free_port()
     with (
-        FaultyEngine(tokens) as one,
-        FaultyEngine(tokens) as two,
+        FaultyEngine(model) as one,
+        FaultyEngine(model) as two,
         cpu.start_router([one.url, two.url], port, tmp_path),
     ):
         result = loop(port, f"--over-sampling-batch-size {PROMPTS}")
@@ -269,10 +273,10 @@ def test_two_engines_behind_the_real_router_share_the_answers_but_not_the_criter
     assert set(requests.values()) == {len(POINTS)}
 
 
-def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tokens):
+def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, model):
     flags = f"--over-sampling-batch-size {PROMPTS} {DROP_FLAT_GROUPS}"
     fan_out = "--custom-generate-function-path fan_out.generate"
-    with FaultyEngine(tokens) as engine:
+    with FaultyEngine(model) as engine:
         (rollout,) = loop(engine.port, f"{flags} {fan_out}")["rollouts"]
     assert_whole(rollout, 2 * GROUP)
     for rewards in by_group(rollout["rewards"], 2 * GROUP):
@@ -280,8 +284,8 @@ def test_answers_that_fan_out_are_all_graded_and_filtered_as_one_group(loop, tok
     assert_advantages_cancel(rollout, 2 * GROUP)
 
 
-def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, tokens, rows):
-    with FaultyEngine(tokens) as engine, FaultyEngine(tokens) as teacher:
+def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, model, rows):
+    with FaultyEngine(model) as engine, FaultyEngine(model) as teacher:
         path = rows / "teacher.yaml"
         path.write_text(f"grader_api: openai\ngrader_url: {teacher.url}\ngrader_model: m\n")
         grader = f"grader_teacher: {path}\ngrader_teacher_share: 0.5\n"
@@ -294,6 +298,37 @@ def test_a_teacher_grades_whole_groups_of_its_share_and_no_evaluation(loop, toke
             names.add(name)
     assert names == {"teacher", "policy"}
     assert set(graders_on_disk(rows, "eval")) == {"policy"}
+
+
+def test_the_fully_asynchronous_rollout_grades_on_over_an_update_of_the_weights(loop, model, rows):
+    """The gradings in flight are aborted; the new weights grade the old ones' answers."""
+    path = "--rollout-function-path slime.rollout.fully_async_rollout.generate_rollout_fully_async"
+    engine = FaultyEngine(model, update_at=GROUP)
+
+    def fault(text, number):
+        of_an_answer = re.search(r"question \d", text)
+        return 60.0 if of_an_answer and not engine.version else None
+
+    engine.fault = fault
+    with engine:
+        result = loop(engine.port, f"{path} --sglang-server-concurrency {GROUP}", rollouts=2)
+    first, second = result["rollouts"]
+    for rollout in (first, second):
+        assert_whole(rollout)
+        assert set(rollout["statuses"]) == {"completed"}
+        assert not any(rollout["removed"])
+        assert_advantages_cancel(rollout)
+        assert rollout["metrics"]["grading/ungraded"] == 0
+        assert "rollout/response_len/mean" in rollout["metrics"]  # slime's own figures stay
+    assert 0 < first["metrics"]["grading/grader_age"] <= 1
+    assert second["metrics"]["grading/grader_age"] < 1
+
+    assert not indices(first) & indices(second)
+    records = on_disk(rows, "train")
+    graded = [record["index"] for record in records]
+    assert len(graded) == len(set(graded))
+    assert indices(first) | indices(second) <= set(graded)
+    assert all(record["grader_versions"] == ["1"] for record in records)
 
 
 @pytest.mark.stack

@@ -8,6 +8,7 @@ import os
 import sys
 import types
 from argparse import Namespace
+from dataclasses import dataclass
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
@@ -58,6 +59,18 @@ class TestSickGrader:
         with pytest.raises(UserError, match=r"failed its check question: .* grader_max_tokens"):
             reward(engine, args, [sample(0), sample(1)])
         assert len(engine.bodies) == 2 * 2, "two criteria, each reply finished"
+
+    def test_ends_the_run_where_slime_drops_what_fails_and_goes_on(self, args):
+        path = "slime.rollout.fully_async_rollout.generate_rollout_fully_async"
+        args.rollout_function_path = path
+        engine = FakeEngine(Say("hm", reason="length"), checked=False)
+        samples = [sample(0), sample(1)]
+        values = reward(engine, args, samples)
+        for one, value in zip(samples, values, strict=True):
+            assert math.isnan(value)
+            one.reward = value
+        with pytest.raises(UserError, match=r"could be graded: .* failed its check question"):
+            hooks.post_process(args, samples)
 
     def test_one_that_falls_ill_ends_the_rollout_before_the_update(self, args):
         samples = [sample(index, group=index // 2) for index in range(4)]
@@ -230,6 +243,16 @@ class TestAborted:
         reward(FakeEngine(), args, one)
         fresh = sample(status=Sample.Status.ABORTED, response="")
         assert one == fresh
+
+    def test_so_is_what_a_newer_slime_keeps_of_an_answer_but_not_whose_answer_it_is(self, args):
+        @dataclass
+        class Newer(Sample):
+            rollout_topk_log_probs: list | None = None
+
+        one = Newer(**vars(sample()), rollout_topk_log_probs=[[-0.1]])
+        one.rollout_id = 5
+        reward(FakeEngine(), args, one)
+        assert (one.rollout_topk_log_probs, one.rollout_id) == (None, 5)
 
     def test_nobody_trains_on_it(self, args):
         samples = [sample(0, reward=0.0), sample(1, reward=1.0), sample(2)]

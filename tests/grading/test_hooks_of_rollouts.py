@@ -1,7 +1,10 @@
 """The hooks that see a whole rollout: advantages, what ends a run, metrics."""
 
 import math
+import sys
+import types
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 from doubles.engine import FakeEngine, chat_model
@@ -103,7 +106,13 @@ class TestPostProcess:
 
 @pytest.mark.parametrize(
     "rewards, kept",
-    [((0.0, 1.0), True), ((0.5, 0.5), False), ((0.5, NAN), False), ((0.5, NAN, 0.6), True)],
+    [
+        ((0.0, 1.0), True),
+        ((0.5, 0.5), False),
+        ((0.5, NAN), False),
+        ((0.5, NAN, 0.6), True),
+        ((NAN, NAN), True),  # or a grader that is gone would be asked without end
+    ],
 )
 def test_only_groups_that_teach_something_are_kept(args, rewards, kept):
     group = rewarded(*rewards)
@@ -144,6 +153,24 @@ class TestLogs:
         }
         assert all(isinstance(value, (int, float)) for value in metrics.values())
         assert all(math.isfinite(value) for value in metrics.values())
+
+    @pytest.mark.parametrize("replayed, logged", [(None, 1), ("rollout_{rollout_id}.pt", 0)])
+    def test_where_slime_has_no_place_for_them_its_own_loggers_get_them(
+        self, args, samples, monkeypatch, replayed, logged
+    ):
+        """Its fully asynchronous rollout hands over no metrics; what is replayed is not logged."""
+        told = []
+        module = types.ModuleType("slime.observability.rollout_metrics")
+        module.compute_rollout_step = lambda args, rollout_id: 100 + rollout_id
+        log = SimpleNamespace(log=lambda args, metrics, step_key: told.append((metrics, step_key)))
+        module.logging_utils = log
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        args.load_debug_rollout_data = replayed
+        assert hooks.log_rollout(7, args, samples, None, 1.0) is False
+        assert len(told) == logged
+        for metrics, step_key in told:
+            assert metrics[step_key] == 107
+            assert metrics["grading/theme/t"] == pytest.approx(4.5 / 8)
 
     @pytest.mark.parametrize("extra_metrics", [None, {}])
     def test_an_evaluation_leaves_ungraded_answers_out_of_its_mean(

@@ -1,5 +1,6 @@
 """Memory, disk and hours by arithmetic: by hand, by law, and as docs/gpu_runs.md prints them."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from rubric_rl.common.model_shape import read_network
 from rubric_rl.launch.estimate import (
     checkpoint_bytes,
     count_checkpoints,
+    count_evaluations,
     host_bytes,
     model_shape,
     parallel_plan,
-    prefilled_tokens,
     training_parts,
 )
 from rubric_rl.launch.slime_flags import CommandLine, model_flags
+from rubric_rl.launch.token_bill import GradedAnswers, prefilled_tokens
 
 COMMON = (
     "--num-query-groups 8 --kv-channels 128 --vocab-size 151936 "
@@ -156,6 +158,31 @@ def test_prefilled_tokens_of_grading_are_those_that_the_engine_counted_in_the_ti
     assert prefilled_tokens(12, 16, 828 / 192, assumed) == pytest.approx(counted, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "flags, evaluations",
+    [
+        ("--num-epoch 3 --eval-interval 4", [0, 4, 8, 10, 12, 16, 20, 24, 28, 30]),
+        ("--num-rollout 30 --eval-interval 4", [0, 4, 8, 12, 16, 20, 24, 28]),
+        ("--num-rollout 30 --eval-interval 4 --skip-eval-before-train", [4, 8, 12, 16, 20, 24, 28]),
+        ("--num-epoch 3", []),
+    ],
+)
+def test_evaluations_are_counted_as_slime_makes_them(flags, evaluations):
+    command = CommandLine(["--rollout-batch-size", "10", *flags.split()])
+    assert count_evaluations(command, 105) == len(evaluations)
+
+
+def test_the_tokens_of_a_grader_by_hand():
+    assumed = Namespace(
+        instruction_tokens=200, prompt_tokens=300, answer_tokens=3000, criterion_tokens=45
+    )
+    assumed.criteria = 10
+    answers = GradedAnswers(prompts=2, group=4, evaluated=3)
+    assert answers.count == 11
+    prefilled = 2 * 500 + 3 * 500 + 11 * (3000 + 10 * 45)
+    assert answers.tokens(7, assumed) == prefilled + 11 * 10 * 7
+
+
 # ---- the command that docs/gpu_runs.md names, and its table
 
 COLUMNS = {
@@ -171,6 +198,7 @@ FIGURES = {  # row of the table -> where the command says it
 }
 
 
+@functools.cache
 def report(size: str, placement: str) -> str:
     settings = f"PLACEMENT={placement} DRY_RUN=1"
     run = f"{settings} bash run_qwen3_{size}.sh {SHAPES[size]} 2>/dev/null"
@@ -192,6 +220,14 @@ def test_the_docs_show_what_the_command_prints(column):
     for row, pattern in FIGURES.items():
         (figure,) = re.findall(pattern, printed)
         assert cells[row].split(" GB")[0].split(" tokens")[0] == figure
+
+
+@pytest.mark.parametrize("anchor", ["direct", "explain"])
+def test_the_docs_show_what_an_anchor_adds(anchor):
+    docs = (ROOT / "docs/gpu_runs.md").read_text(encoding="utf-8")
+    line = rf"an anchor +{anchor} .* ([\d.]+%) of thoughts"
+    (share,) = re.findall(line, report("8B", "split"))
+    assert f"{share} to the tokens" in docs or f"without thoughts {share}" in docs
 
 
 @pytest.mark.parametrize(
