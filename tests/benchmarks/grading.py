@@ -56,6 +56,8 @@ MODES: dict[str, dict] = {
     "cascade": {"mode": "cascade"},
     "checklist (all in one)": {"mode": "checklist", "max_tokens": 400},
 }
+JUDGED = {name: MODES[name] for name in ("direct", "explain", "cascade")}
+JUDGED["explain, verdict by probability"] = MODES["explain"] | {"verdict": "probability"}
 LOADS = (1, 8, 64)
 Answers = list[tuple[Row, str]]
 
@@ -228,8 +230,8 @@ def accuracy(url: str) -> None:
     labels = [met for row, answer in answers for met in truth(row.rubric, answer)]
     print(f"\naccuracy against the oracle, {len(labels)} criteria, half of the answers hostile\n")
     print("| mode | accuracy | unreadable | decoded per criterion |\n|---|---|---|---|")
-    for name in ("direct", "explain", "cascade"):
-        records = asyncio.run(graded(url, answers, 64, **MODES[name]))
+    for name, settings in JUDGED.items():
+        records = asyncio.run(graded(url, answers, 64, **settings))
         verdicts = [verdict for record in records for verdict in record.verdicts]
         decoded = used(records)[1] * len(records) / len(labels)
         right = [each.met is label for each, label in zip(verdicts, labels, strict=True)]

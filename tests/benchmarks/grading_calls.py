@@ -1,0 +1,150 @@
+"""What other ways to ask for the same verdicts cost, of which none is built (docs/grading.md).
+
+python tests/benchmarks/grading_calls.py [--url http://127.0.0.1:30000]
+
+One answer after the other, from an empty cache. `prefilled` is uncached prefill, by the engine's
+counters: the scoring endpoint tells nothing of its cache. Calls with a reason are read without a
+reply, since the tiny model knows no checklists: `decoded` is there the length of a made-up one.
+"""
+
+import argparse
+import json
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from grading import CRITERIA, MODEL, engine, flush, made_up  # the script beside this one
+
+from rubric_rl.common.tokenizer import ChatTokenizer
+from rubric_rl.cpu.engine import request
+from rubric_rl.data.schema import Row
+from rubric_rl.grading.prompt import AnswerPrompt, verdict_opening
+from rubric_rl.grading.settings import Grading
+from rubric_rl.serving.apis import SGLang
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.question import Question
+
+ANSWERS = 2
+REASON = "It tells the patient to drink water and to see a doctor soon."
+VERDICT = {"explanation": REASON, "criteria_met": True}
+COUNT = ChatTokenizer(MODEL).count
+Probabilities = list[float]
+
+
+def counted(url: str) -> tuple[float, float]:
+    """Uncached prefill and decoded tokens of all requests that the engine has served."""
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    totals = []
+    for name in ("prompt", "cached", "generation"):
+        own = [line for line in lines if line.startswith(f"sglang:{name}_tokens_total{{")]
+        totals.append(sum(float(line.rpartition(" ")[2]) for line in own))
+    return totals[0] - totals[1], totals[2]
+
+
+class Asker:
+    """Asks about answers, and counts its requests."""
+
+    def __init__(self, url: str):
+        self.url, self.requests = url, 0
+        self.api = SGLang(Endpoint(), MODEL)
+
+    def post(self, path: str, body: dict) -> Any:
+        self.requests += 1
+        return request(self.url + path, body, timeout=600)
+
+    def prompt(self, row: Row, answer: str, mode: str) -> AnswerPrompt:
+        return AnswerPrompt(Grading.of({"mode": mode}), row.messages, answer, self.api.break_up)
+
+    def questions(self, row: Row, answer: str) -> list[Question]:
+        """Those of direct mode."""
+        prompt, opening = self.prompt(row, answer, "direct"), verdict_opening()
+        return [Question(prompt.messages([each]), 0, opening=opening) for each in row.rubric]
+
+    def direct(self, row: Row, answer: str) -> Probabilities:
+        """As it is built: the first alone, the others in one request."""
+        questions = self.questions(row, answer)
+        first = self.post("/generate", self.api.body(questions[0]))
+        rest = self.post("/generate", self.api.body(*questions[1:]))
+        replies = zip(questions, [first, *rest], strict=True)
+        return [self.api.reply(*each).probability or 0.0 for each in replies]
+
+    def score(self, row: Row, answer: str, read_first: bool) -> Probabilities:
+        """All in one request to /v1/score; before it, what they share may be read."""
+        bodies = [self.api.body(question) for question in self.questions(row, answer)]
+        ids = [ChatTokenizer(MODEL).encode(body["text"]) for body in bodies]
+        same = [len(set(tokens)) == 1 for tokens in zip(*ids, strict=False)]
+        length = same.index(False)
+        shared = ids[0][:length]
+        if read_first:
+            sampling = {"max_new_tokens": 0, "temperature": 1.0}
+            self.post("/generate", {"input_ids": shared, "sampling_params": sampling})
+        words = bodies[0]["token_ids_logprob"]  # true and false in turn
+        items = [each[length:] for each in ids]
+        scoring = {"query": shared, "items": items, "label_token_ids": words}
+        scores = self.post("/v1/score", scoring)["scores"]
+        return [sum(each[::2]) / sum(each) for each in scores]
+
+    def read(self, row: Row, answer: str, per_call: int) -> Probabilities:
+        """The prompts with so many criteria per call, without replies."""
+        prompt = self.prompt(row, answer, "checklist" if per_call > 1 else "explain")
+        for start in range(0, CRITERIA, per_call):
+            criteria = list(row.rubric[start : start + per_call])
+            question = Question(prompt.messages(criteria), 0, only_read=True)
+            self.post("/generate", self.api.body(question))
+        return []
+
+
+def reply_tokens(per_call: int) -> int:
+    """Of the replies about one answer's criteria."""
+    if per_call == 1:
+        return CRITERIA * COUNT(json.dumps(VERDICT))
+    total = 0
+    for start in range(0, CRITERIA, per_call):
+        verdicts = [VERDICT] * min(per_call, CRITERIA - start)
+        total += COUNT(json.dumps({"verdicts": verdicts}))
+    return total
+
+
+def measure(url: str) -> None:
+    ways: dict[str, Callable[[Asker, Row, str], Probabilities]] = {"direct": Asker.direct}
+    ways["/v1/score, what is shared read first"] = partial(Asker.score, read_first=True)
+    made_up_replies = {}
+    for per_call in (1, 2, 4, CRITERIA):
+        name = f"with a reason, {per_call} a call"
+        ways[name] = partial(Asker.read, per_call=per_call)
+        made_up_replies[name] = reply_tokens(per_call)
+    ways["/v1/score, all at once"] = partial(Asker.score, read_first=False)
+    answers = made_up(ANSWERS, 1, 500, 1)
+    print(f"tokens per answer, {ANSWERS} answers of 500 words, {CRITERIA} criteria\n")
+    print("| | prefilled | decoded | requests | largest gap to direct's probability |")
+    print("|---|---|---|---|---|")
+    direct: Probabilities = []
+    for name, way in ways.items():
+        asker = Asker(url)
+        flush(url)
+        before = counted(url)
+        read = [each for answer in answers for each in way(asker, *answer)]
+        prefilled, decoded = (now - then for now, then in zip(counted(url), before, strict=True))
+        direct = direct or read
+        gap = max((abs(one - other) for one, other in zip(read, direct, strict=False)), default=0)
+        shown = f"{gap:.1e}" if read else "-"
+        written = made_up_replies.get(name, decoded / ANSWERS)
+        requests = asker.requests / ANSWERS
+        print(f"| {name} | {prefilled / ANSWERS:.0f} | {written:.0f} | {requests:.0f} | {shown} |")
+    keyed = {str(number): VERDICT for number in range(1, CRITERIA + 1)}
+    print(f"\nthe last reply keyed by number: {COUNT(json.dumps(keyed))} tokens")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--url", default="", help="of an engine with the tiny checkpoint")
+    with engine(parser.parse_args().url) as url:
+        measure(url)
+
+
+if __name__ == "__main__":
+    main()
