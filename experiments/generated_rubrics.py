@@ -9,9 +9,9 @@ each kind says what came out.
 
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,7 +32,8 @@ from rubric_rl.generation.graded import (
 )
 from rubric_rl.generation.quality import EXPERT_AGREEMENT, Quality
 from rubric_rl.tiny.oracle import truth
-from rubric_rl.tiny.prompts_and_answers import ANSWERS, prompts_and_answers
+from rubric_rl.tiny.prompts_and_answers import ANSWERS, answers_to
+from rubric_rl.tiny.world import pair_of
 from rubric_rl.tiny.world import rows as world_rows
 
 FILTERED = "generated"
@@ -59,13 +60,11 @@ def make_rows(rubrics: str, out: Path) -> None:
     if path.is_file():
         return
     folder = path.with_suffix("").resolve()
-    # No filter that is on reads a verdict of the unfiltered ones.
+    # The command always grades; where no filter reads the verdicts, few will do.
     number = ANSWERS if rubrics == FILTERED else LEAST_CANDIDATES
-    prompts, answers = prompts_and_answers(held_out=False, number=number, pairs=0)
-    for prompt in prompts:
-        del prompt["rubrics"]  # the expert's
-    write_jsonl(folder / "prompts.jsonl", prompts)
-    write_jsonl(folder / "answers.jsonl", answers)
+    patients = world_rows(held_out=False)
+    write_jsonl(folder / "prompts.jsonl", map(_without_rubric, patients))
+    write_jsonl(folder / "answers.jsonl", _answers(patients, number))
     engine_port, writer_port = free_port(), free_port()
     with (
         serve("rubric_rl.tiny.writer", writer_port, folder / "writer.log", "the tiny writer"),
@@ -77,7 +76,21 @@ def make_rows(rubrics: str, out: Path) -> None:
         run_to_end(words, log, os.environ | PATHS, f"making {rubrics} rubrics", GRACE)
     rows = [row for _, row in read_jsonl(folder / "made" / "rows.jsonl")]
     write_jsonl(path, rows)
-    print(f"{path}: {len(rows)} of {len(prompts)} prompts have a rubric", flush=True)
+    print(f"{path}: {len(rows)} of {len(patients)} prompts have a rubric", flush=True)
+
+
+def _without_rubric(patient: Row) -> dict:
+    fields = patient.to_json()["metadata"]
+    del fields["rubrics"]  # the expert's
+    return fields
+
+
+def _answers(patients: Sequence[Row], number: int) -> Iterator[dict]:
+    """So many answers to each patient, from bad to good; always the same ones."""
+    for patient in patients:
+        rng = Random(patient.prompt_id)
+        for answer in answers_to(rng, pair_of(patient), number):
+            yield {"prompt_id": patient.prompt_id, "answer": answer}
 
 
 def command(rubrics: str, folder: Path, writer_port: int, engine_port: int) -> list[str]:
@@ -117,19 +130,19 @@ def _filters(rubrics: str) -> dict[str, object]:
 def lines(out: Path) -> Iterator[str]:
     """A line for the experts' rubrics, and for those that were made."""
     experts = world_rows(held_out=False)
-    yield _line("expert", experts, experts)
+    yield _line("expert", experts)
     for rubrics in RUBRICS:
         stored = read_jsonl(rows_path(rubrics, out))
         made = [row_from_metadata(row["metadata"]) for _, row in stored]
-        yield _line(rubrics, made, experts)
+        alike = f"agreement with the expert {agreement(made, experts):.3f}"
+        yield f"{_line(rubrics, made)}, {alike}"
 
 
-def _line(rubrics: str, rows: Sequence[Row], experts: Sequence[Row]) -> str:
+def _line(rubrics: str, rows: Sequence[Row]) -> str:
     points = [criterion.points for row in rows for criterion in row.rubric]
     negative = sum(each < 0 for each in points) / len(points)
     criteria = f"{len(points) / len(rows):.1f} criteria each, {negative:.0%} of them negative"
-    alike = f"agreement with the expert {agreement(rows, experts):.3f}"
-    return f"{rubrics:22} {len(rows)} prompts, {criteria}, {alike}"
+    return f"{rubrics:22} {len(rows)} prompts, {criteria}"
 
 
 def agreement(rows: Sequence[Row], experts: Sequence[Row]) -> float:
@@ -137,15 +150,11 @@ def agreement(rows: Sequence[Row], experts: Sequence[Row]) -> float:
 
     The oracle grades, so that only the rubrics differ; the answers are those that test criteria.
     """
-    _, answered = prompts_and_answers(held_out=False)
-    answers = defaultdict(list)
-    for each in answered:
-        answers[each["prompt_id"]].append(each["answer"])
     expert_of = {row.prompt_id: row for row in experts}
     quality = Quality()
     for row in rows:
         expert = expert_of[row.prompt_id]
-        texts = answers[row.prompt_id]
+        texts = [line["answer"] for line in _answers([expert], ANSWERS)]
         graded = GradedPrompt(expert, "", candidates=len(texts))
         graded.expert = _by_oracle(expert.rubric, texts)
         quality.add(graded, _by_oracle(row.rubric, texts))

@@ -2,13 +2,14 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from experiments import generated_rubrics as made
 from experiments.generated_rubrics import FILTERED, RUBRICS, UNFILTERED
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.jsonl import read_jsonl, write_jsonl
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.evaluation.endpoint_flags import settings_from
 from rubric_rl.generation.filters import OFF, Filters
 from rubric_rl.generation.generate_rubrics import GenerationPlan, _parser
@@ -17,7 +18,7 @@ from rubric_rl.tiny.world import rows
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The commands that would have been run; each leaves a row. The words of a broken one fail."""
+    """The commands that would have been run: each leaves a row, a broken one fails."""
     ran = []
 
     def run_to_end(words, log, environment, name, grace):
@@ -26,7 +27,7 @@ def asked(monkeypatch):
             raise UserError(f"{name} ended with status 1")
         (out,) = [words[place + 1] for place, word in enumerate(words) if word == "--out"]
         row = rows(held_out=False)[0].to_json()
-        write_jsonl(made.Path(out) / "rows.jsonl", [row])
+        write_jsonl(Path(out) / "rows.jsonl", [row])
 
     monkeypatch.setattr(made, "run_to_end", run_to_end)
     monkeypatch.setattr(made, "serve", lambda *_: nullcontext())
@@ -108,5 +109,3 @@ def test_a_line_says_what_came_out(tmp_path):
     assert expert.startswith("expert") and "320 prompts" in expert
     assert filtered.startswith("generated ") and "4 prompts" in filtered
     assert "agreement with the expert 1.000" in unfiltered
-    stored = [row for _, row in read_jsonl(made.rows_path(UNFILTERED, tmp_path))]
-    assert len(stored) == 4
