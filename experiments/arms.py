@@ -24,6 +24,7 @@ class Arm(NamedTuple):
     grader: Mapping[str, Any] = AS_IT_IS  # keys over those of configs/grader_tiny.yaml
     flags: tuple[str, ...] = ()  # of the trainer, over those of run_qwen3_tiny.sh
     start: str = "shipped"  # or one of other_starts.STARTS
+    rubrics: str = "expert"  # to train on, or one of generated_rubrics.RUBRICS
     compared_with: str = "self"  # the arm that its difference is taken from
 
     @property
@@ -130,6 +131,10 @@ ARMS = {
     ),
     "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
     "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),
+    "generated": Arm("rubrics that a model wrote and the filters kept", rubrics="generated"),
+    "generated-unfiltered": Arm(
+        "the same rubrics with every filter off", rubrics="generated-unfiltered"
+    ),
     "alarm-healthy": Arm("does the alarm stay silent in a healthy run", ALARM, FROZEN),
     "alarm-random": Arm(
         "does it fire where every third criterion is credited at random", ALARM, _lenient("random")

@@ -3,24 +3,25 @@
 import json
 import os
 import subprocess
-import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from experiments.arms import FROZEN_COPY, ORACLE, PROBE, Arm
+from experiments.generated_rubrics import RUBRICS, make_rows, rows_path
 from experiments.other_starts import STARTS
+from experiments.processes import run_to_end, serve
 from rubric_rl import ROOT
-from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl, write_text
-from rubric_rl.cpu.engine import HOST, free_port, request
-from rubric_rl.cpu.process import ServerProcess
+from rubric_rl.cpu.engine import HOST, free_port
 from rubric_rl.tiny.labelled_rows import of_world
 
 GRADER = ROOT / "configs" / "grader_tiny.yaml"
 EVALUATION = "experiments/eval.yaml"
+HELD_OUT = "runs/tiny/data/healthbench_hard.jsonl"  # where run_qwen3_tiny.sh makes them
+ORACLE_MODULE = "rubric_rl.tiny.oracle"
 # Six rollouts lie between two evaluations: the last three tell of the last third of a run.
 EVAL_INTERVAL = 6
 PROBE_SEED = 0  # of the labelled rows, as rubric_rl.tiny.labelled_rows makes them
@@ -79,6 +80,9 @@ def environment(run: Run) -> dict[str, str]:
     }
     if run.arm.start in STARTS:
         variables["HF_CKPT_PATH"] = str(_start(run))
+    if run.arm.rubrics in RUBRICS:
+        variables["PROMPT_DATA_PATH"] = str(rows_path(run.arm.rubrics, run.out))
+        variables["EVAL_DATA_PATH"] = HELD_OUT  # as every arm: by the experts' rubrics
     return variables
 
 
@@ -134,26 +138,17 @@ def make(run: Run, oracle_port: int) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.arm.start in STARTS:
         STARTS[run.arm.start](_start(run))
+    if run.arm.rubrics in RUBRICS:
+        make_rows(run.arm.rubrics, run.out)
     oracle_url = f"http://{HOST}:{oracle_port}"
     write_settings(run, oracle_url)
     outer = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     own = environment(run)
-    oracle = None
-    try:
+    with ExitStack() as beside:
         if needs_oracle(run.arm):
-            oracle = _serve_oracle(oracle_port, run.folder)
-        trainer = ServerProcess.start(
-            command(run), run.folder / "run.log", outer | own, name=run.label(), grace=GRACE
-        )
-        with trainer:
-            while trainer.alive():
-                time.sleep(1)
-        if trainer.returncode != 0:
-            status = f"{run.label()} ended with status {trainer.returncode}"
-            raise UserError(f"{status}; the end of {trainer.log}:\n{trainer.end_of_log()}")
-    finally:
-        if oracle:
-            oracle.stop()
+            log = run.folder / "oracle.log"
+            beside.enter_context(serve(ORACLE_MODULE, oracle_port, log, "the oracle"))
+        run_to_end(command(run), run.folder / "run.log", outer | own, run.label(), GRACE)
     written = {"arm": run.name, "seed": run.seed, "rollouts": run.rollouts, "commit": commit()}
     write_text(run.record, json.dumps(written | asked(run), indent=1) + "\n")
 
@@ -164,31 +159,14 @@ def asked(run: Run) -> dict[str, Any]:
     Files are named as in arms.py, wherever they lie.
     """
     common = yaml.safe_load(GRADER.read_text(encoding="utf-8"))
-    return {
+    found = {
         "command": command(run),
         "environment": sorted(environment(run)),
         "grader": common | dict(run.arm.grader),
     }
-
-
-def _serve_oracle(port: int, folder: Path) -> ServerProcess:
-    words = [sys.executable, "-m", "rubric_rl.tiny.oracle", "--serve", str(port)]
-    paths = os.environ | {"PYTHONPATH": str(ROOT)}
-    oracle = ServerProcess.start(words, folder / "oracle.log", paths, name="the oracle")
-    try:
-        oracle.wait_until(lambda: _answers(port), seconds=120, pause=0.5)
-    except BaseException:
-        oracle.stop()
-        raise
-    return oracle
-
-
-def _answers(port: int) -> bool:
-    try:
-        request(f"http://{HOST}:{port}/v1/models", timeout=5)
-    except UserError:  # nobody there yet
-        return False
-    return True
+    if run.arm.rubrics in RUBRICS:
+        found["rubrics"] = run.arm.rubrics
+    return found
 
 
 def port_for_oracle(out: Path) -> int:

@@ -8,7 +8,9 @@
     false_positive_rate   share of "met" among the criteria that are not met
     false_negative_rate   share of anything else among the criteria that are met
 
-These figures are shown and never trained on.
+The oracle judges by the rubric of the row, an expert's or a generated one. Where that has a vague
+criterion, which is met by chance, the answer is left out. These figures are shown and never trained
+on.
 """
 
 import self_reward_rm
@@ -17,7 +19,7 @@ from rubric_rl.data.schema import Record
 from rubric_rl.evaluation.scoring_rule import PLAIN_RULE
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.launch.slime_samples import add_metrics
-from rubric_rl.tiny.oracle import VerdictCounts, true_score
+from rubric_rl.tiny.oracle import VerdictCounts, is_vague, true_score
 
 
 def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
@@ -53,7 +55,7 @@ def oracle_metrics(samples) -> dict[str, float]:
     verdicts = VerdictCounts()
     for sample in samples:
         record = _record_of(sample)
-        if record is None:
+        if record is None or any(is_vague(criterion.text) for criterion in record.rubric):
             continue
         self_scores.append(PLAIN_RULE.score(record))
         score = 0.0

@@ -365,11 +365,16 @@ def failing(criterion: str) -> str:
     raise ValueError(f"no failure of {criterion!r} is known")
 
 
+def is_vague(criterion: str) -> bool:
+    """Whether a criterion is met by chance alone, so that no verdict on it is right or wrong."""
+    return _plain(criterion).rstrip(".") in [vague.lower() for vague in VAGUE]
+
+
 def _is_met(criterion: str, answer: str, stated: set[Statement], seed: int) -> bool:
     text = _plain(criterion).rstrip(".")
     if text in (ALWAYS_MET.lower(), NEVER_MET.lower()):
         return text == ALWAYS_MET.lower()
-    if text in [vague.lower() for vague in VAGUE]:
+    if is_vague(text):
         toss = hashlib.sha256(f"{seed} {text} {answer}".encode(errors="replace")).digest()
         return toss[0] % 2 == 0
     if AND in text:

@@ -14,6 +14,7 @@ import yaml
 
 from experiments import claims, runs
 from experiments.arms import ARMS, FROZEN_COPY, ORACLE, PROBE, Arm
+from experiments.generated_rubrics import RUBRICS
 from experiments.other_starts import STARTS
 from experiments.runs import Run
 from rubric_rl import ROOT
@@ -92,6 +93,28 @@ def test_every_start_that_an_arm_names_can_be_made():
 def test_a_start_that_is_there_is_kept(start, tmp_path):
     STARTS[start](tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rubrics", RUBRICS)
+def test_an_arm_trains_on_the_rubrics_that_it_names_and_is_evaluated_as_all(rubrics, tmp_path):
+    run = run_of(rubrics, tmp_path)
+    found = runs.environment(run)
+    assert found["PROMPT_DATA_PATH"] == str(tmp_path / "rubrics" / f"{rubrics}.jsonl")
+    assert found["EVAL_DATA_PATH"] == runs.HELD_OUT
+    by_default = yaml.safe_load((ROOT / found["EVAL_CONFIG"]).read_text())
+    (data_set,) = by_default["eval"]["datasets"]
+    assert data_set["path"] == f"${{oc.env:EVAL_DATA_PATH,{runs.HELD_OUT}}}"
+    assert runs.asked(run)["rubrics"] == rubrics
+
+
+def test_an_arm_on_the_experts_rubrics_is_recorded_as_before_there_were_others(tmp_path):
+    run = run_of("self", tmp_path)
+    assert "rubrics" not in runs.asked(run)
+    assert not {"PROMPT_DATA_PATH", "EVAL_DATA_PATH"} & set(runs.environment(run))
+
+
+def test_all_rubrics_that_an_arm_names_can_be_made():
+    assert {arm.rubrics for arm in ARMS.values()} == {"expert", *RUBRICS}
 
 
 def test_what_a_run_was_asked_names_no_place_of_this_machine(tmp_path):

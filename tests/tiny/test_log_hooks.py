@@ -1,11 +1,12 @@
 """The log hooks of the tiny run: the oracle's figures, by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from rubric_rl.data.parse import row_from_metadata
-from rubric_rl.data.schema import Record, Row, Verdict
+from rubric_rl.data.schema import Criterion, Record, Row, Verdict
 from rubric_rl.tiny import log_hooks
 from rubric_rl.tiny.log_hooks import log_eval, log_rollout, oracle_metrics
 from rubric_rl.tiny.world import rows
@@ -52,6 +53,16 @@ class TestOracleMetrics:
         assert oracle_metrics([]) == {}
         cut_off = sample(ROW, "Please drink", "truncated", 0.0)
         assert oracle_metrics([cut_off]) == {"true_score": 0.0, "self_score": 0.0}
+
+    def test_an_answer_that_a_vague_criterion_judges_has_no_truth(self):
+        vague = replace(ROW, rubric=(*ROW.rubric, Criterion("RECOMMENDS what is good.", 3)))
+        mets = (True, True, True, False)
+        judged_by_chance = sample(
+            vague, "Please drink fluids.<|im_end|>", "graded", 0.8, *mets, True
+        )
+        assert oracle_metrics([judged_by_chance]) == {}
+        told = sample(ROW, "Please drink fluids.<|im_end|>", "graded", 0.8, *mets)
+        assert oracle_metrics([told, judged_by_chance]) == oracle_metrics([told])
 
     def test_a_sample_without_a_record_is_ungraded(self):
         never_graded = SimpleNamespace(prompt="", response="a", metadata={})
