@@ -7,7 +7,7 @@ from experiments.tables import Results
 
 # File and title: the arms in it, first those without which it shows nothing.
 FIGURES = {
-    ("experiments_graders.png", "Who grades"): ("self", "oracle", "frozen"),
+    ("experiments_graders.png", "Who grades"): ("self", "frozen", "oracle"),
     ("experiments_fast.png", "Learning rate 1e-3"): (
         "self-fast",
         "oracle-fast",

@@ -108,14 +108,14 @@ def comparison_lines(results: Results) -> list[str]:
     """
     pairs = {}
     for name, arm in ARMS.items():
-        if arm.compared_with == name:
-            continue
-        found = differences(results.get(name, {}), results.get(arm.compared_with, {}))
-        if found:
+        found = []
+        if arm.compared_with != name:
+            found = differences(results.get(name, {}), results.get(arm.compared_with, {}))
+        if found or shares(name, results):
             pairs[name] = found
+    spread = pooled_deviation([found for found in pairs.values() if found])
     if not pairs:
         return ["No two arms have a seed in common."]
-    spread = pooled_deviation(list(pairs.values()))
     headings = [
         "arm",
         "less",
@@ -126,11 +126,14 @@ def comparison_lines(results: Results) -> list[str]:
     ]
     rows = []
     for name, found in pairs.items():
-        needed = MISSING if spread is None else str(seeds_needed(spread, TELL))
+        less = ARMS[name].compared_with if found else MISSING
+        seeds = str(len(found)) if found else MISSING
+        needed = MISSING
+        if found and spread is not None:
+            needed = str(seeds_needed(spread, TELL))
         ratio = _with_interval(shares(name, results), digits=2)
         difference = _with_interval(found, digits=3, signed=True)
-        less = ARMS[name].compared_with
-        rows.append([name, less, str(len(found)), difference, ratio, needed])
+        rows.append([name, less, seeds, difference, ratio, needed])
     return table(headings, rows)
 
 

@@ -71,6 +71,15 @@ def test_one_seed_has_no_interval():
     assert cells[3] == "+0.100 (one seed)" and cells[5] == "-"
 
 
+def test_self_is_compared_with_no_arm_and_has_a_share_of_the_oracles_score():
+    found = {"self": {1: result(0.45)}, "oracle": {1: result(0.5)}}
+    cells = row_of("self", tables.comparison_lines(found))
+    assert cells[1:] == ["-", "-", "-", "0.90 (one seed)", "-"]
+    assert tables.comparison_lines({"self": {1: result(0.45)}}) == [
+        "No two arms have a seed in common."
+    ]
+
+
 def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
     found = {
         "self": {1: result(0.5)},
