@@ -1,6 +1,7 @@
 """The tokens of a step's grading, by mode, and what an anchor adds to them; by arithmetic."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rubric_rl.launch.slime_flags import CommandLine
@@ -63,7 +64,7 @@ def _anchor_lines(
     prompts: int,
     group: int,
     evaluations: float,
-    decoded: dict[str, float],
+    decoded: Mapping[str, float],
     assumed: argparse.Namespace,
 ) -> list[str]:
     """What an anchor costs of each mode, and how much that is beside a policy of each mode."""
