@@ -51,10 +51,10 @@ def make_row(number: int) -> dict:
     return {"prompt": messages, "metadata": metadata}
 
 
-def row_of(text: str) -> int:
-    """The row that a grading request is about."""
+def row_of(text: str) -> int | None:
+    """The row that a grading request is about; None for the check question."""
     found = re.search(r"question (\d+)", text)
-    return int(found[1])
+    return int(found[1]) if found else None
 
 
 def by_group(values: list, size: int = GROUP) -> list[list]:
@@ -223,9 +223,11 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
         result = loop(engine.port, flags, rollouts=2)
         assert engine.aborts > 0
     for rollout in result["rollouts"]:
-        assert_whole(rollout)
+        assert [len(members) for members in rollout["groups"]] == [GROUP] * PROMPTS
         assert set(rollout["statuses"]) == {"completed"}
-        assert not any(rollout["removed"])
+        # Where a flat group made room for a slow one, that was asked about in vain: it is kept.
+        assert rollout["removed"] == [reward is None for reward in rollout["rewards"]]
+        assert not all(rollout["removed"])
     first, second = result["rollouts"]
     assert not indices(first) & indices(second)
     assert result["eval"]["eval/held_out"] is not None
@@ -235,7 +237,7 @@ def test_flat_groups_are_dropped_and_replaced(loop, model):
     """Prompts whose answers all get the same reward give way to others."""
 
     def p(text: str, number: int) -> float:
-        if row_of(text) < 8:
+        if row_of(text) in range(8):
             return 0.9
         return 0.95 if number % 2 else 0.05
 
