@@ -57,7 +57,8 @@ PARALLEL_ARGS=(
 make_rows() {
    umask 077   # rows, records, weights: this user's alone
    # The evaluation's rows are written last.
-   if [[ "${EVAL_DATA_PATH}" == runs/tiny/data/* && ! -f "${EVAL_DATA_PATH}" ]]; then
+   if [[ "${PROMPT_DATA_PATH} ${EVAL_DATA_PATH}" == *runs/tiny/data/* &&
+      ! -f runs/tiny/data/healthbench_hard.jsonl ]]; then
       "$1" -m rubric_rl.tiny.world --out runs/tiny/data
       "$1" data_preprocess.py --source runs/tiny/data/tiny_all.jsonl \
          --hard runs/tiny/data/tiny_hard.jsonl --out runs/tiny/data --allow-subset \
