@@ -113,9 +113,9 @@ def comparison_lines(results: Results) -> list[str]:
             found = differences(results.get(name, {}), results.get(arm.compared_with, {}))
         if found or shares(name, results):
             pairs[name] = found
-    spread = pooled_deviation([found for found in pairs.values() if found])
     if not pairs:
         return ["No two arms have a seed in common."]
+    spread = pooled_deviation([found for found in pairs.values() if found])
     headings = [
         "arm",
         "less",

@@ -11,6 +11,7 @@ starts.
 import json
 import random
 import re
+import shutil
 import sys
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ TURNED = 0.3  # share of the advice in an answer made up that says the opposite:
 BETTER = 2  # answers that are made up for each of its own
 LONGEST = 9  # sentences of an answer that is made up
 THREADS = 2
+TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 def practise(policy: Policy, steps: int, seed: int) -> float:
@@ -142,6 +144,8 @@ def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
     command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
     figures["measured"] = {"command": command, **measure(policy, sample)}
     save(out, policy.model, policy.tokenizer, figures)
+    # Loading and padding leave traces in what the tokenizer saves of its settings.
+    shutil.copyfile(model / TOKENIZER_SETTINGS, out / TOKENIZER_SETTINGS)
     print(out)
     return 0
 

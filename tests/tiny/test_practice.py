@@ -9,7 +9,7 @@ import torch
 
 from rubric_rl.tiny import practice
 from rubric_rl.tiny.measure_checkpoint import Policy
-from rubric_rl.tiny.oracle import statements_of
+from rubric_rl.tiny.oracle import Statement, statements_of
 from rubric_rl.tiny.world import good_statements
 
 ANSWER = "This sounds like flu. Please get rest. It helps to drink fluids."
@@ -40,6 +40,19 @@ def test_a_better_answer_says_much_of_what_is_good():
     assert sum(shares) / len(shares) > 0.4
 
 
+def test_some_of_its_advice_is_turned_round(monkeypatch):
+    monkeypatch.setattr(practice, "TURNED", 1.0)
+    monkeypatch.setattr(practice, "DAMAGED", 0.0)
+    monkeypatch.setattr(practice, "STATEMENTS", practice.STATEMENTS[:1])
+    for pair in practice.TRAINING_PAIRS:
+        cause, *advice = good_statements(pair)
+        said = statements_of(practice.better_answer(pair, random.Random(0)))
+        assert cause in said
+        turned = {Statement("not" if kind == "do" else "do", key) for kind, key in advice}
+        assert set(said) & turned
+        assert not set(said) & set(advice) - {practice.opposite(practice.STATEMENTS[0])}
+
+
 @pytest.mark.parametrize("answer", ["", "...", "no full stop", "Rest. Rest."])
 def test_any_answer_can_be_damaged(answer):
     for seed in range(50):
@@ -60,6 +73,17 @@ def test_the_same_seed_gives_the_same_weights(model, tokenizer, monkeypatch):
     assert torch.equal(first, practised(0))
     assert not torch.equal(first, practised(1))
     assert not torch.equal(first, model.model.embed_tokens.weight)
+
+
+def test_only_the_weights_and_what_is_said_of_them_change(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(practice, "practise", lambda policy, steps, seed: 1.0)
+    monkeypatch.setattr(practice, "measure", lambda policy, sample: {})
+    out = tmp_path / "out"
+    assert practice.main(["--model", str(model_folder), "--out", str(out)]) == 0
+    assert {file.name for file in out.iterdir()} == {file.name for file in model_folder.iterdir()}
+    for file in out.iterdir():
+        if file.name != "making.json":
+            assert file.read_bytes() == (model_folder / file.name).read_bytes(), file.name
 
 
 def test_the_command_writes_into_a_new_folder_alone(model_folder, tmp_path, capsys):
