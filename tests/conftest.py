@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -66,10 +67,24 @@ def tiny_model() -> Path:
 def engine(tiny_model, tmp_path_factory):
     """A real SGLang engine and router.
 
-    It has .url, .urls, .router_url, .router_host, .router_port, .model_dir, .logs and .server.
+    It has .url, .urls, .router_url, .router_host, .router_port and .model_dir, and unless
+    ENGINE_URL names one that runs already (a GPU's; ROUTER_URL its router), .logs and .server.
     Weights changed by a test must be changed back by it.
     """
     from rubric_rl.cpu import engine as cpu
+
+    if url := os.environ.get("ENGINE_URL"):
+        router_url = os.environ["ROUTER_URL"]
+        address = urlsplit(router_url)
+        yield SimpleNamespace(
+            url=url,
+            urls=[url],
+            router_url=router_url,
+            router_port=address.port,
+            router_host=address.hostname,
+            model_dir=tiny_model,
+        )
+        return
 
     logs = tmp_path_factory.mktemp("engine-logs")
     port, router_port = cpu.free_port(), cpu.free_port()

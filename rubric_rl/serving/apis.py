@@ -19,6 +19,7 @@ from rubric_rl.serving.verdict_text import until_verdicts
 
 CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
+LISTED = 20  # of the likeliest tokens come with their probabilities; any other counts as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 # What encloses the thoughts of other families than Qwen.
@@ -35,7 +36,7 @@ _LIMITS = (
 
 
 class SGLang:
-    """SGLang's /generate: the chat template is applied here; token probabilities are exact."""
+    """SGLang's /generate: the chat template is applied here, tokens are known by their ids."""
 
     takes_lists = True  # of questions in one request
     reads_ahead = True  # a prompt can be cached without a reply
@@ -117,7 +118,9 @@ class SGLang:
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
-                "token_ids_logprob": list(self._choice_ids),
+                # Not token_ids_logprob, which names the two: in a batch with any other request it
+                # ends SGLang 0.5.13 to 0.5.21, so that of slime's image (sglang issue 34719).
+                "top_logprobs_num": LISTED,
             }
         sampling = {
             "temperature": endpoint.temperature,
@@ -166,7 +169,7 @@ class SGLang:
             raise Retryable("ended by the engine without a reason")
         complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
         if question.opening:
-            probability, mass = self._share_and_mass(meta["output_token_ids_logprobs"][0])
+            probability, mass = self._share_and_mass(meta["output_top_logprobs"][0])
         return Reply(
             text=self._thought + payload["text"],
             complete=complete,
@@ -179,13 +182,12 @@ class SGLang:
         )
 
     def _share_and_mass(self, entries: list) -> tuple[float | None, float]:
-        """From [log-probability, token id, text] of each of the choices, in any order."""
-        logs = {entry[1]: entry[0] for entry in entries}
-        if logs.keys() != self._choice_ids.keys():
-            raise Retryable("probabilities of other tokens than asked for")
+        """From [log-probability, token id, text] of the likeliest tokens, in any order."""
         mass = {True: 0.0, False: 0.0}
-        for token, met in self._choice_ids.items():
-            mass[met] += _probability_of(logs[token])
+        for logarithm, token, *_ in _listed(entries):
+            probability = _probability_of(logarithm)
+            if token in self._choice_ids:
+                mass[self._choice_ids[token]] += probability
         return _share(mass[True], mass[False])
 
 
@@ -229,7 +231,8 @@ class OpenAI:
             beginning = {"role": "assistant", "content": question.opening}
             body["messages"] = [*question.messages, beginning]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-            body |= {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": 20}
+            body |= {"max_tokens": 1, "temperature": 1.0, "logprobs": True}
+            body["top_logprobs"] = LISTED
         else:
             body |= {
                 "max_tokens": endpoint.max_tokens,
@@ -276,7 +279,7 @@ class OpenAI:
             hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
             raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
         mass = {"true": 0.0, "false": 0.0}
-        for token in tokens[0]["top_logprobs"]:
+        for token in _listed(tokens[0]["top_logprobs"]):
             word = token["token"].strip()
             if word in mass:
                 mass[word] += _probability_of(token["logprob"])
@@ -286,6 +289,13 @@ class OpenAI:
 def _fields(value: Any) -> dict:
     """An object of a reply that may be null or missing."""
     return value if isinstance(value, dict) else {}
+
+
+def _listed(likeliest: list) -> list:
+    """Raises Retryable where no token is listed with its probability."""
+    if not likeliest:
+        raise Retryable("no probability of any token")
+    return likeliest
 
 
 def _probability_of(logarithm: Any) -> float:

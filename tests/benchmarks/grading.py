@@ -34,7 +34,7 @@ from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy  # 
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
-from rubric_rl.serving.apis import SGLang  # noqa: E402
+from rubric_rl.serving.apis import CHOICES, SGLang  # noqa: E402
 from rubric_rl.serving.client import Client  # noqa: E402
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
 from rubric_rl.tiny.oracle import truth  # noqa: E402
@@ -180,8 +180,9 @@ class Stub:
         await asyncio.sleep(self.SECONDS * max(decoded, 1))  # a prefill takes as long as a token
         is_list = isinstance((body.get("input_ids") or [0])[0], list)
         meta = {"finish_reason": {"type": "stop"}, "prompt_tokens": 1, "completion_tokens": decoded}
-        ids = body.get("token_ids_logprob", [])
-        meta["output_token_ids_logprobs"] = [[[-0.1, ids[0]], [-3.0, ids[1]]]] if ids else []
+        if "top_logprobs_num" in body:
+            true, false = map(ChatTokenizer(MODEL).token_id, CHOICES)
+            meta["output_top_logprobs"] = [[[-0.1, true, None], [-3.0, false, None]]]
         reply = {"text": self.TEXT, "meta_info": meta}
         return web.json_response([reply] * len(body["input_ids"]) if is_list else reply)
 

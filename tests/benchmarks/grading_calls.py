@@ -21,7 +21,7 @@ from rubric_rl.cpu.engine import request
 from rubric_rl.data.schema import Row
 from rubric_rl.grading.prompt import AnswerPrompt, verdict_opening
 from rubric_rl.grading.settings import Grading
-from rubric_rl.serving.apis import SGLang
+from rubric_rl.serving.apis import CHOICES, SGLang
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Question
 
@@ -80,7 +80,7 @@ class Asker:
         if read_first:
             sampling = {"max_new_tokens": 0, "temperature": 1.0}
             self.post("/generate", {"input_ids": shared, "sampling_params": sampling})
-        words = bodies[0]["token_ids_logprob"]  # true and false in turn
+        words = [*map(ChatTokenizer(MODEL).token_id, CHOICES)]
         items = [each[length:] for each in ids]
         scoring = {"query": shared, "items": items, "label_token_ids": words}
         scores = self.post("/v1/score", scoring)["scores"]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from aiohttp import web
-from doubles.engine import is_list, questions_in
+from doubles.engine import is_list, questions_in, top_logprobs
 from tokenizers import Tokenizer
 
 ANSWER = "rest and drink water<|im_end|>"
@@ -158,10 +158,9 @@ class FaultyEngine:
         p = self.p(question["text"], number)
         verdict = json.dumps({"explanation": "x", "criteria_met": p > 0.5})
         reply = self._reply(verdict, [], {"type": "stop", "matched": 1})
-        if "token_ids_logprob" in question:
-            true, false = question["token_ids_logprob"]
-            choices = [[math.log(p), true, None], [math.log(1 - p), false, None]]
-            reply["meta_info"]["output_token_ids_logprobs"] = [choices]
+        if "top_logprobs_num" in question:
+            entries = top_logprobs(math.log(p), math.log(1 - p), self.model)
+            reply["meta_info"]["output_top_logprobs"] = [entries]
         return reply
 
     async def _aborted_within(self, seconds: float) -> bool:

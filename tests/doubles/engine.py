@@ -4,15 +4,19 @@ import asyncio
 import itertools
 import json
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from aiohttp import web
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.grading.health import CHECK
 from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.apis import CHOICES
 from rubric_rl.serving.endpoint import GRADER
 
 VERDICT = '{"explanation": "because", "criteria_met": %s}'
@@ -40,6 +44,20 @@ class Fail:
     body: str = "no"
     headers: dict = field(default_factory=dict)
     reset: bool = False
+
+
+def top_logprobs(true: object, false: object, model: str = "") -> list[list]:
+    """SGLang's entries for the two verdict tokens of a model, of `chat_model` if none is named."""
+    ids = _verdict_tokens(model)
+    return [[true, ids[0], None], [false, ids[1], None]]
+
+
+@cache
+def _verdict_tokens(model: str) -> list[int]:
+    if model:
+        return [ChatTokenizer(model).token_id(text) for text in CHOICES]
+    with tempfile.TemporaryDirectory() as folder:
+        return _verdict_tokens(chat_model(Path(folder)))
 
 
 Act = Say | Fail | Callable[[str], Say | Fail]  # a function gets the prompt
@@ -174,10 +192,9 @@ class FakeEngine:
         }
         if body.get("return_logprob"):
             meta["output_token_logprobs"] = [[-0.5, 7, None]] * say.tokens
-        if "token_ids_logprob" in body:
-            true, false = body["token_ids_logprob"]
-            choices = [[_log(say.true), true, None], [_log(say.false), false, None]]
-            meta["output_token_ids_logprobs"] = [choices]
+        if "top_logprobs_num" in body:
+            entries = top_logprobs(_log(say.true), _log(say.false), self.model or "")
+            meta["output_top_logprobs"] = [entries]
         return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
 
     def _chat(self, say: Say) -> dict:

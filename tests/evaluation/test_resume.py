@@ -22,7 +22,7 @@ from rubric_rl.serving.question import Question, Reply, Unavailable
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
 ASKED = {"kind": "evaluate", "grader": GRADER}
-NAN = Say(meta={"output_token_ids_logprobs": [[[math.nan, 1], [-1.0, 2]]]})
+NAN = Say(meta={"output_top_logprobs": [[[math.nan, 1, None], [-1.0, 2, None]]]})
 
 
 def reply(text: str) -> Reply:

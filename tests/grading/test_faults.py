@@ -11,7 +11,7 @@ from itertools import count
 
 import pytest
 from aiohttp import web
-from doubles.engine import VERDICT, chat_model, is_list, questions_in
+from doubles.engine import VERDICT, chat_model, is_list, questions_in, top_logprobs
 
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, grade
@@ -78,20 +78,25 @@ def without(name: str) -> Change:
     return change
 
 
-def logged(true: object, false: object, swap: bool = False) -> Change:
+def logged(true: object, false: object) -> Change:
     """Other log-probabilities; only direct mode reads them."""
 
     def change(reply: dict) -> dict:
-        for entries in reply["meta_info"]["output_token_ids_logprobs"]:
+        for entries in reply["meta_info"]["output_top_logprobs"]:
             entries[0][0], entries[1][0] = true, false
-            if swap:
-                entries[0][1], entries[1][1] = 990, 991
         for token in reply["choices"][0]["logprobs"]["content"]:
             token["top_logprobs"][0]["logprob"] = true
             token["top_logprobs"][1]["logprob"] = false
         return reply
 
     return change
+
+
+def unlisted(reply: dict) -> dict:
+    """No likeliest tokens at all; only direct mode reads them."""
+    reply["meta_info"]["output_top_logprobs"] = [[]]
+    reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = []
+    return reply
 
 
 def encoded(reply: dict) -> bytes:
@@ -138,7 +143,7 @@ FAULTS: dict[str, Change] = {
     "probability above 1": logged(0.7, -5.0),
     "infinite": logged(math.inf, -math.inf),
     "more than all": logged(-0.01, -0.02),
-    "probabilities of other tokens": logged(-0.01, -6.0, swap=True),
+    "no likeliest tokens": unlisted,
 }
 # What only looks odd: the verdict is as right as any.
 HARMLESS: dict[str, Change] = {
@@ -167,7 +172,6 @@ class FaultyEngine:
         criterion = prompt.rpartition("] ")[2].split("<|im_end|>")[0].strip()
         met = truth(answer, criterion)
         true, false = (-0.1, -2.5) if met else (-2.5, -0.1)
-        ids = asked.get("token_ids_logprob", [1, 2])
         text = VERDICT % str(met).lower()
         top = [{"token": " true", "logprob": true}, {"token": " false", "logprob": false}]
         return {
@@ -177,7 +181,7 @@ class FaultyEngine:
                 "prompt_tokens": 9,
                 "cached_tokens": 0,
                 "completion_tokens": 3,
-                "output_token_ids_logprobs": [[[true, ids[0], None], [false, ids[1], None]]],
+                "output_top_logprobs": [top_logprobs(true, false)],
             },
             "choices": [
                 {
@@ -251,8 +255,6 @@ def test_no_answer_is_wrong(model, monkeypatch, mode, api, answers, faults):
     monkeypatch.setattr("rubric_rl.serving.client.LARGEST_REPLY", 2**20)
     assert len(FAULTS) >= 38
     kinds = [*FAULTS, *HARMLESS]
-    if api == "openai":  # its reply names no token ids
-        kinds.remove("probabilities of other tokens")
     names = (kinds * (faults // len(kinds) + 1))[:faults]
     engine = FaultyEngine(names, every=answers * len(RUBRIC) // faults, seed=0, model=model)
     records = asyncio.run(engine.records(answers, mode, api))

@@ -66,14 +66,15 @@ class TestRequest:
             assert places == sorted(places)
             assert body["text"].count("<|im_start|>") == 4
 
-    def test_an_opening_asks_sglang_for_two_tokens_probabilities(self, model):
+    def test_an_opening_asks_sglang_for_the_likeliest_tokens_probabilities(self, model):
         engine = FakeEngine(Say(true=0.6, false=0.2))
         assert ask(engine, model, direct()).probability == pytest.approx(0.75)
         (body,) = engine.bodies
         assert body["text"].endswith('{"criteria_met":')
         assert body["sampling_params"]["max_new_tokens"] == 1
         assert body["return_logprob"]
-        assert len(set(body["token_ids_logprob"])) == 2
+        assert body["top_logprobs_num"] == 20
+        assert "token_ids_logprob" not in body, "ends some engines: sglang issue 34719"
 
     def test_openai_gets_messages_schema_and_further_fields(self, model):
         engine = FakeEngine()

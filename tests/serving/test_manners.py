@@ -2,11 +2,20 @@
 
 import asyncio
 import gzip
+import math
 
 import pytest
 from aiohttp import web
 from doubles.asking import APIS, ask, direct, question
-from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses
+from doubles.engine import (
+    TEMPLATE,
+    Fail,
+    FakeEngine,
+    Say,
+    chat_model,
+    skip_pauses,
+    top_logprobs,
+)
 from tokenizers import Tokenizer, processors
 
 from rubric_rl.common.errors import UserError
@@ -28,7 +37,7 @@ class TestProbabilities:
                 reply = super()._generated(say, number, body)
                 asked.append(body)
                 if len(asked) == 1:
-                    reply["meta_info"]["output_token_ids_logprobs"][0][0][0] = log
+                    reply["meta_info"]["output_top_logprobs"][0][0][0] = log
                 return reply
 
         assert ask(Broken(Say(true=0.6, false=0.2)), model, direct()).probability == pytest.approx(
@@ -36,17 +45,21 @@ class TestProbabilities:
         )
         assert len(asked) == 2
 
-    def test_those_of_other_tokens_are_none(self, model, monkeypatch):
-        skip_pauses(monkeypatch)
-        others = {"output_token_ids_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
-        with pytest.raises(Unavailable, match="probabilities of other tokens than asked for"):
-            ask(FakeEngine(Say(meta=others)), model, direct())
+    def test_those_of_other_tokens_are_neither_words(self, model):
+        others = {"output_top_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
+        reply = ask(FakeEngine(Say(meta=others)), model, direct())
+        assert (reply.probability, reply.mass) == (None, 0.0)
+
+    def test_a_word_that_is_not_among_the_likeliest_has_none(self, model):
+        entries = top_logprobs(math.log(0.6), 0)[:1] + [[math.log(0.4), 1, None]]
+        reply = ask(FakeEngine(Say(meta={"output_top_logprobs": [entries]})), model, direct())
+        assert (reply.probability, reply.mass) == (1.0, pytest.approx(0.6))
 
     def test_their_order_does_not_matter(self, model):
         class Reversed(FakeEngine):
             def _generated(self, say, number, body):
                 reply = super()._generated(say, number, body)
-                reply["meta_info"]["output_token_ids_logprobs"][0].reverse()
+                reply["meta_info"]["output_top_logprobs"][0].reverse()
                 return reply
 
         engine = Reversed(Say(true=0.6, false=0.2))

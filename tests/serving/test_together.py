@@ -79,10 +79,10 @@ def test_one_alone_and_none_need_no_list(model):
 
 PASSING = {
     "aborted": Say(reason="abort"),
-    "not a number": Say(meta={"output_token_ids_logprobs": [[[math.nan, 1], [-1.0, 2]]]}),
-    "other tokens": Say(meta={"output_token_ids_logprobs": [[[-1.0, 1], [-1.0, 2]]]}),
+    "not a number": Say(meta={"output_top_logprobs": [[[math.nan, 1, None], [-1.0, 2, None]]]}),
+    "no tokens": Say(meta={"output_top_logprobs": [[]]}),
     "no reason": Say(reason=None),
-    "no probabilities": Say(meta={"output_token_ids_logprobs": []}),
+    "no probabilities": Say(meta={"output_top_logprobs": []}),
 }
 
 
