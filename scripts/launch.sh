@@ -94,6 +94,7 @@ ENGINE_ARGS=(
    --ref-load "${DIST_CKPT_PATH}"       # where the first start takes its weights from
    --num-gpus-per-node "${GPUS_PER_NODE}"
    --router-policy manual               # an answer's criteria go to the engine with its prefix
+   --router-prometheus-host 127.0.0.1   # else every network can read the router's figures
    --balance-data
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32
@@ -182,14 +183,30 @@ CHILDREN=()   # Ray's processes, and per process "--process PID LOG"
 WATCHED=()
 RAY_FOLDER=""   # of our own Ray's files
 JOB=""          # that is at work, or did not succeed
+
+# Kills those processes and what they started, should they outlive half a minute: a Ray that is told
+# to end while it ends its own processes can wait for itself for ever.
+kill_later() {
+   local pid second
+   for second in {1..30}; do sleep 1; done
+   for pid in "$@"; do
+      pkill -KILL -P "${pid}" || true
+      kill -KILL "${pid}" 2>/dev/null || true
+   done
+}
+
 stop() {
    trap '' HUP INT TERM   # a second signal does not leave Ray behind
-   local pid
+   local pid killer
    [[ -z "${CLIENT}" ]] || kill -KILL "${CLIENT}" 2>/dev/null || true
    [[ -z "${JOB}" ]] ||
       timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
    for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
+   kill_later "${CHILDREN[@]}" 9>&- &
+   killer="$!"
+   disown "${killer}"   # else its end is told
    for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
+   kill -KILL "${killer}" 2>/dev/null || true
    if [[ -n "${RAY_FOLDER}" ]]; then
       cp -rT -- "${RAY_FOLDER}"/ray/session_2*/logs "${SAVE_PATH}/ray_logs" 2>/dev/null || true
       rm -rf -- "${RAY_FOLDER}"

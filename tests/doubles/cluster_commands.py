@@ -35,7 +35,10 @@ def after(words: list[str], flag: str) -> str:
 
 
 def ray_start(words: list[str]) -> int:
-    """Lives until SIGTERM; a head listens at its address, and every node brings its GPUs."""
+    """Lives until SIGTERM, which RAY_IS_DEAF lets it ignore.
+
+    A head listens at its address, and every node brings its GPUs.
+    """
     kind = "head" if "--head" in words else "worker"
     if os.environ.get("RAY_BREAKS") == kind:
         print("this Ray cannot start")
@@ -47,7 +50,7 @@ def ray_start(words: list[str]) -> int:
         record(f"{kind} ended", [])
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "RAY_IS_DEAF" in os.environ else end)
     listener = socket.socket()
     if kind == "head":
         listener.bind((after(words, "--node-ip-address"), int(after(words, "--port"))))

@@ -193,6 +193,14 @@ def test_an_impatient_second_signal_leaves_nothing_behind(world):
     assert world.nothing_left()
 
 
+def test_a_ray_that_does_not_end_when_told_to_is_killed(world):
+    process = world.start_job("run_qwen3_8B.sh", RAY_IS_DEAF="1")
+    process.send_signal(signal.SIGTERM)
+    assert world.end(process).status == 143
+    assert not world.calls("head ended")
+    assert world.nothing_left()
+
+
 def test_a_signal_ends_the_wait_for_ray(world):
     process = world.start("run_qwen3_8B.sh", RAY_WITHOUT_GPUS="1")
     world.until(lambda: list(world.state.glob("gpus.*")))

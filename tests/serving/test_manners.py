@@ -51,7 +51,7 @@ class TestProbabilities:
         assert (reply.probability, reply.mass) == (None, 0.0)
 
     def test_a_word_that_is_not_among_the_likeliest_has_none(self, model):
-        entries = top_logprobs(math.log(0.6), 0)[:1] + [[math.log(0.4), 1, None]]
+        entries = [*top_logprobs(math.log(0.6), 0)[:1], [math.log(0.4), 1, None]]
         reply = ask(FakeEngine(Say(meta={"output_top_logprobs": [entries]})), model, direct())
         assert (reply.probability, reply.mass) == (1.0, pytest.approx(0.6))
 

@@ -21,6 +21,12 @@ RUBRIC = tuple(
 )
 ROW = Row("p1", ({"role": "user", "content": "I have a fever. What should I do?"},), RUBRIC)
 ANSWER = "Drink water, rest, and see a doctor when the fever stays for three days. " * 3
+KINDS: list[dict] = [
+    {"mode": "direct"},
+    {"mode": "explain", "verdict": "probability"},
+    {"mode": "cascade", "cascade_low": 0.0, "cascade_high": 1.0},
+    {"mode": "checklist"},
+]
 MESSAGES = [{"role": "user", "content": "Is it?"}]
 
 
@@ -89,7 +95,31 @@ def test_both_routes_read_the_same_probability(engine):
     one = graded(engine, ANSWER, mode="direct", api="sglang")
     other = graded(engine, ANSWER, mode="direct", api="openai", extra_body=same_turn)
     expected = [verdict.probability for verdict in other.verdicts]
-    assert [verdict.probability for verdict in one.verdicts] == pytest.approx(expected, abs=0.01)
+    # bfloat16, where a GPU's engine is asked, reads them up to 0.012 apart
+    assert [verdict.probability for verdict in one.verdicts] == pytest.approx(expected, abs=0.02)
+
+
+def test_requests_of_all_kinds_can_share_a_batch(engine):
+    """Where some ask for probabilities and some do not, SGLang of slime's image ended once."""
+
+    async def main():
+        endpoint = grader_settings(model="default", max_tokens=48).endpoint
+        async with Client(endpoint, engine.router_url, str(engine.model_dir)) as client:
+            gradings = [
+                grade(Grader(client, grader_settings(**chosen).grading), ROW, f"{number} {ANSWER}")
+                for number, chosen in enumerate(KINDS * 4)
+            ]
+            answers = asyncio.gather(*map(answer, range(8)))
+            return await asyncio.gather(asyncio.gather(*gradings), answers)
+
+    async def answer(number: int) -> dict:
+        sampling = {"max_new_tokens": 24, "temperature": 1.0}
+        body = {"text": f"{number} water", "sampling_params": sampling, "return_logprob": True}
+        return await asyncio.to_thread(ask, engine.router_url + "/generate", body)
+
+    records, answers = asyncio.run(main())
+    assert {record.status for record in records} == {"graded"}
+    assert all(len(answer["meta_info"]["output_token_logprobs"]) > 0 for answer in answers)
 
 
 def test_what_the_engine_refuses_is_ungraded_at_once(engine):
