@@ -187,11 +187,12 @@ JOB=""          # that is at work, or did not succeed
 # Kills those processes and what they started, should they outlive half a minute: a Ray that is told
 # to end while it ends its own processes can wait for itself for ever.
 kill_later() {
-   local pid second
+   local pid second own
    for second in {1..30}; do sleep 1; done
    for pid in "$@"; do
-      pkill -KILL -P "${pid}" || true
-      kill -KILL "${pid}" 2>/dev/null || true
+      own="$(cat "/proc/${pid}/task/${pid}/children" 2>/dev/null)" || true
+      # shellcheck disable=SC2086   # several words
+      kill -KILL ${own} "${pid}" 2>/dev/null || true
    done
 }
 
