@@ -62,7 +62,7 @@ def _draw(results: Results, arms: list[str], title: str, path: Path) -> None:
                 axes.plot(alarm.rollouts, curve[place], "X", color=f"C{number}", markersize=8)
         means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
         seeds = len(curves)
-        label = f"{name} ({seeds} seeds)"
+        label = f"{name} ({seeds} seed{'s' if seeds > 1 else ''})"
         axes.plot(versions, means, "o-", color=f"C{number}", markersize=3, label=label)
     axes.set_title(title)
     axes.set_xlabel("rollout")
