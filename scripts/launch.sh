@@ -13,6 +13,7 @@
 #                     a Slurm job knows them
 #   RAY_ADDRESS       dashboard of a running cluster (http://host:8265): no Ray is started then
 #   RAY_PORT, RAY_DASHBOARD_PORT   6379 and 8265
+#   RAY_GRACE         seconds that Ray has to end before it is killed (30)
 #   MASTER_ADDR       this node's address, as the others reach it: for a node with several networks
 #   WANDB_PROJECT     logs to W&B too (key: WANDB_API_KEY or wandb login; without one
 #                     WANDB_MODE=offline)
@@ -184,30 +185,29 @@ WATCHED=()
 RAY_FOLDER=""   # of our own Ray's files
 JOB=""          # that is at work, or did not succeed
 
-# Kills those processes and what they started, should they outlive half a minute: a Ray that is told
-# to end while it ends its own processes can wait for itself for ever.
-kill_later() {
-   local pid second own
-   for second in {1..30}; do sleep 1; done
-   for pid in "$@"; do
+# Ends Ray's processes. Those that outlive RAY_GRACE are killed, with what they started themselves:
+# a Ray that is told to end while it ends its own processes can wait for itself for ever.
+end_children() {
+   local pid own tenth
+   for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
+   for ((tenth = 0; tenth < 10 * ${RAY_GRACE:-30}; tenth++)); do
+      kill -0 "${CHILDREN[@]}" 2>/dev/null || break   # none is left
+      sleep 0.1
+   done
+   for pid in $(jobs -pr); do
       own="$(cat "/proc/${pid}/task/${pid}/children" 2>/dev/null)" || true
       # shellcheck disable=SC2086   # several words
       kill -KILL ${own} "${pid}" 2>/dev/null || true
    done
+   for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
 }
 
 stop() {
    trap '' HUP INT TERM   # a second signal does not leave Ray behind
-   local pid killer
    [[ -z "${CLIENT}" ]] || kill -KILL "${CLIENT}" 2>/dev/null || true
    [[ -z "${JOB}" ]] ||
       timeout 30 ray job stop --no-wait --address "${RAY_ADDRESS}" "${JOB}" >/dev/null 2>&1 || true
-   for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
-   kill_later "${CHILDREN[@]}" 9>&- &
-   killer="$!"
-   disown "${killer}"   # else its end is told
-   for pid in "${CHILDREN[@]}"; do wait "${pid}" 2>/dev/null || true; done
-   kill -KILL "${killer}" 2>/dev/null || true
+   end_children
    if [[ -n "${RAY_FOLDER}" ]]; then
       cp -rT -- "${RAY_FOLDER}"/ray/session_2*/logs "${SAVE_PATH}/ray_logs" 2>/dev/null || true
       rm -rf -- "${RAY_FOLDER}"

@@ -54,7 +54,8 @@ def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -
     if verdict.met is None or verdict.probability is None:
         return False
     met, not_met = verdict.of_words
-    return low < (1 - not_met if criterion.points < 0 else met) < high
+    helping = 1 - not_met if criterion.points < 0 else met
+    return (low < helping or low == 0) and (helping < high or high == 1)
 
 
 def second_look(

@@ -19,7 +19,7 @@ from rubric_rl.serving.verdict_text import until_verdicts
 
 CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
-LISTED = 20  # of the likeliest tokens come with their probabilities; any other counts as 0
+LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 # What encloses the thoughts of other families than Qwen.
@@ -118,8 +118,8 @@ class SGLang:
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
-                # Not token_ids_logprob, which names the two: in a batch with any other request it
-                # ends SGLang 0.5.13 to 0.5.21, so that of slime's image (sglang issue 34719).
+                # Not token_ids_logprob, which names the two: a request without it in the same batch
+                # ends SGLang 0.5.10 to 0.5.20; slime's image has 0.5.15 (sglang issue 34719).
                 "top_logprobs_num": LISTED,
             }
         sampling = {
@@ -185,9 +185,8 @@ class SGLang:
         """From [log-probability, token id, text] of the likeliest tokens, in any order."""
         mass = {True: 0.0, False: 0.0}
         for logarithm, token, *_ in _listed(entries):
-            probability = _probability_of(logarithm)
             if token in self._choice_ids:
-                mass[self._choice_ids[token]] += probability
+                mass[self._choice_ids[token]] += _probability_of(logarithm)
         return _share(mass[True], mass[False])
 
 

@@ -35,7 +35,7 @@ def after(words: list[str], flag: str) -> str:
 
 
 def ray_start(words: list[str]) -> int:
-    """Lives until SIGTERM, which RAY_IS_DEAF lets it ignore.
+    """Lives until SIGTERM, which RAY_IS_DEAF lets it and its child ignore.
 
     A head listens at its address, and every node brings its GPUs.
     """
@@ -50,7 +50,10 @@ def ray_start(words: list[str]) -> int:
         record(f"{kind} ended", [])
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if "RAY_IS_DEAF" in os.environ else end)
+    signal.signal(signal.SIGTERM, end)
+    if "RAY_IS_DEAF" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        subprocess.Popen(["/bin/sleep", "600"])  # as deaf
     listener = socket.socket()
     if kind == "head":
         listener.bind((after(words, "--node-ip-address"), int(after(words, "--port"))))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from doubles.asking import direct, question
-from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses
+from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, top_logprobs
 from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from rubric_rl.serving.question import Question, Reply, Unavailable
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
 ASKED = {"kind": "evaluate", "grader": GRADER}
-NAN = Say(meta={"output_top_logprobs": [[[math.nan, 1, None], [-1.0, 2, None]]]})
+NAN = Say(meta={"output_top_logprobs": [top_logprobs(math.nan, -1.0)]})
 
 
 def reply(text: str) -> Reply:

@@ -40,9 +40,19 @@ def test_only_what_is_unsure_is_asked_again_in_words(model):
     assert record.calls == 5
 
 
-@pytest.mark.parametrize("low, high, asked", [(0.3, 0.7, 3), (0.5, 0.5, 0), (0.0, 1.0, 3)])
-def test_the_limits_say_what_is_unsure(model, low, high, asked):
-    beliefs = dict.fromkeys(TRUTH, 0.45)
+@pytest.mark.parametrize(
+    "belief, low, high, asked",
+    [
+        (0.45, 0.3, 0.7, 3),
+        (0.45, 0.5, 0.5, 0),
+        (0.45, 0.0, 1.0, 3),
+        (0.0, 0.0, 1.0, 3),  # the word is not among the likeliest
+        (1.0, 0.0, 1.0, 3),
+        (0.0, 0.01, 1.0, 0),
+    ],
+)
+def test_the_limits_say_what_is_unsure(model, belief, low, high, asked):
+    beliefs = dict.fromkeys(TRUTH, belief)
     engine = FakeEngine(unsure_of(beliefs, TRUTH))
     graded(engine, model, mode="cascade", cascade_low=low, cascade_high=high)
     assert len(engine.bodies) == 3 + asked

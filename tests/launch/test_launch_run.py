@@ -194,7 +194,7 @@ def test_an_impatient_second_signal_leaves_nothing_behind(world):
 
 
 def test_a_ray_that_does_not_end_when_told_to_is_killed(world):
-    process = world.start_job("run_qwen3_8B.sh", RAY_IS_DEAF="1")
+    process = world.start_job("run_qwen3_8B.sh", RAY_IS_DEAF="1", RAY_GRACE="1")
     process.send_signal(signal.SIGTERM)
     assert world.end(process).status == 143
     assert not world.calls("head ended")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 from doubles.asking import APIS, direct
-from doubles.engine import Fail, FakeEngine, Say, skip_pauses
+from doubles.engine import Fail, FakeEngine, Say, skip_pauses, top_logprobs
 
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
@@ -79,7 +79,7 @@ def test_one_alone_and_none_need_no_list(model):
 
 PASSING = {
     "aborted": Say(reason="abort"),
-    "not a number": Say(meta={"output_top_logprobs": [[[math.nan, 1, None], [-1.0, 2, None]]]}),
+    "not a number": Say(meta={"output_top_logprobs": [top_logprobs(math.nan, -1.0)]}),
     "no tokens": Say(meta={"output_top_logprobs": [[]]}),
     "no reason": Say(reason=None),
     "no probabilities": Say(meta={"output_top_logprobs": []}),

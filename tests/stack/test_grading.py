@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import urllib.request
 
 import pytest
@@ -95,12 +96,12 @@ def test_both_routes_read_the_same_probability(engine):
     one = graded(engine, ANSWER, mode="direct", api="sglang")
     other = graded(engine, ANSWER, mode="direct", api="openai", extra_body=same_turn)
     expected = [verdict.probability for verdict in other.verdicts]
-    # bfloat16, where a GPU's engine is asked, reads them up to 0.012 apart
-    assert [verdict.probability for verdict in one.verdicts] == pytest.approx(expected, abs=0.02)
+    most = 0.02 if "ENGINE_URL" in os.environ else 0.01  # bfloat16 on a GPU: 0.012 apart
+    assert [verdict.probability for verdict in one.verdicts] == pytest.approx(expected, abs=most)
 
 
 def test_requests_of_all_kinds_can_share_a_batch(engine):
-    """Where some ask for probabilities and some do not, SGLang of slime's image ended once."""
+    """Where some name tokens and some do not, SGLang 0.5.10 to 0.5.20 ends; newer ones do not."""
 
     async def main():
         endpoint = grader_settings(model="default", max_tokens=48).endpoint
