@@ -27,7 +27,8 @@ ROOT="$(pwd -P)"
 DRY_RUN="${DRY_RUN:-0}"
 PYTHON="${PYTHON:-python3}"
 [[ "${DRY_RUN}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
-for name in NNODES GPUS_PER_NODE; do
+RAY_GRACE="${RAY_GRACE:-30}"
+for name in NNODES GPUS_PER_NODE RAY_GRACE; do
    [[ "${!name}" =~ ^[1-9][0-9]{0,3}$ ]] ||
       die "${name} is a number from 1 to 9999, not ${!name}"
 done
@@ -190,7 +191,7 @@ JOB=""          # that is at work, or did not succeed
 end_children() {
    local pid own tenth
    for pid in "${CHILDREN[@]}"; do kill -TERM "${pid}" 2>/dev/null || true; done
-   for ((tenth = 0; tenth < 10 * ${RAY_GRACE:-30}; tenth++)); do
+   for ((tenth = 0; tenth < 10 * RAY_GRACE; tenth++)); do
       kill -0 "${CHILDREN[@]}" 2>/dev/null || break   # none is left
       sleep 0.1
    done

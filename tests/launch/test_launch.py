@@ -107,6 +107,7 @@ def test_the_engines_write_json_without_blanks(name):
         ({"DRY_RUN": "yes"}, "DRY_RUN is 1 or 0, not yes"),  # not a run of two days
         ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number from 1 to 9999, not two"),
         ({"DRY_RUN": "1", "NNODES": "9" * 30}, "NNODES is a number from 1 to 9999, not 9999"),
+        ({"DRY_RUN": "1", "RAY_GRACE": "soon"}, "RAY_GRACE is a number from 1 to 9999, not soon"),
         ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number from 1 to 9999, not 0"),
     ],
 )
