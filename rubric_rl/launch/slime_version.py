@@ -52,7 +52,7 @@ buffer-sort-by-staleness flush-cache-interval force-fp8-ue8m0-scale pg-loss-type
 rollout-cleanup-timeout rollout-data-dir rollout-io-concurrency rollout-queue-lease-seconds
 rollout-queue-online-gc rollout-queue-run-id rollout-queue-segment-mib rollout-session-id
 rollout-storage-declaration rollout-storage-profile routing-replay-prefetch-microbatches
-score-centering-top-k use-gated-attention use-score-centering
+score-centering-top-k use-score-centering
 """
 NEW_IN_0_4 = frozenset(_NEW_IN_0_4.split())
 
