@@ -103,8 +103,8 @@ def differences(arm: dict[int, Result], other: dict[int, Result]) -> list[float]
 def comparison_lines(results: Results) -> list[str]:
     """A row per arm: its paired difference, the share of the oracle's score, the power.
 
-    The power stands on the spread of all paired differences together: of three seeds alone a
-    spread is hardly known.
+    The power stands on the spread of all paired differences at the arm's learning rate together:
+    of three seeds alone a spread is hardly known, and the higher rate spreads runs far more.
     """
     pairs = {}
     for name, arm in ARMS.items():
@@ -115,7 +115,12 @@ def comparison_lines(results: Results) -> list[str]:
             pairs[name] = found
     if not pairs:
         return ["No two arms have a seed in common."]
-    spread = pooled_deviation([found for found in pairs.values() if found])
+    spreads = {
+        is_fast: pooled_deviation(
+            [found for name, found in pairs.items() if found and ARMS[name].is_fast == is_fast]
+        )
+        for is_fast in (False, True)
+    }
     headings = [
         "arm",
         "less",
@@ -129,6 +134,7 @@ def comparison_lines(results: Results) -> list[str]:
         less = ARMS[name].compared_with if found else MISSING
         seeds = str(len(found)) if found else MISSING
         needed = MISSING
+        spread = spreads[ARMS[name].is_fast]
         if found and spread is not None:
             needed = str(seeds_needed(spread, TELL))
         ratio = _with_interval(shares(name, results), digits=2)

@@ -99,7 +99,8 @@ def movement(directory: Path, start: dict) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("run", type=Path, help="the run's SAVE_PATH, from its first rollout on")
     run = parser.parse_args().run
     args = settings()

@@ -66,6 +66,17 @@ def test_a_comparison_has_interval_and_power():
     assert cells[5] == "24"
 
 
+def test_a_wild_arm_at_the_higher_rate_leaves_the_power_of_the_others():
+    found = {
+        "self": dict(enumerate(map(result, [0.50, 0.50, 0.50]))),
+        "oracle": dict(enumerate(map(result, [0.55, 0.60, 0.65]))),
+        "self-fast": dict(enumerate(map(result, [0.10, 0.50, 0.60]))),
+    }
+    lines = tables.comparison_lines(found)
+    assert row_of("oracle", lines)[5] == "24"
+    assert int(row_of("self-fast", lines)[5]) > 500
+
+
 def test_one_seed_has_no_interval():
     cells = comparison([0.5], [0.6])
     assert cells[3] == "+0.100 (one seed)" and cells[5] == "-"
