@@ -20,6 +20,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
+from rubric_rl.serving.in_flight import InFlight
 from rubric_rl.serving.key import Key
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
@@ -85,6 +86,7 @@ class Client:
         self._warned_of_reading = False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
+        self._in_flight = InFlight(stopped)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
@@ -221,7 +223,8 @@ class Client:
             if self._stopped():
                 raise Aborted
             self._check_life()
-            return await self._post(body, headers)
+            async with self._in_flight.request():
+                return await self._post(body, headers)
 
     def _check_life(self) -> None:
         """Raises Unavailable for an endpoint that has been silent for too long.

@@ -14,6 +14,7 @@ from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.settings import Grading
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.in_flight import LOOK_EVERY
 from rubric_rl.serving.question import Aborted, Unavailable
 
 
@@ -295,6 +296,31 @@ class TestLimits:
         results = ask(engine, model, times=20, concurrency=2, stopped=stopped)
         assert all(isinstance(result, Aborted) for result in results)
         assert len(engine.bodies) == 2
+
+    def test_a_stopped_rollout_ends_the_requests_in_flight_where_the_server_does_not(self, model):
+        engine = FakeEngine(Say(seconds=60))
+
+        async def main():
+            stopped = False
+            async with engine, Client(Endpoint(), engine.url, model, lambda: stopped) as client:
+                tasks = [asyncio.create_task(client.ask(question())) for _ in range(3)]
+                while engine.in_flight < 3:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(3 * LOOK_EVERY)
+                assert not any(task.done() for task in tasks)
+                stopped = True
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+                assert all(isinstance(result, Aborted) for result in results)
+                while engine.in_flight:  # the server sees that nobody waits any more
+                    await asyncio.sleep(0.01)
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+    def test_a_time_out_is_no_abort(self, model, monkeypatch):
+        skip_pauses(monkeypatch)
+        engine = FakeEngine(Say(seconds=60))
+        with pytest.raises(Unavailable, match="TimeoutError"):
+            ask(engine, model, timeout=0.1, retries=1)
 
     def test_a_stopped_rollout_ends_a_long_pause(self, model, monkeypatch):
         waited, sleep = [], asyncio.sleep
