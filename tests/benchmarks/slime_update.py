@@ -19,7 +19,6 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
-from types import MethodType
 
 import torch
 from safetensors.torch import load_file
@@ -50,7 +49,7 @@ def settings() -> Namespace:
 
 def trained_on(file: Path) -> dict:
     """A rollout as slime's actor had it, in the CPU trainer's form."""
-    samples = torch.load(file, weights_only=False)["samples"]
+    samples = torch.load(file, weights_only=True)["samples"]
     return {
         "tokens": [sample["tokens"].tolist() for sample in samples],
         "response_lengths": [sample["response_lengths"] for sample in samples],
@@ -70,11 +69,11 @@ def watched(actor: Actor) -> list[dict[str, float]]:
     steps: list[dict[str, float]] = []
     make_step = actor._step
 
-    def step(self, *words):
+    def step(*words):
         steps.append(make_step(*words))
         return steps[-1]
 
-    actor._step = MethodType(step, actor)
+    actor._step = step
     return steps
 
 
@@ -103,6 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("run", type=Path, help="the run's SAVE_PATH, from its first rollout on")
     run = parser.parse_args().run
+    dumps = len(list(run.glob("train_*.pt")))
+    for number in range(dumps or 1):
+        for made in (run / f"train_{number}.pt", run / f"hf_{number}"):
+            if not made.exists():
+                parser.error(f"{made} is missing; --help says with which flags slime writes it")
     args = settings()
     theirs = steps_of_slime(run / "train.log")
     start = load_file(START / "model.safetensors")
@@ -110,7 +114,7 @@ def main() -> None:
         actor = Actor(args, 0, 1, Path(scratch, "store"))
         actor.load(str(START))
         ours = watched(actor)
-        for number in range(len(list(run.glob("train_*.pt")))):
+        for number in range(dumps):
             rollout = trained_on(run / f"train_{number}.pt")
             difference = log_prob_difference(actor, rollout)
             first = len(ours)

@@ -6,6 +6,7 @@ The small rollouts have PROMPTS groups of GROUP answers, with three criteria eac
 import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,6 @@ from rubric_rl.common.hash_share import share_of
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.grading.health import CHECK
-from rubric_rl.launch.slime_version import V0_4, read_version
 
 pytestmark = pytest.mark.contract
 
@@ -25,6 +25,7 @@ PROMPTS, GROUP = 4, 4
 ANSWERS = PROMPTS * GROUP
 POINTS = (5, 3, -2)
 FAULTS = (500, 429, "reset", "garbage", 503)
+HOURS = 7200.0  # seconds; a test that waits for them fails
 
 FLAGS = f"""
 --debug-rollout-only --rollout-num-gpus 1
@@ -119,9 +120,15 @@ def loop(slime, rows, tiny_model):
     It returns what slime_loop.py prints, or its stderr where it has to fail.
     """
 
-    def run(port: int, flags: str = "", rollouts: int = 1, grader: str = "", fails: bool = False):
+    def run(
+        port: int,
+        flags: str = "",
+        rollouts: int = 1,
+        grader: str = "grader_timeout: 20\n",
+        fails: bool = False,
+    ):
         config = rows / "grader.yaml"
-        config.write_text("grader_mode: direct\ngrader_retries: 2\ngrader_timeout: 20\n" + grader)
+        config.write_text("grader_mode: direct\ngrader_retries: 2\n" + grader)
         env = {
             "BACKEND": "slime",
             "HF_CKPT_PATH": str(tiny_model),
@@ -209,12 +216,34 @@ def test_a_grader_that_is_down_ends_the_run_with_its_reason(loop, model):
     assert "no answer of this rollout could be graded: " in stderr
 
 
-def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(
-    loop, model, slime
-):
-    """Twice as many groups as needed, half of them graded slowly: slime aborts those meanwhile.
+def test_the_grading_of_surplus_groups_ends_with_the_rollout(loop, model):
+    """Twice as many groups as needed, and only the first ones are ever graded.
 
-    From 0.4 on it tells the engines only while answers are written: the hook ends its questions.
+    slime 0.3 has the engines abort the others, 0.4 nobody: the hook ends its questions itself.
+    """
+    needed: set[int] = set()
+    held: Counter[int] = Counter()
+
+    def fault(text, number):
+        row = row_of(text)
+        if row not in range(16):  # of an evaluation, or none
+            return None
+        if len(needed) < PROMPTS:
+            needed.add(row)
+        if row in needed:
+            return None
+        held[row] += 1
+        return HOURS
+
+    flags = f"--over-sampling-batch-size {2 * PROMPTS}"
+    with FaultyEngine(model, fault) as engine:
+        (rollout,) = loop(engine.port, flags, grader=f"grader_timeout: {HOURS}\n")["rollouts"]
+    assert_whole(rollout)
+    assert len(held) == PROMPTS
+
+
+def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole(loop, model):
+    """Twice as many groups as needed, half of them graded slowly: slime aborts those meanwhile.
 
     The first 16 prompts are two rollouts' worth: the second has the second half of them, and
     nothing of the first.
@@ -226,7 +255,6 @@ def test_surplus_groups_are_aborted_during_grading_and_the_next_rollout_is_whole
     flags = f"--over-sampling-batch-size {2 * PROMPTS} {DROP_FLAT_GROUPS}"
     with FaultyEngine(model, fault) as engine:
         result = loop(engine.port, flags, rollouts=2)
-        assert engine.aborts > 0 or read_version(slime.dir) >= V0_4
     for rollout in result["rollouts"]:
         assert [len(members) for members in rollout["groups"]] == [GROUP] * PROMPTS
         assert set(rollout["statuses"]) == {"completed"}

@@ -81,3 +81,14 @@ def test_other_weights_and_log_probabilities_are_told_apart(benchmark, run, caps
     assert cosine < 0.9
     difference = float(re.search(r"differ by (\d+\.\d{4})", shown).group(1))
     assert difference > 1  # the dump says 0: every token certain
+
+
+@pytest.mark.parametrize("missing", ["train_0.pt", "hf_0"])
+def test_a_run_without_the_dumps_is_refused(benchmark, tmp_path, capsys, monkeypatch, missing):
+    for made in {"train_0.pt", "hf_0"} - {missing}:
+        (tmp_path / made).touch()
+    monkeypatch.setattr("sys.argv", ["slime_update.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 2
+    assert f"{tmp_path / missing} is missing" in capsys.readouterr().err
