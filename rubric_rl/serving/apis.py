@@ -4,7 +4,6 @@ Each has a `body(question)` and a `reply(question, payload)`, which raises Retry
 engine ended the request, and Unavailable where no retry can help.
 """
 
-import json
 import math
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 from rubric_rl.serving.verdict_text import until_verdicts
+from rubric_rl.serving.wire import encoded
 
 CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
@@ -130,7 +130,7 @@ class SGLang:
             "sampling_seed": question.seed,
         }
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
-            sampling["json_schema"] = json.dumps(question.schema)
+            sampling["json_schema"] = encoded(question.schema).decode()
         return {**prompt, "sampling_params": sampling}
 
     def continuations(self, question: Question, reply: Reply, opening: str) -> list[Question]:

@@ -31,6 +31,7 @@ from rubric_rl.serving.question import (
     Retryable,
     Unavailable,
 )
+from rubric_rl.serving.wire import decoded, encoded
 
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -86,7 +87,7 @@ class Client:
         self._warned_of_reading = False
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
-        self._in_flight = InFlight(stopped)
+        self._in_flight = InFlight(stopped, endpoint.timeout)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
         self._silent_since = 0.0  # the last response, or when asking began
@@ -184,7 +185,7 @@ class Client:
         self, questions: list[Question], received: Callable[[int, Reply], None] | None
     ) -> list[Reply]:
         """The same; those that fail are asked again."""
-        headers = dict(self._headers)
+        headers = self._headers | {"Content-Type": "application/json"}
         if routing_key := questions[0].routing_key:
             headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
         attempts = self.endpoint.retries + 1
@@ -223,8 +224,7 @@ class Client:
             if self._stopped():
                 raise Aborted
             self._check_life()
-            async with self._in_flight.request():
-                return await self._post(body, headers)
+            return await self._in_flight.reply(self._post(encoded(body), headers))
 
     def _check_life(self) -> None:
         """Raises Unavailable for an endpoint that has been silent for too long.
@@ -239,10 +239,10 @@ class Client:
             what = f"no response at all for {self._longest_silence:g} seconds"
             raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
 
-    async def _post(self, body: dict, headers: dict) -> Any:
+    async def _post(self, body: bytes, headers: dict) -> Any:
         """The decoded JSON of one reply."""
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
+            timeout = aiohttp.ClientTimeout(total=None)  # in InFlight is the limit
             connector = aiohttp.TCPConnector(limit=0)
             # No cookies: a question depends on no other one.
             self._session = aiohttp.ClientSession(
@@ -250,7 +250,7 @@ class Client:
             )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(
-            self._target, json=body, headers=headers, proxy=self._proxy, allow_redirects=False
+            self._target, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
         )
         async with request as response:
             content = await _read_bounded(response)
@@ -258,7 +258,10 @@ class Client:
             self._silent_since, self._gone_until = time.monotonic(), 0.0
             if response.status >= 300:
                 _raise_failure(response, content, self._shown_url)
-            return _decoded(content)
+            try:
+                return decoded(content)
+            except (ValueError, RecursionError) as error:
+                raise _unexpected(error) from None
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
@@ -370,14 +373,6 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
     return b"".join(parts)
-
-
-def _decoded(content: bytes) -> Any:
-    """The JSON in the content; a byte order mark before it is left out."""
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise _unexpected(error) from None
 
 
 def _allow_descriptors(concurrency: int, prefix: str) -> None:

@@ -1,11 +1,12 @@
-"""Requests that end when their rollout is aborted, with no word from the server."""
+"""Requests that end at their time limit, and when their rollout is aborted, the server silent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from rubric_rl.serving.question import Aborted
 
+Result = TypeVar("Result")
 LOOK_EVERY = 0.2  # seconds
 
 
@@ -17,25 +18,29 @@ class InFlight:
     as long as they take.
     """
 
-    def __init__(self, stopped: Callable[[], bool]):
-        """`stopped` says that the rollout aborts."""
-        self._stopped = stopped
+    def __init__(self, stopped: Callable[[], bool], seconds: float):
+        """`stopped` says that the rollout aborts; `seconds` is the limit of each request."""
+        self._stopped, self._seconds = stopped, seconds
         self._requests: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
-        """The time of one request. Raises Aborted, out of the body, soon after the abort."""
-        limit = asyncio.timeout(None)
+    async def reply(self, request: Coroutine[Any, Any, Result]) -> Result:
+        """What the request brings.
+
+        Raises TimeoutError after its time, and Aborted soon after the abort.
+        """
+        limit = asyncio.timeout(self._seconds)
         try:
             async with limit:
                 self._requests.add(limit)
                 if self._timer is None:
                     self._look_later()
-                yield
+                return await request
         except TimeoutError:
-            if limit.expired():
+            if limit not in self._requests:
                 raise Aborted from None
+            if limit.expired():
+                raise TimeoutError(f"no reply within {self._seconds:g} seconds") from None
             raise
         finally:
             self._requests.discard(limit)
