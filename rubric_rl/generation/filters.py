@@ -43,7 +43,7 @@ class Filters(Settings):
     # On these no call depends: they work on stored verdicts.
     unsteady: bool = transport(True, "drop what gets other verdicts when it is read again")
     most_changes: FiniteFloat = transport(
-        0.2, "the share of verdicts above which it counts as unsteady", ge=0, le=1
+        0.3, "the share of verdicts above which it counts as unsteady", ge=0, le=1
     )
     always_met: bool = transport(True, "drop what every answer meets")
     never_met: bool = transport(True, "drop what no answer meets")
