@@ -3,8 +3,8 @@
 python experiments/generated_rubrics.py --out DIR     makes what is not there; DIR is claims.py's
 
 The tiny writer writes for the training patients. Rule-made answers, from bad to good, test its
-criteria, and the shipped checkpoint grades them: the policy is the grader here too. A line for
-each kind says what came out.
+criteria, and the shipped checkpoint grades them: the policy is the grader here too. Printed are a
+line for each kind, and what each filter caught and wrongly dropped.
 """
 
 import os
@@ -23,7 +23,8 @@ from rubric_rl.common.jsonl import read_jsonl, write_jsonl
 from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy
 from rubric_rl.data.parse import row_from_metadata
 from rubric_rl.data.schema import Criterion, Row, Verdict
-from rubric_rl.generation.filters import OFF
+from rubric_rl.generation.filtered import filtered
+from rubric_rl.generation.filters import OFF, Filters
 from rubric_rl.generation.graded import (
     LEAST_CANDIDATES,
     GradedCriterion,
@@ -31,6 +32,7 @@ from rubric_rl.generation.graded import (
     graded_criteria,
 )
 from rubric_rl.generation.quality import EXPERT_AGREEMENT, Quality
+from rubric_rl.tiny.measure_filters import FilterCounts, table, written_for
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.prompts_and_answers import ANSWERS, answers_to
 from rubric_rl.tiny.world import pair_of
@@ -38,14 +40,23 @@ from rubric_rl.tiny.world import rows as world_rows
 
 FILTERED = "generated"
 UNFILTERED = "generated-unfiltered"
-RUBRICS = (FILTERED, UNFILTERED)
+# The usual filters but for one: the checkpoint cannot grade a criterion worded as a failure,
+# whichever its points.
+FILTERS_OF = {FILTERED: Filters(polarity="drop"), UNFILTERED: OFF}
+RUBRICS = tuple(FILTERS_OF)
 GRADER = "configs/grader_tiny.yaml"
+MADE = "made"  # the command's own folder
 GRACE = 10.0  # seconds that the command is given to store what it has
 
 
 def rows_path(rubrics: str, out: Path) -> Path:
     """The file of rows to train on, of one of RUBRICS."""
     return out / "rubrics" / f"{rubrics}.jsonl"
+
+
+def _folder(rubrics: str, out: Path) -> Path:
+    """What their making leaves behind."""
+    return rows_path(rubrics, out).with_suffix("").resolve()
 
 
 def make_rows(rubrics: str, out: Path) -> None:
@@ -59,7 +70,7 @@ def make_rows(rubrics: str, out: Path) -> None:
     path = rows_path(rubrics, out)
     if path.is_file():
         return
-    folder = path.with_suffix("").resolve()
+    folder = _folder(rubrics, out)
     # The command always grades; where no filter reads the verdicts, few will do.
     number = ANSWERS if rubrics == FILTERED else LEAST_CANDIDATES
     patients = world_rows(held_out=False)
@@ -74,7 +85,7 @@ def make_rows(rubrics: str, out: Path) -> None:
         words = command(rubrics, folder, writer_port, engine_port)
         log = folder / "generate.log"
         run_to_end(words, log, os.environ | PATHS, f"making {rubrics} rubrics", GRACE)
-    rows = [row for _, row in read_jsonl(folder / "made" / "rows.jsonl")]
+    rows = [row for _, row in read_jsonl(folder / MADE / "rows.jsonl")]
     write_jsonl(path, rows)
     print(f"{path}: {len(rows)} of {len(patients)} prompts have a rubric", flush=True)
 
@@ -98,7 +109,7 @@ def command(rubrics: str, folder: Path, writer_port: int, engine_port: int) -> l
     files = {
         "prompts": folder / "prompts.jsonl",
         "answers": folder / "answers.jsonl",
-        "out": folder / "made",
+        "out": folder / MADE,
     }
     writer = {
         "writer-api": "openai",
@@ -117,11 +128,7 @@ def command(rubrics: str, folder: Path, writer_port: int, engine_port: int) -> l
 
 
 def _filters(rubrics: str) -> dict[str, object]:
-    """The filters' flags: the defaults but for one, or all off."""
-    if rubrics == FILTERED:
-        # The checkpoint cannot grade a criterion worded as a failure, whichever its points.
-        return {"filter-polarity": "drop"}
-    return {f"filter-{name.replace('_', '-')}": value for name, value in OFF}
+    return {f"filter-{name.replace('_', '-')}": value for name, value in FILTERS_OF[rubrics]}
 
 
 # ---- what came out
@@ -168,6 +175,17 @@ def _by_oracle(rubric: Sequence[Criterion], texts: Sequence[str]) -> list[Graded
     return graded_criteria(rubric, readings)
 
 
+def filters_at_work(out: Path) -> FilterCounts:
+    """What the filters did by the checkpoint's verdicts, where every fault is known."""
+    counts = FilterCounts()
+    for _, item in read_jsonl(_folder(FILTERED, out) / MADE / "generated" / "prompts.jsonl"):
+        graded = GradedPrompt.from_json(item)
+        (draft,) = graded.drafts
+        written = written_for(graded.row, draft["seed"])
+        counts.add(written, filtered(graded, FILTERS_OF[FILTERED]))
+    return counts
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to fix."""
     parser = CommandParser("python experiments/generated_rubrics.py", __doc__)
@@ -178,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
 def _make_all(out: Path) -> int:
     for rubrics in RUBRICS:
         make_rows(rubrics, out)
-    print(*lines(out), sep="\n")
+    print(*lines(out), "", *table(filters_at_work(out)), sep="\n")
     return 0
 
 

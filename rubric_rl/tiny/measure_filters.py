@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status, positive
 from rubric_rl.data.readers.pieces import prompt_hash
-from rubric_rl.data.schema import Criterion, Verdict
+from rubric_rl.data.schema import Criterion, Row, Verdict
 from rubric_rl.generation.filtered import FilteredPrompt, filtered
 from rubric_rl.generation.filters import FILTERS, OFF, Filters, Log
 from rubric_rl.generation.graded import GradedPrompt, UsedAnswer, graded_criteria
@@ -57,6 +57,12 @@ class FilterCounts:
                 self.caught[kind] += 1
             else:
                 self.by_others[kind] += 1
+
+
+def written_for(row: Row, seed: int, fault_share: float = FAULT_SHARE) -> list[Written]:
+    """What the tiny writer writes for this patient."""
+    said = [f"{message['role']}: {message['content']}" for message in row.messages]
+    return written_rubric("\n\n".join(said), seed, fault_share)
 
 
 def judged(
@@ -100,8 +106,7 @@ def measured(
                 candidates[line["prompt_id"]].append(line["answer"])
         for item in prompts:
             prompt = read_prompt(item, "the tiny world")
-            said = [f"{message['role']}: {message['content']}" for message in prompt.row.messages]
-            written = written_rubric("\n\n".join(said), seed, fault_share)
+            written = written_for(prompt.row, seed, fault_share)
             made = judged(prompt, written, filters or Filters(), candidates[prompt.prompt_id])
             counts.add(written, made)
             if quality:

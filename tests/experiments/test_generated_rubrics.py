@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,18 +14,19 @@ from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.evaluation.endpoint_flags import settings_from
 from rubric_rl.generation.filters import OFF, Filters
 from rubric_rl.generation.generate_rubrics import GenerationPlan, _parser
-from rubric_rl.tiny.world import rows
+from rubric_rl.generation.prompts import Prompt
+from rubric_rl.tiny.measure_filters import judged, written_for
+from rubric_rl.tiny.prompts_and_answers import answers_to
+from rubric_rl.tiny.world import pair_of, rows
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The commands that would have been run: each leaves a row, a broken one fails."""
+    """The commands that would have been run: each leaves a row."""
     ran = []
 
     def run_to_end(words, log, environment, name, grace):
         ran.append(words)
-        if "broken" in name:
-            raise UserError(f"{name} ended with status 1")
         (out,) = [words[place + 1] for place, word in enumerate(words) if word == "--out"]
         row = rows(held_out=False)[0].to_json()
         write_jsonl(Path(out) / "rows.jsonl", [row])
@@ -84,10 +86,14 @@ def test_rows_that_are_there_are_kept(asked, tmp_path, capsys):
     assert path.read_text() == "" and len(asked) == 1
 
 
-def test_a_command_that_fails_leaves_no_rows(asked, tmp_path):
+def test_a_command_that_fails_leaves_no_rows(asked, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("status 1")
+
+    monkeypatch.setattr(made, "run_to_end", fail)
     with pytest.raises(UserError, match="status 1"):
-        made.make_rows("broken", tmp_path)
-    assert not made.rows_path("broken", tmp_path).exists()
+        made.make_rows(FILTERED, tmp_path)
+    assert not made.rows_path(FILTERED, tmp_path).exists()
 
 
 def test_an_expert_agrees_with_himself_and_not_with_the_opposite():
@@ -109,3 +115,19 @@ def test_a_line_says_what_came_out(tmp_path):
     assert expert.startswith("expert") and "320 prompts" in expert
     assert filtered.startswith("generated ") and "4 prompts" in filtered
     assert "agreement with the expert 1.000" in unfiltered
+
+
+def test_what_the_filters_did_is_counted_by_the_stored_verdicts(tmp_path):
+    """As if the oracle had graded, which tells what is vague by answering anew each time."""
+    lines = []
+    for patient in rows(held_out=False)[:20]:
+        answers = answers_to(Random(0), pair_of(patient), 16)
+        written = written_for(patient, seed=3)
+        graded = judged(Prompt(patient), written, Filters(polarity="drop"), answers).graded
+        graded.drafts = [{"seed": 3}]
+        lines.append(graded.to_json())
+    write_jsonl(tmp_path / "rubrics/generated/made/generated/prompts.jsonl", lines)
+    counts = made.filters_at_work(tmp_path)
+    assert counts.made["vague"] > 0
+    assert counts.caught["vague"] + counts.by_others["vague"] == counts.made["vague"]
+    assert counts.good_dropped["unsteady"] == 0 < counts.good
