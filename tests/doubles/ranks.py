@@ -1,12 +1,15 @@
 """Tiny random Qwen3 checkpoints, a made-up rollout, a runner of training ranks."""
 
+import atexit
 import json
 import multiprocessing
 import random
+import shutil
 import tempfile
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 SIZES = {
@@ -21,9 +24,17 @@ SIZES = {
 }
 
 
+@cache
+def _stores() -> str:
+    """A folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="ranks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def new_store() -> str:
     """A file that does not exist yet, by which ranks find each other."""
-    return str(Path(tempfile.mkdtemp(prefix="ranks-")) / "store")
+    return str(Path(tempfile.mkdtemp(dir=_stores())) / "store")
 
 
 def make_checkpoint(path: Path, tied: bool = True, dtype: str = "float32", seed: int = 0) -> str:
