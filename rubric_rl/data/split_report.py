@@ -6,8 +6,10 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from rubric_rl.common.in_processes import in_order, in_pieces
+from rubric_rl.data.readers.reader import POSITIVE
 from rubric_rl.data.schema import Row
 from rubric_rl.data.split import Split
 from rubric_rl.data.stored_rows import PIECE, StoredRows, unpack
@@ -55,9 +57,16 @@ def _describe_set(result: Split) -> list[str]:
         f"  signs: {reader.signs}",
         f"  licence: {reader.licence}",
     ]
+    if reader.signs == POSITIVE and (negative := _negative_criteria(result)):
+        lines.append(f"  but {negative} criteria of these rows have negative points: look at them")
     for canary in sorted(result.canaries):
         lines.append(f"  canary: {canary}")
     return lines
+
+
+def _negative_criteria(result: Split) -> int:
+    rows = chain(result.easy, result.hard)
+    return sum(criterion.points < 0 for row in rows for criterion in row.rubric)
 
 
 def _describe_refused(refused: list[str]) -> list[str]:

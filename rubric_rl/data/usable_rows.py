@@ -57,9 +57,9 @@ def _outcome(given: Placed, reader: Reader | None, converter: Converter | None) 
     try:
         item = convert(raw, where, reader, converter)
         prompt_id = prompt_id_of(item)
-        row = to_row(item, where)
+        row = _row(item, where, reader)
     except DataError as error:
-        return Outcome(where, (*refusals, str(error)), prompt_id)
+        return Outcome(where, (*refusals, one_line(str(error))), prompt_id)
     canary = row.extra.get("canary")
     return Outcome(
         where,
@@ -71,6 +71,13 @@ def _outcome(given: Placed, reader: Reader | None, converter: Converter | None) 
         item.notes if isinstance(item, Raw) else {},
         one_line(canary, 200) if isinstance(canary, str) else None,
     )
+
+
+def _row(item: object, where: str, reader: Reader | None) -> Row:
+    try:
+        return to_row(item, where)
+    except DataError as error:
+        raise error if reader is None else DataError(f"{error} (read as {reader.name})") from None
 
 
 def convert(raw: object, where: str, reader: Reader | None, converter: Converter | None) -> object:

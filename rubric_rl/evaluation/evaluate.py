@@ -7,7 +7,8 @@
         --grader-config configs/grader.yaml --grader-api openai --grader-url URL \\
         --grader-model NAME --grader-api-key-env VARIABLE
 
-If it is interrupted, run the same command again: it resumes, and asks nothing twice.
+If it is interrupted, run the same command again: it resumes, and asks again only what was in
+flight.
 """
 
 import argparse

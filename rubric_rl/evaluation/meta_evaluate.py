@@ -8,7 +8,8 @@ With --grader-mode cascade it shows accuracy and decoded tokens over the limits,
 --grader-cascade-low 0 --grader-cascade-high 1 asks in both ways, so that all can be tried. Not with
 --grader-verdict probability, which keeps the words' probability in place of the token's.
 
-If it is interrupted, run the same command again: it resumes, and asks nothing twice.
+If it is interrupted, run the same command again: it resumes, and asks again only what was in
+flight.
 """
 
 import argparse

@@ -378,7 +378,7 @@ class EvaluationFolder:
 
 
 class StoringClient(Client):
-    """A client that asks nothing twice. The routing key must be the folder's key of the answer."""
+    """A client that asks for no stored reply. The routing key is the folder's of the answer."""
 
     store: EvaluationFolder
     role = "grader"  # part of the question: policy and grader may get the same text

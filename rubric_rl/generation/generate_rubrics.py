@@ -9,8 +9,8 @@
         --grader-config configs/grader.yaml --grader-url URL --grader-tokenizer MODEL
 
 Writes OUT/rows.jsonl to train on, OUT/result.json and OUT/report.html. If it is interrupted, run
-the same command again: it resumes, and asks nothing twice. With other filters by verdicts it asks
-nothing at all.
+the same command again: it resumes, and asks again only what was in flight. With other filters by
+verdicts it asks nothing at all.
 """
 
 import argparse

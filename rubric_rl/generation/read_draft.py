@@ -2,8 +2,9 @@
 
 Of the lists that are named `criteria` or `rubric`, the last one that holds something counts: a
 writer may repeat the form that it was asked for before it fills it in, and name it in prose after.
-Without a named list the first one counts, without any the objects that follow one another. Of a
-list that breaks off, what came before the break is kept.
+Without such a list an object of that name counts for all that it holds, list by list. Without a
+name the first list counts, without any the objects that follow one another. Of a list that breaks
+off, what came before the break is kept.
 """
 
 import json
@@ -36,6 +37,7 @@ FAULTS = {
 # Where a list of criteria may begin, the surest form first. Inside a JSON string its quotes would
 # have backslashes.
 _NAMED_LIST = re.compile(r'"(?:criteria|rubrics?)"\s*:\s*\[')
+_NAMED_OBJECT = re.compile(r'"(?:criteria|rubrics?)"\s*:\s*(?=\{)')
 _LIST = re.compile(r'\[\s*(?=\{\s*"(?:criterion|points)")')
 _OBJECT = re.compile(r'(?=\{\s*"(?:criterion|points)")')
 _BETWEEN = re.compile(r"[\s,]*")
@@ -81,12 +83,26 @@ def _list_of(text: str, faults: Counter[str]) -> list[object] | None:
             return items
     if named:
         return list(_items(text, named[-1].end(), faults))
+    for found in reversed(list(_NAMED_OBJECT.finditer(text))):
+        items = _held(next(_items(text, found.end(), faults), None))
+        if items:
+            return items
     found = _LIST.search(text)
     if found:
         return list(_items(text, found.end(), faults))
     found = _OBJECT.search(text)
     # Objects without a list around them: whatever is none ends them.
     return list(_items(text, found.end(), Counter())) if found else None
+
+
+def _held(value: object) -> list[object]:
+    """The items of an object's lists, such as those of positive and of negative criteria."""
+    if not isinstance(value, dict) or "criterion" in value:
+        return [value] if value else []
+    items: list[object] = []
+    for each in value.values():
+        items += each if isinstance(each, list) else [each]
+    return items
 
 
 def _items(text: str, position: int, faults: Counter[str]) -> Iterator[object]:

@@ -35,6 +35,8 @@ def texts(draft: Draft) -> list[str]:
         f'{{"criteria": [{ITEM}]}}\nThat is `{{"criteria": [...]}}`, as you asked.',
         f'{{"criteria": [{ITEM}]}}\n{{"criteria": []}}',
         '{"criteria": [{"criterion": " Names\\nthe  dose", "points": "5"}]}',
+        f'{{"rubric": {ITEM}}}',
+        f'{{"criteria": {{"1": {ITEM}}}}}',
     ],
 )
 def test_a_rubric_is_found_in_every_form(reply):
@@ -69,6 +71,14 @@ def test_a_rubric_is_found_in_every_form(reply):
 )
 def test_what_cannot_be_used_is_counted_by_its_fault(reply, fault):
     assert fault in read(reply).faults
+
+
+def test_lists_by_kind_are_read_together():
+    fault = '{"criterion": "Advises alcohol", "points": -4}'
+    draft = read(f'{{"criteria": {{"positive": [{ITEM}], "negative": [{fault}]}}}}')
+    assert [criterion.points for criterion in draft.criteria] == [5, -4]
+    broken = read(f'{{"criteria": {{"positive": [{ITEM}], "negative": [{{"criterion": "Adv')
+    assert texts(broken) == ["Names the dose"] and broken.faults["cut off"]
 
 
 def test_what_came_before_a_break_is_kept():

@@ -30,7 +30,7 @@ def read(item: dict) -> dict:
         if each.get("options"):
             what = f"criterion {number} of rubric is multiple choice, which has no met or unmet"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
-        worth = each.get("weight", 1)
+        worth = 1 if each.get("weight") is None else each["weight"]  # Parquet writes null
         rubric.append(pieces.criterion(each.get("requirement"), worth))
     return pieces.row(item, pieces.chat(item.get("prompt"), "prompt"), rubric)
 

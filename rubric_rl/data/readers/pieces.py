@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import shows_something
@@ -16,6 +17,7 @@ ID_FIELDS = ("prompt_id", "id", "uid")  # of any rows; a set may have one of its
 _JSON = re.compile(r'\s*(?:\[\s*["\[{]|\{\s*["}])')
 _MESSAGES = re.compile(r"\s*\[\s*\{")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
 # The roles of other services and of older chat data; an unknown one is refused later, by name.
 _ROLES = {
     "developer": "system",
@@ -106,6 +108,8 @@ def chat(value: object, field: str) -> list[dict]:
 def _message(message: object, field: str) -> dict:
     if not isinstance(message, dict):
         raise DataError(f"{field} holds a message that is no object; {LEAVE_OUT}")
+    if message.get("tool_calls"):
+        raise DataError(f"{field} holds a message that calls a tool; {LEAVE_OUT}")
     role = message.get("role") or message.get("from")
     content = message.get("content")
     if content is None:
@@ -121,7 +125,9 @@ def _message(message: object, field: str) -> dict:
 def _joined(parts: Iterable, field: str) -> str:
     words = []
     for part in parts:
-        content = part.get("text") if isinstance(part, dict) else part
+        content = part
+        if isinstance(part, dict):
+            content = part.get("text") if part.get("type") in _TEXT_PARTS else None
         if not isinstance(content, str):
             raise DataError(f"{field} holds a message that is not only text; {LEAVE_OUT}")
         words.append(content)
@@ -130,6 +136,8 @@ def _joined(parts: Iterable, field: str) -> str:
 
 def points(value: object) -> object:
     """A number, which may be written as text; anything else as it is, to be refused by name."""
+    if isinstance(value, Decimal):
+        value = str(value)
     if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
         return value
     number = float(value)
@@ -195,6 +203,8 @@ def known_id(item: object, id_field: str = "") -> str:
     fields = (*ID_FIELDS, id_field) if id_field else ID_FIELDS
     for field in fields:
         value = item.get(field)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # as pandas stores numbers beside a missing one
         if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
             return str(value)
     return ""

@@ -3,10 +3,13 @@
     {"prompt": "How do I clean a wound?",
      "rubric": ["Names clean water", {"description": "Advises alcohol", "weight": "-2"}]}
 
-The prompt is a text or chat messages. The rubric is a list, a JSON text of one, an object of
-criteria and their points, or a text with one criterion a line. A criterion is a text, or an object
-with text, points and tags (a list or a dict). Criteria without points count 1 each. 'Met' is good
-where points are positive and bad where they are negative.
+The prompt is a text or chat messages; a `system` text stands before it, and the `input` of an
+`instruction` behind. The rubric is a list, a JSON text of one, an object of criteria and their
+points, or a text with one criterion a line. A criterion is a text, a pair of text and points, or an
+object with text, points and tags (a list or a dict); points may also stand in a list of their own.
+Criteria without points count 1 each, but a null in an object of points is none: Parquet writes one
+for each criterion of another row. 'Met' is good where points are positive and bad where they are
+negative.
 """
 
 from collections.abc import Iterable
@@ -20,15 +23,17 @@ PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", 
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
 TEXT_KEYS = ("criterion", "description", "text", "requirement", "criterion_text", "title", "name")
 POINTS_KEYS = ("points", "weight", "score", "importance")
+POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
+_NOTHING = (None, "", [], (), {})
 KEPT = ("theme", "example_tags", "canary", "provenance")
 
 
 def read(item: dict) -> pieces.Raw:
     """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
-    messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
-    given = _first(item, RUBRIC_KEYS, "rubric")
-    rubric = [_criterion(each) for each in _criteria(given)]
+    messages = _messages(item)
+    given = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
+    rubric = [_criterion(each) for each in _with_points(item, given)]
     kept = {key: item[key] for key in KEPT if item.get(key) is not None}
     without = 0
     for each in rubric:
@@ -41,10 +46,35 @@ def read(item: dict) -> pieces.Raw:
     return made
 
 
+def _messages(item: dict) -> list[dict]:
+    messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
+    system, more = pieces.label(item.get("system")), pieces.label(item.get("input"))
+    if more and pieces.label(item.get("instruction")) == pieces.label(messages[-1]["content"]):
+        messages[-1] = messages[-1] | {"content": f"{messages[-1]['content']}\n\n{more}"}
+    if system and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
+
+
+def _with_points(item: dict, criteria: list) -> list:
+    """The criteria, texts with their points where these stand in a list of their own.
+
+    Raises DataError where the two lists are not of one length.
+    """
+    lists = [item[key] for key in POINTS_LISTS if isinstance(item.get(key), (list, tuple))]
+    if not lists or not all(isinstance(each, str) for each in criteria):
+        return criteria
+    if len(lists[0]) != len(criteria):
+        what = f"{len(criteria)} criteria have {len(lists[0])} points beside them"
+        raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+    return list(zip(criteria, lists[0], strict=True))
+
+
 def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
     """The value of the first key that has one. Raises DataError where `what` must be there."""
+    nothing = _NOTHING if what else (None,)
     for key in keys:
-        if item.get(key) is not None:
+        if item.get(key) not in nothing:
             return item[key]
     if what:
         names = ", ".join(keys)
@@ -60,20 +90,22 @@ def _criteria(rubric: object) -> list:
     if isinstance(rubric, dict):
         if isinstance(rubric.get("criteria"), list):
             return rubric["criteria"]
-        return [{"criterion": words, "points": worth} for words, worth in rubric.items()]
+        return [pair for pair in rubric.items() if pair[1] is not None]
     if not isinstance(rubric, (list, tuple)):
         raise DataError(f"rubric is no list of criteria; {pieces.LEAVE_OUT}")
     return list(rubric)
 
 
 def _criterion(given: object) -> dict:
+    if isinstance(given, tuple | list) and len(given) == 2:
+        return pieces.criterion(*given)
     if not isinstance(given, dict):
         return pieces.criterion(given, None)
     words = _first(given, TEXT_KEYS)
     worth = _first(given, POINTS_KEYS)
     found = pieces.criterion(words, worth, given.get("tags"))
     labels = pieces.named(**{key: given.get(key) for key in LABEL_KEYS})
-    if labels:
+    if labels and isinstance(found["tags"] or [], list | tuple):  # others are refused by name
         found["tags"] = [*(found["tags"] or []), *labels]
     return found
 

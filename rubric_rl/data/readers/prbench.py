@@ -10,6 +10,7 @@ Signs: a weight of a detrimental class is negative, so 'met' is bad there. As in
 evaluation, the grader is shown the title, and reference texts stand before the prompt they go with.
 """
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
@@ -50,9 +51,13 @@ def _messages(item: dict) -> list[dict]:
     return messages
 
 
-def _references(texts: object) -> str:
-    if not isinstance(texts, (list, tuple)):
-        return ""
+def _references(given: object) -> str:
+    if isinstance(given, str) and given.strip():
+        given = pieces.decoded(given, "reference texts") if pieces.is_json(given) else [given]
+    texts = [each for each in given if each] if isinstance(given, (list, tuple)) else []
+    for words in texts:
+        if not isinstance(words, str):
+            raise DataError(f"a reference text is no text; {pieces.LEAVE_OUT}")
     numbered = [f"Reference Text {number}:\n{words}\n\n" for number, words in enumerate(texts)]
     return "".join(numbered)
 

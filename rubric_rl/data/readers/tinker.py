@@ -9,6 +9,7 @@ Signs: each item counts 1 and 'met' is always good. There a grader writes a scor
 here it says whether the item is met, so an item that describes a scale is read as its best grade.
 """
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
 
@@ -20,7 +21,10 @@ def _fits(item: dict) -> bool:
 def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     rubric = []
-    for each in pieces.objects(item.get("rubric_items"), "rubric_items"):
+    for number, each in enumerate(pieces.objects(item.get("rubric_items"), "rubric_items"), 1):
+        if each.get("weight") not in (None, 1):
+            what = f"criterion {number} of rubric_items has a weight, which there each counts 1"
+            raise DataError(f"{what}; bring such rows as plain ones")
         rubric.append(pieces.criterion(each.get("rubric_str"), 1))
     return pieces.row(item, pieces.chat(item.get("convo"), "convo"), rubric)
 

@@ -4,17 +4,19 @@
      "requirements": "1) Is it a haiku? (importance: 100/100)\\n2) Is it cold? (importance: 60)"}
 
 Signs: all importances are positive, a yes is always good. Those of 0 are left out; where none is
-written, a question counts 100 as the surest ones do.
+written, a question counts 100 as the surest ones do. One that is written in another way is refused.
 """
 
 import re
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
 from rubric_rl.data.readers.rubric_text import criteria_of_field
 
 MOST = 100
 _IMPORTANCE = re.compile(r"\s*\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)\s*", re.IGNORECASE)
+_ANOTHER_WAY = re.compile(r"importance\W{0,4}[:=]", re.IGNORECASE)
 
 
 def _fits(item: dict) -> bool:
@@ -26,10 +28,14 @@ def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.chat(item.get("prompt"), "prompt")
     rubric = []
-    for words in criteria_of_field(item, "requirements"):
+    for number, words in enumerate(criteria_of_field(item, "requirements"), 1):
         importance = _IMPORTANCE.search(words)
-        worth = importance[1] if importance else MOST
-        rubric.append(pieces.criterion(_IMPORTANCE.sub(" ", words).strip(), worth))
+        worth = importance[1] if importance else str(MOST)
+        question = _IMPORTANCE.sub(" ", words).strip()
+        if float(worth) > MOST or _ANOTHER_WAY.search(question):
+            what = f"criterion {number} of requirements has no (importance: N/{MOST})"
+            raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+        rubric.append(pieces.criterion(question, worth))
     return pieces.row(item, messages, rubric)
 
 

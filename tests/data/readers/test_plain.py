@@ -1,6 +1,7 @@
 """Rows that anyone may write, and rubrics that are texts."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -41,6 +42,8 @@ def criteria(rubric: object) -> list[tuple]:
         ([{"text": "a", "tags": "axis:x"}], [("a", 1, ("axis:x",))]),
         ([{"text": "a", "axis": "x", "tags": ["t"]}], [("a", 1, ("t", "axis:x"))]),
         ("- a\n- b", [("a", 1, ()), ("b", 1, ())]),
+        ([("a", 3.0), ("b", Decimal("-2.0"))], [("a", 3, ()), ("b", -2, ())]),  # a map of Parquet
+        ({"a": 3, "of another row": None}, [("a", 3, ())]),  # a struct of Parquet
     ],
 )
 def test_a_rubric_in_any_usual_form(rubric, found):
@@ -155,3 +158,45 @@ class TestRubricText:
 
     def test_numbers_amid_a_line_need_to_count_on(self):
         assert criteria_of_text("Costs 3.50 or 7. At most.") == ["Costs 3.50 or 7. At most."]
+
+
+@pytest.mark.parametrize("key", ["points", "weights", "weight", "importance"])
+def test_points_may_stand_in_a_list_of_their_own(key):
+    row = read(rubric=["Names water", "Advises alcohol"], **{key: [3, -2]})
+    assert [each.points for each in row.rubric] == [3, -2]
+    with pytest.raises(DataError, match="2 criteria have 1 points beside them"):
+        read(rubric=["Names water", "Advises alcohol"], **{key: [3]})
+
+
+def test_an_empty_rubric_beside_a_full_one_is_none():
+    assert read(rubric=[], criteria=["a"]).rubric[0].text == "a"
+    with pytest.raises(DataError, match="rubric is missing"):
+        PLAIN.read({"prompt": "Why?", "rubric": []})
+
+
+def test_the_input_of_an_instruction_and_a_system_text_belong_to_the_prompt():
+    item = {"instruction": "Translate.", "input": "Guten Tag", "system": "Be brief."}
+    messages = to_row(PLAIN.read(item | {"rubric": ["a"]}), "f:1").messages
+    assert [each["role"] for each in messages] == ["system", "user"]
+    assert messages[1]["content"] == "Translate.\n\nGuten Tag"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "image_url", "image_url": "u", "text": "a cat"}]},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {}}]},
+    ],
+)
+def test_what_is_no_text_is_refused(message):
+    with pytest.raises(DataError, match="prompt holds a message that"):
+        read(prompt=[message, {"role": "user", "content": "Why?"}])
+
+
+def test_tags_that_are_none_are_refused_also_beside_an_axis():
+    with pytest.raises(DataError, match="tags"):
+        read(rubric=[{"text": "a", "tags": 5, "axis": "x"}])
+
+
+def test_a_whole_number_that_pandas_made_a_float_is_an_id():
+    assert read(id=7.0).prompt_id == "7"

@@ -236,6 +236,53 @@ class TestOfOneSet:
         given = {"guidelines": "Be strict.", "criteria": AUTORUBRIC["rubric"]}
         assert len(read("autorubric", AUTORUBRIC | {"rubric": given}).rubric) == 2
 
+    def test_autorubric_from_parquet_has_nulls_for_what_is_missing(self):
+        rubric = [{"name": "x", "requirement": "Names it", "weight": None, "options": None}]
+        assert read("autorubric", AUTORUBRIC | {"rubric": rubric}).rubric[0].points == 1
+
+    @pytest.mark.parametrize(
+        "given", ["The law.", '["The law."]', [None, "The law."]], ids=["text", "json", "null"]
+    )
+    def test_prbench_references_in_other_forms(self, given):
+        messages = read("prbench", PRBENCH | {"reference_texts_0": given}).messages
+        assert messages[0]["content"] == "Reference Text 0:\nThe law.\n\nWhich form?"
+
+    def test_prbench_refuses_a_reference_that_is_no_text(self):
+        with pytest.raises(DataError, match="a reference text is no text"):
+            read("prbench", PRBENCH | {"reference_texts_0": [{"text": "The law."}]})
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "(importance: 8/10)",
+            "(importance: 80%)",
+            "[importance: 80/100]",
+            "(Importance = 80/100)",
+            "(importance: -20/100)",
+            "(importance: **40/100**)",
+            "(importance: 1000)",
+        ],
+    )
+    def test_wildchecklists_refuses_an_importance_that_it_would_misread(self, written):
+        checklist = f"1) Is it a haiku? (importance: 90/100)\n2) Is it cold? {written}"
+        with pytest.raises(DataError, match="criterion 2 of requirements has no"):
+            read("wildchecklists", WILDCHECKLISTS | {"requirements": checklist})
+
+    def test_wildchecklists_may_ask_about_importance(self):
+        checklist = "1) Does it state the importance of sleep? (importance: 90/100)"
+        (only,) = read("wildchecklists", WILDCHECKLISTS | {"requirements": checklist}).rubric
+        assert (only.text, only.points) == ("Does it state the importance of sleep?", 90)
+
+    def test_tinker_refuses_a_weight_that_it_would_lose(self):
+        items = [{"rubric_str": "Is it rude?", "weight": -2}]
+        with pytest.raises(DataError, match="criterion 1 of rubric_items has a weight"):
+            read("tinker", {"convo": [{"role": "user", "content": "Hi"}], "rubric_items": items})
+
+    def test_junkaiz_refuses_fields_that_it_would_lose(self):
+        rubrics = [{"criterion": "a", "weight": 3}, {"criterion": "b", "weight": 1, "tags": ["x"]}]
+        with pytest.raises(DataError, match=r"criterion 2 .* --format plain"):
+            read("junkaiz", {"prompt": "Why?", "rubrics": rubrics})
+
     def test_rubrichub_counts_the_criteria_of_no_points(self):
         raw = reader_named("rubrichub_synthesis").read(SYNTHESIS)
         assert raw.notes == {"criteria of 0 points left out": 1}
@@ -245,6 +292,18 @@ class TestOfOneSet:
         reader = reader_of(item)
         assert reader is not None and reader.name == "rar"
         assert read("rar", item).rubric == read("rar", RAR_MEDICINE).rubric
+
+
+def test_the_report_says_where_a_set_of_positive_points_has_negative_ones(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    lines = []
+    for number in range(3):
+        rubrics = [{"criterion": "a", "weight": 3}, {"criterion": "b", "weight": -1}]
+        lines.append(json.dumps({"prompt": f"Why {number}?", "rubrics": rubrics}))
+    path.write_text("\n".join(lines))
+    flags = [f"--source={path}", f"--out={tmp_path}", "--name=x", "--hold-out=1"]
+    assert data_preprocess.main(flags) == 0
+    assert "but 3 criteria of these rows have negative points" in capsys.readouterr().out
 
 
 def test_an_unknown_format_names_the_known_ones():
