@@ -1,7 +1,6 @@
 """Asks a served model and gets its reply, or says which kind of failure it was."""
 
 import asyncio
-import json
 import logging
 import random
 import re
@@ -40,7 +39,10 @@ LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can 
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
 _USER_NAME = re.compile(r"//[^/\s@]+@")
 # Of one attempt; another one may do.
-FAILURES = (Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError)
+FAILURES = (
+    *(Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError),
+    RecursionError,  # of what a reply holds, nested too deeply to be shown
+)
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
@@ -345,7 +347,7 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -
     status, headers = response.status, response.headers
     page = content.decode(errors="replace")
     try:
-        found = error_in(json.loads(page))
+        found = error_in(decoded(content))
     except (ValueError, RecursionError):
         found = None
     message, again = found or (page, True)

@@ -54,6 +54,7 @@ class InFlight:
             now = asyncio.get_running_loop().time()
             ending, self._requests = self._requests, set()
             for limit in ending:
-                limit.reschedule(now)
+                if not limit.expired():  # else it is on its way out
+                    limit.reschedule(now)
         elif self._requests:
             self._look_later()

@@ -225,6 +225,13 @@ class TestRefusals:
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 500
 
+    def test_an_error_page_with_a_byte_order_mark_is_read(self, model):
+        page = '\ufeff{"error": {"code": "insufficient_quota", "message": "no credit"}}'
+        engine = FakeEngine(Fail(429, page))
+        with pytest.raises(Unavailable, match="HTTP 429: no credit"):
+            ask(engine, model)
+        assert len(engine.bodies) == 1
+
     def test_a_redirect_is_not_followed(self, model):
         engine = FakeEngine(Fail(307, headers={"Location": "http://elsewhere.example/generate"}))
         with pytest.raises(Unavailable, match=r"HTTP 307: http://elsewhere.example/generate"):

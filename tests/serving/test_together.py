@@ -113,6 +113,14 @@ def test_the_attempts_are_bounded(model, monkeypatch, failure):
     assert len(engine.requests) == 4
 
 
+@pytest.mark.parametrize("depth", [100, 990, 1010, 1500])
+def test_an_error_that_is_nested_too_deeply_is_a_failure(model, monkeypatch, depth):
+    skip_pauses(monkeypatch)
+    page = '{"error":' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(Unavailable):
+        ask_together(FakeEngine(Fail(200, page)), model)
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_refused_request_is_asked_question_by_question(model, status):
     """The refusal may be of one question, or of the size of all."""
