@@ -6,7 +6,6 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 
 from rubric_rl.common.in_processes import in_order, in_pieces
 from rubric_rl.data.readers.reader import POSITIVE
@@ -42,7 +41,7 @@ def report(result: Split) -> str:
         "evaluation sample": result.hard_sample,
     }
     for name, rows in parts.items():
-        lines += _describe(name, rows, result.tokens)
+        lines += _describe(name, rows, result)
     return "\n".join(lines) + "\n"
 
 
@@ -57,16 +56,9 @@ def _describe_set(result: Split) -> list[str]:
         f"  signs: {reader.signs}",
         f"  licence: {reader.licence}",
     ]
-    if reader.signs == POSITIVE and (negative := _negative_criteria(result)):
-        lines.append(f"  but {negative} criteria of these rows have negative points: look at them")
     for canary in sorted(result.canaries):
         lines.append(f"  canary: {canary}")
     return lines
-
-
-def _negative_criteria(result: Split) -> int:
-    rows = chain(result.easy, result.hard)
-    return sum(criterion.points < 0 for row in rows for criterion in row.rubric)
 
 
 def _describe_refused(refused: list[str]) -> list[str]:
@@ -119,8 +111,9 @@ class _Figures:
         self.axes.update(others.axes)
 
 
-def _describe(name: str, rows: StoredRows, tokens: dict[str, int]) -> list[str]:
+def _describe(name: str, rows: StoredRows, result: Split) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
+    tokens, reader = result.tokens, result.reader
     figures = _Figures()
     for of_piece in in_order(_figures, in_pieces(rows.packed(), PIECE)):
         figures.add_all(of_piece)
@@ -129,8 +122,11 @@ def _describe(name: str, rows: StoredRows, tokens: dict[str, int]) -> list[str]:
         lengths = array("Q", [tokens[prompt_id] for prompt_id in rows.prompt_ids])
     share = figures.negative / (figures.criteria or 1)
     counts = f"{len(rows)} prompts, {figures.criteria} criteria"
+    negative = f"{share:.1%} negative"
+    if figures.negative and reader is not None and reader.signs == POSITIVE:
+        negative += f" ({figures.negative}, in a set whose points are all positive)"
     return [
-        f"{name}: {counts}, {share:.1%} negative",
+        f"{name}: {counts}, {negative}",
         f"  {_describe_lengths(lengths, bool(tokens))}",
         "  themes: " + _counted(figures.themes),
         "  axes: " + _counted(figures.axes),

@@ -40,7 +40,11 @@ GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was sile
 _USER_NAME = re.compile(r"//[^/\s@]+@")
 # Of one attempt; another one may do.
 FAILURES = (
-    *(Retryable, aiohttp.ClientError, TimeoutError, ConnectionError, UnicodeError),
+    Retryable,
+    aiohttp.ClientError,
+    TimeoutError,
+    ConnectionError,
+    UnicodeError,
     RecursionError,  # of what a reply holds, nested too deeply to be shown
 )
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
@@ -84,7 +88,7 @@ class Client:
         if self._key.hide(base) != base:
             what = f"{prefix}url holds the key, which would stand in logs and settings"
             raise UserError(f"{what}; leave it out")
-        self._headers = self._key.headers(self._url)
+        self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
         _allow_descriptors(endpoint.concurrency, prefix)
@@ -187,7 +191,7 @@ class Client:
         self, questions: list[Question], received: Callable[[int, Reply], None] | None
     ) -> list[Reply]:
         """The same; those that fail are asked again."""
-        headers = self._headers | {"Content-Type": "application/json"}
+        headers = dict(self._headers)
         if routing_key := questions[0].routing_key:
             headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
         attempts = self.endpoint.retries + 1

@@ -1,7 +1,7 @@
 """JSON on its way to and from an endpoint.
 
-orjson does it at a tenth of json's cost, which counts: a prompt is sent for every criterion. What
-it refuses goes the slow way: lone surrogates, larger integers than 64 bits hold, a reply's NaN.
+orjson costs a fraction of json, which counts: a prompt is sent for every criterion. What it refuses
+goes the slow way: lone surrogates, larger integers than 64 bits hold, a reply's NaN.
 """
 
 import codecs

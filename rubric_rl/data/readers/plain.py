@@ -25,6 +25,7 @@ TEXT_KEYS = ("criterion", "description", "text", "requirement", "criterion_text"
 POINTS_KEYS = ("points", "weight", "score", "importance")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
+ALPACA = ("instruction", "input")  # what is asked, and of what
 _NOTHING = (None, "", [], (), {})
 KEPT = ("theme", "example_tags", "canary", "provenance")
 
@@ -48,9 +49,9 @@ def read(item: dict) -> pieces.Raw:
 
 def _messages(item: dict) -> list[dict]:
     messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
-    system, more = pieces.label(item.get("system")), pieces.label(item.get("input"))
-    if more and pieces.label(item.get("instruction")) == pieces.label(messages[-1]["content"]):
-        messages[-1] = messages[-1] | {"content": f"{messages[-1]['content']}\n\n{more}"}
+    system, asked, given = (pieces.label(item.get(key)) for key in ("system", *ALPACA))
+    if asked and given and messages == pieces.question(item["instruction"]):
+        messages = pieces.question(f"{item['instruction']}\n\n{given}")
     if system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
     return messages

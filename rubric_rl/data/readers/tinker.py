@@ -23,7 +23,7 @@ def read(item: dict) -> dict:
     rubric = []
     for number, each in enumerate(pieces.objects(item.get("rubric_items"), "rubric_items"), 1):
         if each.get("weight") not in (None, 1):
-            what = f"criterion {number} of rubric_items has a weight, which there each counts 1"
+            what = f"criterion {number} of rubric_items has a weight, and in this set each counts 1"
             raise DataError(f"{what}; bring such rows as plain ones")
         rubric.append(pieces.criterion(each.get("rubric_str"), 1))
     return pieces.row(item, pieces.chat(item.get("convo"), "convo"), rubric)

@@ -179,6 +179,8 @@ def test_the_input_of_an_instruction_and_a_system_text_belong_to_the_prompt():
     messages = to_row(PLAIN.read(item | {"rubric": ["a"]}), "f:1").messages
     assert [each["role"] for each in messages] == ["system", "user"]
     assert messages[1]["content"] == "Translate.\n\nGuten Tag"
+    with pytest.raises(DataError):  # a message without a text stays one
+        read(prompt=[{"role": "user", "content": None}], input="Guten Tag")
 
 
 @pytest.mark.parametrize(
