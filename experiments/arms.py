@@ -109,6 +109,10 @@ ARMS = {
         compared_with="self-fast",
     ),
     "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
+    "probability": Arm(
+        "the probability as credit at the usual learning rate",
+        {"grader_reward": "probability"},
+    ),
     "unpractised": Arm("self-grading from a start that grades worse", start="unpractised"),
     "unpractised-oracle": Arm(
         "the oracle from that start",
