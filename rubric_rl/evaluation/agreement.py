@@ -1,13 +1,22 @@
 """How a grader's verdicts agree with labels, counted pair by pair as simple-evals does."""
 
 import statistics
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from rubric_rl.data.schema import Record
-from rubric_rl.evaluation.statistics import Statistic, Sums, balanced_f1, f1, interval, kappa
+from rubric_rl.evaluation.statistics import (
+    Statistic,
+    Sums,
+    balanced_f1,
+    f1,
+    interval,
+    kappa,
+    separation,
+)
 
 # The columns of counts: grader and label say met, only the grader, only the label, neither.
 BOTH = 0
@@ -94,6 +103,7 @@ class Agreement:
         # of the probabilities; columns: labels, sum of probabilities, labels that are met
         self.bins = np.zeros((BINS, 3))
         self.squares = 0.0
+        self.probabilities = {True: array("d"), False: array("d")}  # by label
         for record in records:
             self.add(record)
 
@@ -133,6 +143,8 @@ class Agreement:
         self.bins[place] += sums
         squares = [(probability - label) ** 2 for label in labels]
         self.squares += sum(squares)
+        for label in labels:
+            self.probabilities[label].append(probability)
 
     def result(self) -> dict:
         """Everything as JSON."""
@@ -187,7 +199,7 @@ class Agreement:
         }
 
     def _calibration(self) -> dict | None:
-        """Reliability table, expected calibration error and Brier score; None without any."""
+        """Reliability table, expected calibration error, Brier score, AUC; None without any."""
         total, _, _ = self.bins.sum(axis=0)
         if not total:
             return None
@@ -213,6 +225,7 @@ class Agreement:
             "labels": int(total),
             "ece": float(error),
             "brier": float(self.squares / total),
+            "auc": separation(self.probabilities[True], self.probabilities[False]),
             "table": table,
         }
 

@@ -52,6 +52,20 @@ def bootstrap_std(values: Values) -> float:
     return float(np.std(clipped))
 
 
+def separation(met: Values, not_met: Values) -> float | None:
+    """The area under the ROC curve: how often a value of `met` lies above one of `not_met`.
+
+    Equal ones count as half. It asks what a grader knows and not where its threshold lies: 1 where
+    some threshold tells all apart, 0.5 where the values say nothing. None where either is empty.
+    """
+    if not len(met) or not len(not_met):
+        return None
+    others = np.sort(not_met)
+    below = np.searchsorted(others, met, "left")
+    not_above = np.searchsorted(others, met, "right")
+    return float(np.mean(below + not_above) / 2 / len(others))
+
+
 def worst_of(values: Values, k: int) -> float:
     """The mean over all k-subsets of their minimum (HealthBench, worst-at-k).
 

@@ -274,6 +274,9 @@ def _calibration_lines(calibration: Mapping | None) -> list[str]:
         mean="mean p",
         met="met",
     )
+    auc = calibration.get("auc")
+    if auc is not None:
+        title += ", AUC {auc:.4f}"
     lines = [title.format(**calibration), head]
     for row in calibration["table"]:
         lines.append(CALIBRATION.format(**row))

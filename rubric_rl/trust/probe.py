@@ -9,6 +9,8 @@ over pairs of a verdict and a label:
     kappa                 Cohen's
     false_positive_rate   share of met among the labels that say not met
     ece, brier            calibration of the probabilities, where they were read
+    auc                   how often a met criterion has a higher one than one that is not: where it
+                          holds and accuracy falls, only the threshold has moved
     unreadable, ungraded  share of the rows
     accuracy_low, accuracy_high, kappa_low, kappa_high   95% intervals by prompt
     tokens_prefilled, tokens_cached, tokens_decoded      what it cost
@@ -117,6 +119,7 @@ def _figures(agreement: Agreement, tokens: TokenCounts) -> dict[str, float]:
         "false_positive_rate": _share(counts[:, GRADER].sum(), labelled_not),
         "ece": calibration.get("ece"),
         "brier": calibration.get("brier"),
+        "auc": calibration.get("auc"),
         "unreadable": _share(rows["unreadable"], rows["all"]),
         "ungraded": _share(rows["ungraded"], rows["all"]),
         "tokens_prefilled": tokens.prompt - tokens.cached,

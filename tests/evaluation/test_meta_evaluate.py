@@ -143,6 +143,18 @@ class TestCalibration:
         assert result["ece"] == pytest.approx(error, abs=1e-12)
         squares = 0.01 + 0.81 + 0.0144 + 0.6724
         assert result["brier"] == pytest.approx(squares / 5, abs=1e-12)
+        # Of the 3 x 2 pairs of a met label and one that is not, one is level, one the wrong way.
+        assert result["auc"] == pytest.approx(4.5 / 6)
+
+    def test_a_threshold_that_moves_does_not_change_the_separation(self):
+        def tries(shift: float) -> list[Record]:
+            met = [judged(True, [True], probability=p - shift) for p in (0.7, 0.8, 0.9)]
+            return met + [judged(False, [False], probability=p - shift) for p in (0.4, 0.5)]
+
+        for shift in (0.0, 0.3):
+            assert Agreement(tries(shift)).result()["calibration"]["auc"] == 1
+        one_label = [judged(True, [True], probability=0.7)]
+        assert Agreement(one_label).result()["calibration"]["auc"] is None
 
     def test_without_probabilities_there_is_none(self):
         assert Agreement(RECORDS).result()["calibration"] is None
