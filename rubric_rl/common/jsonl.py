@@ -52,7 +52,7 @@ def read_jsonl_offsets(
     end = 0
     for number, line in enumerate(_lines(path, packed), 1):
         if number == 1:
-            _check_beginning(path, line)
+            check_beginning(path, line)
         before = _BEFORE_A_VALUE.match(line)
         assert before is not None  # it matches nothing, too
         start = before.end()
@@ -67,6 +67,8 @@ def read_jsonl_offsets(
         # Not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply.
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)
+            if isinstance(error, UnicodeDecodeError):
+                reason = f"no UTF-8 at byte {error.start + 1}"
             what = f"broken JSON ({reason})"
             message = f"{path}:{number}: {what}; make or restore the file"
             if refused is None:
@@ -76,18 +78,18 @@ def read_jsonl_offsets(
         yield number, offset, value
 
 
-def _check_beginning(path: AnyPath, line: bytes) -> None:
-    """Raises DataError for a first line of which no other could be read."""
+def check_beginning(path: AnyPath, line: bytes) -> None:
+    """Raises DataError for a first line of a file that cannot be read as text of JSON."""
     for beginning, (what, hint) in _OTHER_FILES.items():
         if line.startswith(beginning):
-            found = f"is {what}, not JSON lines in UTF-8"
+            found = f"is {what}, no JSON in UTF-8"
             raise DataError(f"{path}: {found}; {hint}")
     # As UTF-16 and UTF-32 write the first brace without a mark. After a crash of the machine, a
     # file may be zeros alone, which is a broken line.
     first = line[:4]
     only_zeros = not first.strip(b"\0")
     if b"\0" in first and not only_zeros:
-        raise DataError(f"{path}: is UTF-16 or UTF-32 text, not JSON lines in UTF-8; save it so")
+        raise DataError(f"{path}: is UTF-16 or UTF-32 text, no JSON in UTF-8; save it so")
 
 
 def _lines(file_name: AnyPath, packed: bool = False) -> Iterator[bytes]:

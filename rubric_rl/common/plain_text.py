@@ -39,6 +39,7 @@ class _Seen(dict):
 
 
 _SEEN = _Seen()
+_NO_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
 
 
 def comparable(text: str) -> str:
@@ -58,8 +59,11 @@ def comparable(text: str) -> str:
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """The words of the text with one blank between them, cut to `limit` characters."""
-    return " ".join(text.split())[:limit]
+    """The words of the text with one blank between them, cut to `limit` characters.
+
+    Without control characters: in a terminal they move the cursor, or give it orders.
+    """
+    return " ".join(text.split()).translate(_NO_CONTROLS)[:limit]
 
 
 def shows_something(text: str) -> bool:

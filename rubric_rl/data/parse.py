@@ -15,6 +15,7 @@ from rubric_rl.data.schema import Anchored, Criterion, Record, Row, Status, Toke
 REMAKE = "make the rows with data_preprocess.py"
 LEAVE_OUT = "leave the row out"
 NOT_THE_USERS = "it must be the user's"  # said of a last turn; a check counts such rows by it
+_NO_TAGS = "must be a list of strings; --format plain reads other forms"
 LEAST_POINTS = 1e-6  # sizes of a criterion's points
 MOST_POINTS = 1e6
 
@@ -144,7 +145,7 @@ def _complaint(error: ValidationError) -> str:
     if name == "prompt_id":
         return f": prompt_id is missing; {REMAKE}"
     if name == "example_tags":
-        return ": tags must be a list of strings"
+        return f": example_tags {_NO_TAGS}"
     if name == "messages" and not inner:
         return ": messages is not a list of chat messages"
     if name == "messages":
@@ -160,7 +161,7 @@ def _complaint(error: ValidationError) -> str:
         given = None if is_missing else first["input"]
         return f"{place}: points must be a number of size 1e-6 to 1e6, not {given!r:.40}"
     if field_name == "tags":
-        return f"{place}: tags must be a list of strings"
+        return f"{place}: tags {_NO_TAGS}"
     return f"{place}: its text is empty or missing"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.jsonl import check_beginning, read_jsonl
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.hub import PREFIX, hub_rows
 from rubric_rl.data.readers.pieces import ID_FIELDS
@@ -19,6 +19,7 @@ _UNREADABLE = (OSError, EOFError, zlib.error)  # what a damaged file of gzip rai
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "holdout")
 CHUNK = 1 << 20  # characters of a JSON file
 LONGEST_ROW = 1 << 25
@@ -103,6 +104,10 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
     if beginning.startswith(b"PAR1"):
         return enumerate(_parquet_rows(path), 1)
     packed = beginning.startswith(b"\x1f\x8b")
+    if not packed:
+        check_beginning(path, beginning)
+    if path.name.endswith(_TABLES):
+        raise DataError(f"{path}: is a table, no JSON; save it as JSONL or Parquet")
     try:
         with _open(path, packed) as file:
             opening = file.read(CHUNK)
@@ -122,7 +127,7 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
 def _beginning(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(4)
+            return file.read(32)
     except OSError as error:
         raise _unreadable(path, error) from None
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.in_processes import in_order, in_pieces
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.healthbench import FULL_ROWS, HARD_ROWS, consensus, fix_signs
 from rubric_rl.data.raw_rows import raw_rows
@@ -29,7 +30,9 @@ from rubric_rl.data.usable_rows import (
 
 RELEASED_EASY = FULL_ROWS - HARD_ROWS
 SHOWN_CANARIES = 3
-REPEATED_CRITERIA = "repeated criteria of training prompts"  # a rule by which they are left out
+# Rules by which criteria of training prompts are left out.
+REPEATED_CRITERIA = "repeated criteria of training prompts"
+CONTRADICTED_CRITERIA = "criteria that an equal one before them gives the other sign"
 PIECE = 250  # raw rows that go to a process at a time
 
 
@@ -131,9 +134,16 @@ def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) 
         result.conversations[prompt_id] = outcome.conversation
         if outcome.repeats:
             result.repeating.add(prompt_id)
-    if not rows and len(refused) == before:
-        raise _error(source, "holds no rows", "name a file of raw rows")
+    if not rows:
+        raise _nothing_usable(source, refused[before:])
     return rows
+
+
+def _nothing_usable(source: Source, refused: Sequence[str]) -> DataError:
+    if not refused:
+        return _error(source, "holds no rows", "name a file of raw rows")
+    number = len(refused)
+    return _error(source, f"none of its {number} rows can be used", f"the first: {refused[0]}")
 
 
 def _outcomes(source: Source, part: str, options: SplitOptions, result: Split) -> Iterator[Outcome]:
@@ -162,7 +172,7 @@ def _repeated(outcome: Outcome) -> str:
     what = "duplicate of an earlier prompt_id"
     if outcome.prompt_id == hashed(messages):  # two rows that brought no id along
         what = "the same conversation as an earlier row"
-    return f"{outcome.where}, prompt_id {outcome.prompt_id}: {what}"
+    return one_line(f"{outcome.where}, prompt_id {outcome.prompt_id}: {what}")
 
 
 def _error(source: Source, what: str, hint: str) -> DataError:
@@ -278,7 +288,7 @@ def _templated(rows: StoredRows, tokenizer: ChatTokenizer, result: Split) -> Sto
         except UserError as error:
             where = result.places[prompt_id]
             place = f"{where}, prompt_id {prompt_id}"
-            result.refused.append(f"{place}: {error}")
+            result.refused.append(one_line(f"{place}: {error}"))
             continue
         result.tokens[prompt_id] = tokenizer.count(text)
         kept.append(row)
@@ -366,7 +376,15 @@ def _without_repeated_criteria(row: Row, left_out: Counter[str]) -> Row:
     given = len(row.rubric)
     if len(rubric) == given:
         return row
-    left_out[REPEATED_CRITERIA] += given - len(rubric)
+    contradicted = 0
+    for criterion in row.rubric:
+        kept = first[tuple(criterion.text.split())]
+        contradicted += (kept.points > 0) is not (criterion.points > 0)
+    counts = {
+        REPEATED_CRITERIA: given - len(rubric) - contradicted,
+        CONTRADICTED_CRITERIA: contradicted,
+    }
+    left_out.update({rule: count for rule, count in counts.items() if count})
     return replace(row, rubric=rubric)
 
 

@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
@@ -343,7 +344,9 @@ async def beside(
 
 
 def _unexpected(error: Exception) -> Retryable:
-    return Retryable(f"a reply of unexpected form ({type(error).__name__} {error})")
+    missing = "a field is missing or of another type"
+    detail = one_line(str(error), 80) if isinstance(error, ValueError) else missing
+    return Retryable(f"a reply of unexpected form ({detail})")
 
 
 def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -> NoReturn:

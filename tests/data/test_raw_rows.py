@@ -121,6 +121,18 @@ DAMAGED = {
     "parquet cut": ("x.parquet", b"PAR1" + b"\0" * 50, "cannot be read|needs the package pyarrow"),
     "zstd": ("x.jsonl", b"\x28\xb5\x2f\xfd" + b"\0" * 9, "compressed by zstd"),
     "UTF-16": ("x.json", json.dumps(ROWS).encode("utf-16"), "UTF-16"),
+    "UTF-16 without a mark": ("x.json", json.dumps(ROWS).encode("utf-16-le"), "UTF-16"),
+    "a pointer in place of JSON": (
+        "x.json",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+        "is a pointer of Git LFS",
+    ),
+    "a table": ("x.csv", b"prompt,rubric\nWhy?,Says why\n", "is a table, .*; save it as JSONL"),
+    "Latin-1 lines": (
+        "x.jsonl",
+        '{"prompt": "caf\xe9"}\n'.encode("latin-1"),
+        r"none of its 1 rows can be used; the first: .*:1: broken JSON \(no UTF-8 at byte 16\)",
+    ),
     "Latin-1": ("x.json", '["caf\xe9"]'.encode("latin-1"), "broken JSON|cannot be read"),
     "empty": ("x.json", b"", "holds no rows"),
     "empty array": ("x.json", b"[]", "holds no rows"),

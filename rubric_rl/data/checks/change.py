@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from rubric_rl.data.checks.check import Judge, contradicts
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.polarity import polarity
+from rubric_rl.data.parse import LEAST_POINTS
 from rubric_rl.data.schema import Criterion, Row
 
 
@@ -72,11 +73,14 @@ def _words(criterion: Criterion) -> tuple[str, ...]:
 
 
 def split_criterion(criterion: Criterion) -> list[Criterion]:
-    """Each condition as a criterion of its own, with its share of the points; else itself alone."""
+    """Each condition as a criterion of its own, with its share of the points; else itself alone.
+
+    So is one whose share would be less than a criterion may have.
+    """
     texts = parts(criterion.text)
-    if len(texts) == 1:
-        return [criterion]
     share = criterion.points / len(texts)
+    if len(texts) == 1 or abs(share) < LEAST_POINTS:
+        return [criterion]
     return [replace(criterion, text=text, points=share) for text in texts]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.in_processes import in_order, in_pieces
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates, words_of
 from rubric_rl.data.checks.polarity import Polarity, polarity
@@ -55,7 +56,7 @@ class Findings:
 
     def add(self, kind: str, prompt_id: str, what: str, criterion: int | None = None) -> None:
         """Notes a row, and the criterion by its number from 1."""
-        where = f"prompt_id {prompt_id}"
+        where = f"prompt_id {one_line(prompt_id)}"
         if criterion is not None:
             where += f", criterion {criterion + 1}"
         self.add_place(kind, f"{where}: {what}")

@@ -81,7 +81,7 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_options(args: argparse.Namespace) -> CheckOptions:
     """The options that the flags name; raises UserError for those that cannot be."""
-    kinds = tuple(filter(None, args.strict.split(",")))
+    kinds = tuple(filter(None, map(str.strip, args.strict.split(","))))
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"--strict {kind}: no such check; there are {', '.join(KINDS)}")

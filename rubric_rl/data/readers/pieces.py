@@ -64,9 +64,29 @@ def decoded(value: object, field: str) -> object:
         raise DataError(f"{field} is no JSON, {value!r:.40}; {LEAVE_OUT}") from None
 
 
+def of_columns(value: object, field: str) -> object:
+    """The objects of a list that is stored by field: of {"text": [...], "points": [...]}.
+
+    `datasets` stores lists of objects so. Anything else as it is. Raises DataError where the lists
+    are not of one length.
+    """
+    if not isinstance(value, dict) or len(value) < 2:
+        return value
+    if not all(isinstance(column, (list, tuple)) for column in value.values()):
+        return value
+    lengths = {len(column) for column in value.values()}
+    if len(lengths) > 1:
+        counts = ", ".join(f"{len(column)} {name}" for name, column in value.items())
+        raise DataError(f"{field} has lists of several lengths, {counts}; {LEAVE_OUT}")
+    return [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
+
+
 def objects(value: object, field: str) -> list[dict]:
-    """The objects of a list, which may be written as JSON text. Raises DataError for others."""
-    value = decoded(value, field)
+    """The objects of a list, which may be written as JSON text or by field, as `of_columns` tells.
+
+    Raises DataError for others.
+    """
+    value = of_columns(decoded(value, field), field)
     if not isinstance(value, (list, tuple)) or not value:
         raise DataError(f"{field} is no list of criteria; {LEAVE_OUT}")
     for number, each in enumerate(value, 1):

@@ -5,11 +5,11 @@
 
 The prompt is a text or chat messages; a `system` text stands before it, and the `input` of an
 `instruction` behind. The rubric is a list, a JSON text of one, an object of criteria and their
-points, or a text with one criterion a line. A criterion is a text, a pair of text and points, or an
-object with text, points and tags (a list or a dict); points may also stand in a list of their own.
-Criteria without points count 1 each, but a null in an object of points is none: Parquet writes one
-for each criterion of another row. 'Met' is good where points are positive and bad where they are
-negative.
+points, an object of lists by field, or a text with one criterion a line. A criterion is a text, a
+pair of text and points, or an object with text, points and tags (a list or a dict); points may also
+stand in a list of their own. Criteria without points count 1 each, but a null in an object of
+points is none: Parquet writes one for each criterion of another row. 'Met' is good where points are
+positive and bad where they are negative.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,10 @@ from rubric_rl.data.readers.rubric_text import criteria_of_text
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
-TEXT_KEYS = ("criterion", "description", "text", "requirement", "criterion_text", "title", "name")
+TEXT_KEYS = (
+    *("criterion", "description", "text", "requirement", "criterion_text", "title", "name"),
+    "criteria",  # of a rubric that is stored by field
+)
 POINTS_KEYS = ("points", "weight", "score", "importance")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
@@ -36,6 +39,8 @@ def read(item: dict) -> pieces.Raw:
     given = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
     rubric = [_criterion(each) for each in _with_points(item, given)]
     kept = {key: item[key] for key in KEPT if item.get(key) is not None}
+    if "example_tags" in kept:
+        kept["example_tags"] = pieces.tags(kept["example_tags"])
     without = 0
     for each in rubric:
         if each["points"] is None:
@@ -88,6 +93,7 @@ def _criteria(rubric: object) -> list:
         if not pieces.is_json(rubric):
             return criteria_of_text(rubric)
         rubric = pieces.decoded(rubric, "rubric")
+    rubric = pieces.of_columns(rubric, "rubric")
     if isinstance(rubric, dict):
         if isinstance(rubric.get("criteria"), list):
             return rubric["criteria"]

@@ -11,10 +11,15 @@ from doubles.rubric_sets import RAR_SCIENCE
 import data_preprocess
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.checks.ask_model import ask_polarities
-from rubric_rl.data.checks.change import Changes, flip_polarity, split_compound
+from rubric_rl.data.checks.change import (
+    Changes,
+    flip_polarity,
+    split_compound,
+    split_criterion,
+)
 from rubric_rl.data.checks.check import NAMED, check
 from rubric_rl.data.checks.polarity import polarity
-from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.parse import LEAST_POINTS, row_from_metadata
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Criterion, Row
 from rubric_rl.serving.endpoint import Endpoint
@@ -218,6 +223,33 @@ class TestCommand:
         report = capsys.readouterr().out
         assert "left out 1 repeated criteria of training prompts" in report
         assert "duplicates" not in report
+
+    def test_the_other_sign_for_the_same_words_is_counted_apart(self, tmp_path, capsys):
+        rubrics = [
+            {"criterion": "Names the drug.", "points": 3},
+            {"criterion": "Names the  drug.", "points": 2},
+            {"criterion": "Names the drug.", "points": -3},
+        ]
+        lines = []
+        for name in ("one", "two"):
+            item = {"prompt_id": name, "prompt": f"Number {name}?", "rubrics": rubrics}
+            lines.append(json.dumps(item) + "\n")
+        source = tmp_path / "raw.jsonl"
+        source.write_text("".join(lines))
+        words = ["--source", str(source), "--out", str(tmp_path / "out"), "--name", "x"]
+        assert data_preprocess.main([*words, "--hold-out", "1"]) == 0
+        report = capsys.readouterr().out
+        assert "left out 1 repeated criteria of training prompts" in report
+        assert "left out 1 criteria that an equal one before them gives the other sign" in report
+
+    def test_a_part_keeps_at_least_the_points_that_a_criterion_may_have(self):
+        tiny = Criterion("Names the drug and explains the dose.", 1.5 * LEAST_POINTS)
+        assert split_criterion(tiny) == [tiny]
+        assert len(split_criterion(Criterion(tiny.text, 2 * LEAST_POINTS))) == 2
+
+    def test_the_words_of_strict_may_stand_apart(self, preprocess, capsys):
+        assert preprocess("--strict", "polarity , duplicates") == 2
+        assert "no such check" not in capsys.readouterr().err
 
     def test_a_set_with_mixed_signs_wants_a_decision(self, tmp_path, capsys):
         source = tmp_path / "science.jsonl"

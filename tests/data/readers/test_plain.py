@@ -44,10 +44,25 @@ def criteria(rubric: object) -> list[tuple]:
         ("- a\n- b", [("a", 1, ()), ("b", 1, ())]),
         ([("a", 3.0), ("b", Decimal("-2.0"))], [("a", 3, ()), ("b", -2, ())]),  # a map of Parquet
         ({"a": 3, "of another row": None}, [("a", 3, ())]),  # a struct of Parquet
+        # lists of objects as `datasets` stores them
+        ({"criterion": ["a", "b"], "points": [3, -2]}, [("a", 3, ()), ("b", -2, ())]),
+        ({"criteria": ["a", "b"], "points": (3, -2)}, [("a", 3, ()), ("b", -2, ())]),
+        ({"text": ["a"], "points": [3], "tags": [["x:y"]]}, [("a", 3, ("x:y",))]),
+        (json.dumps({"title": ["a"], "weight": ["2"]}), [("a", 2, ())]),
     ],
 )
 def test_a_rubric_in_any_usual_form(rubric, found):
     assert criteria(rubric) == found
+
+
+def test_lists_by_field_must_be_of_one_length():
+    with pytest.raises(DataError, match="lists of several lengths, 2 criterion, 1 points; leave"):
+        read(rubric={"criterion": ["a", "b"], "points": [3]})
+
+
+@pytest.mark.parametrize("tags", [{"theme": "x"}, "theme:x", ["theme:x"]])
+def test_tags_of_the_example_in_any_usual_form(tags):
+    assert read(example_tags=tags).theme == "x"
 
 
 @pytest.mark.parametrize("points", ["", "three", "nan", "inf", "1_000", "0x3", "1,5", True, [], {}])
