@@ -78,6 +78,12 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "skill-gentle-fast": Arm(
+        "the same loss with a small weight, on four times the grading prompts",
+        {"grader_skill_coef": 0.03, "grader_skill_share": 1.0},
+        FAST,
+        compared_with="self-fast",
+    ),
     "threshold-fast": Arm(
         "precision first: credit from a probability of 0.8",
         {"grader_threshold": 0.8},
