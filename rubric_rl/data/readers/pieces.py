@@ -72,8 +72,11 @@ def of_columns(value: object, field: str) -> object:
     """
     if not isinstance(value, dict) or len(value) < 2:
         return value
-    if not all(isinstance(column, (list, tuple)) for column in value.values()):
+    columns = value.values()
+    if not all(isinstance(column, (list, tuple)) for column in columns):
         return value
+    if any(isinstance(each, dict) for column in columns for each in column):
+        return value  # a list of criteria, and others beside it
     lengths = {len(column) for column in value.values()}
     if len(lengths) > 1:
         counts = ", ".join(f"{len(column)} {name}" for name, column in value.items())

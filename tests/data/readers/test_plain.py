@@ -49,6 +49,7 @@ def criteria(rubric: object) -> list[tuple]:
         ({"criteria": ["a", "b"], "points": (3, -2)}, [("a", 3, ()), ("b", -2, ())]),
         ({"text": ["a"], "points": [3], "tags": [["x:y"]]}, [("a", 3, ("x:y",))]),
         (json.dumps({"title": ["a"], "weight": ["2"]}), [("a", 2, ())]),
+        ({"criteria": [{"text": "a", "points": 2}], "notes": []}, [("a", 2, ())]),
     ],
 )
 def test_a_rubric_in_any_usual_form(rubric, found):
