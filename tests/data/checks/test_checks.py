@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from doubles.engine import Fail, FakeEngine, Say
@@ -178,6 +179,18 @@ def preprocess(tmp_path):
     return run
 
 
+def split_rows(folder: Path, rubrics: list[dict], *flags: str) -> int:
+    """Runs the command on two rows with this rubric, of which one is held out."""
+    lines = []
+    for name in ("one", "two"):
+        item = {"prompt_id": name, "prompt": f"Number {name}?", "rubrics": rubrics}
+        lines.append(json.dumps(item) + "\n")
+    source = folder / "raw.jsonl"
+    source.write_text("".join(lines))
+    places = ["--source", str(source), "--out", str(folder / "out"), "--name", "x"]
+    return data_preprocess.main([*places, "--hold-out", "1", *flags])
+
+
 class TestCommand:
     def test_shows_findings_and_goes_on(self, preprocess, capsys):
         assert preprocess() == 0
@@ -209,14 +222,7 @@ class TestCommand:
             {"criterion": "Names the drug.", "points": 3},
             {"criterion": "Names the drug and explains the dose.", "points": 4},
         ]
-        lines = []
-        for name in ("one", "two"):
-            item = {"prompt_id": name, "prompt": f"Number {name}?", "rubrics": rubrics}
-            lines.append(json.dumps(item) + "\n")
-        source = tmp_path / "raw.jsonl"
-        source.write_text("".join(lines))
-        words = ["--source", str(source), "--out", str(tmp_path / "out"), "--name", "x"]
-        assert data_preprocess.main([*words, "--hold-out", "1", "--split-compound"]) == 0
+        assert split_rows(tmp_path, rubrics, "--split-compound") == 0
         (row,) = read_rows(tmp_path / "out" / "x_easy.jsonl")
         found = [(each.text, each.points) for each in row.rubric]
         assert found == [("Names the drug.", 3), ("Explains the dose.", 2)]
@@ -230,14 +236,7 @@ class TestCommand:
             {"criterion": "Names the  drug.", "points": 2},
             {"criterion": "Names the drug.", "points": -3},
         ]
-        lines = []
-        for name in ("one", "two"):
-            item = {"prompt_id": name, "prompt": f"Number {name}?", "rubrics": rubrics}
-            lines.append(json.dumps(item) + "\n")
-        source = tmp_path / "raw.jsonl"
-        source.write_text("".join(lines))
-        words = ["--source", str(source), "--out", str(tmp_path / "out"), "--name", "x"]
-        assert data_preprocess.main([*words, "--hold-out", "1"]) == 0
+        assert split_rows(tmp_path, rubrics) == 0
         report = capsys.readouterr().out
         assert "left out 1 repeated criteria of training prompts" in report
         assert "left out 1 criteria that an equal one before them gives the other sign" in report
