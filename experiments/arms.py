@@ -38,6 +38,9 @@ SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "
 # What an explanation and the object around it take, with room.
 EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
 
+# A small weight, on as many grading prompts as there are samples.
+GENTLE = {"grader_skill_coef": 0.03, "grader_skill_share": 1.0}
+
 # Watched by a frozen copy of the start and by labelled rows; the alarm only tells.
 ALARM = {
     "grader_anchor": FROZEN_COPY,
@@ -80,7 +83,7 @@ ARMS = {
     ),
     "skill-gentle-fast": Arm(
         "the same loss with a small weight, on four times the grading prompts",
-        {"grader_skill_coef": 0.03, "grader_skill_share": 1.0},
+        GENTLE,
         FAST,
         compared_with="self-fast",
     ),
@@ -108,13 +111,13 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
-    "skill-threshold-fast": Arm(
-        "the first two means together",
-        {"grader_skill_coef": 1.0, "grader_threshold": 0.8},
+    "skill-probability-fast": Arm(
+        "that loss with a small weight and the probability as credit together",
+        GENTLE | {"grader_reward": "probability"},
         FAST,
         compared_with="self-fast",
     ),
-    "skill": Arm("what keeping the skill costs a healthy run", {"grader_skill_coef": 1.0}),
+    "skill": Arm("what keeping the skill with a small weight costs a healthy run", GENTLE),
     "probability": Arm(
         "the probability as credit at the usual learning rate",
         {"grader_reward": "probability"},

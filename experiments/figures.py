@@ -11,9 +11,9 @@ FIGURES = {
     ("experiments_fast.png", "Learning rate 1e-3"): (
         "self-fast",
         "oracle-fast",
-        "skill-fast",
-        "threshold-fast",
-        "skill-threshold-fast",
+        "skill-gentle-fast",
+        "probability-fast",
+        "skill-probability-fast",
     ),
     ("experiments_alarm.png", "The alarm: a cross where it first rings"): (
         "alarm-healthy",
