@@ -74,7 +74,7 @@ def fix_signs(row: Row) -> Row:
     rubric = []
     for criterion in row.rubric:
         if _has_wrong_sign(criterion, row.prompt_id):
-            criterion = replace(criterion, points=-criterion.points)
+            criterion = criterion._replace(points=-criterion.points)
         rubric.append(criterion)
     return replace(row, rubric=tuple(rubric))
 

@@ -5,11 +5,10 @@ Their JSON forms are written here and read in parse.py.
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True)
-class Criterion:
+class Criterion(NamedTuple):  # a million of them are made several times over: the cheapest to make
     """One rubric item. `points` is positive for what an answer should do, negative for what not.
 
     It is never 0 in a row; the criteria of a meta-evaluation have no points, which is 0 here: they

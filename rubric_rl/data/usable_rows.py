@@ -119,5 +119,11 @@ def _hash(row: Row) -> bytes:
 
 
 def _repeats(row: Row) -> bool:
-    said = {" ".join(criterion.text.split()) for criterion in row.rubric}
+    said = {_evenly_spaced(criterion.text) for criterion in row.rubric}
     return len(said) < len(row.rubric)
+
+
+def _evenly_spaced(text: str) -> str:
+    if text.isprintable() and "  " not in text:  # of white space it has single blanks alone
+        return text.strip()
+    return " ".join(text.split())

@@ -120,7 +120,7 @@ class ScoringRule:
         for tag, factor in self.weights:
             if tag in criterion.tags:
                 points *= factor
-        return replace(criterion, points=points)
+        return criterion._replace(points=points)
 
 
 PLAIN_RULE = ScoringRule()

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 
 from rubric_rl.data.checks.change import split_criterion
 from rubric_rl.data.checks.check import contradicts
@@ -43,7 +42,7 @@ def _right_signs(criteria: list[Criterion], turn: bool, log: Log) -> list[Criter
             continue
         reason = f"its wording is that of something {polarity(criterion.text)}"
         if turn:
-            turned = replace(criterion, points=-criterion.points)
+            turned = criterion._replace(points=-criterion.points)
             log.add("polarity", criterion, reason, [turned])
             left.append(turned)
         else:

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from doubles.records import made, said
@@ -173,7 +172,7 @@ class TestRescoring:
 
     def test_follows_points_that_were_mended(self):
         item = record(mets=(True, True, False))
-        mended = replace(item.rubric[1], points=-2)
+        mended = item.rubric[1]._replace(points=-2)
         item.rubric = (item.rubric[0], mended, item.rubric[2])
         (row,) = rescore([item])
         assert (row["score"], row["rescored"]) == (2 / 8, 4 / 8)

@@ -101,7 +101,7 @@ def test_an_expert_agrees_with_himself_and_not_with_the_opposite():
     assert made.agreement(experts, experts) == 1
     opposite = []
     for row in experts:
-        turned = tuple(replace(each, points=-each.points) for each in row.rubric)
+        turned = tuple(each._replace(points=-each.points) for each in row.rubric)
         opposite.append(replace(row, rubric=turned))
     assert made.agreement(opposite, experts) == 0
 

@@ -81,7 +81,7 @@ def split_criterion(criterion: Criterion) -> list[Criterion]:
     share = criterion.points / len(texts)
     if len(texts) == 1 or abs(share) < LEAST_POINTS:
         return [criterion]
-    return [replace(criterion, text=text, points=share) for text in texts]
+    return [criterion._replace(text=text, points=share) for text in texts]
 
 
 def flip_polarity(row: Row, changes: Changes, judge: Judge = polarity) -> Row:
@@ -93,7 +93,7 @@ def flip_polarity(row: Row, changes: Changes, judge: Judge = polarity) -> Row:
     flipped = []
     for criterion in row.rubric:
         if contradicts(criterion, judge):
-            turned = replace(criterion, points=-criterion.points)
+            turned = criterion._replace(points=-criterion.points)
             flipped.append((criterion, turned))
             criterion = turned
         rubric.append(criterion)

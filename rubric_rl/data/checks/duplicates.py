@@ -2,20 +2,18 @@
 
 import math
 import re
-import string
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from itertools import combinations
 
 from rubric_rl.common.plain_text import comparable
+from rubric_rl.data.checks.wording import ascii_words
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
 FEW = 500  # texts of which each is compared with each
 SKETCH_BITS = 256
 HELD = 20  # earlier texts that are remembered for a word: of a thousand copies, each meets some
-# A table of all of ASCII: str.translate takes thrice the time where characters are missing.
-_BLANKED = {code: " " if chr(code) in string.punctuation else chr(code) for code in range(128)}
 # Typographic quotation marks, dashes and an ellipsis, which alone make many a text no ASCII.
 _TYPOGRAPHIC = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2022\u2026", " ")
@@ -45,8 +43,15 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
         for of_text in words:
             many.add(of_text)
         return many.near_duplicates()
-    pairs = combinations(range(len(words)), 2)
-    return [(earlier, later) for earlier, later in pairs if _alike(words[earlier], words[later])]
+    # Of two alike texts neither has many more words; the sizes settle most pairs.
+    sizes = [(len(of_text), ALIKE * len(of_text)) for of_text in words]
+    return [
+        (earlier, later)
+        for (earlier, (size, least)), (later, (other, of_other)) in combinations(
+            enumerate(sizes), 2
+        )
+        if size >= of_other and other >= least and _alike(words[earlier], words[later])
+    ]
 
 
 class ManyTexts:
@@ -123,13 +128,9 @@ def words_of(text: str) -> frozenset[str]:
     """The words that tell what a text says, each once: all but small ones, if it has others."""
     if not text.isascii():
         text = text.translate(_TYPOGRAPHIC)
-    if text.isascii():
-        plain = text.lower()
-        found = frozenset(plain.translate(_BLANKED).split())
-    else:
-        plain = _normal(text)
-        found = frozenset(_WORD.findall(plain))
-    return found - _SMALL or found or frozenset([plain])
+    words = ascii_words(text) if text.isascii() else _WORD.findall(_normal(text))
+    found = frozenset(words)
+    return found - _SMALL or found or frozenset([_normal(text)])
 
 
 def _normal(text: str) -> str:
@@ -142,10 +143,7 @@ def _needed(size: int) -> int:
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    size, other_size = len(one), len(other)
-    if size < ALIKE * other_size or other_size < ALIKE * size:  # the cheaper look first
-        return False
     common = len(one & other)
-    if common < ALIKE * (size + other_size - common):
+    if common < ALIKE * (len(one) + len(other) - common):
         return False
     return not any(map(_TELLING.search, one ^ other))

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
-from rubric_rl.data.checks.wording import without_label
+from rubric_rl.data.checks.wording import ascii_words, without_label
 from rubric_rl.data.checks.words import WORDS, Kind, Object, Word
 
 OBJECT_WORDS = 6  # after a verb, in which its object is looked for
@@ -19,8 +19,6 @@ READ = 300  # characters: longer texts are instructions to the grader
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _SENTENCE_END = re.compile(r"[.!?:;\n](?:(?<=[;\n])|(?=\s|$))")
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-# What a token of ASCII without an apostrophe or a hyphen is cut from; a table of all of ASCII.
-_BLANKED = {code: chr(code) if chr(code).isalnum() else " " for code in range(128)}
 # Where another part of the sentence begins that may turn the meaning of the whole.
 _JOINTS = {"but", "yet", "although", "though", "and", "while", "or", "without", "which"}
 # After these it is the topic that the words tell of, and no longer the answer.
@@ -46,6 +44,11 @@ _PHRASES = [
         ("eas", r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b", "clear to"),
     )
 ]
+# One of these is in each phrase without an apostrophe or a hyphen.
+_PHRASE_WORDS = {
+    *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
+    *("way", "manner", "tone", "style", "easy", "easier", "easily"),
+}
 _NEUTRAL = Word(Kind.VERB)
 # What an answer owes: to avoid it is a fault.
 _OWED = {"answering", "addressing", "acknowledging", "responding", "engaging", "answer", "address"}
@@ -72,8 +75,8 @@ class Polarity(StrEnum):
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
     unlabelled = without_label(text)
-    clause = unlabelled[:READ].lower()
-    sign = _clause_sign(_first_sentence(clause))
+    clause = _first_sentence(unlabelled[:READ].lower())
+    sign = _clause_sign(*_read_alike(clause))
     if len(unlabelled) < len(text):
         label = text.removesuffix(unlabelled)
         sign = _with_label(sign, label.lower())
@@ -87,18 +90,20 @@ def _first_sentence(clause: str) -> str:
         clause = _ASIDE.sub(" ", clause)
     clause = clause.strip()
     end = _SENTENCE_END.search(clause)
-    if end:
-        clause = clause[: end.start()]
+    return clause[: end.start()] if end else clause
+
+
+def _read_alike(clause: str) -> tuple[str, list[str]]:
+    """The clause with the word that reads alike for each phrase in it, and its words."""
+    is_simple = clause.isascii() and "'" not in clause and "-" not in clause
+    if is_simple:
+        words = ascii_words(clause)
+        if _PHRASE_WORDS.isdisjoint(words):
+            return clause, words
     for holds, phrase, word in _PHRASES:
         if holds in clause:
             clause = phrase.sub(word, clause)
-    return clause
-
-
-def _tokens(clause: str) -> list[str]:
-    if clause.isascii() and "'" not in clause and "-" not in clause:
-        return clause.translate(_BLANKED).split()  # the same in half the time
-    return _TOKEN.findall(clause)
+    return clause, ascii_words(clause) if is_simple else _TOKEN.findall(clause)
 
 
 def _with_label(sign: int | None, label: str) -> int | None:
@@ -111,9 +116,8 @@ def _with_label(sign: int | None, label: str) -> int | None:
     return sign
 
 
-def _clause_sign(clause: str) -> int | None:
+def _clause_sign(clause: str, words: list[str]) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
-    words = _tokens(clause)
     joints = []
     if not _JOINTS.isdisjoint(words):
         joints = [place for place, word in enumerate(words) if word in _JOINTS and place]
@@ -122,11 +126,8 @@ def _clause_sign(clause: str) -> int | None:
     if opening is None:
         return None
     sign = opening.sign
-    topic = len(words)
-    if joints:
-        topic = next((place for place, word in enumerate(words) if word in _TOPIC), topic)
     for start, end in pairwise([*joints, len(words)]):
-        if topic < start and words[start] != "but":
+        if words[start] != "but" and not _TOPIC.isdisjoint(words[:start]):
             continue
         joined = _joined_sign(words[start], words[start + 1 : end])
         if joined is None or joined == -sign != 0:
@@ -246,7 +247,7 @@ def _read_verb(verb: Word, words: list[str], start: int) -> Word:
         return verb
     if verb.object is Object.TOPIC:
         sign = _adverb_sign(words, start)
-        return Word(Kind.VERB, sign, -sign or verb.negated)
+        return Word(Kind.VERB, sign, -sign) if sign else verb
     place = start
     while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
         place += 1

@@ -36,15 +36,9 @@ _OTHER_ANSWERS = (
     r"(?:responses?|answers?)\b|\bthan response [ab12]\b"
 )
 _EVERY_TEXT = "every text meets it"
-# Why no verdict tells answers apart -> how such a criterion begins.
-_OPENINGS = [
-    (reason, re.compile(pattern, re.IGNORECASE).match)
-    for reason, pattern in (
-        ("says nothing", _SAYS_NOTHING),
-        (_EVERY_TEXT, _IS_AN_ANSWER),
-        ("needs more than a text", _DOES_MORE),
-    )
-]
+# Why no verdict tells answers apart; how such a criterion begins, each in a group of its own.
+_OPENINGS = ("says nothing", _EVERY_TEXT, "needs more than a text")
+_OPENING = re.compile(f"({_SAYS_NOTHING})|({_IS_AN_ANSWER})|({_DOES_MORE})")
 # Why; what each such criterion holds one of, a cheap look before the long one; how a part reads.
 PARTS = [
     (
@@ -62,20 +56,17 @@ PARTS = [
     ("needs other answers", ("than ",), _OTHER_ANSWERS),
 ]
 _HINTS = [
-    (hint, reason, re.compile(pattern, re.IGNORECASE).search)
-    for reason, hints, pattern in PARTS
-    for hint in hints
+    (hint, reason, re.compile(pattern).search) for reason, hints, pattern in PARTS for hint in hints
 ]
 
 
 def unmeetable(text: str) -> str:
     """Why every answer, or none, meets the criterion; "" where its wording does not say so."""
-    text = without_label(text)
-    for reason, opens in _OPENINGS:
-        if opens(text):
-            return reason
-    lower = text.lower()
+    text = without_label(text).lower()
+    opening = _OPENING.match(text)
+    if opening and opening.lastindex:
+        return _OPENINGS[opening.lastindex - 1]
     for hint, reason, find in _HINTS:
-        if hint in lower and find(text):
+        if hint in text and find(text):
             return reason
     return ""

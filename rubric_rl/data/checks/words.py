@@ -1,10 +1,10 @@
 """The words by which polarity.py tells a virtue from a fault. Verbs stand in their base form."""
 
-from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
 
-class Kind(Enum):
+class Kind(IntEnum):
     """What a word does to the meaning of those after it."""
 
     SKIPPED = auto()  # articles, auxiliaries, "the response"
@@ -29,8 +29,7 @@ class Object(Enum):
     PART = auto()  # contains errors, gives a clear summary
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """`sign`: 1 for a virtue, -1 for a fault, else 0. `negated`: the sign with not before it."""
 
     kind: Kind

@@ -28,6 +28,7 @@ TEXT_KEYS = (
 POINTS_KEYS = ("points", "weight", "score", "importance")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
+_LABELS = frozenset(LABEL_KEYS)
 ALPACA = ("instruction", "input")  # what is asked, and of what
 _NOTHING = (None, "", [], (), {})
 KEPT = ("theme", "example_tags", "canary", "provenance")
@@ -111,6 +112,8 @@ def _criterion(given: object) -> dict:
     words = _first(given, TEXT_KEYS)
     worth = _first(given, POINTS_KEYS)
     found = pieces.criterion(words, worth, given.get("tags"))
+    if _LABELS.isdisjoint(given):
+        return found
     labels = pieces.named(**{key: given.get(key) for key in LABEL_KEYS})
     if labels and isinstance(found["tags"] or [], list | tuple):  # others are refused by name
         found["tags"] = [*(found["tags"] or []), *labels]
