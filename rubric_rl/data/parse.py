@@ -132,6 +132,8 @@ def check_json(item: object, where: str) -> None:
         what = "a lone surrogate, which no tokenizer reads"
     except TypeError as error:  # from a converter, or from a data set's own types
         what = str(error)
+    except RecursionError:
+        what = "it is nested too deeply"
     except ValueError:
         what = "a number that is not finite, which JSON lacks"
     place = where.encode(errors="replace").decode()

@@ -19,8 +19,12 @@ _UNREADABLE = (OSError, EOFError, zlib.error)  # what a damaged file of gzip rai
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+_NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx")
-SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "holdout")
+SPLITS = (
+    *("train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test"),
+    *("testing", "holdout", "heldout", "held_out", "easy", "hard"),
+)
 CHUNK = 1 << 20  # characters of a JSON file
 LONGEST_ROW = 1 << 25
 BATCH = 256  # rows of a Parquet file in memory
@@ -57,13 +61,16 @@ def files_of(path: Path, split: str = "") -> list[Path]:
     files = _row_files(path)
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
+        by_split.setdefault(_split_of(file.relative_to(path), split), []).append(file)
     known = ", ".join(sorted(name for name in by_split if name)) or "none"
     if split:
-        named = [file for file in files if _is_of_split(file.relative_to(path), split)]
-        if not named:
+        if split not in by_split:
             raise DataError(f"{path}: holds no files of the split {split}; it has {known}")
-        return named
+        return by_split[split]
+    if not files and any(path.rglob("*.arrow")):
+        what = "was written by save_to_disk"
+        hint = "read it with datasets.load_from_disk and write each split with to_parquet"
+        raise DataError(f"{path}: {what}; {hint}")
     if not files:
         endings = ", ".join(ENDINGS)
         raise DataError(f"{path}: holds no files of rows ({endings}); name the file itself")
@@ -77,23 +84,24 @@ def _row_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.name.endswith(ENDINGS) and path.is_file() and not hidden:
+        of_rows = path.name.endswith(ENDINGS) and path.name not in _NO_ROWS
+        if of_rows and path.is_file() and not hidden:
             found.append(path)
     return found
 
 
-def _is_of_split(path: Path, split: str) -> bool:
-    """Whether a file or one of its folders is named by the split: train-00000-of-00002.parquet."""
-    for part in path.parts:
-        name = part.partition(".")[0]
-        if name == split or name.startswith((f"{split}-", f"{split}_")):
-            return True
-    return False
+def _split_of(path: Path, named: str = "") -> str:
+    """The split that the file is named by, or else its nearest folder that is; "" for none.
 
-
-def _split_of(path: Path) -> str:
-    """The usual split that a file is named by, "" for none."""
-    return next((split for split in SPLITS if _is_of_split(path, split)), "")
+    It is `named` or a usual one, alone or at an end: train-00000-of-00002.parquet, law_test.jsonl.
+    """
+    for part in reversed(path.parts):
+        name = part.partition(".")[0].lower().replace("_", "-")
+        for split in (named, *SPLITS) if named else SPLITS:
+            end = split.lower().replace("_", "-")
+            if name == end or name.startswith(f"{end}-") or name.endswith(f"-{end}"):
+                return split
+    return ""
 
 
 def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:

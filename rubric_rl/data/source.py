@@ -27,7 +27,10 @@ class Source:
     def files(self) -> list[Path]:
         """The files on this machine that are read."""
         found = []
-        if isinstance(self.full, Path):
+        if isinstance(self.full, str):  # it may name a folder of this machine
+            folder = Path(hub_name(self.full)[0])
+            found += sorted(folder.rglob("*")) if folder.is_dir() else []
+        else:
             splits = {self.train_split, self.held_out_split} - {""}
             for split in sorted(splits) or [""]:
                 found += files_of(self.full, split)
@@ -45,6 +48,8 @@ def locate(
     `held_out` are published splits of the last but one. Raises DataError for a missing file or a
     failed download.
     """
+    if not source.strip():
+        raise UserError("--source: names nothing; give a file, a folder or hf:OWNER/NAME")
     if train or held_out:
         return _of_splits(source, hard, train, held_out)
     if source == "official":

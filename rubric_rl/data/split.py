@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from rubric_rl.data.stored_rows import StoredRows, unpack
 from rubric_rl.data.usable_rows import (
     Converter,
     Outcome,
+    conversation_of,
     convert,
     placed,
     prompt_id_of,
@@ -33,6 +34,8 @@ SHOWN_CANARIES = 3
 # Rules by which criteria of training prompts are left out.
 REPEATED_CRITERIA = "repeated criteria of training prompts"
 CONTRADICTED_CRITERIA = "criteria that an equal one before them gives the other sign"
+WITHHELD_IDS = "training prompts whose prompt_id is held out"
+MUST_BE_READABLE = "every held-out row must be readable, else it could be trained on"
 PIECE = 250  # raw rows that go to a process at a time
 
 
@@ -69,6 +72,7 @@ class Split:
     seen: set[str] = field(default_factory=set)  # every prompt_id, also of refused rows
     places: dict[str, str] = field(default_factory=dict)  # prompt_id -> "file:line"
     conversations: dict[str, bytes] = field(default_factory=dict)  # prompt_id -> hash
+    withheld: set[bytes] = field(default_factory=set)  # conversations that are not trained on
     repeating: set[str] = field(default_factory=set)  # prompt_ids with a repeated criterion
     tokens: dict[str, int] = field(default_factory=dict)  # prompt_id -> of the prompt, if counted
     subset: bool = False  # whether the counts are not those of the release
@@ -81,29 +85,33 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     """Reads raw rows and splits them: the held-out ones into `hard`, all others into `easy`.
 
     Held out are those with a prompt_id of the hard file, the published split, or N drawn ones.
+    Neither their prompt_ids nor their conversations are trained on, refused rows included.
 
     Raises:
-        DataError: for a hard prompt_id that the source lacks, when nothing is left, or (for
+        DataError: for a hard prompt_id that the source lacks, for a held-out row of which neither
+            prompt_id nor conversation can be read, when nothing is left, or (for
             HealthBench, without `allow_subset`) for other than 4,000 and 1,000 usable rows.
     """
     result = Split(reader=options.reader)
     if source.held_out_split:
-        result.hard = _read_rows(source, source.held_out_split, options, result)
-        hard_ids = set(result.hard.prompt_ids)
-        result.easy = _read_rows(source, source.train_split, options, result)
+        result.hard = _read_rows(source, source.held_out_split, options, result, held_out=True)
+        hard_ids = set(result.seen)
+        rows = _read_rows(source, source.train_split, options, result)
+        result.left_out[WITHHELD_IDS] += len(hard_ids.intersection(rows.prompt_ids))
     else:
         rows = _read_rows(source, "", options, result)
         hard_ids = _hard_ids(source, options, rows, result)
         result.hard = rows.named(hard_ids)
-        result.easy = rows.named(hard_ids, others=True)
-    held_out = {result.conversations[prompt_id] for prompt_id in result.hard.prompt_ids}
+    result.easy = rows.named(hard_ids, others=True)
+    for prompt_id in hard_ids.intersection(result.conversations):
+        result.withheld.add(result.conversations[prompt_id])
     _check_hard_ids(source, hard_ids, result)
     tokenizer = options.tokenizer
     if tokenizer is not None:
         result.easy = _templated(result.easy, tokenizer, result)
         result.hard = _templated(result.hard, tokenizer, result)
     _check_counts(source, options, result)
-    _select_rows(options, held_out, result)
+    _select_rows(options, result)
     _check_not_empty(source, result)
     return result
 
@@ -111,16 +119,25 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
 # Reading
 
 
-def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) -> StoredRows:
-    """All rows that can be scored, in the source's order; of equal prompt_ids the first counts."""
+def _read_rows(
+    source: Source, part: str, options: SplitOptions, result: Split, held_out: bool = False
+) -> StoredRows:
+    """All rows that can be scored, in the source's order; of equal prompt_ids the first counts.
+
+    What `held_out` rows ask is withheld from training, also where they are refused.
+    """
     rows = StoredRows(like=result.easy)
     refused = result.refused
     before = len(refused)
     for outcome in _outcomes(source, part, options, result):
         prompt_id = outcome.prompt_id
         refused += outcome.refusals
+        if held_out:
+            _check_readable(outcome)
+            result.withheld.add(outcome.conversation)
         if prompt_id is not None:
             result.seen.add(prompt_id)
+            result.conversations.setdefault(prompt_id, outcome.conversation)
         if prompt_id is None or not outcome.packed:
             continue
         result.noted.update(outcome.notes)
@@ -137,6 +154,15 @@ def _read_rows(source: Source, part: str, options: SplitOptions, result: Split) 
     if not rows:
         raise _nothing_usable(source, refused[before:])
     return rows
+
+
+def _check_readable(outcome: Outcome) -> None:
+    """Raises DataError for a held-out line of which nothing says what it asks."""
+    unread = outcome.refusals
+    if not outcome.packed and (outcome.conversation or outcome.prompt_id is not None):
+        unread = unread[:-1]  # the last tells why the row is refused
+    if unread:
+        raise DataError(f"{unread[0]}; {MUST_BE_READABLE}")
 
 
 def _nothing_usable(source: Source, refused: Sequence[str]) -> DataError:
@@ -161,9 +187,14 @@ def _outcomes(source: Source, part: str, options: SplitOptions, result: Split) -
     pieces = in_pieces(placed(found, broken), PIECE)
     # Neither a user's code nor the values of a set on the Hub, such as pictures, need be picklable.
     may_travel = converter is None and isinstance(source.full, Path)
-    for outcomes in in_order(work, pieces) if may_travel else map(work, pieces):
-        yield from outcomes
-    result.refused += broken  # the last lines
+    try:
+        for outcomes in in_order(work, pieces) if may_travel else map(work, pieces):
+            yield from outcomes
+    except RecursionError:  # on its way to another process
+        hint = "leave that row out, or the field that nobody needs"
+        raise _error(source, "holds a row that is nested hundreds of times", hint) from None
+    if broken:  # the last lines
+        yield Outcome("", tuple(broken))
 
 
 def _repeated(outcome: Outcome) -> str:
@@ -209,10 +240,9 @@ def _read_hard_ids(path: Path, options: SplitOptions, result: Split) -> set[str]
             broken.append(f"{where}: no prompt_id")
         else:
             hard_ids.add(prompt_id)
-    if broken:  # a hard prompt that cannot be read would be trained on
-        first = broken[0]
-        why = "every hard row must be readable, else it would land in the training file"
-        raise DataError(f"{first}; {why}")
+            result.withheld.add(conversation_of(item))  # it may differ from the source's
+    if broken:
+        raise DataError(f"{broken[0]}; {MUST_BE_READABLE}")
     if not hard_ids:
         raise DataError(f"{path}: holds no rows; name the rows held out for evaluation")
     return hard_ids
@@ -269,11 +299,12 @@ def _check_not_empty(source: Source, result: Split) -> None:
         purpose = "evaluation"
     else:
         return
-    hint = "choose more prompts"
-    refused = result.refused
-    if refused:
-        first = refused[0]
-        hint = f"the first refused row: {first}"
+    causes = [f"left out {number} {rule}" for rule, number in result.left_out.items() if number]
+    if result.refused:
+        causes.append(f"the first refused row: {result.refused[0]}")
+    if not causes and not result.easy:
+        causes.append("all prompts are held out")
+    hint = ", ".join(causes) or "choose more prompts"
     raise _error(source, f"nothing is left for {purpose}", hint)
 
 
@@ -298,11 +329,10 @@ def _templated(rows: StoredRows, tokenizer: ChatTokenizer, result: Split) -> Sto
 # Selection
 
 
-def _select_rows(options: SplitOptions, held_out: Collection[bytes], result: Split) -> None:
+def _select_rows(options: SplitOptions, result: Split) -> None:
     """Applies the rules in their documented order.
 
-    Evaluation rows keep prompts and criteria as published. `held_out` are their conversations,
-    those included that the policy cannot be asked.
+    Evaluation rows keep prompts and criteria as published.
     """
     easy = result.easy
     hard = result.hard
@@ -314,7 +344,7 @@ def _select_rows(options: SplitOptions, held_out: Collection[bytes], result: Spl
     if options.consensus:
         easy = _with_consensus(easy, left_out)
         hard = _with_consensus(hard, left_out)
-    easy = _without_repeats(easy, held_out, result)
+    easy = _without_repeats(easy, result)
     if options.max_prompt_tokens is not None:
         easy = _without_long_prompts(easy, options.max_prompt_tokens, result)
     if options.sample is not None:
@@ -340,14 +370,14 @@ def _has_positive_points(rubric: Iterable[Criterion]) -> bool:
     return any(criterion.points > 0 for criterion in rubric)
 
 
-def _without_repeats(easy: StoredRows, held_out: Collection[bytes], result: Split) -> StoredRows:
+def _without_repeats(easy: StoredRows, result: Split) -> StoredRows:
     """Training rows without held-out and repeated conversations, and without repeated criteria."""
     left_out = result.left_out
     seen = set()
     kept = StoredRows(like=easy)
     for index, prompt_id in enumerate(easy.prompt_ids):
         words = result.conversations[prompt_id]
-        if words in held_out:
+        if words in result.withheld:
             left_out["training prompts whose conversation is held out"] += 1
         elif words in seen:
             left_out["repeated training conversations"] += 1

@@ -1,5 +1,6 @@
 """Rows that wait on disk, so that a set of any size takes little memory."""
 
+import json
 import marshal
 import os
 import tempfile
@@ -133,11 +134,14 @@ def pack(row: Row) -> bytes:
     """A row as builtin values, which marshal writes many times faster than pickle does objects."""
     rubric = [(each.text, each.points, each.tags) for each in row.rubric]
     parts = row.prompt_id, row.messages, rubric, row.theme, row.example_tags, row.extra
-    return marshal.dumps(parts)
+    try:
+        return marshal.dumps(parts)
+    except ValueError:  # a converter's own kinds of dict and str, which JSON takes for these
+        return marshal.dumps(json.loads(json.dumps(parts)))
 
 
 def unpack(packed: bytes) -> Row:
     """The row that `pack` took."""
     prompt_id, messages, rubric, theme, example_tags, extra = marshal.loads(packed)
-    criteria = tuple(Criterion(*each) for each in rubric)
-    return Row(prompt_id, messages, criteria, theme, example_tags, extra)
+    criteria = tuple(Criterion(text, points, tuple(tags)) for text, points, tags in rubric)
+    return Row(prompt_id, tuple(messages), criteria, theme, tuple(example_tags), extra)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.data.healthbench import to_row
-from rubric_rl.data.readers.pieces import Raw, known_id
+from rubric_rl.data.readers.pieces import Raw, known_id, question
 from rubric_rl.data.readers.reader import Reader
 from rubric_rl.data.schema import Row
 from rubric_rl.data.stored_rows import pack
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     refusals: tuple[str, ...]  # of broken lines before it, then its own
     prompt_id: str | None = None  # also of a row that is refused, if its own can be read
     packed: bytes = b""  # the row, unless it is refused
-    conversation: bytes = b""  # equal for equal conversations, 16 bytes
+    conversation: bytes = b""  # equal for equal conversations, 16 bytes; as the prompt_id
     repeats: bool = False  # whether a criterion says what an earlier one says
     notes: Mapping[str, int] = {}  # what its reader did -> how often
     canary: str | None = None
@@ -53,20 +53,21 @@ def usable_rows(
 
 def _outcome(given: Placed, reader: Reader | None, converter: Converter | None) -> Outcome:
     where, raw, refusals = given
-    prompt_id = None
+    item = raw
     try:
         item = convert(raw, where, reader, converter)
-        prompt_id = prompt_id_of(item)
         row = _row(item, where, reader)
     except DataError as error:
-        return Outcome(where, (*refusals, one_line(str(error))), prompt_id)
+        prompt_id = known_id(item, reader.id_field if reader else "") or None
+        messages = (*refusals, one_line(str(error)))
+        return Outcome(where, messages, prompt_id, conversation=conversation_of(item))
     canary = row.extra.get("canary")
     return Outcome(
         where,
         refusals,
-        prompt_id,
+        row.prompt_id,
         pack(row),
-        _hash(row),
+        _hash(row.messages),
         _repeats(row),
         item.notes if isinstance(item, Raw) else {},
         one_line(canary, 200) if isinstance(canary, str) else None,
@@ -112,9 +113,22 @@ def prompt_id_of(item: object) -> str | None:
     return prompt_id if isinstance(prompt_id, str) else None
 
 
-def _hash(row: Row) -> bytes:
+def conversation_of(item: object) -> bytes:
+    """What a raw row asks, as `_hash` gives it; b"" where it holds no conversation."""
+    messages = item.get("prompt") if isinstance(item, dict) else None
+    if isinstance(messages, str):
+        messages = question(messages)
+    if not isinstance(messages, (list, tuple)) or not messages:
+        return b""
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            return b""
+    return _hash([{"role": None} | message for message in messages])
+
+
+def _hash(messages: Iterable[Mapping]) -> bytes:
     """What a conversation says, in a form in which equal ones are equal, as 16 bytes."""
-    words = repr(conversation(row.messages))
+    words = repr(conversation(messages))
     return hashlib.blake2b(words.encode(errors="replace"), digest_size=16).digest()
 
 

@@ -1,12 +1,17 @@
 """data_preprocess.py from raw rows to files: the split, its rules, byte-identical output."""
 
 import json
+import sys
+from collections import OrderedDict
+from types import ModuleType
 
 import pytest
 from doubles.raw_files import Words, asks, ids, make_source, raw, run, run_complete, write
 
 import data_preprocess
 from rubric_rl.common.errors import DataError
+from rubric_rl.data.converters import plain
+from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.split import SplitOptions, split
 from rubric_rl.data.split_report import report
 
@@ -186,6 +191,29 @@ class TestOtherData:
         assert data_preprocess.main([*flags, "--hold-out=1"]) == 0
         said = capsys.readouterr().err
         assert "other.jsonl:9: the converter raised DataError: prompt is missing" in said
+
+    def test_a_converter_may_make_dicts_and_texts_of_its_own(self, path, out, monkeypatch):
+        class Words(str):
+            pass
+
+        def converted(raw: dict) -> dict:
+            return plain(raw) | {"provenance": OrderedDict(by=Words("me")), "canary": Words("c")}
+
+        module = ModuleType("own")
+        module.__dict__["converted"] = converted
+        monkeypatch.setitem(sys.modules, "own", module)
+        flags = [f"--source={path}", f"--out={out}", "--name=other", "--hold-out=1"]
+        assert data_preprocess.main([*flags, "--converter=own.converted"]) == 0
+        row = read_rows(out / "other_easy.jsonl")[0]
+        assert row.extra == {"provenance": {"by": "me"}, "canary": "c"}
+
+    def test_a_row_that_is_nested_too_deeply_is_one_line(self, path, out, capsys):
+        lines = path.read_bytes() * 100
+        deep = '{"x": ' * 500 + "1" + "}" * 500
+        path.write_bytes(lines + b'{"prompt": "a", "rubric": ["b"], "more": %s}\n' % deep.encode())
+        flags = [f"--source={path}", f"--out={out}", "--name=other", "--hold-out=1"]
+        assert data_preprocess.main(flags) == 2
+        assert "nested hundreds of times; leave that row out" in capsys.readouterr().err
 
     def test_a_hard_file_and_a_drawn_hold_out_exclude_each_other(self, source, out, capsys):
         assert run(source, out, "--hold-out=3") == 2

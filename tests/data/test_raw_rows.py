@@ -209,6 +209,67 @@ class TestFolders:
         assert "the same conversation as an earlier row" in captured.err
         assert "left out 1 training prompts whose conversation is held out" in captured.out
 
+    @pytest.mark.parametrize(
+        "held_out",
+        [
+            ROWS[4] | {"rubric": [""]},
+            {"prompt": ROWS[0]["prompt"], "rubric": [{"criterion": "bad", "points": -1}]},
+            {"id": "row0", "prompt": ROWS[0]["prompt"]},  # of which no reader makes a row
+        ],
+    )
+    def test_a_refused_row_of_the_held_out_split_is_not_trained_on(
+        self, folder, tmp_path, held_out
+    ):
+        train = [ROWS[0] | {"id": "row0"}, ROWS[1], ROWS[4]]
+        if "id" not in held_out:
+            train[0] = ROWS[0] | {"prompt": ROWS[0]["prompt"].upper()}
+        (folder / "data" / "train-00000-of-00002.jsonl").write_bytes(as_lines(train))
+        (folder / "data" / "test-00000-of-00001.json").write_text(json.dumps([ROWS[3], held_out]))
+        out = tmp_path / "out"
+        words = [f"--source={folder}", "--hold-out-split=test", "--name=x", f"--out={out}"]
+        assert data_preprocess.main(words) == 0
+        trained_on = {row.messages[0]["content"].upper() for row in read_rows(out / "x_easy.jsonl")}
+        assert trained_on and held_out["prompt"].upper() not in trained_on
+
+    def test_a_held_out_line_that_nobody_can_read_ends_it(self, folder, tmp_path, capsys):
+        test = folder / "data" / "test-00000-of-00001.json"
+        test.rename(test.with_suffix(".jsonl"))
+        test.with_suffix(".jsonl").write_bytes(as_lines(ROWS[4:]) + b"{broken\n")
+        words = [f"--source={folder}", "--hold-out-split=test", f"--out={tmp_path / 'out'}"]
+        assert data_preprocess.main(words) == 2
+        said = capsys.readouterr().err
+        assert ".jsonl:2: broken JSON" in said
+        assert said.endswith("; every held-out row must be readable, else it could be trained on\n")
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("law_train.jsonl", "law_test.jsonl"),
+            ("Train.jsonl", "Test.jsonl"),
+            ("train_v2/train.jsonl", "train_v2/test.jsonl"),
+            ("train.jsonl", "hard.jsonl"),
+        ],
+    )
+    def test_splits_are_known_by_the_nearest_name(self, tmp_path, names):
+        for name, rows in zip(names, (ROWS[:2], ROWS[2:]), strict=True):
+            path = tmp_path / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(as_lines(rows))
+        with pytest.raises(DataError, match="is published in splits"):
+            locate(str(tmp_path / "set"), None, tmp_path)
+        other = "hard" if "hard" in names[1] else "test"
+        assert read(tmp_path / "set", "train") == ROWS[:2]
+        assert read(tmp_path / "set", other) == ROWS[2:]
+
+    def test_a_folder_of_save_to_disk_says_how_to_write_it_anew(self, folder):
+        saved = folder / "saved"
+        saved.mkdir()
+        (saved / "dataset_info.json").write_text("{}")
+        (saved / "state.json").write_text("{}")
+        (saved / "data-00000-of-00001.arrow").write_bytes(b"")
+        with pytest.raises(DataError, match=r"was written by save_to_disk; .* to_parquet"):
+            locate(str(saved), None, folder)
+
     def test_published_splits_are_never_mixed_unasked(self, folder):
         with pytest.raises(DataError, match=r"is published in splits \(test, train\); say which"):
             locate(str(folder), None, folder)
@@ -221,9 +282,10 @@ class TestFolders:
         flat = tmp_path / "flat"
         flat.mkdir()
         (flat / "x_easy.jsonl").write_bytes(as_lines(ROWS))
-        words = [f"--source={flat}", f"--out={flat}", "--name=x", "--hold-out=1"]
-        assert data_preprocess.main(words) == 2
-        assert "is read and would be written over" in capsys.readouterr().err
+        for source in (flat, f"hf:{flat}"):
+            words = [f"--source={source}", f"--out={flat}", "--name=x", "--hold-out=1"]
+            assert data_preprocess.main(words) == 2
+            assert "is read and would be written over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -236,6 +298,7 @@ class TestFolders:
         (["--hold-out-split=test"], "is published in files"),
         (["--source=hf:a/b@train", "--hold-out-split=test"], "names the split train too"),
         (["--source=hf:a/b/c/d", "--hold-out=1"], "is no name of a data set"),
+        (["--source="], "names nothing"),
         (["--format=rar", "--converter=x.y"], "leave out the other"),
         (["--format=nope"], "is not known"),
     ],

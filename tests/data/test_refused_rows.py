@@ -53,6 +53,27 @@ def test_every_hard_row_must_be_readable_and_exist(source, line, out, capsys):
     assert said.startswith("error: ")
 
 
+def test_what_a_hard_row_asks_is_not_trained_on_whatever_became_of_it(tmp_path, out):
+    same = asks("Asked by a row that is refused?")
+    refused = raw(0, prompt=same, rubrics=[{"criterion": "", "points": 1}])
+    rows = [refused, raw(1, prompt=same), raw(2), raw(3), raw(4, prompt=asks("As published?"))]
+    hard = [raw(0), raw(3, prompt=asks("AS PUBLISHED?"))]
+    assert run(make_source(tmp_path, rows, hard), out) == 0
+    assert ids(out / "healthbench_easy.jsonl") == ["id2"]
+    assert ids(out / "healthbench_hard.jsonl") == ["id3"]
+
+
+def test_nothing_left_to_train_on_says_why(tmp_path, out, capsys):
+    rows = [raw(n, rubrics=[{"criterion": "x", "points": 1}]) for n in range(4)]
+    few = make_source(tmp_path, rows, rows[3:])
+    assert run(few, out, "--consensus") == 2
+    said = capsys.readouterr().err
+    assert "left out 4 prompts without a positive consensus criterion" in said
+    write(few.hard, rows)
+    assert run(few, out) == 2
+    assert "nothing is left for training; all prompts are held out" in capsys.readouterr().err
+
+
 REFUSALS = {
     "no system role": "{% if messages[0].role == 'system' %}"
     "{{ raise_exception('no system role') }}{% endif %}",
