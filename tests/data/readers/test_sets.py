@@ -205,6 +205,16 @@ class TestOfOneSet:
         assert messages[0]["content"] == "Reference Text 0:\nThe law.\n\nWhich form?"
         assert messages[2]["content"] == "And later?"
 
+    def test_prbench_keeps_the_indent_of_a_prompt(self):
+        messages = read("prbench", PRBENCH | {"prompt_0": "  def f():"}).messages
+        assert messages[0]["content"].endswith("\n\n  def f():")
+
+    @pytest.mark.parametrize("weight_class", ["detrimental", "slightly detrimental"])
+    def test_prbench_refuses_a_fault_that_earns_points(self, weight_class):
+        rubric = [prbench_criterion("x", weight_class, 5)]
+        with pytest.raises(DataError, match="is detrimental and its weight positive"):
+            read("prbench", PRBENCH | {"rubric": rubric})
+
     def test_prbench_without_the_weight_of_its_class_is_refused(self):
         criterion = prbench_criterion("x", "detrimental", 0)
         criterion["annotations"]["detrimental_weight"] = None
