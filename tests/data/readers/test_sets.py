@@ -16,6 +16,8 @@ from doubles.rubric_sets import (
     PRBENCH,
     PROFESSIONAL,
     RAR_MEDICINE,
+    RAR_SCIENCE,
+    RUBRICHUB,
     SETS,
     SYNTHESIS,
     WILDCHECKLISTS,
@@ -71,6 +73,61 @@ def test_a_signed_set_says_what_its_signs_mean(name, item, rubric):
     has_faults = any(points < 0 for _, points, _ in rubric)
     assert ("negative" in reader.signs) == has_faults or name == "plain"
     assert reader.mixed_signs == (name == "rar")
+
+
+def by_field(objects: list[dict]) -> dict:
+    return {key: [each[key] for each in objects] for key in objects[0]}
+
+
+STORED = {
+    "by field": by_field,
+    "as JSON text": json.dumps,
+    "as JSON text of JSON text": lambda objects: json.dumps(json.dumps(objects)),
+    "by field as JSON text": lambda objects: json.dumps(by_field(objects)),
+    "each as JSON text": lambda objects: [json.dumps(each) for each in objects],
+}
+OF_OBJECTS = ("healthbench_professional", "rar", "rubrichub_synthesis", "research_rubrics")
+OF_OBJECTS = (*OF_OBJECTS, "prbench", "junkaiz", "tinker", "autorubric")
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("name, item", [each[:2] for each in SETS if each[0] in OF_OBJECTS])
+def test_a_set_is_recognised_however_its_rubric_is_stored(name, item, stored):
+    rubric = field(item, RUBRIC)
+    other = item | {rubric: STORED[stored](item[rubric])}
+    reader = reader_of(other)
+    assert reader is not None and reader.name == name
+    assert read(name, other).rubric == read(name, item).rubric
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "name, item, where",
+    [("rubrichub", RUBRICHUB, "reward_model"), ("dr_tulu", DR_TULU, "ground_truth")],
+)
+def test_a_set_is_recognised_by_an_object_in_json_text(name, item, where, times):
+    value = item[where] if isinstance(item[where], dict) else json.loads(item[where])
+    for _ in range(times):
+        value = json.dumps(value)
+    other = item | {where: value}
+    reader = reader_of(other)
+    assert reader is not None and reader.name == name
+    assert read(name, other).rubric == read(name, item).rubric
+
+
+def test_mixed_signs_are_asked_about_also_where_a_rubric_is_stored_by_field(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    rows = [RAR_SCIENCE | {"question": f"Why {number}?"} for number in range(3)]
+    rows = [row | {"rubric": by_field(row["rubric"])} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [f"--source={path}", f"--out={tmp_path}", "--name=x", "--hold-out=1"]
+    assert data_preprocess.main(flags) != 0
+    assert "--keep-polarity" in capsys.readouterr().err
+
+
+def test_a_conversation_may_be_stored_by_field():
+    item = PROFESSIONAL | {"conversation": {"messages": {"role": ["user"], "content": ["Why?"]}}}
+    assert read("healthbench_professional", item).messages[0]["content"] == "Why?"
 
 
 ITEM = {"criterion": "Names scattering", "points": 5}
