@@ -29,6 +29,7 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.readers import registry
 from rubric_rl.data.readers.registry import READERS, reader_named, reader_of
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Row
 
@@ -140,6 +141,9 @@ ITEM = {"criterion": "Names scattering", "points": 5}
         {"rubrics": [ITEM | {"tags": {"axis": "accuracy"}}]},
         {"rubrics": [ITEM | {"tags": [], "axis": "accuracy"}]},
         {"rubrics": ["Names scattering"]},
+        {"rubrics": by_field(HEALTHBENCH["rubrics"])},
+        {"rubrics": json.dumps(HEALTHBENCH["rubrics"])},
+        {"rubrics": [json.dumps(each) for each in HEALTHBENCH["rubrics"]]},
         {"prompt": "Why is the sky blue?"},
         {"prompt": json.dumps(HEALTHBENCH["prompt"])},
         {"prompt_id": 7},
@@ -242,6 +246,14 @@ class TestRubricsThatAreTexts:
         item = item | {field(item, RUBRIC): '["Names a tool", "Is clear"]'}
         assert [each.text for each in read(name, item).rubric] == ["Names a tool", "Is clear"]
 
+    def test_headings_are_counted(self, name, item):
+        item = item | {
+            field(item, RUBRIC): "Hard rules:\n1. Names a tool\n\nPrinciples\n2. Is clear"
+        }
+        raw = reader_named(name).read(item)
+        assert [each["criterion"] for each in raw["rubrics"]] == ["Names a tool", "Is clear"]
+        assert raw.notes == {LINES_LEFT_OUT: 2}
+
     def test_boxes_to_tick_are_no_json(self, name, item):
         item = item | {field(item, RUBRIC): "[ ] Names a tool\n[ ] Is clear"}
         reader = reader_of(item)
@@ -328,6 +340,14 @@ class TestOfOneSet:
             "(importance: -20/100)",
             "(importance: **40/100**)",
             "(importance: 1000)",
+            "(Importance 60/100)",
+            "(Importance score: 40/100)",
+            "(70/100)",
+            "(weight: 30/100)",
+            "[importance 40]",
+            "Importance 60/100",
+            "60/100",
+            "(importance: 20/100) (importance: 60/100)",
         ],
     )
     def test_wildchecklists_refuses_an_importance_that_it_would_misread(self, written):
