@@ -15,11 +15,11 @@ from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
 
 def _criteria(rubric: object) -> object:
-    return rubric.get("criteria") if isinstance(rubric, dict) else rubric
+    return rubric.get("criteria", rubric) if isinstance(rubric, dict) else rubric
 
 
 def _fits(item: dict) -> bool:
-    return "prompt" in item and "requirement" in pieces.first_of(_criteria(item.get("rubric")))
+    return "prompt" in item and "requirement" in pieces.first_of(item.get("rubric"), "criteria")
 
 
 def read(item: dict) -> dict:

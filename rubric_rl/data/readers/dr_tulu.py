@@ -17,8 +17,7 @@ def _fits(item: dict) -> bool:
     truth = item.get("ground_truth")
     if isinstance(truth, (list, tuple)) and truth:
         truth = truth[0]
-    is_rubric = isinstance(truth, dict) or (isinstance(truth, str) and '"rubrics"' in truth)
-    return "messages" in item and is_rubric
+    return "messages" in item and pieces.holds(truth, "rubrics")
 
 
 def read(item: dict) -> dict:

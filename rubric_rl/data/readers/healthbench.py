@@ -22,9 +22,11 @@ def _fits(item: dict) -> bool:
     reads more forms and does not expect the 5,000 prompts of the release.
     """
     is_named = isinstance(item.get("prompt_id"), str) and "example_tags" in item
-    first = pieces.first_of(item.get("rubrics"))
+    rubric = item.get("rubrics")
+    first = pieces.first_of(rubric)
     as_published = first.keys() == _FIELDS and isinstance(first["tags"], list)
-    return is_named and isinstance(item.get("prompt"), list) and as_published
+    is_list = isinstance(rubric, list) and first in rubric[:1]
+    return is_named and isinstance(item.get("prompt"), list) and as_published and is_list
 
 
 def read(item: dict) -> dict:

@@ -11,7 +11,7 @@ import re
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import criteria_of_field
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_field
 
 _KIND = re.compile(r"\s*\[(Hard Rule|Principle)\]\s*", re.IGNORECASE)
 
@@ -26,11 +26,14 @@ def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.question(pieces.text(item, "instruction"))
     rubric = []
-    for words in criteria_of_field(item, "rubric"):
+    criteria, left_out = criteria_of_field(item, "rubric")
+    for words in criteria:
         kind = _KIND.search(words)
         labels = [f"kind:{kind[1].lower().replace(' ', '_')}"] if kind else []
         rubric.append(pieces.criterion(_KIND.sub(" ", words).strip(), 1, labels))
-    return pieces.row(item, messages, rubric)
+    made = pieces.row(item, messages, rubric)
+    made.note(LINES_LEFT_OUT, left_out)
+    return made
 
 
 OPENRUBRICS = Reader("openrubrics", "instruction, rubric", _fits, read, POSITIVE, "undeclared")

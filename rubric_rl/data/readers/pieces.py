@@ -13,9 +13,15 @@ LEAVE_OUT = "leave the row out, or mend it"
 ZERO_POINTS = "criteria of 0 points left out"
 NO_POINTS = "criteria without points, which count 1 each"
 ID_FIELDS = ("prompt_id", "id", "uid")  # of any rows; a set may have one of its own
-# How JSON text begins, whole or broken: unlike "[ ] names the dose" or "[1] names it".
-_JSON = re.compile(r'\s*(?:\[\s*["\[{]|\{\s*["}])')
-_MESSAGES = re.compile(r"\s*\[\s*\{")
+# How JSON text begins, whole or broken, and what Python shows of a list, a tuple, a dict or an
+# array, which is read as broken JSON: unlike "[ ] names the dose" or "[1] names it".
+_JSON = re.compile(r"""\s*(?:\[\s*["'\[{]|\{\s*["'}]|\('|\[?array\()""")
+_OPENINGS = frozenset('["{(a')
+# How messages begin in JSON text, which may be within another one: [{ or {"role" or "{\"role\".
+_MESSAGES = re.compile(
+    r"""\s*(?:\[\s*\{|"?(?:\\n|[\s\[])*\{(?:\\n|\s)*\\*["'](?:role|from|content|messages)\b)"""
+)
+_OF_OBJECTS = ("tags", "annotations")  # fields of a criterion that hold objects
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 # The roles of other services and of older chat data; an unknown one is refused later, by name.
@@ -42,26 +48,33 @@ def label(value: object) -> str:
 
 
 def is_json(words: str) -> bool:
-    """Whether a text is written as a JSON list or object, be it broken."""
+    """Whether a text is written as a JSON list or object, be it broken or encoded twice."""
+    opening = words.lstrip()[:1]
+    if opening not in _OPENINGS:
+        return False  # as most texts
     if _JSON.match(words):
         return True
-    if words.lstrip()[:1] not in ("[", "{"):
+    if opening in ("(", "a"):
         return False
     try:
-        json.loads(words)
+        value = json.loads(words)
     except (ValueError, RecursionError):
         return False
-    return True
+    return not isinstance(value, str) or is_json(value)
 
 
 def decoded(value: object, field: str) -> object:
-    """The value that a JSON text holds; anything else as it is. Raises DataError if broken."""
+    """The value that a JSON text holds, which may be JSON text again; anything else as it is.
+
+    Raises DataError for broken JSON.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
         raise DataError(f"{field} is no JSON, {value!r:.40}; {LEAVE_OUT}") from None
+    return decoded(found, field) if isinstance(found, str) and is_json(found) else found
 
 
 def of_columns(value: object, field: str) -> object:
@@ -75,8 +88,9 @@ def of_columns(value: object, field: str) -> object:
     columns = value.values()
     if not all(isinstance(column, (list, tuple)) for column in columns):
         return value
-    if any(isinstance(each, dict) for column in columns for each in column):
-        return value  # a list of criteria, and others beside it
+    for name, column in value.items():
+        if name not in _OF_OBJECTS and any(isinstance(each, dict) for each in column):
+            return value  # a list of criteria, and others beside it
     lengths = {len(column) for column in value.values()}
     if len(lengths) > 1:
         counts = ", ".join(f"{len(column)} {name}" for name, column in value.items())
@@ -84,12 +98,24 @@ def of_columns(value: object, field: str) -> object:
     return [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
 
 
-def objects(value: object, field: str) -> list[dict]:
-    """The objects of a list, which may be written as JSON text or by field, as `of_columns` tells.
+def listed(value: object, field: str) -> object:
+    """The list that is written as JSON text, by field (`of_columns`), or with JSON texts within.
 
-    Raises DataError for others.
+    Anything else as it is. Raises DataError for broken JSON and for lists of several lengths.
     """
     value = of_columns(decoded(value, field), field)
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [decoded(each, field) if _is_json(each) else each for each in value]
+
+
+def _is_json(value: object) -> bool:
+    return isinstance(value, str) and is_json(value)
+
+
+def objects(value: object, field: str) -> list[dict]:
+    """The objects of a list in any form that `listed` knows. Raises DataError for others."""
+    value = listed(value, field)
     if not isinstance(value, (list, tuple)) or not value:
         raise DataError(f"{field} is no list of criteria; {LEAVE_OUT}")
     for number, each in enumerate(value, 1):
@@ -99,8 +125,8 @@ def objects(value: object, field: str) -> list[dict]:
 
 
 def texts(value: object, field: str) -> list[str]:
-    """The texts of a list, which may be written as JSON text. Raises DataError for others."""
-    value = decoded(value, field)
+    """The texts of a list in any form that `listed` knows. Raises DataError for others."""
+    value = listed(value, field)
     if not isinstance(value, (list, tuple)) or not value:
         raise DataError(f"{field} is no list of criteria; {LEAVE_OUT}")
     for number, each in enumerate(value, 1):
@@ -115,14 +141,19 @@ def question(words: str) -> list[dict]:
 
 
 def chat(value: object, field: str) -> list[dict]:
-    """A conversation: a text, a list of messages, or either as JSON text.
+    """A conversation: a text, or one message, a list of them, or an object that holds it.
 
-    Roles of other services are named as here (developer: system), and content in parts is joined.
-    Raises DataError for what is none.
+    Messages may be written as JSON text or by field. Roles of other services are named as here
+    (developer: system), and content in parts is joined. Raises DataError for what is none.
     """
     if isinstance(value, str) and not _MESSAGES.match(value):
         return question(text({field: value}, field))
     messages = decoded(value, field)
+    if isinstance(messages, dict) and "messages" in messages:
+        messages = decoded(messages["messages"], field)
+    messages = of_columns(messages, field)
+    if isinstance(messages, dict) and "role" in messages:
+        messages = [messages]
     if not isinstance(messages, (list, tuple)) or not messages:
         raise DataError(f"{field} is no conversation; {LEAVE_OUT}")
     return [_message(message, field) for message in messages]
@@ -168,7 +199,12 @@ def points(value: object) -> object:
 
 
 def tags(value: object) -> object:
-    """Tags as a list of texts: of a list, one text, or a dict, whose items become `key:value`."""
+    """Tags as a list of texts: of a list, one text, or a dict, whose items become `key:value`.
+
+    A list or a dict may be JSON text. Raises DataError where that is broken.
+    """
+    if isinstance(value, str) and is_json(value):
+        value = decoded(value, "tags")
     if not isinstance(value, dict):
         return [value] if isinstance(value, str) else value
     found = []
@@ -199,6 +235,11 @@ class Raw(dict):
         super().__init__(fields)
         self.notes: dict[str, int] = {}
 
+    def note(self, rule: str, number: int) -> None:
+        """Counts what the reader did by a rule, if anything."""
+        if number:
+            self.notes[rule] = number
+
 
 def row(
     item: dict, messages: list[dict], rubric: list[dict], id_field: str = "", **more: object
@@ -213,9 +254,7 @@ def row(
     made["prompt_id"] = known_id(item, id_field) or hashed(messages)
     made["prompt"] = messages
     made["rubrics"] = worth_something
-    zeros = len(rubric) - len(worth_something)
-    if zeros:
-        made.notes[ZERO_POINTS] = zeros
+    made.note(ZERO_POINTS, len(rubric) - len(worth_something))
     return made
 
 
@@ -244,13 +283,25 @@ def prompt_hash(messages: object) -> str:
     return hashlib.sha256(words.encode(errors="replace")).hexdigest()
 
 
-def first_of(value: object) -> dict:
-    """The first criterion of a rubric, where it is an object; to recognise a set by its fields."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return {}
+def first_of(value: object, within: str = "") -> dict:
+    """The first criterion of a rubric, where it is an object; to recognise a set by its fields.
+
+    The rubric may be in any form that `listed` knows, or an object with such a list `within`.
+    """
+    try:
+        value = decoded(value, "rubric")
+        if isinstance(value, dict) and within in value:
+            value = value[within]
+        value = listed(value, "rubric")
+    except DataError:
+        return {}
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
         return value[0]
     return {}
+
+
+def holds(value: object, field: str) -> bool:
+    """Whether an object, which may be JSON text, has that field; to recognise a set by it."""
+    if isinstance(value, str):
+        return f'"{field}' in value and is_json(value)
+    return isinstance(value, dict) and field in value

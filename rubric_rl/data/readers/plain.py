@@ -7,9 +7,9 @@ The prompt is a text or chat messages; a `system` text stands before it, and the
 `instruction` behind. The rubric is a list, a JSON text of one, an object of criteria and their
 points, an object of lists by field, or a text with one criterion a line. A criterion is a text, a
 pair of text and points, or an object with text, points and tags (a list or a dict); points may also
-stand in a list of their own. Criteria without points count 1 each, but a null in an object of
-points is none: Parquet writes one for each criterion of another row. 'Met' is good where points are
-positive and bad where they are negative.
+stand in a list of their own. Criteria without points count 1 each, unless a number stands under
+another name; but a null in an object of points is none: Parquet writes one for each criterion of
+another row. 'Met' is good where points are positive and bad where they are negative.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
-from rubric_rl.data.readers.rubric_text import criteria_of_text
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_text
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
@@ -25,8 +25,9 @@ TEXT_KEYS = (
     *("criterion", "description", "text", "requirement", "criterion_text", "title", "name"),
     "criteria",  # of a rubric that is stored by field
 )
-POINTS_KEYS = ("points", "weight", "score", "importance")
+POINTS_KEYS = ("points", "weight", "score", "importance", "weights", "scores")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
+_COUNTS = (*pieces.ID_FIELDS, "index", "number")  # numbers of a criterion that are no points
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
 ALPACA = ("instruction", "input")  # what is asked, and of what
@@ -37,8 +38,8 @@ KEPT = ("theme", "example_tags", "canary", "provenance")
 def read(item: dict) -> pieces.Raw:
     """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
     messages = _messages(item)
-    given = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
-    rubric = [_criterion(each) for each in _with_points(item, given)]
+    given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
+    rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
     kept = {key: item[key] for key in KEPT if item.get(key) is not None}
     if "example_tags" in kept:
         kept["example_tags"] = pieces.tags(kept["example_tags"])
@@ -48,8 +49,8 @@ def read(item: dict) -> pieces.Raw:
             each["points"] = 1
             without += 1
     made = pieces.row(item, messages, rubric, **kept)
-    if without:
-        made.notes[pieces.NO_POINTS] = without
+    made.note(LINES_LEFT_OUT, left_out)
+    made.note(pieces.NO_POINTS, without)
     return made
 
 
@@ -63,18 +64,36 @@ def _messages(item: dict) -> list[dict]:
     return messages
 
 
-def _with_points(item: dict, criteria: list) -> list:
+def _with_points(holder: dict, criteria: list, keys: Iterable[str]) -> list:
     """The criteria, texts with their points where these stand in a list of their own.
 
-    Raises DataError where the two lists are not of one length.
+    Raises DataError where the two lists are not of one length, and for points that stand beside
+    criteria in another way.
     """
-    lists = [item[key] for key in POINTS_LISTS if isinstance(item.get(key), (list, tuple))]
-    if not lists or not all(isinstance(each, str) for each in criteria):
+    beside = [key for key in keys if _is_of_several(holder.get(key))]
+    if not beside or any(_has_points(each) for each in criteria):
         return criteria
-    if len(lists[0]) != len(criteria):
-        what = f"{len(criteria)} criteria have {len(lists[0])} points beside them"
+    points = pieces.decoded(holder[beside[0]], beside[0])
+    are_texts = all(isinstance(each, str) for each in criteria)
+    if not isinstance(points, (list, tuple)) or not are_texts:
+        what = f"{beside[0]} beside the criteria is no list of numbers beside a list of texts"
+        raise DataError(f"{what}; write the points into the criteria")
+    if len(points) != len(criteria):
+        what = f"{len(criteria)} criteria have {len(points)} points beside them"
         raise DataError(f"{what}; {pieces.LEAVE_OUT}")
-    return list(zip(criteria, lists[0], strict=True))
+    return list(zip(criteria, points, strict=True))
+
+
+def _is_of_several(value: object) -> bool:
+    if isinstance(value, str):
+        return pieces.is_json(value)
+    return isinstance(value, (list, tuple, dict))
+
+
+def _has_points(given: object) -> bool:
+    if isinstance(given, dict):
+        return _first(given, POINTS_KEYS) is not None
+    return not isinstance(given, str)
 
 
 def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
@@ -89,19 +108,19 @@ def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
     return None
 
 
-def _criteria(rubric: object) -> list:
-    if isinstance(rubric, str):
-        if not pieces.is_json(rubric):
-            return criteria_of_text(rubric)
-        rubric = pieces.decoded(rubric, "rubric")
-    rubric = pieces.of_columns(rubric, "rubric")
+def _criteria(rubric: object) -> tuple[list, int]:
+    """The criteria, and how many lines of a text are none."""
+    if isinstance(rubric, str) and not pieces.is_json(rubric):
+        return criteria_of_text(rubric)
+    rubric = pieces.listed(rubric, "rubric")
     if isinstance(rubric, dict):
-        if isinstance(rubric.get("criteria"), list):
-            return rubric["criteria"]
-        return [pair for pair in rubric.items() if pair[1] is not None]
-    if not isinstance(rubric, (list, tuple)):
+        given = pieces.listed(rubric.get("criteria"), "criteria")
+        if isinstance(given, list):
+            return _with_points(rubric, given, POINTS_KEYS), 0
+        return [pair for pair in rubric.items() if pair[1] is not None], 0
+    if not isinstance(rubric, list):
         raise DataError(f"rubric is no list of criteria; {pieces.LEAVE_OUT}")
-    return list(rubric)
+    return rubric, 0
 
 
 def _criterion(given: object) -> dict:
@@ -111,6 +130,8 @@ def _criterion(given: object) -> dict:
         return pieces.criterion(given, None)
     words = _first(given, TEXT_KEYS)
     worth = _first(given, POINTS_KEYS)
+    if worth is None:
+        _refuse_other_points(given)
     found = pieces.criterion(words, worth, given.get("tags"))
     if _LABELS.isdisjoint(given):
         return found
@@ -118,6 +139,16 @@ def _criterion(given: object) -> dict:
     if labels and isinstance(found["tags"] or [], list | tuple):  # others are refused by name
         found["tags"] = [*(found["tags"] or []), *labels]
     return found
+
+
+def _refuse_other_points(given: dict) -> None:
+    """Raises DataError for a number that may be the points of a criterion under another name."""
+    for key, value in given.items():
+        value = pieces.points(value)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and key not in (*TEXT_KEYS, *_COUNTS):
+            what = f"a criterion has a number under {key:.40} and no points"
+            raise DataError(f"{what}; name it points, or leave the field out")
 
 
 def _fits(item: dict) -> bool:

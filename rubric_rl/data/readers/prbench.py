@@ -6,8 +6,9 @@
         "criteria_description": "The form ...", "criteria_category": "Accuracy",
         "weight_class": "critically important", "critically_important_weight": 9}}]}
 
-Signs: a weight of a detrimental class is negative, so 'met' is bad there. As in the authors' own
-evaluation, the grader is shown the title, and reference texts stand before the prompt they go with.
+Signs: a weight of a detrimental class is negative, so 'met' is bad there; a positive one is
+refused. As in the authors' own evaluation, the grader is shown the title, and reference texts stand
+before the prompt they go with.
 """
 
 from rubric_rl.common.errors import DataError
@@ -41,12 +42,11 @@ def _messages(item: dict) -> list[dict]:
     pieces.text(item, "prompt_0")
     messages = []
     for turn in range(MOST_TURNS):
-        prompt = pieces.label(item.get(f"prompt_{turn}"))
-        response = pieces.label(item.get(f"response_{turn}"))
-        if prompt:
+        prompt, response = item.get(f"prompt_{turn}"), item.get(f"response_{turn}")
+        if isinstance(prompt, str) and prompt.strip():
             references = _references(item.get(f"reference_texts_{turn}"))
             messages.append({"role": "user", "content": references + prompt})
-        if response:
+        if isinstance(response, str) and response.strip():
             messages.append({"role": "assistant", "content": response})
     return messages
 
@@ -68,7 +68,9 @@ def _criterion(given: dict) -> dict:
         annotations = {}
     words = given.get("title") or annotations.get("criteria_description")
     weight_class = pieces.label(annotations.get("weight_class"))
-    weight = annotations.get(weight_class.replace(" ", "_") + "_weight")
+    weight = pieces.points(annotations.get(weight_class.replace(" ", "_") + "_weight"))
+    if "detrimental" in weight_class and isinstance(weight, (int, float)) and weight > 0:
+        raise DataError("a criterion is detrimental and its weight positive; make it negative")
     labels = pieces.named(axis=annotations.get("criteria_category"), weight_class=weight_class)
     return pieces.criterion(words, weight, labels)
 

@@ -1,50 +1,118 @@
 """A rubric that is written as text, as its criteria."""
 
 import re
+from itertools import pairwise
 
 from rubric_rl.data.readers import pieces
 
-# "1. ", "2) ", "(3) ", "- ", "* ", "[ ] " at the start of a line, and a number amid one.
-_MARK = re.compile(r"(\s*)(?:\(?(\d{1,3})[.)]|[-*\u2022]|\[ ?\])\s+(?=\S)")
+LINES_LEFT_OUT = "lines of rubric texts left out, as headings or as what stands before a list"
+# "1. ", "2) ", "(3) ", "- ", "* ", "[ ] ", "[x] " at the start of a line, and a number amid one.
+_MARK = re.compile(r"(\s*)(\(?(?:\d{1,3})[.)]|[-*\u2022]|\[[ xX]?\])\s+(?=\S)(?![-*\s]+$)")
 _AMID = re.compile(r"(?:^|(?<=\s))\(?(\d{1,3})[.)]\s+(?=\S)")
-_HEADING = re.compile(r"\s*#+ |.*:\s*$")
+_NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
+# A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
+_HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
+_BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
+_LONGEST_TITLE = 5  # words of a line between two blank ones that is a heading amid a list
 
 
-def criteria_of_field(item: dict, field: str) -> list[str]:
-    """The criteria of a text, or of the list that it is in JSON. Raises DataError for others."""
+def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
+    """The criteria of a text, or of the list that it is in JSON, and how many lines are none.
+
+    Raises DataError for others.
+    """
     words = pieces.text(item, field)
-    return pieces.texts(words, field) if pieces.is_json(words) else criteria_of_text(words)
+    return (pieces.texts(words, field), 0) if pieces.is_json(words) else criteria_of_text(words)
 
 
-def criteria_of_text(rubric: str) -> list[str]:
-    """The criteria of a rubric: its list items, else its lines.
+def criteria_of_text(rubric: str) -> tuple[list[str], int]:
+    """The criteria of a rubric: its list items, else its lines; and how many lines are none.
 
     A line without a mark goes on with the item before it, as do items that stand further in than
-    the first one; a heading is none. A list within one line is split at 1., 2., 3. ...
+    the first one, and those of another kind after an item that ends in a colon. A heading is none.
+    A list within one line is split at 1., 2., 3. ...
     """
-    lines = [line for line in rubric.splitlines() if line.strip()]
-    if len(lines) == 1:
-        lines = _numbered_parts(lines[0])
+    lines = rubric.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    written = [line for line in lines if line.strip()]
+    if len(written) == 1:
+        lines = _numbered_parts(written[0])
     marks = [_MARK.match(line) for line in lines]
-    indents = [len(mark[1].expandtabs()) for mark in marks if mark]
-    if not indents:
-        return [line.strip() for line in lines if not _HEADING.match(line)]
+    if not any(marks):
+        found = [line.strip() for line in written if not _HEADING.match(line)]
+        return found, len(written) - len(found)
+    return _items(lines, marks)
+
+
+def _items(lines: list[str], marks: list[re.Match | None]) -> tuple[list[str], int]:
+    level = _level(lines, marks)
     found: list[str] = []
-    for line, mark in zip(lines, marks, strict=True):
-        if mark and len(mark[1].expandtabs()) <= indents[0]:
+    left_out = 0
+    kind = None  # of an item that ends in a colon: those of other kinds are part of it
+    for number, (line, mark) in enumerate(zip(lines, marks, strict=True)):
+        words = line.strip()
+        if mark and _depth(mark) <= level and (kind is None or kind == _kind(mark)):
             found.append(line[mark.end() :].strip())
-        elif found and not (_HEADING.match(line) and not mark):
-            found[-1] += "\n" + line.strip()
-    return found
+            kind = _kind(mark) if _introduces(words) else None
+        elif mark or (found and words and not _is_heading(lines, number)):
+            found[-1] += "\n" + words
+        elif words:
+            left_out += 1
+            kind = None
+    return found, left_out
+
+
+def _level(lines: list[str], marks: list[re.Match | None]) -> int:
+    """How far in the items of the outermost list stand.
+
+    The first item tells, unless it lost its own indent when the text was stripped: it is then the
+    first line, and all others stand further in, the next of the same list.
+    """
+    first, *others = filter(None, marks)
+    if not others or first is not marks[0] or _introduces(lines[0]):
+        return _depth(first)
+    least = min(map(_depth, others))
+    following = _kind(first) == _kind(others[0]) and _digits(others[0]) in ("", _next(first))
+    return least if following and least > _depth(first) else _depth(first)
+
+
+def _introduces(line: str) -> bool:
+    return line.rstrip(" \t*_").endswith(":")
+
+
+def _depth(mark: re.Match) -> int:
+    return len(mark[1].expandtabs())
+
+
+def _kind(mark: re.Match) -> str:
+    return _NO_KIND.sub("", mark[2])
+
+
+def _digits(mark: re.Match) -> str:
+    return mark[2].strip("(.)-*\u2022[] xX")
+
+
+def _next(mark: re.Match) -> str:
+    digits = _digits(mark)
+    return str(int(digits) + 1) if digits else ""
+
+
+def _is_heading(lines: list[str], number: int) -> bool:
+    """Whether a line without a mark, amid a list, belongs to no item."""
+    line = lines[number].rstrip()
+    if _HEADING.match(line) or _BOLD.match(line):
+        return True
+    is_alone = not lines[number - 1].strip()
+    is_title = line[-1:].isalnum() and len(line.split()) <= _LONGEST_TITLE
+    return is_alone and is_title and line[:1].isupper()
 
 
 def _numbered_parts(line: str) -> list[str]:
-    """The parts of a line that begin with 1., 2., 3. and so on; the whole line without them."""
+    """The parts of a line at 1., 2., 3. and so on; the whole line without them."""
     starts = []
     for number in _AMID.finditer(line):
         if int(number[1]) == len(starts) + 1:
             starts.append(number.start())
     if len(starts) < 2:
         return [line]
-    ends = [*starts[1:], len(line)]
-    return [line[start:end] for start, end in zip(starts, ends, strict=True)]
+    places = [0, *starts, len(line)]
+    return [line[start:end] for start, end in pairwise(places)]

@@ -19,8 +19,7 @@ from rubric_rl.data.readers.reader import POSITIVE, Reader
 
 
 def _fits(item: dict) -> bool:
-    model = item.get("reward_model")
-    return "prompt" in item and isinstance(model, dict) and "rubrics" in model
+    return "prompt" in item and pieces.holds(item.get("reward_model"), "rubrics")
 
 
 def read(item: dict) -> dict:

@@ -50,6 +50,24 @@ def criteria(rubric: object) -> list[tuple]:
         ({"text": ["a"], "points": [3], "tags": [["x:y"]]}, [("a", 3, ("x:y",))]),
         (json.dumps({"title": ["a"], "weight": ["2"]}), [("a", 2, ())]),
         ({"criteria": [{"text": "a", "points": 2}], "notes": []}, [("a", 2, ())]),
+        ({"text": ["a"], "points": [3], "tags": [{"x": "y"}]}, [("a", 3, ("x:y",))]),
+        # more than one JSON text
+        (json.dumps(json.dumps([{"text": "a", "points": 2}])), [("a", 2, ())]),
+        (json.dumps(json.dumps(["a"], indent=1)), [("a", 1, ())]),
+        (
+            [json.dumps({"text": "a", "points": 2}), json.dumps(["b", -3])],
+            [("a", 2, ()), ("b", -3, ())],
+        ),
+        ({"criteria": [json.dumps({"text": "a", "points": 2})], "notes": "n"}, [("a", 2, ())]),
+        ([{"text": "a", "tags": '["axis:x", "t"]'}], [("a", 1, ("axis:x", "t"))]),
+        ([{"text": "a", "tags": '{"axis": "x"}'}], [("a", 1, ("axis:x",))]),
+        # points beside the criteria, within the rubric
+        ({"criteria": ["a", "b"], "weights": [5, -3]}, [("a", 5, ()), ("b", -3, ())]),
+        ({"criteria": ["a", "b"], "scores": [5, -3]}, [("a", 5, ()), ("b", -3, ())]),
+        ({"criteria": ["a", "b"], "weights": "[5, -3]"}, [("a", 5, ()), ("b", -3, ())]),
+        ({"criteria": ["a"], "weights": [5], "notes": "n"}, [("a", 5, ())]),
+        ([{"text": "a", "id": 7}], [("a", 1, ())]),
+        (['"Yes" is said', "[1] is cited"], [('"Yes" is said', 1, ()), ("[1] is cited", 1, ())]),
     ],
 )
 def test_a_rubric_in_any_usual_form(rubric, found):
@@ -61,7 +79,43 @@ def test_lists_by_field_must_be_of_one_length():
         read(rubric={"criterion": ["a", "b"], "points": [3]})
 
 
-@pytest.mark.parametrize("tags", [{"theme": "x"}, "theme:x", ["theme:x"]])
+@pytest.mark.parametrize(
+    "rubric",
+    [
+        "['Names water', 'Advises a doctor']",
+        "['Names water' 'Advises a doctor']",
+        "{'Names water': 5, 'Advises alcohol': -3}",
+        "[{'text': 'Names water', 'points': 5}]",
+        "('Names water', 'Advises a doctor')",
+        "array(['Names water', 'Advises a doctor'], dtype=object)",
+        ["{'text': 'Names water', 'points': 5}"],
+    ],
+)
+def test_what_python_shows_of_a_rubric_is_refused(rubric):
+    with pytest.raises(DataError, match="rubric is no JSON, "):
+        read(rubric=rubric)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rubric": {"criteria": ["a", "b"], "points": {"0": 5, "1": -3}}},
+        {"rubric": ["a", "b"], "points": {"a": 5, "b": -3}},
+        {"rubric": [{"text": "a"}, {"text": "b"}], "points": [5, -3]},
+    ],
+)
+def test_points_beside_the_criteria_in_another_form_are_refused(fields):
+    with pytest.raises(DataError, match="points beside the criteria is no list of numbers"):
+        read(**fields)
+
+
+@pytest.mark.parametrize("value", [5, -5.0, "5"])
+def test_a_number_under_another_name_is_not_taken_for_1(value):
+    with pytest.raises(DataError, match="a criterion has a number under value and no points"):
+        read(rubric=[{"text": "a", "value": value}])
+
+
+@pytest.mark.parametrize("tags", [{"theme": "x"}, "theme:x", ["theme:x"], '["theme:x"]'])
 def test_tags_of_the_example_in_any_usual_form(tags):
     assert read(example_tags=tags).theme == "x"
 
@@ -95,10 +149,26 @@ def test_a_criterion_without_text_is_refused(rubric):
         ),
         ([{"role": "User", "content": "x"}], ["user"]),
         (json.dumps([{"role": "user", "content": "x"}]), ["user"]),
+        (json.dumps({"role": "user", "content": "x"}), ["user"]),
+        (json.dumps(json.dumps([{"role": "user", "content": "x"}], indent=1)), ["user"]),
+        (json.dumps({"messages": [{"role": "user", "content": "x"}]}, indent=1), ["user"]),
+        ({"messages": [{"role": "user", "content": "x"}]}, ["user"]),
+        ({"role": ["system", "user"], "content": ["x", "y"]}, ["system", "user"]),
     ],
 )
 def test_roles_of_today_and_of_older_data(messages, roles):
     assert [each["role"] for each in read(prompt=messages).messages] == roles
+
+
+@pytest.mark.parametrize("prompt", ["{'role': 'user', 'content': 'x'}", '{"role": "user", "con'])
+def test_a_message_in_broken_json_is_no_question(prompt):
+    with pytest.raises(DataError, match="prompt is no JSON"):
+        read(prompt=prompt)
+
+
+@pytest.mark.parametrize("prompt", ['{"a": 1} is what?', '"[x]{y}" is what?', "[1] is what?"])
+def test_other_braces_are_a_question(prompt):
+    assert read(prompt=prompt).messages[0]["content"] == prompt
 
 
 def test_content_in_parts_is_joined_and_pictures_are_refused():
@@ -162,18 +232,63 @@ class TestRubricText:
         ],
     )
     def test_lists_of_all_kinds(self, text):
-        assert criteria_of_text(text) == ["a", "b"]
+        assert criteria_of_text(text)[0] == ["a", "b"]
 
     def test_what_belongs_to_an_item_stays_with_it(self):
         text = "1. Lists:\n   - x\n   - y\nin this order\n2. b"
-        assert criteria_of_text(text) == ["Lists:\n- x\n- y\nin this order", "b"]
+        assert criteria_of_text(text)[0] == ["Lists:\n- x\n- y\nin this order", "b"]
 
     def test_a_heading_amid_the_list_is_no_criterion(self):
         text = "Hard rules:\n1. a\nPrinciples:\n2. b"
-        assert criteria_of_text(text) == ["a", "b"]
+        assert criteria_of_text(text)[0] == ["a", "b"]
 
     def test_numbers_amid_a_line_need_to_count_on(self):
-        assert criteria_of_text("Costs 3.50 or 7. At most.") == ["Costs 3.50 or 7. At most."]
+        text = "Costs 3.50 or 7. At most."
+        assert criteria_of_text(text) == ([text], 0)
+
+    @pytest.mark.parametrize(
+        "text, others",
+        [
+            ("Hard rules:\n1. a\nPrinciples:\n2. b", 2),
+            ("**Hard rules:**\n1. a\n\n**Principles:**\n2. b", 2),
+            ("Hard rules\n1. a\n\nPrinciples\n2. b", 2),
+            ("1. a\n\n**Principles**\n2. b", 1),
+            ("1. a\n\n---\n2. b", 1),
+            ("# Rubric\na\nThese two, too:\nb", 2),
+            ("An answer does this.\n- a\n- b", 1),
+            ("Two rules: 1. a 2. b", 1),
+        ],
+    )
+    def test_lines_that_are_no_criteria_are_counted(self, text, others):
+        assert criteria_of_text(text) == (["a", "b"], others)
+
+    def test_a_paragraph_of_an_item_is_no_heading(self):
+        text = "1. a\n\nThis means x.\n2. b"
+        assert criteria_of_text(text) == (["a\nThis means x.", "b"], 0)
+
+    @pytest.mark.parametrize("text", ["1. a\n   2. b\n   3. c", "- a\n  - b\n  - c\n"])
+    def test_the_first_line_of_an_indented_text_may_have_lost_its_indent(self, text):
+        assert criteria_of_text(text) == (["a", "b", "c"], 0)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1. Names all of:\n   - x\n   - y",
+            "1. Names all of:\n- x\n- y",
+            "- Names all of:\n  - x\n  - y",
+        ],
+    )
+    def test_an_item_that_ends_in_a_colon_has_items_of_its_own(self, text):
+        assert criteria_of_text(text) == (["Names all of:\n- x\n- y"], 0)
+        after = text[: text.index(" ")].replace("1", "2")
+        assert criteria_of_text(f"{text}\n{after} b")[0] == ["Names all of:\n- x\n- y", "b"]
+
+    def test_a_box_that_is_ticked_is_an_item_too(self):
+        assert criteria_of_text("[x] a\n[ ] b\n[X] c") == (["a", "b", "c"], 0)
+
+    @pytest.mark.parametrize("inner", ["\u2028", "\x0b", "\x85"])
+    def test_a_line_ends_at_a_newline_alone(self, inner):
+        assert criteria_of_text(f"a{inner}a\nb") == ([f"a{inner}a", "b"], 0)
 
 
 @pytest.mark.parametrize("key", ["points", "weights", "weight", "importance"])
@@ -182,6 +297,8 @@ def test_points_may_stand_in_a_list_of_their_own(key):
     assert [each.points for each in row.rubric] == [3, -2]
     with pytest.raises(DataError, match="2 criteria have 1 points beside them"):
         read(rubric=["Names water", "Advises alcohol"], **{key: [3]})
+    row = read(rubric=["Names water", "Advises alcohol"], **{key: "[3, -2]"})
+    assert [each.points for each in row.rubric] == [3, -2]
 
 
 def test_an_empty_rubric_beside_a_full_one_is_none():

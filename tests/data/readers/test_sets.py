@@ -16,6 +16,8 @@ from doubles.rubric_sets import (
     PRBENCH,
     PROFESSIONAL,
     RAR_MEDICINE,
+    RAR_SCIENCE,
+    RUBRICHUB,
     SETS,
     SYNTHESIS,
     WILDCHECKLISTS,
@@ -27,6 +29,7 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.readers import registry
 from rubric_rl.data.readers.registry import READERS, reader_named, reader_of
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Row
 
@@ -73,6 +76,61 @@ def test_a_signed_set_says_what_its_signs_mean(name, item, rubric):
     assert reader.mixed_signs == (name == "rar")
 
 
+def by_field(objects: list[dict]) -> dict:
+    return {key: [each[key] for each in objects] for key in objects[0]}
+
+
+STORED = {
+    "by field": by_field,
+    "as JSON text": json.dumps,
+    "as JSON text of JSON text": lambda objects: json.dumps(json.dumps(objects)),
+    "by field as JSON text": lambda objects: json.dumps(by_field(objects)),
+    "each as JSON text": lambda objects: [json.dumps(each) for each in objects],
+}
+OF_OBJECTS = ("healthbench_professional", "rar", "rubrichub_synthesis", "research_rubrics")
+OF_OBJECTS = (*OF_OBJECTS, "prbench", "junkaiz", "tinker", "autorubric")
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("name, item", [each[:2] for each in SETS if each[0] in OF_OBJECTS])
+def test_a_set_is_recognised_however_its_rubric_is_stored(name, item, stored):
+    rubric = field(item, RUBRIC)
+    other = item | {rubric: STORED[stored](item[rubric])}
+    reader = reader_of(other)
+    assert reader is not None and reader.name == name
+    assert read(name, other).rubric == read(name, item).rubric
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "name, item, where",
+    [("rubrichub", RUBRICHUB, "reward_model"), ("dr_tulu", DR_TULU, "ground_truth")],
+)
+def test_a_set_is_recognised_by_an_object_in_json_text(name, item, where, times):
+    value = item[where] if isinstance(item[where], dict) else json.loads(item[where])
+    for _ in range(times):
+        value = json.dumps(value)
+    other = item | {where: value}
+    reader = reader_of(other)
+    assert reader is not None and reader.name == name
+    assert read(name, other).rubric == read(name, item).rubric
+
+
+def test_mixed_signs_are_asked_about_also_where_a_rubric_is_stored_by_field(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    rows = [RAR_SCIENCE | {"question": f"Why {number}?"} for number in range(3)]
+    rows = [row | {"rubric": by_field(row["rubric"])} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [f"--source={path}", f"--out={tmp_path}", "--name=x", "--hold-out=1"]
+    assert data_preprocess.main(flags) != 0
+    assert "--keep-polarity" in capsys.readouterr().err
+
+
+def test_a_conversation_may_be_stored_by_field():
+    item = PROFESSIONAL | {"conversation": {"messages": {"role": ["user"], "content": ["Why?"]}}}
+    assert read("healthbench_professional", item).messages[0]["content"] == "Why?"
+
+
 ITEM = {"criterion": "Names scattering", "points": 5}
 
 
@@ -83,6 +141,9 @@ ITEM = {"criterion": "Names scattering", "points": 5}
         {"rubrics": [ITEM | {"tags": {"axis": "accuracy"}}]},
         {"rubrics": [ITEM | {"tags": [], "axis": "accuracy"}]},
         {"rubrics": ["Names scattering"]},
+        {"rubrics": by_field(HEALTHBENCH["rubrics"])},
+        {"rubrics": json.dumps(HEALTHBENCH["rubrics"])},
+        {"rubrics": [json.dumps(each) for each in HEALTHBENCH["rubrics"]]},
         {"prompt": "Why is the sky blue?"},
         {"prompt": json.dumps(HEALTHBENCH["prompt"])},
         {"prompt_id": 7},
@@ -185,6 +246,14 @@ class TestRubricsThatAreTexts:
         item = item | {field(item, RUBRIC): '["Names a tool", "Is clear"]'}
         assert [each.text for each in read(name, item).rubric] == ["Names a tool", "Is clear"]
 
+    def test_headings_are_counted(self, name, item):
+        item = item | {
+            field(item, RUBRIC): "Hard rules:\n1. Names a tool\n\nPrinciples\n2. Is clear"
+        }
+        raw = reader_named(name).read(item)
+        assert [each["criterion"] for each in raw["rubrics"]] == ["Names a tool", "Is clear"]
+        assert raw.notes == {LINES_LEFT_OUT: 2}
+
     def test_boxes_to_tick_are_no_json(self, name, item):
         item = item | {field(item, RUBRIC): "[ ] Names a tool\n[ ] Is clear"}
         reader = reader_of(item)
@@ -204,6 +273,16 @@ class TestOfOneSet:
         assert [each["role"] for each in messages] == ["user", "assistant", "user"]
         assert messages[0]["content"] == "Reference Text 0:\nThe law.\n\nWhich form?"
         assert messages[2]["content"] == "And later?"
+
+    def test_prbench_keeps_the_indent_of_a_prompt(self):
+        messages = read("prbench", PRBENCH | {"prompt_0": "  def f():"}).messages
+        assert messages[0]["content"].endswith("\n\n  def f():")
+
+    @pytest.mark.parametrize("weight_class", ["detrimental", "slightly detrimental"])
+    def test_prbench_refuses_a_fault_that_earns_points(self, weight_class):
+        rubric = [prbench_criterion("x", weight_class, 5)]
+        with pytest.raises(DataError, match="is detrimental and its weight positive"):
+            read("prbench", PRBENCH | {"rubric": rubric})
 
     def test_prbench_without_the_weight_of_its_class_is_refused(self):
         criterion = prbench_criterion("x", "detrimental", 0)
@@ -261,6 +340,14 @@ class TestOfOneSet:
             "(importance: -20/100)",
             "(importance: **40/100**)",
             "(importance: 1000)",
+            "(Importance 60/100)",
+            "(Importance score: 40/100)",
+            "(70/100)",
+            "(weight: 30/100)",
+            "[importance 40]",
+            "Importance 60/100",
+            "60/100",
+            "(importance: 20/100) (importance: 60/100)",
         ],
     )
     def test_wildchecklists_refuses_an_importance_that_it_would_misread(self, written):
