@@ -62,7 +62,7 @@ class TestCheck:
         assert (found.counts["duplicates"], found.places["duplicates"]) == (2, places)
 
     def test_names_the_first_and_counts_all(self):
-        rubric = row(*[(f"Avoids jargon {number}.", -2) for number in range(9)])
+        rubric = row(*[(f"Avoids jargon in part {number}.", -2) for number in range(9)])
         found = check([rubric], [])
         assert (found.counts["polarity"], len(found.places["polarity"])) == (9, NAMED)
 
@@ -296,7 +296,7 @@ class TestAskedModel:
         assert found == {"Recommends wine.": "bad"} and questions == 1
 
     def test_that_contradicts_a_plain_wording_leaves_it_unsure(self, asked):
-        texts = ("Avoids jargon.", "Avoids slang.")
+        texts = ("Avoids jargon.", "Avoids errors.")
         found, _ = asked([Say("worse"), Say("unclear")], *texts)
         assert found == {texts[0]: "unsure", texts[1]: "good"}
 
