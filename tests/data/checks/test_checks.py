@@ -18,7 +18,7 @@ from rubric_rl.data.checks.change import (
     split_compound,
     split_criterion,
 )
-from rubric_rl.data.checks.check import NAMED, check
+from rubric_rl.data.checks.check import NAMED, Findings, check, report_lines
 from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.parse import LEAST_POINTS, row_from_metadata
 from rubric_rl.data.row_file import read_rows
@@ -73,6 +73,10 @@ class TestCheck:
         monkeypatch.setattr("rubric_rl.data.checks.check.PIECE", 3)
         assert check(rows, rows[:5]) == alone
         assert alone.counts["polarity"] > NAMED
+
+    def test_says_whether_a_model_decided(self):
+        assert "by wording alone" in report_lines(Findings())[0]
+        assert "by wording and what Qwen says of it" in report_lines(Findings(), "Qwen")[0]
 
     def test_finds_nothing_in_an_ordinary_rubric(self):
         assert kinds(row(GOOD, ("Fails to ask for the age.", -4), ("Avoids jargon.", 2))) == set()
@@ -134,6 +138,12 @@ class TestChanges:
         became = [[part["criterion"] for part in entry["became"]] for entry in changes.log]
         assert became == [["Explains the dose."], []]
         assert changes.repeated == 3
+
+    @pytest.mark.parametrize("said", ["Recommends tea", "recommends tea.", "Recommends  tea ."])
+    def test_a_part_is_said_already_whatever_its_case_and_period(self, said):
+        rubric = row(("Mentions rest and recommends tea", 6), (said, 3))
+        told = [(c.text, c.points) for c in split_compound(rubric, Changes()).rubric]
+        assert told == [("Mentions rest.", 3), (said, 3)]
 
     def test_a_row_that_could_not_be_scored_without_a_part_stays_whole(self):
         changes = Changes()

@@ -166,6 +166,10 @@ class TestParts:
                 "The response must name the drug and explain the dose.",
                 ["The response must name the drug.", "The response must explain the dose."],
             ),
+            (
+                "Names the patients' drug and explains the patient's dose.",
+                ["Names the patients' drug.", "Explains the patient's dose."],
+            ),
             ("Mentions both Oslo and Bergen.", ["Mentions Oslo.", "Mentions Bergen."]),
             ("Advises rest. Warns against wine.", ["Advises rest.", "Warns against wine."]),
             (
@@ -192,6 +196,9 @@ class TestParts:
             "Compares both aspirin and ibuprofen.",
             "Clearly distinguishes both gout and arthritis.",
             "Names the drug (and explains it).",
+            "States '5 mg twice, mentions no maximum, includes fever'",
+            "Quotes 'it doesn't help, includes fever' from the patients' leaflet",
+            "Quotes \u2018it doesn\u2019t help, includes fever\u2019",
             "Does not name the drug and explain the dose.",
             "",
         ],
