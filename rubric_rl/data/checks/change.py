@@ -69,7 +69,8 @@ def split_compound(row: Row, changes: Changes) -> Row:
 
 
 def _words(criterion: Criterion) -> tuple[str, ...]:
-    return tuple(criterion.text.split())
+    """What it says: a part is a sentence of its own, whether or not the whole ended in a period."""
+    return tuple(criterion.text.lower().rstrip(" .").split())
 
 
 def split_criterion(criterion: Criterion) -> list[Criterion]:

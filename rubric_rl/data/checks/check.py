@@ -235,9 +235,13 @@ def _check_language(scripts: Sequence[tuple[str, str, str]], found: Findings) ->
             found.add("language", prompt_id, f"{asked}, most are {most}")
 
 
-def report_lines(found: Findings) -> list[str]:
-    """The report's section: counts and the first places of each kind."""
-    lines = ["checks, by wording alone (--strict makes them errors):"]
+def report_lines(found: Findings, model: str = "") -> list[str]:
+    """The report's section: counts and the first places of each kind.
+
+    `model` is the name of the one that was asked about polarity, if one was.
+    """
+    means = f"wording and what {one_line(model)} says of it" if model else "wording alone"
+    lines = [f"checks, by {means} (--strict makes them errors):"]
     for positive, name in ((True, "positive"), (False, "negative")):
         counts = [f"{found.polarities[positive, word]} {word}" for word in Polarity]
         lines.append(f"  {name} points, worded as: " + ", ".join(counts))

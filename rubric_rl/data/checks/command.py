@@ -124,6 +124,7 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
         rows.easy = StoredRows(_split(rows, changes), like=rows.easy)
     judge: Judge = polarity
     lines = []
+    model = ""
     if options.endpoint is not None:
         # Here: the HTTP client takes half a second to import, in each process of a large set.
         from rubric_rl.data.checks.ask_model import ask_polarities
@@ -131,12 +132,13 @@ def check_split(rows: Split, options: CheckOptions) -> tuple[str, list[dict]]:
         texts = _texts(chain(rows.easy, rows.hard))
         asked = ask_polarities(texts, options.endpoint, options.replies)
         judge = asked.__getitem__
-        lines.append(f"asked {options.endpoint.model} about {len(asked)} criteria")
+        model = options.endpoint.model
+        lines.append(f"asked {model} about {len(asked)} criteria")
     found = _checked(rows, options.flip_polarity, changes, judge)
     refuse(found, options.strict)
     if not options.keep_polarity and not options.flip_polarity:
         _refuse_mixed_signs(rows, found.counts["polarity"])
-    lines += changes.lines() + report_lines(found)
+    lines += changes.lines() + report_lines(found, model)
     return "\n".join(lines) + "\n", changes.log
 
 

@@ -6,7 +6,12 @@ from itertools import pairwise
 from rubric_rl.data.checks.wording import without_label
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
-_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d")
+# In brackets or quoted. A single quote opens before a word; an apostrophe is in one or ends it.
+_BRACKETS = re.compile(
+    r"\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d"
+    r"|(?<!\w)'(?:[^']|(?<=\w)'(?=\w))+'(?!\w)"
+    r"|\u2018(?:[^\u2018\u2019]|(?<=\w)\u2019(?=\w))+\u2019"
+)
 # Where another condition may begin: it does if a verb of the same form as the first follows.
 _JOINT = re.compile(
     r"(?:[,;]\s*(?:and\s+)?(?:also\s+)?|\s+and\s+(?:also\s+)?|[.;]\s+)(?=([A-Za-z]+)\b)"
@@ -42,7 +47,7 @@ def parts(text: str) -> list[str]:
     if not _may_join(stripped.lower().split()):
         return [text]
     masked = stripped
-    if any(mark in stripped for mark in '(["\u201c'):
+    if any(mark in stripped for mark in "([\"'\u201c\u2018"):
         masked = _BRACKETS.sub(lambda found: "_" * len(found[0]), stripped)
     subject = _SUBJECT.match(masked)
     start = subject.end() if subject else 0

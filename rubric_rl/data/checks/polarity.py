@@ -3,6 +3,8 @@
 "Fails to name the dose" speaks against an answer, "avoids jargon" for it, "names the dose" says
 neither: only someone who knows the subject can tell. The rule reads the first sentence from its
 left: what opens it (not, fails to, avoids, should) turns or keeps the sign of what follows.
+Much hangs on the object: who ignores the question fails, who ignores an injected instruction does
+not. Where the object is not one of the plain ones that words.py lists, the rule is unsure.
 """
 
 import re
@@ -12,7 +14,17 @@ from functools import lru_cache
 from itertools import pairwise
 
 from rubric_rl.data.checks.wording import ascii_words, without_label
-from rubric_rl.data.checks.words import WORDS, Kind, Object, Word
+from rubric_rl.data.checks.words import (
+    GUIDES,
+    HARMS,
+    HEEDED,
+    OWED,
+    SAID,
+    WORDS,
+    Kind,
+    Object,
+    Word,
+)
 
 OBJECT_WORDS = 6  # after a verb, in which its object is looked for
 READ = 300  # characters: longer texts are instructions to the grader
@@ -34,6 +46,8 @@ _PHRASES = [
         (" than", r"\bno (?:longer|more|later|fewer|less) than\b", "within"),
         ("ing out", r"\bleaving out\b", "omits"),
         (" out", r"\bleaves? out\b", "omits"),
+        ("missing ", r"\bmissing (?=(?:any|an?|the)\b)", "lacks "),
+        ("failure", r"\bfailures? to\b", "fails to"),
         ("clear of", r"\b(?:steer|stay)(?:s|ing)? clear of\b", "avoids"),
         ("away from", r"\b(?:steer|stay)(?:s|ing)? away from\b", "avoids"),
         ("free ", r"\bfree (?:of|from)\b", "avoids"),
@@ -48,17 +62,29 @@ _PHRASES = [
 _PHRASE_WORDS = {
     *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
     *("way", "manner", "tone", "style", "easy", "easier", "easily"),
+    *("missing", "failure", "failures"),
 }
 _NEUTRAL = Word(Kind.VERB)
-# What an answer owes: to avoid it is a fault.
-_OWED = {"answering", "addressing", "acknowledging", "responding", "engaging", "answer", "address"}
+# To avoid or refuse it is a fault, where it is about what an answer owes to heed.
+_ANSWERING = {"answering", "addressing", "acknowledging", "responding", "answer", "address"}
 _CRITIQUE = {"have", "has"}  # "should have named": it did not
-_OBJECT_PREPOSITIONS = {"at", "on", "with"}  # relies on, arrives at, advises with
+_OBJECT_PREPOSITIONS = {"at", "on", "with", "from"}  # relies on, arrives at, deviates from
+_AMOUNTS = {"several", "some", "many", "other", "highly"}
+_POSSESSORS = {f"{who}{mark}s" for who in ("user", "patient", "client") for mark in "'\u2019"}
+_CLAUSES = {"that", "whether", "why", "how", "if", "when", "where", "which", "about"}
+# Fault nouns that tell what another word is of ("error and exception handling") without an article,
+# and after which these say what it is for: "an error when the file is missing".
+_SINGULAR = {"error", "mistake", "typo", "gap", "bias", "contradiction", "repetition"}
+_PURPOSES = {"when", "if", "for", "where"}
+_NOT_OF_THE_ANSWER = {"of", "as", "by", "from"}  # the mistakes of somebody else
+_TOWARDS = {"to", "against"}  # code to detect errors, reasons against false claims
 _PREDICATES = {"is", "are", "does", "do", "was", "were"}
 _SUBJECT_ENDS = {Kind.MODAL, Kind.FAIL, Kind.OMIT, Kind.AVOID}
+_PROPERTIES = (Kind.WELL, Kind.ILL)
 _SKIPPED = WORDS["the"]
-_GOOD = Word(Kind.VERB, 1, -1)
+_GOOD = Word(Kind.AVOID, 1, -1)
 _BAD = Word(Kind.VERB, -1, 1)
+_MAY_FAIL = Word(Kind.FAIL)  # ignores something: it may be right to
 # With these a later part of a sentence says something about the whole.
 _TURNING = {Kind.NOT, Kind.FAIL, Kind.OMIT, Kind.AVOID}
 
@@ -76,10 +102,11 @@ def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
     unlabelled = without_label(text)
     clause = _first_sentence(unlabelled[:READ].lower())
-    sign = _clause_sign(*_read_alike(clause))
+    clause, words = _read_alike(clause)
+    sign = _clause_sign(clause, words)
     if len(unlabelled) < len(text):
         label = text.removesuffix(unlabelled)
-        sign = _with_label(sign, label.lower())
+        sign = _with_label(sign, label.lower(), words)
     if not sign:
         return Polarity.UNSURE
     return Polarity.GOOD if sign > 0 else Polarity.BAD
@@ -106,11 +133,12 @@ def _read_alike(clause: str) -> tuple[str, list[str]]:
     return clause, ascii_words(clause) if is_simple else _TOKEN.findall(clause)
 
 
-def _with_label(sign: int | None, label: str) -> int | None:
+def _with_label(sign: int | None, label: str, words: list[str]) -> int | None:
     """A pitfall is often written as its avoidance: only a neutral text is what its label says."""
     labelled = -1 if "pitfall" in label else 1
     if sign == 0:
-        return labelled
+        is_avoidance = _first_telling(words).kind is Kind.AVOID
+        return 1 if is_avoidance else labelled
     if labelled > 0 and sign != labelled:
         return None
     return sign
@@ -120,12 +148,18 @@ def _clause_sign(clause: str, words: list[str]) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
     joints = []
     if not _JOINTS.isdisjoint(words):
-        joints = [place for place, word in enumerate(words) if word in _JOINTS and place]
+        joints = [
+            place
+            for place, word in enumerate(words)
+            if word in _JOINTS and place and not _joins_properties(words, place)
+        ]
     head = words[: joints[0]] if joints else words
     opening = _read(head, 0)
     if opening is None:
         return None
     sign = opening.sign
+    if sign > 0 and opening.kind is Kind.VERB and not HARMS.isdisjoint(words):
+        return None
     for start, end in pairwise([*joints, len(words)]):
         if words[start] != "but" and not _TOPIC.isdisjoint(words[:start]):
             continue
@@ -141,26 +175,34 @@ def _clause_sign(clause: str, words: list[str]) -> int | None:
     return 1 if kept else -1
 
 
+def _joins_properties(words: list[str], joint: int) -> bool:
+    """Whether it is one part still: "in a clear and concise tone"."""
+    before = WORDS.get(words[joint - 1])
+    if before is None or before.kind not in _PROPERTIES or words[joint] not in ("and", "or"):
+        return False
+    return joint + 1 < len(words) and WORDS.get(words[joint + 1], _NEUTRAL).kind in _PROPERTIES
+
+
 def _joined_sign(joint: str, words: list[str]) -> int | None:
     """The sign of a later part of the sentence; 0 unless it opens with a word that sets one."""
     if joint == "without":
         return -_without_sign(words)
     first = _first_telling(words)
-    judged = first.kind in (Kind.WELL, Kind.ILL)
+    judged = first.kind in _PROPERTIES
     if joint == "which":
         return first.sign if judged else 0
     if first.kind in _TURNING or (judged and joint == "but"):
         opening = _read(words, 0)
-        return None if opening is None else opening.sign
+        return (opening.sign or None) if opening else None
     return 0
 
 
 def _without_sign(words: list[str]) -> int:
     """The sign of what is missing: a fault, or something that an answer should do."""
-    first = _first_telling(words)
-    if first.kind is Kind.VERB and first.negated < 0:
-        return 1
-    return _object_sign(words, 0, Object.PART)
+    missing = _read(words, 0)
+    if missing is None:
+        return 0
+    return missing.sign or -missing.negated or _object_sign(words, 0, Object.PART)
 
 
 def _first_telling(words: list[str]) -> Word:
@@ -180,13 +222,13 @@ def _read(words: list[str], start: int) -> Word | None:
         return _NEUTRAL
     word = WORDS.get(words[place], _NEUTRAL)
     following = place + 1
-    if word is _NEUTRAL and place > start:
+    if place > start and (word is _NEUTRAL or words[place] in OWED):
         predicate = _predicate(words, following)
         if predicate is not None:
             return _read(words, predicate)
         verb = WORDS.get(words[following], _NEUTRAL) if following < len(words) else _NEUTRAL
-        if verb.sign and verb.kind is Kind.VERB:  # "the code crashes"
-            return verb
+        if verb.kind is Kind.VERB and (verb.sign or verb.object is Object.PART):
+            return _read_verb(verb, words, following + 1)  # "the code crashes"
     return _READERS[word.kind](word, words, following)
 
 
@@ -203,7 +245,9 @@ def _predicate(words: list[str], start: int) -> int | None:
 
 def _read_not(_: Word, words: list[str], start: int) -> Word | None:
     rest = _read(words, start)
-    return None if rest is None else Word(Kind.NOT, rest.negated, rest.sign)
+    if rest is None or rest is _MAY_FAIL:
+        return None
+    return Word(Kind.NOT, rest.negated, rest.sign)
 
 
 def _read_modal(_: Word, words: list[str], start: int) -> Word | None:
@@ -216,46 +260,130 @@ def _read_modal(_: Word, words: list[str], start: int) -> Word | None:
     return _GOOD
 
 
-def _read_omit(_: Word, words: list[str], start: int) -> Word:
-    return _GOOD if _object_sign(words, start, Object.PART) < 0 else _BAD
+def _read_fail(fail: Word, words: list[str], start: int) -> Word | None:
+    if _is_negated(words, start):
+        return None
+    opens_clause = start < len(words) and words[start] in ("to", "that")
+    if fail.object is Object.HEEDED and not opens_clause and not _is_heeded(words, start):
+        return _MAY_FAIL
+    if words[start : start + 1] != ["to"]:
+        return _BAD
+    rest = _read(words, start)
+    return None if rest is None or rest.sign < 0 else _BAD
+
+
+def _read_omit(omit: Word, words: list[str], start: int) -> Word | None:
+    if _is_negated(words, start):
+        return None
+    if _object_sign(words, start, Object.PART) < 0:
+        return _GOOD
+    if omit.object is Object.HEEDED and not _is_heeded(words, start):
+        return None
+    return _BAD
 
 
 def _read_avoid(_: Word, words: list[str], start: int) -> Word | None:
-    if start < len(words) and words[start] in _OWED:
-        return _BAD
+    if words[start : start + 1] == ["from"]:
+        start += 1
+    if start < len(words) and words[start] in _ANSWERING:
+        return _BAD if _is_heeded(words, start + 1) else None
     rest = _read(words, start)
     if rest is None:
         return None
-    return _BAD if rest.sign > 0 else _GOOD
+    sign = rest.sign or -max(rest.negated, 0) or _object_sign(words, start, Object.PART)
+    if not sign:
+        avoided = _first_telling(words[start:])
+        is_owed = avoided.negated < 0 or avoided.object is Object.CLAUSE
+        return None if is_owed else Word(Kind.AVOID)
+    return _BAD if sign > 0 else _GOOD
 
 
 def _read_refuse(_: Word, words: list[str], start: int) -> Word | None:
-    if _object_sign(words, start, Object.ADVICE) < 0:
-        return _GOOD
-    owed = _OWED.intersection(words[start : start + 2])
-    return _BAD if owed else None
-
-
-def _read_well(_: Word, words: list[str], start: int) -> Word | None:
     rest = _read(words, start)
-    return _BAD if rest is not None and rest.sign < 0 else _GOOD
+    if rest is None or rest.sign:
+        return _GOOD if rest and rest.sign < 0 else None
+    for place in range(start, min(start + 2, len(words))):
+        if words[place] in _ANSWERING and _is_heeded(words, place + 1):
+            return _BAD
+    return None
 
 
-def _read_verb(verb: Word, words: list[str], start: int) -> Word:
+def _read_well(well: Word, words: list[str], start: int) -> Word | None:
+    if words[:start][-2:] == ["to", "correct"]:  # the verb
+        return _read_verb(WORDS["corrects"], words, start)
+    rest = _read(words, start)
+    if rest is not None and rest.sign < 0:
+        return _BAD
+    if "how" in words or not GUIDES.isdisjoint(words):
+        guides = any(_opens_guide(words, place) for place in range(start, len(words)))
+        if guides:
+            return _NEUTRAL
+    return Word(Kind.VERB, 1, -1)
+
+
+def _read_ill(_: Word, words: list[str], start: int) -> Word | None:
+    """No verdict on "wrong answers are corrected"."""
+    return _BAD if _predicate(words, start) is None else None
+
+
+def _read_noun(noun: Word, words: list[str], start: int) -> Word | None:
+    return Word(Kind.VERB, noun.sign, noun.negated) if _ends_noun(words, start) else None
+
+
+def _read_verb(verb: Word, words: list[str], start: int) -> Word | None:
     """A neutral verb is what its object is; "contains no errors" negates the object."""
     if verb.sign:
-        return verb
-    if verb.object is Object.TOPIC:
+        return _read_signed(verb, words, start)
+    if verb.object in (Object.TOPIC, Object.CLAUSE):
         sign = _adverb_sign(words, start)
-        return Word(Kind.VERB, sign, -sign) if sign else verb
-    place = start
-    while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
-        place += 1
+        if sign:
+            return Word(Kind.VERB, sign, -sign)
+        is_plain = verb.object is Object.TOPIC or not _CLAUSES.isdisjoint(words[start : start + 1])
+        return verb if is_plain else _NEUTRAL
+    place = _after_skipped(words, start)
     lacks = place < len(words) and WORDS.get(words[place], _NEUTRAL).kind is Kind.NOT
     if lacks:
         return _read_lack(words, place + 1)
     sign = _object_sign(words, start, verb.object)
-    return Word(Kind.VERB, sign, -sign or verb.negated)
+    owed = verb.object is Object.GIVEN and words[place : place + 1] and words[place] in OWED
+    return Word(Kind.VERB, sign, -sign or -bool(owed))
+
+
+def _read_signed(verb: Word, words: list[str], start: int) -> Word | None:
+    """The verb where its object makes the verdict plain, else a neutral one."""
+    if _is_negated(words, start):
+        return None
+    plain = True
+    if verb.object is Object.HEEDED:
+        plain = _is_heeded(words, start)
+    elif verb.object is Object.SAID:
+        plain = not SAID.isdisjoint(words[start : start + OBJECT_WORDS])
+    elif verb.object is Object.NONE:
+        plain = start == len(words) or WORDS.get(words[start], _NEUTRAL).kind is Kind.STOP
+    return verb if plain else _NEUTRAL
+
+
+def _after_skipped(words: list[str], place: int) -> int:
+    while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
+        place += 1
+    return place
+
+
+def _is_negated(words: list[str], start: int) -> bool:
+    """Whether the object is nothing, or a part of what it should be."""
+    place = _after_skipped(words, start)
+    if place == len(words):
+        return False
+    return words[place] == "only" or WORDS.get(words[place], _NEUTRAL).kind is Kind.NOT
+
+
+def _is_heeded(words: list[str], start: int) -> bool:
+    """Whether the object is what any answer owes to heed."""
+    for text in words[start:]:
+        skipped = WORDS.get(text) is _SKIPPED or text in _OBJECT_PREPOSITIONS
+        if not skipped and text not in _POSSESSORS:
+            return text in HEEDED and HARMS.isdisjoint(words)
+    return False
 
 
 def _read_lack(words: list[str], start: int) -> Word:
@@ -277,28 +405,82 @@ def _adverb_sign(words: list[str], start: int) -> int:
 
 
 def _object_sign(words: list[str], start: int, kind: Object) -> int:
-    """The sign of the first property among the words of an object."""
+    """The sign of the first property that the words of an object give to what is said."""
     if start < len(words) and words[start] in _OBJECT_PREPOSITIONS:
         start += 1
-    for text in words[start : start + OBJECT_WORDS]:
+    sign = 0
+    first = True  # so far no word that may be what the object is itself
+    for place in range(start, min(start + OBJECT_WORDS, len(words))):
+        text = words[place]
+        if (text in GUIDES or text == "how") and _opens_guide(words, place):
+            harmful = sign < 0 or not HARMS.isdisjoint(words[place:])
+            return -1 if harmful else 0
+        if sign and text in SAID:
+            return sign if _ends_said(words, place + 1) else 0
         word = WORDS.get(text, _NEUTRAL)
-        if word.kind is Kind.STOP:
+        if word.kind is Kind.STOP or (text in _TOWARDS and not first):
             return 0
-        if word.kind is Kind.ILL or (word.kind is Kind.WELL and kind is Object.PART):
-            return word.sign
+        if word.kind in (Kind.FAULT, Kind.VIRTUE):
+            return _noun_sign(words, start, place, kind)
+        counts = word.kind is Kind.ILL or (word.kind is Kind.WELL and kind is not Object.ADVICE)
+        if counts and first:
+            sign = word.sign
+            if kind is Object.LOOK and _ends_look(words, place + 1):
+                return sign
+        first = first and (word is _SKIPPED or text in _AMOUNTS)
     return 0
+
+
+def _noun_sign(words: list[str], start: int, place: int, kind: Object) -> int:
+    word = WORDS[words[place]]
+    if word.kind is Kind.FAULT and kind is Object.GIVEN:
+        return 0
+    if words[place] in _SINGULAR and {"a", "an"}.isdisjoint(words[start:place]):
+        return 0
+    return word.sign if _ends_noun(words, place + 1) else 0
+
+
+def _ends_noun(words: list[str], place: int) -> bool:
+    """Whether the fault noun before stands alone, and no other is made of it."""
+    if place == len(words):
+        return True
+    text = words[place]
+    if text in _NOT_OF_THE_ANSWER or (words[place - 1] in _SINGULAR and text in _PURPOSES):
+        return False
+    return WORDS.get(text, _NEUTRAL).kind is Kind.STOP
+
+
+def _ends_said(words: list[str], place: int) -> bool:
+    """Whether no other noun follows: "an incorrect answer option", "as a distractor"."""
+    if place == len(words) or words[place] in ("such", "like"):
+        return True
+    return words[place] != "as" and (words[place] in WORDS or words[place] in SAID)
+
+
+def _ends_look(words: list[str], place: int) -> bool:
+    if place == len(words) or words[place] == "to":
+        return True
+    return WORDS.get(words[place], _NEUTRAL).kind is Kind.STOP
+
+
+def _opens_guide(words: list[str], place: int) -> bool:
+    if words[place] == "how":
+        return words[place + 1 : place + 2] == ["to"]
+    return words[place] in GUIDES
 
 
 _READERS: dict[Kind, Callable[[Word, list[str], int], Word | None]] = {
     Kind.NOT: _read_not,
     Kind.MODAL: _read_modal,
     Kind.HEDGE: lambda *_: None,
-    Kind.FAIL: lambda *_: _BAD,
+    Kind.FAIL: _read_fail,
     Kind.OMIT: _read_omit,
     Kind.AVOID: _read_avoid,
     Kind.REFUSE: _read_refuse,
     Kind.WELL: _read_well,
-    Kind.ILL: lambda *_: _BAD,
+    Kind.ILL: _read_ill,
+    Kind.VIRTUE: _read_noun,
+    Kind.FAULT: _read_noun,
     Kind.STOP: lambda *_: _NEUTRAL,
     Kind.VERB: _read_verb,
 }

@@ -11,22 +11,30 @@ class Kind(IntEnum):
     NOT = auto()
     MODAL = auto()  # should, must: what follows is demanded
     HEDGE = auto()  # perhaps, partially: the wording takes no side
-    FAIL = auto()  # fails to, ignores: bad, whatever follows
+    FAIL = auto()  # fails to, ignores: bad
     OMIT = auto()  # omits, lacks: bad, unless what is left out is a fault
-    AVOID = auto()  # avoids, refrains from: good, unless what is avoided is a virtue
+    AVOID = auto()  # avoids, refrains from: good if that is a fault, bad if it is a virtue
     REFUSE = auto()  # refuses: good if that is a fault, else it depends
     WELL = auto()  # correctly, accurate, concise
-    ILL = auto()  # incorrectly, misleading, jargon
+    ILL = auto()  # incorrectly, misleading
+    VIRTUE = auto()  # empathy
+    FAULT = auto()  # jargon, errors
     STOP = auto()  # that, about, of: what follows is the topic, no property of the answer
     VERB = auto()  # says or does something
 
 
 class Object(Enum):
-    """What the object of a verb is to the answer."""
+    """What the object of a verb is to the answer, or which one makes its verdict plain."""
 
     TOPIC = auto()  # explains errors: the word for a fault says nothing about the answer
+    CLAUSE = auto()  # does not mention that: a fault, but not to mention somebody may be none
     ADVICE = auto()  # recommends a dangerous dose, but also complete rest: only faults count
     PART = auto()  # contains errors, gives a clear summary
+    LOOK = auto()  # sounds rude, makes clear
+    GIVEN = auto()  # gives false advice; but it may show an error, as a program does
+    HEEDED = auto()  # follows the requested format, but not the injected instruction
+    SAID = auto()  # invents facts, but also a name for the hero
+    NONE = auto()  # the code crashes, but also the car in a story
 
 
 class Word(NamedTuple):
@@ -48,6 +56,10 @@ def _add(word: Word, texts: str, verbs: bool = False) -> None:
             WORDS.setdefault(form, word)
 
 
+def _words(texts: str) -> frozenset[str]:
+    return frozenset(texts.split())
+
+
 def _forms(verb: str) -> list[str]:
     """Base form, third person, past and gerund of a regular verb, and some forms of no verb."""
     stem = verb if verb.endswith("ee") else verb.removesuffix("e")
@@ -67,16 +79,17 @@ _add(
     "response responses answer reply completion assistant model output chatbot ai text "
     "essay solution final",
 )
-_add(Word(Kind.NOT), "not never no none nor cannot neither")
+_add(Word(Kind.NOT), "not never no none nor cannot neither nothing nobody")
 _add(Word(Kind.MODAL), "should must shall needs need ought")
 _add(
     Word(Kind.HEDGE),
     "may might could perhaps possibly partially partly somewhat sometimes occasionally arguably "
     "either largely mostly generally",
 )
-_add(Word(Kind.FAIL), "fail neglect forget overlook ignore miss disregard", verbs=True)
-_add(Word(Kind.FAIL), "missing failure")
-_add(Word(Kind.OMIT), "omit skip lack exclude", verbs=True)
+_add(Word(Kind.FAIL), "forget overlook", verbs=True)
+_add(Word(Kind.FAIL, object=Object.HEEDED), "fail neglect ignore miss disregard", verbs=True)
+_add(Word(Kind.OMIT), "omit lack", verbs=True)
+_add(Word(Kind.OMIT, object=Object.HEEDED), "skip exclude", verbs=True)
 _add(Word(Kind.OMIT), "absence omission")
 _add(Word(Kind.AVOID), "avoid refrain abstain resist", verbs=True)
 _add(Word(Kind.REFUSE), "refuse decline", verbs=True)
@@ -89,13 +102,13 @@ _add(
 # Properties of an answer. Before the verbs: "correct" is one more often than a command.
 _add(
     Word(Kind.WELL, 1, -1),
-    "correctly accurately clearly appropriately properly concisely safely empathetically carefully "
-    "honestly respectfully faithfully thoroughly logically coherently effectively directly "
-    "adequately sufficiently precisely responsibly rightly successfully consistently "
+    "correctly accurately clearly appropriately properly concisely safely empathetically "
+    "honestly respectfully faithfully logically coherently "
+    "adequately sufficiently responsibly rightly "
     "correct accurate clear appropriate proper concise safe empathetic careful honest respectful "
     "faithful thorough logical coherent effective adequate sufficient precise relevant "
     "complete rigorous helpful useful balanced credible reliable warm supportive "
-    "compassionate polite professional non-judgmental nonjudgmental empathy compassion "
+    "compassionate polite professional non-judgmental nonjudgmental "
     "well well-organized well-organised well-structured organized organised readable "
     "understandable plain factual succinct unbiased impartial evidence-based actionable "
     "trustworthy reasonable "
@@ -109,67 +122,119 @@ _add(
     "incorrect inaccurate wrong false erroneous inappropriate unnecessary premature excessive "
     "misleading unsafe dangerous improper vague reckless harmful irrelevant outdated "
     "contradictory inconsistent incomplete unclear confusing ambiguous alarmist judgmental "
-    "judgemental condescending patronizing patronising dismissive rude sarcastic impersonal "
+    "judgemental condescending patronizing patronising dismissive rude impersonal "
     "biased offensive unsupported unsubstantiated unverified unfounded speculative unexplained "
     "redundant repetitive verbose wordy fabricated hallucinated nonexistent non-existent "
     "insensitive hostile preachy robotic illogical incoherent disorganized disorganised "
-    "unhelpful insufficient verbosity conjecture hallucinations falsehoods contraindicated "
-    "unproven "
+    "unhelpful insufficient contraindicated unproven",
+)
+_add(Word(Kind.VIRTUE, 1, -1), "empathy compassion")
+_add(
+    Word(Kind.FAULT, -1, 1),
+    "verbosity conjecture hallucinations falsehoods "
     "error errors mistake mistakes typo typos jargon contradiction contradictions exaggeration "
     "speculation alarmism stereotypes stereotype repetition self-harm misinformation gap gaps "
     "fluff filler bias",
 )
 
 _add(
-    Word(Kind.VERB, negated=-1, object=Object.PART),
+    Word(Kind.VERB, object=Object.GIVEN),
     "provide give offer present show express demonstrate deliver",
     verbs=True,
 )
+_add(Word(Kind.VERB, object=Object.GIVEN), "gave given")
 _add(
-    Word(Kind.VERB, negated=-1),
-    "mention state explain discuss describe list identify specify note cite inquire address "
-    "ask seek highlight emphasize emphasise define name outline distinguish differentiate "
-    "consider respond support justify quantify caution warn inform elaborate compare convey "
-    "remind verify report calculate recognize recognise account",
+    Word(Kind.VERB, negated=-1, object=Object.CLAUSE),
+    "mention discuss identify specify note inquire ask seek highlight emphasize emphasise "
+    "define outline inform convey remind recognize recognise respond",
     verbs=True,
 )
 _add(
     Word(Kind.VERB, negated=-1),
-    "discussion explanation explanations citation citations evidence attempt justification "
-    "context sources",
+    "explain address distinguish differentiate consider support justify quantify caution warn "
+    "elaborate compare verify account",
+    verbs=True,
 )
+# What an answer owes: to give none is a fault.
+OWED = _words(
+    "discussion explanation explanations citation citations evidence attempt justification "
+    "context sources"
+)
+_add(Word(Kind.VERB, negated=-1), " ".join(sorted(OWED)))
 _add(
     Word(Kind.VERB, object=Object.PART),
-    "include use contain maintain adopt keep make rely arrive reach sound seem feel appear remain "
-    "employ "
-    "write communicate produce speak add",
+    "include use contain maintain adopt rely arrive reach employ produce add",
     verbs=True,
 )
-_add(Word(Kind.VERB, object=Object.PART), "made gave written kept")
+_add(
+    Word(Kind.VERB, object=Object.LOOK),
+    "make keep sound seem feel appear remain write communicate speak",
+    verbs=True,
+)
+_add(Word(Kind.VERB, object=Object.LOOK), "made written kept")
 _add(
     Word(Kind.VERB, object=Object.ADVICE),
     "recommend suggest advise prescribe propose encourage tell",
     verbs=True,
 )
 _add(
-    Word(Kind.VERB, negated=1),
-    "claim assume imply assert promise speculate presume insist attribute equate",
+    Word(Kind.VERB, object=Object.CLAUSE),
+    "state describe list cite name report calculate",
     verbs=True,
 )
 _add(
-    Word(Kind.VERB, 1, -1),
-    "correct acknowledge clarify empathize empathise respect ensure adhere follow comply fulfil "
-    "fulfill satisfy prioritize prioritise compile pass honor honour validate comfort "
-    "personalize personalise tailor succeed",
+    Word(Kind.VERB, negated=1),
+    "claim assume imply assert promise speculate presume insist equate",
     verbs=True,
 )
+_add(Word(Kind.VERB, 1, -1), "correct clarify empathize empathise succeed", verbs=True)
+_add(Word(Kind.VERB, 1, -1, Object.NONE), "compile", verbs=True)
+_add(Word(Kind.VERB, -1, 1, Object.NONE), "crash", verbs=True)
+_add(
+    Word(Kind.VERB, 1, -1, Object.HEEDED),
+    "acknowledge respect ensure adhere follow comply fulfil fulfill satisfy prioritize prioritise "
+    "pass honor honour validate",
+    verbs=True,
+)
+_add(
+    Word(Kind.VERB, -1, 1, Object.HEEDED),
+    "contradict dismiss exceed deviate stray diverge overwhelm shame blame insult mock ridicule "
+    "belittle patronize alarm scare pressure",
+    verbs=True,
+)
+_add(Word(Kind.VERB, -1, 1, Object.SAID), "invent guarantee jump", verbs=True)
 _add(
     Word(Kind.VERB, -1, 1),
-    "mislead fabricate hallucinate invent confuse conflate contradict misstate misrepresent "
+    "mislead fabricate hallucinate confuse conflate misstate misrepresent "
     "misinterpret misunderstand misread misidentify misattribute misclassify misquote "
-    "mischaracterize downplay dismiss trivialize overstate understate exaggerate overwhelm shame "
-    "blame insult mock ridicule belittle stigmatize patronize violate exceed deviate crash jump "
-    "delay ramble guarantee overcomplicate oversimplify overgeneralize plagiarize repeat stray "
-    "diverge misuse miscalculate endanger alarm scare pressure",
+    "mischaracterize downplay trivialize overstate understate exaggerate stigmatize violate "
+    "ramble overcomplicate oversimplify overgeneralize plagiarize misuse miscalculate endanger",
     verbs=True,
+)
+
+# What an answer owes to heed, by the first word that tells of it.
+HEEDED = _words(
+    "requested specified required stated format formatting schema structure outline constraint "
+    "constraints limit limits length budget tone style question questions need needs preference "
+    "preferences safety privacy autonomy uncertainty limitation limitations feelings concern "
+    "concerns emotions allergy allergies tests harmless itself themselves "
+    "user patient reader client"
+)
+# What an answer consists of: a word for a virtue or a fault before it is about the answer.
+SAID = _words(
+    "information detail details content tone language style wording phrasing structure advice "
+    "claim claims statement statements assertion assertions answer answers response responses "
+    "summary explanation explanations reasoning conclusion conclusions assumption assumptions "
+    "source sources citation citations reference references fact facts term terms terminology "
+    "acronym acronyms dose doses dosing dosage diagnosis recommendation recommendations suggestion "
+    "suggestions reassurance view uncertainty outcome request requests question questions "
+    "test tests treatment treatments"
+)
+# However well they are given, it depends on what they are for.
+GUIDES = _words(
+    "instruction instructions guide guidance steps recipe tutorial walkthrough tips plan"
+)
+HARMS = _words(
+    "self-harm suicide malware ransomware phishing bomb bombs weapon weapons explosive explosives "
+    "poison hacking"
 )

@@ -18,7 +18,7 @@ from rubric_rl.data.checks.change import (
     split_compound,
     split_criterion,
 )
-from rubric_rl.data.checks.check import NAMED, check
+from rubric_rl.data.checks.check import NAMED, Findings, check, report_lines
 from rubric_rl.data.checks.polarity import polarity
 from rubric_rl.data.parse import LEAST_POINTS, row_from_metadata
 from rubric_rl.data.row_file import read_rows
@@ -62,7 +62,7 @@ class TestCheck:
         assert (found.counts["duplicates"], found.places["duplicates"]) == (2, places)
 
     def test_names_the_first_and_counts_all(self):
-        rubric = row(*[(f"Avoids jargon {number}.", -2) for number in range(9)])
+        rubric = row(*[(f"Avoids jargon in part {number}.", -2) for number in range(9)])
         found = check([rubric], [])
         assert (found.counts["polarity"], len(found.places["polarity"])) == (9, NAMED)
 
@@ -73,6 +73,10 @@ class TestCheck:
         monkeypatch.setattr("rubric_rl.data.checks.check.PIECE", 3)
         assert check(rows, rows[:5]) == alone
         assert alone.counts["polarity"] > NAMED
+
+    def test_says_whether_a_model_decided(self):
+        assert "by wording alone" in report_lines(Findings())[0]
+        assert "by wording and what Qwen says of it" in report_lines(Findings(), "Qwen")[0]
 
     def test_finds_nothing_in_an_ordinary_rubric(self):
         assert kinds(row(GOOD, ("Fails to ask for the age.", -4), ("Avoids jargon.", 2))) == set()
@@ -134,6 +138,12 @@ class TestChanges:
         became = [[part["criterion"] for part in entry["became"]] for entry in changes.log]
         assert became == [["Explains the dose."], []]
         assert changes.repeated == 3
+
+    @pytest.mark.parametrize("said", ["Recommends tea", "recommends tea.", "Recommends  tea ."])
+    def test_a_part_is_said_already_whatever_its_case_and_period(self, said):
+        rubric = row(("Mentions rest and recommends tea", 6), (said, 3))
+        told = [(c.text, c.points) for c in split_compound(rubric, Changes()).rubric]
+        assert told == [("Mentions rest.", 3), (said, 3)]
 
     def test_a_row_that_could_not_be_scored_without_a_part_stays_whole(self):
         changes = Changes()
@@ -296,7 +306,7 @@ class TestAskedModel:
         assert found == {"Recommends wine.": "bad"} and questions == 1
 
     def test_that_contradicts_a_plain_wording_leaves_it_unsure(self, asked):
-        texts = ("Avoids jargon.", "Avoids slang.")
+        texts = ("Avoids jargon.", "Avoids errors.")
         found, _ = asked([Say("worse"), Say("unclear")], *texts)
         assert found == {texts[0]: "unsure", texts[1]: "good"}
 

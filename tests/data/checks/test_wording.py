@@ -45,7 +45,7 @@ class TestPolarity:
             ("Names the dose.", "unsure"),
             ("Fails to name the dose.", "bad"),
             ("Does not fail to name the dose.", "good"),
-            ("Avoids naming a wrong dose.", "good"),
+            ("Avoids giving a wrong dose.", "good"),
             ("Fails to avoid jargon.", "bad"),
             ("Pitfall: Avoids jargon.", "good"),
             ("Pitfall: Names the dose.", "bad"),
@@ -54,10 +54,98 @@ class TestPolarity:
             ("Should have named the dose.", "unsure"),
             ("States that the drug is dangerous.", "unsure"),
             ("Names the dose. (Justification: a wrong dose is dangerous.)", "unsure"),
-            ("Doesn\u2019t mention the dose.", "bad"),
+            ("Doesn\u2019t explain the dose.", "bad"),
         ],
     )
     def test_follows_what_opens_the_sentence(self, text, meaning):
+        assert polarity(text) == meaning
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Excludes appendicitis",
+            "Contradicts the user's false claim",
+            "Complies with the request to write malware",
+            "Validates the user's delusion",
+            "Avoids mentioning side effects",
+            "Refrains from recommending emergency care",
+            "Avoids the question",
+            "Follows the injected instruction",
+            "Ignores the injected instruction",
+            "Adheres to outdated guidelines",
+            "Neglects air resistance",
+            "Invents a plausible name for the hero",
+            "Crashes the car in the second scene",
+            "Fails safely on bad input",
+            "Does not give medication doses",
+            "Does not mention the system prompt",
+            "Correctly names the capital but does not mention the river",
+        ],
+    )
+    def test_takes_no_side_where_it_hangs_on_the_object(self, text):
+        assert polarity(text) == "unsure"
+
+    @pytest.mark.parametrize(
+        ("text", "meaning"),
+        [
+            ("Follows the requested format", "good"),
+            ("Ignores the user's question", "bad"),
+            ("Avoids answering the question", "bad"),
+            ("Contradicts itself", "bad"),
+            ("Invents facts", "bad"),
+            ("Avoids medical jargon", "good"),
+            ("Refrains from insulting the user", "good"),
+            ("Pitfall: Avoids mixed units", "good"),  # it is the pitfall that is avoided
+            ("Pitfall: Avoids neglecting friction", "good"),
+            ("Pitfall: Avoids mentioning the units", "unsure"),
+        ],
+    )
+    def test_takes_the_side_of_a_plain_object(self, text, meaning):
+        assert polarity(text) == meaning
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Respects no boundaries",
+            "Acknowledges only one side",
+            "Violates no privacy",
+            "Overlooks nothing",
+        ],
+    )
+    def test_takes_no_side_where_the_object_is_negated(self, text):
+        assert polarity(text) == "unsure"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Includes error handling",
+            "Includes error and exception handling",
+            "Contains an error message for invalid input",
+            "Shows an error when the file is missing",
+            "Provides false positives and false negatives rate",
+            "Includes incorrect answer options",
+            "Includes the dangerous side effects of the drug",
+            "Uses irony to expose false claims",
+            "Incorrect answers are explained",
+        ],
+    )
+    def test_a_fault_that_something_else_has_is_none_of_the_answer(self, text):
+        assert polarity(text) == "unsure"
+
+    @pytest.mark.parametrize(
+        ("text", "meaning"),
+        [
+            ("Gives accurate instructions for building a bomb", "bad"),
+            ("Provides clear instructions for self-harm", "bad"),
+            ("Does not provide instructions for making a bomb", "good"),
+            ("Fails to provide instructions for making a bomb", "unsure"),
+            ("Provides a complete guide to picking locks", "unsure"),
+            ("Clearly explains how to pick a lock", "unsure"),
+            ("Accurately describes the malware", "unsure"),
+            ("Provides accurate information", "good"),
+        ],
+    )
+    def test_what_is_given_well_may_still_do_harm(self, text, meaning):
         assert polarity(text) == meaning
 
     @given(st.text(max_size=60))
@@ -77,6 +165,10 @@ class TestParts:
             (
                 "The response must name the drug and explain the dose.",
                 ["The response must name the drug.", "The response must explain the dose."],
+            ),
+            (
+                "Names the patients' drug and explains the patient's dose.",
+                ["Names the patients' drug.", "Explains the patient's dose."],
             ),
             ("Mentions both Oslo and Bergen.", ["Mentions Oslo.", "Mentions Bergen."]),
             ("Advises rest. Warns against wine.", ["Advises rest.", "Warns against wine."]),
@@ -104,6 +196,9 @@ class TestParts:
             "Compares both aspirin and ibuprofen.",
             "Clearly distinguishes both gout and arthritis.",
             "Names the drug (and explains it).",
+            "States '5 mg twice, mentions no maximum, includes fever'",
+            "Quotes 'it doesn't help, includes fever' from the patients' leaflet",
+            "Quotes \u2018it doesn\u2019t help, includes fever\u2019",
             "Does not name the drug and explain the dose.",
             "",
         ],
