@@ -85,6 +85,9 @@ _SKIPPED = WORDS["the"]
 _GOOD = Word(Kind.AVOID, 1, -1)
 _BAD = Word(Kind.VERB, -1, 1)
 _MAY_FAIL = Word(Kind.FAIL)  # ignores something: it may be right to
+# Without one of these an object has no sign, and a verb no adverb that judges it.
+_SIGNED = {text for text, word in WORDS.items() if word.sign} | GUIDES | {"how"}
+_JUDGING = {text for text in _SIGNED if text.endswith("ly")}
 # With these a later part of a sentence says something about the whole.
 _TURNING = {Kind.NOT, Kind.FAIL, Kind.OMIT, Kind.AVOID}
 
@@ -395,7 +398,10 @@ def _read_lack(words: list[str], start: int) -> Word:
 
 def _adverb_sign(words: list[str], start: int) -> int:
     """The sign of how something is done: "handles empty input correctly"."""
-    for text in words[start : start + OBJECT_WORDS]:
+    following = words[start : start + OBJECT_WORDS]
+    if _JUDGING.isdisjoint(following):
+        return 0
+    for text in following:
         word = WORDS.get(text, _NEUTRAL)
         if word.kind is Kind.STOP:
             return 0
@@ -408,6 +414,8 @@ def _object_sign(words: list[str], start: int, kind: Object) -> int:
     """The sign of the first property that the words of an object give to what is said."""
     if start < len(words) and words[start] in _OBJECT_PREPOSITIONS:
         start += 1
+    if _SIGNED.isdisjoint(words[start : start + OBJECT_WORDS]):
+        return 0
     sign = 0
     first = True  # so far no word that may be what the object is itself
     for place in range(start, min(start + OBJECT_WORDS, len(words))):
