@@ -42,7 +42,9 @@ FAULTS = {
 }
 
 _START = re.compile(r'[\[{](?=\s*["\[{])')  # of a list or an object that holds something
-_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[\]}])')  # allowed everywhere but in JSON
+# Of commas, JSON forbids one behind the last item, and asks for one between two; writers err.
+_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[\]}])')
+_NO_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|(?<=\})\s*(?=\{)')
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
 _CLOSING = {"[": "]", "{": "}"}
 _MOST_BROKEN = 100  # values of a reply that are no JSON; nobody reads on, it would take long
@@ -50,7 +52,7 @@ _NAMED = re.compile(r"criteri|rubric|checklist|requirement|positive", re.IGNOREC
 # A list's name, or a criterion's kind, that says its points are negative; no part of a theme's
 # name, such as "harm reduction".
 _NEGATIVE = re.compile(
-    r"(?:(?:criteria|rubrics?)[ _-]?)?"
+    r"(?:(?:criteria|rubrics?|is)[ _-]?)?"
     r"(?:n[eé]g(?:ati\w*?)?|penalt(?:y|ies)|pitfalls?|mistakes?|faults?|errors?|deductions?"
     r"|demerits?|bad|harmful|wrong|undesirable|avoid|(?:must|should|do)[ _-]?not|don'?ts?)"
     r"(?:[ _-]?(?:criteri(?:a|on)|rubrics?|points?|items?|behaviou?rs?|things|to|avoid|do))*"
@@ -58,7 +60,6 @@ _NEGATIVE = re.compile(
     re.IGNORECASE,
 )
 _FIELDS = {*TEXT_KEYS, *POINTS_KEYS} - {"criteria"}  # which names a list, too
-_KINDS = ("type", "kind", "polarity", "sign")  # fields of a criterion that may say so
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def read_draft(reply: Reply) -> Draft:
     text = after_thoughts(reply.text)
     if not shows_something(text):
         return Draft((), {"empty": 1})
-    values = _values(_LAST_COMMA.sub(r"\1", text))
+    text = _LAST_COMMA.sub(r"\1", text)
+    values = _values(_NO_COMMA.sub(lambda found: found[1] or ",", text))
     holding = [value for value in values if value.usable]
     holding = holding or [value for value in values if value.found]
     if not holding:
@@ -204,9 +206,10 @@ def _criteria_in(value: object) -> list[_Found]:
 
 
 def _inside(group: dict, place: _Found) -> Iterator[_Found]:
+    all_negative = place.negative or _is_for_mistakes(group)
     for name, each in group.items():
         if isinstance(each, list | dict):
-            negative = place.negative or _is_negative(name)
+            negative = all_negative or _is_negative(name)
             named = place.named or negative or bool(_NAMED.search(name))
             yield _Found(each, negative, named)
 
@@ -215,11 +218,21 @@ def _is_criterion(item: object) -> bool:
     """Whether it has the fields of a criterion, and is no group with a title of its own."""
     if not isinstance(item, dict) or _FIELDS.isdisjoint(item):
         return False
+    if isinstance(item.get("criterion"), str):
+        return True
     for each in item.values():
         inner = each.values() if isinstance(each, dict) else each
         if isinstance(each, list | dict) and any(isinstance(one, list | dict) for one in inner):
             return False
     return True
+
+
+def _is_for_mistakes(fields: dict) -> bool:
+    """Whether a group or a criterion says so itself: "kind": "negative", "negative": true."""
+    for name, value in fields.items():
+        if _is_negative(value) or (value is True and _is_negative(name)):
+            return True
+    return False
 
 
 def _is_negative(name: object) -> bool:
@@ -243,7 +256,7 @@ def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     if points is None:
         faults["points"] += 1
         return None
-    if found.negative or any(_is_negative(fields.get(kind)) for kind in _KINDS):
+    if found.negative or _is_for_mistakes(fields):
         points = -abs(points)
     return Criterion(text, points, (TAG,))
 

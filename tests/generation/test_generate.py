@@ -193,6 +193,11 @@ class TestWriters:
         assert result["written"]["faults"] == {fault: 1}
         assert "left out: p0" in capsys.readouterr().out
 
+    def test_whose_criteria_a_filter_by_wording_drops_are_told_so(self, tmp_path):
+        files(tmp_path, 1)
+        with pytest.raises(DataError, match=r"no usable criterion \(polarity 1\)"):
+            generate(tmp_path, rubric(("Fails to name gout", 5)), None, "--filter-polarity", "drop")
+
     def test_that_say_one_thing_fifty_times_have_said_it_once(self, tmp_path):
         files(tmp_path, 1)
         grader = FakeEngine(quoted)

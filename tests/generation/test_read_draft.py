@@ -41,6 +41,8 @@ def texts(draft: Draft) -> list[str]:
         f'{{"title": "Doses", "score": 10, "checklist": [{ITEM}]}}',
         '{"items": [{"weight": "5", "description": "Names the dose"}]}',
         f'{{"result": {{"rubric": {{"criteria": [{ITEM}]}}, "themes": ["dose"]}}}}',
+        '{"criteria": [{"criterion": "Names the dose", "points": 5, '
+        '"examples": [{"text": "5 mg", "score": 1}]}]}',
         f'{{"criteria": [{ITEM}]}}\nIts themes are {{"rubric": ["dose"]}}.',
     ],
 )
@@ -109,6 +111,8 @@ WRONG = '{"criterion": "Advises alcohol", "points": 4}'
         '{"criteria": [ITEM], "pitfalls to avoid": [WRONG]}',
         '{"must": [ITEM], "must_not": [WRONG]}',
         '{"criteria": {"negative (mistakes)": [WRONG], "positive": [ITEM, {"criterion": "As',
+        '{"rubric": [{"criteria": [ITEM]}, {"category": "Pitfalls", "criteria": [WRONG]}]}',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": true}]',
         '{"criteria": {"negative": [], "positive": [ITEM], "negative": [WRONG]}}',
         '[ITEM, {"criterion": "Advises alcohol", "points": 4, "type": "negative"}]',
         '{"criteria": {"positive": [ITEM], "negative": [{"criterion": "Advises alcohol", '
@@ -121,6 +125,16 @@ def test_points_under_a_name_for_mistakes_are_negative_whatever_their_sign(reply
     assert criteria == {"Names the dose": 5, "Advises alcohol": -4}
 
 
+@given(st.lists(st.sampled_from(["criteria", "positive", "safety", "negative", "Pitfalls"])))
+def test_a_name_for_mistakes_counts_at_any_depth(names):
+    held: object = [json.loads(ITEM)]
+    for name in names:
+        held = [{"title": "a part", name: held}]
+    (criterion,) = read(json.dumps(held)).criteria
+    negative = not {"negative", "Pitfalls"}.isdisjoint(names)
+    assert criterion.points == (-5 if negative else 5)
+
+
 @pytest.mark.parametrize("theme", ["harm_reduction", "pertinent negatives", "error handling"])
 def test_a_theme_is_no_kind(theme):
     (criterion,) = read(f'{{"criteria": {{"{theme}": [{ITEM}]}}}}').criteria
@@ -129,6 +143,10 @@ def test_a_theme_is_no_kind(theme):
 
 def test_objects_in_prose_are_one_list():
     assert len(read(f"1. {ITEM}\n2. {ITEM}\n\nand\n{ITEM}").criteria) == 3
+
+
+def test_a_missing_comma_loses_nothing():
+    assert len(read(f'{{"criteria": [{ITEM} {ITEM}{ITEM}]}}').criteria) == 3
 
 
 def test_what_came_before_a_break_is_kept():
