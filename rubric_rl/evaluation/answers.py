@@ -9,6 +9,7 @@ from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl_offsets, value_at
 from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.readers.pieces import known_id
 from rubric_rl.data.row_file import RowFile
 from rubric_rl.data.schema import Row, TokenCounts
 from rubric_rl.evaluation.resume import PolicyClient
@@ -25,35 +26,33 @@ class Answer:
 
 
 class AnswerFile:
-    """JSONL of {"prompt_id", "answer"} and optionally "truncated".
+    """JSONL of {"prompt_id", "answer"} and optionally "truncated", true or false.
 
     Lines of the same prompt are its repeats, in order. Records, of an evaluation or a training
-    run, are such a file too. Only offsets are kept in memory.
+    run, are such a file too; one of a resumed run takes the place of an earlier one of the same
+    answer. Only offsets are kept in memory.
     """
 
     def __init__(self, path: str | Path):
-        """Raises DataError naming file and line for a line without prompt_id and answer."""
+        """Raises DataError naming file and line for a line that holds no answer."""
         self.path = Path(path)
         if not self.path.exists():
             hint = "give --answers a JSONL file of prompt_id and answer"
             raise DataError(f"{path}: no such file; {hint}")
-        # prompt_id -> number of the repeat -> offset of its last line
-        found: dict[str, dict[int, int]] = {}
+        # prompt_id -> what tells its answers apart -> offset of the last line of that answer
+        found: dict[str, dict[object, int]] = {}
         for number, offset, item in read_jsonl_offsets(self.path):
-            if not _is_answer(item):
-                wanted = 'each line needs {"prompt_id": ..., "answer": ...}'
-                where = f"{path}:{number}"
-                raise DataError(f"{where}: {wanted}; fix the line")
-            has_answer = item["answer"] is not None
-            if not has_answer and item["status"] == "ungraded":
+            fault = _fault(item)
+            if fault:
+                raise DataError(f"{path}:{number}: {fault}")
+            if item["answer"] is None and item["status"] == "ungraded":
                 continue  # the policy failed
-            prompt_id = item["prompt_id"]
-            offsets = found.setdefault(prompt_id, {})
-            repeat = len(offsets)
-            if _is_record(item):
-                # One of a resumed run replaces an earlier one of the same answer.
-                repeat = item["index"]
-            offsets[repeat] = offset
+            offsets = found.setdefault(_prompt_id(item), {})
+            answer: object = offset
+            if item.get("index") is not None and _is_record(item):
+                # Records of several runs may have the same index.
+                answer = (item["index"], hash(item["answer"]))
+            offsets[answer] = offset
         self._offsets = {prompt_id: list(own.values()) for prompt_id, own in found.items()}
 
     @property
@@ -76,16 +75,24 @@ class AnswerFile:
         return Answer(response, truncated)
 
 
-def _is_answer(item: object) -> bool:
-    if not isinstance(item, dict):
-        return False
-    if not isinstance(item.get("prompt_id"), str):
-        return False
-    answer = item.get("answer")
-    if "answer" in item and answer is None:
-        status = item.get("status")
-        return status in ("no_answer", "ungraded")
-    return isinstance(answer, str)
+def _prompt_id(item: dict) -> str:
+    """A number as text, as prompts have it; "" for none."""
+    return known_id({"prompt_id": item.get("prompt_id")})
+
+
+def _fault(item: object) -> str:
+    """What is wrong with a line, and what to do; "" for an answer."""
+    if not isinstance(item, dict) or not _prompt_id(item) or "answer" not in item:
+        return 'each line needs {"prompt_id": ..., "answer": ...}; fix the line'
+    answer = item["answer"]
+    if answer is None and item.get("status") not in ("no_answer", "ungraded"):
+        return "answer is null; give its text, or leave the line out"
+    if not isinstance(answer, str | None):
+        return f"answer is {answer!r:.40}, no text; give its text, or leave the line out"
+    truncated = item.get("truncated")
+    if not isinstance(truncated, bool | None):
+        return f"truncated is {truncated!r:.40}; write true or false"
+    return ""
 
 
 def _is_record(item: dict) -> bool:

@@ -109,6 +109,7 @@ class Collection:
             faults: Counter[str] = Counter()
             for draft in made.drafts:
                 faults.update(draft["faults"])
+            faults.update(change.filter for change in made.changes)
             found = ", ".join(f"{name} {count}" for name, count in faults.items())
             made.left_out = f"the writer gave no usable criterion ({found or 'an empty list'})"
             return made

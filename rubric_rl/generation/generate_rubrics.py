@@ -169,6 +169,9 @@ class GenerationPlan:
 
         write_jsonl(out / ROWS, rows(), only_owner=True)
         result = summary.result(len(self.prompts.prompt_ids))
+        of_others = self._answers_of_others()
+        if of_others:
+            result["answers"]["unused"]["of other prompts"] = of_others
         calls = (call for _, call in lines(out / CALLS))
         result |= calls_result(calls, self.prices)
         result["made_by"] = made_by
@@ -182,6 +185,14 @@ class GenerationPlan:
             what = f"no prompt got a rubric (see {out / PAGE}), the first because {why}"
             raise DataError(f"{what}; {summary.cure}")
         return result
+
+    def _answers_of_others(self) -> int:
+        """How many answers of the file are to prompts that get no rubric here."""
+        if self.answer_file is None:
+            return 0
+        own = set(self.prompts.prompt_ids)
+        counts = self.answer_file.counts
+        return sum(count for prompt_id, count in counts.items() if prompt_id not in own)
 
     def complaint(self, result: dict) -> str:
         """Which prompts are not finished."""

@@ -9,6 +9,7 @@ from rubric_rl.common.jsonl import AnyPath, read_jsonl
 from rubric_rl.common.plain_text import shows_something
 from rubric_rl.data.healthbench import KEPT_FIELDS, with_theme
 from rubric_rl.data.parse import check_json, row_from_metadata
+from rubric_rl.data.readers import plain
 from rubric_rl.data.readers.pieces import chat, hashed, known_id
 from rubric_rl.data.schema import Row
 
@@ -16,6 +17,8 @@ GIVE_PROMPTS = "give --prompts a JSONL file of prompts"
 # A row is checked with a rubric; a prompt that has none gets this one meanwhile.
 NO_RUBRIC_YET = [{"criterion": "None yet", "points": 1}]
 _REFERENCES = ("reference", "reference_answer", "ideal_completion")
+_EXPERTS = ("rubrics", "rubric")
+_NOTHING = (None, "", [], {})
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ def read_prompt(item: object, where: str) -> Prompt:
     """A prompt from a line: a row of any form of this repository, or `prompt` alone.
 
     `prompt` or `messages` is a text or chat messages, which are read as by data_preprocess.py.
-    Known besides are prompt_id (by default the beginning of the prompt's hash), `rubrics` (an
-    expert's), `reference`, and pairs of answers: `pairs` of {"better", "worse"}, or `chosen` and
-    `rejected`. Raises DataError naming `where`.
+    Known besides are prompt_id (by default the beginning of the prompt's hash), `rubrics` or
+    `rubric` (an expert's, in the forms of `plain`), `reference`, and pairs of answers: `pairs` of
+    {"better", "worse"}, or `chosen` and `rejected`. Raises DataError naming `where`.
     """
     if not isinstance(item, dict):
         raise DataError(f"{where}: not a JSON object; {GIVE_PROMPTS}")
@@ -49,21 +52,34 @@ def read_prompt(item: object, where: str) -> Prompt:
         raise DataError(f"{where}: no prompt; each line needs `prompt`, a text or messages")
     try:
         messages = chat(given, "prompt")
+        rubrics = _expert_rubric(fields)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     metadata = {name: fields[name] for name in KEPT_FIELDS if name in fields}
     metadata["messages"] = messages
-    rubrics = fields.get("rubrics")
     metadata["rubrics"] = rubrics or NO_RUBRIC_YET
     metadata["prompt_id"] = known_id(fields) or hashed(messages)
-    row = row_from_metadata(metadata, where)
+    try:
+        row = row_from_metadata(metadata, where)
+    except DataError as error:
+        step = "" if "; " in str(error) else "; mend the line, or leave that out"
+        raise DataError(f"{error}{step}") from None
     if not rubrics:
         row = replace(row, rubric=())
     place = f"{where}, prompt_id {row.prompt_id}"
-    return Prompt(with_theme(row), _reference(fields), tuple(_pairs(fields, place)))
+    return Prompt(with_theme(row), _reference(fields, place), tuple(_pairs(fields, place)))
 
 
-def _reference(fields: Mapping) -> str:
+def _expert_rubric(fields: Mapping) -> list[dict]:
+    """The rubric that a line has, read as data_preprocess.py reads one; empty without one."""
+    given = [fields[name] for name in _EXPERTS if fields.get(name) not in _NOTHING]
+    if not given:
+        return []
+    beside = {name: fields[name] for name in plain.POINTS_LISTS if name in fields}
+    return plain.read(beside | {"prompt": "of this line", "rubrics": given[0]})["rubrics"]
+
+
+def _reference(fields: Mapping, where: str) -> str:
     """The first text under one of the names in use; HealthBench has it in an object of its own."""
     places = [fields, fields.get("ideal_completions_data")]
     for place in places:
@@ -71,15 +87,21 @@ def _reference(fields: Mapping) -> str:
             continue
         for name in _REFERENCES:
             text = place.get(name)
-            if isinstance(text, str) and shows_something(text):
+            if text in _NOTHING:
+                continue
+            if not isinstance(text, str):
+                what = f"{name} is {text!r:.40}, no text"
+                raise DataError(f"{where}: {what}; write one good answer, or leave it out")
+            if shows_something(text):
                 return text
     return ""
 
 
 def _pairs(fields: Mapping, where: str) -> Iterator[tuple[str, str]]:
     pairs = fields.get("pairs")
-    if pairs is None and "chosen" in fields and "rejected" in fields:
-        pairs = [{"better": fields["chosen"], "worse": fields["rejected"]}]
+    chosen, rejected = fields.get("chosen"), fields.get("rejected")
+    if pairs is None and (chosen, rejected) != (None, None):
+        pairs = [{"better": chosen, "worse": rejected}]
     if pairs is None:
         return
     if not isinstance(pairs, list):
@@ -89,7 +111,7 @@ def _pairs(fields: Mapping, where: str) -> Iterator[tuple[str, str]]:
         if isinstance(pair, dict):
             texts = [pair.get("better"), pair.get("worse")]
         match texts:
-            case [str(better), str(worse)]:
+            case [str(better), str(worse)] if shows_something(better) and shows_something(worse):
                 yield better, worse
             case _:
                 what = "a pair of answers needs two texts, better and worse (or chosen, rejected)"

@@ -1,22 +1,28 @@
 """Reads the criteria in a writer's reply, whatever else the reply is: it may be anything.
 
-Of the lists that are named `criteria` or `rubric`, the last one that holds something counts: a
-writer may repeat the form that it was asked for before it fills it in, and name it in prose after.
-Without such a list an object of that name counts for all that it holds, list by list. Without a
-name the first list counts, without any the objects that follow one another. Of a list that breaks
-off, what came before the break is kept.
+Every JSON value in the reply is looked through, at any depth. Of the values that hold criteria
+under a name such as `criteria` or `rubric`, the last one counts: a writer may repeat the form that
+it was asked for before it fills it in, and name it in prose after. Without a name the first value
+counts; objects that follow one another are one. Criteria in the others are counted, not used. Of a
+value that breaks off, what came before the break is kept.
+
+Under a name such as `negative` or `pitfalls`, points are negative, whatever their sign: their size
+is what the writer gives.
 """
 
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rubric_rl.common.plain_text import one_line, shows_something
 from rubric_rl.common.tokenizer import after_thoughts
+from rubric_rl.data.readers.pieces import points as number_of
+from rubric_rl.data.readers.plain import POINTS_KEYS, TEXT_KEYS
 from rubric_rl.data.schema import Criterion
-from rubric_rl.generation.writer_prompt import MOST_POINTS
+from rubric_rl.generation.writer_prompt import MOST_POINTS, PLACEHOLDER
 from rubric_rl.serving.question import Reply
 
 MOST_CRITERIA = 60  # of one reply; a writer that goes round in circles fills its length limit
@@ -28,20 +34,32 @@ FAULTS = {
     "empty": "replies without any text",
     "prose": "replies that hold no list of criteria in JSON",
     "cut off": "replies whose list breaks off: cut at writer_max_tokens, or no JSON from there on",
+    "other list": "criteria that stand beside the list that counts, such as an earlier draft",
     "too many": f"criteria beyond the {MOST_CRITERIA}th of a reply",
     "no text": "criteria without a text",
     "too long": f"criteria of more than {LONGEST} characters",
     "points": f"criteria whose points are no number of 1 to {MOST_POINTS} in size",
 }
 
-# Where a list of criteria may begin, the surest form first. Inside a JSON string its quotes would
-# have backslashes.
-_NAMED_LIST = re.compile(r'"(?:criteria|rubrics?)"\s*:\s*\[')
-_NAMED_OBJECT = re.compile(r'"(?:criteria|rubrics?)"\s*:\s*(?=\{)')
-_LIST = re.compile(r'\[\s*(?=\{\s*"(?:criterion|points)")')
-_OBJECT = re.compile(r'(?=\{\s*"(?:criterion|points)")')
-_BETWEEN = re.compile(r"[\s,]*")
-_DECODER = json.JSONDecoder()
+_START = re.compile(r'[\[{](?=\s*["\[{])')  # of a list or an object that holds something
+# Of commas, JSON forbids one behind the last item, and asks for one between two; writers err.
+_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[\]}])')
+_NO_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|(?<=\})\s*(?=\{)')
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
+_CLOSING = {"[": "]", "{": "}"}
+_MOST_BROKEN = 100  # values of a reply that are no JSON; nobody reads on, it would take long
+_NAMED = re.compile(r"criteri|rubric|checklist|requirement|positive", re.IGNORECASE)
+# A list's name, or a criterion's kind, that says its points are negative; no part of a theme's
+# name, such as "harm reduction".
+_NEGATIVE = re.compile(
+    r"(?:(?:criteria|rubrics?|is)[ _-]?)?"
+    r"(?:n[eé]g(?:ati\w*?)?|penalt(?:y|ies)|pitfalls?|mistakes?|faults?|errors?|deductions?"
+    r"|demerits?|bad|harmful|wrong|undesirable|avoid|(?:must|should|do)[ _-]?not|don'?ts?)"
+    r"(?:[ _-]?(?:criteri(?:a|on)|rubrics?|points?|items?|behaviou?rs?|things|to|avoid|do))*"
+    r"(?: ?\(.*\))?",
+    re.IGNORECASE,
+)
+_FIELDS = {*TEXT_KEYS, *POINTS_KEYS} - {"criteria"}  # which names a list, too
 
 
 @dataclass(frozen=True)
@@ -52,100 +70,205 @@ class Draft:
     faults: dict[str, int]
 
 
+class _Found(NamedTuple):
+    """A criterion as it was written, or what stands in its place."""
+
+    item: object
+    negative: bool  # by the names above it
+    named: bool  # as criteria
+
+
+@dataclass
+class _Value:
+    """What a JSON value of a reply holds."""
+
+    found: list[_Found] = field(default_factory=list)
+    broken: bool = False
+    loose: bool = False  # it is a criterion itself
+
+    @property
+    def named(self) -> bool:
+        return any(each.named for each in self.found)
+
+    @property
+    def usable(self) -> int:
+        """How many criteria it holds that have no fault."""
+        criteria = [_criterion(each, Counter()) for each in self.found]
+        return sum(criterion is not None for criterion in criteria)
+
+
 def read_draft(reply: Reply) -> Draft:
     """The criteria that a writer's reply holds; never raises for its content."""
-    faults: Counter[str] = Counter()
     text = after_thoughts(reply.text)
     if not shows_something(text):
         return Draft((), {"empty": 1})
-    items = _list_of(text, faults)
-    if items is None:
-        return Draft((), {"prose": 1})
+    text = _LAST_COMMA.sub(r"\1", text)
+    values = _values(_NO_COMMA.sub(lambda found: found[1] or ",", text))
+    holding = [value for value in values if value.usable]
+    holding = holding or [value for value in values if value.found]
+    if not holding:
+        broken = any(value.broken for value in values)
+        return Draft((), {"cut off" if broken else "prose": 1})
+    named = [value for value in holding if value.named]
+    counts = named[-1] if named else holding[0]
+    faults: Counter[str] = Counter()
+    if counts.broken:
+        faults["cut off"] += 1
+    beside = sum(value.usable for value in holding if value is not counts)
+    if beside:
+        faults["other list"] += beside
     criteria = []
-    for number, item in enumerate(items):
+    for number, found in enumerate(counts.found):
         if number >= MOST_CRITERIA:
             faults["too many"] += 1
             continue
-        criterion = _criterion(item, faults)
+        criterion = _criterion(found, faults)
         if criterion is not None:
             criteria.append(criterion)
     return Draft(tuple(criteria), dict(faults))
 
 
-def _list_of(text: str, faults: Counter[str]) -> list[object] | None:
-    """The items of the list that counts, with its faults; None without a list."""
-    named = list(_NAMED_LIST.finditer(text))
-    for found in reversed(named):
-        own_faults: Counter[str] = Counter()
-        items = list(_items(text, found.end(), own_faults))
-        if items:
-            faults.update(own_faults)
-            return items
-    if named:
-        return list(_items(text, named[-1].end(), faults))
-    for found in reversed(list(_NAMED_OBJECT.finditer(text))):
-        items = _held(next(_items(text, found.end(), faults), None))
-        if items:
-            return items
-    found = _LIST.search(text)
-    if found:
-        return list(_items(text, found.end(), faults))
-    found = _OBJECT.search(text)
-    # Objects without a list around them: whatever is none ends them.
-    return list(_items(text, found.end(), Counter())) if found else None
+# ---- the JSON in a reply
 
 
-def _held(value: object) -> list[object]:
-    """The items of an object's lists, such as those of positive and of negative criteria."""
-    if not isinstance(value, dict) or "criterion" in value:
-        return [value] if value else []
-    items: list[object] = []
-    for each in value.values():
-        items += each if isinstance(each, list) else [each]
-    return items
+def _object(pairs: list[tuple[str, object]]) -> object:
+    """A JSON object; one that has a name twice as the list of its parts, so that none is lost."""
+    whole = dict(pairs)
+    return whole if len(whole) == len(pairs) else [{name: each} for name, each in pairs]
 
 
-def _items(text: str, position: int, faults: Counter[str]) -> Iterator[object]:
-    """The values of the list up to its end, or to where it is broken."""
-    while True:
-        between = _BETWEEN.match(text, position)
-        assert between is not None  # it matches nothing, too
-        position = between.end()
-        if text.startswith("]", position):
-            return
-        try:
-            item, position = _DECODER.raw_decode(text, position)
-        # What is no JSON, or nested too deeply; a number of thousands of digits.
-        except (ValueError, RecursionError):
-            faults["cut off"] += 1
-            return
-        yield item
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)  # float: of any length
 
 
-def _criterion(item: object, faults: Counter[str]) -> Criterion | None:
-    fields = item if isinstance(item, dict) else {"criterion": item}
-    text = fields.get("criterion")
-    if not isinstance(text, str) or not shows_something(text):
+def _values(text: str) -> list[_Value]:
+    """What each list and object of a text holds, in their order."""
+    values: list[_Value] = []
+    position = breaks = 0
+    while breaks <= _MOST_BROKEN and (start := _START.search(text, position)):
+        item, position, broken = _decoded(text, start.start())
+        breaks += broken
+        loose = _is_criterion(item)
+        value = _Value(_criteria_in(item), broken, loose)
+        # Objects without a list around them; one that breaks off is the end of their list.
+        if values and values[-1].loose and (loose or (broken and not value.found)):
+            values[-1].found += value.found
+            values[-1].broken |= broken
+        else:
+            values.append(value)
+    return values
+
+
+def _decoded(text: str, start: int) -> tuple[object, int, bool]:
+    """The value that begins at `start`, where to look on, and whether it is broken."""
+    try:
+        item, end = _DECODER.raw_decode(text, start)
+        return item, end, False
+    except json.JSONDecodeError as error:
+        return _before_a_break(text[start : error.pos]), max(error.pos, start + 1), True
+    except RecursionError:  # nested too deeply: nobody would read on
+        return None, len(text), True
+
+
+def _before_a_break(text: str) -> object:
+    """A value that breaks off, up to the last list or object in it that is whole."""
+    open_ones: list[str] = []
+    whole = ""
+    for mark in _MARK.finditer(text):
+        character = mark.group()
+        if character in _CLOSING:
+            open_ones.append(_CLOSING[character])
+        elif character in "]}":
+            open_ones.pop()
+            whole = text[: mark.end()] + "".join(reversed(open_ones))
+    return _DECODER.decode(whole) if whole else None
+
+
+def _criteria_in(value: object) -> list[_Found]:
+    """The criteria in a value, at any depth, in their order.
+
+    Where a name says that criteria stand there, everything counts that is no list or group of them:
+    what is none has its fault.
+    """
+    found: list[_Found] = []
+    waiting = [_Found(value, negative=False, named=False)]
+    while waiting:
+        place = waiting.pop()
+        inner: list[_Found] = []
+        if isinstance(place.item, dict) and not _is_criterion(place.item):
+            inner = list(_inside(place.item, place))
+        elif isinstance(place.item, list):
+            inner = [place._replace(item=each) for each in place.item]
+        if inner:
+            waiting += reversed(inner)
+        elif _is_criterion(place.item) or (place.named and place.item not in ([], {})):
+            found.append(place)
+    return found
+
+
+def _inside(group: dict, place: _Found) -> Iterator[_Found]:
+    all_negative = place.negative or _is_for_mistakes(group)
+    for name, each in group.items():
+        if isinstance(each, list | dict):
+            negative = all_negative or _is_negative(name)
+            named = place.named or negative or bool(_NAMED.search(name))
+            yield _Found(each, negative, named)
+
+
+def _is_criterion(item: object) -> bool:
+    """Whether it has the fields of a criterion, and is no group with a title of its own."""
+    if not isinstance(item, dict) or _FIELDS.isdisjoint(item):
+        return False
+    if isinstance(item.get("criterion"), str):
+        return True
+    for each in item.values():
+        inner = each.values() if isinstance(each, dict) else each
+        if isinstance(each, list | dict) and any(isinstance(one, list | dict) for one in inner):
+            return False
+    return True
+
+
+def _is_for_mistakes(fields: dict) -> bool:
+    """Whether a group or a criterion says so itself: "kind": "negative", "negative": true."""
+    for name, value in fields.items():
+        if _is_negative(value) or (value is True and _is_negative(name)):
+            return True
+    return False
+
+
+def _is_negative(name: object) -> bool:
+    return isinstance(name, str) and bool(_NEGATIVE.fullmatch(name.strip()))
+
+
+# ---- one criterion
+
+
+def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
+    fields = found.item if isinstance(found.item, dict) else {"criterion": found.item}
+    text = _first(fields, TEXT_KEYS)
+    if not isinstance(text, str) or not shows_something(text) or text == PLACEHOLDER:
         faults["no text"] += 1
         return None
     text = one_line(text.encode(errors="replace").decode())  # without lone surrogates
     if len(text) > LONGEST:
         faults["too long"] += 1
         return None
-    points = _points(fields.get("points"))
+    points = _points(_first(fields, POINTS_KEYS))
     if points is None:
         faults["points"] += 1
         return None
+    if found.negative or _is_for_mistakes(fields):
+        points = -abs(points)
     return Criterion(text, points, (TAG,))
+
+
+def _first(fields: dict, names: tuple[str, ...]) -> object:
+    """The value of the first of these names that has one."""
+    return next((fields[name] for name in names if fields.get(name) not in (None, "")), None)
 
 
 def _points(value: object) -> float | None:
     """The points that a value says, also one that is written as text."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
+    value = number_of(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # Neither NaN nor an infinity lies between the two.

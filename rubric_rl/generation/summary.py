@@ -82,7 +82,7 @@ class Summary:
 
 
 def calls_result(calls: Iterable[Mapping], prices: Mapping[str, Price]) -> dict:
-    """Calls, tokens and cost by role, from the stored replies."""
+    """Calls, tokens and cost by role, from the stored replies: a lost one is not among them."""
     counts: Counter[str] = Counter()
     tokens: dict[str, TokenCounts] = defaultdict(TokenCounts)
     for call in calls:
@@ -144,7 +144,8 @@ def summary_lines(result: dict) -> Iterator[str]:
         tokens = result["tokens"][role]
         shown = ", ".join(f"{number:,} {kind}" for kind, number in tokens.items())
         cost = result["cost"].get(role)
-        yield _line(role, f"{count:,} calls; tokens: {shown}" + (f"; cost {cost}" if cost else ""))
+        line = f"{count:,} replies kept; their tokens: {shown}"
+        yield _line(role, line + (f"; their cost {cost}" if cost else ""))
 
 
 def _quality_lines(quality: dict) -> Iterator[str]:

@@ -10,7 +10,8 @@ from rubric_rl.common.hostile_text import BreakUp, block, neutral
 
 MOST_POINTS = 10
 
-_REPLY = '{"criteria": [{"criterion": "<one short sentence>", "points": <number>}, ...]}'
+PLACEHOLDER = "<one short sentence>"
+_REPLY = f'{{"criteria": [{{"criterion": "{PLACEHOLDER}", "points": <number>}}, ...]}}'
 _INSTRUCTIONS = """\
 Write a rubric for the conversation below: the criteria by which answers to it will be graded.
 - Each criterion asks for one thing only, and whoever reads nothing but the answer can say whether \

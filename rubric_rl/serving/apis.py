@@ -300,7 +300,7 @@ def _listed(likeliest: list) -> list:
 def _probability_of(logarithm: Any) -> float:
     """Raises Retryable for what is the logarithm of no probability, such as NaN."""
     if isinstance(logarithm, bool) or not isinstance(logarithm, float | int):
-        raise Retryable(f"a log-probability of type {type(logarithm).__name__}")
+        raise Retryable(f"a log-probability that is no number, {logarithm!r:.40}")
     if math.isnan(logarithm) or logarithm > math.log(MOST_MASS):
         raise Retryable(f"a log-probability of {logarithm}")
     return math.exp(logarithm)

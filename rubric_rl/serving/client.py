@@ -48,6 +48,11 @@ FAILURES = (
     UnicodeError,
     RecursionError,  # of what a reply holds, nested too deeply to be shown
 )
+# What aiohttp says of these is for programmers.
+_IN_WORDS: dict[type[Exception], str] = {
+    aiohttp.ClientPayloadError: "the reply broke off",
+    aiohttp.ClientResponseError: "the reply is no HTTP that can be read",
+}
 SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
@@ -296,7 +301,11 @@ class Client:
         LOG.warning("%s; %s", self._described(failure), again)
 
     def _described(self, failure: Exception) -> str:
-        return f"{self._shown_url}: {type(failure).__name__} {self._excerpt(str(failure))}"
+        said = str(failure) or "the connection failed without a reason"
+        for kind, words in _IN_WORDS.items():
+            if isinstance(failure, kind):
+                said = words
+        return f"{self._shown_url}: {self._excerpt(said)}"
 
     def _excerpt(self, text: str) -> str:
         """The beginning of an error page on one line, without the key, should it be repeated."""

@@ -17,8 +17,11 @@ from doubles.records import raw_rows
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.common.progress import GaveUp
 from rubric_rl.data.grader_template import load_template
+from rubric_rl.data.schema import Criterion, Record, Row
+from rubric_rl.evaluation.answers import AnswerFile
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser, main
 from rubric_rl.evaluation.read_run import Run
 
@@ -251,13 +254,36 @@ class TestAnswersThatAreNotAsked:
         result = evaluate(FakeEngine(verdict(True)), again, tmp_path / "other")
         assert result["reference"]["overall_score"] == 4 / 8
 
+    def test_no_answer_takes_the_place_of_another(self, tmp_path):
+        """Records without an index, and of several runs, beside plain lines."""
+        row = Row("p0", ({"role": "user", "content": "x"},), (Criterion("y", 1),))
+        lines = [{"prompt_id": "p0", "answer": f"plain {number}"} for number in range(2)]
+        for index, text in ((None, "a"), (None, "b"), (0, "c"), (1, "d"), (0, "e"), (1, "d")):
+            record = Record.of(row, "no_answer", text, score=0.0, index=index)
+            lines.append(record.to_json())
+        write_jsonl(tmp_path / "a.jsonl", lines)
+        assert AnswerFile(tmp_path / "a.jsonl").count("p0") == 7
+
+    def test_a_number_names_a_prompt_as_it_does_in_a_file_of_prompts(self, tmp_path):
+        given = answers(tmp_path / "a.jsonl", (17, "x"), (17.0, "y"))
+        assert AnswerFile(given).count("17") == 2
+
     @pytest.mark.parametrize(
-        "line", ["[]", "{}", '{"prompt_id": "p0"}', '{"prompt_id": "p0", "answer": null}']
+        "line, complaint",
+        [
+            ("[]", "each line needs"),
+            ("{}", "each line needs"),
+            ('{"prompt_id": "p0"}', "each line needs"),
+            ('{"prompt_id": "p0", "answer": null}', "answer is null; give its text"),
+            ('{"prompt_id": "p0", "answer": ["x"]}', r"answer is \['x'\], no text"),
+            ('{"prompt_id": "p0", "answer": "x", "truncated": "true"}', "truncated is 'true'"),
+            ('{"prompt_id": "p0", "answer": "x", "truncated": 1}', "write true or false"),
+        ],
     )
-    def test_a_line_without_one_is_named(self, files, tmp_path, line):
+    def test_a_line_without_one_is_named(self, files, tmp_path, line, complaint):
         given = answers(tmp_path / "a.jsonl", ("p0", "x"))
         given.write_text(given.read_text() + line + "\n")
-        with pytest.raises(UserError, match=r"a.jsonl:2: each line needs"):
+        with pytest.raises(UserError, match=f"a.jsonl:2: .*{complaint}"):
             plan((files[0], given), NOBODY, tmp_path / "run")
 
 

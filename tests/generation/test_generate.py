@@ -154,6 +154,14 @@ class TestRows:
         assert stored["quality"].keys() == {"pair_accuracy", "expert_agreement"}
         assert stored["made_by"]["readings"] == 2
 
+    def test_say_that_tokens_are_those_of_the_replies_that_were_kept(self, tmp_path, capsys):
+        """A kill or a time-out loses replies that the server may charge for."""
+        files(tmp_path, 1)
+        generate(tmp_path)
+        line = "1 replies kept; their tokens:"
+        assert line in capsys.readouterr().out
+        assert "replies kept; their tokens:" in (tmp_path / "run" / "report.html").read_text()
+
     def test_that_were_read_once_say_so(self, tmp_path, capsys):
         files(tmp_path)
         generate(tmp_path, None, None, "--grader-temperature", 0)
@@ -184,6 +192,11 @@ class TestWriters:
         assert result["left_out"] == {"p0": f"the writer gave no usable criterion ({fault} 1)"}
         assert result["written"]["faults"] == {fault: 1}
         assert "left out: p0" in capsys.readouterr().out
+
+    def test_whose_criteria_a_filter_by_wording_drops_are_told_so(self, tmp_path):
+        files(tmp_path, 1)
+        with pytest.raises(DataError, match=r"no usable criterion \(polarity 1\)"):
+            generate(tmp_path, rubric(("Fails to name gout", 5)), None, "--filter-polarity", "drop")
 
     def test_that_say_one_thing_fifty_times_have_said_it_once(self, tmp_path):
         files(tmp_path, 1)
@@ -304,6 +317,11 @@ class TestAnswers:
         with pytest.raises(DataError, match=r"fewer than 2 answers .*; give more answers"):
             generate(tmp_path, writer)
         assert writer.bodies == []
+
+    def test_answers_to_prompts_that_are_not_there_are_counted(self, tmp_path):
+        files(tmp_path, 2)
+        result = generate(tmp_path, None, None, "--limit", 1)
+        assert result["answers"]["unused"] == {"of other prompts": 4}
 
     def test_a_reference_is_an_answer_too_and_the_writer_sees_it(self, tmp_path):
         files(tmp_path, 1, reference="The zebra has gout.")

@@ -36,6 +36,20 @@ def test_a_row_of_training_keeps_its_name_theme_and_canary_and_its_rubric_is_the
     assert prompt.row == row
 
 
+@pytest.mark.parametrize(
+    "rubric",
+    [
+        {"rubrics": [{"description": "Asks for the toe", "weight": "3"}]},
+        {"rubric": {"Asks for the toe": 3}},
+        {"rubrics": ["Asks for the toe"], "weights": [3]},
+        {"rubrics": json.dumps(RUBRIC)},
+    ],
+)
+def test_an_expert_s_rubric_is_read_in_the_forms_of_plain(rubric):
+    (criterion,) = read_prompt({"prompt": "x"} | rubric, "here").row.rubric
+    assert (criterion.text, criterion.points) == ("Asks for the toe", 3)
+
+
 def test_a_raw_row_of_healthbench_has_its_theme_as_a_tag_and_its_reference_in_an_object():
     item = {"prompt_id": "p", "prompt": MESSAGES, "example_tags": ["theme:hedging"]}
     item["ideal_completions_data"] = {"ideal_completion": "See a doctor."}
@@ -72,7 +86,15 @@ def test_pairs_of_answers_are_read(fields):
         ({"prompt": "x", "pairs": [{"better": "y"}]}, "prompt_id .*: a pair of answers needs two"),
         ({"prompt": "x", "pairs": 3}, "pairs is no list"),
         ({"prompt": "x", "chosen": ["y"], "rejected": "z"}, "a pair of answers needs two"),
-        ({"prompt": "x", "rubrics": [{"criterion": "y"}]}, "points must be a number"),
+        ({"prompt": "x", "pairs": [{"better": "", "worse": "z"}]}, "pair of answers needs two"),
+        ({"prompt": "x", "chosen": "good"}, "a pair of answers needs two"),
+        ({"prompt": "x", "reference": ["good"]}, r"prompt_id .*: reference is \['good'\], no text"),
+        ({"prompt": "x", "rubrics": [{"criterion": "y", "points": "many"}]}, "'many'; mend the"),
+        (
+            {"prompt": "x", "rubrics": [{"criterion": " ", "points": 1}]},
+            "empty or missing; mend",
+        ),
+        ({"prompt": "x", "rubrics": 3}, "here: rubric is no list of criteria"),
         ({"prompt": "\ud800"}, "lone surrogate"),
     ],
 )

@@ -37,6 +37,13 @@ def texts(draft: Draft) -> list[str]:
         '{"criteria": [{"criterion": " Names\\nthe  dose", "points": "5"}]}',
         f'{{"rubric": {ITEM}}}',
         f'{{"criteria": {{"1": {ITEM}}}}}',
+        '[{"reason": "it matters", "criterion": "Names the dose", "points": 5}]',
+        f'{{"title": "Doses", "score": 10, "checklist": [{ITEM}]}}',
+        '{"items": [{"weight": "5", "description": "Names the dose"}]}',
+        f'{{"result": {{"rubric": {{"criteria": [{ITEM}]}}, "themes": ["dose"]}}}}',
+        '{"criteria": [{"criterion": "Names the dose", "points": 5, '
+        '"examples": [{"text": "5 mg", "score": 1}]}]}',
+        f'{{"criteria": [{ITEM}]}}\nIts themes are {{"rubric": ["dose"]}}.',
     ],
 )
 def test_a_rubric_is_found_in_every_form(reply):
@@ -54,6 +61,15 @@ def test_a_rubric_is_found_in_every_form(reply):
         ("A good answer names the dose.", "prose"),
         ("I cannot help with that.", "prose"),
         ('{"criteria": "none"}', "prose"),
+        ('{"criteria": [{"criterion": "<one short sentence>", "points": 5}]}', "no text"),
+        ('{"criteria": {"positive": ["Names the dose"]}}', "points"),
+        (f'{{"criteria": [{ITEM}, {{"behaviour": "Names it"}}]}}', "no text"),
+        (f'{{"criteria": [{ITEM}, {{"criterion": "Asks \\x ]]}}}} ', "cut off"),
+        (f'{ITEM}\n{{"criterion": "Asks', "cut off"),
+        ('["' * 10_000, "cut off"),
+        ('{"criteria": [{"criterion": "x", "points": 1, "criterion": "y"}]}', "points"),
+        (f"First [{ITEM}], then [{ITEM}].", "other list"),
+        (f'{{"criteria": [{ITEM}]}}, or better {{"criteria": [{ITEM}]}}', "other list"),
         (f'{{"criteria": [{ITEM}, {{"criterion": "Asks', "cut off"),
         (f'{{"criteria": [{ITEM}, {{criterion: broken}}, {ITEM}]}}', "cut off"),
         ('{"criteria": [' + "[" * 100_000, "cut off"),
@@ -79,6 +95,58 @@ def test_lists_by_kind_are_read_together():
     assert [criterion.points for criterion in draft.criteria] == [5, -4]
     broken = read(f'{{"criteria": {{"positive": [{ITEM}], "negative": [{{"criterion": "Adv')
     assert texts(broken) == ["Names the dose"] and broken.faults["cut off"]
+
+
+WRONG = '{"criterion": "Advises alcohol", "points": 4}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"criteria": {"positive": [ITEM], "negative": [WRONG]}}',
+        '{"positive": [ITEM], "negative": [WRONG]}',
+        '{"criteria": [{"positive": [ITEM]}, {"negative": [WRONG]}]}',
+        '{"rubric": {"criteria": {"Positive": {"a": [ITEM]}, "Negative": {"b": [WRONG]}}}}',
+        '{"positive_criteria": [ITEM], "negativeCriteria": [WRONG]}',
+        '{"criteria": [ITEM], "pitfalls to avoid": [WRONG]}',
+        '{"must": [ITEM], "must_not": [WRONG]}',
+        '{"criteria": {"negative (mistakes)": [WRONG], "positive": [ITEM, {"criterion": "As',
+        '{"rubric": [{"criteria": [ITEM]}, {"category": "Pitfalls", "criteria": [WRONG]}]}',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": true}]',
+        '{"criteria": {"negative": [], "positive": [ITEM], "negative": [WRONG]}}',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "type": "negative"}]',
+        '{"criteria": {"positive": [ITEM], "negative": [{"criterion": "Advises alcohol", '
+        '"points": -4}]}}',
+    ],
+)
+def test_points_under_a_name_for_mistakes_are_negative_whatever_their_sign(reply):
+    draft = read(reply.replace("ITEM", ITEM).replace("WRONG", WRONG))
+    criteria = {criterion.text: criterion.points for criterion in draft.criteria}
+    assert criteria == {"Names the dose": 5, "Advises alcohol": -4}
+
+
+@given(st.lists(st.sampled_from(["criteria", "positive", "safety", "negative", "Pitfalls"])))
+def test_a_name_for_mistakes_counts_at_any_depth(names):
+    held: object = [json.loads(ITEM)]
+    for name in names:
+        held = [{"title": "a part", name: held}]
+    (criterion,) = read(json.dumps(held)).criteria
+    negative = not {"negative", "Pitfalls"}.isdisjoint(names)
+    assert criterion.points == (-5 if negative else 5)
+
+
+@pytest.mark.parametrize("theme", ["harm_reduction", "pertinent negatives", "error handling"])
+def test_a_theme_is_no_kind(theme):
+    (criterion,) = read(f'{{"criteria": {{"{theme}": [{ITEM}]}}}}').criteria
+    assert criterion.points == 5
+
+
+def test_objects_in_prose_are_one_list():
+    assert len(read(f"1. {ITEM}\n2. {ITEM}\n\nand\n{ITEM}").criteria) == 3
+
+
+def test_a_missing_comma_loses_nothing():
+    assert len(read(f'{{"criteria": [{ITEM} {ITEM}{ITEM}]}}').criteria) == 3
 
 
 def test_what_came_before_a_break_is_kept():

@@ -179,7 +179,7 @@ class TestFailuresThatMayPass:
         skip_pauses(monkeypatch)
         ask(FakeEngine(Fail(500)), model, times=3)
         (message,) = caplog.messages
-        assert "Retryable HTTP 500: no; each request is sent again up to 3 times" in message
+        assert ": HTTP 500: no; each request is sent again up to 3 times" in message
 
     def test_pauses_grow_and_follow_the_server_within_bounds(self, model, monkeypatch):
         pauses = skip_pauses(monkeypatch)
@@ -210,7 +210,7 @@ class TestFailuresThatMayPass:
 
     def test_nobody_listening_is_unavailable(self, model, monkeypatch):
         skip_pauses(monkeypatch)
-        with pytest.raises(Unavailable, match=f"{NOBODY}/generate: ClientConnectorError"):
+        with pytest.raises(Unavailable, match=f"{NOBODY}/generate: Cannot connect to host"):
             ask(FakeEngine(), model, url=NOBODY)
 
 
@@ -327,7 +327,7 @@ class TestLimits:
     def test_a_time_out_is_no_abort(self, model, monkeypatch):
         skip_pauses(monkeypatch)
         engine = FakeEngine(Say(seconds=60))
-        with pytest.raises(Unavailable, match="TimeoutError"):
+        with pytest.raises(Unavailable, match=r"/generate: no reply within 0\.1 seconds"):
             ask(engine, model, timeout=0.1, retries=1)
 
     def test_a_stopped_rollout_ends_a_long_pause(self, model, monkeypatch):

@@ -160,6 +160,33 @@ class TestManners:
         assert asyncio.run(main()).text == "fine"
         assert engine.headers[0]["Host"] == "api.example.invalid"
 
+    @pytest.mark.parametrize(
+        "sent, words",
+        [
+            (b"", "Server disconnected"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "the reply broke off"),
+            (b"no such thing\r\n\r\n", "the reply is no HTTP that can be read"),
+        ],
+    )
+    def test_a_failure_is_told_without_names_of_exceptions(self, model, monkeypatch, sent, words):
+        skip_pauses(monkeypatch)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"}")
+            writer.write(sent)
+            writer.close()
+
+        async def main() -> None:
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            url = f"http://127.0.0.1:{port}"
+            async with server, Client(Endpoint(url=url, tokenizer=model, retries=1)) as client:
+                with pytest.raises(Unavailable) as failed:
+                    await client.ask(question())
+            assert str(failed.value) == f"{url}/generate: {words} (2 attempts)"
+
+        asyncio.run(main())
+
 
 class TestThoughts:
     """A template that always opens the thoughts, under thinking false: they are closed."""
