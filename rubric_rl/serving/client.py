@@ -21,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight
-from rubric_rl.serving.key import Key
+from rubric_rl.serving.key import Key, refuse_keys
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
     Aborted,
@@ -85,10 +85,8 @@ class Client:
         else:
             self.api = OpenAI(endpoint, prefix)
         self._key = Key(endpoint.api_key_env, prefix)
-        self._shown_url = self._key.hide(self._url.partition("?")[0])
-        if self._key.hide(base) != base:
-            what = f"{prefix}url holds the key, which would stand in logs and settings"
-            raise UserError(f"{what}; leave it out")
+        refuse_keys(endpoint.model_dump() | {"url": base}, prefix)
+        self._shown_url = self._url.partition("?")[0]
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
@@ -272,11 +270,7 @@ class Client:
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
-            reply = self.api.reply(question, payload)
-            if not self._key:
-                return reply
-            hidden = self._key.hide(reply.text), self._key.hide(reply.weight_version)
-            return replace(reply, text=hidden[0], weight_version=hidden[1])
+            return self.api.reply(question, payload)
         except (
             ValueError,
             LookupError,
