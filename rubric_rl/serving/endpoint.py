@@ -37,7 +37,7 @@ def _request_fields(fields: dict) -> dict:
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be an object of JSON, with finite numbers") from None
     for name in fields:
-        if re.sub("[^a-z]", "", name.lower()) in _REFUSED:
+        if re.sub("[^a-z]", "", str(name).lower()) in _REFUSED:
             raise ValueError(f"must not hold {name}")
     return fields
 
