@@ -15,7 +15,7 @@ from rubric_rl.common.plain_text import one_line
 class StrictLoader(yaml.SafeLoader):
     """YAML that says nothing twice, and nothing about itself: which was meant, nobody knows."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping. Raises yaml.MarkedYAMLError for a key that stands there twice."""
         node = super().compose_mapping_node(anchor)
         seen = set()
