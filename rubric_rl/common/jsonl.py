@@ -160,9 +160,8 @@ def json_line(item: Mapping) -> bytes:
 
     A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
-    text = json.dumps(item, ensure_ascii=False, allow_nan=False)
-    if without_secrets(text) != text:
-        text = json.dumps(without_secrets(item), ensure_ascii=False, allow_nan=False)
+    shown = without_secrets(item) if _secrets else item
+    text = json.dumps(shown, ensure_ascii=False, allow_nan=False)
     line = text + "\n"
     return line.encode(errors="backslashreplace")
 

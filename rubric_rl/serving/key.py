@@ -91,6 +91,8 @@ def _replaced(pattern: re.Pattern, forms: list[str], text: str) -> str:
         lower = meant.lower()
         if any(form.lower() in lower for form in forms) and pattern.search(meant):
             shown = meant = pattern.sub("***", meant)
+        if not any(sign in meant for sign in "%&\\"):  # no coding that could be undone
+            break
         meant = _meaning(meant)
     return shown
 
