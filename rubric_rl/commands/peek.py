@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import without_secrets
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.row_file import read_rows
 from rubric_rl.data.schema import Record, Row
@@ -49,7 +50,7 @@ def _print_step(question: Question, reply: Reply) -> None:
         print("THE REPLY BEGINS")
         print(question.opening)
     print(f"REPLY ({ending})")
-    print(reply.text)
+    print(without_secrets(reply.text))
     if reply.probability is not None:
         print(f"probability of true against false: {reply.probability:.3f}")
     print(_TOKENS.format(*reply.counts))

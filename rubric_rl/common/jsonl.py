@@ -7,7 +7,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,8 @@ from typing import IO, Any
 from rubric_rl.common.errors import DataError
 
 AnyPath = str | os.PathLike
+
+_secrets: dict[str, Callable[[str], str]] = {}  # name of a secret -> what hides it in a text
 
 # A byte order mark, which Windows programs write at a file's start; files joined end to end have
 # one before later lines too.
@@ -133,12 +135,33 @@ def value_at(file: IO[bytes], offset: int) -> Any:
     return json.loads(file.readline())
 
 
+def keep_secret(name: str, hide: Callable[[str], str]) -> None:
+    """Has `hide` treat the texts of all lines that this process writes from now on.
+
+    A secret of the same name is no longer kept.
+    """
+    _secrets[name] = hide
+
+
+def without_secrets(value: Any) -> Any:
+    """A value of JSON in whose texts no secret stands that is kept here."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    if isinstance(value, str):
+        for hide in list(_secrets.values()):
+            value = hide(value)
+    return value
+
+
 def json_line(item: Mapping) -> bytes:
-    """The item as one line of JSONL.
+    """The item as one line of JSONL, without any secret that is kept here.
 
     A lone surrogate, which a model can write but UTF-8 cannot encode, stays a JSON escape.
     """
-    text = json.dumps(item, ensure_ascii=False, allow_nan=False)
+    shown = without_secrets(item) if _secrets else item
+    text = json.dumps(shown, ensure_ascii=False, allow_nan=False)
     line = text + "\n"
     return line.encode(errors="backslashreplace")
 

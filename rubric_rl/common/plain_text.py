@@ -39,7 +39,9 @@ class _Seen(dict):
 
 
 _SEEN = _Seen()
-_NO_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
+# Controls, and marks that turn the direction of what follows, also beyond the text.
+_DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_NO_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS))
 
 
 def comparable(text: str) -> str:
@@ -61,7 +63,8 @@ def comparable(text: str) -> str:
 def one_line(text: str, limit: int | None = None) -> str:
     """The words of the text with one blank between them, cut to `limit` characters.
 
-    Without control characters: in a terminal they move the cursor, or give it orders.
+    Without control characters, which move a terminal's cursor or give it orders, and without marks
+    of direction, which have it show words in another order.
     """
     return " ".join(text.split()).translate(_NO_CONTROLS)[:limit]
 

@@ -23,5 +23,6 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     message = message.removeprefix("Value error, ")
     message = message.replace("Input should be", "must be")
     value = first["input"]
-    complaint = f"{message}, not {value!r:.60}"
-    return str(field), complaint
+    if not isinstance(value, dict):  # which may hold a key
+        message = f"{message}, not {value!r:.60}"
+    return str(field), message

@@ -12,7 +12,30 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 
 
-class OmegaConfLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
+    """YAML that says nothing twice, and nothing about itself: which was meant, nobody knows."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping. Raises yaml.MarkedYAMLError for a key that stands there twice."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key {key.value} stands there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
+        return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Any node. Raises yaml.MarkedYAMLError for an alias inside of what it stands for."""
+        node = super().compose_node(parent, index)
+        if node and node.end_mark is None:
+            problem = "an alias stands inside of what it stands for"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
+
+
+class OmegaConfLoader(StrictLoader):
     """YAML as OmegaConf reads it, and slime with it for --eval-config: 1e-1 is a number."""
 
 
@@ -23,10 +46,11 @@ OmegaConfLoader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: str | Path, who: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+def read_yaml(path: str | Path, who: str, loader: type[StrictLoader] = StrictLoader) -> Any:
     """What a YAML file holds; None where it is empty.
 
-    Raises UserError, beginning with `who`, for a file that cannot be read or is no YAML.
+    Raises UserError, beginning with `who`, for a file that cannot be read or is no YAML, and
+    for a key that stands twice in a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -12,7 +12,8 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.pydantic_fields import TopK, first_fault
 from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 
-_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
+# A default is text: a notation in it makes it none.
+_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^{}]*))?\}")
 
 
 _Text = Annotated[str, Field(min_length=1)]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from rubric_rl.common.jsonl import append_line, private
+from rubric_rl.common.jsonl import append_line, private, without_secrets
 from rubric_rl.data.schema import Record
 
 FOLDER = "verdicts"  # of a run's records, training's or an evaluation's
@@ -67,7 +67,8 @@ def append_record(folder: str | os.PathLike, record: Record) -> None:
     """
     folder = Path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    version = quote(str(record.weight_version), safe="", errors="replace")[:100]
+    told = without_secrets(str(record.weight_version))
+    version = quote(told, safe="", errors="replace")[:100]
     name = OF_TRAINING.replace("*", f"{version}.{_process.name}")
     path = folder / name
     with _process.lock, open(path, "a+b", buffering=0, opener=private) as file:

@@ -35,6 +35,7 @@ from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.grading.prompt import verdict_opening
 from rubric_rl.serving.client import Client
+from rubric_rl.serving.key import refuse_keys
 from rubric_rl.serving.question import Question, Reply
 
 CALLS = "calls.jsonl"
@@ -99,7 +100,8 @@ class EvaluationFolder:
         An answer of which more than the share `most_unreadable` of the verdicts could not be read
         is asked about once more, and for as long as that is true of all verdicts. `moved` accepts
         other endpoint URLs than before. Raises UserError when the folder belongs to a run with
-        other settings (named in the message), holds something else, or is in use.
+        other settings (named in the message), holds something else, or is in use, and for a
+        setting that holds a key.
         """
         self.folder = Path(folder)
         self.results = self.folder / results
@@ -108,6 +110,7 @@ class EvaluationFolder:
         self._check_file = self.folder / CHECKED
         as_json = json.dumps(settings)
         asked: dict = json.loads(as_json)  # as it will be read again, without tuples
+        refuse_keys(flat(asked))
         self._refuse_what_is_not_ours(asked["kind"])
         self.run = run_name(asked)
         self.folder.mkdir(parents=True, exist_ok=True)

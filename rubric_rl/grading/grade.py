@@ -19,6 +19,8 @@ from rubric_rl.grading.verdict import (
 )
 from rubric_rl.serving.apis import SGLang
 from rubric_rl.serving.client import Client, all_or_none
+from rubric_rl.serving.endpoint import GRADER
+from rubric_rl.serving.key import refuse_keys
 from rubric_rl.serving.question import Question, Refused, Reply, TooLong, Unavailable
 from rubric_rl.serving.verdict_text import VERDICT_SCHEMA, checklist_schema
 
@@ -35,6 +37,7 @@ class Grader:
 
     def __post_init__(self):
         check_together(self.client.endpoint, self.grading)
+        refuse_keys(self.grading.model_dump(), GRADER)
         load_template(self.grading.template)
         api = self.client.api
         if isinstance(api, SGLang):

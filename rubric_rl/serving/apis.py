@@ -29,6 +29,7 @@ _THOUGHTS = (
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
+_OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -249,11 +250,11 @@ class OpenAI:
     def reply(self, question: Question, payload: Any) -> Reply:
         raise_error_in(payload)
         choice, usage = payload["choices"][0], _fields(payload.get("usage"))
-        raise_error_in(choice)
+        raise_error_in({"choices": [choice], "error": choice.get("error")})
         message = choice["message"]
         text = text_of(message.get("content"))
-        thoughts = message.get("reasoning_content") or message.get("reasoning")
-        self.thoughts_seen = self.thoughts_seen or bool(thoughts) or THINK_END in text
+        thoughts = any(message.get(name) for name in _OF_THOUGHTS)
+        self.thoughts_seen = self.thoughts_seen or thoughts or THINK_END in text
         probability = mass = None
         if question.opening:
             probability, mass = self._share_and_mass(choice)
@@ -267,7 +268,8 @@ class OpenAI:
             ),
             completion_tokens=count_of(usage.get("completion_tokens")),
             weight_version=str(_fields(payload.get("metadata")).get("weight_version", "")),
-            thoughts=bool(thoughts),
+            thoughts=thoughts,
+            tools=bool(message.get("tool_calls") or message.get("function_call")),
             refusal=bool(message.get("refusal")),
             mass=mass,
         )

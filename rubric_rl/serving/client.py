@@ -21,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight
-from rubric_rl.serving.key import Key
+from rubric_rl.serving.key import Key, refuse_keys
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
     Aborted,
@@ -37,6 +37,8 @@ LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
+LONGEST_EXCERPT = 300  # characters of a server's words that are shown ...
+LONGEST_READ = 10_000  # ... and read for it, as a page may hold millions
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
 _USER_NAME = re.compile(r"//[^/\s@]+@")
 # Of one attempt; another one may do.
@@ -90,10 +92,8 @@ class Client:
         else:
             self.api = OpenAI(endpoint, prefix)
         self._key = Key(endpoint.api_key_env, prefix)
-        self._shown_url = self._key.hide(self._url.partition("?")[0])
-        if self._key.hide(base) != base:
-            what = f"{prefix}url holds the key, which would stand in logs and settings"
-            raise UserError(f"{what}; leave it out")
+        refuse_keys(endpoint.model_dump() | {"url": base}, prefix)
+        self._shown_url = self._url.partition("?")[0]
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
@@ -189,7 +189,8 @@ class Client:
         try:
             return await self._ask(questions, received)
         except Unavailable as error:
-            raise type(error)(self._excerpt(str(error))) from None
+            said = self._excerpt(str(error), LONGEST_EXCERPT + 100)
+            raise type(error)(f"{self._shown_url}: {said}") from None
         finally:
             self._asking -= 1
 
@@ -249,7 +250,7 @@ class Client:
             self._gone_until, self._silent_since = now + GONE_FOR, now + GONE_FOR
         if silent or now < self._gone_until:
             what = f"no response at all for {self._longest_silence:g} seconds"
-            raise Unavailable(f"{self._shown_url}: {what}; is it still running?")
+            raise Unavailable(f"{what}; is it still running?")
 
     async def _post(self, body: bytes, headers: dict) -> Any:
         """The decoded JSON of one reply."""
@@ -269,19 +270,16 @@ class Client:
             # Not before: headers may come at once, and a body never.
             self._silent_since, self._gone_until = time.monotonic(), 0.0
             if response.status >= 300:
-                _raise_failure(response, content, self._shown_url)
+                _raise_failure(response, content)
             try:
                 return decoded(content)
-            except (ValueError, RecursionError) as error:
-                raise _unexpected(error) from None
+            except (ValueError, RecursionError):
+                words = content.decode(errors="replace")
+                raise Retryable(f"a reply of unexpected form: {words or 'empty'}") from None
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
-            reply = self.api.reply(question, payload)
-            if not self._key:
-                return reply
-            hidden = self._key.hide(reply.text), self._key.hide(reply.weight_version)
-            return replace(reply, text=hidden[0], weight_version=hidden[1])
+            return self.api.reply(question, payload)
         except (
             ValueError,
             LookupError,
@@ -290,7 +288,9 @@ class Client:
             OverflowError,
             RecursionError,
         ) as error:
-            raise _unexpected(error) from None
+            missing = "a field is missing or of another type"
+            detail = str(error) if isinstance(error, ValueError) else missing
+            raise Retryable(f"a reply of unexpected form ({detail})") from None
 
     def _warn_once(self, failure: Exception) -> None:
         """Shows the first failure: the retries of a wrong URL would take minutes in silence."""
@@ -298,19 +298,19 @@ class Client:
             return
         self._warned = True
         again = f"each request is sent again up to {self.endpoint.retries} times"
-        LOG.warning("%s; %s", self._described(failure), again)
+        LOG.warning("%s: %s; %s", self._shown_url, self._described(failure), again)
 
     def _described(self, failure: Exception) -> str:
         said = str(failure) or "the connection failed without a reason"
         for kind, words in _IN_WORDS.items():
             if isinstance(failure, kind):
                 said = words
-        return f"{self._shown_url}: {self._excerpt(said)}"
+        return self._excerpt(said)
 
-    def _excerpt(self, text: str) -> str:
+    def _excerpt(self, text: str, length: int = LONGEST_EXCERPT) -> str:
         """The beginning of an error page on one line, without the key, should it be repeated."""
-        text = _USER_NAME.sub("//***@", self._key.hide(text))  # a proxy's, with its password
-        return " ".join(text[:300].split())
+        text = self._key.hide(one_line(text[:LONGEST_READ]))
+        return _USER_NAME.sub("//***@", text)[:length]  # a proxy's, with its password
 
     async def _pause(self, seconds: float) -> None:
         """Waits in short steps, so that an abort ends it."""
@@ -352,13 +352,7 @@ async def beside(
         raise
 
 
-def _unexpected(error: Exception) -> Retryable:
-    missing = "a field is missing or of another type"
-    detail = one_line(str(error), 80) if isinstance(error, ValueError) else missing
-    return Retryable(f"a reply of unexpected form ({detail})")
-
-
-def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -> NoReturn:
+def _raise_failure(response: aiohttp.ClientResponse, content: bytes) -> NoReturn:
     """Raises Retryable or Unavailable, with the server's own words."""
     status, headers = response.status, response.headers
     page = content.decode(errors="replace")
@@ -378,8 +372,7 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes, url: str) -
     if again:
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
         raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
-    kind = kind_of_refusal(status, told)
-    raise kind(f"{url}: {told}")
+    raise kind_of_refusal(status, told)(told)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

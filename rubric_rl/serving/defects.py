@@ -9,6 +9,14 @@ CURES = {
         "the verdict stands in the model's thoughts alone: set grader_thinking true and raise "
         "grader_max_tokens, or switch the thoughts off at the endpoint"
     ),
+    "open thoughts": (
+        "the replies never close their thoughts: raise grader_max_tokens and set grader_thinking "
+        "true, or switch the thoughts off at the endpoint"
+    ),
+    "tools": (
+        "the model calls a tool in place of a reply: switch tools off at the endpoint, or use "
+        "another grader"
+    ),
     "other words": (
         "after the verdict's opening the model wants to say neither true nor false: "
         "use grader_mode explain with grader_verdict reply"

@@ -1,6 +1,7 @@
 """The settings of an endpoint: where a model is served, and how it is asked for a reply."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.pydantic_fields import TopK, first_fault
 
+# Fields of a request that are not to be set: their letters.
+_REFUSED = {"messages", "apikey", "xapikey", "key", "token", "authorization"}
 GRADER = "grader_"  # how the names of most settings begin, in files and in messages
 
 
@@ -33,9 +36,9 @@ def _request_fields(fields: dict) -> dict:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be an object of JSON, with finite numbers") from None
-    refused = {"messages", "api_key", "key", "token", "authorization"} & set(fields)
-    if refused:
-        raise ValueError(f"must not hold {', '.join(sorted(refused))}")
+    for name in fields:
+        if re.sub("[^a-z]", "", str(name).lower()) in _REFUSED:
+            raise ValueError(f"must not hold {name}")
     return fields
 
 

@@ -1,16 +1,28 @@
-"""The key of an endpoint: read from the environment, sent, and never shown."""
+"""The key of an endpoint: read from the environment, sent, and never shown.
+
+A message hides every key. What models write is graded and read as it is, and hides a key only
+where a line of it is written, and only one that may be a secret: the word `empty` is none, though
+many a server's key is EMPTY.
+"""
 
 import base64
 import html
 import json
 import os
 import re
-from urllib.parse import quote, quote_plus, urlsplit
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.jsonl import keep_secret, without_secrets
 
 LEADING = 8  # characters of a key that tell it
-SHORTEST = 6  # characters of a coded key that are looked for; fewer stand in any text
+SHORTEST = 8  # characters of a key that are looked for inside of words, and in codings
+# What is shorter, or has no digit, is no secret but a word: EMPTY, test, sk-no-key-required.
+_SECRET = re.compile("(?=.*[0-9]).{16,}|.{24,}")
+_CODINGS = 3  # of a text that are undone, one inside of another
+_ESCAPE = re.compile(r'(?<!\\)\\++(?:u00|u\{|x)([0-9a-f]{2})\}?|\\(?=["\'/\\])', re.IGNORECASE)
 
 
 class Key:
@@ -19,7 +31,8 @@ class Key:
     def __init__(self, variable: str, prefix: str):
         """Raises UserError when the variable is unset or holds what no header can carry.
 
-        The message does not repeat the name: someone may have put the key itself there.
+        The message does not repeat the name: someone may have put the key itself there. From now on
+        no line of JSON that this process writes holds the key, if it is a secret.
         """
         self._key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
         name = f"{prefix}api_key_env"
@@ -29,11 +42,17 @@ class Key:
         if not re.fullmatch("[!-~]*", self._key):
             what = f"{name} names a variable whose value is no key: only printable ASCII can be"
             raise UserError(f"{what}, without spaces or line ends; export it again")
-        forms = sorted(_codings(self._key), key=len, reverse=True) if self._key else []
-        alternatives = "|".join(map(re.escape, forms))
-        if len(self._key) > LEADING:  # a server may show its beginning, and mask or split the rest
-            alternatives += f"|{re.escape(self._key[:LEADING])}[!-~]*"
-        self._shown = re.compile(alternatives, re.IGNORECASE) if forms else None
+        forms = sorted(_codings(self._key), key=len, reverse=True)
+        whole = "|".join(map(re.escape, forms))
+        pattern = re.compile(whole, re.IGNORECASE)
+        if _SECRET.fullmatch(self._key):
+            keep_secret(variable, lambda text: _replaced(pattern, forms, text))
+        # A server may show its beginning, and mask or split the rest.
+        beginning = self._key[:LEADING]
+        self._forms = [*forms, beginning]
+        self._shown = re.compile(f"{whole}|{re.escape(beginning)}[!-~]*", re.IGNORECASE)
+        if len(self._key) < SHORTEST:
+            self._shown = re.compile(rf"(?<!\w){re.escape(self._key)}(?!\w)")
 
     def __bool__(self) -> bool:
         return bool(self._key)
@@ -46,9 +65,42 @@ class Key:
             return {"api-key": self._key}
         return {"Authorization": f"Bearer {self._key}"}
 
-    def hide(self, text: str) -> str:
-        """The text without the key, should a server repeat it, plain or coded."""
-        return self._shown.sub("***", text) if self._shown else text
+    def hide(self, message: str) -> str:
+        """The message without the key, should a server repeat it, plain or coded.
+
+        For messages alone: a word that is the key of a server is hidden, too.
+        """
+        return _replaced(self._shown, self._forms, message) if self._key else message
+
+
+def refuse_keys(settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises UserError with the name of a setting that holds a key of this process."""
+    for name, value in settings.items():
+        if without_secrets(value) != value:
+            what = f"{prefix}{name} holds the key, which would stand in logs and settings"
+            raise UserError(f"{what}; leave it out")
+
+
+def _replaced(pattern: re.Pattern, forms: list[str], text: str) -> str:
+    """The text with *** for what matches; where only its meaning does, that instead.
+
+    What matches begins with one of the forms, in either case: a search for these is much faster.
+    """
+    shown = meant = text
+    for _ in range(_CODINGS):
+        lower = meant.lower()
+        if any(form.lower() in lower for form in forms) and pattern.search(meant):
+            shown = meant = pattern.sub("***", meant)
+        if not any(sign in meant for sign in "%&\\"):  # no coding that could be undone
+            break
+        meant = _meaning(meant)
+    return shown
+
+
+def _meaning(text: str) -> str:
+    """The text with percent signs, entities of HTML and backslashes undone once."""
+    plain = html.unescape(unquote(text))
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else "", plain)
 
 
 def _codings(key: str) -> set[str]:
@@ -59,13 +111,14 @@ def _codings(key: str) -> set[str]:
         quote_plus(key),
         json.dumps(key)[1:-1],
         html.escape(key),
+        key.encode().hex(),
+        *(key.encode().hex(sign) for sign in " :-"),
     }
-    coded = {key.encode().hex()}
     for before in range(3):  # in base 64 a key looks different after one or two other bytes
         surrounded = b"\0" * before + key.encode() + b"\0" * 3
         whole = base64.b64encode(surrounded).decode()
         first = -(-before * 4 // 3)
         last = (before + len(key)) * 4 // 3
         piece = whole[first:last]
-        coded |= {piece, piece.replace("+", "-").replace("/", "_"), quote(piece, safe="")}
-    return forms | {form for form in coded if len(form) >= SHORTEST}
+        forms |= {piece, piece.replace("+", "-").replace("/", "_"), quote(piece, safe="")}
+    return forms

@@ -21,6 +21,7 @@ _FATAL = (
     "unauthorized",
     "forbidden",
 )
+_WORDS = ("message", "msg", "errorMessage")  # where an error says what it is
 # And every 5xx; any other 4xx fails at once.
 RETRIED_STATUS = {
     408,  # the server waited too long
@@ -72,20 +73,22 @@ def kind_of_refusal(status: int, message: str) -> type[Unavailable]:
 def error_in(payload: Any) -> tuple[str, bool] | None:
     """(message, whether to send the request again) of an error, as services write it.
 
-    It stands under `error`, or the object is one; also in a reply with HTTP status 200.
+    It stands under `error`, also in a list, or the object is one; also with HTTP status 200. An
+    object that holds no reply is one, whatever it holds.
     """
+    if isinstance(payload, list) and payload and isinstance(payload[0], dict):
+        payload = {"choices": [], "error": payload[0].get("error")}
     if not isinstance(payload, dict):
         return None
     error = payload.get("error")
-    if not error and payload.get("object") == "error":
-        error = payload
     if not error and "choices" not in payload and "text" not in payload:
-        error = payload.get("detail") or payload.get("errors")
+        error = payload.get("detail") or payload.get("errors") or payload
     if not error:
         return None
     fields = error if isinstance(error, dict) else {"message": error}
     code = fields.get("code") or fields.get("status") or payload.get("code")
-    message = fields.get("message") or json.dumps(error)
+    words = (fields.get(name) for name in _WORDS)
+    message = next(filter(None, words), None) or json.dumps(error, ensure_ascii=False)
     kinds = f"{code} {fields.get('type')}".lower()
     again = not any(word in kinds for word in _FATAL)
     if re.fullmatch("[0-9]{3}", str(code)):

@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from rubric_rl.common.tokenizer import THINK, THINK_END, after_thoughts
+
 
 class Aborted(Exception):
     """The rollout is being aborted, and its grading with it: there is no verdict."""
@@ -56,7 +58,8 @@ class Reply:
 
     `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening, None
     where the two together have next to none; `mass` is p(true) + p(false). `thoughts` and
-    `refusal` say that the endpoint sent such a text beside the reply's. Raises TypeError for values
+    `refusal` say that the endpoint sent such a text beside the reply's, `tools` that it sent the
+    call of a tool. Raises TypeError for values
     of another type.
     """
 
@@ -70,6 +73,7 @@ class Reply:
     thoughts: bool = False
     refusal: bool = False
     mass: float | None = None
+    tools: bool = False
 
     def __post_init__(self):
         if not isinstance(self.text, str):
@@ -88,9 +92,13 @@ class Reply:
             return "cut"
         if self.refusal:
             return "refusal"
-        if self.text.strip():
+        if after_thoughts(self.text).strip():
             return "no verdict"
-        return "thoughts" if self.thoughts else "empty"
+        if THINK in self.text.rpartition(THINK_END)[2]:
+            return "open thoughts"
+        if self.tools:
+            return "tools"
+        return "thoughts" if self.thoughts or self.text.strip() else "empty"
 
     @property
     def counts(self) -> tuple[int, int, int]:

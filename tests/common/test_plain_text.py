@@ -85,3 +85,4 @@ def test_one_line_holds_every_word_and_no_more_than_the_limit():
     assert one_line("a\nb c", 3) == "a b"
     assert one_line(" \n") == ""
     assert one_line("\x1b[31mred\x07\x9b") == "[31mred"  # no order to a terminal
+    assert one_line("\u202e\u2066\u200fsaw") == "saw"  # and none to turn round

@@ -14,6 +14,12 @@ from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
         (b"a: 2026-13-45", "broken YAML: month must be in"),
         (b"[" * 10_000, "broken YAML"),
         (b"a: \x00", "broken YAML"),
+        (
+            b"a: 1\nb: {c: 2, d: 3, 'c': 4}",
+            "broken YAML: the key c stands there twice in .* line 2",
+        ),
+        (b"a: &a {b: *a}", "broken YAML: an alias stands inside of what it stands for"),
+        (b"a: &a\n  - [1, *a]", "broken YAML: an alias stands inside of what it stands for"),
     ],
 )
 def test_what_is_no_yaml_is_one_line(tmp_path, content, complaint):
@@ -33,6 +39,13 @@ def test_an_empty_file_holds_nothing(tmp_path):
     path = tmp_path / "file.yaml"
     path.write_bytes(b"\xef\xbb\xbf")
     assert read_yaml(path, "file") is None
+
+
+def test_an_alias_beside_what_it_stands_for_is_read(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: *a\ne: {<<: *a, b: 3}")
+    first = {"b": 1, "c": 2}
+    assert read_yaml(path, "file") == {"a": first, "d": first, "e": {"b": 3, "c": 2}}
 
 
 def test_numbers_are_those_of_each_reader(tmp_path):

@@ -74,6 +74,10 @@ ONE = "{name: one, path: one.jsonl}"
         ("datasets: [{path: '${oc.env:NOT_SET_ANYWHERE}'}]", "NOT_SET_ANYWHERE is not set"),
         ("datasets: [", "broken YAML"),
         ("datasets: [{name: one, path: '${hydra:x}'}]", "x}: .* are filled in here, nothing else"),
+        ("datasets: [{name: one, path: '${oc.env:A,${oc.env:B}}'}]", "nothing else"),
+        (f"datasets: [{ONE}]\ndefaults: &d {{metadata_overrides: *d}}", "an alias stands inside"),
+        ("datasets: [{name: 5, path: x}]", "name of 5 must be a valid string, not 5"),
+        ("datasets: [{name: one, path: x, path: y}]", "the key path stands there twice"),
         ("datasets: [{name: one, path: x, stop: }]", "stop of one is empty; write a value, or"),
     ],
 )
@@ -122,7 +126,6 @@ def test_a_number_is_read_as_omegaconf_reads_it(config, written, read):
         ("apply_chat_template_kwargs: [1]", "must be a valid dictionary"),
         ("stop: end", "stop of one must be a valid list, not 'end'"),
         ("stop_token_ids: [a]", "must be a valid integer, not 'a'"),
-        ("name: 5", "name of 5 must be a valid string, not 5"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_range_is_refused(config, line, complaint):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from doubles.records import made, raw_rows, write_run
 
+from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.data.record_file import append_record
@@ -18,6 +19,7 @@ from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.report import __main__ as report
+from rubric_rl.serving.key import Key
 
 NOBODY = "http://127.0.0.1:9"
 GRADER = {"api": "openai", "url": "http://a", "model": "m", "mode": "explain", "temperature": 0.6}
@@ -278,3 +280,12 @@ def test_a_result_of_another_answer_is_named_and_not_scored(tmp_path, run, input
     status, _, said = run(evaluate.main, *inputs["evaluate"], "--out", out)
     assert status == 2
     assert "verdicts.jsonl: the result p9#0 is of no answer that is graded here" in said
+
+
+def test_settings_that_hold_a_key_are_refused_before_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "sk-abcdef0123456789")
+    Key("THE_KEY", "grader_")
+    asked = ASKED | {"grader": GRADER | {"system": "Your key is sk-abcdef0123456789."}}
+    with pytest.raises(UserError, match=r"^grader.system holds the key.*; leave it out$"):
+        EvaluationFolder(tmp_path / "run", asked)
+    assert not (tmp_path / "run").exists()

@@ -52,8 +52,21 @@ SICK = {
     "empty": message(""),
     "refusal": message(refusal="I can't help with that."),
     "thoughts": message(reasoning_content="so: " + VERDICT % "true"),
+    "open thoughts": message("<think>so: " + VERDICT % "true"),
+    "tools": message(tool_calls=[{"function": {"arguments": VERDICT % "true"}}]),
     "no verdict": message("I think so."),
 }
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        message(reasoning_details=[{"text": VERDICT % "true"}]),
+        message("<think>so: " + VERDICT % "true" + "</think>\n"),
+    ],
+)
+def test_thoughts_have_several_forms(said):
+    assert CURES["thoughts"] in failure_of(checked(FakeEngine(said, checked=False)), 0.5)
 
 
 @pytest.mark.parametrize("cause", SICK)

@@ -1,4 +1,7 @@
-"""A key is read from the environment, sent, and never shown, whatever a server makes of it."""
+"""A key is read from the environment, sent, and never shown, whatever a server makes of it.
+
+A word that is a key changes nothing but messages.
+"""
 
 import base64
 import html
@@ -10,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.serving.key import Key
+from rubric_rl.common.jsonl import json_line, without_secrets
+from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.key import Key, refuse_keys
 
 URL = "https://h/v1/chat/completions"
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60)
@@ -56,6 +61,7 @@ CODINGS = {
     "JSON": lambda key: json.dumps(key)[1:-1],
     "HTML": html.escape,
     "hexadecimal": lambda key: key.encode().hex(),
+    "parted hexadecimal": lambda key: key.encode().hex(" "),
     "base 64": lambda key: base64.b64encode(key.encode()).decode(),
     "basic authorization": lambda key: base64.b64encode(f"user:{key}".encode()).decode(),
     "bearer in base 64": lambda key: base64.b64encode(f"Bearer {key}".encode()).decode(),
@@ -83,3 +89,82 @@ def test_other_text_stays(key, text):
 def test_what_a_server_masks_or_splits_shows_little_more_than_its_end(shown):
     hidden = key_of("sk-SecretKey1234").hide(f"bad key {shown} given")
     assert hidden in ("bad key *** given", "bad key ***\n34 given")
+
+
+def test_a_short_key_is_hidden_in_messages_as_a_word():
+    hidden = key_of("on").hide('no key "on"; one is needed on Monday')
+    assert hidden == 'no key "***"; one is needed *** Monday'
+
+
+# Of the letters that services make keys of, which no escape is written with.
+ESCAPES = {
+    "all percent": lambda key: "".join(f"%{ord(sign):02X}" for sign in key),
+    "all entities": lambda key: "".join(f"&#{ord(sign)};" for sign in key),
+    "all escapes": lambda key: "".join(f"\\u{ord(sign):04x}" for sign in key),
+    "escapes of bytes": lambda key: "".join(f"\\x{ord(sign):02x}" for sign in key),
+    "percent twice": lambda key: quote(quote(key, safe=""), safe=""),
+}
+SECRETS = st.from_regex(r"sk-[A-Za-z0-9/+]{15,40}[0-9]", fullmatch=True)
+WORDS = ["EMPTY", "test", "on", "x", "e", "true", "ollama", "lm-studio", "sk-no-key-required"]
+
+
+class TestLines:
+    """What models write is graded and read as it is; a line of it on disk holds no secret."""
+
+    @given(SECRETS, st.sampled_from(list((CODINGS | ESCAPES).values())))
+    def test_hold_no_secret(self, key, coding):
+        key_of(key)
+        said = coding(key)
+        item = {"answer": f"Take {said} daily.", "verdicts": [{"explanation": said}], "calls": 1}
+        written = json.loads(json_line(item))
+        assert said not in str(written)
+        assert "***" in written["answer"] and "***" in written["verdicts"][0]["explanation"]
+        assert written["answer"].startswith("Take ")
+        assert written["answer"].endswith(" daily.")
+        assert written["calls"] == 1
+
+    def test_hold_no_secret_that_a_reply_spells_in_part(self):
+        key_of("sk-abcdef0123456789")
+        assert without_secrets('"s\\u006b-abcdef%300123456789"') == '"s\\u006b-abcdef%300123456789"'
+        assert without_secrets('"s\\u006b-abcdef%30123456789"') == '"***"'
+
+    @pytest.mark.parametrize("key", WORDS)
+    def test_keep_every_word(self, key):
+        """EMPTY is the usual key of a server that wants none, and `empty` a word of answers."""
+        key_of(key)
+        item = {"answer": f"On an {key} stomach, do a test: e.g. TRUE, empty%20x."}
+        assert json.loads(json_line(item)) == item
+
+    @given(SECRETS, st.dictionaries(st.text(), st.text() | st.lists(st.text()) | st.integers()))
+    def test_without_a_secret_are_as_they_were(self, key, item):
+        key_of(key)
+        assert json.loads(json_line(item)) == item
+
+
+SECRET = "sk-abcdef0123456789"
+HOLDING = {
+    "url": f"http://h/?x=%73{SECRET[1:]}",
+    "model": SECRET,
+    "extra_body": {"user": [SECRET]},
+}
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", HOLDING)
+    def test_that_hold_the_key_are_refused_by_name(self, name):
+        key_of(SECRET)
+        endpoint = Endpoint.of({name: HOLDING[name]})
+        with pytest.raises(UserError, match=f"grader_{name} holds the key") as refusal:
+            refuse_keys(endpoint.model_dump(), "grader_")
+        assert SECRET not in str(refusal.value)
+
+    @pytest.mark.parametrize("key", WORDS)
+    def test_may_hold_a_word_that_is_a_key(self, key):
+        key_of(key)
+        refuse_keys({"model": key, "url": f"http://{key}:8000"})
+
+    @pytest.mark.parametrize("name", ["api_key", "API_KEY", "Api-Key", "x-api-key", "token"])
+    def test_name_no_key_in_a_request(self, name):
+        with pytest.raises(UserError, match=f"grader_extra_body must not hold {name}") as refusal:
+            Endpoint.of({"extra_body": {name: "sk-1"}})
+        assert "sk-1" not in str(refusal.value)

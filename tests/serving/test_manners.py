@@ -240,3 +240,34 @@ class TestTokens:
             ask(engine := FakeEngine(), model, question(messages=turns))
         assert engine.bodies == []
         assert ask(FakeEngine(Say("fine")), model).text == "fine"
+
+
+class TestWords:
+    """What a server says stands in a message: with its URL, in one line, without orders."""
+
+    PAGE = "<!DOCTYPE html>\n<title>Sign in</title>" + "x" * 5000
+
+    @pytest.mark.parametrize(
+        "content, words",
+        [
+            (PAGE, "a reply of unexpected form: <!DOCTYPE html> <title>Sign in</title>"),
+            ("", "a reply of unexpected form: empty"),
+            ('{"message": "Unauthorized"}', "an error in place of a reply: Unauthorized"),
+            ('{"error": {"message": "no", "code": 401}}', r"an error in place of a reply: no"),
+            ('{"error": {"message": "\\u001b[2Jno\\u202e", "code": 401}}', r": \[2Jno \(401\)"),
+        ],
+    )
+    @pytest.mark.parametrize("api", APIS)
+    def test_stand_in_the_message(self, model, monkeypatch, content, words, api):
+        skip_pauses(monkeypatch)
+        engine = FakeEngine(Fail(200, content))
+        with pytest.raises(Unavailable, match=words) as error:
+            ask(engine, model, api=api)
+        said = str(error.value)
+        assert said.startswith(engine.url) and said.count(engine.url) == 1
+        assert said.isprintable() and len(said) < 500
+
+    def test_are_cut_and_not_the_number_of_attempts(self, model, monkeypatch):
+        skip_pauses(monkeypatch)
+        with pytest.raises(Unavailable, match=r"xxx \(4 attempts\)$"):
+            ask(FakeEngine(Fail(500, self.PAGE)), model)

@@ -78,6 +78,11 @@ def test_a_number_of_tokens_is_read_in_any_form(written, count):
         ({"detail": "bad field"}, "bad field", True),
         ({"detail": [{"loc": ["body", "seed"], "msg": "extra"}]}, "seed", True),
         ({"errors": ["no"]}, "no", True),
+        ({"message": "Unauthorized"}, "Unauthorized", True),
+        ({"code": 1113, "msg": "no credit"}, "no credit (1113)", True),
+        ({"errorMessage": "timed out", "errorType": "x"}, "timed out", True),
+        ({"status": "error", "reason": "x"}, '"reason": "x"', True),
+        ([{"error": {"code": 400, "message": "bad key"}}], "bad key (400)", False),
         ({"error": {}, "detail": "no"}, "no", True),
     ],
 )
@@ -99,6 +104,8 @@ def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
         {"choices": [], "error": None},
         {"choices": [], "detail": "x"},
         {"text": ""},
+        [{"text": ""}],
+        {},
     ],
 )
 def test_a_reply_is_no_error(payload):
