@@ -8,6 +8,7 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
@@ -100,7 +101,7 @@ class SGLang:
         for body in bodies:
             ids.append(body.get("input_ids") or self._template.encode(body["text"]))
         common = {key: value for key, value in bodies[0].items() if key != "text"}
-        return common | {"input_ids": ids}
+        return common | {"input_ids": ids, "rid": uuid4().hex}
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
@@ -283,6 +284,25 @@ class OpenAI:
             if word in mass:
                 mass[word] += _probability_of(token["logprob"])
         return _share(mass["true"], mass["false"])
+
+
+def check_places(replies: list, body: dict) -> None:
+    """Raises Retryable for the replies to a list that do not stand where their questions do.
+
+    SGLang names each after the request and its place. What names them in another way, such as a
+    stub, is only known to err where one name returns, or the length of another prompt.
+    """
+    request, lengths = body["rid"], [len(ids) for ids in body["input_ids"]]
+    names = []
+    for place, reply in enumerate(replies):
+        meta = _fields(_fields(reply).get("meta_info"))
+        name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
+        is_other = name.startswith(request) and name != f"{request}_{place}"
+        if is_other or (count != lengths[place] and count in lengths):
+            raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
+        names.append(name)
+    if 1 < len(set(names)) < len(names):  # one name for all is none
+        raise Retryable("one of the replies to a list comes twice")
 
 
 def _fields(value: Any) -> dict:
