@@ -34,6 +34,11 @@ def _request_fields(fields: dict) -> dict:
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be an object of JSON, with finite numbers") from None
     refused = {"messages", "api_key", "key", "token", "authorization"} & set(fields)
+    # What is read is one reply, whole.
+    if fields.get("stream") not in (None, False):
+        refused.add("stream")
+    if fields.get("n") not in (None, 1):
+        refused.add("n")
     if refused:
         raise ValueError(f"must not hold {', '.join(sorted(refused))}")
     return fields
