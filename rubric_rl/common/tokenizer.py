@@ -133,6 +133,10 @@ class ChatTokenizer:
         """The number of tokens of `text`."""
         return len(self.encode(text))
 
+    def knows(self, token: int) -> bool:
+        """Whether this is the id of a token."""
+        return token >= 0 and self._tokenizer.id_to_token(token) is not None
+
     def token_id(self, text: str) -> int:
         """The id of `text` as one token; raises UserError when it is not one."""
         ids = self.encode(text)

@@ -34,9 +34,11 @@ from rubric_rl.evaluation.stored import (
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.grading.prompt import verdict_opening
+from rubric_rl.grading.verdict import read_checklist, read_token, read_verdict
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.key import refuse_keys
 from rubric_rl.serving.question import Question, Reply
+from rubric_rl.serving.verdict_text import KEY
 
 CALLS = "calls.jsonl"
 CHECKED = "check.json"
@@ -253,7 +255,8 @@ class EvaluationFolder:
         """Question -> its stored replies in order, of answers that are not finished.
 
         What a grader said before a sick result is left out: a line in calls.jsonl says so once for
-        each such result, and what comes after it counts.
+        each such result, and what comes after it counts. So is each of its replies without a
+        verdict: a judge that was sick when the run ended may be well again.
         """
         replies = defaultdict(list)
         of_grader = defaultdict(set)  # answer -> questions about it
@@ -277,8 +280,11 @@ class EvaluationFolder:
             if answer in self.finished:
                 continue
             reply = _reply(call.get("reply"), where)
+            role = call.get("role")
+            if role == StoringClient.role and not _has_verdict(reply):
+                continue
             replies[question].append(reply)
-            if call.get("role") != PolicyClient.role:
+            if role != PolicyClient.role:
                 of_grader[answer].add(question)
         for answer in self.again:
             if voided[answer] < self._sick_results[answer]:
@@ -475,6 +481,17 @@ def _reply(item: Any, where: str) -> Reply:
         return Reply(**item)
     except TypeError:
         raise damaged(where) from None
+
+
+def _has_verdict(reply: Reply) -> bool:
+    """Whether a grader's reply holds one that can be read, in whatever mode it was asked."""
+    if reply.mass is not None:
+        return read_token(reply.probability, reply.mass).met is not None
+    if reply.probability is not None:  # of the first form
+        return True
+    count = reply.text.count(KEY)  # of a checklist of so many criteria
+    verdicts = [read_verdict(reply.text), *read_checklist(reply.text, count)]
+    return reply.complete and any(verdict.met is not None for verdict in verdicts)
 
 
 def _short(value: object) -> str:

@@ -75,6 +75,10 @@ def prompt_identity(grading: Grading, points: float) -> dict:
     return identity | {"grader_template": label} if label else identity
 
 
+class SickJudge(GaveUp):
+    """The run gave up on replies that hold no verdict."""
+
+
 class Results:
     """Stores results as they come, moves the bar, and takes back what a sick grader said."""
 
@@ -86,14 +90,22 @@ class Results:
         self._sick_in_a_row: list[tuple[str, Record]] = []
 
     def add(self, key: str, record: Record) -> None:
-        """One more result. Raises GaveUp after too many without a verdict in a row."""
+        """One more result. Raises GaveUp after too many without a verdict in a row.
+
+        SickJudge where the last of them has replies.
+        """
         self._store.store_result(key, record)
         sick = sickness([record], self._most_unreadable)
         if sick:
             self._sick_in_a_row.append((key, record))
         elif record.status != "ungraded":
             self._sick_in_a_row.clear()
-        self._bar.done(len(record.rubric), record.error or sick)
+        try:
+            self._bar.done(len(record.rubric), record.error or sick)
+        except GaveUp as error:
+            if sick:
+                raise SickJudge(str(error)) from None
+            raise
 
     def end(self, stored: Callable[[], Iterable[tuple[str, Record]]]) -> None:
         """Takes back results without verdicts, if there are too many of them, or in a row.
@@ -170,12 +182,14 @@ class Plan(Protocol):
 def run_and_report(plan: Plan) -> int:
     """Runs the plan, and reports also if that was cut short.
 
-    Returns the exit status: 0, or 1 where something is wrong with the result. Raises UserError
-    when the run was cut short.
+    Returns the exit status: 0, or 1 where something is wrong with the result, or the judge. Raises
+    UserError when the run was cut short for another reason.
     """
-    stopped = ""
+    sick = stopped = ""
     try:
         asyncio.run(plan.run())
+    except SickJudge as error:
+        sick = str(error)
     except GaveUp as error:
         stopped = str(error)
     except KeyboardInterrupt:
@@ -183,9 +197,12 @@ def run_and_report(plan: Plan) -> int:
     try:
         result = plan.report()
     except DataError as error:  # nothing has a result yet
-        raise UserError(stopped or str(error)) from None
+        raise UserError(sick or stopped or str(error)) from None
     if stopped:
         raise UserError(stopped)
+    if sick:
+        print(f"error: {sick}", file=sys.stderr)
+        return 1
     complaint = plan.complaint(result)
     if complaint:
         print(f"error: {complaint}; the same command asks for them again", file=sys.stderr)

@@ -96,13 +96,24 @@ async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") ->
     start = time.monotonic()
     async with grader.client.turn():
         try:
-            record.verdicts = await _Asker(grader, record, routing_key).verdicts()
+            record.verdicts = await _verdicts(grader, record, routing_key)
         except Unavailable as error:
             record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
             too_long = grader.by_policy and isinstance(error, TooLong)
             if too_long and await _fits_when_empty(grader, record, routing_key):
                 record.status, record.score = "too_long", 0.0
     record.seconds = time.monotonic() - start
+
+
+async def _verdicts(grader: Grader, record: Record, routing_key: str) -> list[Verdict]:
+    """Those of the record. What a policy's engine calls too long is asked once more: it may err."""
+    try:
+        return await _Asker(grader, record, routing_key).verdicts()
+    except TooLong:
+        if not grader.by_policy:
+            raise
+    record.unreadable_causes = {}
+    return await _Asker(grader, record, routing_key).verdicts()
 
 
 async def _fits_when_empty(grader: Grader, record: Record, routing_key: str) -> bool:

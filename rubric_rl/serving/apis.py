@@ -5,9 +5,11 @@ engine ended the request, and Unavailable where no retry can help.
 """
 
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
@@ -101,7 +103,7 @@ class SGLang:
         for body in bodies:
             ids.append(body.get("input_ids") or self._template.encode(body["text"]))
         common = {key: value for key, value in bodies[0].items() if key != "text"}
-        return common | {"input_ids": ids}
+        return common | {"input_ids": ids, "rid": uuid4().hex}
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
@@ -168,7 +170,8 @@ class SGLang:
         ending = meta["finish_reason"]
         if ending is None:
             raise Retryable("ended by the engine without a reason")
-        complete = is_complete(ending["type"] if isinstance(ending, dict) else ending)
+        ending = ending["type"] if isinstance(ending, dict) else ending
+        complete = is_complete(ending, payload["text"])
         if question.opening:
             probability, mass = self._share_and_mass(meta["output_top_logprobs"][0])
         return Reply(
@@ -184,10 +187,19 @@ class SGLang:
 
     def _share_and_mass(self, entries: list) -> tuple[float | None, float]:
         """From [log-probability, token id, text] of the likeliest tokens, in any order."""
-        mass = {True: 0.0, False: 0.0}
+        likeliest: dict[int, float] = {}
         for logarithm, token, *_ in _listed(entries):
-            if token in self._choice_ids:
-                mass[self._choice_ids[token]] += _probability_of(logarithm)
+            probability = _probability_of(logarithm)
+            if type(token) is not int or token in likeliest:
+                raise Retryable("a likeliest token that is no id, or listed twice")
+            # A model may have a few more ids than its tokenizer, but does not mean them.
+            if probability > MIN_MASS and not self._template.knows(token):
+                raise Retryable("a likeliest token that the tokenizer does not know")
+            likeliest[token] = probability
+        _check_sum(likeliest.values())
+        mass = {True: 0.0, False: 0.0}
+        for token, met in self._choice_ids.items():
+            mass[met] += likeliest.get(token, 0.0)
         return _share(mass[True], mass[False])
 
 
@@ -260,7 +272,7 @@ class OpenAI:
             probability, mass = self._share_and_mass(choice)
         return Reply(
             text=text,
-            complete=is_complete(choice.get("finish_reason")),
+            complete=is_complete(choice.get("finish_reason"), text),
             probability=probability,
             prompt_tokens=count_of(usage.get("prompt_tokens")),
             cached_tokens=count_of(
@@ -280,11 +292,37 @@ class OpenAI:
             hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
             raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
         mass = {"true": 0.0, "false": 0.0}
+        likeliest = []
         for token in _listed(tokens[0]["top_logprobs"]):
-            word = token["token"].strip()
+            text, probability = token["token"], _probability_of(token["logprob"])
+            word = text.strip()
             if word in mass:
-                mass[word] += _probability_of(token["logprob"])
+                # Two tokens may have one text, but then not one probability.
+                if (text, probability) in likeliest:
+                    raise Retryable("a likeliest token that is listed twice")
+                mass[word] += probability
+            likeliest.append((text, probability))
+        _check_sum(probability for _, probability in likeliest)
         return _share(mass["true"], mass["false"])
+
+
+def check_places(replies: list, body: dict) -> None:
+    """Raises Retryable for the replies to a list that do not stand where their questions do.
+
+    SGLang names each after the request and its place. What names them in another way, such as a
+    stub, is only known to err where one name returns, or the length of another prompt.
+    """
+    request, lengths = body["rid"], [len(ids) for ids in body["input_ids"]]
+    names = []
+    for place, reply in enumerate(replies):
+        meta = _fields(_fields(reply).get("meta_info"))
+        name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
+        is_other = name.startswith(request) and name != f"{request}_{place}"
+        if is_other or (count != lengths[place] and count in lengths):
+            raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
+        names.append(name)
+    if 1 < len(set(names)) < len(names):  # one name for all is none
+        raise Retryable("one of the replies to a list comes twice")
 
 
 def _fields(value: Any) -> dict:
@@ -308,10 +346,15 @@ def _probability_of(logarithm: Any) -> float:
     return math.exp(logarithm)
 
 
+def _check_sum(probabilities: Iterable[float]) -> None:
+    """Raises Retryable where they add up to more than rounding explains."""
+    total = sum(probabilities)
+    if total > MOST_MASS:
+        raise Retryable(f"probabilities that add up to {total:.3f}")
+
+
 def _share(true: float, false: float) -> tuple[float | None, float]:
     """The share of `true` in the mass of both, None where that is next to nothing; and the mass."""
     mass = true + false
-    if mass > MOST_MASS:
-        raise Retryable(f"probabilities that add up to {mass:.3f}")
     share = true / mass if mass >= MIN_MASS else None
     return share, min(mass, 1.0)

@@ -18,7 +18,7 @@ from yarl import URL
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
-from rubric_rl.serving.apis import OpenAI, SGLang
+from rubric_rl.serving.apis import OpenAI, SGLang, check_places
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight
 from rubric_rl.serving.key import Key, refuse_keys
@@ -212,7 +212,7 @@ class Client:
             body = self.api.body(*(questions[place] for place in waiting))
             try:
                 payload = await self._send(body, headers)
-                parts = [payload] if len(waiting) == 1 else _parts(payload, len(waiting))
+                parts = [payload] if len(waiting) == 1 else _parts(payload, body)
             except FAILURES as error:
                 failure = error
                 continue
@@ -319,12 +319,14 @@ class Client:
             await asyncio.sleep(min(left, 1.0))
 
 
-def _parts(payload: Any, count: int) -> list:
-    """The replies to a request of several questions."""
+def _parts(payload: Any, body: dict) -> list:
+    """The replies to a request of several questions, in their order."""
+    count = len(body["input_ids"])
     if not isinstance(payload, list):
         raise_error_in(payload)
     if not isinstance(payload, list) or len(payload) != count:
         raise Retryable(f"no list of {count} replies to as many questions")
+    check_places(payload, body)
     return payload
 
 

@@ -36,8 +36,10 @@ def _request_fields(fields: dict) -> dict:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be an object of JSON, with finite numbers") from None
-    for name in fields:
-        if re.sub("[^a-z]", "", str(name).lower()) in _REFUSED:
+    for name, value in fields.items():
+        # What is read is one reply, whole.
+        breaks = (name == "stream" and value) or (name == "n" and value not in (None, 1))
+        if breaks or re.sub("[^a-z]", "", str(name).lower()) in _REFUSED:
             raise ValueError(f"must not hold {name}")
     return fields
 

@@ -32,8 +32,12 @@ RETRIED_STATUS = {
 # What a server says of a request that is too long or not to its liking.
 REFUSALS = {400, 413, 422}
 # Of these, the words for a question that is too long: SGLang's, vLLM's, OpenAI's, llama.cpp's.
+# Others wait too long, or lack the memory for a context.
 _TOO_LONG = re.compile(
-    r"context.(?:length|size|window)|maximum allowed length|too long", re.IGNORECASE
+    r"(?:exceeds?|longer than|maximum)\b.{0,40}\b(?:context|allowed|input|prompt) "
+    r"(?:length|size|window)|context_length_exceeded"
+    r"|\b(?:prompt|input|conversation)(?: is)? too long",
+    re.IGNORECASE,
 )
 CUT = (
     "length",
@@ -41,21 +45,24 @@ CUT = (
     "max_output_tokens",
     "model_length",
     "max_length",
+    "model_context_window_exceeded",
 )
-FILTERED = (
-    "content_filter",
-    "safety",
-    "blocklist",
-    "prohibited_content",
-    "recitation",
+# A model that says nothing at all may end so; any other name may be that of a failure.
+ENDED = (
+    "",
+    "stop",
+    "stop_sequence",
+    "eos",
+    "eos_token",
+    "end_turn",
+    "tool_calls",
+    "function_call",
 )
-BROKEN = (
-    "abort",
-    "aborted",
-    "error",
-    "cancelled",
-    "canceled",
+# Parts of the names of other endings.
+_FILTERED = re.compile(
+    "filter|safety|block|prohibited|recitation|refus|sensitive|guardrail|policy|moderat|spii"
 )
+_BROKEN = re.compile("abort|error|cancel|time.?out|resource|fail|overload")
 
 
 def is_retried(status: int) -> bool:
@@ -105,18 +112,23 @@ def raise_error_in(payload: Any) -> None:
         raise Unavailable(f"an error in place of a reply: {message}")
 
 
-def is_complete(finish_reason: Any) -> bool:
-    """Whether the reply ended by itself; False: at the length limit.
+def is_complete(finish_reason: Any, text: str) -> bool:
+    """Whether the reply of this text ended by itself; False: at the length limit.
 
     Services have many names for an ordinary end, or none. Raises Retryable when the engine broke
-    it off, and Unavailable when a filter withholds it: it would do so again.
+    it off, or sends nothing and ends it in an unknown way, and Unavailable when a filter withholds
+    it: it would do so again.
     """
     reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
-    if reason in BROKEN:
+    if reason in CUT:
+        return False
+    if _BROKEN.search(reason):
         raise Retryable(f"ended by the engine ({reason})")
-    if reason in FILTERED:
+    if _FILTERED.search(reason):
         raise Unavailable(f"the endpoint's filter withholds the reply ({reason})")
-    return reason not in CUT
+    if reason not in ENDED and not text.strip():
+        raise Retryable(f"an empty reply that ended otherwise than by itself ({reason[:40]})")
+    return True
 
 
 def text_of(content: Any) -> str:

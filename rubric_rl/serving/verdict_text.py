@@ -121,6 +121,8 @@ def verdicts_in(reply: str, count: int) -> list[dict | None]:
     try:
         found = objects_in(text)
     except Unclear:
+        if "{" in reply[: len(reply) - len(text)]:  # thoughts that a quotation ends are none
+            raise
         return _item_by_item(text, count)
     last = _last_with("verdicts", found, text)
     items = last.item["verdicts"]

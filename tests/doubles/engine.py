@@ -172,6 +172,7 @@ class FakeEngine:
                 await asyncio.sleep(act.seconds)
                 replies.append(self._reply(request, act, number, question))
             self.replied += range(first, first + len(questions))
+            _name_by_place(replies, body)
             return web.json_response(replies if is_list(body) else replies[0])
         finally:
             self.in_flight -= 1
@@ -243,12 +244,19 @@ def questions_in(body: dict, model: str | None) -> list[dict]:
     """The questions of a request, as each would have been asked alone."""
     if not is_list(body):
         return [body]
-    common = {key: value for key, value in body.items() if key != "input_ids"}
+    common = {key: value for key, value in body.items() if key not in ("input_ids", "rid")}
     if model is None:
         return [common | {"input_ids": ids} for ids in body["input_ids"]]
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     texts = tokenizer.decode_batch(body["input_ids"], skip_special_tokens=False)
     return [common | {"text": text} for text in texts]
+
+
+def _name_by_place(replies: list[dict], body: dict) -> None:
+    """Gives each reply to a list the id that SGLang gives it, unless a test named another."""
+    for place, reply in enumerate(replies if is_list(body) else []):
+        if reply["meta_info"]["id"].isdigit():
+            reply["meta_info"]["id"] = f"{body['rid']}_{place}"
 
 
 def _finish_reason(reason: str | None) -> dict | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from doubles.asking import direct, question
-from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, top_logprobs
+from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, top_logprobs
 from doubles.records import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,11 +22,14 @@ from rubric_rl.serving.question import Question, Reply, Unavailable
 
 GRADER = {"temperature": 0.6, "url": "http://a", "extra_body": {}}
 ASKED = {"kind": "evaluate", "grader": GRADER}
+PARTIAL = json.dumps({"verdicts": [{"criteria_met": True}, {"criteria_met": None}]})
 NAN = Say(meta={"output_top_logprobs": [top_logprobs(math.nan, -1.0)]})
 
 
 def reply(text: str) -> Reply:
-    return Reply(text, True, None, 10, 5, 2, "1")
+    """A verdict for this reason."""
+    item = {"explanation": text, "criteria_met": True}
+    return Reply(json.dumps(item, ensure_ascii=False), True, None, 10, 5, 2, "1")
 
 
 def open_and_close(folder: Path, asked: dict, **more) -> None:
@@ -56,6 +59,39 @@ class TestReplies:
             assert folder.finished == {"p#0"}
             assert folder.recall("a") is None
             assert folder.recall("b") == reply("y")
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            Reply("", True, None, 10, 0, 0, "1"),
+            Reply(VERDICT % "true", False, None, 10, 0, 9, "1"),
+            Reply("I think so.", True, None, 10, 0, 3, "1"),
+            Reply(" so", False, None, 10, 0, 1, "1", mass=0.01),
+            Reply(" true", False, 0.9, 10, 0, 1, "1", mass=0.5),
+            Reply('{"verdicts": []}', True, None, 10, 0, 4, "1"),
+        ],
+    )
+    def test_of_a_grader_without_a_verdict_are_asked_for_again(self, tmp_path, said):
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            folder.keep("grader", "p#0", "graded", said)
+            folder.keep("policy", "p#0", "answered", said)
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            assert folder.recall("graded") is None
+            assert folder.recall("answered") == said, "an answer need not be a verdict"
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            Reply(" true", False, 0.9, 10, 0, 1, "1", mass=0.95),
+            Reply(" true", False, 0.9, 10, 0, 1, "1"),
+            Reply(PARTIAL, True, None, 9, 0, 9, "1"),
+        ],
+    )
+    def test_with_a_verdict_are_kept_in_every_mode(self, tmp_path, said):
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            folder.keep("grader", "p#0", "graded", said)
+        with EvaluationFolder(tmp_path, ASKED) as folder:
+            assert folder.recall("graded") == said
 
     @settings(max_examples=25)
     @given(st.data())
@@ -109,11 +145,12 @@ class TestClient:
                         assert await client.read_ahead(asked)
                         return [(await client.ask(one)).text for one in questions]
 
-        engine = FakeEngine(Say("token"), Say("words"))
-        assert asyncio.run(texts(engine, token, asked)) == ["token", "words"]
+        words = VERDICT % "true"
+        engine = FakeEngine(Say("token"), Say(words))
+        assert asyncio.run(texts(engine, token, asked)) == ["token", words]
         assert len((tmp_path / "out" / CALLS).read_bytes().splitlines()) == 2
         nothing_new = FakeEngine(Fail())
-        assert asyncio.run(texts(nothing_new, asked, token)) == ["words", "token"]
+        assert asyncio.run(texts(nothing_new, asked, token)) == [words, "token"]
 
     @pytest.mark.parametrize("refusal", [Fail(400), NAN])
     def test_a_list_that_fails_costs_no_reply_of_its_other_questions(

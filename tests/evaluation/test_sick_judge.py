@@ -9,6 +9,7 @@ import pytest
 from doubles.engine import VERDICT, Fail, FakeEngine, Say, verdict
 from doubles.records import made, raw_rows
 
+from rubric_rl.common.command_line import exit_status
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.progress import GaveUp
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
@@ -16,6 +17,7 @@ from rubric_rl.evaluation.meta_evaluate import MetaEvaluationPlan
 from rubric_rl.evaluation.meta_evaluate import _parser as meta_parser
 from rubric_rl.evaluation.read_run import Run
 from rubric_rl.evaluation.resume import EvaluationFolder
+from rubric_rl.evaluation.run_command import run_and_report
 from rubric_rl.serving.defects import CURES
 from rubric_rl.serving.question import Reply
 
@@ -33,24 +35,36 @@ def files(tmp_path) -> tuple[Path, Path]:
     return rows, answers
 
 
-def run(engine: FakeEngine, files, out: Path, *flags) -> tuple[dict, str]:
+class Judged:
+    """An evaluation by an engine that is there for as long as it runs."""
+
+    def __init__(self, engine: FakeEngine, files, out: Path, *flags):
+        rows, answers = files
+        self.engine = engine
+        self.words = ["--rows", rows, "--answers", answers, "--out", out, "--moved"]
+        self.words += ["--grader-api", "openai", "--grader-model", "m", "--grader-rereads", "0"]
+        self.words += ["--grader-concurrency", "1", *flags]
+
+    async def run(self) -> None:
+        async with self.engine:
+            line = [*self.words, "--grader-url", self.engine.url]
+            self.plan = EvaluationPlan(_parser().parse_args([str(word) for word in line]))
+            await self.plan.run()
+
+    def report(self) -> dict:
+        return self.plan.report()
+
+    def complaint(self, result: dict) -> str:
+        return self.plan.complaint(result)
+
+
+def run(*judged) -> tuple[dict, str]:
     """The result of one command, and what it complains of."""
-    rows, answers = files
-    words = ["--rows", rows, "--answers", answers, "--out", out, "--moved"]
-    words += ["--grader-api", "openai", "--grader-model", "m", "--grader-rereads", "0"]
-    words += ["--grader-concurrency", "1"]
-
-    async def main() -> EvaluationPlan:
-        async with engine:
-            line = [*words, "--grader-url", engine.url, *flags]
-            plan = EvaluationPlan(_parser().parse_args([str(word) for word in line]))
-            try:
-                await plan.run()
-            except GaveUp as error:
-                return plan, str(error)
-            return plan, ""
-
-    plan, stopped = asyncio.run(main())
+    plan, stopped = Judged(*judged), ""
+    try:
+        asyncio.run(plan.run())
+    except GaveUp as error:
+        stopped = str(error)
     result = plan.report()
     return result, stopped or plan.complaint(result)
 
@@ -125,6 +139,35 @@ def test_many_in_a_row_end_the_run_early_and_are_taken_back(files, tmp_path):
     assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (4, 2)
 
 
+def test_what_a_sick_judge_said_of_unfinished_answers_is_asked_for_again(files, tmp_path):
+    begun = set()
+
+    def act(prompt: str) -> Say:
+        answer = next(number for number in range(PROMPTS) if f"answer {number}\n" in prompt)
+        if answer and answer in begun:
+            return Say(seconds=20)  # the run ends before that
+        begun.add(answer)
+        return Say(CUT.text, reason="length", seconds=0.0 if answer else 0.2)
+
+    at_once = ["--grader-concurrency", "64", "--give-up-after", "1"]
+    _, complaint = run(FakeEngine(act), files, tmp_path / "run", *at_once)
+    assert "1 in a row failed" in complaint
+    assert len(begun) == PROMPTS, "a reply of each is kept"
+    well = FakeEngine(verdict(True))
+    result, complaint = run(well, files, tmp_path / "run", *at_once)
+    assert (result["criteria"]["met"], complaint) == (3 * PROMPTS, "")
+    assert len(well.bodies) == 3 * PROMPTS
+
+
+@pytest.mark.parametrize("act, status", [(CUT, 1), (Fail(400, "down"), 2)])
+def test_giving_up_ends_with_1_for_a_sick_judge_and_else_with_2(
+    files, tmp_path, capsys, act, status
+):
+    plan = Judged(FakeEngine(act), files, tmp_path / "run", "--give-up-after", "2")
+    assert exit_status(lambda: run_and_report(plan)) == status
+    assert "error: 2 in a row failed" in capsys.readouterr().err
+
+
 def test_an_answer_that_stayed_ungraded_for_another_reason_hides_no_sick_judge(
     files, tmp_path, monkeypatch
 ):
@@ -154,7 +197,7 @@ def test_what_was_asked_for_again_is_not_asked_for_a_third_time(files, tmp_path)
 def test_what_the_policy_answered_stays(tmp_path):
     """Only the grader's replies are taken back."""
     settings = {"kind": "evaluate", "grader": {}}
-    said = Reply("x", True, None, 1, 0, 1, "")
+    said = Reply(VERDICT % "true", True, None, 1, 0, 1, "")
     folder = partial(EvaluationFolder, tmp_path / "run", settings, most_unreadable=0.5)
     with folder() as first:
         first.keep("policy", "p0#0", "asked of the policy", said)

@@ -150,8 +150,14 @@ class TestTooLong:
     def test_in_a_checklist(self, model):
         three = ", ".join(verdict(True).text for _ in range(3))
         checklist = Say(f'{{"verdicts": [{three}]}}')
-        engine = FakeEngine(Fail(400, self.TOLD), checklist)
+        told = Fail(400, self.TOLD)
+        engine = FakeEngine(told, told, checklist)
         assert graded(engine, model, by_policy=True, mode="checklist").status == "too_long"
+
+    def test_unless_the_engine_takes_it_when_it_is_asked_once_more(self, model):
+        engine = FakeEngine(Fail(400, self.TOLD), by_truth)
+        record = graded(engine, model, by_policy=True)
+        assert (record.status, record.mets) == ("graded", [True, False, False])
 
     def test_unless_the_prompt_is_so_without_the_answer(self, model):
         for engine in (self.refusing("hi"), self.refusing("Advises.")):

@@ -45,6 +45,53 @@ class TestProbabilities:
         )
         assert len(asked) == 2
 
+    def malformed(self, entries: list) -> list:
+        """Ways to spoil SGLang's entries for two tokens."""
+        (true, first, _), (false, second, _) = entries
+        return [
+            [*entries, entries[1]],
+            [*entries, [false - 1, second, None]],
+            [[true, str(first), None], [false, str(second), None]],
+            [[true, float(first), None], [false, second, None]],
+            [[first, true, None], [second, false, None]],
+            [[true, -1, None], [false, second, None]],
+            [[true, 999_999, None], [false, 999_998, None]],
+            [{"logprob": true, "token_id": first}, {"logprob": false, "token_id": second}],
+            [*entries, [math.log(0.5), 7, None]],
+            [*entries, [math.nan, 7, None]],
+        ]
+
+    @pytest.mark.parametrize("way", range(10))
+    def test_a_malformed_list_of_them_is_asked_for_again_and_then_no_reply(
+        self, model, monkeypatch, way
+    ):
+        skip_pauses(monkeypatch)
+        right = top_logprobs(math.log(0.5), math.log(0.3))
+        listed = {"output_top_logprobs": [self.malformed(right)[way]]}
+        engine = FakeEngine(Say(meta=listed), Say(true=0.6, false=0.2))
+        assert ask(engine, model, direct()).probability == pytest.approx(0.75)
+        with pytest.raises(Unavailable, match=r"4 attempts"):
+            ask(FakeEngine(Say(meta=listed)), model, direct())
+
+    def test_of_an_openai_endpoint_a_word_listed_twice_is_none(self, model, monkeypatch):
+        skip_pauses(monkeypatch)
+        true, false = {"token": " true", "logprob": -0.9}, {"token": "false", "logprob": -1.5}
+
+        def listing(*top) -> FakeEngine:
+            choice = {"message": {"content": " true"}, "finish_reason": "length"}
+            choice["logprobs"] = {"content": [{"token": " true", "top_logprobs": top}]}
+            return FakeEngine(Say(meta={"choices": [choice]}))
+
+        with pytest.raises(Unavailable, match="listed twice"):
+            ask(listing(true, false, false), model, direct(), api="openai")
+        too_much = {"token": "no", "logprob": -0.5}
+        with pytest.raises(Unavailable, match="add up to"):
+            ask(listing(true, false, too_much), model, direct(), api="openai")
+        # The texts of two tokens may be one.
+        another = false | {"logprob": -3.0}
+        reply = ask(listing(true, false, another), model, direct(), api="openai")
+        assert reply.mass == pytest.approx(math.exp(-0.9) + math.exp(-1.5) + math.exp(-3.0))
+
     def test_those_of_other_tokens_are_neither_words(self, model):
         others = {"output_top_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
         reply = ask(FakeEngine(Say(meta=others)), model, direct())

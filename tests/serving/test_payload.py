@@ -11,24 +11,64 @@ from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
     ["stop", "eos_token", "stop_sequence", "end_turn", "STOP", "eos", "tool_calls", "", None, 5],
 )
 def test_every_other_ending_is_a_normal_one(reason):
-    assert is_complete(reason)
+    assert is_complete(reason, "something")
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize(
+    "reason", ["stop", "eos_token", "end_turn", "STOP", "tool_calls", "", None]
+)
+def test_so_may_a_model_end_that_says_nothing(reason):
+    assert is_complete(reason, " ")
+
+
+@pytest.mark.parametrize("reason", ["OTHER", "language", "malformed_function_call"])
+def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
+    assert is_complete(reason, "something")
+    with pytest.raises(Retryable, match=f"empty reply .*{reason.lower()}"):
+        is_complete(reason, " ")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"],
+)
 def test_a_reply_at_its_limit_is_cut(reason):
-    assert not is_complete(reason)
+    assert not is_complete(reason, "")
 
 
-@pytest.mark.parametrize("reason", ["abort", "error", "cancelled"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "abort",
+        "error",
+        "cancelled",
+        "network_error",
+        "timeout",
+        "insufficient_system_resource",
+    ],
+)
 def test_what_the_engine_broke_off_is_asked_again(reason):
     with pytest.raises(Retryable, match=reason):
-        is_complete(reason)
+        is_complete(reason, "")
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "SAFETY"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "content_filter",
+        "content_filtered",
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "SPII",
+        "sensitive",
+        "refusal",
+        "guardrail_intervened",
+        "policy_violation",
+    ],
+)
 def test_what_a_filter_withholds_is_not(reason):
     with pytest.raises(Unavailable, match=r"filter withholds the reply"):
-        is_complete(reason)
+        is_complete(reason, "")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +162,7 @@ def test_a_reply_is_no_error(payload):
         '{"code": "context_length_exceeded"}',
         "the request exceeds the available context size, try increasing it",
         "prompt is too long: 9 tokens > 8 maximum",
+        "Your input exceeds the context window of this model.",
     ],
 )
 def test_a_question_that_is_too_long_is_told_from_other_refusals(message):
@@ -129,6 +170,17 @@ def test_a_question_that_is_too_long_is_told_from_other_refusals(message):
     assert kind_of_refusal(403, message) is Unavailable
 
 
-@pytest.mark.parametrize("message", ["filtered by the content management policy", "bad field", ""])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "filtered by the content management policy",
+        "bad field",
+        "",
+        "request waited too long in the queue, try again",
+        "upstream took too long to respond",
+        "Failed to allocate context window: KV cache out of memory",
+        "Request URI too long",
+    ],
+)
 def test_any_other_refusal_is_none_of_length(message):
     assert kind_of_refusal(400, message) is Refused

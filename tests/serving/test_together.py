@@ -176,3 +176,64 @@ def test_a_list_counts_as_one_request_in_flight(model):
     engine = FakeEngine(Say(seconds=0.05))
     ask_together(engine, model, concurrency=1)
     assert (engine.requests, engine.peak) == ([3], 1)
+
+
+class Disordered:
+    """An engine that gives its replies to a list another order, each time or the first time.
+
+    It names them as `name` says: by request and place, by a number of their own, or not at all.
+    """
+
+    def __init__(self, order, name: str, always: bool):
+        self.order, self.name, self.always, self.lists = order, name, always, 0
+
+    def replies(self, body: dict, right: list[dict]) -> list[dict]:
+        for place, (reply, ids) in enumerate(zip(right, body["input_ids"], strict=True)):
+            names = {"SGLang's": f"{body['rid']}_{place}", "its own": f"{place}", "one": "r"}
+            reply["meta_info"] |= {"id": names[self.name], "prompt_tokens": len(ids)}
+        self.lists += 1
+        return self.order(right) if self.always or self.lists == 1 else right
+
+
+ORDERS = {
+    "reversed": lambda replies: replies[::-1],
+    "the first twice": lambda replies: [replies[0], *replies[:-1]],
+    "one for all": lambda replies: [replies[0]] * len(replies),
+}
+
+
+def by_disordered(engine: FakeEngine, disorder: Disordered, monkeypatch) -> None:
+    def renamed(replies: list[dict], body: dict) -> None:
+        if isinstance(body["input_ids"][0], list):
+            replies[:] = disorder.replies(body, replies)
+
+    monkeypatch.setattr("doubles.engine._name_by_place", renamed)
+
+
+@pytest.mark.parametrize("name", ["SGLang's", "its own", "one"])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_replies_in_another_order_are_none(model, monkeypatch, order, name):
+    skip_pauses(monkeypatch)
+    by_disordered(engine := FakeEngine(by_belief), Disordered(order, name, False), monkeypatch)
+    assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))
+    assert engine.requests == [3, 3]
+    by_disordered(engine := FakeEngine(by_belief), Disordered(order, name, True), monkeypatch)
+    with pytest.raises(Unavailable, match=r"to another question|comes twice"):
+        ask_together(engine, model)
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_prompts_of_one_length_are_told_apart_by_the_name_that_sglang_gives(
+    model, monkeypatch, order
+):
+    skip_pauses(monkeypatch)
+    alike = [asked("Is it red?")] * 3
+    by_disordered(engine := FakeEngine(by_belief), Disordered(order, "SGLang's", True), monkeypatch)
+    with pytest.raises(Unavailable, match="to another question"):
+        ask_together(engine, model, questions=alike)
+
+
+@pytest.mark.parametrize("name", ["SGLang's", "its own", "one"])
+def test_replies_in_their_order_may_have_any_name(model, monkeypatch, name):
+    by_disordered(engine := FakeEngine(by_belief), Disordered(list, name, True), monkeypatch)
+    assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))
