@@ -34,11 +34,10 @@ from rubric_rl.evaluation.stored import (
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import CHECK, check, failure_of
 from rubric_rl.grading.prompt import verdict_opening
-from rubric_rl.grading.verdict import read_checklist, read_token, read_verdict
+from rubric_rl.grading.verdict import holds_verdict
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.key import refuse_keys
 from rubric_rl.serving.question import Question, Reply
-from rubric_rl.serving.verdict_text import KEY
 
 CALLS = "calls.jsonl"
 CHECKED = "check.json"
@@ -281,7 +280,7 @@ class EvaluationFolder:
                 continue
             reply = _reply(call.get("reply"), where)
             role = call.get("role")
-            if role == StoringClient.role and not _has_verdict(reply):
+            if role == StoringClient.role and not holds_verdict(reply):
                 continue
             replies[question].append(reply)
             if role != PolicyClient.role:
@@ -481,17 +480,6 @@ def _reply(item: Any, where: str) -> Reply:
         return Reply(**item)
     except TypeError:
         raise damaged(where) from None
-
-
-def _has_verdict(reply: Reply) -> bool:
-    """Whether a grader's reply holds one that can be read, in whatever mode it was asked."""
-    if reply.mass is not None:
-        return read_token(reply.probability, reply.mass).met is not None
-    if reply.probability is not None:  # of the first form
-        return True
-    count = reply.text.count(KEY)  # of a checklist of so many criteria
-    verdicts = [read_verdict(reply.text), *read_checklist(reply.text, count)]
-    return reply.complete and any(verdict.met is not None for verdict in verdicts)
 
 
 def _short(value: object) -> str:

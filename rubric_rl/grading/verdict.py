@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
+from rubric_rl.serving.question import Reply
 from rubric_rl.serving.reply_json import Unclear
 from rubric_rl.serving.verdict_text import KEY, verdict_in, verdicts_in
 
@@ -43,6 +44,17 @@ def read_token(probability: float | None, mass: float | None = None) -> Verdict:
     if max(met, not_met) <= 0.5:
         return token
     return replace(token, met=met > 0.5)
+
+
+def holds_verdict(reply: Reply) -> bool:
+    """Whether a grader's reply holds a verdict that can be read, in whatever mode it was asked."""
+    if reply.mass is not None:
+        return read_token(reply.probability, reply.mass).met is not None
+    if reply.probability is not None:  # of the first form
+        return True
+    count = reply.text.count(KEY)  # of a checklist of so many criteria
+    verdicts = [read_verdict(reply.text), *read_checklist(reply.text, count)]
+    return reply.complete and any(verdict.met is not None for verdict in verdicts)
 
 
 def is_unsure(criterion: Criterion, verdict: Verdict, low: float, high: float) -> bool:
