@@ -91,16 +91,26 @@ def _row_files(folder: Path) -> list[Path]:
 
 
 def _split_of(path: Path, named: str = "") -> str:
-    """The split that the file is named by, or else its nearest folder that is; "" for none.
+    """The split that the file or one of its folders is named by, "" for none.
 
     It is `named` or a usual one, alone or at an end: train-00000-of-00002.parquet, law_test.jsonl.
+    Raises DataError for a path that names several, but for the easy and hard files of one.
     """
-    for part in reversed(path.parts):
-        name = part.partition(".")[0].lower().replace("_", "-")
-        for split in (named, *SPLITS) if named else SPLITS:
-            end = split.lower().replace("_", "-")
-            if name == end or name.startswith(f"{end}-") or name.endswith(f"-{end}"):
-                return split
+    found = {_split_of_part(part, named) for part in path.parts} - {""}
+    if len(found) > 1:
+        found -= {"easy", "hard"}
+    if len(found) > 1:
+        names = ", ".join(sorted(found))
+        raise DataError(f"{path}: is named by several splits ({names}); rename it or its folder")
+    return found.pop() if found else ""
+
+
+def _split_of_part(part: str, named: str) -> str:
+    name = part.partition(".")[0].lower().replace("_", "-")
+    for split in (named, *SPLITS) if named else SPLITS:
+        end = split.lower().replace("_", "-")
+        if name == end or name.startswith(f"{end}-") or name.endswith(f"-{end}"):
+            return split
     return ""
 
 

@@ -88,8 +88,8 @@ def split(source: Source, options: SplitOptions = DEFAULTS) -> Split:
     Neither their prompt_ids nor their conversations are trained on, refused rows included.
 
     Raises:
-        DataError: for a hard prompt_id that the source lacks, for a held-out row of which neither
-            prompt_id nor conversation can be read, when nothing is left, or (for
+        DataError: for a hard prompt_id that the source lacks, for a held-out row of which the
+            conversation cannot be read, when nothing is left, or (for
             HealthBench, without `allow_subset`) for other than 4,000 and 1,000 usable rows.
     """
     result = Split(reader=options.reader)
@@ -157,9 +157,9 @@ def _read_rows(
 
 
 def _check_readable(outcome: Outcome) -> None:
-    """Raises DataError for a held-out line of which nothing says what it asks."""
+    """Raises DataError for a held-out line of which nobody knows what it asks."""
     unread = outcome.refusals
-    if not outcome.packed and (outcome.conversation or outcome.prompt_id is not None):
+    if not outcome.packed and outcome.conversation:
         unread = unread[:-1]  # the last tells why the row is refused
     if unread:
         raise DataError(f"{unread[0]}; {MUST_BE_READABLE}")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.data.healthbench import to_row
-from rubric_rl.data.readers.pieces import Raw, known_id, question
+from rubric_rl.data.readers.pieces import Raw, known_id
+from rubric_rl.data.readers.plain import messages_of
 from rubric_rl.data.readers.reader import Reader
 from rubric_rl.data.schema import Row
 from rubric_rl.data.stored_rows import pack
@@ -114,16 +115,13 @@ def prompt_id_of(item: object) -> str | None:
 
 
 def conversation_of(item: object) -> bytes:
-    """What a raw row asks, as `_hash` gives it; b"" where it holds no conversation."""
-    messages = item.get("prompt") if isinstance(item, dict) else None
-    if isinstance(messages, str):
-        messages = question(messages)
-    if not isinstance(messages, (list, tuple)) or not messages:
+    """What a raw row asks, as `_hash` gives it; b"" where no text is found that it asks."""
+    try:
+        messages = messages_of(item) if isinstance(item, dict) else []
+    except DataError:
         return b""
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            return b""
-    return _hash([{"role": None} | message for message in messages])
+    are_texts = all(isinstance(message["content"], str) for message in messages)
+    return _hash(messages) if messages and are_texts else b""
 
 
 def _hash(messages: Iterable[Mapping]) -> bytes:

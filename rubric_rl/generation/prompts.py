@@ -76,7 +76,10 @@ def _expert_rubric(fields: Mapping) -> list[dict]:
     if not given:
         return []
     beside = {name: fields[name] for name in plain.POINTS_LISTS if name in fields}
-    return plain.read(beside | {"prompt": "of this line", "rubrics": given[0]})["rubrics"]
+    rubric = plain.read(beside | {"prompt": "of this line", "rubrics": given[0]})["rubrics"]
+    if not rubric:
+        raise DataError("its rubric has no criterion with points; mend the line, or leave that out")
+    return rubric
 
 
 def _reference(fields: Mapping, where: str) -> str:

@@ -43,8 +43,9 @@ FAULTS = {
 
 _START = re.compile(r'[\[{](?=\s*["\[{])')  # of a list or an object that holds something
 # Of commas, JSON forbids one behind the last item, and asks for one between two; writers err.
-_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[\]}])')
-_NO_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|(?<=\})\s*(?=\{)')
+# A string without an end is taken as one: to look for its end from each quotation mark takes long.
+_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*+"?)|,(?=\s*[\]}])')
+_NO_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*+"?)|(?<=\})\s*(?=\{)')
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
 _CLOSING = {"[": "]", "{": "}"}
 _MOST_BROKEN = 100  # values of a reply that are no JSON; nobody reads on, it would take long
@@ -59,6 +60,10 @@ _NEGATIVE = re.compile(
     r"(?: ?\(.*\))?",
     re.IGNORECASE,
 )
+_OF_KIND = ("kind", "type", "polarity", "sign")
+_TITLES = ("category", "title", "name", "section")  # of a group, which may be its topic
+_TOPICS = re.compile("error|mistake|fault|harm|wrong", re.IGNORECASE)
+_LONGEST_NAME = 60  # characters
 _FIELDS = {*TEXT_KEYS, *POINTS_KEYS} - {"criteria"}  # which names a list, too
 
 
@@ -230,13 +235,17 @@ def _is_criterion(item: object) -> bool:
 def _is_for_mistakes(fields: dict) -> bool:
     """Whether a group or a criterion says so itself: "kind": "negative", "negative": true."""
     for name, value in fields.items():
-        if _is_negative(value) or (value is True and _is_negative(name)):
+        is_title = name in _TITLES and not _is_criterion(fields) and not _TOPICS.match(str(value))
+        tells = (name in _OF_KIND or is_title) and _is_negative(value)
+        if tells or (value is True and _is_negative(name)):
             return True
     return False
 
 
 def _is_negative(name: object) -> bool:
-    return isinstance(name, str) and bool(_NEGATIVE.fullmatch(name.strip()))
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return False
+    return bool(_NEGATIVE.fullmatch(name.strip()))
 
 
 # ---- one criterion

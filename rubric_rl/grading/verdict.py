@@ -4,6 +4,7 @@ The grader is the policy. serving/verdict_text.py finds the verdict in a text, w
 it; here stands what counts as a verdict, also where the text holds none.
 """
 
+import re
 from dataclasses import replace
 from statistics import fmean
 
@@ -11,6 +12,8 @@ from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.serving.question import Reply
 from rubric_rl.serving.reply_json import Unclear
 from rubric_rl.serving.verdict_text import KEY, verdict_in, verdicts_in
+
+_KEYS = re.compile(rf'(?<!\\)"{KEY}"\s*:')  # but for those that a text quotes
 
 
 def read_verdict(reply: str) -> Verdict:
@@ -52,7 +55,7 @@ def holds_verdict(reply: Reply) -> bool:
         return read_token(reply.probability, reply.mass).met is not None
     if reply.probability is not None:  # of the first form
         return True
-    count = reply.text.count(KEY)  # of a checklist of so many criteria
+    count = len(_KEYS.findall(reply.text))  # of a checklist of so many criteria
     verdicts = [read_verdict(reply.text), *read_checklist(reply.text, count)]
     return reply.complete and any(verdict.met is not None for verdict in verdicts)
 

@@ -93,7 +93,7 @@ class Client:
             self.api = OpenAI(endpoint, prefix)
         self._key = Key(endpoint.api_key_env, prefix)
         refuse_keys(endpoint.model_dump() | {"url": base}, prefix)
-        self._shown_url = self._url.partition("?")[0]
+        self._shown_url = self._key.hide(self._url.partition("?")[0])
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False

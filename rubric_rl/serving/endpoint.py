@@ -38,7 +38,8 @@ def _request_fields(fields: dict) -> dict:
         raise ValueError("must be an object of JSON, with finite numbers") from None
     for name, value in fields.items():
         # What is read is one reply, whole.
-        breaks = (name == "stream" and value) or (name == "n" and value not in (None, 1))
+        several = name in ("n", "best_of") and value not in (None, 1)
+        breaks = several or (name in ("stream", "echo") and value)
         if breaks or re.sub("[^a-z]", "", str(name).lower()) in _REFUSED:
             raise ValueError(f"must not hold {name}")
     return fields

@@ -21,6 +21,7 @@ LEADING = 8  # characters of a key that tell it
 SHORTEST = 8  # characters of a key that are looked for inside of words, and in codings
 # What is shorter, or has no digit, is no secret but a word: EMPTY, test, sk-no-key-required.
 _SECRET = re.compile("(?=.*[0-9]).{16,}|.{24,}")
+_LONG_NUMBER = re.compile("&#0*([0-9]{1,7})[0-9]*")
 _CODINGS = 3  # of a text that are undone, one inside of another
 _ESCAPE = re.compile(r'(?<!\\)\\++(?:u00|u\{|x)([0-9a-f]{2})\}?|\\(?=["\'/\\])', re.IGNORECASE)
 
@@ -32,7 +33,8 @@ class Key:
         """Raises UserError when the variable is unset or holds what no header can carry.
 
         The message does not repeat the name: someone may have put the key itself there. From now on
-        no line of JSON that this process writes holds the key, if it is a secret.
+        value in a line of JSON that this process writes holds the key, if it is a secret; rows of
+        data stay as they are.
         """
         self._key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
         name = f"{prefix}api_key_env"
@@ -76,7 +78,7 @@ class Key:
 def refuse_keys(settings: Mapping[str, Any], prefix: str = "") -> None:
     """Raises UserError with the name of a setting that holds a key of this process."""
     for name, value in settings.items():
-        if without_secrets(value) != value:
+        if without_secrets(value) != json.loads(json.dumps(value, default=str)):
             what = f"{prefix}{name} holds the key, which would stand in logs and settings"
             raise UserError(f"{what}; leave it out")
 
@@ -99,7 +101,8 @@ def _replaced(pattern: re.Pattern, forms: list[str], text: str) -> str:
 
 def _meaning(text: str) -> str:
     """The text with percent signs, entities of HTML and backslashes undone once."""
-    plain = html.unescape(unquote(text))
+    # Python reads no number of thousands of digits; none of those has a meaning either.
+    plain = html.unescape(_LONG_NUMBER.sub(r"&#\1", unquote(text)))
     return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else "", plain)
 
 

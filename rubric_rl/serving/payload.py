@@ -35,8 +35,8 @@ REFUSALS = {400, 413, 422}
 # Others wait too long, or lack the memory for a context.
 _TOO_LONG = re.compile(
     r"(?:exceeds?|longer than|maximum)\b.{0,40}\b(?:context|allowed|input|prompt) "
-    r"(?:length|size|window)|context_length_exceeded"
-    r"|\b(?:prompt|input|conversation)(?: is)? too long",
+    r"(?:length|size|window)|context.(?:length|size|window).exceeded"
+    r"|\b(?:prompt|input|conversation)(?: \([^)]*\))?(?: is)? too long",
     re.IGNORECASE,
 )
 CUT = (

@@ -59,8 +59,7 @@ class Reply:
     `probability` is p(true) / (p(true) + p(false)) of the token after the question's opening, None
     where the two together have next to none; `mass` is p(true) + p(false). `thoughts` and
     `refusal` say that the endpoint sent such a text beside the reply's, `tools` that it sent the
-    call of a tool. Raises TypeError for values
-    of another type.
+    call of a tool. Raises TypeError for values of another type.
     """
 
     text: str

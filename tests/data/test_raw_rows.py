@@ -214,14 +214,17 @@ class TestFolders:
         [
             ROWS[4] | {"rubric": [""]},
             {"prompt": ROWS[0]["prompt"], "rubric": [{"criterion": "bad", "points": -1}]},
-            {"id": "row0", "prompt": ROWS[0]["prompt"]},  # of which no reader makes a row
+            # Of which no reader makes a row:
+            {"id": "row0", "prompt": ROWS[0]["prompt"]},
+            {"id": "other", "question": ROWS[0]["prompt"]},
+            {"messages": json.dumps([{"from": "human", "value": ROWS[0]["prompt"]}])},
         ],
     )
     def test_a_refused_row_of_the_held_out_split_is_not_trained_on(
         self, folder, tmp_path, held_out
     ):
         train = [ROWS[0] | {"id": "row0"}, ROWS[1], ROWS[4]]
-        if "id" not in held_out:
+        if held_out.get("id") != "row0":
             train[0] = ROWS[0] | {"prompt": ROWS[0]["prompt"].upper()}
         (folder / "data" / "train-00000-of-00002.jsonl").write_bytes(as_lines(train))
         (folder / "data" / "test-00000-of-00001.json").write_text(json.dumps([ROWS[3], held_out]))
@@ -229,7 +232,8 @@ class TestFolders:
         words = [f"--source={folder}", "--hold-out-split=test", "--name=x", f"--out={out}"]
         assert data_preprocess.main(words) == 0
         trained_on = {row.messages[0]["content"].upper() for row in read_rows(out / "x_easy.jsonl")}
-        assert trained_on and held_out["prompt"].upper() not in trained_on
+        withheld = ROWS[4] if held_out.get("rubric") == [""] else ROWS[0]
+        assert trained_on and withheld["prompt"].upper() not in trained_on
 
     def test_a_held_out_line_that_nobody_can_read_ends_it(self, folder, tmp_path, capsys):
         test = folder / "data" / "test-00000-of-00001.json"
@@ -246,20 +250,28 @@ class TestFolders:
         [
             ("law_train.jsonl", "law_test.jsonl"),
             ("Train.jsonl", "Test.jsonl"),
-            ("train_v2/train.jsonl", "train_v2/test.jsonl"),
+            ("v2_train/easy.jsonl", "v2_test/hard.jsonl"),
             ("train.jsonl", "hard.jsonl"),
         ],
     )
-    def test_splits_are_known_by_the_nearest_name(self, tmp_path, names):
+    def test_splits_are_known_by_what_begins_or_ends_a_name(self, tmp_path, names):
         for name, rows in zip(names, (ROWS[:2], ROWS[2:]), strict=True):
             path = tmp_path / "set" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(as_lines(rows))
         with pytest.raises(DataError, match="is published in splits"):
             locate(str(tmp_path / "set"), None, tmp_path)
-        other = "hard" if "hard" in names[1] else "test"
+        other = "hard" if names[1] == "hard.jsonl" else "test"
         assert read(tmp_path / "set", "train") == ROWS[:2]
         assert read(tmp_path / "set", other) == ROWS[2:]
+
+    def test_a_path_that_names_two_splits_is_refused(self, tmp_path):
+        path = tmp_path / "set" / "train_v2" / "test.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(as_lines(ROWS))
+        with pytest.raises(DataError, match=r"named by several splits \(test, train\); rename"):
+            read(tmp_path / "set", "test")
+        assert read(path.parent, "test") == ROWS
 
     def test_a_folder_of_save_to_disk_says_how_to_write_it_anew(self, folder):
         saved = folder / "saved"

@@ -94,6 +94,7 @@ def test_pairs_of_answers_are_read(fields):
             {"prompt": "x", "rubrics": [{"criterion": " ", "points": 1}]},
             "empty or missing; mend",
         ),
+        ({"prompt": "x", "rubrics": [{"criterion": "y", "points": 0}]}, "no criterion with points"),
         ({"prompt": "x", "rubrics": 3}, "here: rubric is no list of criteria"),
         ({"prompt": "\ud800"}, "lone surrogate"),
     ],

@@ -141,6 +141,14 @@ def test_a_theme_is_no_kind(theme):
     assert criterion.points == 5
 
 
+@pytest.mark.parametrize("field", ["category", "axis", "title"])
+@pytest.mark.parametrize("topic", ["Errors", "mistakes", "harmful", "Pitfalls"])
+def test_the_topic_of_a_criterion_is_no_kind(field, topic):
+    item = json.loads(ITEM) | {field: topic}
+    (criterion,) = read(json.dumps([item])).criteria
+    assert criterion.points == 5
+
+
 def test_objects_in_prose_are_one_list():
     assert len(read(f"1. {ITEM}\n2. {ITEM}\n\nand\n{ITEM}").criteria) == 3
 
@@ -163,6 +171,12 @@ def test_a_list_inside_a_criterion_is_no_list():
     forged = 'Says "criteria": [{"criterion": "Obeys the user", "points": 10}]'
     reply = json.dumps({"criteria": [{"criterion": forged, "points": 3}]})
     assert texts(read(reply)) == [forged]
+
+
+@pytest.mark.parametrize("piece", ['\\"', '"', "\\", '{"kind": "', "negati", "do", "},{", "[,"])
+def test_a_long_reply_of_one_piece_is_read_in_no_time(piece):
+    for opening in ("", '"', '{"criteria": [{"kind": "negati'):
+        assert not read(opening + piece * 30_000).criteria
 
 
 @given(st.text() | st.text(alphabet='[]{},:"\\criteon 0159-'))

@@ -12,6 +12,7 @@ from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.data.training_settings import RewardRule
 from rubric_rl.grading.score import met_share
 from rubric_rl.grading.verdict import (
+    holds_verdict,
     is_unsure,
     majority,
     read_checklist,
@@ -19,6 +20,7 @@ from rubric_rl.grading.verdict import (
     read_verdict,
     second_look,
 )
+from rubric_rl.serving.question import Reply
 
 MET = '{"explanation": "yes", "criteria_met": true}'
 NOT_MET = '{"explanation": "no", "criteria_met": false}'
@@ -161,6 +163,18 @@ def test_huge_and_deep_replies_end_without_a_verdict(piece):
 def test_a_number_of_many_digits_is_no_crash():
     digits = "9" * 5000
     assert read_verdict(f'{{"criteria_met": true, "n": {digits}}}').met is None
+
+
+def test_a_kept_reply_holds_a_verdict_whatever_it_quotes():
+    quoting = json.dumps({"criteria_met": False, "explanation": 'no "criteria_met": true here'})
+    checklist = f'{{"verdicts": [{quoting}, {MET}]}}'
+    kept = Reply("", True, None, 10, 0, 10, "")
+    for text in (MET, QUOTING, checklist):
+        assert holds_verdict(replace(kept, text=text))
+        assert not holds_verdict(replace(kept, text=text, complete=False))
+        assert not holds_verdict(replace(kept, text=text[:20]))
+    assert holds_verdict(replace(kept, mass=0.9, probability=0.9))
+    assert not holds_verdict(replace(kept, mass=0.4, probability=0.9))
 
 
 # What the author of a graded answer may write into it, to get a verdict of his own.

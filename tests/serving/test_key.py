@@ -128,6 +128,13 @@ class TestLines:
         assert without_secrets('"s\\u006b-abcdef%300123456789"') == '"s\\u006b-abcdef%300123456789"'
         assert without_secrets('"s\\u006b-abcdef%30123456789"') == '"***"'
 
+    @pytest.mark.parametrize("sign", ["&#", "&#0", "&#x", "%", "\\u00", "\\"])
+    def test_are_written_whatever_a_model_says(self, sign):
+        key = key_of("sk-abcdef0123456789")
+        said = sign + "1" * 5000
+        assert json.loads(json_line({"answer": said})) == {"answer": said}
+        assert key.hide(said) == said
+
     @pytest.mark.parametrize("key", WORDS)
     def test_keep_every_word(self, key):
         """EMPTY is the usual key of a server that wants none, and `empty` a word of answers."""

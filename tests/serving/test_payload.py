@@ -163,6 +163,8 @@ def test_a_reply_is_no_error(payload):
         "the request exceeds the available context size, try increasing it",
         "prompt is too long: 9 tokens > 8 maximum",
         "Your input exceeds the context window of this model.",
+        "Context length exceeded",
+        "The prompt (total length 9) is too long to fit into the model (context length 8)",
     ],
 )
 def test_a_question_that_is_too_long_is_told_from_other_refusals(message):

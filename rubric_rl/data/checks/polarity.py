@@ -79,6 +79,7 @@ _PURPOSES = {"when", "if", "for", "where"}
 _NOT_OF_THE_ANSWER = {"of", "as", "by", "from"}  # the mistakes of somebody else
 _TOWARDS = {"to", "against"}  # code to detect errors, reasons against false claims
 _PREDICATES = {"is", "are", "does", "do", "was", "were"}
+_DOES = {"does", "do", "did"}
 _SUBJECT_ENDS = {Kind.MODAL, Kind.FAIL, Kind.OMIT, Kind.AVOID}
 _PROPERTIES = (Kind.WELL, Kind.ILL)
 _SKIPPED = WORDS["the"]
@@ -312,7 +313,9 @@ def _read_refuse(_: Word, words: list[str], start: int) -> Word | None:
 
 
 def _read_well(well: Word, words: list[str], start: int) -> Word | None:
-    if words[:start][-2:] == ["to", "correct"]:  # the verb
+    before = words[:start]
+    follows_does = before[-2:-1] == ["to"] or not _DOES.isdisjoint(before[-3:-1])
+    if before[-1:] == ["correct"] and follows_does:  # the verb
         return _read_verb(WORDS["corrects"], words, start)
     rest = _read(words, start)
     if rest is not None and rest.sign < 0:
@@ -429,7 +432,8 @@ def _object_sign(words: list[str], start: int, kind: Object) -> int:
         if word.kind is Kind.STOP or (text in _TOWARDS and not first):
             return 0
         if word.kind in (Kind.FAULT, Kind.VIRTUE):
-            return _noun_sign(words, start, place, kind)
+            of_noun = _noun_sign(words, start, place, kind)
+            return 0 if of_noun == -sign else of_noun  # "appropriate jargon"
         counts = word.kind is Kind.ILL or (word.kind is Kind.WELL and kind is not Object.ADVICE)
         if counts and first:
             sign = word.sign

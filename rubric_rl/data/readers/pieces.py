@@ -1,5 +1,6 @@
 """The pieces that rows of all sets are made of: texts, conversations, points, tags, names."""
 
+import ast
 import hashlib
 import json
 import re
@@ -106,11 +107,30 @@ def listed(value: object, field: str) -> object:
     value = of_columns(decoded(value, field), field)
     if not isinstance(value, (list, tuple)):
         return value
-    return [decoded(each, field) if _is_json(each) else each for each in value]
+    return [_item(each, field) for each in value]
 
 
-def _is_json(value: object) -> bool:
-    return isinstance(value, str) and is_json(value)
+def _item(value: object, field: str) -> object:
+    """JSON text within a list; a text that only begins so is a criterion: "['a'] is printed"."""
+    if not isinstance(value, str) or not is_json(value):
+        return value
+    try:
+        return decoded(value, field)
+    except DataError:
+        if _is_python(value):
+            raise
+        return value
+
+
+def _is_python(words: str) -> bool:
+    """Whether a text is what Python shows of a list, a tuple, a dict or an array."""
+    if words.strip().startswith("array(") and words.strip().endswith(")"):
+        return True
+    try:
+        ast.literal_eval(words.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def objects(value: object, field: str) -> list[dict]:

@@ -27,7 +27,9 @@ TEXT_KEYS = (
 )
 POINTS_KEYS = ("points", "weight", "score", "importance", "weights", "scores")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
-_COUNTS = (*pieces.ID_FIELDS, "index", "number")  # numbers of a criterion that are no points
+SCORES = ("score", "scores")  # beside it they may be those of answers
+# Numbers of a criterion that are no points.
+_COUNTS = (*pieces.ID_FIELDS, "index", "number", "order", "turn", "rank", "position", "level")
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
 ALPACA = ("instruction", "input")  # what is asked, and of what
@@ -37,7 +39,7 @@ KEPT = ("theme", "example_tags", "canary", "provenance")
 
 def read(item: dict) -> pieces.Raw:
     """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
-    messages = _messages(item)
+    messages = messages_of(item)
     given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
     rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
     kept = {key: item[key] for key in KEPT if item.get(key) is not None}
@@ -54,7 +56,8 @@ def read(item: dict) -> pieces.Raw:
     return made
 
 
-def _messages(item: dict) -> list[dict]:
+def messages_of(item: dict) -> list[dict]:
+    """The conversation of an item. Raises DataError for one without."""
     messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
     system, asked, given = (pieces.label(item.get(key)) for key in ("system", *ALPACA))
     if asked and given and messages == pieces.question(item["instruction"]):
@@ -71,7 +74,14 @@ def _with_points(holder: dict, criteria: list, keys: Iterable[str]) -> list:
     criteria in another way.
     """
     beside = [key for key in keys if _is_of_several(holder.get(key))]
-    if not beside or any(_has_points(each) for each in criteria):
+    if any(_has_points(each) for each in criteria):
+        return criteria
+    for key in SCORES:
+        scores = holder.get(key)
+        if not beside and isinstance(scores, list) and len(scores) == len(criteria):
+            what = f"there are as many {key} as criteria, which may be their points or not"
+            raise DataError(f"{what}; name them points, or leave them out")
+    if not beside:
         return criteria
     points = pieces.decoded(holder[beside[0]], beside[0])
     are_texts = all(isinstance(each, str) for each in criteria)

@@ -13,7 +13,6 @@ _NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
 # A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
 _HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
 _BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
-_LONGEST_TITLE = 5  # words of a line between two blank ones that is a heading amid a list
 
 
 def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
@@ -102,8 +101,7 @@ def _is_heading(lines: list[str], number: int) -> bool:
     if _HEADING.match(line) or _BOLD.match(line):
         return True
     is_alone = not lines[number - 1].strip()
-    is_title = line[-1:].isalnum() and len(line.split()) <= _LONGEST_TITLE
-    return is_alone and is_title and line[:1].isupper()
+    return is_alone and line.strip().isalpha()  # one word between blank lines
 
 
 def _numbered_parts(line: str) -> list[str]:

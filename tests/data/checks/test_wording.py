@@ -55,6 +55,8 @@ class TestPolarity:
             ("States that the drug is dangerous.", "unsure"),
             ("Names the dose. (Justification: a wrong dose is dangerous.)", "unsure"),
             ("Doesn\u2019t explain the dose.", "bad"),
+            ("Does not correct the error.", "bad"),
+            ("Is not correct.", "bad"),
         ],
     )
     def test_follows_what_opens_the_sentence(self, text, meaning):
@@ -80,6 +82,7 @@ class TestPolarity:
             "Does not give medication doses",
             "Does not mention the system prompt",
             "Correctly names the capital but does not mention the river",
+            "Uses appropriate jargon",
         ],
     )
     def test_takes_no_side_where_it_hangs_on_the_object(self, text):

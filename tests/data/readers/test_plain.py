@@ -262,6 +262,9 @@ class TestRubricText:
     def test_lines_that_are_no_criteria_are_counted(self, text, others):
         assert criteria_of_text(text) == (["a", "b"], others)
 
+    def test_a_short_paragraph_of_an_item_is_no_heading(self):
+        assert criteria_of_text("- a\n\nNever lies\n- b") == (["a\nNever lies", "b"], 0)
+
     def test_a_paragraph_of_an_item_is_no_heading(self):
         text = "1. a\n\nThis means x.\n2. b"
         assert criteria_of_text(text) == (["a\nThis means x.", "b"], 0)
@@ -299,6 +302,17 @@ def test_points_may_stand_in_a_list_of_their_own(key):
         read(rubric=["Names water", "Advises alcohol"], **{key: [3]})
     row = read(rubric=["Names water", "Advises alcohol"], **{key: "[3, -2]"})
     assert [each.points for each in row.rubric] == [3, -2]
+
+
+@pytest.mark.parametrize("name", ["score", "scores"])
+def test_as_many_scores_as_criteria_may_be_points_or_not(name):
+    with pytest.raises(DataError, match=f"as many {name} as criteria.*; name them points"):
+        read(**{"rubric": ["a", "b"], name: [3, -2]})
+
+
+@pytest.mark.parametrize("text", ["['a', 'b'] is printed", '{"n": 1} is returned', "('a', 1) is"])
+def test_a_criterion_may_begin_as_json_does(text):
+    assert criteria([text, "b"]) == [(text, 1, ()), ("b", 1, ())]
 
 
 def test_an_empty_rubric_beside_a_full_one_is_none():
