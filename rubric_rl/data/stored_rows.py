@@ -8,8 +8,6 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, overload
 
-import orjson
-
 from rubric_rl.common.in_processes import in_order, in_pieces
 from rubric_rl.common.jsonl import AnyPath, json_line, whole_file
 from rubric_rl.data.schema import Criterion, Row
@@ -110,19 +108,7 @@ def write_rows(path: AnyPath, rows: StoredRows) -> None:
 
 
 def _json_lines(packed: Iterable[bytes]) -> bytes:
-    return b"".join(_json_line(unpack(each)) for each in packed)
-
-
-def _json_line(row: Row) -> bytes:
-    """As `json_line` gives it, without spaces: a row holds no NaN, which orjson would turn to null.
-
-    What orjson refuses goes the slow way: larger integers than 64 bits hold.
-    """
-    item = row.to_json()
-    try:
-        return orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        return json_line(item)
+    return b"".join(json_line(unpack(each).to_json()) for each in packed)
 
 
 def packed_rows(rows: Iterable[Row]) -> Iterator[bytes]:
