@@ -5,7 +5,6 @@ import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from itertools import combinations
 
 from rubric_rl.common.plain_text import comparable
 from rubric_rl.data.checks.wording import ascii_words
@@ -43,15 +42,14 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
         for of_text in words:
             many.add(of_text)
         return many.near_duplicates()
-    # Of two alike texts neither has many more words; the sizes settle most pairs.
-    sizes = [(len(of_text), ALIKE * len(of_text)) for of_text in words]
-    return [
-        (earlier, later)
-        for (earlier, (size, least)), (later, (other, of_other)) in combinations(
-            enumerate(sizes), 2
-        )
-        if size >= of_other and other >= least and _alike(words[earlier], words[later])
-    ]
+    pairs = []
+    for earlier, own in enumerate(words):
+        # Neither of two alike texts has many more words: the cheaper look first.
+        fewest, most = ALIKE * len(own), len(own) / ALIKE
+        for later in range(earlier + 1, len(words)):
+            if fewest <= len(words[later]) <= most and _alike(own, words[later]):
+                pairs.append((earlier, later))
+    return pairs
 
 
 class ManyTexts:
