@@ -87,6 +87,12 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "skill-firm-fast": Arm(
+        "the same loss with three times that weight",
+        GENTLE | {"grader_skill_coef": 0.1},
+        FAST,
+        compared_with="self-fast",
+    ),
     "threshold-fast": Arm(
         "precision first: credit from a probability of 0.8",
         {"grader_threshold": 0.8},
