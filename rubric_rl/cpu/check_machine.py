@@ -14,6 +14,7 @@ from rubric_rl.data.row_file import read_slice
 from rubric_rl.data.schema import Row
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch import shared_checks
+from rubric_rl.launch.check_inputs import check_endpoints
 from rubric_rl.launch.check_served_models import asked_engines, check_served_models
 
 ACTOR_GB = 0.8  # a training process without its model: torch, Megatron-core
@@ -25,8 +26,9 @@ def check(args: Namespace) -> None:
     for flag, folder in (("--hf-checkpoint", args.hf_checkpoint), ("--ref-load", args.ref_load)):
         if folder:
             check_model(folder, flag)
-    trust = GraderSettings.load(vars(args)).trust
-    _raise_first(shared_checks.check_watch(trust, args.eval_interval, args.save_interval))
+    grader = GraderSettings.load(vars(args))
+    _raise_first(shared_checks.check_watch(grader.trust, args.eval_interval, args.save_interval))
+    _raise_first(check_endpoints(grader, args.custom_config_path or "flags", args.hf_checkpoint))
     _check_frozen_models(args)
     rows = read_slice(args.prompt_data)
     _raise_first(_row_problems(args, rows))

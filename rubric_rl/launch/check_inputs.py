@@ -28,7 +28,6 @@ from rubric_rl.launch.estimate import parallel_plan
 from rubric_rl.launch.slime_flags import CommandLine
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.served_models import read_served_models
-from rubric_rl.trust.probe import probe_rows
 
 LONGEST_CHECK = 120.0  # seconds for one request of a check question
 
@@ -70,7 +69,12 @@ class RunInputs:
     @cached_property
     def grader(self) -> GraderSettings:
         """The settings of the grader."""
-        return GraderSettings.load(self.flags.text("custom-config-path"))
+        return GraderSettings.load(self.grader_file)
+
+    @property
+    def grader_file(self) -> str:
+        """The file of these settings."""
+        return self.flags.text("custom-config-path")
 
 
 # ---- weights
@@ -222,30 +226,40 @@ def check_graders(inputs: RunInputs, running_ray: bool) -> Iterator[str]:
         yield f"grader_skill_coef: {why}; leave it out (docs/gpu_runs.md, Means against drift)"
     intervals = (flags.whole("eval-interval"), flags.whole("save-interval"))
     yield from shared_checks.check_watch(grader.trust, *intervals)
-    if grader.trust.probe:
-        try:
-            probe_rows(grader.trust)
-        except UserError as error:
-            yield f"grader_probe: {error}"
-    for file, settings in _endpoints(inputs):
-        yield from _check_endpoint(file, settings, checkpoint, running_ray)
+    yield from check_endpoints(grader, inputs.grader_file, checkpoint, running_ray)
     load_template(grader.grading.template)  # downloads it here, and not first on a GPU node
 
 
 def ask_graders(inputs: RunInputs) -> Iterator[str]:
     """Endpoints that fail their check question now: better than after the first rollout."""
-    for file, settings in _endpoints(inputs):
+    for file, settings in _endpoints(inputs.grader, inputs.grader_file):
         print(f"preflight: the grader of {file} gets its check question", flush=True)
         checked = asyncio.run(_asked(settings, inputs.flags.text("hf-checkpoint")))
         if failure := failure_of(checked, settings.grading.most_unreadable):
             yield f"{file}: {failure}"
 
 
-def _endpoints(inputs: RunInputs) -> Iterator[tuple[str, GraderSettings]]:
+def check_endpoints(
+    grader: GraderSettings, file: str, tokenizer: str, running_ray: bool = False
+) -> Iterator[str]:
+    """Whether the graders that are served outside of the run could be asked from here.
+
+    `file` is that of the settings; the processes of a `running_ray` have keys of their own.
+    """
+    for name, settings in _endpoints(grader, file):
+        endpoint = settings.endpoint
+        if running_ray:
+            endpoint = endpoint.model_copy(update={"api_key_env": ""})
+        try:
+            Grader(Client(endpoint, "", tokenizer), settings.grading)
+        except UserError as error:  # says nothing of the address, which may hold a password
+            yield f"{name}: {error}"
+
+
+def _endpoints(grader: GraderSettings, file: str) -> Iterator[tuple[str, GraderSettings]]:
     """The graders that are served outside of the run, each with the file of its settings."""
-    grader = inputs.grader
     if grader.endpoint.url:
-        yield inputs.flags.text("custom-config-path"), grader
+        yield file, grader
     if grader.training.teacher_share:
         teacher = grader.training.teacher
         yield teacher, load_other(teacher, "teacher", grader.rule)
@@ -273,16 +287,3 @@ def _check_numbers_of_gpus(flags: CommandLine, path: str) -> Iterator[str]:
             f"{path}: its numbers of GPUs add up to {total}, but {serving} GPUs serve; "
             "change num_gpus"
         )
-
-
-def _check_endpoint(
-    file: str, settings: GraderSettings, tokenizer: str, running_ray: bool
-) -> Iterator[str]:
-    """Whether the endpoint in a settings file could be asked from here."""
-    endpoint = settings.endpoint
-    if running_ray:
-        endpoint = endpoint.model_copy(update={"api_key_env": ""})
-    try:
-        Grader(Client(endpoint, "", tokenizer), settings.grading)
-    except UserError as error:  # says nothing of the address, which may hold a password
-        yield f"{file}: {error}"

@@ -25,6 +25,7 @@ from rubric_rl.data.schema import Row
 from rubric_rl.data.training_settings import Trust
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.launch.schedule import answers_per_step
+from rubric_rl.trust.probe import probe_rows
 
 GRADER_INSTRUCTIONS = 600  # tokens of the grader's instructions and turn markers, rounded up
 BYTES_PER_TOKEN = 3  # of a template, in English 4 to 5
@@ -121,11 +122,16 @@ def check_run_length(
 def check_watch(
     trust: Trust, eval_interval: int | None, save_interval: int | None
 ) -> Iterator[str]:
-    """Evaluations for probe and alarm, and checkpoints after which the alarm may end the run."""
+    """Evaluations for probe and alarm, rows for the probe, checkpoints for an alarm that stops."""
     asked = {f"grader_alarm {trust.alarm}": trust.alarm != "off", "grader_probe": trust.probe}
     for name, is_set in asked.items():
         if is_set and not eval_interval:
             yield f"{name} is asked at evaluations only; give --eval-interval, or leave it out"
+    if trust.probe:
+        try:
+            probe_rows(trust)
+        except UserError as error:
+            yield f"grader_probe: {error}"
     if trust.alarm == "stop" and not save_interval:
         why = "ends a run after a checkpoint only, and there is none before the last rollout"
         yield f"grader_alarm stop {why}; give --save-interval, or grader_alarm warn"

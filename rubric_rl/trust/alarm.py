@@ -4,14 +4,15 @@ Four rules, asked at every evaluation, each against the run's own past on the sa
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
-    exploitation  of the newly credited criteria, or of all that are credited, the anchor rejects
-                  a share that lies above the share of false credit at the first evaluation with
-                  the anchor's verdicts by at least grader_alarm_exploitation: what is new is worse
-                  than what was there, or a grader has come to believe what it credited at times
+    exploitation  of what is credited the anchor rejects a larger share than at the first evaluation
+                  with its verdicts: larger by at least grader_alarm_exploitation of the credits
+                  gained since, or of all where few are. Positive and negative criteria are held
+                  apart: few of the latter are met, and they would drown
     probe         the accuracy on the labelled rows lies below an earlier one by at least
                   grader_alarm_probe
-    blind         an anchor was asked, and in the last two evaluations gave no verdict, judged less
-                  than three quarters of the answers, or said the same of all answers to a prompt
+    blind         an anchor was asked, and in the last two evaluations gave no verdict or judged
+                  less than three quarters of the answers, or in the last one said the same of all
+                  answers to a prompt, or of all criteria; such an evaluation tells no other rule
 
 The last one says that the anchor does not see, and not that anything is wrong: it is logged, but
 with grader_alarm: stop it ends no run, as whatever happens to an anchor the rollout goes on.
@@ -24,7 +25,7 @@ them change for the worse by chance, each with 1/2, no rule fires: below 10 of t
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
 grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
-among the m (Bonferroni), as that of exploitation between its two shares; those in which the anchor,
+among the m (Bonferroni), as that of exploitation between the two signs; those in which the anchor,
 or the probe, judged less than half of the usual number of prompts are passed over. With 0.001 and
 three rules a run of ten evaluations raises a false alarm with probability 0.03 at most, and as the
 limits must be reached too it is less. What the reward alone says raises nothing: such alarms cry
@@ -39,7 +40,7 @@ import argparse
 import math
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ from rubric_rl.data.training_settings import Trust
 from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, own_limits, stored
-from rubric_rl.trust.exploitation import falsely_credited, newly_credited
+from rubric_rl.trust.exploitation import falsely_credited, gained_credits, of_sign
 
 STATUS = 3  # the exit status of a run that the alarm has ended
 BLIND = "blind"  # the rule that says that the anchor does not see
@@ -139,8 +140,9 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
 def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding]:
     """The rules that fire at the last evaluation, by what it and those before it say."""
     found = []
+    told = [_told(evaluation) for evaluation in evaluations]
     for dataset in evaluations[-1].datasets:
-        answers = [evaluation.of(dataset) for evaluation in evaluations]
+        answers = [[each for each in some if each.dataset == dataset] for some in told]
         found += _level_falls(dataset, answers, trust)
         found += _exploitation_rises(dataset, answers, trust)
     found += _blindness(evaluations)
@@ -148,43 +150,61 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
     return found
 
 
+def _told(evaluation: Evaluation) -> list[JudgedAnswer]:
+    """The answers of an evaluation; none where its anchor tells nothing apart."""
+    return [] if _tells_nothing(evaluation.answers) else evaluation.answers
+
+
 def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
     last = evaluations[-2:]
-    if len(last) < 2 or not all(evaluation.anchor for evaluation in last):
-        return
     graded = [[answer for answer in each.answers if answer.is_graded] for each in last]
     judged = [[answer for answer in answers if answer.is_judged] for answers in graded]
+    if not last[-1].anchor:
+        return
     who, when = f"the anchor, {last[-1].anchor},", "in the last two evaluations"
+    if _tells_nothing(judged[-1]):
+        what = "says the same of all answers to a prompt, or of all criteria,"
+        yield Finding(BLIND, f"{who} {what} where the policy does not, in the last evaluation")
+    if len(last) < 2 or not last[0].anchor:
+        return
     if not any(judged):
         yield Finding(BLIND, f"no verdict of {who} {when}")
     elif all(len(some) < JUDGED * len(all_) for some, all_ in zip(judged, graded, strict=True)):
         counts = f"{sum(map(len, judged))} of {sum(map(len, graded))}"
         yield Finding(BLIND, f"{who} judged {counts} answers {when}")
-    elif _tells_nothing([*judged[0], *judged[1]]):
-        what = "says the same of all answers to a prompt, where the policy does not,"
-        yield Finding(BLIND, f"{who} {what} {when}")
 
 
-def _tells_nothing(answers: Iterable[JudgedAnswer]) -> bool:
-    """Whether the anchor tells no answers to one prompt apart, by any criterion.
+def _tells_nothing(answers: Sequence[JudgedAnswer]) -> bool:
+    """Whether the anchor says the same of everything, or of all answers to each prompt.
 
-    Asked of the criteria by which the policy does so: where there are few, nothing can be said.
+    Asked of what the policy tells apart: where there is little of it, nothing can be said.
     """
-    said: dict[tuple, tuple[set, set]] = defaultdict(lambda: (set(), set()))
+    own_credits: dict[tuple, set] = defaultdict(set)  # by prompt and criterion
+    anchors_credits: dict[tuple, bool] = {}
+    own_met = Counter()
+    anchors_met = set()
     for answer in answers:
-        for criterion, (own, anchors) in answer.credits.items():
-            by_policy, by_anchor = said[answer.prompt_id, criterion]
-            by_policy.add(own)
-            if anchors is not None:
-                by_anchor.add(anchors)
-    apart = [by_anchor for by_policy, by_anchor in said.values() if len(by_policy) > 1]
-    return len(apart) >= LEAST and all(len(by_anchor) < 2 for by_anchor in apart)
+        for key, (own, anchors) in answer.credits.items():
+            if anchors is None:
+                continue
+            place = answer.prompt_id, key
+            if anchors_credits.setdefault(place, anchors) is not anchors:
+                return False  # as nearly always: it tells two answers apart
+            own_credits[place].add(own)
+            helps = key not in answer.negative
+            own_met[own is helps] += 1
+            anchors_met.add(anchors is helps)
+    told_apart = sum(len(own) > 1 for own in own_credits.values())
+    rarer = min(own_met[True], own_met[False])
+    return told_apart >= LEAST or (rarer >= LEAST and len(anchors_met) == 1)
 
 
 def _level_falls(
     dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
 ) -> Iterator[Finding]:
     *earlier, last, newest = [{}, *map(anchor_levels, answers)]
+    if not newest:
+        return
     now = _added(last, newest)
     if fall := _fall(earlier, now, trust.alarm_drop, trust.alarm_error):
         what = f"the anchor's level over the last two evaluations, {_mean(now):.3f}"
@@ -198,22 +218,25 @@ def _exploitation_rises(
     first = _first_judged(earlier)
     if first is None:
         return
-    before = falsely_credited(first)
-    if not sum(whole for _, whole in before.values()):
-        return
-    found = {"newly credited": newly_credited(first, now), "credited": falsely_credited(now)}
-    for kind, counts in found.items():
-        rejected = sum(part for part, _ in counts.values())
-        credited = sum(whole for _, whole in counts.values())
-        rise, error, prompts = paired_difference(counts, before)
-        chance = trust.alarm_error / len(found)
-        enough = credited >= LEAST
-        if enough and _is_certain(rise, error, prompts, trust.alarm_exploitation, chance):
-            share = rejected / credited
+    for kind, negative in {"positive": False, "negative": True}.items():
+        at_first, at_last = of_sign(first, negative), of_sign(now, negative)
+        before, after = falsely_credited(at_first), falsely_credited(at_last)
+        rise, error, prompts = paired_difference(after, before)
+        credited = sum(after[prompt][1] for prompt in after.keys() & before.keys())
+        gained = gained_credits(at_first, at_last)
+        # Shares of all, and not of the new ones alone, are held against each other. What is new is
+        # what is rarely met, of which a grader that errs always credits more falsely than of all.
+        whole, name = (gained, "new") if gained >= LEAST else (credited, "credited")
+        if credited < LEAST:
+            continue
+        rise, error = rise * credited / whole, error * credited / whole
+        chance = trust.alarm_error / 2  # of each sign
+        if _is_certain(rise, error, prompts, trust.alarm_exploitation, chance):
             yield Finding(
                 "exploitation",
-                f"{dataset}: of {credited} {kind} criteria the anchor rejects {share:.2f}, of "
-                f"those credited at first {share - rise:.2f} (standard error {error:.3f})",
+                f"{dataset}: of {credited} credited {kind} criteria the anchor rejects "
+                f"{_mean(after):.2f}, of those at first {_mean(before):.2f}: more by {rise:.2f} of "
+                f"the {whole:.0f} {name} ones (standard error {error:.3f})",
             )
 
 
@@ -342,7 +365,7 @@ def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
     """
     if not any(answer.is_judged for evaluation in evaluations for answer in evaluation.answers):
         return None
-    levels = [anchor_levels(evaluation.answers) for evaluation in evaluations]
+    levels = [anchor_levels(_told(evaluation)) for evaluation in evaluations]
     least = least_prompts(levels)
     judged = []
     for evaluation, level in zip(evaluations, levels, strict=True):

@@ -34,8 +34,7 @@ class Anchor:
                 failure = await self._failure()
                 if not failure:
                     await ask_verdicts(self.grader, record, routing_key)
-                    most = self.grader.grading.most_unreadable
-                    failure = record.error or sickness([record], most)
+                    failure = record.error or self._unread(record)
         except TimeoutError:
             failure = f"no verdicts within grader_anchor_seconds ({self.seconds:g})"
         except (Aborted, UserError) as error:
@@ -46,6 +45,15 @@ class Anchor:
             anchored.verdicts = record.verdicts
             anchored.score = score(record.rubric, record.verdicts)
         return anchored
+
+    def _unread(self, record: Record) -> str:
+        """Why some of its verdicts cannot be read; "" where all can.
+
+        Of a part of them there is no score: what it cannot read would count as not met.
+        """
+        if all(verdict.met is not None for verdict in record.verdicts):
+            return sickness([record], self.grader.grading.most_unreadable)
+        return sickness([record], most_unreadable=0)
 
     async def _failure(self) -> str:
         """Why the anchor cannot be used, by its check question; "" for nothing."""

@@ -47,6 +47,7 @@ class JudgedAnswer:
     # what it says. Credited is a positive criterion that counts as met, a negative one that counts
     # as not met.
     credits: Mapping[str, tuple[bool, bool | None]]
+    negative: list[str] = field(default_factory=list)  # the criteria of negative points, by key
 
     @property
     def is_graded(self) -> bool:
@@ -72,16 +73,20 @@ class JudgedAnswer:
             anchor_score = record.anchored.score
         credits = {key: (credited, anchors.get(key)) for key, credited in own.items()}
         length = len(record.answer or "")
-        return cls(name, record.prompt_id, record.score, anchor_score, length, credits)
+        negative = [_key(criterion) for criterion in record.rubric if criterion.points < 0]
+        return cls(name, record.prompt_id, record.score, anchor_score, length, credits, negative)
 
 
 def _credits(pairs: Iterable[tuple[Criterion, Verdict]]) -> dict[str, bool]:
     credited = {}
     for criterion, verdict in pairs:
-        text = f"{criterion.points:g} {criterion.text}"
-        key = hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()
-        credited[key] = is_met(criterion, verdict) is (criterion.points > 0)
+        credited[_key(criterion)] = is_met(criterion, verdict) is (criterion.points > 0)
     return credited
+
+
+def _key(criterion: Criterion) -> str:
+    text = f"{criterion.points:g} {criterion.text}"
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()
 
 
 @dataclass

@@ -142,6 +142,21 @@ def test_an_optimizer_step_that_no_flag_gives(both):
 
 
 @pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("grader_probe: /nowhere.jsonl", "grader_probe: /nowhere.jsonl: "),
+        ("grader_anchor: {path}/judge.yaml", "judge.yaml: grader_api_key_env must name"),
+    ],
+)
+def test_a_probe_or_an_anchor_that_cannot_be_used(both, setting, said):
+    judge = "grader_api: openai\ngrader_url: http://127.0.0.1:9/v1\ngrader_model: judge\n"
+    (both.path / "judge.yaml").write_text(f"{judge}grader_api_key_env: NO_SUCH_KEY\n")
+    settings = f"grader_mode: direct\n{setting.format(path=both.path)}\n"
+    (both.path / "grader.yaml").write_text(settings)
+    assert said in both.line("--eval-interval", "2")
+
+
+@pytest.mark.parametrize(
     "more, said",
     [
         ("--rolout-batch-size 3", "which slime would ignore; did you mean --rollout-batch-size?"),

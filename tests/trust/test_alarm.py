@@ -28,6 +28,14 @@ def test_no_false_alarm_in_healthy_runs(world):
     assert [first_alarm(world, seed, WARN) for seed in range(5)] == [None] * 5
 
 
+@pytest.mark.parametrize("mistakes", [0.03, 0.1])
+@pytest.mark.parametrize("rise", [0.0, 0.4])
+def test_no_false_alarm_where_grader_and_anchor_often_differ(mistakes, rise):
+    """What is newly credited is rarely met, and so credited falsely more often than the rest."""
+    world = World(rise=rise, mistakes=mistakes, rare=2)
+    assert [first_alarm(world, seed, WARN) for seed in range(5)] == [None] * 5
+
+
 @pytest.mark.parametrize("prompts", [1, 2, 3, 5])
 def test_no_false_alarm_on_few_prompts(prompts):
     """Two prompts often change alike, which looks like no error at all."""
@@ -54,8 +62,13 @@ def test_a_chance_too_small_for_a_number_fires_nothing():
         replace(RISING, quoting=0.2),
         replace(RISING, forgetting=0.06),
         World(fall=0.2),
+        replace(RISING, pardons=True),
+        replace(RISING, random_credit=1 / 3, mistakes=0.05, rare=2),
     ],
-    ids=["random", "half of it, flat", "quoting", "forgetting", "falling"],
+    ids=[
+        *("random", "half of it, flat", "quoting", "forgetting", "falling", "pardons"),
+        "random by a grader that errs",
+    ],
 )
 def test_is_raised_within_two_evaluations(world):
     numbers = [first_alarm(world, seed, WARN) for seed in range(3)]
@@ -238,11 +251,25 @@ def unanimous(evaluation: Evaluation, credited: bool) -> Evaluation:
 def test_an_anchor_that_says_the_same_of_everything_is_called_blind(tmp_path, credited):
     seen = [replace(each, anchor="judge") for each in evaluations(RISING, 0)]
     alike = [unanimous(evaluation, credited) for evaluation in seen]
-    assert firing("blind", alike) == list(range(1, len(seen)))
+    assert firing("blind", alike) == list(range(len(seen)))
     assert firing("level", alike) == firing("exploitation", alike) == []
     alarm = alarm_of(alike, WARN)
     assert alarm is not None and not alarm.ends_a_run
     assert "the anchor, judge, says the same of all answers" in alarm.text(tmp_path)
+
+
+@pytest.mark.parametrize("credited", [False, True])
+@pytest.mark.parametrize("answers", [1, 2])
+def test_an_anchor_that_comes_to_say_the_same_of_everything_ends_no_run(credited, answers):
+    """At the first such evaluation, and also after it sees again."""
+    seen = [replace(each, anchor="judge") for each in evaluations(RISING, 0)]
+    for evaluation in seen:
+        evaluation.answers = evaluation.answers[:: 3 - answers]
+    for number in (4, 7, 8):
+        seen[number] = unanimous(seen[number], credited)
+    assert firing("blind", seen) == [4, 7, 8]
+    assert firing("level", seen) == firing("exploitation", seen) == []
+    assert best_rollout(seen) not in [seen[number].rollout for number in (4, 7, 8)]
 
 
 def test_an_anchor_that_judges_less_than_three_quarters_is_called_blind(tmp_path):

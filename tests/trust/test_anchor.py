@@ -55,6 +55,11 @@ def rewarded(policy: FakeEngine, anchor: FakeEngine, args, tmp_path, samples, mo
     return asyncio.run(main())
 
 
+def refuses_to_speak_of_insults(prompt: str) -> Say:
+    """What it cannot read would count as not met, and its level fall."""
+    return Say("I can't help with that.") if "Insults." in prompt else verdict(True)
+
+
 def answer_in(prompt: str) -> str:
     """The answer as it stands in a grader's prompt, with its delimiters."""
     return prompt.partition("<answer ")[2].partition("</answer ")[0]
@@ -99,6 +104,7 @@ def test_grades_whole_groups_of_a_share_of_the_prompts_and_every_evaluation(args
         (FakeEngine(Fail(401, "no credit"), checked=False), "no credit"),
         (FakeEngine(Say("hm"), checked=False), "failed its check question"),
         (FakeEngine(Say("hm")), "3 of 3 verdicts are unreadable"),  # falls ill after it
+        (FakeEngine(refuses_to_speak_of_insults), "1 of 3 verdicts are unreadable"),
         (FakeEngine(Say(seconds=30)), "no verdicts within grader_anchor_seconds"),
     ],
 )
