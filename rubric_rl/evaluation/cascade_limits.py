@@ -31,7 +31,7 @@ def limits_curve(records: Iterable[Record], asked: Grading) -> dict | None:
     lows = [low for low in LOWS if asked.cascade_low <= low and 1 - low <= asked.cascade_high]
     by_prompt = defaultdict(lambda: np.zeros((len(lows), 5)))
     for record in records:
-        if lows and record.status == "graded":
+        if record.status == "graded":
             by_prompt[record.prompt_id] += [_sums(record, low) for low in lows]
     if not by_prompt:
         return None

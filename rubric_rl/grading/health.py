@@ -10,10 +10,12 @@ from collections.abc import Iterable
 
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.serving.apis import OpenAI
 from rubric_rl.serving.defects import CURES
 
 LOG = logging.getLogger(__name__)
 
+_SWITCH = "chat_template_kwargs"
 # In words that the tiny checkpoint knows too.
 _ANSWER = "This sounds like migraine. Please see pediatricians. Please drink water."
 CHECK = Row(
@@ -51,17 +53,23 @@ async def check(grader: Grader) -> Record:
     """Asks the grader for a trivially met and a trivially unmet verdict, as it asks for all.
 
     One that thinks although it should not is told so by the switch of the usual servers, from now
-    on. Wrong verdicts are only logged: a small model is no sick one.
+    on, and so is one that is asked for a token, which shows no thoughts: the prompt before it may
+    open them. Wrong verdicts are only logged: a small model is no sick one.
     """
-    api = grader.client.api
+    api, endpoint = grader.client.api, grader.client.endpoint
     api.thoughts_seen = False
     record = await _asked(grader)
-    if api.thoughts_seen and not grader.client.endpoint.thinking:
-        api.switch = {"chat_template_kwargs": {"enable_thinking": False}}
+    thinks = api.thoughts_seen
+    by_token = grader.grading.mode in ("direct", "cascade") and isinstance(api, OpenAI)
+    unseen = by_token and record.status == "graded"
+    chosen = endpoint.thinking or _SWITCH in endpoint.extra_body
+    if (thinks or unseen) and not chosen:
+        api.switch = {_SWITCH: {"enable_thinking": False}}
         again = await _asked(grader)
         if again.status == "graded":
             record = again
-            LOG.warning("the grader thinks by itself: it gets %s", api.switch)
+            if thinks:
+                LOG.warning("the grader thinks by itself: it gets %s", api.switch)
         else:  # the endpoint refuses the switch
             api.switch = {}
     if record.status == "graded" and record.mets != [True, False]:

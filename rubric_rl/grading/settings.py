@@ -28,9 +28,9 @@ class Grading(Settings):
         "where it is unsure; checklist: all in one call",
     )
     cascade_low: FiniteFloat = added(
-        0.3, "cascade: surely not met up to this probability", ge=0, le=1
+        0.3, "cascade: surely not met up to this probability", ge=0, le=0.5
     )
-    cascade_high: FiniteFloat = added(0.7, "cascade: surely met from this one on", ge=0, le=1)
+    cascade_high: FiniteFloat = added(0.7, "cascade: surely met from this one on", ge=0.5, le=1)
     template: str = transport(
         "", "the prompt: empty, our own; healthbench, the reference's; or a file of placeholders"
     )
@@ -87,9 +87,6 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
     if grading.mode == "cascade" and endpoint.thinking and endpoint.api != "sglang":
         what = "grader_mode cascade reads a token before there are thoughts"
         raise UserError(f"{what}: with grader_thinking it needs grader_api sglang")
-    if grading.cascade_low > grading.cascade_high:
-        most = f"grader_cascade_high, {grading.cascade_high:g}"
-        raise UserError(f"grader_cascade_low must not be above {most}; lower it")
     continues = endpoint.api == "sglang" and grading.mode in ("explain", "cascade")
     if grading.verdict == "probability" and not continues:
         what = "grader_verdict probability continues a reply about one criterion"

@@ -6,7 +6,7 @@ import random
 import re
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
@@ -97,6 +97,9 @@ class Client:
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
+        # Whether the endpoint can do what not every one can. What failed before it ever went well
+        # is not tried again; later failures may be of one request.
+        self._able: dict[str, bool] = {}
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = asyncio.Semaphore(endpoint.concurrency)
         self._in_flight = InFlight(stopped, endpoint.timeout)
@@ -151,18 +154,22 @@ class Client:
     async def read_ahead(self, question: Question) -> Reply | None:
         """Has the engine read the question's prompt into its cache, and write nothing.
 
-        None where it cannot; what it says against it is shown once. Raises as `ask` does.
+        None where it cannot, after a single try; what is against it is shown once. Raises Aborted.
         """
-        if not self.api.reads_ahead:
+        if not (self.api.reads_ahead and self._able.get("read", True)):
             return None
         try:
-            return await self.ask(replace(question, only_read=True))
-        except Refused as error:
+            reply = await self.ask(replace(question, only_read=True))
+        except Unavailable as error:
+            if not isinstance(error, Refused):  # else it may be of this prompt
+                self._able.setdefault("read", False)
             if not self._warned_of_reading:
                 self._warned_of_reading = True
                 what = "a prompt was not read ahead, and its first reply is waited for"
                 LOG.warning("%s: %s", what, error)
             return None
+        self._able["read"] = True
+        return reply
 
     async def ask_together(self, questions: list[Question]) -> list[Reply]:
         """The replies to questions of one routing key: in one request where the endpoint can.
@@ -170,7 +177,7 @@ class Client:
         One that is refused may be so for a single question: then each is asked alone. Raises as
         `ask` does, for all where one stays without a reply.
         """
-        if self.api.takes_lists and len(questions) > 1:
+        if self.api.takes_lists and self._able.get("list", True) and len(questions) > 1:
             try:
                 return await self._replies(questions)
             except Refused:
@@ -197,39 +204,63 @@ class Client:
     async def _ask(
         self, questions: list[Question], received: Callable[[int, Reply], None] | None
     ) -> list[Reply]:
-        """The same; those that fail are asked again."""
+        """The same; those that fail are asked again, each alone: they may fail as a list."""
+        attempts = 1 if questions[0].only_read else self.endpoint.retries + 1
+        replies: dict[int, Reply] = {}  # by the question's place
+        failure = await self._attempt(questions, range(len(questions)), replies, received)
+        if len(questions) > 1 and replies:
+            self._able["list"] = True
+        for attempt in range(1, attempts):
+            if not failure:
+                break
+            self._warn_once(failure)
+            await self._pause(_pause_seconds(attempt - 1, failure))
+            first, *others = (place for place in range(len(questions)) if place not in replies)
+            # Not all at once: an endpoint that is gone would be asked so much longer.
+            failure = await self._attempt(questions, [first], replies, received)
+            if others and not failure:
+                if len(replies) == 1 and "list" not in self._able:
+                    self._able["list"] = False
+                    what = "a list of questions fails, and each is asked alone from now on"
+                    LOG.warning("%s: %s", self._shown_url, what)
+                again = (self._attempt(questions, [one], replies, received) for one in others)
+                failure = next(filter(None, await all_or_none(again)), None)
+        if not failure:
+            return [replies[place] for place in range(len(questions))]
+        if self._stopped():
+            raise Aborted
+        raise Unavailable(f"{self._described(failure)} ({attempts} attempts)")
+
+    async def _attempt(
+        self,
+        questions: list[Question],
+        places: Sequence[int],
+        replies: dict[int, Reply],
+        received: Callable[[int, Reply], None] | None,
+    ) -> Exception | None:
+        """Sends the questions at these places in one request, and adds to the replies.
+
+        What it gives is the last failure that another attempt may cure.
+        """
         headers = dict(self._headers)
         if routing_key := questions[0].routing_key:
             headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
-        attempts = self.endpoint.retries + 1
-        replies: dict[int, Reply] = {}  # by the question's place
-        failure: Exception | None = None
-        for attempt in range(attempts):
-            if failure:
-                self._warn_once(failure)
-                await self._pause(_pause_seconds(attempt - 1, failure))
-            waiting = [place for place in range(len(questions)) if place not in replies]
-            body = self.api.body(*(questions[place] for place in waiting))
+        body = self.api.body(*(questions[place] for place in places))
+        try:
+            payload = await self._send(body, headers)
+            parts = [payload] if len(places) == 1 else _parts(payload, body)
+        except FAILURES as error:
+            return error
+        failure = None
+        for place, part in zip(places, parts, strict=True):
             try:
-                payload = await self._send(body, headers)
-                parts = [payload] if len(waiting) == 1 else _parts(payload, body)
-            except FAILURES as error:
+                reply = replies[place] = self._read(questions[place], part)
+            except Retryable as error:
                 failure = error
-                continue
-            for place, part in zip(waiting, parts, strict=True):
-                try:
-                    reply = replies[place] = self._read(questions[place], part)
-                except Retryable as error:
-                    failure = error
-                else:
-                    if received:
-                        received(place, reply)
-            if len(replies) == len(questions):
-                return [replies[place] for place in range(len(questions))]
-        if self._stopped():
-            raise Aborted
-        assert failure
-        raise Unavailable(f"{self._described(failure)} ({attempts} attempts)")
+            else:
+                if received:
+                    received(place, reply)
+        return failure
 
     async def _send(self, body: dict, headers: dict) -> Any:
         """The decoded JSON of a reply, once a place among those in flight is free."""

@@ -50,8 +50,6 @@ def test_the_narrowest_limits_as_right_as_the_widest_are_proposed():
 def test_limits_wider_than_those_asked_with_are_not_tried():
     asked = Grading(mode="cascade", cascade_low=0.2, cascade_high=0.7)
     assert list(points([judged(0.5, True, True)], asked)) == [0.5, 0.4, 0.3]
-    elsewhere = Grading(mode="cascade", cascade_low=0.6, cascade_high=0.7)
-    assert limits_curve([judged(0.65, True, True)], elsewhere) is None
 
 
 def test_without_the_tokens_probability_nothing_is_tried():

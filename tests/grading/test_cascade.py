@@ -96,7 +96,8 @@ def test_thoughts_that_a_template_opens_and_nobody_closes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "settings, complaint",
     [
-        ({"cascade_low": 0.8}, "cascade_low must not be above"),
+        ({"cascade_low": 0.6, "cascade_high": 0.9}, "cascade_low .*less than or equal to 0.5"),
+        ({"cascade_low": 0.1, "cascade_high": 0.4}, "cascade_high .*greater than or equal to 0.5"),
         ({"api": "openai", "thinking": True, "model": "m"}, "needs grader_api sglang"),
     ],
 )

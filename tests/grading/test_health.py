@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from doubles.engine import VERDICT, FakeEngine, Say, chat_model, skip_pauses, verdict
+from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 from doubles.records import made
 
 from rubric_rl.data.schema import Record
@@ -120,6 +120,50 @@ def test_a_hybrid_model_that_thinks_by_itself_gets_the_switch(caplog):
 def test_an_endpoint_that_does_not_know_the_switch_is_asked_without_it():
     record = checked(Hybrid(knows_the_switch=False))
     assert record.mets == [True, False]
+
+
+SWITCH = "chat_template_kwargs"
+
+
+class OfTokens(FakeEngine):
+    """An endpoint asked for tokens, whose template opens thoughts unless a field says not to.
+
+    The field may be refused. Nothing that it sends shows the thoughts.
+    """
+
+    def __init__(self, knows_the_switch: bool):
+        super().__init__(checked=False)
+        self.knows_the_switch = knows_the_switch
+
+    def _reply(self, request: web.Request, say: Say, number: int, body: dict) -> dict:
+        if body.get(SWITCH) and not self.knows_the_switch:
+            return {"error": {"message": "unknown field", "code": 400}}
+        met = "pediatricians" in body["messages"][0]["content"].rpartition("Criterion:")[2]
+        return self._chat(verdict(met))
+
+
+@pytest.mark.parametrize("mode", ["direct", "cascade"])
+def test_one_token_shows_no_thoughts_so_the_switch_is_sent_where_it_is_taken(mode, caplog):
+    engine = OfTokens(knows_the_switch=True)
+    assert checked(engine, mode=mode).mets == [True, False]
+    assert engine.bodies[-1][SWITCH] == {"enable_thinking": False}
+    assert caplog.text == ""
+    engine = OfTokens(knows_the_switch=False)
+    assert checked(engine, mode=mode).mets == [True, False]
+
+
+@pytest.mark.parametrize("chosen", [None, {"enable_thinking": True}])
+def test_the_users_own_switch_stays(chosen):
+    engine = OfTokens(knows_the_switch=True)
+    checked(engine, mode="direct", extra_body={SWITCH: chosen})
+    assert [body.get(SWITCH) for body in engine.bodies] == [chosen, chosen]
+
+
+def test_an_endpoint_that_is_gone_is_not_asked_for_tokens_twice(monkeypatch):
+    skip_pauses(monkeypatch)
+    engine = FakeEngine(Fail(500), checked=False)
+    assert checked(engine, mode="direct").status == "ungraded"
+    assert engine.requests == [1, 1], "one question and its repetition"
 
 
 def test_a_grader_that_shall_think_is_not_stopped_from_it():

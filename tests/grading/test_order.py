@@ -4,17 +4,48 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from aiohttp import web
 from doubles.engine import VERDICT, FakeEngine, Say, chat_model, grader_settings
 from doubles.grading import ROW, by_truth, graded
 
-from rubric_rl.data.schema import TokenCounts
+from rubric_rl.data.schema import Record, TokenCounts
 from rubric_rl.grading.grade import Grader, grade
 from rubric_rl.serving.client import Client
+from rubric_rl.serving.question import Aborted
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     return chat_model(tmp_path_factory.mktemp("model"))
+
+
+class FailsToRead(FakeEngine):
+    """An engine that reads so many prompts ahead, and fails to read others."""
+
+    def __init__(self, status: int, reads: int):
+        super().__init__(by_truth)
+        self.status, self.left, self.tried = status, reads, 0
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if (await request.json())["sampling_params"]["max_new_tokens"] == 0:
+            self.tried += 1
+            self.left -= 1
+            if self.left < 0:
+                return web.Response(status=self.status, text="cannot only read")
+        return await super()._handle(request)
+
+
+def grade_in_turn(engine: FakeEngine, model: str, answers: int) -> list[Record]:
+    """The records of so many answers, graded by one client."""
+    chosen = grader_settings()
+    engine.model = model
+
+    async def main():
+        async with engine, Client(chosen.endpoint, engine.url, model) as client:
+            grader = Grader(client, chosen.grading)
+            return [await grade(grader, ROW, f"Answer {n}.") for n in range(answers)]
+
+    return asyncio.run(main())
 
 
 class TestOrder:
@@ -35,19 +66,30 @@ class TestOrder:
 
     def test_an_engine_that_cannot_only_read_answers_the_first_criterion_alone(self, model, caplog):
         engine = FakeEngine(Say(seconds=0.1), reads_ahead=False)
-        chosen = grader_settings()
-        engine.model = model
-
-        async def main():
-            async with engine, Client(chosen.endpoint, engine.url, model) as client:
-                grader = Grader(client, chosen.grading)
-                return [await grade(grader, ROW, f"Answer {n}.") for n in range(2)]
-
-        for record in asyncio.run(main()):
+        for record in grade_in_turn(engine, model, answers=2):
             assert record.mets == [True] * 3
         assert engine.peak == 2
         (warning,) = caplog.messages
         assert "max_new_tokens must be at least 1" in warning
+
+    @pytest.mark.parametrize("status", [404, 500])
+    @pytest.mark.parametrize("reads, tried", [(0, 1), (1, 3)])
+    def test_an_engine_that_fails_to_read_ahead_is_asked_at_once(
+        self, model, caplog, status, reads, tried
+    ):
+        """One that never did it is not told to again; one that did may do so the next time."""
+        engine = FailsToRead(status, reads)
+        for record in grade_in_turn(engine, model, answers=3):
+            assert record.mets == [True, False, False]
+        assert engine.tried == tried
+        (warning,) = caplog.messages
+        assert f"was not read ahead, and its first reply is waited for: {engine.url}" in warning
+
+    def test_a_rollout_that_aborts_while_a_prompt_is_read_asks_nothing_else(self, model):
+        engine = FailsToRead(500, reads=0)
+        with pytest.raises(Aborted):
+            graded(engine, model, stopped=lambda: engine.tried > 0)
+        assert engine.bodies == []
 
     def test_the_first_criterion_is_answered_before_the_others_are_asked(self, model):
         engine, seen = FakeEngine(), []

@@ -5,7 +5,7 @@ import math
 
 import pytest
 from doubles.asking import APIS, direct
-from doubles.engine import Fail, FakeEngine, Say, skip_pauses, top_logprobs
+from doubles.engine import Fail, FakeEngine, Say, is_list, skip_pauses, top_logprobs
 
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
@@ -24,14 +24,17 @@ def by_belief(prompt: str) -> Say:
 
 
 def ask_together(
-    engine: FakeEngine, model: str, stopped=lambda: False, questions=None, **settings
+    engine: FakeEngine, model: str, stopped=lambda: False, questions=None, times=1, **settings
 ) -> list[Reply]:
+    """The replies when the same client asks for the last of so many times."""
     engine.model = model
     endpoint = Endpoint(**{"model": "m", "retries": 3} | settings)
 
     async def main():
         async with engine, Client(endpoint, engine.url, model, stopped) as client:
-            return await client.ask_together(questions or [asked(text) for text in BELIEFS])
+            for _ in range(times):
+                replies = await client.ask_together(questions or [asked(text) for text in BELIEFS])
+            return replies
 
     return asyncio.run(main())
 
@@ -97,11 +100,42 @@ def test_only_what_failed_is_asked_again(model, monkeypatch, failure):
 
 
 @pytest.mark.parametrize("failure", [Fail(503), Fail(reset=True), Fail(200, "[]"), Fail(200, "5")])
-def test_a_failed_request_is_sent_again_whole(model, monkeypatch, failure):
-    skip_pauses(monkeypatch)
+def test_a_list_that_fails_is_asked_question_by_question(model, monkeypatch, failure):
+    pauses = skip_pauses(monkeypatch)
     engine = FakeEngine(first_time(failure, "red"))
     assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))
-    assert engine.requests == [3, 3]
+    assert engine.requests == [3, 1, 1, 1]
+    assert len(pauses) == 1
+
+
+class WithoutLists(FakeEngine):
+    """An engine that fails lists from the number `good` on, and answers what is asked alone."""
+
+    def __init__(self, good: int):
+        super().__init__(lambda prompt: self.act(prompt), checked=False)
+        self.good = good
+
+    def act(self, prompt: str) -> Say | Fail:
+        lists = [count for count in self.requests if count > 1]
+        failed = self.requests[-1] > 1 and len(lists) > self.good
+        return Fail(500) if failed else by_belief(prompt)
+
+
+@pytest.mark.parametrize(
+    "good, requests",
+    [
+        (0, [3, 1, 1, 1, 1, 1, 1]),
+        (1, [3, 3, 1, 1, 1]),
+        (2, [3, 3]),
+    ],
+)
+def test_lists_that_never_went_well_are_not_tried_again(model, monkeypatch, caplog, good, requests):
+    skip_pauses(monkeypatch)
+    engine = WithoutLists(good)
+    replies = ask_together(engine, model, times=2)
+    assert probabilities(replies) == pytest.approx(list(BELIEFS.values()))
+    assert engine.requests == requests
+    assert ("each is asked alone from now on" in caplog.text) is (good == 0)
 
 
 @pytest.mark.parametrize("failure", [Fail(503), Say(reason="abort"), Fail(200, '[{"text": ""}]')])
@@ -110,7 +144,7 @@ def test_the_attempts_are_bounded(model, monkeypatch, failure):
     engine = FakeEngine(failure)
     with pytest.raises(Unavailable, match=r"\(4 attempts\)"):
         ask_together(engine, model)
-    assert len(engine.requests) == 4
+    assert engine.requests == [3, 1, 1, 1], "one request to an attempt, as long as all fail"
 
 
 @pytest.mark.parametrize("depth", [100, 990, 1010, 1500])
@@ -179,20 +213,19 @@ def test_a_list_counts_as_one_request_in_flight(model):
 
 
 class Disordered:
-    """An engine that gives its replies to a list another order, each time or the first time.
+    """An engine that gives its replies to a list another order.
 
     It names them as `name` says: by request and place, by a number of their own, or not at all.
     """
 
-    def __init__(self, order, name: str, always: bool):
-        self.order, self.name, self.always, self.lists = order, name, always, 0
+    def __init__(self, order, name: str):
+        self.order, self.name = order, name
 
     def replies(self, body: dict, right: list[dict]) -> list[dict]:
         for place, (reply, ids) in enumerate(zip(right, body["input_ids"], strict=True)):
             names = {"SGLang's": f"{body['rid']}_{place}", "its own": f"{place}", "one": "r"}
             reply["meta_info"] |= {"id": names[self.name], "prompt_tokens": len(ids)}
-        self.lists += 1
-        return self.order(right) if self.always or self.lists == 1 else right
+        return self.order(right)
 
 
 ORDERS = {
@@ -204,7 +237,7 @@ ORDERS = {
 
 def by_disordered(engine: FakeEngine, disorder: Disordered, monkeypatch) -> None:
     def renamed(replies: list[dict], body: dict) -> None:
-        if isinstance(body["input_ids"][0], list):
+        if is_list(body):
             replies[:] = disorder.replies(body, replies)
 
     monkeypatch.setattr("doubles.engine._name_by_place", renamed)
@@ -214,12 +247,11 @@ def by_disordered(engine: FakeEngine, disorder: Disordered, monkeypatch) -> None
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
 def test_replies_in_another_order_are_none(model, monkeypatch, order, name):
     skip_pauses(monkeypatch)
-    by_disordered(engine := FakeEngine(by_belief), Disordered(order, name, False), monkeypatch)
+    by_disordered(engine := FakeEngine(by_belief), Disordered(order, name), monkeypatch)
     assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))
-    assert engine.requests == [3, 3]
-    by_disordered(engine := FakeEngine(by_belief), Disordered(order, name, True), monkeypatch)
+    assert engine.requests == [3, 1, 1, 1]
     with pytest.raises(Unavailable, match=r"to another question|comes twice"):
-        ask_together(engine, model)
+        ask_together(engine, model, retries=0)
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
@@ -228,12 +260,12 @@ def test_prompts_of_one_length_are_told_apart_by_the_name_that_sglang_gives(
 ):
     skip_pauses(monkeypatch)
     alike = [asked("Is it red?")] * 3
-    by_disordered(engine := FakeEngine(by_belief), Disordered(order, "SGLang's", True), monkeypatch)
+    by_disordered(engine := FakeEngine(by_belief), Disordered(order, "SGLang's"), monkeypatch)
     with pytest.raises(Unavailable, match="to another question"):
-        ask_together(engine, model, questions=alike)
+        ask_together(engine, model, questions=alike, retries=0)
 
 
 @pytest.mark.parametrize("name", ["SGLang's", "its own", "one"])
 def test_replies_in_their_order_may_have_any_name(model, monkeypatch, name):
-    by_disordered(engine := FakeEngine(by_belief), Disordered(list, name, True), monkeypatch)
+    by_disordered(engine := FakeEngine(by_belief), Disordered(list, name), monkeypatch)
     assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))

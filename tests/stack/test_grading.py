@@ -63,7 +63,8 @@ def test_a_cascade_asks_for_a_token_and_where_it_is_unsure_in_words(engine, sett
     assert len(readable) == len(RUBRIC)
     assert record.first_tokens.completion == 1
     assert record.calls >= 2 * len(RUBRIC), "and once more for each reply that is finished"
-    narrow = graded(engine, f"narrow {settings}. {ANSWER}", **asked | {"cascade_low": 1.0})
+    asked |= {"cascade_low": 0.5, "cascade_high": 0.5}
+    narrow = graded(engine, f"narrow {settings}. {ANSWER}", **asked)
     assert narrow.calls == len(RUBRIC)
     assert narrow.first_tokens.completion + narrow.rest_tokens.completion == len(RUBRIC)
 
