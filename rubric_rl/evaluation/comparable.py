@@ -58,7 +58,8 @@ def comparison_with_published(run: Run, summary: Summary) -> dict | None:
     for published, file, count in EVALUATION_SETS:
         if rows.get("sha256") == file.sha256:
             name, expected = published, count
-    reasons = [*_of_grader(settings, summary), *_of_rows(rows, expected, summary)]
+    repeats = settings.get("repeats") or 1
+    reasons = [*_of_grader(settings, summary), *_of_rows(expected, repeats, summary)]
     notes = [*_elsewhere(settings.get("grader", {}))]
     for what in _otherwise(summary):
         (reasons if what.is_frequent else notes).append(str(what))
@@ -106,7 +107,7 @@ def _is_unsent(name: str, grader: Mapping) -> bool:
     return name == "top_k" or (name in extra and extra[name] is None and name in NOT_SENT)
 
 
-def _of_rows(rows: Mapping, expected: int, summary: Summary) -> Iterator[str]:
+def _of_rows(expected: int, repeats: int, summary: Summary) -> Iterator[str]:
     """What was graded instead of all rows of a published file, with a score for each answer."""
     ungraded = summary.answers["ungraded"]
     if ungraded:
@@ -117,6 +118,8 @@ def _of_rows(rows: Mapping, expected: int, summary: Summary) -> Iterator[str]:
     scored = len(summary.prompts)
     if scored < expected:
         yield f"{scored} of {expected} prompts have a score"
+    elif summary.answers["all"] < expected * repeats:  # a file of answers does not tell how many
+        yield f"{summary.answers['all']} of {expected * repeats} answers are there so far"
 
 
 def _elsewhere(grader: Mapping) -> Iterator[str]:

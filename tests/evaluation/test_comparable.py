@@ -125,6 +125,14 @@ def test_an_ungraded_answer_is_a_reason_though_its_prompt_has_a_score(words):
     }
 
 
+def test_repeats_that_are_not_there_yet_are_a_reason(words):
+    policy = ["--policy-url", "http://policy", "--policy-model", "m", "--repeats", "2"]
+    at = words.index("--answers")
+    plan = plan_of([*words[:at], *policy, *words[at + 2 :]])
+    (reason,) = published(plan, *graded())["reasons"]
+    assert reason == "3 of 6 answers are there so far"
+
+
 def test_several_answers_to_a_prompt_are_a_note_also_beside_ungraded_ones(words):
     more = [made("p0", (5,), (True,), index=1), made("p0", (5,), (), status="ungraded", index=2)]
     (note,) = published(plan_of(words), *graded(), *more)["notes"]
