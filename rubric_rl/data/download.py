@@ -3,8 +3,10 @@
 import hashlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import requests
 import urllib3
@@ -36,25 +38,33 @@ class Published:
 def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     """The path of the checked file in `folder`; downloaded from `base_url` unless it is there.
 
-    A download that broke off is resumed, also by the next run.
+    A download that broke off is resumed, also by the next run. Several processes do not disturb
+    each other: each writes a part of its own, which it leaves to the next when it gives up.
 
     Raises:
-        DataError: when the server refuses, sends nothing new in 8 attempts, or sends other bytes
-            than the published ones, and when `folder` cannot be written.
+        DataError: when the server refuses, sends nothing new in 8 attempts, or sends something
+            else than the published file, and when `folder` cannot be written.
     """
     folder = Path(folder)
     name = file.name
     path = folder / name
-    part = folder / f"{name}.part"
+    left = folder / f"{name}.part"
+    part = folder / f"{name}.{uuid4().hex[:8]}.part"
     base_url = base_url.rstrip("/")
     url = f"{base_url}/{name}"
     try:
         if path.is_file() and digest(path) == file.sha256:
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        _receive(url, part, file)
-        _check(part, file)
-        os.replace(part, path)
+        with suppress(FileNotFoundError):
+            os.replace(left, part)
+        try:
+            _receive(url, part, file)
+            _check(part, file)
+            os.replace(part, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.replace(part, left)
     except OSError as error:
         place = error.filename or part
         reason = error.strerror or error
@@ -99,10 +109,21 @@ def _request_rest(url: str, part: Path, have: int, file: Published, bar: tqdm) -
                 return f"HTTP {status}"
             if status >= 400:
                 raise DataError(f"{url}: HTTP {status}; {file.otherwise}")
+            _check_kind(answer, file)
             _append(answer, part, have, file.size, bar)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         return _cause(error)
     return "the connection ended early"
+
+
+def _check_kind(answer: requests.Response, file: Published) -> None:
+    """Raises DataError for what cannot be the file, such as a proxy's page to sign in."""
+    kind = answer.headers.get("Content-Type", "no type")
+    length = answer.headers.get("Content-Length", "?")
+    is_whole = answer.status_code == 200 and length != "?"
+    if kind.startswith("text/html") or (is_whole and length != str(file.size)):
+        what = one_line(f"{length} bytes ({kind}) in place of the published {file.size}", 200)
+        raise DataError(f"{answer.url}: {what}; is it a proxy's page? {file.otherwise}")
 
 
 def _append(answer: requests.Response, part: Path, have: int, size: int, bar: tqdm) -> None:

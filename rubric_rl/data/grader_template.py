@@ -16,6 +16,7 @@ from pathlib import Path
 from rubric_rl import ROOT
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.hostile_text import BreakUp, block, neutral
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.download import Published, download
 from rubric_rl.data.schema import Criterion
 
@@ -58,7 +59,7 @@ _OPEN_TO_FORGERY = (
 )
 OF_ANSWER = ("conversation", "answer", "conversation_block", "answer_block")
 OF_CRITERION = ("rubric_item", "criterion", "points")
-_PLACEHOLDER = re.compile("<<([a-z_]+)>>")
+_PLACEHOLDER = re.compile(r"<<([^<>\n]{1,40})>>")  # or what may be meant as one
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,18 @@ class Template:
     """A text with placeholders: <<conversation>>, <<rubric_item>> and the like.
 
     docs/grading.md says what each stands for. Raises UserError for a text with none for the answer
-    or the criterion, or with an unknown one.
+    or the criterion, or with an unknown one, and for half a surrogate pair.
     """
 
     name: str
     text: str
 
     def __post_init__(self):
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            what = "half a surrogate pair is no character"
+            raise UserError(f"grader_template {self.name}: {what}; write it whole") from None
         names = set(_PLACEHOLDER.findall(self.text))
         known = (*OF_ANSWER, *OF_CRITERION)
         shown = ", ".join(f"<<{name}>>" for name in known)
@@ -169,8 +175,8 @@ def load_template(name: str) -> Template | None:
     """The template that grader_template names, read once in a process; None for "", our own prompt.
 
     `healthbench` is downloaded once into CACHE. Any other name is a file's, from ROOT if relative:
-    a text, or a Python source that assigns GRADER_TEMPLATE, which is read and never run. White
-    space around the template is left out.
+    a text, or a Python source that assigns GRADER_TEMPLATE, which is read and never run. Any file
+    that names this variable is taken for a source. White space around the template is left out.
 
     Raises:
         UserError: for a file that cannot be read or holds no template.
@@ -182,11 +188,12 @@ def load_template(name: str) -> Template | None:
     path = download(URL, SOURCE, CACHE) if is_published else ROOT / name
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8"
+    except (OSError, ValueError) as error:  # no UTF-8, or a null character in the name
+        reason = getattr(error, "strerror", None) or error
         hint = f"name a file, or {HEALTHBENCH}"
-        raise UserError(f"grader_template {name}: cannot be read ({reason}); {hint}") from None
-    if path.suffix == ".py":
+        what = one_line(f"grader_template {name}: cannot be read ({reason})")
+        raise UserError(f"{what}; {hint}") from None
+    if path.suffix.lower() == ".py" or _VARIABLE in text:
         text = _assigned(text, name)
     found = Template(path.name, text.strip())
     if found.sha256 == TEMPLATE_SHA256:
@@ -216,7 +223,7 @@ def with_reference(written: Mapping) -> dict:
         return dict(written)
     if name != HEALTHBENCH:  # a copy of it is the same
         template = load_template(name)
-        if template is None or template.name != HEALTHBENCH:
+        if template is None or template.sha256 != TEMPLATE_SHA256:
             return dict(written)
     return reference_settings(written) | dict(written)
 
@@ -231,24 +238,37 @@ def reference_settings(written: Mapping) -> dict:
 
 
 def _assigned(source: str, name: str) -> str:
-    """The string that a Python source assigns to GRADER_TEMPLATE, read from its syntax tree."""
+    """The string that a Python source assigns to GRADER_TEMPLATE, read from its syntax tree.
+
+    Nothing else there may bind the name, since only running it would tell which text counts.
+    """
     try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError):
-        body = []
-    found = []
-    for statement in body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            (target,) = statement.targets
-            if isinstance(target, ast.Name) and target.id == _VARIABLE:
-                found.append(_string(statement.value))
-    if len(found) != 1 or found[0] is None:
-        hint = "put the text into a file of its own"
-        raise UserError(f"grader_template {name}: assigns no one text to {_VARIABLE}; {hint}")
-    return found[0]
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: nested too deeply
+        tree = ast.Module([], [])
+    bindings = [node for node in ast.walk(tree) if _binds(node)]
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
+            continue
+        text = _string(statement.value)
+        if targets == bindings and text is not None:
+            return text
+    hint = "put the text into a file of its own"
+    raise UserError(f"grader_template {name}: assigns no one text to {_VARIABLE}; {hint}")
 
 
-def _string(value: ast.expr) -> str | None:
+def _binds(node: ast.AST) -> bool:
+    """Whether GRADER_TEMPLATE is assigned, deleted, imported or defined there."""
+    if isinstance(node, ast.Name):
+        return node.id == _VARIABLE and not isinstance(node.ctx, ast.Load)
+    return _VARIABLE in (getattr(node, "name", ""), getattr(node, "asname", ""))
+
+
+def _string(value: ast.expr | None) -> str | None:
     """The text of a string, also where `.strip()` follows it; None for anything else."""
     if isinstance(value, ast.Call) and not value.args and not value.keywords:
         function = value.func

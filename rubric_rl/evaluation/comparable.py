@@ -7,6 +7,7 @@ then changes is told here as a reason.
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from rubric_rl.data.grader_template import (
     HEALTHBENCH,
@@ -24,6 +25,7 @@ from rubric_rl.evaluation.stored import EARLIER_URLS, stored_settings
 from rubric_rl.evaluation.summary import Summary
 from rubric_rl.grading.settings import Grading
 
+OPENAI = "https://api.openai.com/v1"
 MOST_DIFFERING = 0.01  # share of verdicts or answers that the reference would have made otherwise
 _LABEL = f"{HEALTHBENCH} {TEMPLATE_SHA256[:8]}"
 # An answer is graded however it ended, and an unreadable reply asked for again: the reference does
@@ -38,7 +40,7 @@ def published_grader(told: Mapping) -> dict[str, Any]:
     """
     settings = {"template": HEALTHBENCH, "api": "openai", "model": PUBLISHED_MODEL}
     if not told.get("url"):
-        settings |= {"url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"}
+        settings |= {"url": OPENAI, "api_key_env": "OPENAI_API_KEY"}
     return settings | reference_settings(told) | _GRADED_AS_IT_IS
 
 
@@ -56,12 +58,13 @@ def comparison_with_published(run: Run, summary: Summary) -> dict | None:
     for published, file, count in EVALUATION_SETS:
         if rows.get("sha256") == file.sha256:
             name, expected = published, count
-    reasons = [*_of_grader(settings, summary), *_of_rows(rows, expected, summary)]
-    notes = []
+    repeats = settings.get("repeats") or 1
+    reasons = [*_of_grader(settings, summary), *_of_rows(expected, repeats, summary)]
+    notes = [*_elsewhere(settings.get("grader", {}))]
     for what in _otherwise(summary):
         (reasons if what.is_frequent else notes).append(str(what))
-    answers = summary.answers["all"]
-    if len(summary.prompts) < answers and not summary.answers["ungraded"]:
+    answers = summary.answers["all"] - summary.answers["ungraded"]
+    if len(summary.prompts) < answers:
         notes.append(f"{answers} answers to {len(summary.prompts)} prompts; published: one each")
     return {"set": name, "comparable": not reasons, "reasons": reasons, "notes": notes}
 
@@ -85,8 +88,9 @@ def _of_grader(settings: Mapping, summary: Summary) -> Iterator[str]:
         if value != wanted and not _is_unsent(name, grader):
             yield f"{name} {value!r:.60} in place of {wanted!r:.60}"
     extra = grader.get("extra_body") or {}
-    # A null leaves a field out that the reference does not send either; a value sends it.
-    more = sorted(name for name in extra if name not in NOT_SENT or extra[name] is not None)
+    # At an OpenAI route only a null leaves out a field that the reference does not send.
+    sent = dict.fromkeys(NOT_SENT if grader.get("api") == "openai" else (), True) | extra
+    more = sorted(name for name in sent if name not in NOT_SENT or sent[name] is not None)
     if more:
         yield f"further request fields ({', '.join(more)})"
     if summary.rule != PLAIN_RULE:
@@ -103,14 +107,27 @@ def _is_unsent(name: str, grader: Mapping) -> bool:
     return name == "top_k" or (name in extra and extra[name] is None and name in NOT_SENT)
 
 
-def _of_rows(rows: Mapping, expected: int, summary: Summary) -> Iterator[str]:
-    """What was graded instead of all rows of a published file."""
+def _of_rows(expected: int, repeats: int, summary: Summary) -> Iterator[str]:
+    """What was graded instead of all rows of a published file, with a score for each answer."""
+    ungraded = summary.answers["ungraded"]
+    if ungraded:
+        yield f"{ungraded} of {summary.answers['all']} answers are ungraded"
     if not expected:
         yield "the rows are not a published file"
         return
     scored = len(summary.prompts)
     if scored < expected:
         yield f"{scored} of {expected} prompts have a score"
+    elif summary.answers["all"] < expected * repeats:  # a file of answers does not tell how many
+        yield f"{summary.answers['all']} of {expected * repeats} answers are there so far"
+
+
+def _elsewhere(grader: Mapping) -> Iterator[str]:
+    """The model's name is OpenAI's; what answers to it elsewhere need not be the model."""
+    host = urlsplit(grader.get("url") or "").hostname
+    published = urlsplit(OPENAI).hostname
+    if grader.get("model") == PUBLISHED_MODEL and host not in (published, None):
+        yield f"asked at {host}, not at {published}"
 
 
 class _Count:

@@ -19,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +28,17 @@ from aiohttp import web
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS.parent))
 
-from rubric_rl.common.tokenizer import ChatTokenizer  # noqa: E402  (only now can it be found)
-from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy  # noqa: E402
+from rubric_rl.common.errors import UserError  # noqa: E402  (only now can it be found)
+from rubric_rl.common.plain_text import one_line  # noqa: E402
+from rubric_rl.common.tokenizer import ChatTokenizer  # noqa: E402
+from rubric_rl.cpu.engine import (  # noqa: E402
+    HOST,
+    RequestRefused,
+    free_port,
+    request,
+    start_engine,
+    wait_healthy,
+)
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
@@ -111,9 +119,12 @@ async def graded(url: str, answers: Answers, in_flight: int, **settings) -> list
 
 
 def flush(url: str) -> None:
-    """Empties the engine's cache."""
-    request = urllib.request.Request(f"{url}/flush_cache", method="POST")
-    urllib.request.urlopen(request).close()
+    """Empties the engine's cache, which a busy engine refuses."""
+    try:
+        request(f"{url}/flush_cache")
+    except (RequestRefused, UserError) as error:
+        hint = "measure on an engine that serves nothing else, or leave out --url"
+        sys.exit(f"{one_line(str(error))}; {hint}")
 
 
 def used(records: list[Record]) -> tuple[float, float]:

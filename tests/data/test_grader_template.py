@@ -27,6 +27,8 @@ TEXT = "Look at this.\n\n<<conversation>>\n\nItem: <<rubric_item>>\n\nReply in J
 MESSAGES = [{"role": "user", "content": "Hurts."}, {"role": "system", "content": "Be kind."}]
 GOOD = Criterion("Says: call.", 10)
 PLACEHOLDERS = ["<<conversation>>", "<<answer>>", "<<rubric_item>>", "<<points>>", "<<x>>"]
+MISSPELT = ["Rubric_Item", "rubric-item", " conversation ", "rubric_item2", "criteri\u00f3n"]
+NESTED = "x = " + "-" * 100_000 + "1"
 texts = st.lists(st.sampled_from(PLACEHOLDERS) | st.text("ab\n{}%", max_size=3), max_size=6)
 
 
@@ -110,7 +112,44 @@ class TestLoaded:
         assert load_template(str(path)).text == "z<<answer>><<criterion>>"
         assert not marker.exists()
 
-    @pytest.mark.parametrize("code", ["", "GRADER_TEMPLATE = f(x)", "x = (", "A = 'a'"])
+    @pytest.mark.parametrize("name", ["s.py", "S.PY", "eval.py.txt", "eval", "eval.pyi"])
+    def test_a_python_source_is_one_under_any_name(self, tmp_path, name):
+        (tmp_path / name).write_text(f"import os\nGRADER_TEMPLATE: str = {TEXT!r}\n")
+        assert load_template(str(tmp_path / name)).text == TEXT
+
+    def test_a_text_that_names_the_variable_and_assigns_nothing_is_refused(self, tmp_path):
+        (tmp_path / "page.html").write_text(f"<pre>GRADER_TEMPLATE = {TEXT!r}</pre>")
+        with pytest.raises(UserError, match=r"page.html: assigns no one text to GRADER_TEMPLATE"):
+            load_template(str(tmp_path / "page.html"))
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            "GRADER_TEMPLATE += 'x'",
+            "GRADER_TEMPLATE: str = 'x'",
+            "GRADER_TEMPLATE, B = 'x', 2",
+            "A = GRADER_TEMPLATE = 'x'",
+            "if True:\n    GRADER_TEMPLATE = 'x'",
+            "del GRADER_TEMPLATE",
+            "from elsewhere import GRADER_TEMPLATE",
+            "import elsewhere as GRADER_TEMPLATE",
+            "def GRADER_TEMPLATE(): pass",
+        ],
+    )
+    def test_a_source_that_binds_the_name_once_more_is_refused(self, tmp_path, more):
+        (tmp_path / "s.py").write_text(f"GRADER_TEMPLATE = {TEXT!r}\n{more}\n")
+        with pytest.raises(UserError, match="assigns no one text to GRADER_TEMPLATE"):
+            load_template(str(tmp_path / "s.py"))
+
+    def test_to_read_the_name_binds_nothing(self, tmp_path):
+        (tmp_path / "s.py").write_text(f"GRADER_TEMPLATE = {TEXT!r}\nprint(GRADER_TEMPLATE)\n")
+        assert load_template(str(tmp_path / "s.py")).text == TEXT
+
+    @pytest.mark.parametrize(
+        "code",
+        ["", "GRADER_TEMPLATE = f(x)", "GRADER_TEMPLATE: str", "x = (", "A = 'a'", NESTED],
+        ids=["empty", "call", "no value", "broken", "other", "nested"],
+    )
     def test_a_source_without_one_template_is_refused(self, tmp_path, code):
         (tmp_path / "s.py").write_text(code)
         with pytest.raises(UserError, match="assigns no one text to GRADER_TEMPLATE"):
@@ -120,6 +159,7 @@ class TestLoaded:
         "text, said",
         [
             ("<<conversation>> <<rubric>>", "unknown <<rubric>>; known: <<conversation>>"),
+            *((f"{TEXT} <<{name}>>", f"unknown <<{name}>>; known") for name in MISSPELT),
             ("<<conversation>>", "no placeholder shows criterion"),
             ("<<criterion>>", "no placeholder shows the answer"),
         ],
@@ -128,6 +168,15 @@ class TestLoaded:
         (tmp_path / "t.txt").write_text(text)
         with pytest.raises(UserError, match=said):
             load_template(str(tmp_path / "t.txt"))
+
+    def test_half_a_surrogate_pair_is_refused(self, tmp_path):
+        (tmp_path / "s.py").write_text('GRADER_TEMPLATE = "\\ud800 <<answer>> <<criterion>>"')
+        with pytest.raises(UserError, match=r"s.py: half a surrogate pair is no character"):
+            load_template(str(tmp_path / "s.py"))
+
+    def test_a_name_with_a_null_character_is_one_line(self):
+        with pytest.raises(UserError, match=r"grader_template x: cannot be read .*null"):
+            load_template("x\0")
 
     def test_a_file_that_is_not_there_is_one_line(self):
         with pytest.raises(UserError, match="grader_template /no/file: cannot be read"):
@@ -164,9 +213,10 @@ class TestReference:
             {"template": HEALTHBENCH}
         ) | {"template": str(source)}
 
-    def test_other_templates_and_our_own_prompt_bring_nothing(self, tmp_path):
-        (tmp_path / "t.txt").write_text(TEXT)
-        for written in ({"votes": 3}, {"template": str(tmp_path / "t.txt")}):
+    @pytest.mark.parametrize("name", ["t.txt", HEALTHBENCH])
+    def test_other_templates_and_our_own_prompt_bring_nothing(self, tmp_path, name):
+        (tmp_path / name).write_text(TEXT)
+        for written in ({"votes": 3}, {"template": str(tmp_path / name)}):
             assert with_reference(written) == written
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -38,7 +39,10 @@ class Flaky(BaseHTTPRequestHandler):
         if start:
             size = len(server.body)
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        self.send_header("Content-Length", str(len(body)))
+        if server.kind:
+            self.send_header("Content-Type", server.kind)
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cut])
         self.close_connection = True
@@ -55,6 +59,7 @@ def server(monkeypatch):
     server.cut = None  # bytes an answer, then the connection drops
     server.ranges = True  # whether Range is known
     server.status = 200
+    server.kind = ""  # of the content; its length is left out then
     server.asked = []  # the Range of each request
     server.encodings = []
     server.url = f"http://127.0.0.1:{server.server_port}/files"
@@ -104,6 +109,36 @@ def test_other_bytes_are_refused_and_removed(server, tmp_path):
     with pytest.raises(DataError, match="sha256"):
         download(server.url, FILE, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["", "text/html; charset=utf-8"])
+def test_a_page_of_a_proxy_is_refused_at_once_and_spoils_nothing(server, tmp_path, kind):
+    part = tmp_path / "rows.jsonl.part"
+    part.write_bytes(BODY[:1000])
+    server.body, server.ranges, server.kind = b"<html>Sign in.</html>", False, kind
+    complaint = rf"rows.jsonl: .* in place of the published {len(BODY)}; is it a proxy's page\?"
+    with pytest.raises(DataError, match=complaint):
+        download(server.url, FILE, tmp_path)
+    assert len(server.asked) == 1
+    assert part.read_bytes() == BODY[:1000]
+
+
+def test_several_at_once_do_not_disturb_each_other(server, tmp_path):
+    (tmp_path / "rows.jsonl.part").write_bytes(BODY[:1000])
+    server.cut = 100_000
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: download(server.url, FILE, tmp_path), range(4)))
+    assert [path.read_bytes() for path in paths] == [BODY] * 4
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_who_gives_up_leaves_its_part_to_the_next(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("rubric_rl.data.download.ATTEMPTS", 1)
+    (tmp_path / "rows.jsonl.part").write_bytes(BODY[:1000])
+    server.cut = 0
+    with pytest.raises(DataError, match="run it again to resume"):
+        download(server.url, FILE, tmp_path)
+    assert (tmp_path / "rows.jsonl.part").read_bytes() == BODY[:1000]
 
 
 def test_a_kept_file_with_other_bytes_is_fetched_again(server, tmp_path):

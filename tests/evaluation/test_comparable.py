@@ -99,8 +99,11 @@ def test_the_key_of_openai_goes_to_no_other_url(words):
         (["--grader-json-schema", "true"], "json_schema True in place of False"),
         (["--grader-system", "x"], "system 'x' in place of 'You are a helpful assistant.'"),
         (["--grader-top-p", "0.9"], "top_p 0.9 in place of 1.0"),
-        (["--grader-extra-body", '{"x": 1}'], "further request fields (x)"),
-        (["--grader-extra-body", '{"seed": 3}'], "further request fields (seed)"),
+        (["--grader-extra-body", '{"x": 1}'], "further request fields (seed, top_p, x)"),
+        (["--grader-extra-body", '{"seed": 3, "top_p": null}'], "further request fields (seed)"),
+        (["--grader-extra-body", "{}"], "further request fields (seed, top_p)"),
+        (["--grader-seed", "5"], "further request fields (seed)"),
+        (["--grader-top-p", "1.0"], "further request fields (top_p)"),
         (["--grader-template", ""], "prompt our own in place of healthbench"),
         (["--limit", "2"], "2 of 3 prompts have a score"),
     ],
@@ -110,6 +113,35 @@ def test_whatever_a_flag_changes_is_a_reason(words, flags, reason):
     found = published(plan_of([*words, *flags]), *graded(count))
     assert not found["comparable"]
     assert any(each.startswith(reason) for each in found["reasons"]), found["reasons"]
+
+
+def test_an_ungraded_answer_is_a_reason_though_its_prompt_has_a_score(words):
+    ungraded = made("p0", (5,), (), status="ungraded", grader="gpt-4.1-2025-04-14", index=1)
+    assert published(plan_of(words), *graded(), ungraded) == {
+        "set": "Small",
+        "comparable": False,
+        "reasons": ["1 of 4 answers are ungraded"],
+        "notes": [],
+    }
+
+
+def test_repeats_that_are_not_there_yet_are_a_reason(words):
+    policy = ["--policy-url", "http://policy", "--policy-model", "m", "--repeats", "2"]
+    at = words.index("--answers")
+    plan = plan_of([*words[:at], *policy, *words[at + 2 :]])
+    (reason,) = published(plan, *graded())["reasons"]
+    assert reason == "3 of 6 answers are there so far"
+
+
+def test_several_answers_to_a_prompt_are_a_note_also_beside_ungraded_ones(words):
+    more = [made("p0", (5,), (True,), index=1), made("p0", (5,), (), status="ungraded", index=2)]
+    (note,) = published(plan_of(words), *graded(), *more)["notes"]
+    assert note == "4 answers to 3 prompts; published: one each"
+
+
+def test_the_published_model_at_another_url_is_a_note(words):
+    found = published(plan_of([*words, "--grader-url", "http://n:key@other:1/v1"]), *graded())
+    assert found["comparable"] and found["notes"] == ["asked at other, not at api.openai.com"]
 
 
 def test_other_rows_are_no_published_set(words, monkeypatch):
