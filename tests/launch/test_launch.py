@@ -35,6 +35,12 @@ def test_a_script_finds_its_folder_whatever_cdpath_says(name, tmp_path):
     assert above.returncode == 0, above.stderr
 
 
+def test_so_does_the_setup(tmp_path):
+    nowhere = {"PYTHON": "/no/such", "VENV": str(tmp_path / "venv")}
+    done = script("scripts/cpu/setup.sh", CDPATH=f".:{tmp_path}", **nowhere)
+    assert "Python 3.11 or newer is needed" in done.stderr
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_dry_run_prints_the_command_word_by_word_without_slime(name):
     done = script(
