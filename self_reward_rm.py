@@ -229,7 +229,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         graded[name] = _records(samples)
         for key, value in grading_metrics(graded[name]).items():
             figures[f"{name}/grading/{key}"] = value
-        probes = [sample.metadata["probe"] for sample in samples if "probe" in sample.metadata]
+        found = [sample.metadata or {} for sample in samples]
+        probes = [metadata["probe"] for metadata in found if "probe" in metadata]
         probed = next(iter(probes), probed)
     figures |= watch_evaluation(args, rollout_id, graded, probed)
     for key, value in figures.items():
