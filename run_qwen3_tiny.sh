@@ -8,15 +8,17 @@
 #
 # Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
+unset CDPATH   # with it, cd goes elsewhere or prints
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source scripts/no_keys.sh
+[[ "${DRY_RUN:=0}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
 
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"
 case "${BACKEND}" in
    cpu) runs=runs/tiny ;;
    slime) runs=runs/tiny_slime ;;   # neither reads the other's checkpoints
-   *) echo "error: BACKEND is cpu or slime, not ${BACKEND}" >&2; exit 2 ;;
+   *) die "BACKEND is cpu or slime, not ${BACKEND}" ;;
 esac
 export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
@@ -68,12 +70,12 @@ make_rows() {
 
 if [[ "${BACKEND}" == slime ]]; then
    MODEL="" PLACEMENT="colocate" NNODES=1 GPUS_PER_NODE=1
-   [[ "${DRY_RUN:-0}" == 1 ]] || make_rows "${PYTHON:-python3}"
    PARALLEL_ARGS=("${TINY_ARGS[@]}" --rollout-num-gpus-per-engine 1)
    CAPACITY_ARGS=(--use-dynamic-batch-size --max-tokens-per-gpu 16384
       --sglang-mem-fraction-static 0.3 --sglang-max-total-tokens 262144   # else 33 million
       --sglang-dtype bfloat16 --sglang-attention-backend triton)   # else no kernel for heads of 32
    source scripts/launch.sh
+   [[ "${DRY_RUN}" == 1 ]] || make_rows "${PYTHON}"
    launch "$@"
    exit
 fi
@@ -81,7 +83,7 @@ fi
 COMMAND=("${VENV_PYTHON}" -m rubric_rl.cpu.train
    "${RECIPE_ARGS[@]}" "${TINY_ARGS[@]}" "${PARALLEL_ARGS[@]}" "$@")
 
-if [[ "${DRY_RUN:-0}" == 1 ]]; then
+if [[ "${DRY_RUN}" == 1 ]]; then
    printf '%q\n' "${COMMAND[@]}"
    exit 0
 fi

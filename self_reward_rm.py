@@ -65,7 +65,7 @@ async def reward(args, sample, **kwargs):
     """The reward of one sample, or of each for a list: points met / points possible.
 
     It is NaN when the sample stays ungraded, and with --reward-key a dict under that key; None
-    when slime aborted the grading and may ask again. Leaves the record in
+    when slime aborted the answer or its grading and may ask again. Leaves the record in
     `sample.metadata["grading"]` and, with grader_records, on disk. Raises UserError for settings
     that cannot work and a grader that fails its check question.
     """
@@ -89,6 +89,8 @@ async def _grade(args, sample, again: bool) -> float | None:
     row = _rows.row(sample.metadata, f"sample {sample.index}")
     training = sample.group_index is not None  # slime groups training samples only
     graders = _graders(args)
+    if sample.status.value == "aborted":  # in the midst of its answer
+        return _abort(sample, again and training)
     if sample.status.value == "failed":  # a tool or an API failed, not the policy
         error = "the answer's generation failed (its status is FAILED)"
         record = Record.of(row, "ungraded", None, error=error)
@@ -125,16 +127,20 @@ async def _grade(args, sample, again: bool) -> float | None:
 
 
 def _abort(sample, again: bool) -> float | None:
-    """Marks a sample whose grading was aborted, so that nobody trains on it; its reward.
+    """Marks a sample that was aborted, so that nobody trains on it; its reward.
 
     slime's fully asynchronous rollout takes the sample up again, and asks for its reward only
-    where that is None. As it would go on writing after the answer's end, the answer is dropped.
+    where that is None. As it would go on writing after the end of a whole answer, that is dropped.
     An evaluation takes nothing up again and needs a number.
     """
-    sample.status = type(sample.status).ABORTED
+    aborted = type(sample.status).ABORTED
+    is_whole = sample.status is not aborted  # only its grading was aborted
+    sample.status = aborted
+    sample.metadata.pop("grading", None)  # of an earlier answer
     if not again:
         return math.nan
-    drop_answer(sample)
+    if is_whole:
+        drop_answer(sample)
     return None
 
 
@@ -229,7 +235,8 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         graded[name] = _records(samples)
         for key, value in grading_metrics(graded[name]).items():
             figures[f"{name}/grading/{key}"] = value
-        probes = [sample.metadata["probe"] for sample in samples if "probe" in sample.metadata]
+        found = [sample.metadata or {} for sample in samples]
+        probes = [metadata["probe"] for metadata in found if "probe" in metadata]
         probed = next(iter(probes), probed)
     figures |= watch_evaluation(args, rollout_id, graded, probed)
     for key, value in figures.items():

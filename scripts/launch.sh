@@ -21,12 +21,11 @@
 
 source scripts/no_keys.sh
 
-die() { printf 'error: %s\n' "$*" >&2; exit 2; }
-
 ROOT="$(pwd -P)"
 DRY_RUN="${DRY_RUN:-0}"
 PYTHON="${PYTHON:-python3}"
 [[ "${DRY_RUN}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
+command -v -- "${PYTHON}" >/dev/null || die "PYTHON is the path of slime's Python, not ${PYTHON}"
 RAY_GRACE="${RAY_GRACE:-30}"
 for name in NNODES GPUS_PER_NODE RAY_GRACE; do
    [[ "${!name}" =~ ^[1-9][0-9]{0,3}$ ]] ||

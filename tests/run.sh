@@ -5,6 +5,7 @@
 #   bash tests/run.sh library [pytest arguments]    the unit tests that need no stack, in the Python
 #       that PYTHON names, after: pip install -e ".[dev]" psutil
 set -euo pipefail
+unset CDPATH # with it, cd goes elsewhere or prints
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1

@@ -11,9 +11,18 @@ import yaml
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 
+_MOST_NODES = 100_000  # of a file whose aliases are written out
+
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML that says nothing twice, and nothing about itself: which was meant, nobody knows."""
+    """YAML that says nothing twice, and nothing about itself: which was meant, nobody knows.
+
+    Aliases of aliases, by which a few lines stand for more than a memory holds, are refused too.
+    """
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self._sizes: dict[yaml.Node, int] = {}  # of nodes whose aliases are written out
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping. Raises yaml.MarkedYAMLError for a key that stands there twice."""
@@ -27,12 +36,27 @@ class StrictLoader(yaml.SafeLoader):
         return node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Any node. Raises yaml.MarkedYAMLError for an alias inside of what it stands for."""
+        """Any node.
+
+        Raises yaml.MarkedYAMLError for an alias inside of what it stands for, and for too many.
+        """
         node = super().compose_node(parent, index)
         if node and node.end_mark is None:
             problem = "an alias stands inside of what it stands for"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if node:
+            self._sizes[node] = 1 + sum(self._sizes[part] for part in _parts(node))
+            if self._sizes[node] > _MOST_NODES:
+                problem = f"with its aliases it stands for more than {_MOST_NODES:,} values"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return node
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    """What a list or a mapping holds, keys included."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 class OmegaConfLoader(StrictLoader):

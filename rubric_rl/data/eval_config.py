@@ -15,6 +15,7 @@ from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 # A default is text: a notation in it makes it none.
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)(?:,([^{}]*))?\}")
 
+_OF_A_SECTION = ("defaults", "datasets")
 
 _Text = Annotated[str, Field(min_length=1)]
 _Count = Annotated[int, Field(ge=1)]
@@ -102,13 +103,7 @@ def resolve(args) -> list[EvalDataset]:
 
 def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
     merged = defaults | entry
-    known = sorted(EvalDataset.model_fields)
-    unknown = sorted(str(key) for key in merged if key not in known)
-    if unknown:
-        unknown_names = ", ".join(unknown)
-        known_names = ", ".join(known)
-        what = f"{unknown_names} cannot be honoured"
-        raise UserError(f"--eval-config: {what}; known are {known_names}")
+    _refuse_unknown(merged, EvalDataset.model_fields, "--eval-config")
     name = entry.get("name")
     if not name or not entry.get("path"):
         raise UserError("--eval-config: each data set needs a name and a path")
@@ -126,6 +121,15 @@ def _resolve_entry(entry: dict, defaults: dict, args) -> EvalDataset:
         field, fault = first_fault(error)
         what = f"{field} of {name} {fault}"
         raise UserError(f"--eval-config: {what}") from None
+
+
+def _refuse_unknown(written: Iterable, known: Iterable[str], place: str) -> None:
+    """Raises UserError for keys that would be passed over."""
+    names = sorted(known)
+    unknown = sorted(str(key) for key in written if key not in names)
+    if unknown:
+        what = f"{', '.join(unknown)} cannot be honoured"
+        raise UserError(f"{place}: {what}; known are {', '.join(names)}")
 
 
 def _first_set(args, flags: Iterable[str]) -> object:
@@ -148,6 +152,7 @@ def _read_entries(args) -> tuple[list[dict], dict]:
     path = Path(args.eval_config)
     place = f"--eval-config {path}"
     config = _read_section(path, place)
+    _refuse_unknown(config, _OF_A_SECTION, place)
     defaults = config.get("defaults") or {}
     if not isinstance(defaults, dict):
         raise UserError(f"{place}: eval.defaults must hold `key: value` lines")
@@ -194,7 +199,10 @@ def _read_section(path: Path, place: str) -> dict:
     content = read_yaml(path, place, OmegaConfLoader)
     if not isinstance(content, dict):
         return {}
-    section = content.get("eval", content)
+    section = content
+    if "eval" in content:
+        _refuse_unknown(content, ["eval"], place)
+        section = content["eval"]
     if not isinstance(section, dict):
         return {}
     return _fill_environment(section)

@@ -28,6 +28,7 @@ class _Line:
     file: int  # its number
     offset: int
     time: float
+    rollout: int  # -1 where slime has not told it
     split: str
     index: int | None
     prompt_id: str
@@ -44,12 +45,12 @@ def _written(line: _Line) -> tuple:
     version = ()
     if line.time == 0:
         version = version_order(line.weights)
-    return line.time, version, line.file, line.offset
+    return line.time, version, line.rollout, line.file, line.offset
 
 
 def _as_read(line: _Line) -> tuple:
     """The same, but older records in the order of the files."""
-    return line.time, line.file, line.offset
+    return line.time, line.rollout, line.file, line.offset
 
 
 def _place(line: _Line) -> tuple:
@@ -138,6 +139,7 @@ class Run:
         lines: list[_Line] = []
         for number, path in enumerate(self._paths):
             lines.extend(_lines_of(path, number))
+        _follow_rollouts(lines)
         lines.sort(key=_as_read)
         names = [path.name for path in self._paths]
         if lines and names == [OF_EVALUATION]:
@@ -234,12 +236,25 @@ def _lines_of(path: Path, number: int) -> Iterator[_Line]:
             file=number,
             offset=offset,
             time=record.time,
+            rollout=-1 if record.rollout is None else record.rollout,
             split=record.split,
             index=record.index,
             prompt_id=record.prompt_id,
             run=record.run,
             weights=record.weight_version,
         )
+
+
+def _follow_rollouts(lines: Iterable[_Line]) -> None:
+    """Gives the lines of a run no earlier time than those of its earlier rollouts have.
+
+    The clock of one of its machines may be slow, or was set back.
+    """
+    latest: dict[str, float] = {}  # by run
+    for line in sorted(lines, key=lambda line: (line.rollout, line.time)):
+        if line.run and line.time and line.rollout >= 0:
+            line.time = max(line.time, latest.get(line.run, 0))
+            latest[line.run] = line.time
 
 
 def _name_restarts(lines: Iterable[_Line]) -> None:

@@ -152,9 +152,9 @@ def batch_advantages(
     return advantages
 
 
-def known_rewards(rewards: Sequence[float]) -> list[float]:
-    """The rewards without the NaN of ungraded answers."""
-    return [reward for reward in rewards if not math.isnan(reward)]
+def known_rewards(rewards: Sequence[float | None]) -> list[float]:
+    """The rewards without the NaN of ungraded answers, and the None of aborted ones."""
+    return [reward for reward in rewards if reward is not None and not math.isnan(reward)]
 
 
 def members_of(groups: Sequence[Hashable]) -> list[list[int]]:

@@ -4,16 +4,14 @@ The grader is the policy. serving/verdict_text.py finds the verdict in a text, w
 it; here stands what counts as a verdict, also where the text holds none.
 """
 
-import re
 from dataclasses import replace
 from statistics import fmean
 
+from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.serving.question import Reply
-from rubric_rl.serving.reply_json import Unclear
+from rubric_rl.serving.reply_json import Unclear, objects_in
 from rubric_rl.serving.verdict_text import KEY, verdict_in, verdicts_in
-
-_KEYS = re.compile(rf'(?<!\\)"{KEY}"\s*:')  # but for those that a text quotes
 
 
 def read_verdict(reply: str) -> Verdict:
@@ -55,8 +53,7 @@ def holds_verdict(reply: Reply) -> bool:
         return read_token(reply.probability, reply.mass).met is not None
     if reply.probability is not None:  # of the first form
         return True
-    count = len(_KEYS.findall(reply.text))  # of a checklist of so many criteria
-    verdicts = [read_verdict(reply.text), *read_checklist(reply.text, count)]
+    verdicts = [read_verdict(reply.text), *read_checklist(reply.text, _length(reply.text))]
     return reply.complete and any(verdict.met is not None for verdict in verdicts)
 
 
@@ -111,6 +108,17 @@ def majority(votes: list[Verdict]) -> Verdict:
     met, not_met = map(fmean, zip(*(vote.of_words for vote in votes), strict=True))
     mass = met + not_met
     return replace(verdict, probability=met / mass, mass=mass) if mass else verdict
+
+
+def _length(reply: str) -> int:
+    """How many criteria the checklist is of that ends the reply; 0 where none does."""
+    text = after_thoughts(reply)
+    try:
+        lists = [found.item.get("verdicts") for found in objects_in(text)]
+    except Unclear:
+        return text.count(KEY)  # a readable one has it once in each item, in its strings too
+    last = lists[-1] if lists else None
+    return len(last) if isinstance(last, list) else 0
 
 
 def _verdict(item: dict) -> Verdict:

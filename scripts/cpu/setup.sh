@@ -4,6 +4,7 @@
 # which pip reads, can name an index with CPU builds of torch (the usual one brings several GB of
 # CUDA along, which works as well).
 set -euo pipefail
+unset CDPATH # with it, cd goes elsewhere or prints
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="${VENV:-$(cd "$here/../.." && pwd)/.venv}"

@@ -1,5 +1,7 @@
 """Exit statuses: a user's mistake is one line and 2, a defect of ours shows where it happened."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -108,3 +110,27 @@ def test_a_mistyped_flag_is_repeated_without_its_value(words):
     with pytest.raises(UserError, match="unrecognized arguments: --grader-") as refusal:
         CommandParser("command", "").parse_args(words)
     assert "sk-1" not in str(refusal.value)
+
+
+class TestDuringTheImports:
+    """Those of a command take seconds; `aiohttp` stands for any of them."""
+
+    def started(self, tmp_path, error: str, *words: str) -> subprocess.CompletedProcess:
+        (tmp_path / "aiohttp.py").write_text(f"raise {error}")
+        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+        program = [sys.executable, *words]
+        return subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    @pytest.mark.parametrize("command", ["rubric_rl.evaluate", "rubric_rl.cpu.train"])
+    def test_ctrl_c_is_one_line(self, command, tmp_path):
+        done = self.started(tmp_path, "KeyboardInterrupt", "-m", command)
+        assert done.stderr == "error: interrupted; run the same command again\n"
+        assert done.returncode == -signal.SIGINT
+
+    def test_any_other_error_shows_where_it_happened(self, tmp_path):
+        done = self.started(tmp_path, "ZeroDivisionError", "-m", "rubric_rl.evaluate")
+        assert done.stderr.startswith("Traceback") and "aiohttp.py" in done.stderr
+
+    def test_a_program_that_uses_the_library_is_left_alone(self, tmp_path):
+        done = self.started(tmp_path, "KeyboardInterrupt", "-c", "import rubric_rl, aiohttp")
+        assert done.stderr.startswith("Traceback")

@@ -5,6 +5,11 @@ import pytest
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
 
+# Nine times nine times ..., in as many lines.
+FLOOD = "a0: &a0 [{x: 1}]\n" + "".join(
+    f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 9)}]\n" for depth in range(1, 9)
+)
+
 
 @pytest.mark.parametrize(
     "content, complaint",
@@ -20,6 +25,8 @@ from rubric_rl.common.yaml_file import OmegaConfLoader, read_yaml
         ),
         (b"a: &a {b: *a}", "broken YAML: an alias stands inside of what it stands for"),
         (b"a: &a\n  - [1, *a]", "broken YAML: an alias stands inside of what it stands for"),
+        (FLOOD.encode(), "broken YAML: with its aliases it stands for more than 100,000 values"),
+        (FLOOD.replace("[", "{<<: [").replace("]", "]}").encode(), "broken YAML: with its aliases"),
     ],
 )
 def test_what_is_no_yaml_is_one_line(tmp_path, content, complaint):

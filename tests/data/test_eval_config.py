@@ -71,6 +71,12 @@ ONE = "{name: one, path: one.jsonl}"
         (f"datasets: [{ONE}, {ONE}]", "two data sets have the same name"),
         ("datasets: [{name: one}]", "each data set needs a name and a path"),
         ("datasets: [{name: one, path: x, tempratur: 1, 5: 6}]", "5, tempratur cannot be honoured"),
+        (f"eval: {{default: {{top_k: 5}}, datasets: [{ONE}]}}", "eval.yaml: default cannot be hon"),
+        (f"datasets: [{ONE}]\ntop_k: 5", "top_k cannot be honoured; known are datasets, defaults"),
+        (
+            f"eval: {{datasets: [{ONE}]}}\ndefaults: {{top_k: 5}}",
+            "defaults cannot .* known are eval",
+        ),
         ("datasets: [{path: '${oc.env:NOT_SET_ANYWHERE}'}]", "NOT_SET_ANYWHERE is not set"),
         ("datasets: [", "broken YAML"),
         ("datasets: [{name: one, path: '${hydra:x}'}]", "x}: .* are filled in here, nothing else"),

@@ -141,6 +141,17 @@ def test_processes_of_one_run_are_read_together(tmp_path):
     assert run.notes == []
 
 
+def test_of_a_run_the_later_rollout_was_written_later_whatever_a_clock_says(tmp_path):
+    """Another process of the run, or another node, may have a clock that was set back."""
+    for version, mets, time in ((9, BAD, 100.0), (10, GOOD, 50.0)):
+        fields = {"rollout": version - 9, "time": time}
+        items = [record.to_json() | fields for record in evaluated(version, mets)]
+        write_jsonl(tmp_path / f"weights_{version}.a.{version}-1.jsonl", items)
+    run = Run(tmp_path)
+    assert run.weights == "10"
+    assert {record.score for record in run} == {1.0}
+
+
 def test_records_of_the_older_form_are_made_again_by_newer_ones(tmp_path):
     old = [trained(3, 0, run=""), trained(3, 1, run=""), *evaluated(3, run="")]
     write_jsonl(tmp_path / "weights_3.jsonl", [record.to_json() for record in old])

@@ -269,6 +269,26 @@ class TestAborted:
         assert {one.status for one in [held_out, *parts]} == {Sample.Status.ABORTED}
         assert parts[0].response == sample().response
 
+    @pytest.mark.parametrize("group, asked_again", [(0, True), (None, False)])
+    def test_half_an_answer_is_not_graded_and_stays_to_be_written_on(
+        self, args, monkeypatch, group, asked_again
+    ):
+        """With --group-rm slime asks for the reward of one that the engine has aborted."""
+        monkeypatch.delitem(sys.modules, "slime.rollout.sglang_rollout")
+        engine = FakeEngine(by_answer)
+        one = sample(0, group, status=Sample.Status.ABORTED, response="I am sor")
+        value = reward(engine, args, one)
+        assert value is None if asked_again else math.isnan(value)
+        assert (one.status, one.response) == (Sample.Status.ABORTED, "I am sor")
+        assert engine.bodies == [] and "grading" not in one.metadata
+
+    def test_an_earlier_grading_does_not_stay(self, args):
+        """It would be counted among the rollout's."""
+        one = sample()
+        one.metadata["grading"] = {"status": "graded"}
+        reward(FakeEngine(), args, one)
+        assert "grading" not in one.metadata
+
     def test_a_group_that_is_graded_together_is_taken_up_again(self, args):
         args.group_rm = True
         assert reward(FakeEngine(), args, [sample(0), sample(1)]) == [None, None]

@@ -192,6 +192,13 @@ class TestLogs:
         rewards = data["hard"]["rewards"]
         assert math.isnan(sum(rewards) / len(rewards))
 
+    def test_an_answer_that_slime_has_aborted_has_no_reward_and_counts_as_ungraded(self, args):
+        """Its generate_and_rm asks for none, in an evaluation too."""
+        aborted = Sample(metadata=None, reward=None, status=Sample.Status.ABORTED)
+        data = {"hard": {"rewards": [1.0, None], "samples": [aborted]}}
+        assert hooks.log_eval(0, args, data, {}) is False
+        assert data["hard"]["rewards"] == [1.0]
+
     @pytest.mark.parametrize("samples", [[], [Sample(metadata=None, reward=NAN)]])
     def test_a_rollout_without_rubrics_is_logged_all_the_same(self, args, samples):
         assert hooks.log_rollout(0, args, samples, {}, 1.0) is False

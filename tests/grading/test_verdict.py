@@ -177,6 +177,25 @@ def test_a_kept_reply_holds_a_verdict_whatever_it_quotes():
     assert not holds_verdict(replace(kept, mass=0.4, probability=0.9))
 
 
+TWO = f'{{"verdicts": [{MET}, {NOT_MET}]}}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f'<think>I write {{"criteria_met": true}} for the first.</think>{TWO}',
+        f'<think>The form is "criteria_met": true or false.</think>\n{TWO}',
+        f'{{"verdicts": [{MET}, {{"explanation": "b"}}]}}',
+        f'{{"verdicts": [{MET}, {{"criteria_met": "perhaps"}}]}}',
+        f'{{"verdicts": [{MET}, {{"criteria_met": false, "explanation": "a "quote""}}]}}',
+        f'{{"note": 1}}\n{TWO}',
+    ],
+)
+def test_a_kept_checklist_of_which_a_verdict_was_read_is_not_asked_again(reply):
+    assert any(verdict.met is not None for verdict in read_checklist(reply, 2))
+    assert holds_verdict(Reply(reply, True, None, 10, 0, 10, ""))
+
+
 # What the author of a graded answer may write into it, to get a verdict of his own.
 PIECES = [
     *("{", "}", "[", "]", '"', "'", ":", ",", " ", "\n", "\\", ".", "criteria_met", "<think>"),

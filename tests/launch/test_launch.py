@@ -1,6 +1,8 @@
 """The GPU run scripts without slime or a GPU: the command that they print, and what they refuse."""
 
+import os
 import shlex
+import subprocess
 
 import pytest
 from doubles.launch_world import ROOT, script
@@ -14,6 +16,29 @@ def printed(name: str, **env: str) -> CommandLine:
     """The flags of the command that a script prints."""
     words = shlex.split(script(name, DRY_RUN="1", **env).stdout)
     return CommandLine(words[2:])
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
+def test_a_script_finds_its_folder_whatever_cdpath_says(name, tmp_path):
+    """With it, `cd` may enter another folder of the same name, or print where it has gone."""
+    (tmp_path / "decoy" / ROOT.name).mkdir(parents=True)
+    plain = script(name, DRY_RUN="1")
+    inside = script(name, DRY_RUN="1", CDPATH=f".:{tmp_path}")
+    assert (inside.returncode, inside.stdout) == (0, plain.stdout)
+    above = subprocess.run(
+        ["bash", f"{ROOT.name}/{name}"],
+        cwd=ROOT.parent,
+        env={**os.environ, "DRY_RUN": "1", "CDPATH": str(tmp_path / "decoy")},
+        capture_output=True,
+        text=True,
+    )
+    assert above.returncode == 0, above.stderr
+
+
+def test_so_does_the_setup(tmp_path):
+    nowhere = {"PYTHON": "/no/such", "VENV": str(tmp_path / "venv")}
+    done = script("scripts/cpu/setup.sh", CDPATH=f".:{tmp_path}", **nowhere)
+    assert "Python 3.11 or newer is needed" in done.stderr
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -105,6 +130,11 @@ def test_the_engines_write_json_without_blanks(name):
         ({}, "not set: HF_CKPT_PATH PROMPT_DATA_PATH SAVE_PATH SLIME_DIR MEGATRON_DIR"),
         ({"DRY_RUN": "1", "PLACEMENT": "both"}, "PLACEMENT is split or colocate"),
         ({"DRY_RUN": "yes"}, "DRY_RUN is 1 or 0, not yes"),  # not a run of two days
+        (
+            {"DRY_RUN": "1", "PYTHON": "/no/such"},
+            "PYTHON is the path of slime's Python, not /no/such",
+        ),
+        ({"PYTHON": "python3 -u"}, "PYTHON is the path of slime's Python, not python3 -u"),
         ({"DRY_RUN": "1", "NNODES": "two"}, "NNODES is a number from 1 to 9999, not two"),
         ({"DRY_RUN": "1", "NNODES": "9" * 30}, "NNODES is a number from 1 to 9999, not 9999"),
         ({"DRY_RUN": "1", "RAY_GRACE": "soon"}, "RAY_GRACE is a number from 1 to 9999, not soon"),
@@ -114,6 +144,15 @@ def test_the_engines_write_json_without_blanks(name):
 def test_what_is_missing_is_one_line(env, message):
     done = script("run_qwen3_8B.sh", **env)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("backend", ["cpu", "slime"])
+def test_the_tiny_run_takes_no_other_word_for_a_dry_run(backend, tmp_path):
+    """It would begin a run of ten minutes; here it could not, without a Python."""
+    nowhere = {"PYTHON": "/no/such", "VENV": str(tmp_path / "venv")}
+    done = script("run_qwen3_tiny.sh", DRY_RUN="true", BACKEND=backend, **nowhere)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: DRY_RUN is 1 or 0, not true\n"
 
 
 def test_nodes_must_be_named(tmp_path):
