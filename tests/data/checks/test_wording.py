@@ -109,6 +109,35 @@ class TestPolarity:
     @pytest.mark.parametrize(
         "text",
         [
+            "Does not recommend NSAIDs in a patient with renal failure.",
+            "Does not rely solely on the lab value.",
+            "Ensures that the answer does not conflate mass and weight.",
+            "Recognizes that the charge is not conserved.",
+            "Distinguishes speed from velocity.",
+            "Does not mention unrelated details about the history.",
+        ],
+    )
+    def test_a_pitfall_may_be_named_by_its_avoidance_or_by_what_avoids_it(self, text):
+        assert polarity(text) == "unsure"
+        assert polarity(f"Pitfall Criteria: {text}") == "unsure"
+        assert polarity(f"Important Criteria: {text}") == "good"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Does not merely state the answer without explanation.",
+            "Does not merely restate the prompt.",
+            "Does not just use jargon but explains it.",
+            "Does not simply list facts without analysis.",
+        ],
+    )
+    def test_what_is_not_all_may_be_good_or_bad(self, text):
+        assert polarity(text) == "unsure"
+        assert polarity(f"Pitfall: {text}") == "unsure"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
             "Respects no boundaries",
             "Acknowledges only one side",
             "Violates no privacy",
