@@ -89,7 +89,7 @@ class _Value:
 
     found: list[_Found] = field(default_factory=list)
     broken: bool = False
-    loose: bool = False  # it is a criterion itself
+    loose: bool = False  # it is a criterion itself, or what is left of one
 
     @property
     def named(self) -> bool:
@@ -142,7 +142,8 @@ def _object(pairs: list[tuple[str, object]]) -> object:
     return whole if len(whole) == len(pairs) else [{name: each} for name, each in pairs]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)  # float: of any length
+# A float may be of any length; writers break lines within a text.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float, strict=False)
 
 
 def _values(text: str) -> list[_Value]:
@@ -152,10 +153,11 @@ def _values(text: str) -> list[_Value]:
     while breaks <= _MOST_BROKEN and (start := _START.search(text, position)):
         item, position, broken = _decoded(text, start.start())
         breaks += broken
-        loose = _is_criterion(item)
-        value = _Value(_criteria_in(item), broken, loose)
-        # Objects without a list around them; one that breaks off is the end of their list.
-        if values and values[-1].loose and (loose or (broken and not value.found)):
+        found = _criteria_in(item)
+        loose = _is_criterion(item) or (broken and not found)
+        value = _Value(found, broken, loose)
+        # Objects without a list around them; what breaks off among them is one of them.
+        if loose and values and values[-1].loose:
             values[-1].found += value.found
             values[-1].broken |= broken
         else:

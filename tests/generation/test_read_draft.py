@@ -44,6 +44,7 @@ def texts(draft: Draft) -> list[str]:
         '{"criteria": [{"criterion": "Names the dose", "points": 5, '
         '"examples": [{"text": "5 mg", "score": 1}]}]}',
         f'{{"criteria": [{ITEM}]}}\nIts themes are {{"rubric": ["dose"]}}.',
+        '{"criteria": [{"criterion": "Names\nthe\tdose", "points": 5}]}',
     ],
 )
 def test_a_rubric_is_found_in_every_form(reply):
@@ -66,6 +67,7 @@ def test_a_rubric_is_found_in_every_form(reply):
         (f'{{"criteria": [{ITEM}, {{"behaviour": "Names it"}}]}}', "no text"),
         (f'{{"criteria": [{ITEM}, {{"criterion": "Asks \\x ]]}}}} ', "cut off"),
         (f'{ITEM}\n{{"criterion": "Asks', "cut off"),
+        (f'{{"criteria": [{{"criterion": "Asks \\x", "points": 5}}, {ITEM}]}}', "cut off"),
         ('["' * 10_000, "cut off"),
         ('{"criteria": [{"criterion": "x", "points": 1, "criterion": "y"}]}', "points"),
         (f"First [{ITEM}], then [{ITEM}].", "other list"),
