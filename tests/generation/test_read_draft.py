@@ -112,11 +112,21 @@ WRONG = '{"criterion": "Advises alcohol", "points": 4}'
         '{"positive_criteria": [ITEM], "negativeCriteria": [WRONG]}',
         '{"criteria": [ITEM], "pitfalls to avoid": [WRONG]}',
         '{"must": [ITEM], "must_not": [WRONG]}',
+        '{"positive": [ITEM], "things_to_avoid": [WRONG]}',
+        '{"do": [ITEM], "don\'ts": [WRONG]}',
+        '{"mustHave": [ITEM], "shouldNotHave": [WRONG]}',
+        '{"critères positifs": [ITEM], "critères négatifs": [WRONG]}',
+        '{"加分项": [ITEM], "扣分项": [WRONG]}',
         '{"criteria": {"negative (mistakes)": [WRONG], "positive": [ITEM, {"criterion": "As',
         '{"rubric": [{"criteria": [ITEM]}, {"category": "Pitfalls", "criteria": [WRONG]}]}',
         '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": true}]',
         '{"criteria": {"negative": [], "positive": [ITEM], "negative": [WRONG]}}',
         '[ITEM, {"criterion": "Advises alcohol", "points": 4, "type": "negative"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": "true"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "negative": 1}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "positive": false}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "sign": "-"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "polarity": -1}]',
         '{"criteria": {"positive": [ITEM], "negative": [{"criterion": "Advises alcohol", '
         '"points": -4}]}}',
     ],
@@ -137,14 +147,38 @@ def test_a_name_for_mistakes_counts_at_any_depth(names):
     assert criterion.points == (-5 if negative else 5)
 
 
-@pytest.mark.parametrize("theme", ["harm_reduction", "pertinent negatives", "error handling"])
+@pytest.mark.parametrize(
+    "name",
+    ["common_mistakes", "red_flags", "medication errors", "pertinent negatives", "avoiding errors"],
+)
+def test_under_a_name_that_may_be_a_topic_only_negative_points_are_sure(name):
+    draft = read(f'{{"criteria": {{"{name}": [{ITEM}]}}}}')
+    assert (draft.criteria, draft.faults) == ((), {"sign": 1})
+    (criterion,) = read(f'{{"criteria": {{"{name}": [{ITEM.replace("5", "-5")}]}}}}').criteria
+    assert criterion.points == -5
+
+
+@pytest.mark.parametrize("field", ["category", "label", "title"])
+@pytest.mark.parametrize("kind", ["Pitfall", "negative"])
+def test_the_label_of_a_criterion_leaves_its_sign_untold(field, kind):
+    item = json.loads(ITEM) | {field: kind}
+    assert read(json.dumps([item])).faults == {"sign": 1}
+
+
+def test_what_a_writer_says_of_a_criterion_is_no_kind():
+    beside = {"reason": "It must not be wrong, and avoids errors", "is_negative": False}
+    (criterion,) = read(json.dumps([json.loads(ITEM) | beside])).criteria
+    assert criterion.points == 5
+
+
+@pytest.mark.parametrize("theme", ["harm_reduction", "error handling", "notes", "important"])
 def test_a_theme_is_no_kind(theme):
     (criterion,) = read(f'{{"criteria": {{"{theme}": [{ITEM}]}}}}').criteria
     assert criterion.points == 5
 
 
 @pytest.mark.parametrize("field", ["category", "axis", "title"])
-@pytest.mark.parametrize("topic", ["Errors", "mistakes", "harmful", "Pitfalls"])
+@pytest.mark.parametrize("topic", ["Errors", "mistakes", "harmful"])
 def test_the_topic_of_a_criterion_is_no_kind(field, topic):
     item = json.loads(ITEM) | {field: topic}
     (criterion,) = read(json.dumps([item])).criteria
