@@ -40,6 +40,7 @@ FAULTS = {
     "no text": "criteria without a text",
     "too long": f"criteria of more than {LONGEST} characters",
     "points": f"criteria whose points are no number of 1 to {MOST_POINTS} in size",
+    "scale": "criteria that are a scale of levels, which no answer meets or misses",
     "sign": "criteria with positive points under a name that may mean mistakes",
 }
 
@@ -63,6 +64,7 @@ _MISTAKES = re.compile(
 _BESIDE = re.compile(
     r"[ck]rit[eèé]r\w+|rubrics?|points?|items?|lists?|behaviou?rs?|things|what|is|to|do|must|should|have"
 )
+_SCALE = re.compile(r"(?:\w+[ _])?(?:levels|scale|options|grades|anchors|ratings)", re.IGNORECASE)
 _BETWEEN_WORDS = re.compile(r"[^\w']+|_+|(?<=[a-z])(?=[A-Z])")
 _OF_KIND = ("kind", "type", "polarity", "sign")
 _TOPICS = re.compile("error|mistake|fault|harm|wrong")  # which a group or a criterion may be about
@@ -220,7 +222,7 @@ def _criteria_in(value: object) -> list[_Found]:
 def _inside(group: dict, place: _Found) -> Iterator[_Found]:
     all_negative = _by_fields(group, place.negative)
     for name, each in group.items():
-        if isinstance(each, list | dict):
+        if isinstance(each, list | dict) and not _SCALE.fullmatch(name):
             negative = _surest(all_negative, _means_mistakes(name))
             named = place.named or negative is True or bool(_NAMED.search(name))
             yield _Found(each, negative, named)
@@ -232,9 +234,10 @@ def _is_criterion(item: object) -> bool:
         return False
     if isinstance(item.get("criterion"), str):
         return True
-    for each in item.values():
+    for name, each in item.items():
         inner = each.values() if isinstance(each, dict) else each
-        if isinstance(each, list | dict) and any(isinstance(one, list | dict) for one in inner):
+        holds_more = isinstance(each, list | dict) and not _SCALE.fullmatch(name)
+        if holds_more and any(isinstance(one, list | dict) for one in inner):
             return False
     return True
 
@@ -279,6 +282,9 @@ def _surest(one: bool | None, other: bool | None) -> bool | None:
 
 def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     fields = found.item if isinstance(found.item, dict) else {"criterion": found.item}
+    if any(isinstance(fields[name], list | dict) for name in filter(_SCALE.fullmatch, fields)):
+        faults["scale"] += 1
+        return None
     given = _first(fields, TEXT_KEYS)
     if not isinstance(given, str) or not shows_something(given) or given == PLACEHOLDER:
         faults["no text"] += 1

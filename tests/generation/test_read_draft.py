@@ -185,6 +185,29 @@ def test_the_topic_of_a_criterion_is_no_kind(field, topic):
     assert criterion.points == 5
 
 
+LEVELS = '[{"score": 1, "description": "Is rambling"}, {"score": 5, "description": "Is clear"}]'
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        f'{{"name": "Clarity", "weight": 5, "levels": {LEVELS}}}',
+        f'{{"name": "Clarity", "score_levels": {LEVELS}}}',
+        f'{{"clarity": {{"levels": {LEVELS}}}}}',
+        '{"criterion": "Clarity", "points": 5, "scale": {"1": "Is rambling", "5": "Is clear"}}',
+    ],
+)
+def test_a_scale_is_no_criterion_and_its_levels_are_none(scale):
+    draft = read(f'{{"criteria": [{ITEM}, {scale}]}}')
+    assert (texts(draft), draft.faults) == (["Names the dose"], {"scale": 1})
+
+
+def test_a_scale_beside_the_criteria_is_no_part_of_them():
+    scale = '"scale": [{"score": 10, "description": "Is best"}]'
+    draft = read(f'{{"title": "Doses", {scale}, "criteria": [{ITEM}]}}')
+    assert (texts(draft), draft.faults) == (["Names the dose"], {})
+
+
 def test_objects_in_prose_are_one_list():
     assert len(read(f"1. {ITEM}\n2. {ITEM}\n\nand\n{ITEM}").criteria) == 3
 
