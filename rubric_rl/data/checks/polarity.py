@@ -46,6 +46,7 @@ _PHRASES = [
         (" than", r"\bno (?:longer|more|later|fewer|less) than\b", "within"),
         ("ing out", r"\bleaving out\b", "omits"),
         (" out", r"\bleaves? out\b", "omits"),
+        ("al ", r"\b(?:factual|logical) (?=(?:error|mistake)s?\b)", ""),
         ("missing ", r"\bmissing (?=(?:any|an?|the)\b)", "lacks "),
         ("failure", r"\bfailures? to\b", "fails to"),
         ("clear of", r"\b(?:steer|stay)(?:s|ing)? clear of\b", "avoids"),
@@ -62,7 +63,7 @@ _PHRASES = [
 _PHRASE_WORDS = {
     *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
     *("way", "manner", "tone", "style", "easy", "easier", "easily"),
-    *("missing", "failure", "failures"),
+    *("missing", "failure", "failures", "factual", "logical"),
 }
 _NEUTRAL = Word(Kind.VERB)
 # To avoid or refuse it is a fault, where it is about what an answer owes to heed.

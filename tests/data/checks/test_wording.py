@@ -96,6 +96,12 @@ class TestPolarity:
             ("Avoids answering the question", "bad"),
             ("Contradicts itself", "bad"),
             ("Invents facts", "bad"),
+            ("Contains factual errors", "bad"),
+            ("Uses an incorrect formula", "bad"),
+            ("Includes unrelated details", "bad"),
+            ("Provides insufficient evidence", "bad"),
+            ("Pitfall: Does not contain factual errors", "good"),
+            ("Pitfall: Does not use an incorrect formula", "good"),
             ("Avoids medical jargon", "good"),
             ("Refrains from insulting the user", "good"),
             ("Pitfall: Avoids mixed units", "good"),  # it is the pitfall that is avoided
