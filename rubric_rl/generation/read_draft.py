@@ -62,11 +62,13 @@ _MISTAKES = re.compile(
     r"|disqualif\w+|отрицательн\w+|(?:负面|扣分)\w*)\b"
 )
 _BESIDE = re.compile(
-    r"[ck]rit[eèé]r\w+|rubrics?|points?|items?|lists?|behaviou?rs?|things|what|is|to|do|must|should|have"
+    r"[ck]rit[eèé]r\w+|rubrics?|points?|items?|lists?|behaviou?rs?"
+    r"|things|what|is|to|do|must|should|have"
 )
 _SCALE = re.compile(r"(?:\w+[ _])?(?:levels|scale|options|grades|anchors|ratings)", re.IGNORECASE)
 _BETWEEN_WORDS = re.compile(r"[^\w']+|_+|(?<=[a-z])(?=[A-Z])")
 _OF_KIND = ("kind", "type", "polarity", "sign")
+_TITLES = ("category", "title", "name", "section", "label")  # of a group
 _TOPICS = re.compile("error|mistake|fault|harm|wrong")  # which a group or a criterion may be about
 _OPPOSITES = ("positive", "is_positive", "desirable")
 _YES = ("true", "yes", "1", "1.0")
@@ -149,7 +151,7 @@ def _object(pairs: list[tuple[str, object]]) -> object:
     return whole if len(whole) == len(pairs) else [{name: each} for name, each in pairs]
 
 
-# A float may be of any length; writers break lines within a text.
+# Whole numbers as float: they may be of any length. Not strict: writers break lines within a text.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float, strict=False)
 
 
@@ -258,8 +260,12 @@ def _by_fields(fields: dict, above: bool | None, text: object = None) -> bool | 
             said = _surest(said, _means_mistakes(name))
         elif name in _OPPOSITES and value in _NO:
             said = True
-        elif _means_mistakes(value) and not _TOPICS.match(value):
-            said = _surest(said, None if text else True)
+        elif _TOPICS.match(value):
+            continue
+        elif text is None and name in _TITLES:
+            said = _surest(said, _means_mistakes(value))
+        elif text is not None and _means_mistakes(value):
+            said = _surest(said, None)
     return said
 
 

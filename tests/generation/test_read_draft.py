@@ -154,6 +154,8 @@ def test_a_name_for_mistakes_counts_at_any_depth(names):
 def test_under_a_name_that_may_be_a_topic_only_negative_points_are_sure(name):
     draft = read(f'{{"criteria": {{"{name}": [{ITEM}]}}}}')
     assert (draft.criteria, draft.faults) == ((), {"sign": 1})
+    draft = read(f'[{{"title": "{name}", "criteria": [{ITEM}]}}]')
+    assert (draft.criteria, draft.faults) == ((), {"sign": 1})
     (criterion,) = read(f'{{"criteria": {{"{name}": [{ITEM.replace("5", "-5")}]}}}}').criteria
     assert criterion.points == -5
 
