@@ -10,7 +10,7 @@ from rubric_rl.common.plain_text import shows_something
 from rubric_rl.data.healthbench import KEPT_FIELDS, with_theme
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.readers import plain
-from rubric_rl.data.readers.pieces import chat, hashed, known_id
+from rubric_rl.data.readers.pieces import hashed, known_id
 from rubric_rl.data.schema import Row
 
 GIVE_PROMPTS = "give --prompts a JSONL file of prompts"
@@ -37,7 +37,8 @@ class Prompt:
 def read_prompt(item: object, where: str) -> Prompt:
     """A prompt from a line: a row of any form of this repository, or `prompt` alone.
 
-    `prompt` or `messages` is a text or chat messages, which are read as by data_preprocess.py.
+    `prompt` or `messages` is a text or chat messages, which are read as by data_preprocess.py, with
+    a `system` text before them and the `input` of an `instruction` behind.
     Known besides are prompt_id (by default the beginning of the prompt's hash), `rubrics` or
     `rubric` (an expert's, in the forms of `plain`), `reference`, and pairs of answers: `pairs` of
     {"better", "worse"}, or `chosen` and `rejected`. Raises DataError naming `where`.
@@ -47,11 +48,8 @@ def read_prompt(item: object, where: str) -> Prompt:
     prepared = item.get("metadata")
     fields = item | prepared if isinstance(prepared, dict) else item
     check_json(fields, where)
-    given = fields.get("messages") or fields.get("prompt")
-    if given is None:
-        raise DataError(f"{where}: no prompt; each line needs `prompt`, a text or messages")
     try:
-        messages = chat(given, "prompt")
+        messages = plain.messages_of(fields)
         rubrics = _expert_rubric(fields)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None

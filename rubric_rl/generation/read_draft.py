@@ -6,8 +6,9 @@ it was asked for before it fills it in, and name it in prose after. Without a na
 counts; objects that follow one another are one. Criteria in the others are counted, not used. Of a
 value that breaks off, what came before the break is kept.
 
-Under a name such as `negative` or `pitfalls`, points are negative, whatever their sign: their size
-is what the writer gives.
+Under a name such as `negative` or `things to avoid`, points are negative, whatever their sign:
+their size is what the writer gives. Under one that may mean mistakes or a topic, such as `common
+errors`, a criterion with positive points has a fault: nobody can tell its sign.
 """
 
 import json
@@ -39,6 +40,8 @@ FAULTS = {
     "no text": "criteria without a text",
     "too long": f"criteria of more than {LONGEST} characters",
     "points": f"criteria whose points are no number of 1 to {MOST_POINTS} in size",
+    "scale": "criteria that are a scale of levels, which no answer meets or misses",
+    "sign": "criteria with positive points under a name that may mean mistakes",
 }
 
 _START = re.compile(r'[\[{](?=\s*["\[{])')  # of a list or an object that holds something
@@ -50,20 +53,26 @@ _MARK = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
 _CLOSING = {"[": "]", "{": "}"}
 _MOST_BROKEN = 100  # values of a reply that are no JSON; nobody reads on, it would take long
 _NAMED = re.compile(r"criteri|rubric|checklist|requirement|positive", re.IGNORECASE)
-# A list's name, or a criterion's kind, that says its points are negative; no part of a theme's
-# name, such as "harm reduction".
-_NEGATIVE = re.compile(
-    r"(?:(?:criteria|rubrics?|is)[ _-]?)?"
-    r"(?:n[eé]g(?:ati\w*?)?|penalt(?:y|ies)|pitfalls?|mistakes?|faults?|errors?|deductions?"
-    r"|demerits?|bad|harmful|wrong|undesirable|avoid|(?:must|should|do)[ _-]?not|don'?ts?)"
-    r"(?:[ _-]?(?:criteri(?:a|on)|rubrics?|points?|items?|behaviou?rs?|things|to|avoid|do))*"
-    r"(?: ?\(.*\))?",
-    re.IGNORECASE,
+# Words of a list's name, or of a criterion's kind, that speak of mistakes; and those that may stand
+# beside them in a name that says nothing else.
+_MISTAKES = re.compile(
+    r"\b(?:n[eé]g(?:ati\w*)?|penal\w+|pitfalls?|mistakes?|faults?|errors?(?! handling)|fehler"
+    r"|violations?|failures|failure modes|deductions?|demerits?|minus|cons|flags?|avoid|nots?"
+    r"|(?:do|must|should)n'?ts?|bad|harmful|wrong|un(?:desir|accept|want)\w+|forbidden|prohibited"
+    r"|disqualif\w+|отрицательн\w+|(?:负面|扣分)\w*)\b"
 )
+_BESIDE = re.compile(
+    r"[ck]rit[eèé]r\w+|rubrics?|points?|items?|lists?|behaviou?rs?"
+    r"|things|what|is|to|do|must|should|have"
+)
+_SCALE = re.compile(r"(?:\w+[ _])?(?:levels|scale|options|grades|anchors|ratings)", re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"[^\w']+|_+|(?<=[a-z])(?=[A-Z])")
 _OF_KIND = ("kind", "type", "polarity", "sign")
-_TITLES = ("category", "title", "name", "section")  # of a group, which may be its topic
-_TOPICS = re.compile("error|mistake|fault|harm|wrong", re.IGNORECASE)
-_LONGEST_NAME = 60  # characters
+_TITLES = ("category", "title", "name", "section", "label")  # of a group
+_TOPICS = re.compile("error|mistake|fault|harm|wrong")  # which a group or a criterion may be about
+_OPPOSITES = ("positive", "is_positive", "desirable")
+_YES = ("true", "yes", "1", "1.0")
+_NO = ("false", "no", "0", "0.0")
 _FIELDS = {*TEXT_KEYS, *POINTS_KEYS} - {"criteria"}  # which names a list, too
 
 
@@ -79,7 +88,7 @@ class _Found(NamedTuple):
     """A criterion as it was written, or what stands in its place."""
 
     item: object
-    negative: bool  # by the names above it
+    negative: bool | None  # by the names above it; None where they may mean that
     named: bool  # as criteria
 
 
@@ -89,7 +98,7 @@ class _Value:
 
     found: list[_Found] = field(default_factory=list)
     broken: bool = False
-    loose: bool = False  # it is a criterion itself
+    loose: bool = False  # it is a criterion itself, or what is left of one
 
     @property
     def named(self) -> bool:
@@ -142,7 +151,8 @@ def _object(pairs: list[tuple[str, object]]) -> object:
     return whole if len(whole) == len(pairs) else [{name: each} for name, each in pairs]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)  # float: of any length
+# Whole numbers as float: they may be of any length. Not strict: writers break lines within a text.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float, strict=False)
 
 
 def _values(text: str) -> list[_Value]:
@@ -152,10 +162,11 @@ def _values(text: str) -> list[_Value]:
     while breaks <= _MOST_BROKEN and (start := _START.search(text, position)):
         item, position, broken = _decoded(text, start.start())
         breaks += broken
-        loose = _is_criterion(item)
-        value = _Value(_criteria_in(item), broken, loose)
-        # Objects without a list around them; one that breaks off is the end of their list.
-        if values and values[-1].loose and (loose or (broken and not value.found)):
+        found = _criteria_in(item)
+        loose = _is_criterion(item) or (broken and not found)
+        value = _Value(found, broken, loose)
+        # Objects without a list around them; what breaks off among them is one of them.
+        if loose and values and values[-1].loose:
             values[-1].found += value.found
             values[-1].broken |= broken
         else:
@@ -211,11 +222,11 @@ def _criteria_in(value: object) -> list[_Found]:
 
 
 def _inside(group: dict, place: _Found) -> Iterator[_Found]:
-    all_negative = place.negative or _is_for_mistakes(group)
+    all_negative = _by_fields(group, place.negative)
     for name, each in group.items():
-        if isinstance(each, list | dict):
-            negative = all_negative or _is_negative(name)
-            named = place.named or negative or bool(_NAMED.search(name))
+        if isinstance(each, list | dict) and not _SCALE.fullmatch(name):
+            negative = _surest(all_negative, _means_mistakes(name))
+            named = place.named or negative is True or bool(_NAMED.search(name))
             yield _Found(each, negative, named)
 
 
@@ -225,27 +236,51 @@ def _is_criterion(item: object) -> bool:
         return False
     if isinstance(item.get("criterion"), str):
         return True
-    for each in item.values():
+    for name, each in item.items():
         inner = each.values() if isinstance(each, dict) else each
-        if isinstance(each, list | dict) and any(isinstance(one, list | dict) for one in inner):
+        holds_more = isinstance(each, list | dict) and not _SCALE.fullmatch(name)
+        if holds_more and any(isinstance(one, list | dict) for one in inner):
             return False
     return True
 
 
-def _is_for_mistakes(fields: dict) -> bool:
-    """Whether a group or a criterion says so itself: "kind": "negative", "negative": true."""
+def _by_fields(fields: dict, above: bool | None, text: object = None) -> bool | None:
+    """Whether a group, or the criterion of that text, is one of mistakes, as its fields say.
+
+    None where it may be: as "category": "pitfall" of a criterion that begins with "Avoids".
+    """
+    said = above
     for name, value in fields.items():
-        is_title = name in _TITLES and not _is_criterion(fields) and not _TOPICS.match(str(value))
-        tells = (name in _OF_KIND or is_title) and _is_negative(value)
-        if tells or (value is True and _is_negative(name)):
-            return True
-    return False
+        if isinstance(value, list | dict) or value is text:
+            continue
+        value = str(value).strip().lower()
+        if name in _OF_KIND:
+            said = _surest(said, value.startswith("-") or _means_mistakes(value))
+        elif value in _YES:
+            said = _surest(said, _means_mistakes(name))
+        elif name in _OPPOSITES and value in _NO:
+            said = True
+        elif _TOPICS.match(value):
+            continue
+        elif text is None and name in _TITLES:
+            said = _surest(said, _means_mistakes(value))
+        elif text is not None and _means_mistakes(value):
+            said = _surest(said, None)
+    return said
 
 
-def _is_negative(name: object) -> bool:
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+def _means_mistakes(name: str) -> bool | None:
+    """Whether a name means mistakes; None where it only speaks of them: "medication errors"."""
+    words = _BETWEEN_WORDS.sub(" ", name).lower()
+    others, speaks = _MISTAKES.subn("", words)
+    if not speaks:
         return False
-    return bool(_NEGATIVE.fullmatch(name.strip()))
+    return all(map(_BESIDE.fullmatch, others.split())) or None
+
+
+def _surest(one: bool | None, other: bool | None) -> bool | None:
+    """True where one of both is, else None where one of both is."""
+    return one or other or (None if None in (one, other) else False)
 
 
 # ---- one criterion
@@ -253,11 +288,14 @@ def _is_negative(name: object) -> bool:
 
 def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     fields = found.item if isinstance(found.item, dict) else {"criterion": found.item}
-    text = _first(fields, TEXT_KEYS)
-    if not isinstance(text, str) or not shows_something(text) or text == PLACEHOLDER:
+    if any(isinstance(fields[name], list | dict) for name in filter(_SCALE.fullmatch, fields)):
+        faults["scale"] += 1
+        return None
+    given = _first(fields, TEXT_KEYS)
+    if not isinstance(given, str) or not shows_something(given) or given == PLACEHOLDER:
         faults["no text"] += 1
         return None
-    text = one_line(text.encode(errors="replace").decode())  # without lone surrogates
+    text = one_line(given.encode(errors="replace").decode())  # without lone surrogates
     if len(text) > LONGEST:
         faults["too long"] += 1
         return None
@@ -265,7 +303,11 @@ def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     if points is None:
         faults["points"] += 1
         return None
-    if found.negative or _is_for_mistakes(fields):
+    negative = _by_fields(fields, found.negative, given)
+    if negative is None and points > 0:
+        faults["sign"] += 1
+        return None
+    if negative:
         points = -abs(points)
     return Criterion(text, points, (TAG,))
 

@@ -6,6 +6,7 @@ import pytest
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.parse import row_from_metadata
+from rubric_rl.data.readers import plain
 from rubric_rl.data.readers.pieces import hashed
 from rubric_rl.generation.prompts import PromptFile, read_prompt
 
@@ -27,6 +28,20 @@ def test_a_conversation_and_an_id_are_read_as_elsewhere():
     assert [message["role"] for message in prompt.row.messages] == ["system", "user"]
     assert prompt.row.messages[1]["content"] == "Is it\ngout?"
     assert prompt.prompt_id == "7"
+
+
+@pytest.mark.parametrize(
+    "item, words",
+    [
+        ({"prompt": "Is it gout?", "system": "Be kind."}, ["Be kind.", "Is it gout?"]),
+        ({"messages": MESSAGES, "system": "Be kind."}, ["Be kind.", "Is it gout?"]),
+        ({"instruction": "Is it gout?", "input": "It is red."}, ["Is it gout?\n\nIt is red."]),
+    ],
+)
+def test_what_stands_beside_a_prompt_is_in_it_as_in_training(item, words):
+    messages = list(read_prompt(item, "here").row.messages)
+    assert [message["content"] for message in messages] == words
+    assert messages == plain.read(item | {"rubrics": RUBRIC})["prompt"]
 
 
 def test_a_row_of_training_keeps_its_name_theme_and_canary_and_its_rubric_is_the_expert_s():
@@ -79,8 +94,8 @@ def test_pairs_of_answers_are_read(fields):
     "item, complaint",
     [
         ([], "here: not a JSON object"),
-        ({}, "here: no prompt"),
-        ({"prompt": ""}, "here: prompt is missing or no text"),
+        ({}, "here: prompt is missing"),
+        ({"prompt": ""}, "here: prompt is missing"),
         ({"prompt": [{"role": "assistant", "content": "Hi"}]}, "last message is from the assist"),
         ({"prompt": 5}, "here: prompt is no conversation"),
         ({"prompt": "x", "pairs": [{"better": "y"}]}, "prompt_id .*: a pair of answers needs two"),

@@ -44,6 +44,7 @@ def texts(draft: Draft) -> list[str]:
         '{"criteria": [{"criterion": "Names the dose", "points": 5, '
         '"examples": [{"text": "5 mg", "score": 1}]}]}',
         f'{{"criteria": [{ITEM}]}}\nIts themes are {{"rubric": ["dose"]}}.',
+        '{"criteria": [{"criterion": "Names\nthe\tdose", "points": 5}]}',
     ],
 )
 def test_a_rubric_is_found_in_every_form(reply):
@@ -66,6 +67,7 @@ def test_a_rubric_is_found_in_every_form(reply):
         (f'{{"criteria": [{ITEM}, {{"behaviour": "Names it"}}]}}', "no text"),
         (f'{{"criteria": [{ITEM}, {{"criterion": "Asks \\x ]]}}}} ', "cut off"),
         (f'{ITEM}\n{{"criterion": "Asks', "cut off"),
+        (f'{{"criteria": [{{"criterion": "Asks \\x", "points": 5}}, {ITEM}]}}', "cut off"),
         ('["' * 10_000, "cut off"),
         ('{"criteria": [{"criterion": "x", "points": 1, "criterion": "y"}]}', "points"),
         (f"First [{ITEM}], then [{ITEM}].", "other list"),
@@ -110,11 +112,21 @@ WRONG = '{"criterion": "Advises alcohol", "points": 4}'
         '{"positive_criteria": [ITEM], "negativeCriteria": [WRONG]}',
         '{"criteria": [ITEM], "pitfalls to avoid": [WRONG]}',
         '{"must": [ITEM], "must_not": [WRONG]}',
+        '{"positive": [ITEM], "things_to_avoid": [WRONG]}',
+        '{"do": [ITEM], "don\'ts": [WRONG]}',
+        '{"mustHave": [ITEM], "shouldNotHave": [WRONG]}',
+        '{"critères positifs": [ITEM], "critères négatifs": [WRONG]}',
+        '{"加分项": [ITEM], "扣分项": [WRONG]}',
         '{"criteria": {"negative (mistakes)": [WRONG], "positive": [ITEM, {"criterion": "As',
         '{"rubric": [{"criteria": [ITEM]}, {"category": "Pitfalls", "criteria": [WRONG]}]}',
         '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": true}]',
         '{"criteria": {"negative": [], "positive": [ITEM], "negative": [WRONG]}}',
         '[ITEM, {"criterion": "Advises alcohol", "points": 4, "type": "negative"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "is_negative": "true"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "negative": 1}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "positive": false}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "sign": "-"}]',
+        '[ITEM, {"criterion": "Advises alcohol", "points": 4, "polarity": -1}]',
         '{"criteria": {"positive": [ITEM], "negative": [{"criterion": "Advises alcohol", '
         '"points": -4}]}}',
     ],
@@ -135,18 +147,67 @@ def test_a_name_for_mistakes_counts_at_any_depth(names):
     assert criterion.points == (-5 if negative else 5)
 
 
-@pytest.mark.parametrize("theme", ["harm_reduction", "pertinent negatives", "error handling"])
+@pytest.mark.parametrize(
+    "name",
+    ["common_mistakes", "red_flags", "medication errors", "pertinent negatives", "avoiding errors"],
+)
+def test_under_a_name_that_may_be_a_topic_only_negative_points_are_sure(name):
+    draft = read(f'{{"criteria": {{"{name}": [{ITEM}]}}}}')
+    assert (draft.criteria, draft.faults) == ((), {"sign": 1})
+    draft = read(f'[{{"title": "{name}", "criteria": [{ITEM}]}}]')
+    assert (draft.criteria, draft.faults) == ((), {"sign": 1})
+    (criterion,) = read(f'{{"criteria": {{"{name}": [{ITEM.replace("5", "-5")}]}}}}').criteria
+    assert criterion.points == -5
+
+
+@pytest.mark.parametrize("field", ["category", "label", "title"])
+@pytest.mark.parametrize("kind", ["Pitfall", "negative"])
+def test_the_label_of_a_criterion_leaves_its_sign_untold(field, kind):
+    item = json.loads(ITEM) | {field: kind}
+    assert read(json.dumps([item])).faults == {"sign": 1}
+
+
+def test_what_a_writer_says_of_a_criterion_is_no_kind():
+    beside = {"reason": "It must not be wrong, and avoids errors", "is_negative": False}
+    (criterion,) = read(json.dumps([json.loads(ITEM) | beside])).criteria
+    assert criterion.points == 5
+
+
+@pytest.mark.parametrize("theme", ["harm_reduction", "error handling", "notes", "important"])
 def test_a_theme_is_no_kind(theme):
     (criterion,) = read(f'{{"criteria": {{"{theme}": [{ITEM}]}}}}').criteria
     assert criterion.points == 5
 
 
 @pytest.mark.parametrize("field", ["category", "axis", "title"])
-@pytest.mark.parametrize("topic", ["Errors", "mistakes", "harmful", "Pitfalls"])
+@pytest.mark.parametrize("topic", ["Errors", "mistakes", "harmful"])
 def test_the_topic_of_a_criterion_is_no_kind(field, topic):
     item = json.loads(ITEM) | {field: topic}
     (criterion,) = read(json.dumps([item])).criteria
     assert criterion.points == 5
+
+
+LEVELS = '[{"score": 1, "description": "Is rambling"}, {"score": 5, "description": "Is clear"}]'
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        f'{{"name": "Clarity", "weight": 5, "levels": {LEVELS}}}',
+        f'{{"name": "Clarity", "score_levels": {LEVELS}}}',
+        f'{{"clarity": {{"levels": {LEVELS}}}}}',
+        '{"criterion": "Clarity", "points": 5, "scale": {"1": "Is rambling", "5": "Is clear"}}',
+    ],
+)
+def test_a_scale_is_no_criterion_and_its_levels_are_none(scale):
+    draft = read(f'{{"criteria": [{ITEM}, {scale}]}}')
+    assert (texts(draft), draft.faults) == (["Names the dose"], {"scale": 1})
+
+
+def test_a_scale_beside_the_criteria_is_no_part_of_them():
+    scale = '"scale": [{"score": 10, "description": "Is best"}]'
+    draft = read(f'{{"title": "Doses", {scale}, "criteria": [{ITEM}]}}')
+    assert (texts(draft), draft.faults) == (["Names the dose"], {})
 
 
 def test_objects_in_prose_are_one_list():

@@ -42,10 +42,11 @@ _PHRASES = [
     for holds, pattern, word in (
         ("\u2019t", r"n\u2019t\b", " not"),
         ("n't", r"n't\b", " not"),
-        ("not ", r"\bnot (?:only|just|merely|simply)\b", "also"),
+        ("not ", r"\bnot (?:only|just|merely|simply)\b", "perhaps"),
         (" than", r"\bno (?:longer|more|later|fewer|less) than\b", "within"),
         ("ing out", r"\bleaving out\b", "omits"),
         (" out", r"\bleaves? out\b", "omits"),
+        ("al ", r"\b(?:factual|logical) (?=(?:error|mistake)s?\b)", ""),
         ("missing ", r"\bmissing (?=(?:any|an?|the)\b)", "lacks "),
         ("failure", r"\bfailures? to\b", "fails to"),
         ("clear of", r"\b(?:steer|stay)(?:s|ing)? clear of\b", "avoids"),
@@ -62,7 +63,7 @@ _PHRASES = [
 _PHRASE_WORDS = {
     *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
     *("way", "manner", "tone", "style", "easy", "easier", "easily"),
-    *("missing", "failure", "failures"),
+    *("missing", "failure", "failures", "factual", "logical"),
 }
 _NEUTRAL = Word(Kind.VERB)
 # To avoid or refuse it is a fault, where it is about what an answer owes to heed.
@@ -108,8 +109,7 @@ def polarity(text: str) -> Polarity:
     clause = _first_sentence(unlabelled[:READ].lower())
     clause, words = _read_alike(clause)
     sign = _clause_sign(clause, words)
-    if len(unlabelled) < len(text):
-        label = text.removesuffix(unlabelled)
+    if label := text.removesuffix(unlabelled):
         sign = _with_label(sign, label.lower(), words)
     if not sign:
         return Polarity.UNSURE
@@ -138,14 +138,16 @@ def _read_alike(clause: str) -> tuple[str, list[str]]:
 
 
 def _with_label(sign: int | None, label: str, words: list[str]) -> int | None:
-    """A pitfall is often written as its avoidance: only a neutral text is what its label says."""
-    labelled = -1 if "pitfall" in label else 1
-    if sign == 0:
-        is_avoidance = _first_telling(words).kind is Kind.AVOID
-        return 1 if is_avoidance else labelled
-    if labelled > 0 and sign != labelled:
-        return None
-    return sign
+    """A pitfall is often written as its avoidance: only a plain deed is what its label says."""
+    if "pitfall" not in label:
+        return 1 if sign in (0, 1) else None
+    if sign != 0:
+        return sign
+    opening = _first_telling(words)
+    if opening.kind is Kind.AVOID:
+        return 1
+    negates = any(WORDS.get(text, _NEUTRAL).kind is Kind.NOT for text in words)
+    return None if negates or opening.negated < 0 else -1
 
 
 def _clause_sign(clause: str, words: list[str]) -> int | None:
@@ -219,9 +221,7 @@ def _first_telling(words: list[str]) -> Word:
 
 def _read(words: list[str], start: int) -> Word | None:
     """What the words from `start` on say, as one word; None where they take no side."""
-    place = start
-    while place < len(words) and WORDS.get(words[place]) is _SKIPPED:
-        place += 1
+    place = _after_skipped(words, start)
     if place == len(words):
         return _NEUTRAL
     word = WORDS.get(words[place], _NEUTRAL)
@@ -476,9 +476,7 @@ def _ends_look(words: list[str], place: int) -> bool:
 
 
 def _opens_guide(words: list[str], place: int) -> bool:
-    if words[place] == "how":
-        return words[place + 1 : place + 2] == ["to"]
-    return words[place] in GUIDES
+    return words[place] in GUIDES or words[place : place + 2] == ["how", "to"]
 
 
 _READERS: dict[Kind, Callable[[Word, list[str], int], Word | None]] = {

@@ -96,6 +96,12 @@ class TestPolarity:
             ("Avoids answering the question", "bad"),
             ("Contradicts itself", "bad"),
             ("Invents facts", "bad"),
+            ("Contains factual errors", "bad"),
+            ("Uses an incorrect formula", "bad"),
+            ("Includes unrelated details", "bad"),
+            ("Provides insufficient evidence", "bad"),
+            ("Pitfall: Does not contain factual errors", "good"),
+            ("Pitfall: Does not use an incorrect formula", "good"),
             ("Avoids medical jargon", "good"),
             ("Refrains from insulting the user", "good"),
             ("Pitfall: Avoids mixed units", "good"),  # it is the pitfall that is avoided
@@ -105,6 +111,35 @@ class TestPolarity:
     )
     def test_takes_the_side_of_a_plain_object(self, text, meaning):
         assert polarity(text) == meaning
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Does not recommend NSAIDs in a patient with renal failure.",
+            "Does not rely solely on the lab value.",
+            "Ensures that the answer does not conflate mass and weight.",
+            "Recognizes that the charge is not conserved.",
+            "Distinguishes speed from velocity.",
+            "Does not mention unrelated details about the history.",
+        ],
+    )
+    def test_a_pitfall_may_be_named_by_its_avoidance_or_by_what_avoids_it(self, text):
+        assert polarity(text) == "unsure"
+        assert polarity(f"Pitfall Criteria: {text}") == "unsure"
+        assert polarity(f"Important Criteria: {text}") == "good"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Does not merely state the answer without explanation.",
+            "Does not merely restate the prompt.",
+            "Does not just use jargon but explains it.",
+            "Does not simply list facts without analysis.",
+        ],
+    )
+    def test_what_is_not_all_may_be_good_or_bad(self, text):
+        assert polarity(text) == "unsure"
+        assert polarity(f"Pitfall: {text}") == "unsure"
 
     @pytest.mark.parametrize(
         "text",
