@@ -15,6 +15,7 @@ from rubric_rl.common.errors import UserError
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
+_NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
 _BLANKS = " \t\n\u2581"  # and how SentencePiece writes a space
 _NORMALISATIONS = 3  # more than enough: what is normalised stays as it is
@@ -23,8 +24,19 @@ HINT = "name the local folder of a chat model as tokenizer"
 
 
 def after_thoughts(reply: str) -> str:
-    """What follows the last `</think>` of a reply; nothing follows thoughts that never end."""
-    text = reply.rpartition(THINK_END)[2]
+    """What follows the thoughts of a reply; nothing follows thoughts that never end.
+
+    Those that open the reply end at the first `</think>`, those that the chat template opened at
+    the last one. A reply that begins with an object has none: all of it is the reply's own word.
+    """
+    text = reply
+    while text.lstrip().startswith(THINK):
+        _, closing, text = text.partition(THINK_END)
+        if not closing:
+            return ""
+    opened_by_template = text == reply and not reply.lstrip().startswith(_NO_THOUGHTS)
+    if opened_by_template or THINK in text:
+        text = text.rpartition(THINK_END)[2]
     return "" if THINK in text else text
 
 

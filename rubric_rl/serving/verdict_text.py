@@ -51,8 +51,14 @@ _SUBJECT = r"(?:the )?criteri(?:on|a)(?: is| met)?"
 _SAYS = rf"^{_SPACE}(?:(?:{_NAMES}|{_SUBJECT})\b{_SPACE})?"
 _NO = r"false|no|unmet|not (?:met|satisfied|fulfilled)|fail(?:s|ed)?"
 _YES = r"true|yes|met(?!{space}(?:{no})\b)|satisfied|fulfilled|pass(?:es|ed)?"
+_DENIES = (
+    r"\b(?:this|it|answer|response|requirement|criterion) (?:is|was|does|has)"
+    r"(?: not|n['\u2019]t) (?:been )?(?:met|meet|satisf|fulfil)"
+)
 _OPPOSITES = {
-    True: re.compile(rf"{_SAYS}(?:{_NO})\b|[\u274c\u2717\u2718]", re.IGNORECASE | re.MULTILINE),
+    True: re.compile(
+        rf"{_SAYS}(?:{_NO})\b|{_DENIES}|[\u274c\u2717\u2718]", re.IGNORECASE | re.MULTILINE
+    ),
     False: re.compile(
         rf"{_SAYS}(?:{_YES.format(space=_SPACE, no=_NO)})\b|[\u2705\u2713\u2714]",
         re.IGNORECASE | re.MULTILINE,

@@ -116,6 +116,9 @@ def test_only_a_json_boolean_is_a_verdict(value):
         f"<think>I lean towards {MET}",
         f"<think>done</think> Well. <think>but then {MET}",
         f"{MET}</think>",
+        f"{NOT_MET}\n</think>\n{MET}",  # nobody opened thoughts
+        f'{NOT_MET}\nThe answer ends with "</think>\n{MET}',
+        f"<think>one</think>{NOT_MET}</think>{MET}",
         MET[:-1],
         f'{{"criteria_met": false, "explanation": "it says " {MET}',
         f"{{'criteria_met': False, 'quote': {MET}}}",
@@ -441,6 +444,8 @@ F = T.replace("true", "false")
         f"Met: false\n{T}",
         f"Not satisfied.\n{T}",
         f"The criterion is not met.\n{T}",
+        f"This is not met.\n{T}",
+        f"The answer doesn't meet it:\n{T}",
         f"Verdict: not satisfied\n{T}",
         f"Criteria met? No\n{T}",
         f"\u274c\n{T}",
