@@ -33,8 +33,6 @@ _COUNTS = (*pieces.ID_FIELDS, "index", "number", "order", "turn", "rank", "posit
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
 ALPACA = ("instruction", "input")  # what is asked, and of what
-_NOTHING = (None, "", [], (), {})
-KEPT = ("theme", "example_tags", "canary", "provenance")
 
 
 def read(item: dict) -> pieces.Raw:
@@ -42,15 +40,12 @@ def read(item: dict) -> pieces.Raw:
     messages = messages_of(item)
     given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
     rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
-    kept = {key: item[key] for key in KEPT if item.get(key) is not None}
-    if "example_tags" in kept:
-        kept["example_tags"] = pieces.tags(kept["example_tags"])
     without = 0
     for each in rubric:
         if each["points"] is None:
             each["points"] = 1
             without += 1
-    made = pieces.row(item, messages, rubric, **kept)
+    made = pieces.row(item, messages, rubric)
     made.note(LINES_LEFT_OUT, left_out)
     made.note(pieces.NO_POINTS, without)
     return made
@@ -59,12 +54,19 @@ def read(item: dict) -> pieces.Raw:
 def messages_of(item: dict) -> list[dict]:
     """The conversation of an item. Raises DataError for one without."""
     messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
-    system, asked, given = (pieces.label(item.get(key)) for key in ("system", *ALPACA))
+    asked, given = (pieces.label(item.get(key)) for key in ALPACA)
     if asked and given and messages == pieces.question(item["instruction"]):
         messages = pieces.question(f"{item['instruction']}\n\n{given}")
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    elif given and not any(given in str(message["content"]) for message in messages):
+        what = "input stands beside a prompt that is no instruction"
+        raise DataError(f"{what}; write it into the prompt, or leave it out")
+    return pieces.after_system(item, messages)
+
+
+def goes_on(item: dict) -> bool:
+    """Whether prompt or points go on in a field that no set has: `input`, a list of points."""
+    points = [item.get(key) for key in POINTS_LISTS]
+    return bool(pieces.label(item.get("input"))) or any(map(_is_of_several, filter(None, points)))
 
 
 def _with_points(holder: dict, criteria: list, keys: Iterable[str]) -> list:
@@ -108,7 +110,7 @@ def _has_points(given: object) -> bool:
 
 def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
     """The value of the first key that has one. Raises DataError where `what` must be there."""
-    nothing = _NOTHING if what else (None,)
+    nothing = pieces.NOTHING if what else (None,)
     for key in keys:
         if item.get(key) not in nothing:
             return item[key]

@@ -12,7 +12,7 @@ from rubric_rl.data.readers.healthbench import HEALTHBENCH, PREPARED
 from rubric_rl.data.readers.healthbench_professional import HEALTHBENCH_PROFESSIONAL
 from rubric_rl.data.readers.junkaiz import JUNKAIZ
 from rubric_rl.data.readers.openrubrics import OPENRUBRICS
-from rubric_rl.data.readers.plain import PLAIN
+from rubric_rl.data.readers.plain import PLAIN, goes_on
 from rubric_rl.data.readers.prbench import PRBENCH
 from rubric_rl.data.readers.rar import RAR
 from rubric_rl.data.readers.reader import Reader
@@ -59,7 +59,8 @@ def reader_of(item: object) -> Reader | None:
     """The first reader that the fields of an item fit."""
     if not isinstance(item, dict):
         return None
-    return next((reader for reader in READERS if reader.fits(item)), None)
+    readers = (PREPARED, PLAIN) if goes_on(item) else READERS
+    return next((reader for reader in readers if reader.fits(item)), None)
 
 
 def recognise(

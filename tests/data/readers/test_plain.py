@@ -349,3 +349,12 @@ def test_tags_that_are_none_are_refused_also_beside_an_axis():
 
 def test_a_whole_number_that_pandas_made_a_float_is_an_id():
     assert read(id=7.0).prompt_id == "7"
+
+
+@pytest.mark.parametrize("field", ["prompt", "question"])
+def test_an_input_beside_another_prompt_is_refused(field):
+    item = {field: "Summarize this.", "input": "The sky is blue.", "rubric": ["a"]}
+    with pytest.raises(DataError, match="input stands beside a prompt that is no instruction"):
+        PLAIN.read(item)
+    item[field] += " The sky is blue."
+    assert PLAIN.read(item)["prompt"][0]["content"] == "Summarize this. The sky is blue."
