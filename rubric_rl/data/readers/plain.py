@@ -116,7 +116,8 @@ def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
             return item[key]
     if what:
         names = ", ".join(keys)
-        raise DataError(f"{what} is missing (looked for {names}); {pieces.LEAVE_OUT}")
+        hint = "mend the row, or name another --format or a --converter"
+        raise DataError(f"{what} is missing (looked for {names}); {hint}")
     return None
 
 
