@@ -79,5 +79,9 @@ def shows_something(text: str) -> bool:
 
 
 def conversation(messages: Iterable[Mapping]) -> tuple:
-    """What makes two conversations the same one, whatever their prompt_id and Unicode form."""
-    return tuple((message["role"], comparable(message["content"])) for message in messages)
+    """What makes two conversations the same one, whatever their prompt_id and Unicode form.
+
+    A message that shows nothing is no part of it.
+    """
+    shown = (message for message in messages if shows_something(message["content"]))
+    return tuple((message["role"], comparable(message["content"])) for message in shown)
