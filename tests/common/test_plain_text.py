@@ -80,6 +80,12 @@ def test_every_format_character_of_unicode_is_unseen():
     assert comparable("".join(formats)) == ""
 
 
+def test_ascii_alone_is_compared_as_amid_other_characters():
+    for code in range(128):
+        text = f"A{chr(code)}b"
+        assert comparable(text) == comparable(text + "\u200b")
+
+
 @pytest.mark.parametrize("nothing", ["", " \n", "\u200b", "\u3164"])
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_a_message_that_shows_nothing_is_no_part_of_a_conversation(nothing, role):
