@@ -381,6 +381,14 @@ class TestHub:
         assert said.startswith("hf:own/set: Couldn't reach the Hub (offline); download its files")
         assert "\n" not in said
 
+    def test_files_of_several_shapes_are_an_error_that_says_so(self, tmp_path, monkeypatch):
+        pytest.importorskip("datasets")
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        for name, item in (("a", {"prompt": "Why?", "n": 1}), ("b", {"query": {"text": "Why?"}})):
+            (tmp_path / f"{name}.jsonl").write_text(json.dumps(item) + "\n")
+        with pytest.raises(DataError, match=r"occurred while generating the dataset.*\(.*query"):
+            read(f"hf:{tmp_path}")
+
     def test_without_the_package_it_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(UserError, match="pip install datasets"):
