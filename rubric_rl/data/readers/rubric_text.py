@@ -140,8 +140,9 @@ def _is_heading(lines: list[str], number: int) -> bool:
     line = lines[number].rstrip()
     if _HEADING.match(line) or _BOLD.match(line):
         return True
-    is_alone = not lines[number - 1].strip()
-    return is_alone and line.strip().isalpha()  # one word between blank lines
+    is_alone = not lines[number - 1].strip()  # a word, or A Title, below a blank line
+    is_title = " " not in line.strip() or line.istitle()
+    return is_alone and is_title and line.replace(" ", "").isalpha()
 
 
 def _numbered_parts(line: str) -> list[str]:

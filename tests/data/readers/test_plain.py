@@ -254,6 +254,7 @@ class TestRubricText:
             ("Hard rules\n1. a\n\nPrinciples\n2. b", 2),
             ("1. a\n\n**Principles**\n2. b", 1),
             ("1. a\n\n---\n2. b", 1),
+            ("1. a\n\nSoft Principles\n2. b", 1),
             ("# Rubric\na\nThese two, too:\nb", 2),
             ("An answer does this.\n- a\n- b", 1),
             ("Two rules: 1. a 2. b", 1),
