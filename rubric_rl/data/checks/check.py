@@ -27,7 +27,7 @@ KINDS = {
     "compound": "compound criteria",
     "unmeetable": "criteria that every answer meets, or none",
     "duplicates": "criteria that repeat another one of their rubric, nearly or exactly",
-    "prompts": "prompts that repeat another one, nearly or exactly",
+    "prompts": "prompts that repeat another one, nearly or exactly, or begin as a held-out one",
     "language": "prompts or rubrics in another script than most",
     "points": "criteria with more points than all others of their rubric together",
     "last-turn": "rows refused since their last turn is not the user's",
