@@ -182,7 +182,8 @@ def _refuse_other_points(given: dict) -> None:
 
 def _refuse_other_fields(given: dict, words: object, points: object) -> None:
     """Raises DataError for a criterion with a field that may change what it says or is worth."""
-    is_titled = all(given.get(key) is None for key in TEXT_KEYS if key not in _TITLES)
+    own_text = [key for key in TEXT_KEYS if given.get(key) is not None and key not in _TITLES]
+    is_titled = words is not None and not own_text
     is_negative = isinstance(points, (int, float)) and points < 0
     for key, value in given.items():
         if key in _KNOWN or value is None or value is words:

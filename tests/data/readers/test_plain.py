@@ -126,7 +126,9 @@ def test_points_that_are_no_number_are_refused(points):
         read(rubric=[{"text": "a", "points": points}])
 
 
-@pytest.mark.parametrize("rubric", [[None], [3], [[]], [{}], [""], ["\u200b"], [{"points": 3}]])
+@pytest.mark.parametrize(
+    "rubric", [[None], [3], [[]], [{}], [""], ["\u200b"], [{"points": 3}], [{"content": "a"}]]
+)
 def test_a_criterion_without_text_is_refused(rubric):
     with pytest.raises(DataError, match="criterion 1: its text is empty or missing"):
         read(rubric=rubric)
