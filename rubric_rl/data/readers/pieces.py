@@ -300,11 +300,11 @@ def row(
     for key in KEPT:
         if item.get(key) is not None:
             made[key] = item[key]
-    if item.get("example_tags") is not None:
-        own = tags(item["example_tags"])
-        labels = more.get("example_tags")
-        are_both = isinstance(own, (list, tuple)) and isinstance(labels, list)
-        made["example_tags"] = [*own, *labels] if are_both else own  # others are refused by name
+    own, labels = tags(item.get("example_tags")), more.get("example_tags")
+    if own is not None:
+        made["example_tags"] = own  # what is no list is refused by name
+    if isinstance(own, (list, tuple)) and isinstance(labels, list):
+        made["example_tags"] = [*own, *labels]
     messages = after_system(item, messages)
     made["prompt_id"] = known_id(item, id_field) or hashed(messages)
     made["prompt"] = messages
