@@ -39,6 +39,7 @@ class _Seen(dict):
 
 
 _SEEN = _Seen()
+_INK = dict.fromkeys((*range(0x21), 0x7F))  # of ASCII, all but these can be seen
 # Controls, and marks that turn the direction of what follows, also beyond the text.
 _DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _NO_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS))
@@ -51,6 +52,8 @@ def comparable(text: str) -> str:
     reader sees make no difference. Letters, their order and punctuation do. White space is left
     out as a whole: a blank of another kind may stand in its place.
     """
+    if text.isascii():
+        return text.translate(_INK).lower()  # as below, several times faster
     seen = unicodedata.normalize("NFD", text.translate(_SEEN))
     # Upper case first: some letters, such as the dotless i, meet only there.
     caseless = seen.upper().casefold()
@@ -79,5 +82,9 @@ def shows_something(text: str) -> bool:
 
 
 def conversation(messages: Iterable[Mapping]) -> tuple:
-    """What makes two conversations the same one, whatever their prompt_id and Unicode form."""
-    return tuple((message["role"], comparable(message["content"])) for message in messages)
+    """What makes two conversations the same one, whatever their prompt_id and Unicode form.
+
+    A message that shows nothing is no part of it.
+    """
+    shown = (message for message in messages if shows_something(message["content"]))
+    return tuple((message["role"], comparable(message["content"])) for message in shown)

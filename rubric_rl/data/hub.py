@@ -44,7 +44,10 @@ def hub_rows(source: str, split: str = "") -> Iterator[dict]:
         rows = load_dataset(name, config, split=split or own_split or DEFAULT_SPLIT)
     except Exception as error:  # its errors share no base class of their own
         reason = one_line(str(error), 200)
-        raise DataError(f"{source}: {reason}; {_way_out(reason)}") from None
+        hint = _way_out(reason)
+        if error.__cause__ is not None:  # alone it says why the files could not be read
+            reason += f" ({one_line(str(error.__cause__), 200)})"
+        raise DataError(f"{source}: {reason}; {hint}") from None
     for row in rows:
         yield dict(row)
 

@@ -8,12 +8,13 @@ from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.readers.pieces import Raw, known_id
-from rubric_rl.data.readers.plain import messages_of
+from rubric_rl.data.readers.plain import goes_on, messages_of
 from rubric_rl.data.readers.reader import Reader
 from rubric_rl.data.schema import Row
 from rubric_rl.data.stored_rows import pack
 
 Converter = Callable[[dict], dict]
+_READ_MORE = ("plain", "prepared")  # what stands beside prompt and rubric, too
 
 
 class Placed(NamedTuple):
@@ -93,6 +94,9 @@ def convert(raw: object, where: str, reader: Reader | None, converter: Converter
     if not isinstance(raw, dict):
         raise DataError(f"{place}: no JSON object; leave the row out")
     try:
+        if reader.name not in _READ_MORE and goes_on(raw):
+            what = "has an input, or a list of points, which this set does not know"
+            raise DataError(f"{what}; rows of one's own are read with --format plain")
         return reader.read(raw)
     except DataError as error:
         raise DataError(f"{place}: {error} (read as {reader.name})") from None

@@ -7,7 +7,7 @@ from doubles.texts import any_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubric_rl.common.plain_text import comparable, one_line, shows_something
+from rubric_rl.common.plain_text import comparable, conversation, one_line, shows_something
 
 WHITE = " \t\n\r\x0b\x0c\x85\u00a0\u1680\u2003\u2007\u2028\u2029\u202f\u205f\u3000"
 UNSEEN = "".join(
@@ -78,6 +78,19 @@ def test_every_format_character_of_unicode_is_unseen():
     formats = [one for one in characters if unicodedata.category(one) == "Cf"]
     assert not shows_something("".join(formats))
     assert comparable("".join(formats)) == ""
+
+
+def test_ascii_alone_is_compared_as_amid_other_characters():
+    for code in range(128):
+        text = f"A{chr(code)}b"
+        assert comparable(text) == comparable(text + "\u200b")
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "\u200b", "\u3164"])
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_message_that_shows_nothing_is_no_part_of_a_conversation(nothing, role):
+    asks = {"role": "user", "content": "Ask me."}
+    assert conversation([{"role": role, "content": nothing}, asks]) == conversation([asks])
 
 
 def test_one_line_holds_every_word_and_no_more_than_the_limit():

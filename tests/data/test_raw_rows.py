@@ -381,6 +381,14 @@ class TestHub:
         assert said.startswith("hf:own/set: Couldn't reach the Hub (offline); download its files")
         assert "\n" not in said
 
+    def test_files_of_several_shapes_are_an_error_that_says_so(self, tmp_path, monkeypatch):
+        pytest.importorskip("datasets")
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        for name, item in (("a", {"prompt": "Why?", "n": 1}), ("b", {"query": {"text": "Why?"}})):
+            (tmp_path / f"{name}.jsonl").write_text(json.dumps(item) + "\n")
+        with pytest.raises(DataError, match=r"occurred while generating the dataset.*\(.*query"):
+            read(f"hf:{tmp_path}")
+
     def test_without_the_package_it_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(UserError, match="pip install datasets"):
@@ -419,8 +427,31 @@ class TestRecognition:
     def test_rows_of_no_known_set_are_told_what_to_do(self, tmp_path, capsys):
         assert self.split(tmp_path, [{"x": 1}, {"x": 2}]) == 2
         said = capsys.readouterr().err
-        assert "rows.jsonl:1: no prompt_id; is it a HealthBench row?" in said
-        assert "other data needs --format or --converter" in said
+        assert "rows.jsonl:1: prompt is missing (looked for prompt, messages, question, " in said
+        assert "name another --format or a --converter" in said
+
+    def test_a_row_that_another_reader_reads_otherwise_is_refused_amid_plain_ones(
+        self, tmp_path, capsys
+    ):
+        avoided = {"description": "Pitfall Criteria: Avoids myths.", "weight": -1}
+        good = {"description": "Names it.", "weight": 5}
+        checklist = "1) Is it a haiku? (importance: 90)\n2) Is it cold? (importance: 20)"
+        others = [
+            {"question": "Why?", "rubric": [good, avoided]},
+            {"prompt": "Write a haiku.", "requirements": checklist},
+            {"instruction": "Why now?", "rubric": "- It is clear."},  # reads the same
+        ]
+        assert self.split(tmp_path, [*rows_of(*range(9)), *others]) == 0
+        captured = capsys.readouterr()
+        said = captured.err.splitlines()
+        assert [line.partition("rows.jsonl:")[2] for line in said] == [
+            f"{number}: is a row of {name} in a file of plain ones; name the file's --format, "
+            "or split it (read as plain)"
+            for number, name in ((10, "rar"), (11, "wildchecklists"))
+        ]
+        assert captured.out.startswith("set: plain (recognised")
+        assert self.split(tmp_path, [*rows_of(*range(9)), *others], "--format=plain") == 0
+        assert capsys.readouterr().err == ""
 
     def test_a_named_format_is_not_said_to_be_recognised(self, tmp_path, capsys):
         assert self.split(tmp_path, rows_of(1, 2, 3), "--format=plain") == 0

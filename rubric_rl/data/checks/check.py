@@ -1,5 +1,6 @@
 """Looks through rows for what is suspect, and says it in the report."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.in_processes import in_order, in_pieces
-from rubric_rl.common.plain_text import one_line
+from rubric_rl.common.plain_text import conversation, one_line
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.duplicates import ManyTexts, near_duplicates, words_of
 from rubric_rl.data.checks.polarity import Polarity, polarity
@@ -26,7 +27,7 @@ KINDS = {
     "compound": "compound criteria",
     "unmeetable": "criteria that every answer meets, or none",
     "duplicates": "criteria that repeat another one of their rubric, nearly or exactly",
-    "prompts": "prompts that repeat another one, nearly or exactly",
+    "prompts": "prompts that repeat another one, nearly or exactly, or begin as a held-out one",
     "language": "prompts or rubrics in another script than most",
     "points": "criteria with more points than all others of their rubric together",
     "last-turn": "rows refused since their last turn is not the user's",
@@ -40,6 +41,7 @@ class _Prompt(NamedTuple):
     prompt_id: str
     is_training: bool
     words: frozenset[str]  # of its conversation
+    beginnings: tuple[int, ...]  # what its turns say up to each of the user's, the last of them all
     asked: str  # the script of its question, ...
     graded: str  # ... and of its rubric
 
@@ -123,14 +125,16 @@ class _Prompts:
         self.training = 0  # so many of them are of training, the first
         self.ids: list[str] = []
         self.conversations = ManyTexts()
+        self.beginnings: list[tuple[int, ...]] = []
         self.scripts: list[tuple[str, str, str]] = []  # prompt_id, of the prompt, of the rubric
 
     def add_all(self, prompts: Iterable[_Prompt]) -> None:
         """Remembers the prompts of later rows."""
-        for prompt_id, is_training, words, asked, graded in prompts:
+        for prompt_id, is_training, words, beginnings, asked, graded in prompts:
             self.training += is_training
             self.ids.append(prompt_id)
             self.conversations.add(words)
+            self.beginnings.append(beginnings)
             self.scripts.append((prompt_id, asked, graded))
 
 
@@ -157,7 +161,26 @@ def _prompt(row: Row, is_training: bool) -> _Prompt:
     says = " ".join(message["content"] for message in row.messages)
     graded = " ".join(criterion.text for criterion in row.rubric[:3])
     asked = row.messages[-1]["content"]
-    return _Prompt(row.prompt_id, is_training, words_of(says), script(asked), script(graded))
+    return _Prompt(
+        row.prompt_id,
+        is_training,
+        words_of(says),
+        _beginnings(row.messages),
+        script(asked),
+        script(graded),
+    )
+
+
+def _beginnings(messages: Iterable[dict]) -> tuple[int, ...]:
+    """The conversation without system messages up to each turn of the user, each as a hash."""
+    turns = conversation(message for message in messages if message["role"] != "system")
+    said = hashlib.blake2b(digest_size=8)
+    found = []
+    for turn in turns:
+        said.update(repr(turn).encode(errors="replace"))
+        if turn[0] == "user":
+            found.append(int.from_bytes(said.digest(), "big"))
+    return tuple(found)
 
 
 def _count_points(row: Row, found: Findings) -> None:
@@ -211,7 +234,7 @@ def _first_repeated(pairs: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int
 def _check_prompts(prompts: _Prompts, training: int, found: Findings) -> None:
     """The conversations of the first `training` prompts against each other and the held-out ones.
 
-    A held-out prompt stands as published: it is the training one that repeats it.
+    A held-out prompt stands as published: it is the training one that repeats it, or begins so.
     """
     of_training: dict[int, int] = {}  # a prompt -> the first that it repeats
     of_held_out: dict[int, int] = {}
@@ -220,9 +243,28 @@ def _check_prompts(prompts: _Prompts, training: int, found: Findings) -> None:
             of_training.setdefault(later, earlier)
         elif earlier < training:
             of_held_out.setdefault(earlier, later)
-    for place, other in sorted((of_training | of_held_out).items()):
-        part = "held-out" if place in of_held_out else "training"
-        found.add("prompts", prompts.ids[place], f"as {part} prompt {prompts.ids[other]}")
+    begin_so = _beginning_as_held_out(prompts.beginnings, training)
+    for place, other in sorted((of_training | begin_so | of_held_out).items()):
+        says = "as training"
+        if place in of_held_out:
+            says = "as held-out"
+        elif place in begin_so:
+            says = "begins as held-out"
+        found.add("prompts", prompts.ids[place], f"{says} prompt {prompts.ids[other]}")
+
+
+def _beginning_as_held_out(beginnings: Sequence[tuple[int, ...]], training: int) -> dict[int, int]:
+    """The training prompts that begin with all turns of a held-out one, and which one that is."""
+    held_out: dict[int, int] = {}
+    for place in range(training, len(beginnings)):
+        for whole in beginnings[place][-1:]:
+            held_out.setdefault(whole, place)
+    found = {}
+    for place in range(training):
+        for beginning in beginnings[place]:
+            if beginning in held_out:
+                found.setdefault(place, held_out[beginning])
+    return found
 
 
 def _check_language(scripts: Sequence[tuple[str, str, str]], found: Findings) -> None:

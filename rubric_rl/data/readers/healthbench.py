@@ -26,7 +26,8 @@ def _fits(item: dict) -> bool:
     first = pieces.first_of(rubric)
     as_published = first.keys() == _FIELDS and isinstance(first["tags"], list)
     is_list = isinstance(rubric, list) and first in rubric[:1]
-    return is_named and isinstance(item.get("prompt"), list) and as_published and is_list
+    is_chat = isinstance(item.get("prompt"), list) and not item.get("system")
+    return is_named and is_chat and as_published and is_list
 
 
 def read(item: dict) -> dict:

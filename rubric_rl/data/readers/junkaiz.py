@@ -7,7 +7,6 @@
 Signs: weights are 1 to 3, 'met' is always good.
 """
 
-from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
 
@@ -23,10 +22,7 @@ def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.question(pieces.text(item, "prompt"))
     rubric = []
-    for number, each in enumerate(pieces.objects(item.get("rubrics"), "rubrics"), 1):
-        if each.keys() != _FIELDS:
-            what = f"criterion {number} of rubrics has not the fields criterion and weight alone"
-            raise DataError(f"{what}; rows of one's own are read with --format plain")
+    for each in pieces.own_objects(item.get("rubrics"), "rubrics", _FIELDS):
         rubric.append(pieces.criterion(each.get("criterion"), each.get("weight")))
     return pieces.row(item, messages, rubric, theme=pieces.label(item.get("domain")))
 

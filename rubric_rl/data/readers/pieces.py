@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from rubric_rl.common.errors import DataError
@@ -14,6 +14,8 @@ LEAVE_OUT = "leave the row out, or mend it"
 ZERO_POINTS = "criteria of 0 points left out"
 NO_POINTS = "criteria without points, which count 1 each"
 ID_FIELDS = ("prompt_id", "id", "uid")  # of any rows; a set may have one of its own
+KEPT = ("theme", "example_tags", "canary", "provenance")  # fields of any rows that come along
+NOTHING = (None, "", [], (), {})
 # How JSON text begins, whole or broken, and what Python shows of a list, a tuple, a dict or an
 # array, which is read as broken JSON: unlike "[ ] names the dose" or "[1] names it".
 _JSON = re.compile(r"""\s*(?:\[\s*["'\[{]|\{\s*["'}]|\('|\[?array\()""")
@@ -144,6 +146,21 @@ def objects(value: object, field: str) -> list[dict]:
     return list(value)
 
 
+def own_objects(value: object, field: str, fields: Collection[str]) -> list[dict]:
+    """`objects` that have the fields of their set alone. Raises DataError for others."""
+    found = objects(value, field)
+    for number, each in enumerate(found, 1):
+        for other in other_fields(each, fields):
+            what = f"criterion {number} of {field} has {other:.40}, which this set does not know"
+            raise DataError(f"{what}; rows of one's own are read with --format plain")
+    return found
+
+
+def other_fields(given: dict, fields: Collection[str]) -> list[str]:
+    """The fields of a criterion beside those of its set, if they say something."""
+    return [key for key, value in given.items() if key not in fields and value not in NOTHING]
+
+
 def texts(value: object, field: str) -> list[str]:
     """The texts of a list in any form that `listed` knows. Raises DataError for others."""
     value = listed(value, field)
@@ -158,6 +175,14 @@ def texts(value: object, field: str) -> list[str]:
 def question(words: str) -> list[dict]:
     """A conversation of one question."""
     return [{"role": "user", "content": words}]
+
+
+def after_system(item: dict, messages: list[dict]) -> list[dict]:
+    """The conversation behind the `system` text of its item, if it has one and begins with none."""
+    system = label(item.get("system"))
+    if not system or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def chat(value: object, field: str) -> list[dict]:
@@ -266,11 +291,21 @@ def row(
 ) -> Raw:
     """A raw row, named by the item's own id or by the hash of its conversation.
 
-    `id_field` is where rows of this set have their id.
+    `id_field` is where rows of this set have their id. What any row may have (KEPT, a `system`
+    text) comes along, also in sets that are published without.
     Criteria of 0 points, which no answer can earn or lose, are left out and counted.
     """
     worth_something = [each for each in rubric if each["points"] != 0 or each["points"] is False]
     made = Raw({key: value for key, value in more.items() if value})
+    for key in KEPT:
+        if item.get(key) is not None:
+            made[key] = item[key]
+    own, labels = tags(item.get("example_tags")), more.get("example_tags")
+    if own is not None:
+        made["example_tags"] = own  # what is no list is refused by name
+    if isinstance(own, (list, tuple)) and isinstance(labels, list):
+        made["example_tags"] = [*own, *labels]
+    messages = after_system(item, messages)
     made["prompt_id"] = known_id(item, id_field) or hashed(messages)
     made["prompt"] = messages
     made["rubrics"] = worth_something
@@ -308,6 +343,8 @@ def first_of(value: object, within: str = "") -> dict:
 
     The rubric may be in any form that `listed` knows, or an object with such a list `within`.
     """
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return value[0]  # as most are
     try:
         value = decoded(value, "rubric")
         if isinstance(value, dict) and within in value:

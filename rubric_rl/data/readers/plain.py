@@ -9,21 +9,24 @@ points, an object of lists by field, or a text with one criterion a line. A crit
 pair of text and points, or an object with text, points and tags (a list or a dict); points may also
 stand in a list of their own. Criteria without points count 1 each, unless a number stands under
 another name; but a null in an object of points is none: Parquet writes one for each criterion of
-another row. 'Met' is good where points are positive and bad where they are negative.
+another row. 'Met' is good where points are positive and bad where they are negative. What says so
+in another way (a kind, a list of negative ones, words within a text) is refused, not guessed.
 """
 
+import re
 from collections.abc import Iterable
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_text
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, check_no_points, criteria_of_text
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
 TEXT_KEYS = (
-    *("criterion", "description", "text", "requirement", "criterion_text", "title", "name"),
+    *("criterion", "description", "text", "requirement", "criterion_text"),
     "criteria",  # of a rubric that is stored by field
+    *("title", "name"),  # where no other field may be the text
 )
 POINTS_KEYS = ("points", "weight", "score", "importance", "weights", "scores")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
@@ -32,39 +35,51 @@ SCORES = ("score", "scores")  # beside it they may be those of answers
 _COUNTS = (*pieces.ID_FIELDS, "index", "number", "order", "turn", "rank", "position", "level")
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
+_TITLES = ("title", "name")
+_KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
+# What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
+_NEGATIVE = re.compile(
+    r"(?:is_)?(?:negatives?|pitfalls?|penalt(?:y|ies)|(?:things_)?to_avoid|must_nots?)"
+    r"(?:_(?:criteri(?:a|on)|rubrics?|items?|points))?"
+)
+_KINDS = ("type", "kind", "polarity", "sign", "category")
+_BESIDE_TITLE = (*_KINDS, *_COUNTS)  # which are no text of a criterion
+_SCALES = ("levels", "scale", "options")  # of a criterion that is more than met or not
 ALPACA = ("instruction", "input")  # what is asked, and of what
-_NOTHING = (None, "", [], (), {})
-KEPT = ("theme", "example_tags", "canary", "provenance")
 
 
 def read(item: dict) -> pieces.Raw:
     """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
     messages = messages_of(item)
+    _refuse_negative_lists(item)
     given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
     rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
-    kept = {key: item[key] for key in KEPT if item.get(key) is not None}
-    if "example_tags" in kept:
-        kept["example_tags"] = pieces.tags(kept["example_tags"])
-    without = 0
-    for each in rubric:
-        if each["points"] is None:
-            each["points"] = 1
-            without += 1
-    made = pieces.row(item, messages, rubric, **kept)
+    without = [each for each in rubric if each["points"] is None]
+    check_no_points(each["criterion"] for each in without)
+    for each in without:
+        each["points"] = 1
+    made = pieces.row(item, messages, rubric)
     made.note(LINES_LEFT_OUT, left_out)
-    made.note(pieces.NO_POINTS, without)
+    made.note(pieces.NO_POINTS, len(without))
     return made
 
 
 def messages_of(item: dict) -> list[dict]:
     """The conversation of an item. Raises DataError for one without."""
     messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
-    system, asked, given = (pieces.label(item.get(key)) for key in ("system", *ALPACA))
+    asked, given = (pieces.label(item.get(key)) for key in ALPACA)
     if asked and given and messages == pieces.question(item["instruction"]):
         messages = pieces.question(f"{item['instruction']}\n\n{given}")
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    elif given and not any(given in str(message["content"]) for message in messages):
+        what = "input stands beside a prompt that is no instruction"
+        raise DataError(f"{what}; write it into the prompt, or leave it out")
+    return pieces.after_system(item, messages)
+
+
+def goes_on(item: dict) -> bool:
+    """Whether prompt or points go on in a field that no set has: `input`, a list of points."""
+    points = [item.get(key) for key in POINTS_LISTS]
+    return bool(pieces.label(item.get("input"))) or any(map(_is_of_several, filter(None, points)))
 
 
 def _with_points(holder: dict, criteria: list, keys: Iterable[str]) -> list:
@@ -108,13 +123,14 @@ def _has_points(given: object) -> bool:
 
 def _first(item: dict, keys: Iterable[str], what: str = "") -> object:
     """The value of the first key that has one. Raises DataError where `what` must be there."""
-    nothing = _NOTHING if what else (None,)
+    nothing = pieces.NOTHING if what else (None,)
     for key in keys:
         if item.get(key) not in nothing:
             return item[key]
     if what:
         names = ", ".join(keys)
-        raise DataError(f"{what} is missing (looked for {names}); {pieces.LEAVE_OUT}")
+        hint = "mend the row, or name another --format or a --converter"
+        raise DataError(f"{what} is missing (looked for {names}); {hint}")
     return None
 
 
@@ -124,6 +140,7 @@ def _criteria(rubric: object) -> tuple[list, int]:
         return criteria_of_text(rubric)
     rubric = pieces.listed(rubric, "rubric")
     if isinstance(rubric, dict):
+        _refuse_negative_lists(rubric)
         given = pieces.listed(rubric.get("criteria"), "criteria")
         if isinstance(given, list):
             return _with_points(rubric, given, POINTS_KEYS), 0
@@ -143,6 +160,8 @@ def _criterion(given: object) -> dict:
     if worth is None:
         _refuse_other_points(given)
     found = pieces.criterion(words, worth, given.get("tags"))
+    if not _KNOWN.issuperset(given):
+        _refuse_other_fields(given, words, found["points"])
     if _LABELS.isdisjoint(given):
         return found
     labels = pieces.named(**{key: given.get(key) for key in LABEL_KEYS})
@@ -159,6 +178,47 @@ def _refuse_other_points(given: dict) -> None:
         if is_number and key not in (*TEXT_KEYS, *_COUNTS):
             what = f"a criterion has a number under {key:.40} and no points"
             raise DataError(f"{what}; name it points, or leave the field out")
+
+
+def _refuse_other_fields(given: dict, words: object, points: object) -> None:
+    """Raises DataError for a criterion with a field that may change what it says or is worth."""
+    own_text = [key for key in TEXT_KEYS if given.get(key) is not None and key not in _TITLES]
+    is_titled = words is not None and not own_text
+    is_negative = isinstance(points, (int, float)) and points < 0
+    for key, value in given.items():
+        if key in _KNOWN or value is None or value is words:
+            continue
+        if key in _SCALES and value:
+            what = f"a criterion has {key}, and here it is met or not"
+            raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+        if not is_negative and _says_negative(key, value):
+            what = f"{key:.40} of a criterion says that it is negative, and its points do not"
+            raise DataError(f"{what}; make them negative")
+        is_text = isinstance(value, (str, list, dict)) and value and key not in _BESIDE_TITLE
+        if is_titled and is_text:
+            what = f"a criterion has a title or a name, and its text may be its {key:.40}"
+            raise DataError(f"{what}; call that criterion, or leave the field out")
+
+
+def _says_negative(key: str, value: object) -> bool:
+    says_no = str(value).lower() in ("false", "0", "no", "", "[]", "{}")
+    if key in _KINDS:
+        return str(value) in ("-", "-1") or _is_negative(str(value))
+    return says_no if key in ("positive", "is_positive") else _is_negative(key) and not says_no
+
+
+def _is_negative(name: str) -> bool:
+    words = name.strip().lower().replace(" ", "_").replace("-", "_")
+    return bool(_NEGATIVE.fullmatch(words))
+
+
+def _refuse_negative_lists(holder: dict) -> None:
+    """Raises DataError for criteria in a list of their own that says 'met' is bad."""
+    for key, value in holder.items():
+        if value and isinstance(value, (list, dict)) and _is_negative(key):
+            what = f"{key:.40} stands beside the criteria"
+            hint = "write its criteria among them, with negative points, or leave it out"
+            raise DataError(f"{what}; {hint}")
 
 
 def _fits(item: dict) -> bool:

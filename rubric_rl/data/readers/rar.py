@@ -18,6 +18,7 @@ import re
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import Reader
 
+_FIELDS = ("title", "description", "weight")
 _CLASS = re.compile(r"\s*(Essential|Important|Optional|Pitfall)\b", re.IGNORECASE)
 
 
@@ -30,7 +31,7 @@ def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     messages = pieces.question(pieces.text(item, "question"))
     rubric = []
-    for each in pieces.objects(item.get("rubric"), "rubric"):
+    for each in pieces.own_objects(item.get("rubric"), "rubric", _FIELDS):
         words = each.get("description")
         found = _CLASS.match(words) if isinstance(words, str) else None
         class_tags = [f"class:{found[1].lower()}"] if found else []

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
-from rubric_rl.common.errors import UserError
+from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.readers.advancedif import ADVANCEDIF
 from rubric_rl.data.readers.autorubric import AUTORUBRIC
 from rubric_rl.data.readers.dr_tulu import DR_TULU
@@ -12,7 +13,7 @@ from rubric_rl.data.readers.healthbench import HEALTHBENCH, PREPARED
 from rubric_rl.data.readers.healthbench_professional import HEALTHBENCH_PROFESSIONAL
 from rubric_rl.data.readers.junkaiz import JUNKAIZ
 from rubric_rl.data.readers.openrubrics import OPENRUBRICS
-from rubric_rl.data.readers.plain import PLAIN
+from rubric_rl.data.readers.plain import PLAIN, goes_on
 from rubric_rl.data.readers.prbench import PRBENCH
 from rubric_rl.data.readers.rar import RAR
 from rubric_rl.data.readers.reader import Reader
@@ -59,7 +60,8 @@ def reader_of(item: object) -> Reader | None:
     """The first reader that the fields of an item fit."""
     if not isinstance(item, dict):
         return None
-    return next((reader for reader in READERS if reader.fits(item)), None)
+    readers = (PREPARED, PLAIN) if goes_on(item) else READERS
+    return next((reader for reader in readers if reader.fits(item)), None)
 
 
 def recognise(
@@ -67,12 +69,34 @@ def recognise(
 ) -> tuple[Reader | None, Iterator[tuple[str, object]]]:
     """The reader that fits most of the first rows, the earlier one of equals; and all rows.
 
-    A damaged first row so decides nothing. None where no row is of a known set.
+    A damaged first row so decides nothing. Plain ones where no row is of a known set: that reader
+    says what is missing. None without rows.
     """
     rows = iter(rows)
     start = list(islice(rows, LOOKED_AT))
     fitting = [reader_of(item) for _, item in start]
     counts = Counter(reader.name for reader in fitting if reader)
     best = counts.most_common(1)
-    reader = reader_named(best[0][0]) if best else None
-    return reader, chain(start, rows)
+    reader = reader_named(best[0][0]) if best else PLAIN
+    if reader is PLAIN:
+        reader = replace(PLAIN, read=_read_plain_alone)
+    return reader if start else None, chain(start, rows)
+
+
+def _read_plain_alone(item: dict) -> dict:
+    """A row of a file that was taken for plain ones: not one that another reader reads otherwise.
+
+    Raises DataError for such a row, besides those that the plain reader refuses.
+    """
+    made = PLAIN.read(item)
+    reader = reader_of(item)
+    if reader not in (None, PLAIN):
+        other = reader.read(item)
+        if reader.mixed_signs or _worth(other) != _worth(made):
+            hint = "name the file's --format, or split it"
+            raise DataError(f"is a row of {reader.name} in a file of plain ones; {hint}")
+    return made
+
+
+def _worth(raw: dict) -> list[tuple]:
+    return [(each["criterion"], each["points"]) for each in raw["rubrics"]]

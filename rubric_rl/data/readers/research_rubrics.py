@@ -12,19 +12,19 @@ from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
 _ID_FIELD = "sample_id"
+_FIELDS = {"criterion", "weight", "axis"}
 
 
 def _fits(item: dict) -> bool:
-    return (
-        "prompt" in item
-        and {"criterion", "weight", "axis"} <= pieces.first_of(item.get("rubrics")).keys()
-    )
+    first = pieces.first_of(item.get("rubrics"))
+    is_alike = "prompt" in item and first.keys() >= _FIELDS
+    return is_alike and not pieces.other_fields(first, _FIELDS)
 
 
 def read(item: dict) -> dict:
     """The raw row of an item, each axis kept as a tag. Raises DataError for another form."""
     rubric = []
-    for each in pieces.objects(item.get("rubrics"), "rubrics"):
+    for each in pieces.own_objects(item.get("rubrics"), "rubrics", _FIELDS):
         axis = pieces.named(axis=each.get("axis"))
         rubric.append(pieces.criterion(each.get("criterion"), each.get("weight"), axis))
     labels = ("conceptual_breadth", "logical_nesting", "exploration")

@@ -1,10 +1,14 @@
 """A rubric that is written as text, as its criteria."""
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 
+from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.readers import pieces
 
+_AS_OBJECTS = "write each as an object of criterion and points"
 LINES_LEFT_OUT = "lines of rubric texts left out, as headings or as what stands before a list"
 # "1. ", "2) ", "(3) ", "- ", "* ", "[ ] ", "[x] " at the start of a line, and a number amid one.
 _MARK = re.compile(r"(\s*)(\(?(?:\d{1,3})[.)]|[-*\u2022]|\[[ xX]?\])\s+(?=\S)(?![-*\s]+$)")
@@ -13,6 +17,16 @@ _NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
 # A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
 _HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
 _BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
+# What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts".
+_NUMBER = r"[-+\u2212]?\d+(?:\.\d+)?"
+_SIGNED = r"[-+\u2212]\d+(?:\.\d+)?"
+_POINTS = re.compile(
+    rf"^\W{{0,3}}(?:[(\[]{_SIGNED}[)\]]|{_SIGNED} ?:|{_NUMBER} ?(?:points?|pts?) ?[^\w\s])"
+    rf"|(?:[(\[]{_SIGNED}[)\]]|[^\w\s] ?{_NUMBER} ?(?:points?|pts?))\W{{0,3}}$",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"\b(?:negatives?|pitfalls?|penalt(?:y|ies)|to avoid)\b", re.IGNORECASE)
+_TABLE = re.compile(r"^\s*\|?(?:\s*:?-{3,}:?\s*\|)+", re.MULTILINE)
 
 
 def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
@@ -21,7 +35,20 @@ def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
     Raises DataError for others.
     """
     words = pieces.text(item, field)
-    return (pieces.texts(words, field), 0) if pieces.is_json(words) else criteria_of_text(words)
+    if not pieces.is_json(words):
+        return criteria_of_text(words)
+    found = pieces.texts(words, field)
+    check_no_points(found)
+    return found, 0
+
+
+def check_no_points(criteria: Iterable[object]) -> None:
+    """Raises DataError where the text of a criterion holds its points, which would be lost."""
+    for words in criteria:
+        said = _POINTS.search(words) if isinstance(words, str) else None
+        if said:
+            what = f"a criterion that is a text says its points, {said[0].strip():.20}"
+            raise DataError(f"{what}; {_AS_OBJECTS}")
 
 
 def criteria_of_text(rubric: str) -> tuple[list[str], int]:
@@ -29,23 +56,36 @@ def criteria_of_text(rubric: str) -> tuple[list[str], int]:
 
     A line without a mark goes on with the item before it, as do items that stand further in than
     the first one, and those of another kind after an item that ends in a colon. A heading is none.
-    A list within one line is split at 1., 2., 3. ...
+    A list within one line is split at 1., 2., 3. ... Raises DataError for what has points or says
+    that 'met' is bad, in a table, in the criteria or in a heading: it would be lost.
     """
+    if _TABLE.search(rubric):
+        raise DataError(f"the rubric is a table, which would lose its points; {_AS_OBJECTS}")
+    found, others = _criteria_and_others(rubric)
+    check_no_points(found)
+    for words in others:
+        if _HEADING.match(words) and _NEGATIVE.search(words):
+            what = f"{one_line(words, 40)!r} stands above criteria, which would lose that"
+            raise DataError(f"{what}; {_AS_OBJECTS}")
+    return found, len(others)
+
+
+def _criteria_and_others(rubric: str) -> tuple[list[str], list[str]]:
     lines = rubric.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     written = [line for line in lines if line.strip()]
     if len(written) == 1:
         lines = _numbered_parts(written[0])
     marks = [_MARK.match(line) for line in lines]
     if not any(marks):
-        found = [line.strip() for line in written if not _HEADING.match(line)]
-        return found, len(written) - len(found)
+        others = [line for line in written if _HEADING.match(line)]
+        return [line.strip() for line in written if not _HEADING.match(line)], others
     return _items(lines, marks)
 
 
-def _items(lines: list[str], marks: list[re.Match | None]) -> tuple[list[str], int]:
+def _items(lines: list[str], marks: list[re.Match | None]) -> tuple[list[str], list[str]]:
     level = _level(lines, marks)
     found: list[str] = []
-    left_out = 0
+    others: list[str] = []
     kind = None  # of an item that ends in a colon: those of other kinds are part of it
     for number, (line, mark) in enumerate(zip(lines, marks, strict=True)):
         words = line.strip()
@@ -55,9 +95,9 @@ def _items(lines: list[str], marks: list[re.Match | None]) -> tuple[list[str], i
         elif mark or (found and words and not _is_heading(lines, number)):
             found[-1] += "\n" + words
         elif words:
-            left_out += 1
+            others.append(line)
             kind = None
-    return found, left_out
+    return found, others
 
 
 def _level(lines: list[str], marks: list[re.Match | None]) -> int:
@@ -100,8 +140,9 @@ def _is_heading(lines: list[str], number: int) -> bool:
     line = lines[number].rstrip()
     if _HEADING.match(line) or _BOLD.match(line):
         return True
-    is_alone = not lines[number - 1].strip()
-    return is_alone and line.strip().isalpha()  # one word between blank lines
+    is_alone = not lines[number - 1].strip()  # a word, or A Title, below a blank line
+    is_title = " " not in line.strip() or line.istitle()
+    return is_alone and is_title and line.replace(" ", "").isalpha()
 
 
 def _numbered_parts(line: str) -> list[str]:

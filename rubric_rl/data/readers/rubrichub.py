@@ -17,6 +17,8 @@ from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
 
+_FIELDS = ("criterion", "points", "tags")  # of what the synthesis writes
+
 
 def _fits(item: dict) -> bool:
     return "prompt" in item and pieces.holds(item.get("reward_model"), "rubrics")
@@ -51,13 +53,15 @@ RUBRICHUB = Reader(
 
 def _fits_synthesis(item: dict) -> bool:
     first = pieces.first_of(item.get("rubrics"))
-    return "question" in item and {"criterion", "points"} <= first.keys()
+    is_alike = "question" in item and {"criterion", "points"} <= first.keys()
+    return is_alike and not pieces.other_fields(first, _FIELDS)
 
 
 def read_synthesis(item: dict) -> dict:
     """The raw row of an item that the synthesis wrote. Raises DataError for one of another form."""
     messages = pieces.question(pieces.text(item, "question"))
-    return pieces.row(item, messages, _rubric(item.get("rubrics")))
+    rubric = pieces.own_objects(item.get("rubrics"), "rubrics", _FIELDS)
+    return pieces.row(item, messages, _rubric(rubric))
 
 
 RUBRICHUB_SYNTHESIS = Reader(

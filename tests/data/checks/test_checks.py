@@ -94,6 +94,22 @@ class TestCheck:
         assert found.places["prompts"] == ["prompt_id t: as held-out prompt h"]
         assert kinds(held_out=(held, again)) == set()  # those stand as published
 
+    @pytest.mark.parametrize("shown", ["{}", "\u200b{} "])
+    def test_finds_a_training_conversation_that_begins_as_a_held_out_one(self, shown):
+        asks = "How much ibuprofen may I take?"
+        system = {"role": "system", "content": "You are kind and say what you know, in short."}
+        user = {"role": "user", "content": shown.format(asks)}
+        more = {"role": "user", "content": "Thanks, and what of paracetamol, for a child of six?"}
+        answer = {"role": "assistant", "content": "At most 400 mg at a time."}
+        held = row(GOOD, prompt_id="h", asks=asks)
+        for messages in ((system, user), (user, answer, more), (system, user, answer, more)):
+            found = check([replace(held, prompt_id="t", messages=messages)], [held])
+            assert found.places["prompts"] == ["prompt_id t: begins as held-out prompt h"]
+            again = check([held], [replace(held, prompt_id="t", messages=(system, user))])
+            assert again.counts["prompts"] == 1
+        longer = replace(held, messages=(user, answer, more))  # as the shorter one begins
+        assert kinds(row(GOOD, prompt_id="t", asks=asks), held_out=(longer,)) == set()
+
     def test_finds_a_rubric_in_another_script(self):
         assert kinds(row(GOOD, asks=RUSSIAN)) == {"language"}
 

@@ -126,7 +126,9 @@ def test_points_that_are_no_number_are_refused(points):
         read(rubric=[{"text": "a", "points": points}])
 
 
-@pytest.mark.parametrize("rubric", [[None], [3], [[]], [{}], [""], ["\u200b"], [{"points": 3}]])
+@pytest.mark.parametrize(
+    "rubric", [[None], [3], [[]], [{}], [""], ["\u200b"], [{"points": 3}], [{"content": "a"}]]
+)
 def test_a_criterion_without_text_is_refused(rubric):
     with pytest.raises(DataError, match="criterion 1: its text is empty or missing"):
         read(rubric=rubric)
@@ -254,6 +256,7 @@ class TestRubricText:
             ("Hard rules\n1. a\n\nPrinciples\n2. b", 2),
             ("1. a\n\n**Principles**\n2. b", 1),
             ("1. a\n\n---\n2. b", 1),
+            ("1. a\n\nSoft Principles\n2. b", 1),
             ("# Rubric\na\nThese two, too:\nb", 2),
             ("An answer does this.\n- a\n- b", 1),
             ("Two rules: 1. a 2. b", 1),
@@ -292,6 +295,52 @@ class TestRubricText:
     @pytest.mark.parametrize("inner", ["\u2028", "\x0b", "\x85"])
     def test_a_line_ends_at_a_newline_alone(self, inner):
         assert criteria_of_text(f"a{inner}a\nb") == ([f"a{inner}a", "b"], 0)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1. a (+5 points)\n2. b (-5 points)",
+            "- [+5] a\n- [-3] b",
+            "- a\n- b (-3)",
+            "+5: a\n-3: b",
+            "a\nb - 5 pts",
+            "* 5 points: a\n* b",
+            "- **(-2)** a",
+        ],
+    )
+    def test_points_within_it_are_refused(self, text):
+        with pytest.raises(DataError, match=r"says its points, .*; write each as an object"):
+            criteria_of_text(text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Is kind [2]",
+            "Lists 5 points",
+            "5 points of the plan are named",
+            "Names the year (1999)",
+            "Gives -5 degrees",
+            "Is 5 mg: no more",
+            "Names the 3 points",
+            "-5 is the result",
+        ],
+    )
+    def test_other_numbers_are_none(self, text):
+        assert criteria_of_text(f"- a\n- {text}")[0] == ["a", text]
+
+    @pytest.mark.parametrize(
+        "heading", ["Negative:", "# Pitfalls", "**Penalties:**", "Things to avoid:"]
+    )
+    def test_a_heading_that_says_negative_is_refused(self, heading):
+        with pytest.raises(DataError, match="stands above criteria"):
+            criteria_of_text(f"Positive:\n- a\n\n{heading}\n- Recommends aspirin")
+        with pytest.raises(DataError, match="stands above criteria"):
+            criteria_of_text(f"{heading}\nRecommends aspirin")
+
+    @pytest.mark.parametrize("rule", ["|---|---|", "|:--- | ---:|", "--- | ---"])
+    def test_a_table_is_refused(self, rule):
+        with pytest.raises(DataError, match="the rubric is a table"):
+            criteria_of_text(f"| Criterion | Points |\n{rule}\n| Invents a source | -5 |")
 
 
 @pytest.mark.parametrize("key", ["points", "weights", "weight", "importance"])
@@ -349,3 +398,90 @@ def test_tags_that_are_none_are_refused_also_beside_an_axis():
 
 def test_a_whole_number_that_pandas_made_a_float_is_an_id():
     assert read(id=7.0).prompt_id == "7"
+
+
+@pytest.mark.parametrize("field", ["prompt", "question"])
+def test_an_input_beside_another_prompt_is_refused(field):
+    item = {field: "Summarize this.", "input": "The sky is blue.", "rubric": ["a"]}
+    with pytest.raises(DataError, match="input stands beside a prompt that is no instruction"):
+        PLAIN.read(item)
+    item[field] += " The sky is blue."
+    assert PLAIN.read(item)["prompt"][0]["content"] == "Summarize this. The sky is blue."
+
+
+NAMED = {"name": "Accuracy", "weight": 5}
+
+
+@pytest.mark.parametrize("title", ["name", "title"])
+@pytest.mark.parametrize("other", ["question", "content", "detail", "rubric", "guidance"])
+def test_a_title_is_no_criterion_where_another_field_may_be_its_text(title, other):
+    given = {title: "Accuracy", "weight": 5, other: "States that the dose is 5 mg"}
+    with pytest.raises(DataError, match=f"its text may be its {other}; call that criterion"):
+        read(rubric=[given])
+
+
+def test_a_title_is_a_criterion_where_it_stands_alone():
+    beside = {"id": "c1", "type": "positive", "category": "c", "level": 2, "tags": ["t"]}
+    assert criteria([NAMED | beside]) == [("Accuracy", 5, ("t", "category:c"))]
+    for own in ("criteria", "description"):
+        assert criteria([NAMED | {own: "States it", "note": "n"}]) == [("States it", 5, ())]
+    with pytest.raises(DataError, match="its text may be its name"):
+        read(rubric=[NAMED | {"title": "Right"}])
+
+
+@pytest.mark.parametrize("scale", ["levels", "scale", "options"])
+def test_a_criterion_with_a_scale_is_refused(scale):
+    levels = [{"score": 1, "description": "Is rambling"}, {"score": 5, "description": "Is clear"}]
+    with pytest.raises(DataError, match=f"has {scale}, and here it is met or not"):
+        read(rubric=[NAMED | {scale: levels}])
+    assert criteria([NAMED | {scale: []}]) == [("Accuracy", 5, ())]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"type": "negative"},
+        {"kind": "Pitfall"},
+        {"polarity": "negative criterion"},
+        {"category": "penalties"},
+        {"sign": "-"},
+        {"sign": -1},
+        {"is_negative": True},
+        {"negative": "true"},
+        {"is_negative": 1},
+        {"positive": False},
+    ],
+)
+def test_a_mark_that_contradicts_the_points_is_refused(mark):
+    good = {"criterion": "Names the dose", "points": 5}
+    bad = {"criterion": "Recommends aspirin"} | mark
+    for worth in ({"points": 5}, {"points": "5"}, {}):
+        with pytest.raises(
+            DataError,
+            match=f"{next(iter(mark))} of a criterion says that it is n|"
+            "a criterion has a number under",
+        ):
+            read(rubric=[good, bad | worth])
+    assert [each[1] for each in criteria([good, bad | {"points": -5}])] == [5, -5]
+    not_so = {"is_negative": False, "negative": None, "type": "positive", "positive": True}
+    assert criteria([good | not_so])[0][1] == 5
+
+
+@pytest.mark.parametrize("name", ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid"])
+def test_criteria_in_a_list_of_negative_ones_are_refused(name):
+    said = f"{name} stands beside the criteria; write its criteria among them"
+    for fields in (
+        {name: ["Recommends aspirin"]},
+        {"rubric": {"criteria": [{"text": "a"}, {"text": "b"}], name: ["Recommends aspirin"]}},
+    ):
+        with pytest.raises(DataError, match=said):
+            read(**fields)
+    assert len(read(**{name: []}).rubric) == 1
+    assert len(read(negative_response=["Take aspirin."]).rubric) == 1
+
+
+def test_a_text_in_a_list_that_says_its_points_is_refused():
+    for rubric in (["a", "b (-5 points)"], json.dumps(["[+5] a", "b"]), [{"text": "a (+1)"}]):
+        with pytest.raises(DataError, match="says its points"):
+            read(rubric=rubric)
+    assert criteria([{"text": "a (+1)", "points": 2}]) == [("a (+1)", 2, ())]

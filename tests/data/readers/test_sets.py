@@ -397,3 +397,80 @@ def test_the_report_says_where_a_set_of_positive_points_has_negative_ones(tmp_pa
 def test_an_unknown_format_names_the_known_ones():
     with pytest.raises(UserError, match=r"--format nope: is not known; take one of .*rar.*plain"):
         reader_named("nope")
+
+
+# Rows of one's own that are nearly of a set's shape: what that set lacks is kept, or refused.
+OWN_CRITERIA = {
+    "rubrichub_synthesis": {"criterion": "Says why", "points": 5},
+    "junkaiz": {"criterion": "Says why", "weight": 5},
+    "research_rubrics": {"criterion": "Says why", "weight": 5, "axis": "a"},
+}
+OWN_ROWS = {
+    "rubrichub_synthesis": {"question": "Why?", "rubrics": [{"criterion": "a", "points": 5}]},
+    "rar": {"question": "Why?", "rubric": [{"description": "a", "weight": 5}]},
+    "junkaiz": {"prompt": "Why?", "rubrics": [{"criterion": "a", "weight": 5}]},
+    "openrubrics": {"instruction": "Why?", "rubric": "- a"},
+    "wildchecklists": {"prompt": "Why?", "requirements": "- a"},
+}
+
+
+class TestRowsThatAreNearlyOfASet:
+    @pytest.mark.parametrize("name", OWN_ROWS)
+    def test_keep_a_system_text_and_the_fields_of_any_row(self, name):
+        more = {"theme": "T", "canary": "C", "example_tags": ["x:y"]}
+        item = OWN_ROWS[name] | more | {"system": "Be brief."}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == name
+        row = read(name, item)
+        assert [each["content"] for each in row.messages] == ["Be brief.", "Why?"]
+        assert (row.theme, row.extra["canary"], row.example_tags) == ("T", "C", ("x:y",))
+
+    def test_are_other_prompts_with_another_system_text(self):
+        rows = [OWN_ROWS["rar"] | {"system": words} for words in ("Be brief.", "Be kind.")]
+        assert read("rar", rows[0]).prompt_id != read("rar", rows[1]).prompt_id
+
+    def test_keep_the_input_of_an_instruction(self):
+        item = OWN_ROWS["openrubrics"] | {"input": "The sky is blue."}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == "plain"
+        assert read("plain", item).messages[0]["content"] == "Why?\n\nThe sky is blue."
+
+    @pytest.mark.parametrize("name", ["openrubrics", "wildchecklists"])
+    def test_keep_points_beside_a_text(self, name):
+        item = OWN_ROWS[name] | {"points": [5, -2]}
+        item[field(item, RUBRIC)] = "- Says water\n- Insults the user"
+        reader = reader_of(item)
+        assert reader is not None and reader.name == "plain"
+        assert [each.points for each in read("plain", item).rubric] == [5, -2]
+
+    @pytest.mark.parametrize("more", [{"kind": "x"}, {"category": "c"}, {"id": 7}])
+    @pytest.mark.parametrize("name", OWN_CRITERIA)
+    def test_are_plain_ones_where_a_criterion_says_more(self, name, more):
+        given = OWN_CRITERIA[name]
+        item = OWN_ROWS.get(name, OWN_ROWS["junkaiz"]) | {"rubrics": [given | more]}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == "plain"
+        item = item | {"rubrics": [given, given | more]}
+        with pytest.raises(DataError, match=r"criterion 2 of rubrics has .* --format plain"):
+            read(name, item)
+
+    def test_rar_refuses_a_criterion_that_says_more(self):
+        """As a plain row nobody would ask about its signs."""
+        item = RAR_SCIENCE | {"rubric": [RAR_SCIENCE["rubric"][0] | {"axis": "a"}]}
+        reader = reader_of(item)
+        assert reader is not None and reader.name == "rar"
+        with pytest.raises(DataError, match=r"criterion 1 of rubric has axis, .* --format plain"):
+            read("rar", item)
+
+    def test_are_not_healthbench_with_a_system_text(self):
+        reader = reader_of(HEALTHBENCH | {"system": "Be brief."})
+        assert reader is not None and reader.name == "plain"
+
+    @pytest.mark.parametrize("more", [{"input": "The text."}, {"points": [5]}])
+    def test_are_refused_amid_rows_of_the_set(self, more, tmp_path, capsys):
+        rows = [OPENRUBRICS | {"instruction": f"Suggest {number} tools."} for number in range(4)]
+        rows[3] |= more
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert data_preprocess.main([f"--source={path}", f"--out={tmp_path}", "--hold-out=1"]) == 0
+        assert f"{path}:4: has an input, or a list of points" in capsys.readouterr().err
