@@ -299,6 +299,8 @@ class TestWords:
         [
             (PAGE, "a reply of unexpected form: <!DOCTYPE html> <title>Sign in</title>"),
             ("", "a reply of unexpected form: empty"),
+            ('"overloaded"', "an error in place of a reply: overloaded"),
+            ('{"choices": [], "detail": "no model"}', "an error in place of a reply: no model"),
             ('{"message": "Unauthorized"}', "an error in place of a reply: Unauthorized"),
             ('{"error": {"message": "no", "code": 401}}', r"an error in place of a reply: no"),
             ('{"error": {"message": "\\u001b[2Jno\\u202e", "code": 401}}', r": \[2Jno \(401\)"),

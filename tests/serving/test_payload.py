@@ -124,6 +124,19 @@ def test_a_number_of_tokens_is_read_in_any_form(written, count):
         ({"status": "error", "reason": "x"}, '"reason": "x"', True),
         ([{"error": {"code": 400, "message": "bad key"}}], "bad key (400)", False),
         ({"error": {}, "detail": "no"}, "no", True),
+        ({"error": {"code": 0, "message": ""}, "detail": "no"}, "no", True),
+        ("overloaded", "overloaded", True),
+        ({"choices": [], "detail": "no such model"}, "no such model", True),
+        ({"choices": None, "message": "overloaded", "code": 503}, "overloaded (503)", True),
+        (
+            {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "login fail"}},
+            "login fail (1004)",
+            True,
+        ),
+        ({"status": "error", "text": "quota exceeded"}, "quota exceeded (error)", True),
+        ({"choices": [], "usage": {}}, '"choices": []', True),
+        ({"code": "InvalidApiKey", "message": "no"}, "no (InvalidApiKey)", False),
+        ({"error": {"message": "no", "type": "NotFoundError"}}, "no", False),
     ],
 )
 def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
@@ -140,16 +153,26 @@ def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
     [
         None,
         [],
-        "error",
-        {"choices": [], "error": None},
-        {"choices": [], "detail": "x"},
-        {"text": ""},
+        "",
+        {"choices": [{}], "error": None},
+        {"choices": [{}], "detail": "x", "base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"text": "", "meta_info": {}},
         [{"text": ""}],
         {},
     ],
 )
 def test_a_reply_is_no_error(payload):
     assert error_in(payload) is None
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{"code": 0, "message": ""}, {"code": None, "message": None}, "null", [], False, {"code": "0"}],
+)
+def test_a_reply_beside_an_error_that_says_nothing_is_none_either(nothing):
+    assert error_in({"choices": [{}], "error": nothing}) is None
+    assert error_in({"text": "", "meta_info": {}, "error": nothing}) is None
+    assert error_in({"choices": [{}], "error": {"code": 0, "message": "busy"}}) is not None
 
 
 @pytest.mark.parametrize(
