@@ -14,7 +14,13 @@ from uuid import uuid4
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
 from rubric_rl.serving.endpoint import GRADER, Endpoint
-from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
+from rubric_rl.serving.payload import (
+    count_of,
+    is_complete,
+    is_refusal,
+    raise_error_in,
+    text_of,
+)
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 from rubric_rl.serving.verdict_text import until_verdicts
 from rubric_rl.serving.wire import encoded
@@ -170,7 +176,6 @@ class SGLang:
         ending = meta["finish_reason"]
         if ending is None:
             raise Retryable("ended by the engine without a reason")
-        ending = ending["type"] if isinstance(ending, dict) else ending
         complete = is_complete(ending, payload["text"])
         if question.opening:
             probability, mass = self._share_and_mass(meta["output_top_logprobs"][0])
@@ -282,7 +287,7 @@ class OpenAI:
             weight_version=str(_fields(payload.get("metadata")).get("weight_version", "")),
             thoughts=thoughts,
             tools=bool(message.get("tool_calls") or message.get("function_call")),
-            refusal=bool(message.get("refusal")),
+            refusal=is_refusal(message),
             mass=mass,
         )
 

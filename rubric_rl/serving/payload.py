@@ -42,14 +42,8 @@ _TOO_LONG = re.compile(
     r"|\b(?:prompt|input|conversation)(?: \([^)]*\))?(?: is)? too long",
     re.IGNORECASE,
 )
-CUT = (
-    "length",
-    "max_tokens",
-    "max_output_tokens",
-    "model_length",
-    "max_length",
-    "model_context_window_exceeded",
-)
+# Parts of the names of an ending at a limit of the length.
+_CUT = re.compile("length|max_(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded")
 # A model that says nothing at all may end so; any other name may be that of a failure.
 ENDED = (
     "",
@@ -63,9 +57,10 @@ ENDED = (
 )
 # Parts of the names of other endings.
 _FILTERED = re.compile(
-    "filter|safety|block|prohibited|recitation|refus|sensitive|guardrail|policy|moderat|spii"
+    "filter|safety|block(?:ed|list)|prohibited|recitation|refus|(?<!in)sensitive|guardrail"
+    "|(?:content|usage)_policy|policy_violation|moderat|spii"
 )
-_BROKEN = re.compile("abort|error|cancel|time.?out|resource|fail|overload")
+_BROKEN = re.compile("abort|(?<!no_)error|cancel|time.?out|resource|fail|overload")
 
 
 def is_retried(status: int) -> bool:
@@ -132,8 +127,10 @@ def is_complete(finish_reason: Any, text: str) -> bool:
     it off, or sends nothing and ends it in an unknown way, and Unavailable when a filter withholds
     it: it would do so again.
     """
+    if isinstance(finish_reason, dict):  # as SGLang writes it
+        finish_reason = finish_reason.get("type")
     reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
-    if reason in CUT:
+    if _CUT.search(reason):
         return False
     if _BROKEN.search(reason):
         raise Retryable(f"ended by the engine ({reason})")
@@ -162,6 +159,14 @@ def text_of(content: Any) -> str:
         elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
             texts.append(text_of(part.get("text")))
     return "".join(texts)
+
+
+def is_refusal(message: dict) -> bool:
+    """Whether a message says that the model refuses, in a field of its own or a part."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    refused = any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
+    return refused or bool(message.get("refusal"))
 
 
 def count_of(tokens: Any) -> int:

@@ -8,7 +8,22 @@ from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
 
 @pytest.mark.parametrize(
     "reason",
-    ["stop", "eos_token", "stop_sequence", "end_turn", "STOP", "eos", "tool_calls", "", None, 5],
+    [
+        *(
+            "stop",
+            "eos_token",
+            "stop_sequence",
+            "end_turn",
+            "STOP",
+            "eos",
+            "tool_calls",
+            "",
+            None,
+            5,
+        ),
+        *("content_block_stop", "end_of_block", "stop_policy", "insensitive", "no_error"),
+        *({"type": "stop"}, {}, ["stop"]),
+    ],
 )
 def test_every_other_ending_is_a_normal_one(reason):
     assert is_complete(reason, "something")
@@ -30,7 +45,11 @@ def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
 
 @pytest.mark.parametrize(
     "reason",
-    ["length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"],
+    [
+        *("length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"),
+        *("max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
+        {"type": "length"},
+    ],
 )
 def test_a_reply_at_its_limit_is_cut(reason):
     assert not is_complete(reason, "")
@@ -45,10 +64,12 @@ def test_a_reply_at_its_limit_is_cut(reason):
         "network_error",
         "timeout",
         "insufficient_system_resource",
+        "ERROR_LIMIT",
+        {"type": "abort"},
     ],
 )
 def test_what_the_engine_broke_off_is_asked_again(reason):
-    with pytest.raises(Retryable, match=reason):
+    with pytest.raises(Retryable, match="ended by the engine"):
         is_complete(reason, "")
 
 
@@ -64,6 +85,9 @@ def test_what_the_engine_broke_off_is_asked_again(reason):
         "refusal",
         "guardrail_intervened",
         "policy_violation",
+        "content_policy",
+        "blocked",
+        "BLOCKLIST",
     ],
 )
 def test_what_a_filter_withholds_is_not(reason):
