@@ -30,12 +30,20 @@ CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tok
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
-# What encloses the thoughts of other families than Qwen.
+# What encloses the thoughts of a family of models.
 _THOUGHTS = (
     (THINK, THINK_END),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|end|>"),  # gpt-oss
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("[unused16]", "[unused17]"),  # Pangu
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
 )
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _LIMITS = (

@@ -286,12 +286,32 @@ class TestThoughts:
         ask(engine := FakeEngine(), model, direct())
         assert engine.bodies[0]["text"].endswith('</think>\n\n{"criteria_met":')
 
-    @pytest.mark.parametrize("header", ["[THINK]", "<think>Okay, ", "<seed:think>\\n"])
+    HEADERS = (
+        *("[THINK]", "<think>Okay, ", "<seed:think>\\n", "<|channel|>analysis<|message|>"),
+        *("<|channel>thought\\n", "\u25c1think\u25b7", "[unused16]", "<thinking>", "<thought>\\n"),
+        *("<longcat_think>", "<|begin_of_thought|>"),
+    )
+
+    @pytest.mark.parametrize("header", HEADERS)
     def test_that_cannot_be_closed_are_refused_by_name(self, tmp_path, header):
         model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
         with pytest.raises(UserError, match=r"opens the thoughts .*; set grader_thinking true"):
             Client(Endpoint(), "http://127.0.0.1:9", model)
         Client(Endpoint(thinking=True), "http://127.0.0.1:9", model)
+
+    CLOSED = (
+        *("[THINK][/THINK]", "<|channel|>analysis<|message|>\\n<|end|><|start|>assistant"),
+        *(
+            "<|channel>thought\\n<channel|>",
+            "\u25c1think\u25b7\u25c1/think\u25b7",
+            "<thought></thought>",
+        ),
+    )
+
+    @pytest.mark.parametrize("header", CLOSED)
+    def test_that_the_template_closes_itself_are_none(self, tmp_path, header):
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
+        assert ask(FakeEngine(Say("fine")), model).text == "fine"
 
     def test_a_template_that_refuses_an_empty_message_serves(self, tmp_path):
         strict = "{% if not messages[-1].content %}{{ raise_exception('empty') }}{% endif %}"
