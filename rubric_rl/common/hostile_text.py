@@ -14,17 +14,19 @@ _FAMILIES = re.compile(
     "|".join(
         (
             r"<(?=[|\uff5c])",  # Qwen, Llama 3, Phi, GLM, gpt-oss, Command; DeepSeek, Hunyuan
-            r"<(?=/?(?:think|tool_call|tool_response)>)",
-            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eop|image)>)",
+            r"<(?=/?(?:think|thinking|thought|tool_calls?|tool_response|role)>)",  # role: Ling
+            r"\u25c1(?=/?[a-z_]{1,40}\u25b7)",  # Kimi
+            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eo[a-z]|image)>)",  # eoh: InternLM
             r"<(?=/?(?:start|end)_of_[a-z]+>)",  # Gemma 3
             r"<(?=/?[a-z_]{1,40}\|>)",  # Gemma 4
             r"<(?=<?/?SYS>>)",  # Llama 2
             r"<(?=[A-Z_]{1,40}_TOKEN>)",
-            r"<(?=(?:seed|reserved|extra_id|unused|SPECIAL|mask)[_:]?\w{1,40}>)",
+            r"<(?=/?(?:seed|longcat|minimax|reserved|extra_id|unused|SPECIAL|mask)[_:]?\w{1,40}>)",
             r"\[(?=/?(?:INST|SYSTEM_PROMPT|THINK|TOOL_[A-Z]+|AVAILABLE_TOOLS)\])",  # Mistral
             r"\[(?=/?(?:ARGS|CALL_ID|IMG|IMG_[A-Z]+|AUDIO|BEGIN_AUDIO|TRANSCRIBE)\])",
-            r"\[(?=(?:PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS)\])",
-            r"\[(?=(?:[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS)\])",  # GLM: [gMASK]
+            # GLM: [gMASK]; Kimi: [EOT]; Pangu: [unused10]
+            r"\[(?=(?:[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS|EOT|unused[0-9]{1,4}|PREFIX|MIDDLE|SUFFIX"
+            r"|MODEL_SETTINGS)\])",
             r"\[(?=\|)",  # EXAONE
             r"\](?=~!?b[\[\]])|\[(?=e~\[)",  # MiniMax
         )

@@ -21,6 +21,7 @@ _BLANKS = " \t\n\u2581"  # and how SentencePiece writes a space
 _NORMALISATIONS = 3  # more than enough: what is normalised stays as it is
 
 HINT = "name the local folder of a chat model as tokenizer"
+_SAID = "What may help?"  # a turn that every template must show
 
 
 def after_thoughts(reply: str) -> str:
@@ -48,7 +49,10 @@ class ChatTokenizer:
     """
 
     def __init__(self, folder: str | Path):
-        """Raises UserError, naming the folder, where it lacks a tokenizer or a chat template."""
+        """Raises UserError, naming the folder, where it lacks a tokenizer or a chat template.
+
+        Also for a template that leaves out what is said.
+        """
         self._folder = Path(folder)
         self._tokenizer = _read_tokenizer(self._folder)
         config = _read_config(self._folder)
@@ -67,6 +71,20 @@ class ChatTokenizer:
             self._render_template(conversations=[], **self._options)
         except jinja2.TemplateError as error:
             raise UserError(f"{folder}: broken chat template ({error}); {HINT}") from None
+        self._check_shown()
+
+    def _check_shown(self) -> None:
+        """Some templates of models that see images leave out a content that is no list of parts.
+
+        One that refuses this conversation may take others: `render` tells.
+        """
+        try:
+            text = self.render([{"role": "user", "content": _SAID}], thinking=True)
+        except UserError:
+            return
+        if _SAID not in text:
+            what = "the chat template leaves out what the user says, where that is plain text"
+            raise UserError(f"{self._folder}: {what}; name a chat model for text as tokenizer")
 
     def render(self, messages: list[dict], thinking: bool, opening: str = "") -> str:
         """The text that the model continues: messages, the assistant's header and `opening`.

@@ -14,7 +14,13 @@ from uuid import uuid4
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
 from rubric_rl.serving.endpoint import GRADER, Endpoint
-from rubric_rl.serving.payload import count_of, is_complete, raise_error_in, text_of
+from rubric_rl.serving.payload import (
+    count_of,
+    is_complete,
+    is_refusal,
+    raise_error_in,
+    text_of,
+)
 from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
 from rubric_rl.serving.verdict_text import until_verdicts
 from rubric_rl.serving.wire import encoded
@@ -24,12 +30,20 @@ CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tok
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
-# What encloses the thoughts of other families than Qwen.
+# What encloses the thoughts of a family of models.
 _THOUGHTS = (
     (THINK, THINK_END),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|end|>"),  # gpt-oss
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("[unused16]", "[unused17]"),  # Pangu
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
 )
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _LIMITS = (
@@ -170,7 +184,6 @@ class SGLang:
         ending = meta["finish_reason"]
         if ending is None:
             raise Retryable("ended by the engine without a reason")
-        ending = ending["type"] if isinstance(ending, dict) else ending
         complete = is_complete(ending, payload["text"])
         if question.opening:
             probability, mass = self._share_and_mass(meta["output_top_logprobs"][0])
@@ -282,7 +295,7 @@ class OpenAI:
             weight_version=str(_fields(payload.get("metadata")).get("weight_version", "")),
             thoughts=thoughts,
             tools=bool(message.get("tool_calls") or message.get("function_call")),
-            refusal=bool(message.get("refusal")),
+            refusal=is_refusal(message),
             mass=mass,
         )
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -268,7 +268,10 @@ class Client:
             if self._stopped():
                 raise Aborted
             self._check_life()
-            return await self._in_flight.reply(self._post(encoded(body), headers))
+            try:
+                return await self._in_flight.reply(self._post(encoded(body), headers))
+            except aiohttp.ClientHttpProxyError as error:
+                raise _refused_by(self._proxy, error.status) from None
 
     def _check_life(self) -> None:
         """Raises Unavailable for an endpoint that has been silent for too long.
@@ -406,6 +409,13 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes) -> NoReturn
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")
         raise Retryable(told, pause, in_milliseconds="Retry-After-Ms" in headers)
     raise kind_of_refusal(status, told)(told)
+
+
+def _refused_by(proxy: str | None, status: int) -> Exception:
+    """The failure of a request whose proxy opens no way to the endpoint."""
+    place = urlsplit(proxy or "").netloc.rpartition("@")[2]  # without a password
+    told = f"the proxy {place} opens no way to the endpoint (HTTP {status})"
+    return Retryable(told) if is_retried(status) else Unavailable(told)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

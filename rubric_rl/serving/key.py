@@ -22,8 +22,13 @@ SHORTEST = 8  # characters of a key that are looked for inside of words, and in 
 # What is shorter, or has no digit, is no secret but a word: EMPTY, test, sk-no-key-required.
 _SECRET = re.compile("(?=.*[0-9]).{16,}|.{24,}")
 _LONG_NUMBER = re.compile("&#0*([0-9]{1,7})[0-9]*")
-_CODINGS = 3  # of a text that are undone, one inside of another
-_ESCAPE = re.compile(r'(?<!\\)\\++(?:u00|u\{|x)([0-9a-f]{2})\}?|\\(?=["\'/\\])', re.IGNORECASE)
+_CODINGS = 4  # forms of a text that are looked at: each undoes a coding of the one before
+_ESCAPE = re.compile(
+    r'(?:(?<!\\)\\++(?:U000000|u00|u\{|x)|%u00)([0-9a-f]{2})\}?|\\(?=["\'/\\])', re.IGNORECASE
+)
+# What may part a secret: a reader looks past it, and so does what reads base 64.
+_PARTING = b" \t\n\r\0*"
+_UNSEEN = [sign.encode() for sign in "\u00a0\u00ad\u200b\u200c\u200d\u2028\u2060\ufeff"]
 
 
 class Key:
@@ -47,10 +52,11 @@ class Key:
         whole = "|".join(map(re.escape, forms))
         pattern = re.compile(whole, re.IGNORECASE)
         if _SECRET.fullmatch(self._key):
-            keep_secret(variable, lambda text: _replaced(pattern, forms, text))
+            sought = _sought(forms)
+            keep_secret(variable, lambda text: _replaced(pattern, sought, text, parted=True))
         # A server may show its beginning, and mask or split the rest.
         beginning = self._key[:LEADING]
-        self._forms = [*forms, beginning]
+        self._sought = _sought([*forms, beginning])
         self._shown = re.compile(f"{whole}|{re.escape(beginning)}[!-~]*", re.IGNORECASE)
         if len(self._key) < SHORTEST:
             self._shown = re.compile(rf"(?<!\w){re.escape(self._key)}(?!\w)")
@@ -71,7 +77,9 @@ class Key:
 
         For messages alone: a word that is the key of a server is hidden, too.
         """
-        return _replaced(self._shown, self._forms, message) if self._key else message
+        if not self._key:
+            return message
+        return _replaced(self._shown, self._sought, without_secrets(message))
 
 
 def refuse_keys(settings: Mapping[str, Any], prefix: str = "") -> None:
@@ -82,20 +90,57 @@ def refuse_keys(settings: Mapping[str, Any], prefix: str = "") -> None:
             raise UserError(f"{what}; leave it out")
 
 
-def _replaced(pattern: re.Pattern, forms: list[str], text: str) -> str:
+def _replaced(
+    pattern: re.Pattern, sought: dict[bytes, str], text: str, parted: bool = False
+) -> str:
     """The text with *** for what matches; where only its meaning does, that instead.
 
-    What matches begins with one of the forms, in either case: a search for these is much faster.
+    What matches holds one of those sought (`_sought`): to look for these first is much faster.
+    With `parted`, something that a reader looks past may stand between its letters.
     """
     shown = meant = text
     for _ in range(_CODINGS):
-        lower = meant.lower()
-        if any(form.lower() in lower for form in forms) and pattern.search(meant):
-            shown = meant = pattern.sub("***", meant)
-        if not any(sign in meant for sign in "%&\\"):  # no coding that could be undone
+        if _may_hold(meant, sought):
+            hidden = pattern.sub("***", meant)
+            hidden = _hidden_parted(pattern, hidden) if parted else hidden
+            if hidden != meant:
+                shown = meant = hidden
+        before = meant
+        if any(sign in meant for sign in "%&\\"):  # else there is no coding that could be undone
+            meant = _meaning(meant)
+        if meant == before:
             break
-        meant = _meaning(meant)
     return shown
+
+
+def _sought(forms: list[str]) -> dict[bytes, str]:
+    """The letters of each form, and its signs: digits come first, which few texts have all of."""
+    unparted = map(_unparted, forms)
+    return {letters: "".join(sorted(set(letters.decode()))) for letters in unparted}
+
+
+def _may_hold(text: str, sought: dict[bytes, str]) -> bool:
+    lower = text.lower()
+    likely = [form for form, signs in sought.items() if all(sign in lower for sign in signs)]
+    letters = _unparted(text) if likely else b""
+    return any(form in letters for form in likely)
+
+
+def _unparted(text: str) -> bytes:
+    """The text in small letters, without what may part a secret."""
+    letters = text.lower().encode(errors="surrogatepass").translate(None, _PARTING)
+    for sign in _UNSEEN:
+        letters = letters.replace(sign, b"")
+    return letters
+
+
+def _hidden_parted(pattern: re.Pattern, text: str) -> str:
+    """The text with *** from the first to the last letter of each match in it, unparted."""
+    places = [place for place, sign in enumerate(text) if _unparted(sign)]
+    letters = "".join(text[place] for place in places)
+    for match in reversed(list(pattern.finditer(letters))):
+        text = f"{text[: places[match.start()]]}***{text[places[match.end() - 1] + 1 :]}"
+    return text
 
 
 def _meaning(text: str) -> str:
@@ -116,11 +161,13 @@ def _codings(key: str) -> set[str]:
         key.encode().hex(),
         *(key.encode().hex(sign) for sign in " :-"),
     }
+    utf_16 = key.encode("utf-16-le")[:-1]  # in either order of its bytes
     for before in range(3):  # in base 64 a key looks different after one or two other bytes
-        surrounded = b"\0" * before + key.encode() + b"\0" * 3
-        whole = base64.b64encode(surrounded).decode()
-        first = -(-before * 4 // 3)
-        last = (before + len(key)) * 4 // 3
-        piece = whole[first:last]
-        forms |= {piece, piece.replace("+", "-").replace("/", "_"), quote(piece, safe="")}
+        for written in (key.encode(), utf_16):
+            surrounded = b"\0" * before + written + b"\0" * 3
+            whole = base64.b64encode(surrounded).decode()
+            first = -(-before * 4 // 3)
+            last = (before + len(written)) * 4 // 3
+            piece = whole[first:last]
+            forms |= {piece, piece.replace("+", "-").replace("/", "_"), quote(piece, safe="")}
     return forms

@@ -6,22 +6,25 @@ from typing import Any
 
 from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
 
-# Codes and types of errors that the same request gets again.
+# Codes and types of errors that the same request gets again, as letters alone: some services write
+# invalid_api_key, others InvalidApiKey.
 _FATAL = (
-    "invalid_request",
-    "invalid_api_key",
+    "invalidrequest",
+    "invalidapikey",
     "authentication",
     "permission",
-    "insufficient_quota",
+    "insufficientquota",
     "billing",
-    "not_found",
-    "context_length",
+    "notfound",
+    "contextlength",
     "unsupported",
-    "bad_request",
+    "badrequest",
     "unauthorized",
     "forbidden",
 )
-_WORDS = ("message", "msg", "errorMessage")  # where an error says what it is
+_PLACES = ("detail", "errors", "base_resp")  # where else than in `error` it may stand
+_WORDS = ("message", "msg", "errorMessage", "status_msg", "text")  # where it says what it is
+_NOTHING = ("", "0", "none", "null", "false")  # as some write that there is none
 # And every 5xx; any other 4xx fails at once.
 RETRIED_STATUS = {
     408,  # the server waited too long
@@ -39,14 +42,8 @@ _TOO_LONG = re.compile(
     r"|\b(?:prompt|input|conversation)(?: \([^)]*\))?(?: is)? too long",
     re.IGNORECASE,
 )
-CUT = (
-    "length",
-    "max_tokens",
-    "max_output_tokens",
-    "model_length",
-    "max_length",
-    "model_context_window_exceeded",
-)
+# Parts of the names of an ending at a limit of the length.
+_CUT = re.compile("length|max_(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded")
 # A model that says nothing at all may end so; any other name may be that of a failure.
 ENDED = (
     "",
@@ -60,9 +57,10 @@ ENDED = (
 )
 # Parts of the names of other endings.
 _FILTERED = re.compile(
-    "filter|safety|block|prohibited|recitation|refus|sensitive|guardrail|policy|moderat|spii"
+    "filter|safety|block(?:ed|list)|prohibited|recitation|refus|(?<!in)sensitive|guardrail"
+    "|(?:content|usage)_policy|policy_violation|moderat|spii"
 )
-_BROKEN = re.compile("abort|error|cancel|time.?out|resource|fail|overload")
+_BROKEN = re.compile("abort|(?<!no_)error|cancel|time.?out|resource|fail|overload")
 
 
 def is_retried(status: int) -> bool:
@@ -80,27 +78,37 @@ def kind_of_refusal(status: int, message: str) -> type[Unavailable]:
 def error_in(payload: Any) -> tuple[str, bool] | None:
     """(message, whether to send the request again) of an error, as services write it.
 
-    It stands under `error`, also in a list, or the object is one; also with HTTP status 200. An
-    object that holds no reply is one, whatever it holds.
+    It stands under `error`, also in a list, or a text or an object is one; also with HTTP status
+    200. An object that holds no reply is one, whatever it holds.
     """
+    if payload and isinstance(payload, str):
+        payload = {"error": payload}
     if isinstance(payload, list) and payload and isinstance(payload[0], dict):
-        payload = {"choices": [], "error": payload[0].get("error")}
+        payload = {"choices": payload, "error": payload[0].get("error")}
     if not isinstance(payload, dict):
         return None
     error = payload.get("error")
-    if not error and "choices" not in payload and "text" not in payload:
-        error = payload.get("detail") or payload.get("errors") or payload
+    if error and _says_nothing(error):
+        error = None
+    if not error and not payload.get("choices") and "meta_info" not in payload:
+        error = next(filter(None, map(payload.get, _PLACES)), payload)
     if not error:
         return None
     fields = error if isinstance(error, dict) else {"message": error}
-    code = fields.get("code") or fields.get("status") or payload.get("code")
-    words = (fields.get(name) for name in _WORDS)
-    message = next(filter(None, words), None) or json.dumps(error, ensure_ascii=False)
-    kinds = f"{code} {fields.get('type')}".lower()
+    codes = (*map(fields.get, ("code", "status", "status_code")), payload.get("code"))
+    code = next(filter(None, codes), None)
+    message = next(filter(None, map(fields.get, _WORDS)), None)
+    message = message or json.dumps(error, ensure_ascii=False)
+    kinds = re.sub("[^a-z]", "", f"{code} {fields.get('type')}".lower())
     again = not any(word in kinds for word in _FATAL)
     if re.fullmatch("[0-9]{3}", str(code)):
         again = again and is_retried(int(str(code)))
     return str(message) + (f" ({code})" if code else ""), again
+
+
+def _says_nothing(error: Any) -> bool:
+    values = error.values() if isinstance(error, dict) else [error]
+    return all(str(value).lower() in _NOTHING for value in values)
 
 
 def raise_error_in(payload: Any) -> None:
@@ -119,8 +127,10 @@ def is_complete(finish_reason: Any, text: str) -> bool:
     it off, or sends nothing and ends it in an unknown way, and Unavailable when a filter withholds
     it: it would do so again.
     """
+    if isinstance(finish_reason, dict):  # as SGLang writes it
+        finish_reason = finish_reason.get("type")
     reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
-    if reason in CUT:
+    if _CUT.search(reason):
         return False
     if _BROKEN.search(reason):
         raise Retryable(f"ended by the engine ({reason})")
@@ -149,6 +159,14 @@ def text_of(content: Any) -> str:
         elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
             texts.append(text_of(part.get("text")))
     return "".join(texts)
+
+
+def is_refusal(message: dict) -> bool:
+    """Whether a message says that the model refuses, in a field of its own or a part."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    refused = any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
+    return refused or bool(message.get("refusal"))
 
 
 def count_of(tokens: Any) -> int:

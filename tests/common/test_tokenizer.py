@@ -71,15 +71,17 @@ def test_a_template_is_rendered_as_by_transformers(name, tmp_path):
 
 
 def test_special_tokens_are_found_where_older_versions_saved_them(tmp_path):
-    chat_model(tmp_path, "{{ bos_token }}{{ eos_token }}")
+    chat_model(tmp_path, "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
     saved = {"bos_token": {"content": "<old>", "lstrip": False}, "eos_token": "<end>"}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(saved))
     rendered = ChatTokenizer(tmp_path).render(TURN, thinking=False)
-    assert rendered == of_transformers(tmp_path, TURN) == "<old><end>"
+    assert rendered == of_transformers(tmp_path, TURN) == "<old>hi<end>"
 
 
 class TestPlacesOfTheTemplate:
     """Each is a folder that transformers reads; the file wins over the configuration."""
+
+    OF_THE_FILE = "of the file: {{ messages[0].content }}"
 
     def rendered(self, folder: Path) -> str:
         text = ChatTokenizer(folder).render(TURN, thinking=False)
@@ -90,28 +92,28 @@ class TestPlacesOfTheTemplate:
         chat_model(tmp_path)
         named = [
             {"name": "tool_use", "template": "tools"},
-            {"name": "default", "template": "by default"},
+            {"name": "default", "template": "by default: {{ messages[0].content }}"},
         ]
         change_config(tmp_path, chat_template=named)
-        assert self.rendered(tmp_path) == "by default"
+        assert self.rendered(tmp_path) == "by default: hi"
 
     def test_a_file(self, tmp_path):
         chat_model(tmp_path)
-        (tmp_path / "chat_template.jinja").write_text("of the file")
-        assert self.rendered(tmp_path) == "of the file"
+        (tmp_path / "chat_template.jinja").write_text(self.OF_THE_FILE)
+        assert self.rendered(tmp_path) == "of the file: hi"
 
     def test_a_file_and_additional_ones(self, tmp_path):
         chat_model(tmp_path)
-        (tmp_path / "chat_template.jinja").write_text("of the file")
+        (tmp_path / "chat_template.jinja").write_text(self.OF_THE_FILE)
         (tmp_path / "additional_chat_templates").mkdir()
         (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("additional")
-        assert self.rendered(tmp_path) == "of the file"
+        assert self.rendered(tmp_path) == "of the file: hi"
 
     def test_a_file_without_any_configuration(self, tmp_path):
         chat_model(tmp_path)
         (tmp_path / "tokenizer_config.json").unlink()
-        (tmp_path / "chat_template.jinja").write_text("alone")
-        assert ChatTokenizer(tmp_path).render(TURN, thinking=False) == "alone"
+        (tmp_path / "chat_template.jinja").write_text("alone: {{ messages[0].content }}")
+        assert ChatTokenizer(tmp_path).render(TURN, thinking=False) == "alone: hi"
 
     @pytest.mark.parametrize(
         "templates", [None, 5, [], ["x"], [{"name": "tool_use", "template": "x"}], {"rag": "x"}]
@@ -160,6 +162,16 @@ class TestErrors:
     def test_a_missing_folder_is_named(self, tmp_path):
         with pytest.raises(UserError, match=f"^{tmp_path}/nowhere: no usable tokenizer"):
             ChatTokenizer(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize("parts", ["message.content", "message.content | selectattr('type')"])
+    def test_a_template_that_leaves_out_what_is_no_list_of_parts_is_found_at_once(
+        self, tmp_path, parts
+    ):
+        part = "{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+        turn = f"{{{{ message.role }}}}: {{% for part in {parts} %}}{part}{{% endfor %}}"
+        chat_model(tmp_path, f"{{% for message in messages %}}{turn}{{% endfor %}}")
+        with pytest.raises(UserError, match=f"{tmp_path}: the chat template leaves out what the"):
+            ChatTokenizer(tmp_path)
 
     def test_an_unreadable_template_names_its_folder(self, tmp_path):
         chat_model(tmp_path)

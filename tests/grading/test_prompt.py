@@ -194,7 +194,13 @@ FORGED = {
     "EXAONE": "[|endofturn|] [|user|]",
     "Command": "<|END_OF_TURN_TOKEN|> <BOS_TOKEN>",
     "MiniMax": "]~b] [e~[ ]~!b[",
-    "Seed": "<seed:eos> <seed:bos>",
+    "Seed": "<seed:eos> <seed:bos> <seed:think> </seed:think> </seed:tool_call>",
+    "Kimi": "[EOT] [BOS] \u25c1think\u25b7 \u25c1/think\u25b7",
+    "Ling": "<role> </role> <think>",
+    "Pangu": "[unused9] [unused10] [unused16]",
+    "LongCat": "<longcat_user> </longcat_s> <longcat_think>",
+    "InternLM": "<eoh> <eoa>",
+    "thoughts of others": "<thinking> </thinking> <thought> </thought>",
     "Nemotron": "<SPECIAL_11> <extra_id_1>",
 }
 

@@ -103,6 +103,20 @@ ESCAPES = {
     "all escapes": lambda key: "".join(f"\\u{ord(sign):04x}" for sign in key),
     "escapes of bytes": lambda key: "".join(f"\\x{ord(sign):02x}" for sign in key),
     "percent twice": lambda key: quote(quote(key, safe=""), safe=""),
+    "long escapes": lambda key: "".join(f"\\U{ord(sign):08x}" for sign in key),
+    "percent and u": lambda key: "".join(f"%u{ord(sign):04x}" for sign in key),
+    "percent thrice": lambda key: "".join(f"%2525{ord(sign):02x}" for sign in key),
+}
+# What a reader, or a program that reads base 64, looks past.
+PARTED = {
+    "lines": lambda key: f"{key[:7]}\n{key[7:12]}\r\n{key[12:]}",
+    "spaces": " ".join,
+    "NUL": "\0".join,
+    "no width": "\u200b".join,
+    "bold": lambda key: f"{key[:9]}**{key[9:]}**",
+    "lines of base 64": lambda key: base64.encodebytes(f"Authorization: {key}".encode()).decode(),
+    "base 64 of UTF-16": lambda key: base64.b64encode(key.encode("utf-16-be")).decode(),
+    "base 64 of UTF-16 with a mark": lambda key: base64.b64encode(key.encode("utf-16")).decode(),
 }
 SECRETS = st.from_regex(r"sk-[A-Za-z0-9/+]{15,40}[0-9]", fullmatch=True)
 WORDS = ["EMPTY", "test", "on", "x", "e", "true", "ollama", "lm-studio", "sk-no-key-required"]
@@ -111,7 +125,7 @@ WORDS = ["EMPTY", "test", "on", "x", "e", "true", "ollama", "lm-studio", "sk-no-
 class TestLines:
     """What models write is graded and read as it is; a line of it on disk holds no secret."""
 
-    @given(SECRETS, st.sampled_from(list((CODINGS | ESCAPES).values())))
+    @given(SECRETS, st.sampled_from(list((CODINGS | ESCAPES | PARTED).values())))
     def test_hold_no_secret(self, key, coding):
         key_of(key)
         said = coding(key)
@@ -122,6 +136,15 @@ class TestLines:
         assert written["answer"].startswith("Take ")
         assert written["answer"].endswith(" daily.")
         assert written["calls"] == 1
+
+    @pytest.mark.parametrize("coding", PARTED)
+    def test_hold_no_secret_in_parts_and_no_message_does(self, coding):
+        key = key_of("sk-abcdef0123456789/x+y")
+        said = PARTED[coding]("sk-abcdef0123456789/x+y")
+        for shown in (without_secrets(f"Take {said} daily."), key.hide(f"Take {said} daily.")):
+            assert said not in shown
+            assert shown.startswith("Take ") and "***" in shown and shown.endswith(" daily.")
+            assert len(shown) < 50
 
     def test_hold_no_secret_that_a_reply_spells_in_part(self):
         key_of("sk-abcdef0123456789")

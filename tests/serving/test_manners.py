@@ -119,6 +119,15 @@ class TestProbabilities:
         assert ask(engine, model, direct(), api=api).probability == pytest.approx(0.75)
 
 
+class TestContent:
+    def test_that_is_a_refusal_is_told_from_an_empty_one(self, model):
+        content = [{"type": "refusal", "refusal": "I cannot grade this."}]
+        choice = {"message": {"content": content}, "finish_reason": "stop"}
+        engine = FakeEngine(Say(meta={"choices": [choice]}))
+        reply = ask(engine, model, api="openai")
+        assert (reply.text, reply.defect) == ("", "refusal")
+
+
 class TestSize:
     def test_a_reply_that_unpacks_to_gigabytes_is_given_up(self, model, monkeypatch):
         skip_pauses(monkeypatch)
@@ -207,6 +216,32 @@ class TestManners:
         assert asyncio.run(main()).text == "fine"
         assert engine.headers[0]["Host"] == "api.example.invalid"
 
+    @pytest.mark.parametrize("status, requests", [(403, 1), (407, 1), (502, 2)])
+    def test_a_proxy_that_refuses_the_way_is_named_without_its_password(
+        self, monkeypatch, status, requests
+    ):
+        skip_pauses(monkeypatch)
+        asked = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.close()
+
+        async def main() -> str:
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setenv("https_proxy", f"http://me:P@ss@127.0.0.1:{port}")
+            endpoint = Endpoint(api="openai", model="m", url="https://api.invalid", retries=1)
+            async with server, Client(endpoint) as client:
+                with pytest.raises(Unavailable) as failed:
+                    await client.ask(question())
+            return str(failed.value).replace(str(port), "PORT")
+
+        told = f"the proxy 127.0.0.1:PORT opens no way to the endpoint (HTTP {status})"
+        assert asyncio.run(main()).split(": ", 1)[1].removesuffix(" (2 attempts)") == told
+        assert len(asked) == requests
+
     @pytest.mark.parametrize(
         "sent, words",
         [
@@ -251,12 +286,32 @@ class TestThoughts:
         ask(engine := FakeEngine(), model, direct())
         assert engine.bodies[0]["text"].endswith('</think>\n\n{"criteria_met":')
 
-    @pytest.mark.parametrize("header", ["[THINK]", "<think>Okay, ", "<seed:think>\\n"])
+    HEADERS = (
+        *("[THINK]", "<think>Okay, ", "<seed:think>\\n", "<|channel|>analysis<|message|>"),
+        *("<|channel>thought\\n", "\u25c1think\u25b7", "[unused16]", "<thinking>", "<thought>\\n"),
+        *("<longcat_think>", "<|begin_of_thought|>"),
+    )
+
+    @pytest.mark.parametrize("header", HEADERS)
     def test_that_cannot_be_closed_are_refused_by_name(self, tmp_path, header):
         model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
         with pytest.raises(UserError, match=r"opens the thoughts .*; set grader_thinking true"):
             Client(Endpoint(), "http://127.0.0.1:9", model)
         Client(Endpoint(thinking=True), "http://127.0.0.1:9", model)
+
+    CLOSED = (
+        *("[THINK][/THINK]", "<|channel|>analysis<|message|>\\n<|end|><|start|>assistant"),
+        *(
+            "<|channel>thought\\n<channel|>",
+            "\u25c1think\u25b7\u25c1/think\u25b7",
+            "<thought></thought>",
+        ),
+    )
+
+    @pytest.mark.parametrize("header", CLOSED)
+    def test_that_the_template_closes_itself_are_none(self, tmp_path, header):
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
+        assert ask(FakeEngine(Say("fine")), model).text == "fine"
 
     def test_a_template_that_refuses_an_empty_message_serves(self, tmp_path):
         strict = "{% if not messages[-1].content %}{{ raise_exception('empty') }}{% endif %}"
@@ -299,6 +354,8 @@ class TestWords:
         [
             (PAGE, "a reply of unexpected form: <!DOCTYPE html> <title>Sign in</title>"),
             ("", "a reply of unexpected form: empty"),
+            ('"overloaded"', "an error in place of a reply: overloaded"),
+            ('{"choices": [], "detail": "no model"}', "an error in place of a reply: no model"),
             ('{"message": "Unauthorized"}', "an error in place of a reply: Unauthorized"),
             ('{"error": {"message": "no", "code": 401}}', r"an error in place of a reply: no"),
             ('{"error": {"message": "\\u001b[2Jno\\u202e", "code": 401}}', r": \[2Jno \(401\)"),

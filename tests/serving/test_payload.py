@@ -8,7 +8,22 @@ from rubric_rl.serving.question import Refused, Retryable, TooLong, Unavailable
 
 @pytest.mark.parametrize(
     "reason",
-    ["stop", "eos_token", "stop_sequence", "end_turn", "STOP", "eos", "tool_calls", "", None, 5],
+    [
+        *(
+            "stop",
+            "eos_token",
+            "stop_sequence",
+            "end_turn",
+            "STOP",
+            "eos",
+            "tool_calls",
+            "",
+            None,
+            5,
+        ),
+        *("content_block_stop", "end_of_block", "stop_policy", "insensitive", "no_error"),
+        *({"type": "stop"}, {}, ["stop"]),
+    ],
 )
 def test_every_other_ending_is_a_normal_one(reason):
     assert is_complete(reason, "something")
@@ -30,7 +45,11 @@ def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
 
 @pytest.mark.parametrize(
     "reason",
-    ["length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"],
+    [
+        *("length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"),
+        *("max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
+        {"type": "length"},
+    ],
 )
 def test_a_reply_at_its_limit_is_cut(reason):
     assert not is_complete(reason, "")
@@ -45,10 +64,12 @@ def test_a_reply_at_its_limit_is_cut(reason):
         "network_error",
         "timeout",
         "insufficient_system_resource",
+        "ERROR_LIMIT",
+        {"type": "abort"},
     ],
 )
 def test_what_the_engine_broke_off_is_asked_again(reason):
-    with pytest.raises(Retryable, match=reason):
+    with pytest.raises(Retryable, match="ended by the engine"):
         is_complete(reason, "")
 
 
@@ -64,6 +85,9 @@ def test_what_the_engine_broke_off_is_asked_again(reason):
         "refusal",
         "guardrail_intervened",
         "policy_violation",
+        "content_policy",
+        "blocked",
+        "BLOCKLIST",
     ],
 )
 def test_what_a_filter_withholds_is_not(reason):
@@ -124,6 +148,19 @@ def test_a_number_of_tokens_is_read_in_any_form(written, count):
         ({"status": "error", "reason": "x"}, '"reason": "x"', True),
         ([{"error": {"code": 400, "message": "bad key"}}], "bad key (400)", False),
         ({"error": {}, "detail": "no"}, "no", True),
+        ({"error": {"code": 0, "message": ""}, "detail": "no"}, "no", True),
+        ("overloaded", "overloaded", True),
+        ({"choices": [], "detail": "no such model"}, "no such model", True),
+        ({"choices": None, "message": "overloaded", "code": 503}, "overloaded (503)", True),
+        (
+            {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "login fail"}},
+            "login fail (1004)",
+            True,
+        ),
+        ({"status": "error", "text": "quota exceeded"}, "quota exceeded (error)", True),
+        ({"choices": [], "usage": {}}, '"choices": []', True),
+        ({"code": "InvalidApiKey", "message": "no"}, "no (InvalidApiKey)", False),
+        ({"error": {"message": "no", "type": "NotFoundError"}}, "no", False),
     ],
 )
 def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
@@ -140,16 +177,26 @@ def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
     [
         None,
         [],
-        "error",
-        {"choices": [], "error": None},
-        {"choices": [], "detail": "x"},
-        {"text": ""},
+        "",
+        {"choices": [{}], "error": None},
+        {"choices": [{}], "detail": "x", "base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"text": "", "meta_info": {}},
         [{"text": ""}],
         {},
     ],
 )
 def test_a_reply_is_no_error(payload):
     assert error_in(payload) is None
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{"code": 0, "message": ""}, {"code": None, "message": None}, "null", [], False, {"code": "0"}],
+)
+def test_a_reply_beside_an_error_that_says_nothing_is_none_either(nothing):
+    assert error_in({"choices": [{}], "error": nothing}) is None
+    assert error_in({"text": "", "meta_info": {}, "error": nothing}) is None
+    assert error_in({"choices": [{}], "error": {"code": 0, "message": "busy"}}) is not None
 
 
 @pytest.mark.parametrize(
