@@ -2,19 +2,15 @@
 
 import json
 from dataclasses import replace
-from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
-from rubric_rl.data.training_settings import RewardRule
-from rubric_rl.grading.score import met_share
 from rubric_rl.grading.verdict import (
     holds_verdict,
     is_unsure,
-    majority,
     read_checklist,
     read_token,
     read_verdict,
@@ -290,46 +286,6 @@ class TestWithoutPoints:
         first, second = [UNREADABLE], [Verdict(again, finished=True)]
         seen = second_look([self.NONE], first, second, by_policy=True)
         assert seen == second_look([self.POSITIVE], first, second, by_policy=True)
-
-
-PROBABILITIES = st.builds(read_token, st.floats(0, 1), st.floats(0.1, 1))
-FINISHED = st.builds(lambda verdict: replace(verdict, finished=True), PROBABILITIES)
-
-
-class TestVotesWithProbabilities:
-    SOFT = RewardRule(reward="probability")
-
-    def test_keep_them_beside_a_vote_that_cannot_be_read(self):
-        """It gives all of its probability to other words."""
-        seen = majority([Verdict(True, 0.9, mass=1.0), Verdict(True, 0.7, mass=1.0), UNREADABLE])
-        assert (seen.met, seen.probability) == (True, pytest.approx(0.8))
-        assert seen.mass == pytest.approx(2 / 3)
-
-    def test_keep_them_without_a_majority(self):
-        seen = majority([Verdict(True, 0.8, mass=1.0), Verdict(False, 0.4, mass=1.0)])
-        assert (seen.met, seen.probability, seen.mass) == (None, pytest.approx(0.6), 1.0)
-
-    def test_lose_them_where_a_reply_that_can_be_read_brings_none(self):
-        seen = majority([Verdict(True), Verdict(True, 0.9), UNREADABLE])
-        assert (seen.met, seen.probability, seen.mass) == (True, None, None)
-
-    @given(PROBABILITIES | FINISHED | st.just(UNREADABLE))
-    def test_a_single_vote_is_the_verdict(self, vote):
-        assert majority([vote]) == vote
-
-    @given(
-        st.lists(PROBABILITIES | FINISHED | st.just(UNREADABLE), min_size=1, max_size=5),
-        st.sampled_from([Criterion("x", 5), Criterion("x", -5)]),
-    )
-    def test_are_worth_at_most_the_mean_of_what_each_is_worth(self, votes, criterion):
-        def worth(vote: Verdict) -> float:
-            share = met_share(criterion, vote, self.SOFT)
-            return share if criterion.points > 0 else 1 - share
-
-        mean = fmean(map(worth, votes))
-        assert worth(majority(votes)) <= mean + 1e-9
-        if not any(vote.finished for vote in votes):
-            assert worth(majority(votes)) == pytest.approx(mean)
 
 
 class TestChecklist:
