@@ -21,13 +21,14 @@ def _fits(item: dict) -> bool:
     Rows that are only like it, with a weight, an axis or a text for a prompt, are `plain`, which
     reads more forms and does not expect the 5,000 prompts of the release.
     """
-    is_named = isinstance(item.get("prompt_id"), str) and "example_tags" in item
+    if not isinstance(item.get("prompt_id"), str) or "example_tags" not in item:
+        return False
     rubric = item.get("rubrics")
     first = pieces.first_of(rubric)
     as_published = first.keys() == _FIELDS and isinstance(first["tags"], list)
     is_list = isinstance(rubric, list) and first in rubric[:1]
     is_chat = isinstance(item.get("prompt"), list) and not item.get("system")
-    return is_named and is_chat and as_published and is_list
+    return is_chat and as_published and is_list
 
 
 def read(item: dict) -> dict:

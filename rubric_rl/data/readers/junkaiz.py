@@ -14,8 +14,8 @@ _FIELDS = {"criterion", "weight"}
 
 
 def _fits(item: dict) -> bool:
-    first = pieces.first_of(item.get("rubrics"))
-    return isinstance(item.get("prompt"), str) and first.keys() == _FIELDS
+    is_asked = isinstance(item.get("prompt"), str)
+    return is_asked and pieces.first_of(item.get("rubrics")).keys() == _FIELDS
 
 
 def read(item: dict) -> dict:

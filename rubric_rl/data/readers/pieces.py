@@ -343,8 +343,10 @@ def first_of(value: object, within: str = "") -> dict:
 
     The rubric may be in any form that `listed` knows, or an object with such a list `within`.
     """
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return value[0]  # as most are
+    if isinstance(value, list) and value:
+        if isinstance(value[0], dict):
+            return value[0]  # as most are
+        value = value[:1]  # whatever follows
     try:
         value = decoded(value, "rubric")
         if isinstance(value, dict) and within in value:

@@ -43,7 +43,14 @@ _NEGATIVE = re.compile(
     r"(?:_(?:criteri(?:a|on)|rubrics?|items?|points))?"
 )
 _KINDS = ("type", "kind", "polarity", "sign", "category")
-_BESIDE_TITLE = (*_KINDS, *_COUNTS)  # which are no text of a criterion
+_POSITIVE = ("positive", "is_positive")  # a mark that says so
+_NO = ("false", "no", "0", "0.0", "none", "null", "nan", "n/a", "", "[]", "{}")
+# What is no text of a criterion: it may stand beside its title.
+_REMARKS = (
+    *("rationale", "reason", "reasoning", "justification", "weight_reason", "severity"),
+    *("source", "source_url", "reference", "references", "section", "notes", "comment", "comments"),
+)
+_BESIDE_TITLE = (*_KINDS, *_COUNTS, *_POSITIVE, *_REMARKS)
 _SCALES = ("levels", "scale", "options")  # of a criterion that is more than met or not
 ALPACA = ("instruction", "input")  # what is asked, and of what
 
@@ -201,10 +208,10 @@ def _refuse_other_fields(given: dict, words: object, points: object) -> None:
 
 
 def _says_negative(key: str, value: object) -> bool:
-    says_no = str(value).lower() in ("false", "0", "no", "", "[]", "{}")
+    says_no = str(value).strip().lower() in _NO
     if key in _KINDS:
         return str(value) in ("-", "-1") or _is_negative(str(value))
-    return says_no if key in ("positive", "is_positive") else _is_negative(key) and not says_no
+    return says_no if key in _POSITIVE else _is_negative(key) and not says_no
 
 
 def _is_negative(name: str) -> bool:

@@ -23,8 +23,9 @@ _CLASS = re.compile(r"\s*(Essential|Important|Optional|Pitfall)\b", re.IGNORECAS
 
 
 def _fits(item: dict) -> bool:
-    first = pieces.first_of(item.get("rubric"))
-    return "question" in item and {"description", "weight"} <= first.keys()
+    if "question" not in item:
+        return False
+    return {"description", "weight"} <= pieces.first_of(item.get("rubric")).keys()
 
 
 def read(item: dict) -> dict:

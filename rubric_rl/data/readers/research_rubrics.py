@@ -16,9 +16,10 @@ _FIELDS = {"criterion", "weight", "axis"}
 
 
 def _fits(item: dict) -> bool:
+    if "prompt" not in item:
+        return False
     first = pieces.first_of(item.get("rubrics"))
-    is_alike = "prompt" in item and first.keys() >= _FIELDS
-    return is_alike and not pieces.other_fields(first, _FIELDS)
+    return first.keys() >= _FIELDS and not pieces.other_fields(first, _FIELDS)
 
 
 def read(item: dict) -> dict:

@@ -17,16 +17,23 @@ _NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
 # A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
 _HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
 _BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
-# What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts".
+# What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts";
+# but not "3-5 points" or "at least (or >=) 5 points".
 _NUMBER = r"[-+\u2212]?\d+(?:\.\d+)?"
 _SIGNED = r"[-+\u2212]\d+(?:\.\d+)?"
-_POINTS = re.compile(
-    rf"^\W{{0,3}}(?:[(\[]{_SIGNED}[)\]]|{_SIGNED} ?:|{_NUMBER} ?(?:points?|pts?) ?[^\w\s])"
-    rf"|(?:[(\[]{_SIGNED}[)\]]|[^\w\s] ?{_NUMBER} ?(?:points?|pts?))\W{{0,3}}$",
-    re.IGNORECASE,
+_UNIT = r" ?(?:points?|pts?)"
+_MARKED = rf"[(\[]{_SIGNED}[)\]]"
+_POINTS_FIRST = re.compile(
+    rf"\W{{0,3}}(?:{_MARKED}|{_SIGNED} ?:|{_NUMBER}{_UNIT} ?[^\w\s,'\u2019\"])", re.IGNORECASE
 )
+_BEFORE = r"(?:[(\[*:;,|]|\s[-\u2013\u2014]) ?"
+_POINTS_LAST = re.compile(
+    rf"(?:{_MARKED}|{_BEFORE}{_NUMBER}{_UNIT}|\s{_SIGNED}{_UNIT})\W{{0,3}}$", re.IGNORECASE
+)
+_LONGEST_END = 40  # characters
+_DIGIT = re.compile(r"\d")
 _NEGATIVE = re.compile(r"\b(?:negatives?|pitfalls?|penalt(?:y|ies)|to avoid)\b", re.IGNORECASE)
-_TABLE = re.compile(r"^\s*\|?(?:\s*:?-{3,}:?\s*\|)+", re.MULTILINE)
+_TABLE = re.compile(r"^[ \t]*(?:\|[ \t]*)?:?-{3,}:?[ \t]*\|", re.MULTILINE)
 
 
 def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
@@ -45,10 +52,17 @@ def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
 def check_no_points(criteria: Iterable[object]) -> None:
     """Raises DataError where the text of a criterion holds its points, which would be lost."""
     for words in criteria:
-        said = _POINTS.search(words) if isinstance(words, str) else None
+        said = _points_said(words) if isinstance(words, str) else None
         if said:
             what = f"a criterion that is a text says its points, {said[0].strip():.20}"
             raise DataError(f"{what}; {_AS_OBJECTS}")
+
+
+def _points_said(words: str) -> re.Match | None:
+    if first := _POINTS_FIRST.match(words):
+        return first
+    end = max(0, len(words) - _LONGEST_END)
+    return _POINTS_LAST.search(words, end) if _DIGIT.search(words, end) else None
 
 
 def criteria_of_text(rubric: str) -> tuple[list[str], int]:

@@ -52,9 +52,10 @@ RUBRICHUB = Reader(
 
 
 def _fits_synthesis(item: dict) -> bool:
+    if "question" not in item:
+        return False
     first = pieces.first_of(item.get("rubrics"))
-    is_alike = "question" in item and {"criterion", "points"} <= first.keys()
-    return is_alike and not pieces.other_fields(first, _FIELDS)
+    return {"criterion", "points"} <= first.keys() and not pieces.other_fields(first, _FIELDS)
 
 
 def read_synthesis(item: dict) -> dict:

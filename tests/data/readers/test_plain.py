@@ -1,6 +1,7 @@
 """Rows that anyone may write, and rubrics that are texts."""
 
 import json
+import time
 from decimal import Decimal
 
 import pytest
@@ -306,6 +307,10 @@ class TestRubricText:
             "a\nb - 5 pts",
             "* 5 points: a\n* b",
             "- **(-2)** a",
+            "- a: 5 points.",
+            "- a \u2013 5 points",
+            "- a **5 points**",
+            "- a | -5 points |",
         ],
     )
     def test_points_within_it_are_refused(self, text):
@@ -320,6 +325,10 @@ class TestRubricText:
             "5 points of the plan are named",
             "Names the year (1999)",
             "Gives -5 degrees",
+            "Lists >= 3 points",
+            "Lists 3-5 points.",
+            "Has (at most) 5 points.",
+            "5 points, namely these",
             "Is 5 mg: no more",
             "Names the 3 points",
             "-5 is the result",
@@ -336,6 +345,12 @@ class TestRubricText:
             criteria_of_text(f"Positive:\n- a\n\n{heading}\n- Recommends aspirin")
         with pytest.raises(DataError, match="stands above criteria"):
             criteria_of_text(f"{heading}\nRecommends aspirin")
+
+    @pytest.mark.parametrize("gap", ["\n", " \n", "\t", "|", "-"])
+    def test_takes_no_long_time(self, gap):
+        start = time.process_time()
+        criteria_of_text(f"- a\n{gap * 2_000}x\n- b")
+        assert time.process_time() - start < 1
 
     @pytest.mark.parametrize("rule", ["|---|---|", "|:--- | ---:|", "--- | ---"])
     def test_a_table_is_refused(self, rule):
@@ -422,7 +437,9 @@ def test_a_title_is_no_criterion_where_another_field_may_be_its_text(title, othe
 
 def test_a_title_is_a_criterion_where_it_stands_alone():
     beside = {"id": "c1", "type": "positive", "category": "c", "level": 2, "tags": ["t"]}
-    assert criteria([NAMED | beside]) == [("Accuracy", 5, ("t", "category:c"))]
+    remarks = {"rationale": "It matters.", "source": "WHO", "is_positive": "yes"}
+    for more in (beside, beside | remarks):
+        assert criteria([NAMED | more]) == [("Accuracy", 5, ("t", "category:c"))]
     for own in ("criteria", "description"):
         assert criteria([NAMED | {own: "States it", "note": "n"}]) == [("States it", 5, ())]
     with pytest.raises(DataError, match="its text may be its name"):
@@ -464,7 +481,9 @@ def test_a_mark_that_contradicts_the_points_is_refused(mark):
             read(rubric=[good, bad | worth])
     assert [each[1] for each in criteria([good, bad | {"points": -5}])] == [5, -5]
     not_so = {"is_negative": False, "negative": None, "type": "positive", "positive": True}
-    assert criteria([good | not_so])[0][1] == 5
+    as_stored = {"is_negative": 0.0, "penalty": 0.0, "negative": "none", "is_positive": "yes"}
+    for marks in (not_so, as_stored):
+        assert criteria([good | marks])[0][1] == 5
 
 
 @pytest.mark.parametrize("name", ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid"])
