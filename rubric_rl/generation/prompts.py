@@ -46,8 +46,13 @@ def read_prompt(item: object, where: str) -> Prompt:
     if not isinstance(item, dict):
         raise DataError(f"{where}: not a JSON object; {GIVE_PROMPTS}")
     prepared = item.get("metadata")
-    fields = item | prepared if isinstance(prepared, dict) else item
+    fields = dict(item)
+    if isinstance(prepared, dict):
+        fields |= prepared
+        fields["prompt"] = prepared.get("messages") or fields.get("prompt")
     check_json(fields, where)
+    if not any(fields.get(key) for key in plain.PROMPT_KEYS):
+        raise DataError(f"{where}: no prompt; each line needs `prompt`, a text or messages")
     try:
         messages = plain.messages_of(fields)
         rubrics = _expert_rubric(fields)
@@ -73,6 +78,7 @@ def _expert_rubric(fields: Mapping) -> list[dict]:
     given = [fields[name] for name in _EXPERTS if fields.get(name) not in _NOTHING]
     if not given:
         return []
+    plain.refuse_negative_lists(fields)
     beside = {name: fields[name] for name in plain.POINTS_LISTS if name in fields}
     rubric = plain.read(beside | {"prompt": "of this line", "rubrics": given[0]})["rubrics"]
     if not rubric:

@@ -288,7 +288,8 @@ def _surest(one: bool | None, other: bool | None) -> bool | None:
 
 def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     fields = found.item if isinstance(found.item, dict) else {"criterion": found.item}
-    if any(isinstance(fields[name], list | dict) for name in filter(_SCALE.fullmatch, fields)):
+    scales = (fields[name] for name in filter(_SCALE.fullmatch, fields))
+    if any(scale and isinstance(scale, list | dict) for scale in scales):
         faults["scale"] += 1
         return None
     given = _first(fields, TEXT_KEYS)

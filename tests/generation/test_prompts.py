@@ -72,6 +72,11 @@ def test_a_raw_row_of_healthbench_has_its_theme_as_a_tag_and_its_reference_in_an
     assert (prompt.row.theme, prompt.reference) == ("hedging", "See a doctor.")
 
 
+def test_of_a_prepared_row_its_own_messages_count():
+    item = {"prompt": "<|im_start|>user", "metadata": {"messages": MESSAGES}}
+    assert list(read_prompt(item, "here").row.messages) == MESSAGES
+
+
 def test_what_stands_beside_a_prepared_row_counts_too():
     row = row_from_metadata({"prompt_id": "p", "messages": MESSAGES, "rubrics": RUBRIC})
     beside = {"reference": "See a doctor.", "chosen": "good", "rejected": "bad"}
@@ -94,8 +99,12 @@ def test_pairs_of_answers_are_read(fields):
     "item, complaint",
     [
         ([], "here: not a JSON object"),
-        ({}, "here: prompt is missing"),
-        ({"prompt": ""}, "here: prompt is missing"),
+        ({}, "here: no prompt; each line needs `prompt`, a text or messages$"),
+        ({"prompt": ""}, "here: no prompt; each line needs `prompt`, a text or messages$"),
+        (
+            {"prompt": "x", "rubrics": RUBRIC, "negative_criteria": ["y"]},
+            "here: negative_criteria stands beside the criteria",
+        ),
         ({"prompt": [{"role": "assistant", "content": "Hi"}]}, "last message is from the assist"),
         ({"prompt": 5}, "here: prompt is no conversation"),
         ({"prompt": "x", "pairs": [{"better": "y"}]}, "prompt_id .*: a pair of answers needs two"),

@@ -204,6 +204,12 @@ def test_a_scale_is_no_criterion_and_its_levels_are_none(scale):
     assert (texts(draft), draft.faults) == (["Names the dose"], {"scale": 1})
 
 
+def test_a_scale_that_is_empty_is_none():
+    item = ITEM.rstrip("}") + ', "options": [], "scale": {}}'
+    draft = read(f'{{"criteria": [{item}]}}')
+    assert (texts(draft), draft.faults) == (["Names the dose"], {})
+
+
 def test_a_scale_beside_the_criteria_is_no_part_of_them():
     scale = '"scale": [{"score": 10, "description": "Is best"}]'
     draft = read(f'{{"title": "Doses", {scale}, "criteria": [{ITEM}]}}')

@@ -297,14 +297,12 @@ def row(
     """
     worth_something = [each for each in rubric if each["points"] != 0 or each["points"] is False]
     made = Raw({key: value for key, value in more.items() if value})
-    for key in KEPT:
-        if item.get(key) is not None:
-            made[key] = item[key]
-    own, labels = tags(item.get("example_tags")), more.get("example_tags")
-    if own is not None:
+    made |= {key: item[key] for key in KEPT if item.get(key) not in NOTHING}
+    if item.get("example_tags") not in NOTHING:
+        own, labels = tags(item["example_tags"]), more.get("example_tags")
         made["example_tags"] = own  # what is no list is refused by name
-    if isinstance(own, (list, tuple)) and isinstance(labels, list):
-        made["example_tags"] = [*own, *labels]
+        if isinstance(own, (list, tuple)) and isinstance(labels, list):
+            made["example_tags"] = [*own, *labels]
     messages = after_system(item, messages)
     made["prompt_id"] = known_id(item, id_field) or hashed(messages)
     made["prompt"] = messages

@@ -58,7 +58,7 @@ ALPACA = ("instruction", "input")  # what is asked, and of what
 def read(item: dict) -> pieces.Raw:
     """The raw row of an item. Raises DataError for one without a prompt or a rubric."""
     messages = messages_of(item)
-    _refuse_negative_lists(item)
+    refuse_negative_lists(item)
     given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
     rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
     without = [each for each in rubric if each["points"] is None]
@@ -147,7 +147,7 @@ def _criteria(rubric: object) -> tuple[list, int]:
         return criteria_of_text(rubric)
     rubric = pieces.listed(rubric, "rubric")
     if isinstance(rubric, dict):
-        _refuse_negative_lists(rubric)
+        refuse_negative_lists(rubric)
         given = pieces.listed(rubric.get("criteria"), "criteria")
         if isinstance(given, list):
             return _with_points(rubric, given, POINTS_KEYS), 0
@@ -219,7 +219,7 @@ def _is_negative(name: str) -> bool:
     return bool(_NEGATIVE.fullmatch(words))
 
 
-def _refuse_negative_lists(holder: dict) -> None:
+def refuse_negative_lists(holder: dict) -> None:
     """Raises DataError for criteria in a list of their own that says 'met' is bad."""
     for key, value in holder.items():
         if value and isinstance(value, (list, dict)) and _is_negative(key):

@@ -425,6 +425,11 @@ class TestRowsThatAreNearlyOfASet:
         assert [each["content"] for each in row.messages] == ["Be brief.", "Why?"]
         assert (row.theme, row.extra["canary"], row.example_tags) == ("T", "C", ("x:y",))
 
+    def test_keep_what_the_set_says_where_such_a_field_is_empty(self):
+        for empty in ("", None):
+            row = read("rubrichub", RUBRICHUB | {"theme": empty, "example_tags": empty})
+            assert (row.theme, row.example_tags) == ("medical", ("ability:medical_chat",))
+
     def test_are_other_prompts_with_another_system_text(self):
         rows = [OWN_ROWS["rar"] | {"system": words} for words in ("Be brief.", "Be kind.")]
         assert read("rar", rows[0]).prompt_id != read("rar", rows[1]).prompt_id
