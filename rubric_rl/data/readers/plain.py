@@ -14,7 +14,7 @@ in another way (a kind, a list of negative ones, words within a text) is refused
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
@@ -219,7 +219,7 @@ def _is_negative(name: str) -> bool:
     return bool(_NEGATIVE.fullmatch(words))
 
 
-def refuse_negative_lists(holder: dict) -> None:
+def refuse_negative_lists(holder: Mapping) -> None:
     """Raises DataError for criteria in a list of their own that says 'met' is bad."""
     for key, value in holder.items():
         if value and isinstance(value, (list, dict)) and _is_negative(key):
