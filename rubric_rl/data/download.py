@@ -1,12 +1,11 @@
 """Downloads a published file once: resumed after a broken connection, checked, then kept."""
 
+import fcntl
 import hashlib
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import requests
 import urllib3
@@ -38,8 +37,8 @@ class Published:
 def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     """The path of the checked file in `folder`; downloaded from `base_url` unless it is there.
 
-    A download that broke off is resumed, also by the next run. Several processes do not disturb
-    each other: each writes a part of its own, which it leaves to the next when it gives up.
+    A download that broke off is resumed, also by the next run. Of several processes one downloads,
+    and the others wait for it.
 
     Raises:
         DataError: when the server refuses, sends nothing new in 8 attempts, or sends something
@@ -48,28 +47,28 @@ def download(base_url: str, file: Published, folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     name = file.name
     path = folder / name
-    left = folder / f"{name}.part"
-    part = folder / f"{name}.{uuid4().hex[:8]}.part"
+    part = folder / f"{name}.part"
     base_url = base_url.rstrip("/")
     url = f"{base_url}/{name}"
     try:
-        if path.is_file() and digest(path) == file.sha256:
+        if _is_there(path, file):
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            os.replace(left, part)
-        try:
-            _receive(url, part, file)
-            _check(part, file)
-            os.replace(part, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.replace(part, left)
+        with (folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
+            if not _is_there(path, file):
+                _receive(url, part, file)
+                _check(part, file)
+                os.replace(part, path)
     except OSError as error:
         place = error.filename or part
         reason = error.strerror or error
         raise DataError(f"{place}: {reason}; {file.writable}") from None
     return path
+
+
+def _is_there(path: Path, file: Published) -> bool:
+    return path.is_file() and digest(path) == file.sha256
 
 
 def _receive(url: str, part: Path, file: Published) -> None:

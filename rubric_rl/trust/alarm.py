@@ -54,7 +54,7 @@ from rubric_rl.data.training_settings import Trust
 from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, own_limits, stored
-from rubric_rl.trust.exploitation import falsely_credited, gained_credits, of_sign
+from rubric_rl.trust.exploitation import by_sign, falsely_credited, gained_credits
 
 STATUS = 3  # the exit status of a run that the alarm has ended
 BLIND = "blind"  # the rule that says that the anchor does not see
@@ -218,8 +218,7 @@ def _exploitation_rises(
     first = _first_judged(earlier)
     if first is None:
         return
-    for kind, negative in {"positive": False, "negative": True}.items():
-        at_first, at_last = of_sign(first, negative), of_sign(now, negative)
+    for kind, at_first, at_last in by_sign(first, now):
         before, after = falsely_credited(at_first), falsely_credited(at_last)
         rise, error, prompts = paired_difference(after, before)
         credited = sum(after[prompt][1] for prompt in after.keys() & before.keys())
