@@ -47,7 +47,8 @@ def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
     "reason",
     [
         *("length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"),
-        *("MaxTokens", "max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
+        *("max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
+        "MaxTokens",
         {"type": "length"},
     ],
 )
@@ -192,8 +193,8 @@ def test_a_reply_is_no_error(payload):
     "nothing",
     [
         *({"code": 0, "message": ""}, {"code": None, "message": None}, {"code": "0"}),
-        *({"code": 0, "message": "success"}, {"code": 200, "msg": "OK"}, {"code": 0, "details": []}),
-        *("null", " ", [], False),
+        *({"code": 0, "message": "success"}, {"code": 200, "msg": "OK"}),
+        *({"code": 0, "details": []}, "null", " ", [], False),
     ],
 )
 def test_a_reply_beside_an_error_that_says_nothing_is_none_either(nothing):
