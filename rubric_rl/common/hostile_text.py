@@ -16,12 +16,14 @@ _FAMILIES = re.compile(
             r"<(?=[|\uff5c])",  # Qwen, Llama 3, Phi, GLM, gpt-oss, Command; DeepSeek, Hunyuan
             r"<(?=/?(?:think|thinking|thought|tool_calls?|tool_response|role)>)",  # role: Ling
             r"\u25c1(?=/?[a-z_]{1,40}\u25b7)",  # Kimi
-            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eo[a-z]|image)>)",  # eoh: InternLM
+            r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eo[acdhmpst]|image)>)",  # eoh: InternLM
             r"<(?=/?(?:start|end)_of_[a-z]+>)",  # Gemma 3
             r"<(?=/?[a-z_]{1,40}\|>)",  # Gemma 4
             r"<(?=<?/?SYS>>)",  # Llama 2
             r"<(?=[A-Z_]{1,40}_TOKEN>)",
-            r"<(?=/?(?:seed|longcat|minimax|reserved|extra_id|unused|SPECIAL|mask)[_:]?\w{1,40}>)",
+            # No plain words, which may be tags or types: <masked>, <seedling>.
+            r"<(?=/?(?:seed|longcat|minimax|reserved|extra_id|unused|SPECIAL|mask)"
+            r"(?:[_:]\w{1,40}|[0-9]{1,5})>)",
             r"\[(?=/?(?:INST|SYSTEM_PROMPT|THINK|TOOL_[A-Z]+|AVAILABLE_TOOLS)\])",  # Mistral
             r"\[(?=/?(?:ARGS|CALL_ID|IMG|IMG_[A-Z]+|AUDIO|BEGIN_AUDIO|TRANSCRIBE)\])",
             # GLM: [gMASK]; Kimi: [EOT]; Pangu: [unused10]

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from rubric_rl.common.errors import UserError
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
+_OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
 _BLANKS = " \t\n\u2581"  # and how SentencePiece writes a space
@@ -28,15 +30,17 @@ def after_thoughts(reply: str) -> str:
     """What follows the thoughts of a reply; nothing follows thoughts that never end.
 
     Those that open the reply end at the first `</think>`, those that the chat template opened at
-    the last one. A reply that begins with an object has none: all of it is the reply's own word.
+    the last one. A reply that begins with an object has none: all of it is the reply's own word,
+    and what writes `<think>` is no word at all.
     """
-    text = reply
-    while text.lstrip().startswith(THINK):
-        _, closing, text = text.partition(THINK_END)
-        if not closing:
+    start = 0
+    while opening := _OPENING.match(reply, start):
+        closing = reply.find(THINK_END, opening.end())
+        if closing < 0:
             return ""
-    opened_by_template = text == reply and not reply.lstrip().startswith(_NO_THOUGHTS)
-    if opened_by_template or THINK in text:
+        start = closing + len(THINK_END)
+    text = reply[start:]
+    if (not start or THINK in text) and not reply.lstrip().startswith(_NO_THOUGHTS):
         text = text.rpartition(THINK_END)[2]
     return "" if THINK in text else text
 

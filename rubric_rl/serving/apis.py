@@ -21,7 +21,7 @@ from rubric_rl.serving.payload import (
     raise_error_in,
     text_of,
 )
-from rubric_rl.serving.question import Question, Reply, Retryable, Unavailable
+from rubric_rl.serving.question import Question, Refused, Reply, Retryable, Unavailable
 from rubric_rl.serving.verdict_text import until_verdicts
 from rubric_rl.serving.wire import encoded
 
@@ -125,7 +125,7 @@ class SGLang:
         try:
             prompt = self._template.prompt(question.messages, thinking, question.opening)
         except UserError as error:  # this conversation; others can be asked
-            raise Unavailable(str(error)) from None
+            raise Refused(str(error)) from None
         if question.only_read:
             return {**prompt, "sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
         if question.opening:

@@ -38,7 +38,7 @@ class Key:
         """Raises UserError when the variable is unset or holds what no header can carry.
 
         The message does not repeat the name: someone may have put the key itself there. From now on
-        value in a line of JSON that this process writes holds the key, if it is a secret.
+        no value in a line of JSON that this process writes holds the key, if it is a secret.
         """
         self._key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
         name = f"{prefix}api_key_env"

@@ -24,7 +24,8 @@ _FATAL = (
 )
 _PLACES = ("detail", "errors", "base_resp")  # where else than in `error` it may stand
 _WORDS = ("message", "msg", "errorMessage", "status_msg", "text")  # where it says what it is
-_NOTHING = ("", "0", "none", "null", "false")  # as some write that there is none
+# As some write that there is none.
+_NOTHING = ("", "0", "200", "none", "null", "false", "ok", "success")
 # And every 5xx; any other 4xx fails at once.
 RETRIED_STATUS = {
     408,  # the server waited too long
@@ -43,7 +44,7 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # Parts of the names of an ending at a limit of the length.
-_CUT = re.compile("length|max_(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded")
+_CUT = re.compile("length|max_?(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded")
 # A model that says nothing at all may end so; any other name may be that of a failure.
 ENDED = (
     "",
@@ -57,8 +58,8 @@ ENDED = (
 )
 # Parts of the names of other endings.
 _FILTERED = re.compile(
-    "filter|safety|block(?:ed|list)|prohibited|recitation|refus|(?<!in)sensitive|guardrail"
-    "|(?:content|usage)_policy|policy_violation|moderat|spii"
+    "filter|safety|^block$|block(?:ed|list)|prohibited|recitation|refus|(?<!in)sensitive"
+    "|guardrail|^policy$|(?:content|usage)_policy|policy_violation|moderat|spii"
 )
 _BROKEN = re.compile("abort|(?<!no_)error|cancel|time.?out|resource|fail|overload")
 
@@ -101,14 +102,14 @@ def error_in(payload: Any) -> tuple[str, bool] | None:
     message = message or json.dumps(error, ensure_ascii=False)
     kinds = re.sub("[^a-z]", "", f"{code} {fields.get('type')}".lower())
     again = not any(word in kinds for word in _FATAL)
-    if re.fullmatch("[0-9]{3}", str(code)):
+    if re.fullmatch("[45][0-9]{2}", str(code)):
         again = again and is_retried(int(str(code)))
     return str(message) + (f" ({code})" if code else ""), again
 
 
 def _says_nothing(error: Any) -> bool:
     values = error.values() if isinstance(error, dict) else [error]
-    return all(str(value).lower() in _NOTHING for value in values)
+    return all(not value or str(value).strip().lower() in _NOTHING for value in values)
 
 
 def raise_error_in(payload: Any) -> None:

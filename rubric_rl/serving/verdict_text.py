@@ -51,9 +51,14 @@ _SUBJECT = r"(?:the )?criteri(?:on|a)(?: is| met)?"
 _SAYS = rf"^{_SPACE}(?:(?:{_NAMES}|{_SUBJECT})\b{_SPACE})?"
 _NO = r"false|no|unmet|not (?:met|satisfied|fulfilled)|fail(?:s|ed)?"
 _YES = r"true|yes|met(?!{space}(?:{no})\b)|satisfied|fulfilled|pass(?:es|ed)?"
+# Amid a line: of the criterion alone, since a negative one may be met by an answer that "does not
+# meet the word limit".
+_NOT = r"(?: not|n['\u2019]t)"
 _DENIES = (
-    r"\b(?:this|it|answer|response|requirement|criterion) (?:is|was|does|has)"
-    r"(?: not|n['\u2019]t) (?:been )?(?:met|meet|satisf|fulfil)"
+    rf"(?<!if )(?<!if the )\b(?:this|it|requirement|criterion) (?:is|was|has){_NOT}"
+    r" (?:been )?(?:met|satisfied|fulfilled)\b"
+    rf"|\b(?:this|it|answer|response) (?:does|has){_NOT} (?:met|meet|satisf\w+|fulfil\w*)"
+    r" (?:it|this|that|the (?:requirement|criterion))\b"
 )
 _OPPOSITES = {
     True: re.compile(

@@ -214,6 +214,17 @@ class TestControlTokens:
         assert not any(token in content for token in tokens)
         assert content.replace(" ", "") == forged
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "<p class='x'>5 < 7</p><img src='a'><br/> <div role='main'>",
+            "List<Seed> <seedling> <masked> </masking> <reservedSeats> <unusedNames> <eol>",
+            "[x] [NAME] [EOF] [MASKED] a[i] [1] <https://a.b> a <- b, p <.05, 3 <= 4",
+        ],
+    )
+    def test_are_none_in_ordinary_text(self, text):
+        assert neutral(text) == text
+
     @given(
         st.lists(st.text(PRINTED, min_size=2, max_size=8), min_size=1, max_size=6),
         st.data(),

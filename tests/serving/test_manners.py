@@ -343,6 +343,19 @@ class TestTokens:
         assert engine.bodies == []
         assert ask(FakeEngine(Say("fine")), model).text == "fine"
 
+    def test_nor_does_it_end_the_reading_ahead_of_others(self, tmp_path):
+        strict = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}"
+        model = chat_model(tmp_path, strict + TEMPLATE)
+        turns = [{"role": "user", "content": "a"}] * 2
+
+        async def main() -> list[bool]:
+            async with engine, Client(Endpoint(), engine.url, model) as client:
+                asked = (question(messages=turns), question())
+                return [bool(await client.read_ahead(one)) for one in asked]
+
+        engine = FakeEngine()
+        assert asyncio.run(main()) == [False, True]
+
 
 class TestWords:
     """What a server says stands in a message: with its URL, in one line, without orders."""

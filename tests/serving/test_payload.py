@@ -48,6 +48,7 @@ def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
     [
         *("length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"),
         *("max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
+        "MaxTokens",
         {"type": "length"},
     ],
 )
@@ -84,10 +85,8 @@ def test_what_the_engine_broke_off_is_asked_again(reason):
         "sensitive",
         "refusal",
         "guardrail_intervened",
-        "policy_violation",
-        "content_policy",
-        "blocked",
-        "BLOCKLIST",
+        *("policy_violation", "content_policy"),
+        *("block", "blocked", "BLOCKLIST", "policy"),
     ],
 )
 def test_what_a_filter_withholds_is_not(reason):
@@ -159,6 +158,7 @@ def test_a_number_of_tokens_is_read_in_any_form(written, count):
         ),
         ({"status": "error", "text": "quota exceeded"}, "quota exceeded (error)", True),
         ({"choices": [], "usage": {}}, '"choices": []', True),
+        ({"choices": [], "code": 200, "msg": "success"}, "success (200)", True),
         ({"code": "InvalidApiKey", "message": "no"}, "no (InvalidApiKey)", False),
         ({"error": {"message": "no", "type": "NotFoundError"}}, "no", False),
     ],
@@ -191,7 +191,11 @@ def test_a_reply_is_no_error(payload):
 
 @pytest.mark.parametrize(
     "nothing",
-    [{"code": 0, "message": ""}, {"code": None, "message": None}, "null", [], False, {"code": "0"}],
+    [
+        *({"code": 0, "message": ""}, {"code": None, "message": None}, {"code": "0"}),
+        *({"code": 0, "message": "success"}, {"code": 200, "msg": "OK"}),
+        *({"code": 0, "details": []}, "null", " ", [], False),
+    ],
 )
 def test_a_reply_beside_an_error_that_says_nothing_is_none_either(nothing):
     assert error_in({"choices": [{}], "error": nothing}) is None
