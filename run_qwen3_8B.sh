@@ -14,7 +14,7 @@
 #   NNODES, NODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG ...: see scripts/launch.sh
 set -euo pipefail
 unset CDPATH   # with it, cd goes elsewhere or prints
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 
 MODEL="qwen3-8B"                        # its shape: SLIME_DIR/scripts/models/qwen3-8B.sh
 LOSS_AGGREGATION="sample"               # paper

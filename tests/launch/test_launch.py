@@ -35,7 +35,18 @@ def test_a_script_finds_its_folder_whatever_cdpath_says(name, tmp_path):
     assert above.returncode == 0, above.stderr
 
 
-def test_so_does_the_setup(tmp_path):
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_link_to_a_script_is_the_script(tmp_path, name):
+    link = tmp_path / "train"
+    link.symlink_to(ROOT / name)
+    env = {**os.environ, "DRY_RUN": "1"}
+    done = subprocess.run(["bash", str(link)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _, *words = done.stdout.splitlines()  # but for the Python
+    assert words == script(name, DRY_RUN="1").stdout.splitlines()[1:]
+
+
+def test_cdpath_leads_the_setup_nowhere_else(tmp_path):
     nowhere = {"PYTHON": "/no/such", "VENV": str(tmp_path / "venv")}
     done = script("scripts/cpu/setup.sh", CDPATH=f".:{tmp_path}", **nowhere)
     assert "Python 3.11 or newer is needed" in done.stderr

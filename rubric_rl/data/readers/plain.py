@@ -195,7 +195,7 @@ def _refuse_other_fields(given: dict, words: object, points: object) -> None:
     for key, value in given.items():
         if key in _KNOWN or value is None or value is words:
             continue
-        if key in _SCALES and value:
+        if key in _SCALES and isinstance(value, (list, dict)) and value:
             what = f"a criterion has {key}, and here it is met or not"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
         if not is_negative and _says_negative(key, value):
