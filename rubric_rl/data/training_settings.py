@@ -165,7 +165,7 @@ class Trust(Settings):
         0.03, "fall of the anchor's held-out level below an earlier one that raises it", gt=0
     )
     alarm_exploitation: FiniteFloat = setting(
-        0.1, "the same for exploitation, above the start's share of false credit", gt=0
+        0.1, "the same for the rise of false credit since the start, by credit gained", gt=0
     )
     alarm_probe: FiniteFloat = setting(0.05, "the same for the fall of the probe's accuracy", gt=0)
     alarm_error: FiniteFloat = setting(
