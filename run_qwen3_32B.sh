@@ -14,7 +14,6 @@
 #   DRY_RUN=1       prints the command, one argument per line, and ends
 #   NNODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG, WANDB_PROJECT ...: see scripts/launch.sh
 set -euo pipefail
-unset CDPATH   # with it, cd goes elsewhere or prints
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 
 MODEL="qwen3-32B"                       # its shape: SLIME_DIR/scripts/models/qwen3-32B.sh

@@ -13,7 +13,6 @@
 #   DRY_RUN=1       prints the command, one argument per line, and ends
 #   NNODES, NODES, GPUS_PER_NODE, GRADER_CONFIG, EVAL_CONFIG ...: see scripts/launch.sh
 set -euo pipefail
-unset CDPATH   # with it, cd goes elsewhere or prints
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 
 MODEL="qwen3-8B"                        # its shape: SLIME_DIR/scripts/models/qwen3-8B.sh

@@ -8,7 +8,6 @@
 #
 # Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
-unset CDPATH   # with it, cd goes elsewhere or prints
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 source scripts/no_keys.sh
 [[ "${DRY_RUN:=0}" == [01] ]] || die "DRY_RUN is 1 or 0, not ${DRY_RUN}"
