@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from rubric_rl.common.errors import UserError
 
@@ -20,6 +20,8 @@ _OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
 _BLANKS = " \t\n\u2581"  # and how SentencePiece writes a space
+# Of Unicode: they leave ASCII as it is.
+_FORMS = (normalizers.NFC, normalizers.NFD, normalizers.NFKC, normalizers.NFKD)
 _NORMALISATIONS = 3  # more than enough: what is normalised stays as it is
 
 HINT = "name the local folder of a chat model as tokenizer"
@@ -139,6 +141,8 @@ class ChatTokenizer:
         that only shows there is broken up there.
         """
         text = _broken_up(text, self.special_tokens)
+        if text.isascii() and isinstance(self._tokenizer.normalizer, _FORMS):
+            return text
         for _ in range(_NORMALISATIONS):
             seen = self._tokenizer.normalizer.normalize_str(text) if self._late_tokens else ""
             if not any(token in seen for token in self._late_tokens):

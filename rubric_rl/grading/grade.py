@@ -1,7 +1,6 @@
 """Grades one answer by its rubric: what is asked, in which order, and what comes of it."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rubric_rl.data.grader_template import label_of, load_template
@@ -153,23 +152,27 @@ class _Asker:
         first = await self._warm(rubric) if self.grading.warm_prefix else []
         rest = rubric[len(first) :]
         if self.grading.mode == "explain":
-            return first + await all_or_none(self._criterion(criterion) for criterion in rest)
+            return first + await self._in_words(rest)
         verdicts = first + await self._direct(rest)
-        if self.grading.mode == "direct":
-            return verdicts
-        return await all_or_none(map(self._surer, rubric, verdicts))
+        return await self._surer(rubric, verdicts) if self.grading.mode == "cascade" else verdicts
 
-    async def _surer(self, criterion: Criterion, verdict: Verdict) -> Verdict:
-        """In `cascade` mode: the verdict, asked for again in words where its token is unsure.
+    async def _surer(self, rubric: list[Criterion], verdicts: list[Verdict]) -> list[Verdict]:
+        """In `cascade` mode: the verdicts, asked for again in words where the token is unsure.
 
         The token's probability stays beside it, where the words bring none.
         """
-        if not is_unsure(criterion, verdict, self.grading.cascade_low, self.grading.cascade_high):
-            return verdict
-        in_words = await self._criterion(criterion)
-        if self.grading.verdict == "probability":
-            return in_words
-        return replace(in_words, probability=verdict.probability, mass=verdict.mass)
+        low, high = self.grading.cascade_low, self.grading.cascade_high
+        unsure = []
+        for place, (criterion, verdict) in enumerate(zip(rubric, verdicts, strict=True)):
+            if is_unsure(criterion, verdict, low, high):
+                unsure.append(place)
+        in_words = await self._in_words([rubric[place] for place in unsure])
+        for place, verdict in zip(unsure, in_words, strict=True):
+            if self.grading.verdict == "reply":
+                token = verdicts[place]
+                verdict = replace(verdict, probability=token.probability, mass=token.mass)
+            verdicts[place] = verdict
+        return verdicts
 
     async def _warm(self, rubric: list[Criterion]) -> list[Verdict]:
         """Lets the engine read the first criterion's prompt, whose beginning all share.
@@ -182,7 +185,7 @@ class _Asker:
         if len(rubric) > 1 and (read := await self.client.read_ahead(self._question(rubric[:1]))):
             self._count(read, calls=0)
             return []
-        return [await self._criterion(rubric[0])]
+        return await self._in_words(rubric[:1])
 
     async def _direct(self, criteria: list[Criterion]) -> list[Verdict]:
         """The verdicts of `direct` mode: each is the probability of one token."""
@@ -199,41 +202,62 @@ class _Asker:
         self._note("other words", sum(verdict.met is None for verdict in verdicts))
         return verdicts
 
-    async def _criterion(self, criterion: Criterion) -> Verdict:
-        return majority([await self._vote(criterion, vote) for vote in range(self.grading.votes)])
+    async def _in_words(self, criteria: list[Criterion]) -> list[Verdict]:
+        """The verdicts of replies of some words each, the majority's where there are votes.
 
-    async def _vote(self, criterion: Criterion, vote: int) -> Verdict:
-        asked = self._ask([criterion], VERDICT_SCHEMA, lambda text: [read_verdict(text)], vote)
-        (verdict,) = await asked
-        return verdict
+        They come in one request; with thoughts each in its own, so that none waits for the longest.
+        """
+        votes = range(self.grading.votes)
+        asked = []
+        for criterion in criteria:
+            for vote in votes:
+                asked.append(([criterion], self._question([criterion], VERDICT_SCHEMA, vote)))
+        if self.client.api.takes_lists and not self.client.endpoint.thinking:
+            found = await self._together(asked)
+        else:
+            found = await all_or_none(self._ask(*each) for each in asked)
+        verdicts = [verdict for (verdict,) in found]
+        starts = range(0, len(verdicts), len(votes))
+        return [majority(verdicts[start : start + len(votes)]) for start in starts]
+
+    async def _together(self, asked: list[tuple[list[Criterion], Question]]) -> list[list[Verdict]]:
+        """The verdicts of replies that come in one request."""
+        found, others = [], {}  # others: by place, what a further request decides
+        replies = await self.client.ask_together([question for _, question in asked])
+        for place, ((criteria, question), reply) in enumerate(zip(asked, replies, strict=True)):
+            self._count(reply)
+            found.append(self._read(criteria, reply))
+            if not self._decides(found[place]):
+                others[place] = self._second_look(criteria, question, reply, found[place])
+        for place, verdicts in zip(others, await all_or_none(others.values()), strict=True):
+            found[place] = verdicts
+        return found
 
     async def _checklist(self, rubric: list[Criterion], vote: int) -> list[Verdict]:
-        count = len(rubric)
-        schema = checklist_schema(count)
-        return await self._ask(rubric, schema, lambda text: read_checklist(text, count), vote)
+        schema = checklist_schema(len(rubric))
+        return await self._ask(rubric, self._question(rubric, schema, vote))
 
-    async def _ask(
-        self,
-        criteria: list[Criterion],
-        schema: dict,
-        read_text: Callable[[str], list[Verdict]],
-        vote: int,
+    async def _ask(self, criteria: list[Criterion], question: Question) -> list[Verdict]:
+        reply = await self._reply(question)
+        verdicts = self._read(criteria, reply)
+        if self._decides(verdicts):
+            return verdicts
+        return await self._second_look(criteria, question, reply, verdicts)
+
+    def _decides(self, verdicts: list[Verdict]) -> bool:
+        """Whether the text of a reply is all that counts."""
+        readable = all(verdict.met is not None for verdict in verdicts)
+        return readable and self.grading.verdict == "reply"
+
+    async def _second_look(
+        self, criteria: list[Criterion], question: Question, reply: Reply, verdicts: list[Verdict]
     ) -> list[Verdict]:
-        """Asks once. A reply that misses a verdict is finished, or else asked for again.
+        """The verdicts of a reply that is finished where it misses one, or else asked for again.
 
         Drawing again until there is a verdict would be rejection sampling: a policy that grades
         could choose what counts. With `grader_verdict: probability` every reply is read at its end.
         """
-
-        def read(reply: Reply) -> list[Verdict]:
-            return read_text(reply.text) if reply.complete else [UNREADABLE] * len(criteria)
-
-        question = self._question(criteria, schema, vote)
-        reply = await self._reply(question)
-        verdicts = read(reply)
         unreadable = sum(verdict.met is None for verdict in verdicts)
-        if not unreadable and self.grading.verdict == "reply":
-            return verdicts
         finishing = []
         if self.grading.mode != "checklist":
             finishing = self.client.api.continuations(question, reply, verdict_opening())
@@ -248,12 +272,20 @@ class _Asker:
         elif self.client.endpoint.temperature > 0:  # else it would reply the same
             for attempt in range(1, self.grading.rereads + 1):
                 again = replace(question, seed=question.seed + attempt)
-                drawn = read(await self._reply(again))
+                drawn = self._read(criteria, await self._reply(again))
                 if all(verdict.met is not None for verdict in drawn):
                     verdicts = second_look(criteria, verdicts, drawn, self.by_policy)
                     break
         self._note(reply.defect, unreadable)
         return verdicts
+
+    def _read(self, criteria: list[Criterion], reply: Reply) -> list[Verdict]:
+        """What the text of a reply says of the criteria."""
+        if not reply.complete:
+            return [UNREADABLE] * len(criteria)
+        if self.grading.mode == "checklist":
+            return read_checklist(reply.text, len(criteria))
+        return [read_verdict(reply.text)]
 
     def _question(
         self, criteria: list[Criterion], schema: dict | None = None, vote: int = 0

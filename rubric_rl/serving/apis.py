@@ -106,18 +106,23 @@ class SGLang:
         self._template.render(messages, self._endpoint.thinking)
 
     def body(self, *questions: Question) -> dict:
-        """The request for one question; or for several, which all have an opening.
+        """The request for one question; or for several, either all with an opening or none.
 
-        Several go as token ids: the engine schedules these at once, and texts one by one.
+        What is read for a token goes as token ids: the engine schedules these at once, and texts
+        one by one, for which it spares us to encode them.
         """
         bodies = [self._body(question) for question in questions]
         if len(bodies) == 1:
             return bodies[0]
-        ids = []
-        for body in bodies:
-            ids.append(body.get("input_ids") or self._template.encode(body["text"]))
-        common = {key: value for key, value in bodies[0].items() if key != "text"}
-        return common | {"input_ids": ids, "rid": uuid4().hex}
+        request = bodies[0] | {"rid": uuid4().hex}
+        sampling = [body["sampling_params"] for body in bodies]
+        if sampling != sampling[:1] * len(sampling):  # votes have a seed each
+            request["sampling_params"] = sampling
+        texts = request.pop("text", None) and [body["text"] for body in bodies]
+        if texts and not questions[0].opening:
+            return request | {"text": texts}
+        ids = [self._template.encode(text) for text in texts or ()]
+        return request | {"input_ids": ids or [body["input_ids"] for body in bodies]}
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
@@ -323,15 +328,17 @@ def check_places(replies: list, body: dict) -> None:
     """Raises Retryable for the replies to a list that do not stand where their questions do.
 
     SGLang names each after the request and its place. What names them in another way, such as a
-    stub, is only known to err where one name returns, or the length of another prompt.
+    stub, is only known to err where one name returns, or the length of another prompt; where
+    texts were sent, whose lengths are not known, it is not believed at all.
     """
-    request, lengths = body["rid"], [len(ids) for ids in body["input_ids"]]
+    request, lengths = body["rid"], [len(ids) for ids in body.get("input_ids", ())]
     names = []
     for place, reply in enumerate(replies):
         meta = _fields(_fields(reply).get("meta_info"))
         name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
-        is_other = name.startswith(request) and name != f"{request}_{place}"
-        if is_other or (count != lengths[place] and count in lengths):
+        is_ours = name == f"{request}_{place}"
+        is_other = not is_ours and (name.startswith(request) or not lengths)
+        if is_other or (lengths and count != lengths[place] and count in lengths):
             raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
         names.append(name)
     if 1 < len(set(names)) < len(names):  # one name for all is none

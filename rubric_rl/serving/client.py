@@ -355,7 +355,7 @@ class Client:
 
 def _parts(payload: Any, body: dict) -> list:
     """The replies to a request of several questions, in their order."""
-    count = len(body["input_ids"])
+    count = len(body.get("text") or body["input_ids"])
     if not isinstance(payload, list):
         raise_error_in(payload)
     if not isinstance(payload, list) or len(payload) != count:
@@ -366,9 +366,12 @@ def _parts(payload: Any, body: dict) -> list:
 
 async def all_or_none(work: Iterable[Coroutine[None, None, Result]]) -> list[Result]:
     """Results in order; the first failure cancels the others: no request outlives its answer."""
+    coroutines = list(work)
+    if len(coroutines) < 2:  # no task of its own, which would cost more than to read a reply
+        return [await coroutine for coroutine in coroutines]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except* Exception as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -51,9 +51,19 @@ REPLY = {
 class Instant(asyncio.Protocol):
     """An HTTP endpoint that answers at once and does nothing else."""
 
-    BODY = json.dumps(REPLY).encode()
     HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    ANSWER = HEAD % len(BODY) + BODY
+
+    @staticmethod
+    def answer(request: bytes) -> bytes:
+        """To a list one reply for each of its texts, named as SGLang names them."""
+        if b'"rid"' not in request:
+            return json.dumps(REPLY).encode()
+        asked = json.loads(request)
+        replies = []
+        for place in range(len(asked["text"])):
+            meta = REPLY["meta_info"] | {"id": f"{asked['rid']}_{place}"}
+            replies.append(REPLY | {"meta_info": meta})
+        return json.dumps(replies).encode()
 
     def connection_made(self, transport):
         self.transport = transport
@@ -69,8 +79,9 @@ class Instant(asyncio.Protocol):
             request_end = head_end + 4 + length
             if len(self.waiting) < request_end:
                 return
+            answer = self.answer(self.waiting[head_end + 4 : request_end])
             self.waiting = self.waiting[request_end:]
-            self.transport.write(self.ANSWER)
+            self.transport.write(self.HEAD % len(answer) + answer)
 
 
 def serve(pipe) -> None:

@@ -189,13 +189,16 @@ class Stub:
         most = body["sampling_params"]["max_new_tokens"]
         decoded = min(most, self.LENGTH)
         await asyncio.sleep(self.SECONDS * max(decoded, 1))  # a prefill takes as long as a token
-        is_list = isinstance((body.get("input_ids") or [0])[0], list)
+        prompts = body.get("text") or body["input_ids"]
         meta = {"finish_reason": {"type": "stop"}, "prompt_tokens": 1, "completion_tokens": decoded}
         if "top_logprobs_num" in body:
             true, false = map(ChatTokenizer(MODEL).token_id, CHOICES)
             meta["output_top_logprobs"] = [[[-0.1, true, None], [-3.0, false, None]]]
         reply = {"text": self.TEXT, "meta_info": meta}
-        return web.json_response([reply] * len(body["input_ids"]) if is_list else reply)
+        if "rid" not in body:
+            return web.json_response(reply)
+        names = (f"{body['rid']}_{place}" for place in range(len(prompts)))
+        return web.json_response([reply | {"meta_info": meta | {"id": name}} for name in names])
 
     async def measure(self, load: int, **settings) -> float:
         """The seconds that an answer's grading in explain takes, in units of one reply."""

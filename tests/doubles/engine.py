@@ -144,7 +144,7 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        if body.get("sampling_params", {}).get("max_new_tokens") == 0:
+        if _sampling(body).get("max_new_tokens") == 0:
             if not self.reads_ahead:
                 return web.Response(status=400, text="max_new_tokens must be at least 1")
             self.read_ahead.append(_prompt(body))
@@ -235,21 +235,32 @@ def _prompt(body: dict) -> str:
     return ""
 
 
+def _sampling(body: dict) -> dict:
+    """How the reply is sampled, or the first one of a list."""
+    sampling = body.get("sampling_params", {})
+    return sampling[0] if isinstance(sampling, list) else sampling
+
+
 def is_list(body: dict) -> bool:
     """Whether a request holds several questions."""
-    return isinstance((body.get("input_ids") or [0])[0], list)
+    return isinstance(body.get("text"), list) or isinstance(body.get("input_ids", [0])[0], list)
 
 
 def questions_in(body: dict, model: str | None) -> list[dict]:
     """The questions of a request, as each would have been asked alone."""
     if not is_list(body):
         return [body]
-    common = {key: value for key, value in body.items() if key not in ("input_ids", "rid")}
-    if model is None:
-        return [common | {"input_ids": ids} for ids in body["input_ids"]]
-    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
-    texts = tokenizer.decode_batch(body["input_ids"], skip_special_tokens=False)
-    return [common | {"text": text} for text in texts]
+    field = "text" if "text" in body else "input_ids"
+    prompts, sampling = body[field], body["sampling_params"]
+    if field == "input_ids" and model:
+        tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+        field, prompts = "text", tokenizer.decode_batch(prompts, skip_special_tokens=False)
+    common = {key: value for key, value in body.items() if key not in ("text", "input_ids", "rid")}
+    each = sampling if isinstance(sampling, list) else [sampling] * len(prompts)
+    return [
+        common | {field: prompt, "sampling_params": own}
+        for prompt, own in zip(prompts, each, strict=True)
+    ]
 
 
 def _name_by_place(replies: list[dict], body: dict) -> None:

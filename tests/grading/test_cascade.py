@@ -36,7 +36,7 @@ def test_only_what_is_unsure_is_asked_again_in_words(model):
     assert record.mets == [True, True, False]
     told = [verdict.probability for verdict in record.verdicts]
     assert told == pytest.approx([0.9, 0.4, 0.6]), "the token's stays beside the words"
-    assert engine.requests == [1, 2, 1, 1]
+    assert engine.requests == [1, 2, 2]
     assert record.calls == 5
 
 

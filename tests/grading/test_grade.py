@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from doubles.asking import APIS
 from doubles.engine import (
     VERDICT,
     Fail,
@@ -360,15 +361,16 @@ class TestUngraded:
         assert len(engine.bodies) == calls
         assert record.error.startswith(engine.url)
 
-    def test_one_failed_criterion_ungrades_the_answer_and_cancels_the_rest(self, model):
+    @pytest.mark.parametrize("api", APIS)
+    def test_one_failed_criterion_ungrades_the_answer_and_cancels_the_rest(self, model, api):
         acts = {"Greets.": verdict(True), "Insults.": Fail(400, "bad"), "Advises.": Say(seconds=60)}
         engine = FakeEngine(lambda prompt: asked_for(prompt, acts))
-        record = graded(engine, model)
+        record = graded(engine, model, api=api)
         assert record.status == "ungraded"
         assert "HTTP 400" in record.error
         assert math.isnan(record.score)
         assert record.mets == []
-        assert engine.replied == [0]
+        assert len(engine.replied) == 1
         assert engine.in_flight == 0
 
     def test_an_abort_of_the_rollout_is_no_grading_at_all(self, model, monkeypatch):

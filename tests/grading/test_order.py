@@ -50,13 +50,19 @@ def grade_in_turn(engine: FakeEngine, model: str, answers: int) -> list[Record]:
 
 class TestOrder:
     def test_what_all_criteria_share_is_read_before_they_are_asked_together(self, model):
-        engine = FakeEngine(Say(seconds=0.2))
+        engine = FakeEngine(by_truth)
         record = graded(engine, model)
-        assert engine.peak == 3
+        assert engine.requests == [3]
         assert engine.read_ahead == [engine.prompts[0]], "the others share its beginning"
         assert record.first_tokens == TokenCounts(prompt=100, cached=0, completion=0)
         assert record.rest_tokens.prompt == 300
         assert record.calls == 3
+
+    def test_no_criterion_waits_for_the_thoughts_about_another(self, model):
+        engine = FakeEngine(Say(seconds=0.2))
+        graded(engine, model, thinking=True)
+        assert engine.requests == [1, 1, 1]
+        assert engine.peak == 3
 
     def test_a_single_criterion_shares_nothing(self, model):
         engine = FakeEngine(by_truth)
@@ -65,10 +71,10 @@ class TestOrder:
         assert len(engine.bodies) == 1
 
     def test_an_engine_that_cannot_only_read_answers_the_first_criterion_alone(self, model, caplog):
-        engine = FakeEngine(Say(seconds=0.1), reads_ahead=False)
+        engine = FakeEngine(by_truth, reads_ahead=False)
         for record in grade_in_turn(engine, model, answers=2):
-            assert record.mets == [True] * 3
-        assert engine.peak == 2
+            assert record.mets == [True, False, False]
+        assert engine.requests == [1, 2] * 2
         (warning,) = caplog.messages
         assert "max_new_tokens must be at least 1" in warning
 
@@ -116,14 +122,14 @@ class TestOrder:
         assert one_by_one.requests == [1, 1, 1]
 
     def test_without_warming_all_go_at_once(self, model):
-        engine = FakeEngine(Say(seconds=0.2))
+        engine = FakeEngine(by_truth)
         graded(engine, model, warm_prefix=False)
-        assert engine.peak == 3
+        assert (engine.requests, engine.read_ahead) == ([3], [])
 
     def test_all_calls_of_an_answer_share_routing_key_and_prefix(self, model):
         engine = FakeEngine(by_truth)
         graded(engine, model, routing_key="answer-7")
-        assert engine.routing_keys == ["answer-7"] * 3
+        assert set(engine.routing_keys) == {"answer-7"}
         prefixes = {prompt.rpartition("\nCriterion: ")[0] for prompt in engine.prompts}
         assert len(prefixes) == 1
 

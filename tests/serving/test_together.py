@@ -4,7 +4,7 @@ import asyncio
 import math
 
 import pytest
-from doubles.asking import APIS, direct
+from doubles.asking import APIS, direct, question
 from doubles.engine import Fail, FakeEngine, Say, is_list, skip_pauses, top_logprobs
 
 from rubric_rl.serving.client import Client
@@ -16,6 +16,14 @@ BELIEFS = {"Is it red?": 0.9, "Is it blue?": 0.4, "Is it both?": 0.2}
 
 def asked(text: str) -> Question:
     return direct(messages=[{"role": "user", "content": text}], routing_key="answer-7")
+
+
+def in_words(text: str, seed: int = 7) -> Question:
+    return question(messages=[{"role": "user", "content": text}], seed=seed)
+
+
+def echo(prompt: str) -> Say:
+    return Say(next(text for text in BELIEFS if text in prompt))
 
 
 def by_belief(prompt: str) -> Say:
@@ -222,9 +230,10 @@ class Disordered:
         self.order, self.name = order, name
 
     def replies(self, body: dict, right: list[dict]) -> list[dict]:
-        for place, (reply, ids) in enumerate(zip(right, body["input_ids"], strict=True)):
+        prompts = body.get("text") or body["input_ids"]
+        for place, (reply, prompt) in enumerate(zip(right, prompts, strict=True)):
             names = {"SGLang's": f"{body['rid']}_{place}", "its own": f"{place}", "one": "r"}
-            reply["meta_info"] |= {"id": names[self.name], "prompt_tokens": len(ids)}
+            reply["meta_info"] |= {"id": names[self.name], "prompt_tokens": len(prompt)}
         return self.order(right)
 
 
@@ -269,3 +278,37 @@ def test_prompts_of_one_length_are_told_apart_by_the_name_that_sglang_gives(
 def test_replies_in_their_order_may_have_any_name(model, monkeypatch, name):
     by_disordered(engine := FakeEngine(by_belief), Disordered(list, name), monkeypatch)
     assert probabilities(ask_together(engine, model)) == pytest.approx(list(BELIEFS.values()))
+
+
+@pytest.fixture
+def asked_in_words() -> list[Question]:
+    return [in_words(text) for text in BELIEFS]
+
+
+class TestWords:
+    def test_come_for_a_list_of_texts(self, model, asked_in_words):
+        together, alone = FakeEngine(echo), FakeEngine(echo)
+        replies = ask_together(together, model, questions=asked_in_words)
+        assert [reply.text for reply in replies] == list(BELIEFS)
+        assert together.requests == [3]
+        for each in asked_in_words:
+            ask_together(alone, model, questions=[each])
+        assert together.bodies == alone.bodies
+
+    def test_of_several_votes_are_sampled_with_their_seeds(self, model):
+        engine = FakeEngine(echo)
+        ask_together(engine, model, questions=[in_words("Is it red?", seed) for seed in (3, 5, 3)])
+        assert engine.requests == [3]
+        assert [body["sampling_params"]["sampling_seed"] for body in engine.bodies] == [3, 5, 3]
+
+    @pytest.mark.parametrize("name", ["SGLang's", "its own", "one"])
+    @pytest.mark.parametrize("order", [list, *ORDERS.values()], ids=["right", *ORDERS])
+    def test_are_believed_only_where_sglang_names_their_places(
+        self, model, monkeypatch, asked_in_words, order, name
+    ):
+        skip_pauses(monkeypatch)
+        by_disordered(engine := FakeEngine(echo), Disordered(order, name), monkeypatch)
+        replies = ask_together(engine, model, questions=asked_in_words)
+        assert [reply.text for reply in replies] == list(BELIEFS)
+        believed = order is list and name == "SGLang's"
+        assert engine.requests == ([3] if believed else [3, 1, 1, 1])
