@@ -8,6 +8,7 @@ unset CDPATH # with it, cd goes elsewhere or prints
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="${VENV:-$(cd "$here/../.." && pwd)/.venv}"
+[[ ! -L "$venv" ]] || venv="$(readlink -f "$venv")" # to another disk: venv itself takes no links
 sglang="sglang==0.5.23"
 stamp="$venv/.rubric-rl-installed" # hash of what is installed, written last
 begun="$venv/.rubric-rl-begun"     # there during an install: one that was killed leaves it
@@ -54,7 +55,7 @@ main() {
   if [[ -e "$begun" ]]; then
     say "an earlier install did not finish: beginning again"
     rm -rf "$venv"
-  elif [[ -e "$venv" && ! -e "$venv/pyvenv.cfg" ]]; then
+  elif [[ -n "$(ls -A "$venv" 2>/dev/null)" && ! -e "$venv/pyvenv.cfg" ]]; then
     die "$venv is there and is not a virtual environment; remove it or set VENV=/another/path"
   fi
   mkdir -p "$venv" || die "$venv cannot be made; set VENV=/another/path"

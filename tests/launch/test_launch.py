@@ -52,6 +52,18 @@ def test_cdpath_leads_the_setup_nowhere_else(tmp_path):
     assert "Python 3.11 or newer is needed" in done.stderr
 
 
+def test_an_environment_may_be_a_link_to_another_disk(tmp_path):
+    disk, link, python = tmp_path / "disk", tmp_path / ".venv", tmp_path / "python"
+    disk.mkdir()
+    link.symlink_to(disk)
+    python.write_text('#!/bin/sh\n[ "$1" != -m ] || { echo "no $3" && exit 1; }\n')
+    python.chmod(0o755)
+    for _ in range(2):  # an install that failed leaves a mark, and the next one begins anew
+        done = script("scripts/cpu/setup.sh", PYTHON=str(python), VENV=str(link))
+        assert f"cannot make a virtual environment: no {disk}\n" in done.stderr
+        assert link.is_symlink()
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_dry_run_prints_the_command_word_by_word_without_slime(name):
     done = script(
