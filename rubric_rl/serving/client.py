@@ -20,7 +20,7 @@ from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang, check_places
 from rubric_rl.serving.endpoint import GRADER, Endpoint
-from rubric_rl.serving.in_flight import InFlight
+from rubric_rl.serving.in_flight import InFlight, Limit
 from rubric_rl.serving.key import Key, refuse_keys
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
@@ -101,7 +101,7 @@ class Client:
         # is not tried again; later failures may be of one request.
         self._able: dict[str, bool] = {}
         _allow_descriptors(endpoint.concurrency, prefix)
-        self._limit = asyncio.Semaphore(endpoint.concurrency)
+        self._limit = Limit(endpoint.concurrency)
         self._in_flight = InFlight(stopped, endpoint.timeout)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
         self._asking = 0  # questions that wait for their reply, answers for their verdicts
@@ -246,8 +246,10 @@ class Client:
         if routing_key := questions[0].routing_key:
             headers["X-SMG-Routing-Key"] = quote(routing_key, errors="replace")
         body = self.api.body(*(questions[place] for place in places))
+        # What is only read takes a moment, together too; replies in words are written side by side.
+        written = 1 if questions[0].opening else len(places)
         try:
-            payload = await self._send(body, headers)
+            payload = await self._send(body, headers, written)
             parts = [payload] if len(places) == 1 else _parts(payload, body)
         except FAILURES as error:
             return error
@@ -262,9 +264,9 @@ class Client:
                     received(place, reply)
         return failure
 
-    async def _send(self, body: dict, headers: dict) -> Any:
-        """The decoded JSON of a reply, once a place among those in flight is free."""
-        async with self._limit:
+    async def _send(self, body: dict, headers: dict, count: int) -> Any:
+        """The decoded JSON of a reply, once so many may be in flight besides the others."""
+        async with self._limit.holding(count):
             if self._stopped():
                 raise Aborted
             self._check_life()

@@ -104,7 +104,7 @@ class Endpoint(Settings):
         gt=0,
     )
     concurrency: int = transport(
-        256, "requests in flight, per process; a list of criteria is one", ge=1
+        256, "requests in flight, per process; each reply of a list in words is one", ge=1
     )
 
     @property

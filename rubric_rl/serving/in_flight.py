@@ -1,13 +1,36 @@
 """Requests that end at their time limit, and when their rollout is aborted, the server silent."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from rubric_rl.serving.question import Aborted
 
 Result = TypeVar("Result")
 LOOK_EVERY = 0.2  # seconds
+
+
+class Limit:
+    """So much may be in flight at once; who comes first is served first."""
+
+    def __init__(self, most: int):
+        self._most, self._free = most, asyncio.Semaphore(most)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def holding(self, count: int) -> AsyncIterator[None]:
+        """Counts as `count` of them, or as all where there are fewer."""
+        held = 0
+        try:
+            async with self._turn:  # two that hold a part each would wait for one another
+                while held < min(count, self._most):
+                    await self._free.acquire()
+                    held += 1
+            yield
+        finally:
+            for _ in range(held):
+                self._free.release()
 
 
 class InFlight:

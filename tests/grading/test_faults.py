@@ -196,8 +196,9 @@ class FaultyEngine:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
         replies = []
-        for question in questions_in(asked, self.model):
+        for place, question in enumerate(questions_in(asked, self.model)):
             reply = self.reply(question)
+            reply["meta_info"]["id"] = f"{asked.get('rid')}_{place}"
             if next(self.numbers) % self.every == 0 and self.faults:
                 name = self.faults.pop()
                 self.happened.append(name)
@@ -247,6 +248,7 @@ def model(tmp_path_factory) -> str:
         ("direct", "sglang", 100, 130),
         ("direct", "openai", 100, 130),
         pytest.param("explain", "openai", 2000, 1200, marks=pytest.mark.slow),
+        pytest.param("explain", "sglang", 2000, 1200, marks=pytest.mark.slow),
         pytest.param("direct", "sglang", 2000, 1200, marks=pytest.mark.slow),
     ],
 )

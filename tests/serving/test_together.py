@@ -214,10 +214,25 @@ def test_each_reply_has_its_own_weight_version_and_tokens(model, api):
         assert (reply.weight_version, reply.prompt_tokens) == ("3", 100)
 
 
-def test_a_list_counts_as_one_request_in_flight(model):
+def test_a_list_of_tokens_counts_as_one_request_in_flight(model):
     engine = FakeEngine(Say(seconds=0.05))
     ask_together(engine, model, concurrency=1)
     assert (engine.requests, engine.peak) == ([3], 1)
+
+
+@pytest.mark.parametrize("concurrency, peak", [(2, 1), (3, 1), (5, 1), (6, 2), (9, 3)])
+def test_a_list_of_words_counts_as_many_as_its_replies(model, concurrency, peak):
+    engine = FakeEngine(Say(seconds=0.05), model=model)
+    endpoint = Endpoint(concurrency=concurrency, retries=0)
+
+    async def main():
+        async with engine, Client(endpoint, engine.url, model) as client:
+            questions = [in_words(text) for text in BELIEFS]
+            await asyncio.gather(*(client.ask_together(questions) for _ in range(3)))
+            await client.ask(questions[0])
+
+    asyncio.run(main())
+    assert (engine.requests, engine.peak) == ([3, 3, 3, 1], peak)
 
 
 class Disordered:
