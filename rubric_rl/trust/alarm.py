@@ -1,6 +1,7 @@
 """The alarm: when a run's own evaluations say that its reward can no longer be trusted.
 
-Four rules, asked at every evaluation, each against the run's own past on the same prompts:
+Four rules, asked at every evaluation, each against the run's own past on the same prompts, as far
+as an anchor of the same name has judged it:
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
@@ -140,7 +141,7 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
 def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding]:
     """The rules that fire at the last evaluation, by what it and those before it say."""
     found = []
-    told = [_told(evaluation) for evaluation in evaluations]
+    told = _told(evaluations)
     for dataset in evaluations[-1].datasets:
         answers = [[each for each in some if each.dataset == dataset] for some in told]
         found += _level_falls(dataset, answers, trust)
@@ -150,9 +151,18 @@ def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding
     return found
 
 
-def _told(evaluation: Evaluation) -> list[JudgedAnswer]:
-    """The answers of an evaluation; none where its anchor tells nothing apart."""
-    return [] if _tells_nothing(evaluation.answers) else evaluation.answers
+def _told(evaluations: Sequence[Evaluation]) -> list[list[JudgedAnswer]]:
+    """The answers of each evaluation; none where its anchor is another, or tells nothing apart.
+
+    Another anchor than the last one has another level, and rejects other credit.
+    """
+    named = [evaluation.anchor for evaluation in evaluations if evaluation.anchor]
+    ours = {"", *named[-1:]}  # older files name none
+    told = []
+    for each in evaluations:
+        is_heard = each.anchor in ours and not _tells_nothing(each.answers)
+        told.append(each.answers if is_heard else [])
+    return told
 
 
 def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
@@ -165,7 +175,7 @@ def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
     if _tells_nothing(judged[-1]):
         what = "says the same of all answers to a prompt, or of all criteria,"
         yield Finding(BLIND, f"{who} {what} where the policy does not, in the last evaluation")
-    if len(last) < 2 or not last[0].anchor:
+    if len(last) < 2 or last[0].anchor != last[1].anchor:
         return
     if not any(judged):
         yield Finding(BLIND, f"no verdict of {who} {when}")
@@ -362,9 +372,10 @@ def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
 
     It is -1 before the first rollout, None where the anchor judged nothing.
     """
-    if not any(answer.is_judged for evaluation in evaluations for answer in evaluation.answers):
+    told = _told(evaluations)
+    if not any(answer.is_judged for answers in told for answer in answers):
         return None
-    levels = [anchor_levels(_told(evaluation)) for evaluation in evaluations]
+    levels = [anchor_levels(answers) for answers in told]
     least = least_prompts(levels)
     judged = []
     for evaluation, level in zip(evaluations, levels, strict=True):

@@ -272,6 +272,31 @@ def test_an_anchor_that_comes_to_say_the_same_of_everything_ends_no_run(credited
     assert best_rollout(seen) not in [seen[number].rollout for number in (4, 7, 8)]
 
 
+def stricter(evaluation: Evaluation) -> Evaluation:
+    """The evaluation by another anchor, which rejects every third answer as a whole."""
+    answers = []
+    for number, answer in enumerate(evaluation.answers):
+        if number % 3 == 0:
+            credits = {key: (own, False) for key, (own, _) in answer.credits.items()}
+            answer = replace(answer, anchor_score=0.0, credits=credits)
+        answers.append(answer)
+    return replace(evaluation, answers=answers, anchor="another")
+
+
+def test_another_anchor_is_held_against_its_own_past_alone():
+    """Taken where the first one was blind, as the alarm advises; the level and credit are its."""
+    for seed in range(3):
+        seen = [replace(each, anchor="judge") for each in evaluations(World(), seed)]
+        seen[5:] = [stricter(evaluation) for evaluation in seen[5:]]
+        assert all(firing(rule, seen) == [] for rule in ("level", "exploitation", "blind"))
+        assert best_rollout(seen) in [evaluation.rollout for evaluation in seen[5:]]
+        same = [replace(evaluation, anchor="judge") for evaluation in seen]
+        assert firing("exploitation", same)[0] == 5
+    alone = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
+    alone[4], alone[5] = anchored_on(alone[4], set()), anchored_on(stricter(alone[5]), set())
+    assert firing("blind", alone) == [], "each has failed once"
+
+
 def test_an_anchor_that_judges_less_than_three_quarters_is_called_blind(tmp_path):
     """As where the answers that fool the policy make the anchor refuse, or run out of time."""
     seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
