@@ -276,6 +276,16 @@ class TestResuming:
         assert "1 prompts are unfinished" in made.complaint(result)
         assert "too long" in made.complaint(result)
 
+    def test_a_grader_that_fell_ill_is_asked_again(self, tmp_path):
+        """Its silence is no word on the criteria, whatever filters make of it."""
+        files(tmp_path)
+        ill = FakeEngine(*[quoted] * 4, Say("I cannot help with that."))
+        with pytest.raises(DataError, match=r"nothing is finished yet, most for: .* unreadable"):
+            generate(tmp_path, None, ill)
+        result = generate(tmp_path)
+        assert (result["prompts"]["rows"], result["prompts"]["unfinished"]) == (2, 0)
+        assert kept(tmp_path)["p0"] == list(CRITERIA)
+
     def test_other_filters_by_verdicts_ask_nothing(self, tmp_path):
         files(tmp_path, 1)
         zebra = ("Names the zebra", 9)
@@ -309,6 +319,14 @@ class TestAnswers:
         assert sorted(body["seed"] for body in policy.bodies) == [0, 1, 2, 3]
         assert result["answers"]["used"] == {"answers.jsonl": 4, "p": 1}
         assert result["answers"]["unused"] == {"repeated": 3}
+
+    def test_that_show_the_same_are_one(self, tmp_path):
+        files(tmp_path, 1)
+        answers = ("It is gout.", "It is gout. \n", "\u200bIt  is gout.", "Show your toe.")
+        lines = [{"prompt_id": "p0", "answer": answer} for answer in answers]
+        write_jsonl(tmp_path / "answers.jsonl", lines)
+        result = generate(tmp_path)
+        assert result["answers"] == {"used": {"answers.jsonl": 2}, "unused": {"repeated": 2}}
 
     def test_a_prompt_with_one_answer_is_left_out_before_its_rubric_is_paid_for(self, tmp_path):
         files(tmp_path, 1)
