@@ -43,7 +43,7 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -124,11 +124,12 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
     """The alarm at the last evaluation, None where no rule fires."""
     if not evaluations:
         return None
-    findings = findings_at(evaluations, trust)
+    heard = _heard(evaluations)
+    findings = _findings(evaluations, heard, trust)
     if not findings:
         return None
     since = len(evaluations)
-    while since > 1 and findings_at(evaluations[: since - 1], trust):
+    while since > 1 and _findings(evaluations[: since - 1], heard[: since - 1], trust):
         since -= 1
     return Alarm(
         findings=tuple(findings),
@@ -140,12 +141,38 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
 
 def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding]:
     """The rules that fire at the last evaluation, by what it and those before it say."""
+    return _findings(evaluations, _heard(evaluations), trust)
+
+
+@dataclass
+class _Heard:
+    """The answers of an evaluation set as far as the anchor is heard, and its level by prompt."""
+
+    answers: list[JudgedAnswer] = field(default_factory=list)
+    levels: Shares = field(default_factory=dict)
+
+
+def _heard(evaluations: Sequence[Evaluation]) -> list[dict[str, _Heard]]:
+    """By set, of each evaluation; made once, since an alarm that stands asks it for each prefix."""
+    heard = []
+    for answers in _told(evaluations):
+        sets: dict[str, _Heard] = defaultdict(_Heard)
+        for answer in answers:
+            sets[answer.dataset].answers.append(answer)
+        for each in sets.values():
+            each.levels = anchor_levels(each.answers)
+        heard.append(sets)
+    return heard
+
+
+def _findings(
+    evaluations: Sequence[Evaluation], heard: Sequence[dict[str, _Heard]], trust: Trust
+) -> list[Finding]:
     found = []
-    told = _told(evaluations)
     for dataset in evaluations[-1].datasets:
-        answers = [[each for each in some if each.dataset == dataset] for some in told]
-        found += _level_falls(dataset, answers, trust)
-        found += _exploitation_rises(dataset, answers, trust)
+        of_set = [sets.get(dataset, _Heard()) for sets in heard]
+        found += _level_falls(dataset, [each.levels for each in of_set], trust)
+        found += _exploitation_rises(dataset, [each.answers for each in of_set], trust)
     found += _blindness(evaluations)
     found += _probe_falls([evaluation.probe for evaluation in evaluations], trust)
     return found
@@ -209,10 +236,8 @@ def _tells_nothing(answers: Sequence[JudgedAnswer]) -> bool:
     return told_apart >= LEAST or (rarer >= LEAST and len(anchors_met) == 1)
 
 
-def _level_falls(
-    dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
-) -> Iterator[Finding]:
-    *earlier, last, newest = [{}, *map(anchor_levels, answers)]
+def _level_falls(dataset: str, levels: Sequence[Shares], trust: Trust) -> Iterator[Finding]:
+    *earlier, last, newest = [{}, *levels]
     if not newest:
         return
     now = _added(last, newest)

@@ -342,6 +342,17 @@ def test_new_credit_is_held_against_the_first_evaluation_with_the_anchors_verdic
         assert firing("exploitation", seen) == whole
 
 
+def test_an_alarm_that_stands_reads_each_evaluation_no_more_than_twice(monkeypatch):
+    """Once for the rules, once for the best; for each of those since when it stands is too long."""
+    read = []
+    levels = command.anchor_levels
+    monkeypatch.setattr(command, "anchor_levels", lambda some: read.append(1) or levels(some))
+    seen = list(evaluations(World(random_credit=0.33), 0))
+    alarm = alarm_of(seen, WARN)
+    assert alarm is not None and alarm.since == seen[AT_ONSET + 1].rollout
+    assert len(read) <= 2 * len(seen)
+
+
 def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
     seen = list(evaluations(World(random_credit=0.4, fall=0.05), 0))
     alarm = alarm_of(seen, WARN)
