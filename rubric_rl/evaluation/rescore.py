@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
@@ -143,6 +144,8 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     rule = rule_from(args)
     records = Run(args.records, args.split, every=True)
+    if args.out and Path(args.out).resolve() in map(Path.resolve, records.paths):
+        raise UserError(f"--out {args.out}: holds the records themselves; name another file")
     table = ScoreTable(records.runs)
     rows = _counted(rescore(_watched(records, rule, table), rule), table)
     if args.out:

@@ -348,6 +348,13 @@ class TestAnswers:
         assert "The zebra has gout." in writer.prompts[0]
         assert ("Names the zebra", 9) in kept(tmp_path)["p0"]
 
+    @pytest.mark.parametrize("flag", ["--prompts", "--answers"])
+    def test_a_file_that_the_rows_would_replace_is_refused(self, tmp_path, flag):
+        files(tmp_path)
+        rows = tmp_path / "run" / ".." / "run" / "rows.jsonl"
+        with pytest.raises(UserError, match=r"rows\.jsonl: the rows of this run would replace it"):
+            generate(tmp_path, None, None, flag, rows)
+
     def test_without_answers_or_a_writer_one_line_says_what_to_give(self, tmp_path):
         files(tmp_path)
         words = ["--prompts", str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "run")]
