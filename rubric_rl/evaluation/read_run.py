@@ -74,13 +74,14 @@ class Run:
 
         `split` (train or eval) and `weights` (a weight version) choose among the records of a
         training run. Without `weights`, only those of the weights that wrote last count, or those
-        of all weights with `every`. `notes` holds what a reader should know of the choice.
+        of all weights with `every`. `notes` holds what a reader should know of the choice,
+        `paths` the files.
 
         Raises DataError when no record is left, or for a line that is not a verdict record.
         """
         self.folder = Path(folder)
         self.notes: list[str] = []
-        self._paths = self._record_files()
+        self.paths = self._record_files()
         lines = self._latest_lines()
         if split:
             lines = [line for line in lines if line.split == split]
@@ -137,11 +138,11 @@ class Run:
     def _latest_lines(self) -> list[_Line]:
         """The last line of every answer."""
         lines: list[_Line] = []
-        for number, path in enumerate(self._paths):
+        for number, path in enumerate(self.paths):
             lines.extend(_lines_of(path, number))
         _follow_rollouts(lines)
         lines.sort(key=_as_read)
-        names = [path.name for path in self._paths]
+        names = [path.name for path in self.paths]
         if lines and names == [OF_EVALUATION]:
             # All of one evaluation, also if it began before records named their run.
             run = lines[-1].run
@@ -199,7 +200,7 @@ class Run:
         """The records of these lines, which are in the order of the files: one is open at once."""
         by_file = groupby(lines, key=lambda line: line.file)
         for number, group in by_file:
-            path = self._paths[number]
+            path = self.paths[number]
             with path.open("rb") as file:
                 for line in group:
                     record = record_from_json(value_at(file, line.offset))

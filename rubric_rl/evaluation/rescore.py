@@ -3,8 +3,10 @@
 import argparse
 import math
 import statistics
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
@@ -57,6 +59,7 @@ class ScoreTable:
         # (split, number of the run, weight version) -> (stored, new score) of each answer
         self.parts: dict[_Part, list[tuple]] = defaultdict(list)
         self.differ = 0  # answers whose new score is another than the stored one
+        self.unpaid = 0  # verdicts without the probability that the rule asks for
 
     def add(self, row: Mapping) -> None:
         stored = row["score"]
@@ -141,8 +144,10 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     rule = rule_from(args)
     records = Run(args.records, args.split, every=True)
+    if args.out and Path(args.out).resolve() in map(Path.resolve, records.paths):
+        raise UserError(f"--out {args.out}: holds the records themselves; name another file")
     table = ScoreTable(records.runs)
-    rows = _counted(rescore(records, rule), table)
+    rows = _counted(rescore(_watched(records, rule, table), rule), table)
     if args.out:
         count = write_jsonl(args.out, rows)
     else:
@@ -159,8 +164,17 @@ def _run(args: argparse.Namespace) -> int:
         summary = Summary(shown, rule, penalty)
         print(f"{shown.name}: {len(shown)} answers")
         print(*summary_lines(summary.result()), sep="\n")
+    if table.unpaid:
+        what = f"{table.unpaid} verdicts have no probability, and earn nothing by this rule"
+        print(f"note: {what}; grader_verdict probability brings them", file=sys.stderr)
     print_notes(shown)
     return 0
+
+
+def _watched(records: Iterable[Record], rule: ScoringRule, table: ScoreTable) -> Iterator[Record]:
+    for record in records:
+        table.unpaid += rule.unpaid(record)
+        yield record
 
 
 def _counted(rows: Iterable[dict], table: ScoreTable) -> Iterator[dict]:

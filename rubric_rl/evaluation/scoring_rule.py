@@ -64,6 +64,12 @@ class ScoringRule:
             return PLAIN
         return RewardRule.of_record(record.rule) if self.recorded else self.reward
 
+    def unpaid(self, record: Record) -> int:
+        """How many verdicts earn nothing, since the rule asks for a probability they lack."""
+        if not self.rewarded_by(record).needs_probability:
+            return 0
+        return sum(each.met is not None and each.probability is None for each in record.verdicts)
+
     def judged(self, record: Record) -> Judged:
         """The rubric and verdicts that `score` is given.
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rubric_rl.common.plain_text import comparable
 from rubric_rl.common.progress import work_through
 from rubric_rl.data.readers.pieces import prompt_hash
 from rubric_rl.data.schema import Criterion, Record, Row, Verdict
@@ -23,6 +24,7 @@ from rubric_rl.generation.stages import ANSWERS, GRADING, SECOND_READING, WRITIN
 from rubric_rl.generation.wording_filters import by_wording
 from rubric_rl.generation.writer_prompt import SCHEMA, writer_prompt
 from rubric_rl.grading.grade import Grader, ask_verdicts
+from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.serving.client import all_or_none
 from rubric_rl.serving.endpoint import Endpoint
@@ -121,19 +123,19 @@ class Collection:
     async def _add_answers(self, made: GradedPrompt, prompt: Prompt) -> None:
         """The candidates, and behind them the answers of known pairs."""
         unused: Counter[str] = Counter()
-        used: dict[str, UsedAnswer] = {}  # by its text: the same answer separates nothing
+        used: dict[str, UsedAnswer] = {}  # by what it shows: the same answer separates nothing
         if prompt.reference:
-            used[prompt.reference] = UsedAnswer(prompt.reference, "reference")
+            used[comparable(prompt.reference)] = UsedAnswer(prompt.reference, "reference")
         async for answer, by, seed in self._raw_answers(prompt.row):
             text = graded_text(answer.response)
             if text is None:
                 unused["no answer"] += 1
             elif answer.truncated:
                 unused["cut off"] += 1
-            elif text in used:
+            elif comparable(text) in used:
                 unused["repeated"] += 1
             else:
-                used[text] = UsedAnswer(text, by, seed)
+                used[comparable(text)] = UsedAnswer(text, by, seed)
         made.answers = list(used.values())
         made.candidates = len(made.answers)
         made.unused_answers = dict(unused)
@@ -222,15 +224,20 @@ class Collection:
         answers: Sequence[UsedAnswer],
         stage: str,
     ) -> Readings:
+        """The verdicts on these answers. Raises Unavailable where most of them cannot be read."""
         self.stages.expect(stage, len(rubric) * len(answers))
 
-        async def read(answer: UsedAnswer) -> list[Verdict]:
+        async def read(answer: UsedAnswer) -> Record:
             row = Row(made.prompt_id, made.row.messages, tuple(rubric))
             record = Record.of(row, "graded", answer.text, grader=grader.name)
             await ask_verdicts(grader, record, routing_key=made.prompt_id)
             if record.status == "ungraded":
                 raise Unavailable(record.error)
             self.stages.advance(stage, len(rubric))
-            return record.verdicts
+            return record
 
-        return await all_or_none(read(answer) for answer in answers)
+        records = await all_or_none(read(answer) for answer in answers)
+        # Of a sick grader, not of the criteria: the next run asks again.
+        if complaint := sickness(records, grader.grading.most_unreadable):
+            raise Unavailable(complaint)
+        return [record.verdicts for record in records]

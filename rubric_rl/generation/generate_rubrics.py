@@ -16,6 +16,7 @@ verdicts it asks nothing at all.
 import argparse
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from rubric_rl.common.command_line import CommandParser, count, exit_status, positive
 from rubric_rl.common.errors import DataError, UserError
@@ -72,6 +73,11 @@ class GenerationPlan:
         self.filters: Filters = settings_from(args, "filter", Filters, {})
         if args.least > args.most:
             raise UserError(f"--least {args.least}: is more than --most {args.most}; lower it")
+        for file in (args.prompts, args.answers):
+            if file and Path(file).resolve() == (args.out / ROWS).resolve():
+                raise UserError(
+                    f"{file}: the rows of this run would replace it; give another --out"
+                )
         self.prompts = PromptFile(args.prompts, args.limit)
         self.answer_file = AnswerFile(args.answers) if args.answers else None
         self.prices = prices_from(args)

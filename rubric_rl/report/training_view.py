@@ -71,6 +71,7 @@ class Point:
     place: int  # across
     figures: dict[str, float] = field(default_factory=dict)
     answers: int = 0
+    run: int = -1  # of an evaluation: the number of the one that made it last
     shown: set[tuple] = field(default_factory=set)  # keys of records
 
     @property
@@ -101,6 +102,11 @@ class TrainingView:
                 rules.add(_in_words(record.rule))
             split, place = self._place(record)
             point = self.points.setdefault(f"{split}_{place}", Point(split, place))
+            run = self.run.runs.index(record.run)
+            if split == "eval" and run != point.run:
+                if run < point.run:
+                    continue
+                point.run, grouped[point.key] = run, _Group()  # made again after a kill
             grouped[point.key].add(record, rule)
         for key, group in grouped.items():
             point = self.points[key]

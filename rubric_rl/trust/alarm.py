@@ -1,6 +1,7 @@
 """The alarm: when a run's own evaluations say that its reward can no longer be trusted.
 
-Four rules, asked at every evaluation, each against the run's own past on the same prompts:
+Four rules, asked at every evaluation, each against the run's own past on the same prompts, as far
+as an anchor of the same name has judged it:
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
@@ -42,7 +43,7 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -123,11 +124,12 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
     """The alarm at the last evaluation, None where no rule fires."""
     if not evaluations:
         return None
-    findings = findings_at(evaluations, trust)
+    heard = _heard(evaluations)
+    findings = _findings(evaluations, heard, trust)
     if not findings:
         return None
     since = len(evaluations)
-    while since > 1 and findings_at(evaluations[: since - 1], trust):
+    while since > 1 and _findings(evaluations[: since - 1], heard[: since - 1], trust):
         since -= 1
     return Alarm(
         findings=tuple(findings),
@@ -139,20 +141,55 @@ def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
 
 def findings_at(evaluations: Sequence[Evaluation], trust: Trust) -> list[Finding]:
     """The rules that fire at the last evaluation, by what it and those before it say."""
+    return _findings(evaluations, _heard(evaluations), trust)
+
+
+@dataclass
+class _Heard:
+    """The answers of an evaluation set as far as the anchor is heard, and its level by prompt."""
+
+    answers: list[JudgedAnswer] = field(default_factory=list)
+    levels: Shares = field(default_factory=dict)
+
+
+def _heard(evaluations: Sequence[Evaluation]) -> list[dict[str, _Heard]]:
+    """By set, of each evaluation; made once, since an alarm that stands asks it for each prefix."""
+    heard = []
+    for answers in _told(evaluations):
+        sets: dict[str, _Heard] = defaultdict(_Heard)
+        for answer in answers:
+            sets[answer.dataset].answers.append(answer)
+        for each in sets.values():
+            each.levels = anchor_levels(each.answers)
+        heard.append(sets)
+    return heard
+
+
+def _findings(
+    evaluations: Sequence[Evaluation], heard: Sequence[dict[str, _Heard]], trust: Trust
+) -> list[Finding]:
     found = []
-    told = [_told(evaluation) for evaluation in evaluations]
     for dataset in evaluations[-1].datasets:
-        answers = [[each for each in some if each.dataset == dataset] for some in told]
-        found += _level_falls(dataset, answers, trust)
-        found += _exploitation_rises(dataset, answers, trust)
+        of_set = [sets.get(dataset, _Heard()) for sets in heard]
+        found += _level_falls(dataset, [each.levels for each in of_set], trust)
+        found += _exploitation_rises(dataset, [each.answers for each in of_set], trust)
     found += _blindness(evaluations)
     found += _probe_falls([evaluation.probe for evaluation in evaluations], trust)
     return found
 
 
-def _told(evaluation: Evaluation) -> list[JudgedAnswer]:
-    """The answers of an evaluation; none where its anchor tells nothing apart."""
-    return [] if _tells_nothing(evaluation.answers) else evaluation.answers
+def _told(evaluations: Sequence[Evaluation]) -> list[list[JudgedAnswer]]:
+    """The answers of each evaluation; none where its anchor is another, or tells nothing apart.
+
+    Another anchor than the last one has another level, and rejects other credit.
+    """
+    named = [evaluation.anchor for evaluation in evaluations if evaluation.anchor]
+    ours = {"", *named[-1:]}  # older files name none
+    told = []
+    for each in evaluations:
+        is_heard = each.anchor in ours and not _tells_nothing(each.answers)
+        told.append(each.answers if is_heard else [])
+    return told
 
 
 def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
@@ -165,7 +202,7 @@ def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
     if _tells_nothing(judged[-1]):
         what = "says the same of all answers to a prompt, or of all criteria,"
         yield Finding(BLIND, f"{who} {what} where the policy does not, in the last evaluation")
-    if len(last) < 2 or not last[0].anchor:
+    if len(last) < 2 or last[0].anchor != last[1].anchor:
         return
     if not any(judged):
         yield Finding(BLIND, f"no verdict of {who} {when}")
@@ -199,10 +236,8 @@ def _tells_nothing(answers: Sequence[JudgedAnswer]) -> bool:
     return told_apart >= LEAST or (rarer >= LEAST and len(anchors_met) == 1)
 
 
-def _level_falls(
-    dataset: str, answers: Sequence[Sequence[JudgedAnswer]], trust: Trust
-) -> Iterator[Finding]:
-    *earlier, last, newest = [{}, *map(anchor_levels, answers)]
+def _level_falls(dataset: str, levels: Sequence[Shares], trust: Trust) -> Iterator[Finding]:
+    *earlier, last, newest = [{}, *levels]
     if not newest:
         return
     now = _added(last, newest)
@@ -362,9 +397,10 @@ def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
 
     It is -1 before the first rollout, None where the anchor judged nothing.
     """
-    if not any(answer.is_judged for evaluation in evaluations for answer in evaluation.answers):
+    told = _told(evaluations)
+    if not any(answer.is_judged for answers in told for answer in answers):
         return None
-    levels = [anchor_levels(_told(evaluation)) for evaluation in evaluations]
+    levels = [anchor_levels(answers) for answers in told]
     least = least_prompts(levels)
     judged = []
     for evaluation, level in zip(evaluations, levels, strict=True):

@@ -153,6 +153,29 @@ def test_rescore_shows_another_rule_without_a_model(tmp_path):
     assert f"{mean:.4f}" in done.stdout
 
 
+def test_rescore_says_how_many_verdicts_lack_what_the_rule_asks_for(tmp_path, monkeypatch, capsys):
+    """As those of the recipe's explain mode: a score of 0 says nothing of the rule then."""
+    run = write_run(tmp_path / "run", [made("q", (5, -4), (True, False))])
+    for more, noted in (
+        (["--grader-threshold", "0.8"], True),
+        ([], False),
+        (["--recorded"], False),
+    ):
+        monkeypatch.setattr(sys, "argv", ["rescore", str(run), *more])
+        assert rescore.main() == 0
+        assert ("note: 2 verdicts have no probability" in capsys.readouterr().err) is noted
+
+
+def test_rescored_answers_never_take_the_place_of_the_records(tmp_path, monkeypatch, capsys):
+    records = write_run(tmp_path / "run", [RECORD]) / "verdicts" / "verdicts.jsonl"
+    before = records.read_bytes()
+    for source in (tmp_path / "run", records):
+        monkeypatch.setattr(sys, "argv", ["rescore", str(source), "--out", str(records)])
+        assert rescore.main() == 2
+        assert "holds the records themselves; name another file" in capsys.readouterr().err
+    assert records.read_bytes() == before
+
+
 def test_a_rule_that_scores_nothing_is_an_error(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", [RECORD])
     monkeypatch.setattr(sys, "argv", ["rescore", str(run), "--only", "axis:none"])

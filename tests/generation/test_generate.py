@@ -276,6 +276,16 @@ class TestResuming:
         assert "1 prompts are unfinished" in made.complaint(result)
         assert "too long" in made.complaint(result)
 
+    def test_a_grader_that_fell_ill_is_asked_again(self, tmp_path):
+        """Its silence is no word on the criteria, whatever filters make of it."""
+        files(tmp_path)
+        ill = FakeEngine(*[quoted] * 4, Say("I cannot help with that."))
+        with pytest.raises(DataError, match=r"nothing is finished yet, most for: .* unreadable"):
+            generate(tmp_path, None, ill)
+        result = generate(tmp_path)
+        assert (result["prompts"]["rows"], result["prompts"]["unfinished"]) == (2, 0)
+        assert kept(tmp_path)["p0"] == list(CRITERIA)
+
     def test_other_filters_by_verdicts_ask_nothing(self, tmp_path):
         files(tmp_path, 1)
         zebra = ("Names the zebra", 9)
@@ -310,6 +320,14 @@ class TestAnswers:
         assert result["answers"]["used"] == {"answers.jsonl": 4, "p": 1}
         assert result["answers"]["unused"] == {"repeated": 3}
 
+    def test_that_show_the_same_are_one(self, tmp_path):
+        files(tmp_path, 1)
+        answers = ("It is gout.", "It is gout. \n", "\u200bIt  is gout.", "Show your toe.")
+        lines = [{"prompt_id": "p0", "answer": answer} for answer in answers]
+        write_jsonl(tmp_path / "answers.jsonl", lines)
+        result = generate(tmp_path)
+        assert result["answers"] == {"used": {"answers.jsonl": 2}, "unused": {"repeated": 2}}
+
     def test_a_prompt_with_one_answer_is_left_out_before_its_rubric_is_paid_for(self, tmp_path):
         files(tmp_path, 1)
         write_jsonl(tmp_path / "answers.jsonl", [{"prompt_id": "p0", "answer": "Gout."}])
@@ -329,6 +347,13 @@ class TestAnswers:
         generate(tmp_path, writer)
         assert "The zebra has gout." in writer.prompts[0]
         assert ("Names the zebra", 9) in kept(tmp_path)["p0"]
+
+    @pytest.mark.parametrize("flag", ["--prompts", "--answers"])
+    def test_a_file_that_the_rows_would_replace_is_refused(self, tmp_path, flag):
+        files(tmp_path)
+        rows = tmp_path / "run" / ".." / "run" / "rows.jsonl"
+        with pytest.raises(UserError, match=r"rows\.jsonl: the rows of this run would replace it"):
+            generate(tmp_path, None, None, flag, rows)
 
     def test_without_answers_or_a_writer_one_line_says_what_to_give(self, tmp_path):
         files(tmp_path)

@@ -127,6 +127,21 @@ def test_the_evaluations_around_the_first_rollout_are_two_points(tmp_path, data,
     assert curve(blocks, "Probe", "accuracy, held out") == [(0, 0.75), (1, 0.75)]
 
 
+def test_an_evaluation_that_was_made_again_takes_the_place_of_the_lost_one(tmp_path, data):
+    """slime's weights have another version after a new start, and the start another run."""
+    run = write_training_run(tmp_path / "run")
+    judged = records(HONEST, "1")
+    for record in judged["held"]:
+        record.rollout, record.run = 2, "again"
+        append_record(run / "verdicts", record)
+    store(run, evaluation_of(2, judged, {"q": [3, 4]}))
+    blocks = data(write_training_report(run, ScoringRule(), tmp_path / "page"))
+    assert curve(blocks, "Score", "reward, held out") == [(0, 0.25), (3, 0.25)]
+    shown = blocks["point_eval_3"]
+    assert shown["heading"] == "evaluation after 3 rollouts: 4 of 30 answers"
+    assert {item["answers"][0]["score"] for item in shown["items"]} == {0.25}
+
+
 def test_a_point_shows_answers_with_both_verdicts(page, data):
     shown = data(page)["point_eval_3"]
     assert shown["heading"] == "evaluation after 3 rollouts: 4 of 30 answers"

@@ -272,6 +272,31 @@ def test_an_anchor_that_comes_to_say_the_same_of_everything_ends_no_run(credited
     assert best_rollout(seen) not in [seen[number].rollout for number in (4, 7, 8)]
 
 
+def stricter(evaluation: Evaluation) -> Evaluation:
+    """The evaluation by another anchor, which rejects every third answer as a whole."""
+    answers = []
+    for number, answer in enumerate(evaluation.answers):
+        if number % 3 == 0:
+            credits = {key: (own, False) for key, (own, _) in answer.credits.items()}
+            answer = replace(answer, anchor_score=0.0, credits=credits)
+        answers.append(answer)
+    return replace(evaluation, answers=answers, anchor="another")
+
+
+def test_another_anchor_is_held_against_its_own_past_alone():
+    """Taken where the first one was blind, as the alarm advises; the level and credit are its."""
+    for seed in range(3):
+        seen = [replace(each, anchor="judge") for each in evaluations(World(), seed)]
+        seen[5:] = [stricter(evaluation) for evaluation in seen[5:]]
+        assert all(firing(rule, seen) == [] for rule in ("level", "exploitation", "blind"))
+        assert best_rollout(seen) in [evaluation.rollout for evaluation in seen[5:]]
+        same = [replace(evaluation, anchor="judge") for evaluation in seen]
+        assert firing("exploitation", same)[0] == 5
+    alone = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
+    alone[4], alone[5] = anchored_on(alone[4], set()), anchored_on(stricter(alone[5]), set())
+    assert firing("blind", alone) == [], "each has failed once"
+
+
 def test_an_anchor_that_judges_less_than_three_quarters_is_called_blind(tmp_path):
     """As where the answers that fool the policy make the anchor refuse, or run out of time."""
     seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]
@@ -315,6 +340,17 @@ def test_new_credit_is_held_against_the_first_evaluation_with_the_anchors_verdic
     for prompts in (set(), {"p0", "p1"}):
         seen[0] = anchored_on(seen[0], prompts)
         assert firing("exploitation", seen) == whole
+
+
+def test_an_alarm_that_stands_reads_each_evaluation_no_more_than_twice(monkeypatch):
+    """Once for the rules, once for the best; for each of those since when it stands is too long."""
+    read = []
+    levels = command.anchor_levels
+    monkeypatch.setattr(command, "anchor_levels", lambda some: read.append(1) or levels(some))
+    seen = list(evaluations(World(random_credit=0.33), 0))
+    alarm = alarm_of(seen, WARN)
+    assert alarm is not None and alarm.since == seen[AT_ONSET + 1].rollout
+    assert len(read) <= 2 * len(seen)
 
 
 def test_says_since_when_and_the_best_and_what_to_do(tmp_path):
