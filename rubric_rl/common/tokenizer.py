@@ -47,6 +47,14 @@ def after_thoughts(reply: str) -> str:
     return "" if THINK in text else text
 
 
+def thinking_switch(thinking: bool) -> dict[str, bool]:
+    """The variables by which chat templates are told whether the model thinks.
+
+    Qwen, GLM and Gemma know the first, DeepSeek, Kimi and Granite the second.
+    """
+    return {"enable_thinking": thinking, "thinking": thinking}
+
+
 class ChatTokenizer:
     """The chat template and the tokenizer of a Hugging Face model folder.
 
@@ -98,7 +106,7 @@ class ChatTokenizer:
         Raises UserError with the template's reason when it refuses this conversation, such as
         one with a system message or with two turns of the user in a row.
         """
-        options = self._options | {"enable_thinking": thinking}
+        options = self._options | thinking_switch(thinking)
         try:
             rendered, _ = self._render_template(conversations=[messages], **options)
         except Exception as error:  # a template is a program: it can raise anything

@@ -44,6 +44,8 @@ _THOUGHTS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
 )
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _LIMITS = (
