@@ -16,6 +16,23 @@ from rubric_rl.common.errors import UserError
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
+# The same of other families, after the usual one. Each end is broken up in a text that is graded
+# (common.hostile_text), so that no quotation ends thoughts.
+THOUGHTS = (
+    (THINK, THINK_END),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|end|>"),  # gpt-oss
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("[unused16]", "[unused17]"),  # Pangu
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
+)
 _OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
@@ -35,6 +52,9 @@ def after_thoughts(reply: str) -> str:
     the last one. A reply that begins with an object has none: all of it is the reply's own word,
     and what writes `<think>` is no word at all.
     """
+    for opens, closes in THOUGHTS[1:]:
+        if reply.lstrip().startswith(opens):
+            reply = reply.partition(closes)[2]
     start = 0
     while opening := _OPENING.match(reply, start):
         closing = reply.find(THINK_END, opening.end())

@@ -290,7 +290,6 @@ class TestThoughts:
         *("[THINK]", "<think>Okay, ", "<seed:think>\\n", "<|channel|>analysis<|message|>"),
         *("<|channel>thought\\n", "\u25c1think\u25b7", "[unused16]", "<thinking>", "<thought>\\n"),
         *("<longcat_think>", "<|begin_of_thought|>", "<|open|>think<|sep|>"),
-        "Here are my reasoning steps:\\n",
     )
 
     @pytest.mark.parametrize("header", HEADERS)
