@@ -97,6 +97,8 @@ ENGINE_ARGS=(
    --num-gpus-per-node "${GPUS_PER_NODE}"
    --router-policy manual               # an answer's criteria go to the engine with its prefix
    --router-prometheus-host 127.0.0.1   # else every network can read the router's figures
+   # It counts HTTP 400: ten answers too long to be graded would shut out their engine for a minute.
+   --router-disable-circuit-breaker
    --balance-data
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32

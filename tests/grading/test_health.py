@@ -50,6 +50,7 @@ def test_a_healthy_grader_passes_in_each_mode(model, mode, api):
 
 SICK = {
     "cut": message("Let me think about this", "length"),
+    "blanks": message('{"explanation": "It says so."' + " \n" * 40, "length"),
     "empty": message(""),
     "refusal": message(refusal="I can't help with that."),
     "thoughts": message(reasoning_content="so: " + VERDICT % "true"),

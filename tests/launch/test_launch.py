@@ -103,6 +103,12 @@ def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
     assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_requests_that_an_engine_refuses_do_not_shut_it_out(name):
+    """The router of the CPU engines has the same setting (cpu/engine.py)."""
+    assert printed(name).values["router-disable-circuit-breaker"] == []
+
+
 @pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
 def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
     """Else Megatron refuses to go on with more rollouts than the run began with."""
