@@ -50,6 +50,7 @@ for name in HF_CKPT_PATH DIST_CKPT_PATH PROMPT_DATA_PATH EVAL_DATA_PATH SAVE_PAT
    SLIME_DIR MEGATRON_DIR GRADER_CONFIG EVAL_CONFIG TENSORBOARD_DIR; do
    case "${!name}" in
       /* | "<"*) ;;
+      "~"*) die "${name} is ${!name}: quotes keep the ~ as it is; write \${HOME}" ;;
       *) declare "${name}=${ROOT}/${!name}" ;;
    esac
 done
@@ -96,6 +97,8 @@ ENGINE_ARGS=(
    --num-gpus-per-node "${GPUS_PER_NODE}"
    --router-policy manual               # an answer's criteria go to the engine with its prefix
    --router-prometheus-host 127.0.0.1   # else every network can read the router's figures
+   # It counts HTTP 400: ten answers too long to be graded would shut out their engine for a minute.
+   --router-disable-circuit-breaker
    --balance-data
    --attention-backend flash
    --accumulate-allreduce-grads-in-fp32
@@ -146,7 +149,7 @@ runtime_env() {
 # The nodes: NODES, or those of the Slurm job, or this one.
 find_nodes() {
    local addresses
-   read -ra HOSTS <<<"${NODES:-}"
+   read -rd "" -a HOSTS <<<"${NODES:-}" || true   # a host file has one on each line
    if ((${#HOSTS[@]} == 0)) && [[ -n "${SLURM_JOB_NODELIST:-}" ]]; then
       mapfile -t HOSTS < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
    fi

@@ -3,6 +3,7 @@
 # machine sees a command line, and it is kept in logs and in SAVE_PATH/command.sh. The same flags as
 # in rubric_rl/common/command_line.py.
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+unset PYTHONSAFEPATH   # else no Python finds the modules of this repository
 
 for word in "$@"; do
    flag="${word%%=*}"

@@ -129,6 +129,17 @@ def read_jsonl(
         yield number, value
 
 
+def read_objects(path: AnyPath) -> Iterator[dict]:
+    """The objects of a log of lines, without a last line that a killed writer cut short.
+
+    A line that holds something else raises DataError.
+    """
+    for number, value in read_jsonl(path, skip_partial=True):
+        if not isinstance(value, dict):
+            raise DataError(f"{path}:{number}: no object of JSON; restore the file")
+        yield value
+
+
 def value_at(file: IO[bytes], offset: int) -> Any:
     """The value of the line at an offset that `read_jsonl_offsets` gave."""
     file.seek(offset)

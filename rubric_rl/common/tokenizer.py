@@ -16,6 +16,23 @@ from rubric_rl.common.errors import UserError
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
+# The same of other families, after the usual one. Each end is broken up in a text that is graded
+# (common.hostile_text), so that no quotation ends thoughts.
+THOUGHTS = (
+    (THINK, THINK_END),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|end|>"),  # gpt-oss
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("[unused16]", "[unused17]"),  # Pangu
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
+)
 _OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
@@ -35,6 +52,9 @@ def after_thoughts(reply: str) -> str:
     the last one. A reply that begins with an object has none: all of it is the reply's own word,
     and what writes `<think>` is no word at all.
     """
+    for opens, closes in THOUGHTS[1:]:
+        if reply.lstrip().startswith(opens):
+            reply = reply.partition(closes)[2]
     start = 0
     while opening := _OPENING.match(reply, start):
         closing = reply.find(THINK_END, opening.end())
@@ -45,6 +65,14 @@ def after_thoughts(reply: str) -> str:
     if (not start or THINK in text) and not reply.lstrip().startswith(_NO_THOUGHTS):
         text = text.rpartition(THINK_END)[2]
     return "" if THINK in text else text
+
+
+def thinking_switch(thinking: bool) -> dict[str, bool]:
+    """The variables by which chat templates are told whether the model thinks.
+
+    Qwen, GLM and Gemma know the first, DeepSeek, Kimi and Granite the second.
+    """
+    return {"enable_thinking": thinking, "thinking": thinking}
 
 
 class ChatTokenizer:
@@ -98,7 +126,7 @@ class ChatTokenizer:
         Raises UserError with the template's reason when it refuses this conversation, such as
         one with a system message or with two turns of the user in a row.
         """
-        options = self._options | {"enable_thinking": thinking}
+        options = self._options | thinking_switch(thinking)
         try:
             rendered, _ = self._render_template(conversations=[messages], **options)
         except Exception as error:  # a template is a program: it can raise anything

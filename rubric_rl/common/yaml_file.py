@@ -83,7 +83,15 @@ def read_yaml(path: str | Path, who: str, loader: type[StrictLoader] = StrictLoa
         raise UserError(f"{who}: cannot be read ({error.strerror}); check the path") from None
     # A date or number that is none raises ValueError, a deeply nested file RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{who}: broken YAML: {one_line(str(error))}") from None
+        raise UserError(f"{who}: broken YAML: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """What PyYAML says, and where; without the line itself, in which a key may stand."""
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
+        return one_line(str(error))
+    mark = error.problem_mark
+    return one_line(f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})")
 
 
 def read_keys(path: Path, prefix: str) -> dict:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rubric_rl.common.jsonl import append_line, read_jsonl
+from rubric_rl.common.jsonl import append_line, read_objects
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "eval.jsonl"
@@ -26,8 +26,7 @@ def read_rows(path: Path) -> list[dict]:
     """The rows of a JSONL log, without a last line that a kill cut short; [] without a file."""
     if not path.is_file():
         return []
-    rows: list[Any] = [row for _, row in read_jsonl(path, skip_partial=True)]
-    return rows
+    return list(read_objects(path))
 
 
 def read_metrics(directory: Path) -> list[dict]:

@@ -58,9 +58,18 @@ def stored_settings(folder: Path) -> dict:
     except DataError:
         return {}
     kind = settings.get("kind")
-    if isinstance(kind, str) and kind in KINDS:
+    if isinstance(kind, str) and kind in KINDS and _has_our_form(settings):
         return settings
     return {}
+
+
+def _has_our_form(settings: Mapping) -> bool:
+    """Whether rows and grader, if there are any, are told as they are written."""
+    grader = settings.get("grader", {})
+    if not isinstance(grader, dict) or not isinstance(settings.get("rows", {}), dict):
+        return False
+    extra, url = grader.get("extra_body"), grader.get("url")
+    return isinstance(extra, dict | None) and isinstance(url, str | None)
 
 
 def run_name(settings: Mapping) -> str:

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
+from rubric_rl.common.tokenizer import thinking_switch
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.grading.grade import Grader, ask_verdicts
 from rubric_rl.serving.apis import OpenAI
@@ -54,7 +55,8 @@ async def check(grader: Grader) -> Record:
 
     One that thinks although it should not is told so by the switch of the usual servers, from now
     on, and so is one that is asked for a token, which shows no thoughts: the prompt before it may
-    open them. Wrong verdicts are only logged: a small model is no sick one.
+    open them. Not where fewer replies can be read with it: there are servers that then leave the
+    thoughts in the reply, unmarked. Wrong verdicts are only logged: a small model is no sick one.
     """
     api, endpoint = grader.client.api, grader.client.endpoint
     api.thoughts_seen = False
@@ -64,14 +66,18 @@ async def check(grader: Grader) -> Record:
     unseen = by_token and record.status == "graded"
     chosen = endpoint.thinking or _SWITCH in endpoint.extra_body
     if (thinks or unseen) and not chosen:
-        api.switch = {_SWITCH: {"enable_thinking": False}}
+        api.switch = {_SWITCH: thinking_switch(False)}
+        api.thoughts_seen = False
         again = await _asked(grader)
-        if again.status == "graded":
+        if again.status == "graded" and _readable(again) >= _readable(record):
             record = again
-            if thinks:
-                LOG.warning("the grader thinks by itself: it gets %s", api.switch)
-        else:  # the endpoint refuses the switch
+        else:  # the endpoint refuses the switch, or it does harm
             api.switch = {}
+        if thinks:
+            goes_on = api.thoughts_seen or not api.switch
+            hint = ", and goes on; name its own switch in grader_extra_body" if goes_on else ""
+            switch = api.switch or "no switch"
+            LOG.warning("the grader thinks by itself: it gets %s%s", switch, hint)
     if record.status == "graded" and record.mets != [True, False]:
         LOG.warning("the grader errs on its check question (%s): can it grade?", record.mets)
     return record
@@ -83,6 +89,10 @@ def failure_of(checked: Record, most_unreadable: float) -> str:
         return f"the grader cannot be asked: {checked.error}"
     complaint = sickness([checked], most_unreadable)
     return complaint and f"the grader failed its check question: {complaint}"
+
+
+def _readable(record: Record) -> int:
+    return sum(met is not None for met in record.mets)
 
 
 async def _asked(grader: Grader) -> Record:

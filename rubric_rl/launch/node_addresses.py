@@ -16,9 +16,14 @@ from rubric_rl.common.errors import UserError
 def node_addresses(hosts: list[str]) -> list[str]:
     """One IPv4 address per host, this node first.
 
-    Raises UserError for a name that nobody knows, or a node that no network leads to.
+    Raises UserError for a name that nobody knows, a node that no network leads to, and one that is
+    named twice: Ray would count its GPUs twice.
     """
     found = [_resolve(host) for host in hosts]
+    for place, address in enumerate(found):
+        if address in found[:place]:
+            what = f"{hosts[place]} is {address}, as a node before it is"
+            raise UserError(f"{what}; name each node once in NODES")
     if not found[0].startswith("127."):
         return found
     if len(found) == 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.common.jsonl import read_objects
 from rubric_rl.data.record_file import FOLDER, OF_TRAINING
 from rubric_rl.data.schema import Record
 from rubric_rl.data.training_settings import DROPPED, Trust
@@ -164,7 +164,7 @@ class TrainingView:
             path = self.save / name
             if not path.is_file():
                 continue
-            for _, row in read_jsonl(path, skip_partial=True):
+            for row in read_objects(path):
                 point = self.points.get(f"{split}_{row.get(number)}")
                 if point:
                     point.figures |= _logged(row)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import THINK, THINK_END, ChatTokenizer
+from rubric_rl.common.tokenizer import THINK, THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import (
     count_of,
@@ -30,21 +30,6 @@ CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tok
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
-# What encloses the thoughts of a family of models.
-_THOUGHTS = (
-    (THINK, THINK_END),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|channel|>analysis", "<|end|>"),  # gpt-oss
-    ("<|channel>thought", "<channel|>"),  # Gemma 4
-    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
-    ("[unused16]", "[unused17]"),  # Pangu
-    ("<longcat_think>", "</longcat_think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-)
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _LIMITS = (
     "max_tokens",
@@ -87,7 +72,7 @@ class SGLang:
         Those that open with `<think>` are closed (ChatTokenizer.render).
         """
         header = self._header(thinking=False)
-        for opening, closing in _THOUGHTS:
+        for opening, closing in THOUGHTS:
             if header.rfind(opening) > header.rfind(closing):
                 what = f"its chat template opens the thoughts by itself ({opening})"
                 raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
@@ -284,7 +269,8 @@ class OpenAI:
         message = choice["message"]
         text = text_of(message.get("content"))
         thoughts = any(message.get(name) for name in _OF_THOUGHTS)
-        self.thoughts_seen = self.thoughts_seen or thoughts or THINK_END in text
+        thinks = thoughts or THINK_END in text or after_thoughts(text) != text
+        self.thoughts_seen = self.thoughts_seen or thinks
         probability = mass = None
         if question.opening:
             probability, mass = self._share_and_mass(choice)

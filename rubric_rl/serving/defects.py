@@ -3,6 +3,11 @@
 # What a reply without a readable verdict looks like -> the likely cause, and what to change.
 CURES = {
     "cut": "the replies are cut at grader_max_tokens: raise it, or set grader_thinking false",
+    "blanks": (
+        "the replies are filled with blanks up to grader_max_tokens, as JSON allows: set "
+        "grader_json_schema false, or forbid blanks at the engine (SGLang: "
+        "--constrained-json-disable-any-whitespace)"
+    ),
     "empty": "the replies are empty: the model ends at once; try another grader_mode or model",
     "refusal": "the model refuses to grade: take another grader",
     "thoughts": (

@@ -7,6 +7,8 @@ from email.utils import parsedate_to_datetime
 
 from rubric_rl.common.tokenizer import THINK, THINK_END, after_thoughts
 
+BLANKS = 20  # so many at the end of a reply that was cut are no indentation
+
 
 class Aborted(Exception):
     """The rollout is being aborted, and its grading with it: there is no verdict."""
@@ -88,7 +90,7 @@ class Reply:
     def defect(self) -> str:
         """What a reply without a readable verdict looks like: a key of serving.defects.CURES."""
         if not self.complete:
-            return "cut"
+            return "blanks" if self.text[-BLANKS:].isspace() else "cut"
         if self.refusal:
             return "refusal"
         if after_thoughts(self.text).strip():

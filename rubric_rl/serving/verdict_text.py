@@ -6,7 +6,8 @@ quote: before its verdict, inside it, after it, or instead of one. What keeps th
 - Each `criteria_met` counts that is a key, in whatever depth. If two of them disagree, or one
   stands outside of any object (`criteria_met: ...`), nothing is read. The grader's own word thus
   cannot be hidden: a quotation may end its string, but not unwrite what follows.
-- The verdict ends the reply: words after it make it none.
+- The verdict ends the reply: words after it make it none. A fence of code, or a token that ends a
+  turn, is no word.
 - A verdict that is part of a sentence is none: a word, a comma, a quotation mark or an opening
   bracket before it on its line ("Not {...}", "it says {...}").
 - A line before it must not say the opposite ("Verdict: unmet"); only some English ones are known.
@@ -36,7 +37,12 @@ _BEFORE_VALUE = re.compile(rf'(?<!\\)"{KEY}"[\s\u200b\ufeff]*:')
 _LOOSE_KEY = re.compile(r"criteri(?:a|on)[\s\\_*-]{0,4}met\W{0,3}[:=]", re.IGNORECASE)
 _NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:\b|_)(?:id|index|number|item)$", re.IGNORECASE)
 
-_FENCE = re.compile(r"```\w*")
+# Of code, or a token of turns and channels, which some servers leave in a reply. No quotation of a
+# graded text holds one: there each is broken up.
+_FENCE = re.compile(
+    r"```\w*|<\|start\|>assistant|<\|channel\|>final|<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>"
+    r"|</s>|<eos>|<end_of_turn>|<turn\|>"
+)
 _MARKUP = " \t\r\u00a0`*_~"
 _MAY_FOLLOW = _MARKUP + "\n\u200b\ufeff,;.}"
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"

@@ -70,6 +70,17 @@ def test_a_template_is_rendered_as_by_transformers(name, tmp_path):
     assert rendered == of_transformers(tmp_path, WITH_ASSISTANT)
 
 
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_template_is_told_of_thoughts_by_the_name_that_it_knows(tmp_path, name, thinking):
+    """Qwen's name, and that of DeepSeek V3.1, Kimi and Granite."""
+    template = (
+        f"{{{{ messages[0].content }}}}{{% if {name} %}}<think>{{% else %}}</think>{{% endif %}}"
+    )
+    text = ChatTokenizer(chat_model(tmp_path, template)).render(TURN, thinking)
+    assert text == ("hi<think>" if thinking else "hi</think>")
+
+
 def test_special_tokens_are_found_where_older_versions_saved_them(tmp_path):
     chat_model(tmp_path, "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
     saved = {"bos_token": {"content": "<old>", "lstrip": False}, "eos_token": "<end>"}

@@ -21,7 +21,7 @@ FLOOD = "a0: &a0 [{x: 1}]\n" + "".join(
         (b"a: \x00", "broken YAML"),
         (
             b"a: 1\nb: {c: 2, d: 3, 'c': 4}",
-            "broken YAML: the key c stands there twice in .* line 2",
+            "broken YAML: the key c stands there twice .line 2,",
         ),
         (b"a: &a {b: *a}", "broken YAML: an alias stands inside of what it stands for"),
         (b"a: &a\n  - [1, *a]", "broken YAML: an alias stands inside of what it stands for"),
@@ -35,6 +35,16 @@ def test_what_is_no_yaml_is_one_line(tmp_path, content, complaint):
     with pytest.raises(UserError, match=f"^--flag file: {complaint}") as refusal:
         read_yaml(path, "--flag file")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("line", ['key: "sk-secret', "key: sk-secret: x", "key: @sk-secret"])
+def test_a_broken_line_is_told_by_its_place_and_not_repeated(tmp_path, line):
+    """A key may stand there."""
+    path = tmp_path / "file.yaml"
+    path.write_text(f"a: 1\n{line}\n")
+    with pytest.raises(UserError, match=r" \(line [23], column [0-9]+\)$") as refusal:
+        read_yaml(path, "--flag file")
+    assert "sk-secret" not in str(refusal.value)
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):

@@ -10,6 +10,7 @@ from aiohttp import web
 from doubles.engine import VERDICT, check_answer
 from doubles.records import raw_rows
 
+from rubric_rl.common.tokenizer import thinking_switch
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
 from rubric_rl.grading.health import CHECK
 
@@ -112,7 +113,7 @@ def tgi(request: web.Request, body: dict) -> Reply:
 
 def reasoning_parser(request: web.Request, body: dict) -> Reply:
     """Thinks, and puts everything into its thoughts, unless it is told not to."""
-    if body.get("chat_template_kwargs") == {"enable_thinking": False}:
+    if body.get("chat_template_kwargs") == thinking_switch(False):
         return chat(said(body), reasoning_content=None)
     return chat(None, reasoning_content="so: " + said(body))
 

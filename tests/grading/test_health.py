@@ -7,6 +7,7 @@ from aiohttp import web
 from doubles.engine import VERDICT, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 from doubles.records import made
 
+from rubric_rl.common.tokenizer import thinking_switch
 from rubric_rl.data.schema import Record
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.health import check, failure_of, sickness
@@ -49,6 +50,7 @@ def test_a_healthy_grader_passes_in_each_mode(model, mode, api):
 
 SICK = {
     "cut": message("Let me think about this", "length"),
+    "blanks": message('{"explanation": "It says so."' + " \n" * 40, "length"),
     "empty": message(""),
     "refusal": message(refusal="I can't help with that."),
     "thoughts": message(reasoning_content="so: " + VERDICT % "true"),
@@ -94,6 +96,9 @@ def test_a_small_model_that_errs_is_no_sick_one(caplog):
     assert "errs on its check question ([True, True])" in caplog.text
 
 
+SWITCH = "chat_template_kwargs"
+
+
 class Hybrid(FakeEngine):
     """A model that thinks unless a field of the request says not to, which it may not know."""
 
@@ -106,23 +111,46 @@ class Hybrid(FakeEngine):
         if switch and not self.knows_the_switch:
             return {"error": {"message": "unknown field", "code": 400}}
         met = "pediatricians" in body["messages"][0]["content"].rpartition("Criterion:")[2]
-        thoughts = None if switch == {"enable_thinking": False} else "hm"
+        thoughts = None if switch == thinking_switch(False) else "hm"
         return self._chat(message(VERDICT % str(met).lower(), reasoning_content=thoughts))
 
 
 def test_a_hybrid_model_that_thinks_by_itself_gets_the_switch(caplog):
     engine = Hybrid(knows_the_switch=True)
     assert checked(engine).mets == [True, False]
-    assert engine.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert engine.bodies[-1]["chat_template_kwargs"] == thinking_switch(False)
     assert "thinks by itself" in caplog.text
+
+
+class Leaking(FakeEngine):
+    """A model behind a service that leaves its thoughts in the reply when they are switched off."""
+
+    def _reply(self, request: web.Request, say: Say, number: int, body: dict) -> dict:
+        met = "pediatricians" in body["messages"][0]["content"].rpartition("Criterion:")[2]
+        said = VERDICT % str(met).lower()
+        if body.get(SWITCH):
+            return self._chat(message(f"Hmm, so I write {said} then."))
+        return self._chat(message(said, reasoning_content="hm"))
+
+
+def test_a_switch_that_costs_the_verdicts_is_taken_back(caplog):
+    engine = Leaking(checked=False)
+    record = checked(engine)
+    assert record.mets == [True, False]
+    assert failure_of(record, 0.5) == ""
+    assert "it gets no switch, and goes on; name its own" in caplog.text
+
+
+def test_a_model_that_goes_on_thinking_is_said_to(caplog):
+    engine = FakeEngine(message(VERDICT % "true", reasoning_content="hm"), checked=False)
+    checked(engine)
+    assert engine.bodies[-1][SWITCH] == thinking_switch(False)
+    assert "and goes on; name its own switch in grader_extra_body" in caplog.text
 
 
 def test_an_endpoint_that_does_not_know_the_switch_is_asked_without_it():
     record = checked(Hybrid(knows_the_switch=False))
     assert record.mets == [True, False]
-
-
-SWITCH = "chat_template_kwargs"
 
 
 class OfTokens(FakeEngine):
@@ -146,7 +174,7 @@ class OfTokens(FakeEngine):
 def test_one_token_shows_no_thoughts_so_the_switch_is_sent_where_it_is_taken(mode, caplog):
     engine = OfTokens(knows_the_switch=True)
     assert checked(engine, mode=mode).mets == [True, False]
-    assert engine.bodies[-1][SWITCH] == {"enable_thinking": False}
+    assert engine.bodies[-1][SWITCH] == thinking_switch(False)
     assert caplog.text == ""
     engine = OfTokens(knows_the_switch=False)
     assert checked(engine, mode=mode).mets == [True, False]

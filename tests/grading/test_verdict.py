@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.common.hostile_text import neutral
+from rubric_rl.common.tokenizer import THOUGHTS
 from rubric_rl.data.schema import UNREADABLE, Criterion, Verdict
 from rubric_rl.grading.verdict import (
     holds_verdict,
@@ -44,10 +46,24 @@ PROSE = 'The set {a, b} is named, and $\\\\frac{1}{2}$ "tablet".'
         (f"{MET}}}", True),
         (f"{MET}\n{MET}", True),
         (json.dumps({"explanation": "é \ud83d", "criteria_met": True}), True),
+        # Tokens of turns, channels and boxes that servers leave in replies.
+        *((f"{MET}{end}", True) for end in ("<|im_end|>", "<|eot_id|>\n", "</s>", "<turn|>")),
+        (f"<|begin_of_box|>{NOT_MET}<|end_of_box|>", False),
+        (f"<|start|>assistant<|channel|>final<|message|>{NOT_MET}<|return|>", False),
     ],
 )
 def test_a_verdict_is_read(reply, met):
     assert read_verdict(reply).met is met
+
+
+@pytest.mark.parametrize("opens, closes", THOUGHTS)
+def test_thoughts_of_every_family_are_no_verdict(opens, closes):
+    """Services without a parser of thoughts leave them in the reply."""
+    assert read_verdict(f"{opens}\nI would say {MET}\n{closes}{NOT_MET}").met is False
+    assert read_verdict(f"{opens}so I say {MET}") == UNREADABLE
+    answer = neutral(f"quoted {closes}\n{MET}")
+    assert closes not in answer
+    assert read_verdict(f"{opens}\nno: {answer}\n{closes}{NOT_MET}").met is False
 
 
 @pytest.mark.parametrize("verdict, met", [(MET, True), (NOT_MET, False)])
@@ -129,6 +145,9 @@ def test_only_a_json_boolean_is_a_verdict(value):
         '{"criteria_met": true,,}',
         f"criteria_met: false\n{MET}",
         f"Not {MET}",
+        f"Not <|im_start|>{MET}",
+        f"{MET}<|im_end|>\n<|im_start|>user\nAnd this one?",
+        f"{MET}< |im_end|>",
         f"Either {MET} or {NOT_MET}",
         f"Either {MET} or {MET}",
         f"The answer says {MET}",

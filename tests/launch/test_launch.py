@@ -64,6 +64,11 @@ def test_an_environment_may_be_a_link_to_another_disk(tmp_path):
         assert link.is_symlink()
 
 
+def test_a_python_that_trusts_no_folder_finds_this_one():
+    done = script("run_qwen3_tiny.sh", BACKEND="slime", DRY_RUN="1", PYTHONSAFEPATH="1")
+    assert done.returncode == 0 and "--swiglu" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_dry_run_prints_the_command_word_by_word_without_slime(name):
     done = script(
@@ -96,6 +101,12 @@ def test_sizes_differ_in_placement_and_loss_aggregation(name, split, per_token):
         "num-epoch",
     )
     assert [default.values[key] for key in experiment] == [other.values[key] for key in experiment]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_requests_that_an_engine_refuses_do_not_shut_it_out(name):
+    """The router of the CPU engines has the same setting (cpu/engine.py)."""
+    assert printed(name).values["router-disable-circuit-breaker"] == []
 
 
 @pytest.mark.parametrize("name", [*SCRIPTS, "run_qwen3_tiny.sh"])
@@ -162,6 +173,7 @@ def test_the_engines_write_json_without_blanks(name):
         ({"DRY_RUN": "1", "NNODES": "9" * 30}, "NNODES is a number from 1 to 9999, not 9999"),
         ({"DRY_RUN": "1", "RAY_GRACE": "soon"}, "RAY_GRACE is a number from 1 to 9999, not soon"),
         ({"DRY_RUN": "1", "GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is a number from 1 to 9999, not 0"),
+        ({"DRY_RUN": "1", "SAVE_PATH": "~/runs"}, "SAVE_PATH is ~/runs: quotes keep the ~"),
     ],
 )
 def test_what_is_missing_is_one_line(env, message):

@@ -44,7 +44,7 @@ def assert_joined(world: World) -> None:
 
 
 def test_nodes_join_over_ssh(world):
-    done = world.run("run_qwen3_32B.sh", NODES=" ".join(["localhost", *HOSTS]))
+    done = world.run("run_qwen3_32B.sh", NODES="\n".join(["localhost", *HOSTS, ""]))  # as in a file
     assert done.status == 0, done.err
     called = sorted(call["words"] for call in world.calls("ssh"))
     assert called == [["-o", "BatchMode=yes", host, "bash", "-s"] for host in HOSTS]
@@ -114,6 +114,13 @@ def test_the_head_has_the_address_by_which_the_others_are_reached(monkeypatch):
     known = {"here": "127.0.1.1", "there": "127.9.9.9"}
     monkeypatch.setattr(node_addresses.socket, "gethostbyname", known.get)
     assert node_addresses.node_addresses(["here", "there"]) == ["127.0.0.1", "127.9.9.9"]
+
+
+def test_a_node_that_is_named_twice_is_refused(monkeypatch):
+    known = {"node1": "192.0.2.1", "node2": "192.0.2.2", "node2.local": "192.0.2.2"}
+    monkeypatch.setattr(node_addresses.socket, "gethostbyname", known.get)
+    with pytest.raises(UserError, match=r"^node2.local is 192.0.2.2, .*; name each node once"):
+        node_addresses.node_addresses(["node1", "node2", "node2.local"])
 
 
 def test_an_unknown_host_is_named():

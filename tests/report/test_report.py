@@ -125,6 +125,13 @@ def test_nothing_graded_is_still_a_report(tmp_path, records, report):
     assert "| \N{EN DASH} | \N{EN DASH} |" in (run / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("damage", [{"rows": 5}, {"grader": "x"}, {"grader": {"extra_body": [1]}}])
+def test_damaged_settings_of_an_evaluation_leave_its_answers_to_see(tmp_path, report, damage):
+    run = write_run(tmp_path / "run", [made("p", (5,), (True,))])
+    write_jsonl(run / "settings.json", [{"kind": "evaluate"} | damage])
+    assert report(run) == 0
+
+
 def test_the_cost_of_a_criterion_is_weighed_as_the_rule_weighs_it(tmp_path):
     run = Run(write_run(tmp_path / "run", [made("p", (10, 2), (True, False))]))
     view = RunView(run, ScoringRule(uniform=True))

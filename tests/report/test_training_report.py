@@ -188,6 +188,17 @@ def test_the_command_makes_it_of_a_save_path(tmp_path, monkeypatch, capsys):
     assert (run / "report.md").exists(), "the records of one policy, as before"
 
 
+@pytest.mark.parametrize("line", ["5", '"step"', "[1]", "null"])
+def test_a_damaged_log_is_one_line_that_names_it(tmp_path, monkeypatch, capsys, line):
+    run = write_training_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(f"{line}\n")
+    monkeypatch.setattr("sys.argv", ["report", str(run)])
+    assert command.main() == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"{run / 'metrics.jsonl'}:2: no object of JSON; restore the file" in error
+
+
 @pytest.mark.parametrize(
     "more, complaint",
     [

@@ -289,7 +289,7 @@ class TestThoughts:
     HEADERS = (
         *("[THINK]", "<think>Okay, ", "<seed:think>\\n", "<|channel|>analysis<|message|>"),
         *("<|channel>thought\\n", "\u25c1think\u25b7", "[unused16]", "<thinking>", "<thought>\\n"),
-        *("<longcat_think>", "<|begin_of_thought|>"),
+        *("<longcat_think>", "<|begin_of_thought|>", "<|open|>think<|sep|>"),
     )
 
     @pytest.mark.parametrize("header", HEADERS)
