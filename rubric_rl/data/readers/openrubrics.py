@@ -11,7 +11,7 @@ import re
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_field
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, check_no_points, criteria_of_field
 
 _KIND = re.compile(r"\s*\[(Hard Rule|Principle)\]\s*", re.IGNORECASE)
 
@@ -27,6 +27,7 @@ def read(item: dict) -> dict:
     messages = pieces.question(pieces.text(item, "instruction"))
     rubric = []
     criteria, left_out = criteria_of_field(item, "rubric")
+    check_no_points(criteria)
     for words in criteria:
         kind = _KIND.search(words)
         labels = [f"kind:{kind[1].lower().replace(' ', '_')}"] if kind else []

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.plain_text import shows_something
+from rubric_rl.common.plain_text import one_line, shows_something
 
 LEAVE_OUT = "leave the row out, or mend it"
 ZERO_POINTS = "criteria of 0 points left out"
@@ -97,7 +97,8 @@ def of_columns(value: object, field: str) -> object:
     lengths = {len(column) for column in value.values()}
     if len(lengths) > 1:
         counts = ", ".join(f"{len(column)} {name}" for name, column in value.items())
-        raise DataError(f"{field} has lists of several lengths, {counts}; {LEAVE_OUT}")
+        what = f"{field} has lists of several lengths, {one_line(counts, 100)}"
+        raise DataError(f"{what}; {LEAVE_OUT}")
     return [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
 
 

@@ -39,10 +39,12 @@ _TITLES = ("title", "name")
 _KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
 # What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
 _NEGATIVE = re.compile(
-    r"(?:is_)?(?:negatives?|pitfalls?|penalt(?:y|ies)|(?:things_)?to_avoid|must_nots?)"
+    r"(?:is_)?(?:neg(?:atives?)?|bad(?=_)|pitfalls?|penalt(?:y|ies)|deductions?"
+    r"|(?:things_)?to_avoid|must_avoid|(?:must|should|do)_nots?)"
     r"(?:_(?:criteri(?:a|on)|rubrics?|items?|points))?"
 )
 _KINDS = ("type", "kind", "polarity", "sign", "category")
+_MINUS = ("-", "-1", "-1.0", "minus", "bad")
 _POSITIVE = ("positive", "is_positive")  # a mark that says so
 _NO = ("false", "no", "0", "0.0", "none", "null", "nan", "n/a", "", "[]", "{}")
 # What is no text of a criterion: it may stand beside its title.
@@ -210,7 +212,7 @@ def _refuse_other_fields(given: dict, words: object, points: object) -> None:
 def _says_negative(key: str, value: object) -> bool:
     says_no = str(value).strip().lower() in _NO
     if key in _KINDS:
-        return str(value) in ("-", "-1") or _is_negative(str(value))
+        return str(value).strip().lower() in _MINUS or _is_negative(str(value))
     return says_no if key in _POSITIVE else _is_negative(key) and not says_no
 
 

@@ -12,7 +12,7 @@ import re
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_field
+from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, check_no_points, criteria_of_field
 
 MOST = 100
 _IMPORTANCE = re.compile(r"\s*\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)\s*", re.IGNORECASE)
@@ -38,6 +38,7 @@ def read(item: dict) -> dict:
         if is_unsure or float(worth) > MOST or (not written and _AT_THE_END.search(question)):
             what = f"criterion {number} of requirements has no (importance: N/{MOST})"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+        check_no_points([question])
         rubric.append(pieces.criterion(question, worth))
     made = pieces.row(item, messages, rubric)
     made.note(LINES_LEFT_OUT, left_out)

@@ -318,6 +318,9 @@ def test_a_criterion_with_a_scale_is_refused(scale):
         {"category": "penalties"},
         {"sign": "-"},
         {"sign": -1},
+        {"sign": "minus"},
+        {"polarity": "neg"},
+        {"polarity": "Bad"},
         {"is_negative": True},
         {"negative": "true"},
         {"is_negative": 1},
@@ -341,7 +344,11 @@ def test_a_mark_that_contradicts_the_points_is_refused(mark):
         assert criteria([good | marks])[0][1] == 5
 
 
-@pytest.mark.parametrize("name", ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid"])
+NEGATIVE_LISTS = ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid", "bad_criteria"]
+NEGATIVE_LISTS += ["must_avoid", "should_not", "deductions"]
+
+
+@pytest.mark.parametrize("name", NEGATIVE_LISTS)
 def test_criteria_in_a_list_of_negative_ones_are_refused(name):
     said = f"{name} stands beside the criteria; write its criteria among them"
     for fields in (
