@@ -451,7 +451,8 @@ class TestRecognition:
         ]
         assert captured.out.startswith("set: plain (recognised")
         assert self.split(tmp_path, [*rows_of(*range(9)), *others], "--format=plain") == 0
-        assert capsys.readouterr().err == ""
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "rows.jsonl:11: a criterion that is a text says its points, (importance" in said
 
     def test_a_named_format_is_not_said_to_be_recognised(self, tmp_path, capsys):
         assert self.split(tmp_path, rows_of(1, 2, 3), "--format=plain") == 0

@@ -19,7 +19,12 @@ from collections.abc import Iterable, Mapping
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, check_no_points, criteria_of_text
+from rubric_rl.data.readers.rubric_text import (
+    LINES_LEFT_OUT,
+    check_no_points,
+    criteria_of_text,
+    is_whole_list,
+)
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
@@ -36,6 +41,7 @@ _COUNTS = (*pieces.ID_FIELDS, "index", "number", "order", "turn", "rank", "posit
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
 _TITLES = ("title", "name")
+_OWN_TEXT = frozenset(TEXT_KEYS) - {*_TITLES}
 _KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
 # What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
 _NEGATIVE = re.compile(
@@ -156,6 +162,8 @@ def _criteria(rubric: object) -> tuple[list, int]:
         return [pair for pair in rubric.items() if pair[1] is not None], 0
     if not isinstance(rubric, list):
         raise DataError(f"rubric is no list of criteria; {pieces.LEAVE_OUT}")
+    if len(rubric) == 1 and isinstance(rubric[0], str) and is_whole_list(rubric[0]):
+        return criteria_of_text(rubric[0])
     return rubric, 0
 
 
@@ -169,6 +177,8 @@ def _criterion(given: object) -> dict:
     if worth is None:
         _refuse_other_points(given)
     found = pieces.criterion(words, worth, given.get("tags"))
+    if len(_OWN_TEXT & given.keys()) > 1:
+        _refuse_two_texts(given)
     if not _KNOWN.issuperset(given):
         _refuse_other_fields(given, words, found["points"])
     if _LABELS.isdisjoint(given):
@@ -177,6 +187,17 @@ def _criterion(given: object) -> dict:
     if labels and isinstance(found["tags"] or [], list | tuple):  # others are refused by name
         found["tags"] = [*(found["tags"] or []), *labels]
     return found
+
+
+def _refuse_two_texts(given: dict) -> None:
+    """Raises DataError where two fields may be the text: the name of a criterion, and what it says.
+
+    The grader would be shown one of them.
+    """
+    texts = {key: given[key] for key in TEXT_KEYS if key in _OWN_TEXT and given.get(key)}
+    if len(set(map(str, texts.values()))) > 1:
+        what = f"a criterion has {' and '.join(texts)}, of which one would be lost"
+        raise DataError(f"{what}; write both into one of them, or leave one out")
 
 
 def _refuse_other_points(given: dict) -> None:
@@ -191,8 +212,7 @@ def _refuse_other_points(given: dict) -> None:
 
 def _refuse_other_fields(given: dict, words: object, points: object) -> None:
     """Raises DataError for a criterion with a field that may change what it says or is worth."""
-    own_text = [key for key in TEXT_KEYS if given.get(key) is not None and key not in _TITLES]
-    is_titled = words is not None and not own_text
+    is_titled = words is not None and all(given.get(key) is None for key in _OWN_TEXT)
     is_negative = isinstance(points, (int, float)) and points < 0
     for key, value in given.items():
         if key in _KNOWN or value is None or value is words:

@@ -68,6 +68,11 @@ def _points_said(words: str) -> re.Match | None:
     return _POINTS_LAST.search(words, end) if _DIGIT.search(words, end) else None
 
 
+def is_whole_list(words: str) -> bool:
+    """Whether a text is a list of its own: it begins with the mark of an item, and has others."""
+    return bool(_MARK.match(words)) and len(_criteria_and_others(words)[0]) > 1
+
+
 def criteria_of_text(rubric: str) -> tuple[list[str], int]:
     """The criteria of a rubric: its list items, else its lines; and how many lines are none.
 

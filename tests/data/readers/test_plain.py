@@ -290,6 +290,27 @@ def test_a_title_is_no_criterion_where_another_field_may_be_its_text(title, othe
         read(rubric=[given])
 
 
+@pytest.mark.parametrize("other", ["description", "text", "criterion_text"])
+def test_of_two_texts_of_a_criterion_neither_is_lost(other):
+    named = {"criterion": "Accuracy", "points": 5}
+    with pytest.raises(DataError, match=f"has criterion and {other}, of which one would be lost"):
+        read(rubric=[named | {other: "States that the dose is 5 mg"}])
+    for same in ("Accuracy", "", None):
+        assert criteria([named | {other: same}]) == [("Accuracy", 5, ())]
+
+
+def test_a_list_of_one_text_that_is_a_list_is_that_list():
+    """As the training rows of Rubric-ARM hold a rubric of OpenRubrics."""
+    rubric = ["1. Names water. [Hard Rule]\n2. Is clear. [Principle]"]
+    assert criteria(rubric) == criteria(rubric[0])
+    assert [text for text, _, _ in criteria(rubric)] == [
+        "Names water. [Hard Rule]",
+        "Is clear. [Principle]",
+    ]
+    for one in ("1) is the answer", "Names:\n- water\n- juice", "Names water\nor juice"):
+        assert criteria([one]) == [(one, 1, ())]
+
+
 def test_a_title_is_a_criterion_where_it_stands_alone():
     beside = {"id": "c1", "type": "positive", "category": "c", "level": 2, "tags": ["t"]}
     remarks = {"rationale": "It matters.", "source": "WHO", "is_positive": "yes"}
