@@ -20,9 +20,11 @@ NOTHING = (None, "", [], (), {})
 # array, which is read as broken JSON: unlike "[ ] names the dose" or "[1] names it".
 _JSON = re.compile(r"""\s*(?:\[\s*["'\[{]|\{\s*["'}]|\('|\[?array\()""")
 _OPENINGS = frozenset('["{(a')
-# How messages begin in JSON text, which may be within another one: [{ or {"role" or "{\"role\".
+# How messages begin in JSON text, which may be within another one: {"role" or "{\"role\", or with
+# another field before it; [{"id": 1}] is what somebody asks about.
 _MESSAGES = re.compile(
-    r"""\s*(?:\[\s*\{|"?(?:\\n|[\s\[])*\{(?:\\n|\s)*\\*["'](?:role|from|content|messages)\b)"""
+    r"""\s*(?:\[\s*\{(?=(?s:.*?)["'](?:role|from)["']\s*:\s*["'](?i:user|human|system)\b)"""
+    r"""|"?(?:\\n|[\s\[])*\{(?:\\n|\s)*\\*["'](?:role|from|content|messages)\b)"""
 )
 _OF_OBJECTS = ("tags", "annotations")  # fields of a criterion that hold objects
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")

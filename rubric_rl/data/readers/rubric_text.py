@@ -52,6 +52,17 @@ def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
     return (pieces.texts(words, field), 0) if pieces.is_json(words) else _of_text(words)
 
 
+def cut_out(mark: re.Pattern, words: str) -> str:
+    """The text without the marks in it, and one blank in their place."""
+    parts = []
+    start = 0
+    for found in mark.finditer(words):
+        parts.append(words[start : found.start()].strip())
+        start = found.end()
+    parts.append(words[start:].strip())
+    return " ".join(filter(None, parts))
+
+
 def check_no_points(criteria: Iterable[object]) -> None:
     """Raises DataError where the text of a criterion holds its points, which would be lost."""
     for words in criteria:

@@ -151,6 +151,7 @@ def test_a_criterion_without_text_is_refused(rubric):
         ([{"role": "User", "content": "x"}], ["user"]),
         (json.dumps([{"role": "user", "content": "x"}]), ["user"]),
         (json.dumps({"role": "user", "content": "x"}), ["user"]),
+        (json.dumps([{"name": {"a": 1}, "role": "user", "content": "x"}]), ["user"]),
         (json.dumps(json.dumps([{"role": "user", "content": "x"}], indent=1)), ["user"]),
         (json.dumps({"messages": [{"role": "user", "content": "x"}]}, indent=1), ["user"]),
         ({"messages": [{"role": "user", "content": "x"}]}, ["user"]),
@@ -167,7 +168,16 @@ def test_a_message_in_broken_json_is_no_question(prompt):
         read(prompt=prompt)
 
 
-@pytest.mark.parametrize("prompt", ['{"a": 1} is what?', '"[x]{y}" is what?', "[1] is what?"])
+OBJECTS = [
+    '{"a": 1} is what?',
+    '"[x]{y}" is what?',
+    "[1] is what?",
+    '[{"a": 1}]',
+    "[{x for x in y}]",
+]
+
+
+@pytest.mark.parametrize("prompt", OBJECTS)
 def test_other_braces_are_a_question(prompt):
     assert read(prompt=prompt).messages[0]["content"] == prompt
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers.registry import reader_named
 from rubric_rl.data.readers.rubric_text import criteria_of_text
 
 
@@ -172,6 +173,13 @@ class TestRubricText:
         start = time.process_time()
         criteria_of_text(f"- a\n{gap * 2_000}x\n- b")
         assert time.process_time() - start < 1
+
+    def test_marks_within_it_take_no_long_time(self):
+        start = time.process_time()
+        for name, field in (("openrubrics", "rubric"), ("wildchecklists", "requirements")):
+            item = {"instruction": "a", "prompt": "a", field: f"- a{' ' * 40_000}b"}
+            assert len(reader_named(name).read(item)["rubrics"]) == 1
+        assert time.process_time() - start < 2
 
     @pytest.mark.parametrize("rule", ["|---|---|", "|:--- | ---:|", "--- | ---"])
     def test_a_table_is_refused(self, rule):
