@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 from rubric_rl.data.readers.rubric_text import (
@@ -88,7 +89,19 @@ def messages_of(item: dict) -> list[dict]:
     elif given and not any(given in str(message["content"]) for message in messages):
         what = "input stands beside a prompt that is no instruction"
         raise DataError(f"{what}; write it into the prompt, or leave it out")
+    _refuse_more_of_prompt(item, messages)
     return pieces.after_system(item, messages)
+
+
+def _refuse_more_of_prompt(item: dict, messages: list[dict]) -> None:
+    """Raises DataError for earlier turns, or a text that is asked about, in a field of its own."""
+    context = pieces.label(item.get("context"))
+    if context and not any(context in str(message["content"]) for message in messages):
+        what = "context stands beside the prompt, which may be about it"
+        raise DataError(f"{what}; write it into the prompt, or leave it out")
+    if len(messages) == 1 and isinstance(item.get("history"), (list, tuple)) and item["history"]:
+        what = "history stands beside a prompt of one turn"
+        raise DataError(f"{what}; write all turns as messages, or leave it out")
 
 
 def goes_on(item: dict) -> bool:
@@ -206,7 +219,7 @@ def _refuse_other_points(given: dict) -> None:
         value = pieces.points(value)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if is_number and key not in (*TEXT_KEYS, *_COUNTS):
-            what = f"a criterion has a number under {key:.40} and no points"
+            what = f"a criterion has a number under {one_line(key, 40)} and no points"
             raise DataError(f"{what}; name it points, or leave the field out")
 
 
@@ -221,11 +234,11 @@ def _refuse_other_fields(given: dict, words: object, points: object) -> None:
             what = f"a criterion has {key}, and here it is met or not"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
         if not is_negative and _says_negative(key, value):
-            what = f"{key:.40} of a criterion says that it is negative, and its points do not"
-            raise DataError(f"{what}; make them negative")
+            what = f"{one_line(key, 40)} of a criterion says that it is negative"
+            raise DataError(f"{what}, and its points do not; make them negative")
         is_text = isinstance(value, (str, list, dict)) and value and key not in _BESIDE_TITLE
         if is_titled and is_text:
-            what = f"a criterion has a title or a name, and its text may be its {key:.40}"
+            what = f"a criterion has a title or a name, and its text may be its {one_line(key, 40)}"
             raise DataError(f"{what}; call that criterion, or leave the field out")
 
 
@@ -245,7 +258,7 @@ def refuse_negative_lists(holder: Mapping) -> None:
     """Raises DataError for criteria in a list of their own that says 'met' is bad."""
     for key, value in holder.items():
         if value and isinstance(value, (list, dict)) and _is_negative(key):
-            what = f"{key:.40} stands beside the criteria"
+            what = f"{one_line(key, 40)} stands beside the criteria"
             hint = "write its criteria among them, with negative points, or leave it out"
             raise DataError(f"{what}; {hint}")
 

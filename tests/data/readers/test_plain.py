@@ -321,6 +321,27 @@ def test_a_list_of_one_text_that_is_a_list_is_that_list():
         assert criteria([one]) == [(one, 1, ())]
 
 
+def test_a_system_text_is_never_lost():
+    for key in ("system", "system_prompt"):
+        assert read(**{key: "Be kind."}).messages[0] == {"role": "system", "content": "Be kind."}
+        assert len(read(**{key: ""}).messages) == 1
+        with pytest.raises(DataError, match="the system message is no text; "):
+            read(**{key: ["Be kind."]})
+
+
+def test_what_else_a_prompt_may_be_about_is_refused():
+    for more, said in (
+        ({"context": "The sky is blue."}, "context stands beside the prompt"),
+        ({"history": [["Hi", "Hello"]]}, "history stands beside a prompt of one turn"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read(**more)
+        assert len(read(**dict.fromkeys(more, None)).messages) == 1
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    asked = [*turns, {"role": "user", "content": "Is this right? The sky is blue."}]
+    assert len(read(prompt=asked, history=turns, context="The sky is blue.").messages) == 3
+
+
 def test_a_title_is_a_criterion_where_it_stands_alone():
     beside = {"id": "c1", "type": "positive", "category": "c", "level": 2, "tags": ["t"]}
     remarks = {"rationale": "It matters.", "source": "WHO", "is_positive": "yes"}
