@@ -29,7 +29,8 @@ _TOGETHER = re.compile(
 )
 _CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
 # A part that ends so says nothing without the one before: "lists the triggers and avoids them".
-_REFERS = re.compile(r"\b(?:them|it|these|those|each|separately|both)\W*$", re.IGNORECASE)
+_REFERS = re.compile(r"\b(?:them|it|these|those|each|separately|both|why|how)\W*$", re.IGNORECASE)
+_ALTERNATIVES = re.compile(r"\b(?:one|two|three|any|some|most) of\b|\beither\b", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
 _ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS)
@@ -46,7 +47,7 @@ def parts(text: str) -> list[str]:
     stripped = without_label(labelled)
     if "\n" in stripped:  # instructions of several lines are one judgement
         return [text]
-    if not _may_join(stripped.lower().split()):
+    if not _may_join(stripped.lower().split()) or _ALTERNATIVES.search(stripped):
         return [text]
     masked = stripped
     if any(mark in stripped for mark in "([\"'\u201c\u2018"):
@@ -55,6 +56,8 @@ def parts(text: str) -> list[str]:
     start = subject.end() if subject else 0
     finite = not (subject and _MODAL.search(subject[0]))
     first, _, _ = masked[start:].partition(" ")
+    if first == "not":  # it denies all that follows
+        return [text]
     if finite and (not _is_finite(first) or first.lower() in ("does", "is", "has")):
         return [text]
     pieces = _pieces(masked, start, finite)

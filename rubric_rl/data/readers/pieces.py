@@ -190,7 +190,7 @@ def after_system(item: dict, messages: list[dict]) -> list[dict]:
     given = [item.get(key) for key in SYSTEM_KEYS if item.get(key) not in NOTHING]
     if any(not isinstance(each, str) for each in given):
         raise DataError(f"the system message is no text; {LEAVE_OUT}")
-    system = given[0].strip() if given else ""
+    system = label(given[0]) if given else ""
     if not system or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system}, *messages]

@@ -245,6 +245,9 @@ class TestParts:
             "Suggests to see a doctor, share the concerns and discuss the risks.",
             "Fails to name the drug, is always preferred to monitor, address the risks.",
             "Lists the trigger foods and suggests trying to avoid them.",
+            "Avoids naming the drug and explains why.",
+            "Includes at least one of: names the drug, lists the dose.",
+            "The response must not name the drug and explain the dose.",
             "",
         ],
     )
