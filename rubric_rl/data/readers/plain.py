@@ -43,6 +43,7 @@ LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of 
 _LABELS = frozenset(LABEL_KEYS)
 _TITLES = ("title", "name")
 _OWN_TEXT = frozenset(TEXT_KEYS) - {*_TITLES}
+_SECOND_TEXT = _OWN_TEXT - {TEXT_KEYS[0]}  # a cheap look: few criteria have one of these
 _KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
 # What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
 _NEGATIVE = re.compile(
@@ -190,7 +191,7 @@ def _criterion(given: object) -> dict:
     if worth is None:
         _refuse_other_points(given)
     found = pieces.criterion(words, worth, given.get("tags"))
-    if len(_OWN_TEXT & given.keys()) > 1:
+    if not _SECOND_TEXT.isdisjoint(given):
         _refuse_two_texts(given)
     if not _KNOWN.issuperset(given):
         _refuse_other_fields(given, words, found["points"])
