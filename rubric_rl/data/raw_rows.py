@@ -25,6 +25,7 @@ SPLITS = (
     *("train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test"),
     *("testing", "holdout", "heldout", "held_out", "easy", "hard"),
 )
+TRAINING = ("train", "training", "easy")  # of these
 CHUNK = 1 << 20  # characters of a JSON file
 LONGEST_ROW = 1 << 25
 BATCH = 256  # rows of a Parquet file in memory
@@ -51,7 +52,8 @@ def raw_rows(
 def files_of(path: Path, split: str = "") -> list[Path]:
     """The file itself, or those of a folder (and of its folders) that hold rows of the split.
 
-    Raises DataError for a folder without any, or, if no split is named, with those of several.
+    Raises DataError for a folder without any, or, if no split is named, with those of several, or
+    of one that is no training split beside others.
     """
     if not path.is_dir():
         if split:
@@ -74,8 +76,10 @@ def files_of(path: Path, split: str = "") -> list[Path]:
     if not files:
         endings = ", ".join(ENDINGS)
         raise DataError(f"{path}: holds no files of rows ({endings}); name the file itself")
-    if len(by_split.keys() - {""}) > 1:
-        hint = "say which with --train SPLIT --hold-out-split SPLIT"
+    splits = by_split.keys() - {""}
+    # What has no split's name may stand beside files to train on, not beside held-out ones.
+    if len(splits) > 1 or (len(by_split) > 1 and splits.isdisjoint(TRAINING)):
+        hint = "say which with --train SPLIT --hold-out-split SPLIT, or name one file"
         raise DataError(f"{path}: is published in splits ({known}); {hint}")
     return files
 
@@ -133,6 +137,8 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
         raise _unreadable(path, error) from None
     except UnicodeDecodeError:
         opening = ""  # read_jsonl says what the file is
+    if opening[257:262] == "ustar":
+        raise DataError(f"{path}: is a tar archive, no JSON; unpack it with tar -xf")
     opening = opening.strip("\ufeff \t\r\n")
     if opening.startswith("["):
         return enumerate(_array_rows(path, packed), 1)
@@ -236,8 +242,15 @@ def _object_rows(path: Path, packed: bool) -> Iterable[object]:
         if isinstance(rows, list):
             own = {key, *ID_FIELDS}  # the file's id would make all rows one
             shared = {name: value for name, value in whole.items() if name not in own}
-            return [shared | row if isinstance(row, dict) else row for row in rows]
+            return [_with_shared(row, shared) for row in rows]
     return [whole]
+
+
+def _with_shared(row: object, shared: dict) -> object:
+    """A row with the fields of its file, for those that it has not itself, or as null."""
+    if not isinstance(row, dict):
+        return row
+    return shared | {name: value for name, value in row.items() if value is not None}
 
 
 def _parquet_rows(path: Path) -> Iterator[object]:
@@ -252,5 +265,6 @@ def _parquet_rows(path: Path) -> Iterator[object]:
         with ParquetFile(path, memory_map=False, buffer_size=CHUNK) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
-    except (OSError, ValueError, ArrowException) as error:  # ValueError: text that is no UTF-8
+    # ValueError: text that is no UTF-8; OverflowError: a time that Python does not know.
+    except (OSError, ValueError, OverflowError, ArrowException) as error:
         raise _unreadable(path, error) from None

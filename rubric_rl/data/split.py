@@ -140,12 +140,12 @@ def _read_rows(
             result.conversations.setdefault(prompt_id, outcome.conversation)
         if prompt_id is None or not outcome.packed:
             continue
-        result.noted.update(outcome.notes)
         if outcome.canary is not None and len(result.canaries) < SHOWN_CANARIES:
             result.canaries.add(outcome.canary)
         if prompt_id in result.places:
             refused.append(_repeated(outcome))
             continue
+        result.noted.update(outcome.notes)
         rows.append_packed(prompt_id, outcome.packed)
         result.places[prompt_id] = outcome.where
         result.conversations[prompt_id] = outcome.conversation
@@ -218,7 +218,7 @@ def _hard_ids(source: Source, options: SplitOptions, rows: StoredRows, result: S
     path = source.hard
     if path is None:
         usable = len(rows)
-        _check_hold_out(source, number, usable)
+        _check_hold_out(source, number, usable, result.refused)
         return _drawn_ids(rows, number, options.seed)
     if number:
         what = f"{path} says what is held out"
@@ -248,13 +248,15 @@ def _read_hard_ids(path: Path, options: SplitOptions, result: Split) -> set[str]
     return hard_ids
 
 
-def _check_hold_out(source: Source, number: int, usable: int) -> None:
+def _check_hold_out(source: Source, number: int, usable: int, refused: Sequence[str]) -> None:
     if not number:
         place = source.full
         hint = "pass --hard FILE, --hold-out-split SPLIT, or --hold-out N to draw N"
         raise DataError(f"{place}: which prompts are held out for evaluation? {hint}")
     if usable and number >= usable:
         what = f"--hold-out {number} of {usable} usable prompts leaves none for training"
+        if refused:
+            what += f", {len(refused)} rows were refused, the first: {refused[0]}"
         raise _error(source, what, "hold out fewer")
 
 

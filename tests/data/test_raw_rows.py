@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,11 @@ def read(path: Path | str, split: str = "") -> list:
     return found
 
 
-def write_parquet(path: Path, rows: list[dict]) -> Path:
+def write_parquet(path: Path, rows: list[dict], schema=None) -> Path:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
     return path
 
 
@@ -66,6 +67,13 @@ class TestFiles:
     def test_parquet_holds_them_too(self, tmp_path):
         assert read(write_parquet(tmp_path / "rows.parquet", ROWS)) == ROWS
 
+    def test_a_time_that_python_does_not_know_is_one_line(self, tmp_path):
+        pyarrow = pytest.importorskip("pyarrow")
+        schema = pyarrow.schema([("at", pyarrow.timestamp("s"))])
+        path = write_parquet(tmp_path / "rows.parquet", [{"at": 10**15}], schema)
+        with pytest.raises(DataError, match=r"rows.parquet: cannot be read \(.*; check path"):
+            read(path)
+
     @pytest.mark.parametrize("chunk", [1, 7, 64])
     def test_an_array_may_break_anywhere_between_two_reads(self, tmp_path, monkeypatch, chunk):
         monkeypatch.setattr(module, "CHUNK", chunk)
@@ -77,9 +85,10 @@ class TestFiles:
     def test_an_object_shares_its_fields_with_its_items(self, tmp_path):
         path = tmp_path / "data.json"
         rubric = [{"requirement": "a", "weight": 1}]
-        items = [{"submission": "x"}, {"prompt": "own"}]
+        items = [{"submission": "x"}, {"prompt": "own"}, {"prompt": None, "rubric": None}]
         path.write_text(json.dumps({"prompt": "shared", "rubric": rubric, "items": items}))
-        assert [row["prompt"] for row in read(path)] == ["shared", "own"]
+        assert [row["prompt"] for row in read(path)] == ["shared", "own", "shared"]
+        assert all(row["rubric"] == rubric for row in read(path))
 
     def test_an_object_keeps_its_id_for_itself(self, tmp_path):
         path = tmp_path / "data.json"
@@ -92,6 +101,12 @@ class TestFiles:
         array.write_text(json.dumps(ROWS[:2]))
         assert [where for where, _ in raw_rows(lines, [])] == [f"{lines}:2"]
         assert [where for where, _ in raw_rows(array, [])] == [f"{array}:1", f"{array}:2"]
+
+
+def in_tar(content):
+    entry = tarfile.TarInfo("rows.jsonl")
+    entry.size = len(content)
+    return entry.tobuf() + content
 
 
 WHOLE = json.dumps(ROWS).encode()
@@ -127,6 +142,8 @@ DAMAGED = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
         "is a pointer of Git LFS",
     ),
+    "tar": ("x.tar", in_tar(as_lines(ROWS)), "is a tar archive, no JSON; unpack it with tar"),
+    "tar in gzip": ("x.tar.gz", gzip.compress(in_tar(as_lines(ROWS))), "is a tar archive"),
     "a table": ("x.csv", b"prompt,rubric\nWhy?,Says why\n", "is a table, .*; save it as JSONL"),
     "Latin-1 lines": (
         "x.jsonl",
@@ -285,6 +302,17 @@ class TestFolders:
     def test_published_splits_are_never_mixed_unasked(self, folder):
         with pytest.raises(DataError, match=r"is published in splits \(test, train\); say which"):
             locate(str(folder), None, folder)
+
+    @pytest.mark.parametrize("held_out", ["test.jsonl", "x_hard.jsonl", "val/x.jsonl"])
+    def test_a_held_out_split_is_not_mixed_with_files_of_none(self, tmp_path, held_out):
+        (tmp_path / "rows.jsonl").write_bytes(as_lines(ROWS[:2]))
+        path = tmp_path / held_out
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(as_lines(ROWS[2:]))
+        with pytest.raises(DataError, match=r"is published in splits .* or name one file"):
+            read(tmp_path)
+        assert read(tmp_path, "rows") == ROWS[:2]
+        assert len(read(path.rename(tmp_path / "train.jsonl").parent)) == len(ROWS)
 
     def test_an_unknown_split_names_those_that_are_there(self, folder):
         with pytest.raises(DataError, match=r"no files of the split val; it has test, train"):
@@ -451,7 +479,8 @@ class TestRecognition:
         ]
         assert captured.out.startswith("set: plain (recognised")
         assert self.split(tmp_path, [*rows_of(*range(9)), *others], "--format=plain") == 0
-        assert capsys.readouterr().err == ""
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "rows.jsonl:11: a criterion that is a text says its points, (importance" in said
 
     def test_a_named_format_is_not_said_to_be_recognised(self, tmp_path, capsys):
         assert self.split(tmp_path, rows_of(1, 2, 3), "--format=plain") == 0

@@ -7,6 +7,7 @@ import pytest
 from doubles.engine import TEMPLATE, chat_model
 from doubles.raw_files import Words, asks, ids, make_source, raw, run, run_complete, write
 
+import data_preprocess
 from rubric_rl.common.errors import UserError
 from rubric_rl.data.split import SplitOptions, split
 from rubric_rl.data.split_report import report
@@ -61,6 +62,19 @@ def test_what_a_hard_row_asks_is_not_trained_on_whatever_became_of_it(tmp_path, 
     assert run(make_source(tmp_path, rows, hard), out) == 0
     assert ids(out / "healthbench_easy.jsonl") == ["id2"]
     assert ids(out / "healthbench_hard.jsonl") == ["id3"]
+
+
+def test_of_rows_that_repeat_others_nothing_else_is_counted(tmp_path, out, capsys):
+    path = tmp_path / "rows.jsonl"
+    write(path, [{"prompt": f"Why {number % 2}?", "rubric": ["a"]} for number in range(6)])
+    flags = [f"--source={path}", f"--out={out}"]
+    assert data_preprocess.main([*flags, "--hold-out=1"]) == 0
+    said = capsys.readouterr().out
+    assert "refused 4 rows: the same conversation" in said
+    assert "\n2 criteria without points" in said
+    assert data_preprocess.main([*flags, "--hold-out=2"]) == 2
+    said = capsys.readouterr().err
+    assert "of 2 usable prompts leaves none for training, 4 rows were refused, the first:" in said
 
 
 def test_nothing_left_to_train_on_says_why(tmp_path, out, capsys):

@@ -40,7 +40,6 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
         "--strict",
         nargs="?",
         const=",".join(KINDS),
-        default="",
         metavar="CHECKS",
         help="write nothing and name the rows if these checks find any (default: all of "
         + ", ".join(KINDS)
@@ -81,7 +80,9 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_options(args: argparse.Namespace) -> CheckOptions:
     """The options that the flags name; raises UserError for those that cannot be."""
-    kinds = tuple(filter(None, map(str.strip, args.strict.split(","))))
+    kinds = tuple(filter(None, map(str.strip, (args.strict or "").split(","))))
+    if args.strict is not None and not kinds:
+        raise UserError(f"--strict {args.strict!r}: names no check; there are {', '.join(KINDS)}")
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"--strict {kind}: no such check; there are {', '.join(KINDS)}")

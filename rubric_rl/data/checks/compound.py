@@ -28,6 +28,9 @@ _TOGETHER = re.compile(
     r"\b(?:compar|distinguish|differentiat|contrast|balanc|weigh)", re.IGNORECASE
 )
 _CLAUSE = re.compile(r"\b(?:that|who|which|how|why|whether|where|when|if|what|because|or)\b")
+# A part that ends so says nothing without the one before: "lists the triggers and avoids them".
+_REFERS = re.compile(r"\b(?:them|it|these|those|each|separately|both|why|how)\W*$", re.IGNORECASE)
+_ALTERNATIVES = re.compile(r"\b(?:one|two|three|any|some|most) of\b|\beither\b", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
 _ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS)
@@ -44,7 +47,7 @@ def parts(text: str) -> list[str]:
     stripped = without_label(labelled)
     if "\n" in stripped:  # instructions of several lines are one judgement
         return [text]
-    if not _may_join(stripped.lower().split()):
+    if not _may_join(stripped.lower().split()) or _ALTERNATIVES.search(stripped):
         return [text]
     masked = stripped
     if any(mark in stripped for mark in "([\"'\u201c\u2018"):
@@ -53,7 +56,9 @@ def parts(text: str) -> list[str]:
     start = subject.end() if subject else 0
     finite = not (subject and _MODAL.search(subject[0]))
     first, _, _ = masked[start:].partition(" ")
-    if finite and (not first.endswith("s") or first.lower() in ("does", "is", "has")):
+    if first == "not":  # it denies all that follows
+        return [text]
+    if finite and (not _is_finite(first) or first.lower() in ("does", "is", "has")):
         return [text]
     pieces = _pieces(masked, start, finite)
     opening = stripped[:start]
@@ -62,6 +67,8 @@ def parts(text: str) -> list[str]:
         piece = stripped[begin:end].strip(" ,;.")
         if " " in piece:  # what is left of a joint, such as "However", is no condition
             whole.append(_sentence(opening, piece))
+    if any(map(_REFERS.search, whole[1:])):
+        return [text]
     if len(whole) == 1:
         whole = _both(stripped, masked)
     label = labelled.removesuffix(stripped)
@@ -94,7 +101,7 @@ def _opens_condition(verb: str, before: str, joint: str, finite: bool) -> bool:
     word = WORDS.get(verb.lower())
     if word is None or word.kind not in _ACTS or len(before.split()) < 2:
         return False
-    if finite != verb.endswith("s") or verb.endswith(("ing", "ed")):
+    if finite != _is_finite(verb) or verb.endswith(("ing", "ed")):
         return False
     if joint.lstrip().startswith("."):
         return verb[0].isupper()
@@ -109,7 +116,12 @@ def _opens_condition(verb: str, before: str, joint: str, finite: bool) -> bool:
 def _has_act(clause: str, finite: bool) -> bool:
     """Whether somebody does something in the clause, by a verb of that form."""
     words = _WORD.findall(clause.lower())
-    return any(word in _ACT_WORDS and word.endswith("s") == finite for word in words)
+    return any(word in _ACT_WORDS and _is_finite(word) == finite for word in words)
+
+
+def _is_finite(verb: str) -> bool:
+    """Whether it is "explains" rather than "explain": "address" and "discuss" end in s as well."""
+    return verb.endswith("s") and not verb.endswith("ss")
 
 
 def _both(text: str, masked: str) -> list[str]:

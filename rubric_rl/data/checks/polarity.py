@@ -68,6 +68,9 @@ _PHRASE_WORDS = {
 _NEUTRAL = Word(Kind.VERB)
 # To avoid or refuse it is a fault, where it is about what an answer owes to heed.
 _ANSWERING = {"answering", "addressing", "acknowledging", "responding", "answer", "address"}
+# What they should do is no property of the answer, which may be wrong to say so.
+_PERSONS = {"patient", "patients", "user", "users", "person", "people", "child", "children", "you"}
+_NEEDS = (["needs"], ["need"])  # as the first word
 _CRITIQUE = {"have", "has"}  # "should have named": it did not
 _OBJECT_PREPOSITIONS = {"at", "on", "with", "from"}  # relies on, arrives at, deviates from
 _AMOUNTS = {"several", "some", "many", "other", "highly"}
@@ -229,7 +232,8 @@ def _read(words: list[str], start: int) -> Word | None:
     if place > start and (word is _NEUTRAL or words[place] in OWED):
         predicate = _predicate(words, following)
         if predicate is not None:
-            return _read(words, predicate)
+            does_person = words[place] in _PERSONS and WORDS[words[predicate]].kind is Kind.MODAL
+            return None if does_person else _read(words, predicate)
         verb = WORDS.get(words[following], _NEUTRAL) if following < len(words) else _NEUTRAL
         if verb.kind is Kind.VERB and (verb.sign or verb.object is Object.PART):
             return _read_verb(verb, words, following + 1)  # "the code crashes"
@@ -255,8 +259,8 @@ def _read_not(_: Word, words: list[str], start: int) -> Word | None:
 
 
 def _read_modal(_: Word, words: list[str], start: int) -> Word | None:
-    """What is demanded is good, also not to do something."""
-    if start < len(words) and words[start] in _CRITIQUE:
+    """What is demanded is good, also not to do something; "needs rest" may be of the patient."""
+    if words[:1] in _NEEDS or (start < len(words) and words[start] in _CRITIQUE):
         return None
     rest = _read(words, start)
     if rest is None or (rest.sign < 0 and rest.kind is not Kind.NOT):

@@ -27,7 +27,7 @@ def _fits(item: dict) -> bool:
     first = pieces.first_of(rubric)
     as_published = first.keys() == _FIELDS and isinstance(first["tags"], list)
     is_list = isinstance(rubric, list) and first in rubric[:1]
-    is_chat = isinstance(item.get("prompt"), list) and not item.get("system")
+    is_chat = isinstance(item.get("prompt"), list) and not any(map(item.get, pieces.SYSTEM_KEYS))
     return is_chat and as_published and is_list
 
 

@@ -11,9 +11,14 @@ import re
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_field
+from rubric_rl.data.readers.rubric_text import (
+    LINES_LEFT_OUT,
+    check_no_points,
+    criteria_of_field,
+    cut_out,
+)
 
-_KIND = re.compile(r"\s*\[(Hard Rule|Principle)\]\s*", re.IGNORECASE)
+_KIND = re.compile(r"\[(Hard Rule|Principle)\]", re.IGNORECASE)
 
 
 def _fits(item: dict) -> bool:
@@ -27,10 +32,11 @@ def read(item: dict) -> dict:
     messages = pieces.question(pieces.text(item, "instruction"))
     rubric = []
     criteria, left_out = criteria_of_field(item, "rubric")
+    check_no_points(criteria)
     for words in criteria:
         kind = _KIND.search(words)
         labels = [f"kind:{kind[1].lower().replace(' ', '_')}"] if kind else []
-        rubric.append(pieces.criterion(_KIND.sub(" ", words).strip(), 1, labels))
+        rubric.append(pieces.criterion(cut_out(_KIND, words), 1, labels))
     made = pieces.row(item, messages, rubric)
     made.note(LINES_LEFT_OUT, left_out)
     return made

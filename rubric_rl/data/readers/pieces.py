@@ -8,21 +8,24 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from rubric_rl.common.errors import DataError
-from rubric_rl.common.plain_text import shows_something
+from rubric_rl.common.plain_text import one_line, shows_something
 
 LEAVE_OUT = "leave the row out, or mend it"
 ZERO_POINTS = "criteria of 0 points left out"
 NO_POINTS = "criteria without points, which count 1 each"
 ID_FIELDS = ("prompt_id", "id", "uid")  # of any rows; a set may have one of its own
 KEPT = ("theme", "example_tags", "canary", "provenance")  # fields of any rows that come along
+SYSTEM_KEYS = ("system", "system_prompt")  # what stands before the prompt
 NOTHING = (None, "", [], (), {})
 # How JSON text begins, whole or broken, and what Python shows of a list, a tuple, a dict or an
 # array, which is read as broken JSON: unlike "[ ] names the dose" or "[1] names it".
 _JSON = re.compile(r"""\s*(?:\[\s*["'\[{]|\{\s*["'}]|\('|\[?array\()""")
 _OPENINGS = frozenset('["{(a')
-# How messages begin in JSON text, which may be within another one: [{ or {"role" or "{\"role\".
+# How messages begin in JSON text, which may be within another one: {"role" or "{\"role\", or with
+# another field before it; [{"id": 1}] is what somebody asks about.
 _MESSAGES = re.compile(
-    r"""\s*(?:\[\s*\{|"?(?:\\n|[\s\[])*\{(?:\\n|\s)*\\*["'](?:role|from|content|messages)\b)"""
+    r"""\s*(?:\[\s*\{(?=(?s:.*?)["'](?:role|from)["']\s*:\s*["'](?i:user|human|system)\b)"""
+    r"""|"?(?:\\n|[\s\[])*\{(?:\\n|\s)*\\*["'](?:role|from|content|messages)\b)"""
 )
 _OF_OBJECTS = ("tags", "annotations")  # fields of a criterion that hold objects
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -97,7 +100,8 @@ def of_columns(value: object, field: str) -> object:
     lengths = {len(column) for column in value.values()}
     if len(lengths) > 1:
         counts = ", ".join(f"{len(column)} {name}" for name, column in value.items())
-        raise DataError(f"{field} has lists of several lengths, {counts}; {LEAVE_OUT}")
+        what = f"{field} has lists of several lengths, {one_line(counts, 100)}"
+        raise DataError(f"{what}; {LEAVE_OUT}")
     return [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
 
 
@@ -151,8 +155,9 @@ def own_objects(value: object, field: str, fields: Collection[str]) -> list[dict
     found = objects(value, field)
     for number, each in enumerate(found, 1):
         for other in other_fields(each, fields):
-            what = f"criterion {number} of {field} has {other:.40}, which this set does not know"
-            raise DataError(f"{what}; rows of one's own are read with --format plain")
+            what = f"criterion {number} of {field} has {one_line(other, 40)}"
+            hint = "rows of one's own are read with --format plain"
+            raise DataError(f"{what}, which this set does not know; {hint}")
     return found
 
 
@@ -178,8 +183,14 @@ def question(words: str) -> list[dict]:
 
 
 def after_system(item: dict, messages: list[dict]) -> list[dict]:
-    """The conversation behind the `system` text of its item, if it has one and begins with none."""
-    system = label(item.get("system"))
+    """The conversation behind the `system` text of its item, if it has one and begins with none.
+
+    Raises DataError for a system message in another form, which would be lost.
+    """
+    given = [item.get(key) for key in SYSTEM_KEYS if item.get(key) not in NOTHING]
+    if any(not isinstance(each, str) for each in given):
+        raise DataError(f"the system message is no text; {LEAVE_OUT}")
+    system = label(given[0]) if given else ""
     if not system or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system}, *messages]

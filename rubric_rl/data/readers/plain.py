@@ -17,9 +17,15 @@ import re
 from collections.abc import Iterable, Mapping
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, check_no_points, criteria_of_text
+from rubric_rl.data.readers.rubric_text import (
+    LINES_LEFT_OUT,
+    check_no_points,
+    criteria_of_text,
+    is_whole_list,
+)
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
@@ -36,13 +42,17 @@ _COUNTS = (*pieces.ID_FIELDS, "index", "number", "order", "turn", "rank", "posit
 LABEL_KEYS = ("axis", "category")  # fields of a criterion that become a tag of that name
 _LABELS = frozenset(LABEL_KEYS)
 _TITLES = ("title", "name")
+_OWN_TEXT = frozenset(TEXT_KEYS) - {*_TITLES}
+_SECOND_TEXT = _OWN_TEXT - {TEXT_KEYS[0]}  # a cheap look: few criteria have one of these
 _KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
 # What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
 _NEGATIVE = re.compile(
-    r"(?:is_)?(?:negatives?|pitfalls?|penalt(?:y|ies)|(?:things_)?to_avoid|must_nots?)"
+    r"(?:is_)?(?:neg(?:atives?)?|bad(?=_)|pitfalls?|penalt(?:y|ies)|deductions?"
+    r"|(?:things_)?to_avoid|must_avoid|(?:must|should|do)_nots?)"
     r"(?:_(?:criteri(?:a|on)|rubrics?|items?|points))?"
 )
 _KINDS = ("type", "kind", "polarity", "sign", "category")
+_MINUS = ("-", "-1", "-1.0", "minus", "bad")
 _POSITIVE = ("positive", "is_positive")  # a mark that says so
 _NO = ("false", "no", "0", "0.0", "none", "null", "nan", "n/a", "", "[]", "{}")
 # What is no text of a criterion: it may stand beside its title.
@@ -80,7 +90,19 @@ def messages_of(item: dict) -> list[dict]:
     elif given and not any(given in str(message["content"]) for message in messages):
         what = "input stands beside a prompt that is no instruction"
         raise DataError(f"{what}; write it into the prompt, or leave it out")
+    _refuse_more_of_prompt(item, messages)
     return pieces.after_system(item, messages)
+
+
+def _refuse_more_of_prompt(item: dict, messages: list[dict]) -> None:
+    """Raises DataError for earlier turns, or a text that is asked about, in a field of its own."""
+    context = pieces.label(item.get("context"))
+    if context and not any(context in str(message["content"]) for message in messages):
+        what = "context stands beside the prompt, which may be about it"
+        raise DataError(f"{what}; write it into the prompt, or leave it out")
+    if len(messages) == 1 and isinstance(item.get("history"), (list, tuple)) and item["history"]:
+        what = "history stands beside a prompt of one turn"
+        raise DataError(f"{what}; write all turns as messages, or leave it out")
 
 
 def goes_on(item: dict) -> bool:
@@ -154,6 +176,8 @@ def _criteria(rubric: object) -> tuple[list, int]:
         return [pair for pair in rubric.items() if pair[1] is not None], 0
     if not isinstance(rubric, list):
         raise DataError(f"rubric is no list of criteria; {pieces.LEAVE_OUT}")
+    if len(rubric) == 1 and isinstance(rubric[0], str) and is_whole_list(rubric[0]):
+        return criteria_of_text(rubric[0])
     return rubric, 0
 
 
@@ -167,6 +191,8 @@ def _criterion(given: object) -> dict:
     if worth is None:
         _refuse_other_points(given)
     found = pieces.criterion(words, worth, given.get("tags"))
+    if not _SECOND_TEXT.isdisjoint(given):
+        _refuse_two_texts(given)
     if not _KNOWN.issuperset(given):
         _refuse_other_fields(given, words, found["points"])
     if _LABELS.isdisjoint(given):
@@ -177,20 +203,30 @@ def _criterion(given: object) -> dict:
     return found
 
 
+def _refuse_two_texts(given: dict) -> None:
+    """Raises DataError where two fields may be the text: the name of a criterion, and what it says.
+
+    The grader would be shown one of them.
+    """
+    texts = {key: given[key] for key in TEXT_KEYS if key in _OWN_TEXT and given.get(key)}
+    if len(set(map(str, texts.values()))) > 1:
+        what = f"a criterion has {' and '.join(texts)}, of which one would be lost"
+        raise DataError(f"{what}; write both into one of them, or leave one out")
+
+
 def _refuse_other_points(given: dict) -> None:
     """Raises DataError for a number that may be the points of a criterion under another name."""
     for key, value in given.items():
         value = pieces.points(value)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if is_number and key not in (*TEXT_KEYS, *_COUNTS):
-            what = f"a criterion has a number under {key:.40} and no points"
+            what = f"a criterion has a number under {one_line(key, 40)} and no points"
             raise DataError(f"{what}; name it points, or leave the field out")
 
 
 def _refuse_other_fields(given: dict, words: object, points: object) -> None:
     """Raises DataError for a criterion with a field that may change what it says or is worth."""
-    own_text = [key for key in TEXT_KEYS if given.get(key) is not None and key not in _TITLES]
-    is_titled = words is not None and not own_text
+    is_titled = words is not None and all(given.get(key) is None for key in _OWN_TEXT)
     is_negative = isinstance(points, (int, float)) and points < 0
     for key, value in given.items():
         if key in _KNOWN or value is None or value is words:
@@ -199,18 +235,18 @@ def _refuse_other_fields(given: dict, words: object, points: object) -> None:
             what = f"a criterion has {key}, and here it is met or not"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
         if not is_negative and _says_negative(key, value):
-            what = f"{key:.40} of a criterion says that it is negative, and its points do not"
-            raise DataError(f"{what}; make them negative")
+            what = f"{one_line(key, 40)} of a criterion says that it is negative"
+            raise DataError(f"{what}, and its points do not; make them negative")
         is_text = isinstance(value, (str, list, dict)) and value and key not in _BESIDE_TITLE
         if is_titled and is_text:
-            what = f"a criterion has a title or a name, and its text may be its {key:.40}"
+            what = f"a criterion has a title or a name, and its text may be its {one_line(key, 40)}"
             raise DataError(f"{what}; call that criterion, or leave the field out")
 
 
 def _says_negative(key: str, value: object) -> bool:
     says_no = str(value).strip().lower() in _NO
     if key in _KINDS:
-        return str(value) in ("-", "-1") or _is_negative(str(value))
+        return str(value).strip().lower() in _MINUS or _is_negative(str(value))
     return says_no if key in _POSITIVE else _is_negative(key) and not says_no
 
 
@@ -223,7 +259,7 @@ def refuse_negative_lists(holder: Mapping) -> None:
     """Raises DataError for criteria in a list of their own that says 'met' is bad."""
     for key, value in holder.items():
         if value and isinstance(value, (list, dict)) and _is_negative(key):
-            what = f"{key:.40} stands beside the criteria"
+            what = f"{one_line(key, 40)} stands beside the criteria"
             hint = "write its criteria among them, with negative points, or leave it out"
             raise DataError(f"{what}; {hint}")
 

@@ -88,13 +88,18 @@ def _read_plain_alone(item: dict) -> dict:
 
     Raises DataError for such a row, besides those that the plain reader refuses.
     """
-    made = PLAIN.read(item)
     reader = reader_of(item)
-    if reader not in (None, PLAIN):
-        other = reader.read(item)
-        if reader.mixed_signs or _worth(other) != _worth(made):
-            hint = "name the file's --format, or split it"
-            raise DataError(f"is a row of {reader.name} in a file of plain ones; {hint}")
+    if reader is None or reader is PLAIN:
+        return PLAIN.read(item)
+    other = reader.read(item)
+    hint = "name the file's --format, or split it"
+    refusal = DataError(f"is a row of {reader.name} in a file of plain ones; {hint}")
+    try:
+        made = PLAIN.read(item)
+    except DataError:
+        raise refusal from None
+    if reader.mixed_signs or _worth(other) != _worth(made):
+        raise refusal
     return made
 
 

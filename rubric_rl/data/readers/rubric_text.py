@@ -17,12 +17,13 @@ _NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
 # A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
 _HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
 _BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
-# What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts";
-# but not "3-5 points" or "at least (or >=) 5 points".
+# What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts",
+# "[weight=-3]"; but not "3-5 points" or "at least (or >=) 5 points".
 _NUMBER = r"[-+\u2212]?\d+(?:\.\d+)?"
 _SIGNED = r"[-+\u2212]\d+(?:\.\d+)?"
 _UNIT = r" ?(?:points?|pts?)"
-_MARKED = rf"[(\[]{_SIGNED}[)\]]"
+_WEIGHED = rf"(?:weight|importance|points?|pts)\s*[:= ]\s*{_NUMBER}(?:\s*/\s*\d+)?"
+_MARKED = rf"[(\[](?:{_SIGNED}|{_WEIGHED})[)\]]"
 _POINTS_FIRST = re.compile(
     rf"\W{{0,3}}(?:{_MARKED}|{_SIGNED} ?:|{_NUMBER}{_UNIT} ?[^\w\s,'\u2019\"])", re.IGNORECASE
 )
@@ -32,21 +33,34 @@ _POINTS_LAST = re.compile(
 )
 _LONGEST_END = 40  # characters
 _DIGIT = re.compile(r"\d")
-_NEGATIVE = re.compile(r"\b(?:negatives?|pitfalls?|penalt(?:y|ies)|to avoid)\b", re.IGNORECASE)
+# What a heading says of criteria that no answer should meet: "Pitfalls", "Avoid:", "Must not do".
+_NEGATIVE = re.compile(
+    r"\b(?:negatives?|pitfalls?|penalt(?:y|ies)|penali[sz]\w+|deduct\w*|to avoid)\b"
+    r"|^\W*avoid(?:ing)?\b|\b(?:must|should|do)[ -]?n(?:o|['\u2019]?)ts?(?: \w+)?\W*$",
+    re.IGNORECASE,
+)
+_LONGEST_TITLE = 3  # words of a line that is a heading without the marks of one
 _TABLE = re.compile(r"^[ \t]*(?:\|[ \t]*)?:?-{3,}:?[ \t]*\|", re.MULTILINE)
 
 
 def criteria_of_field(item: dict, field: str) -> tuple[list[str], int]:
     """The criteria of a text, or of the list that it is in JSON, and how many lines are none.
 
-    Raises DataError for others.
+    Raises DataError for others. Points within them are for the set to read or to refuse.
     """
     words = pieces.text(item, field)
-    if not pieces.is_json(words):
-        return criteria_of_text(words)
-    found = pieces.texts(words, field)
-    check_no_points(found)
-    return found, 0
+    return (pieces.texts(words, field), 0) if pieces.is_json(words) else _of_text(words)
+
+
+def cut_out(mark: re.Pattern, words: str) -> str:
+    """The text without the marks in it, and one blank in their place."""
+    parts = []
+    start = 0
+    for found in mark.finditer(words):
+        parts.append(words[start : found.start()].strip())
+        start = found.end()
+    parts.append(words[start:].strip())
+    return " ".join(filter(None, parts))
 
 
 def check_no_points(criteria: Iterable[object]) -> None:
@@ -65,6 +79,11 @@ def _points_said(words: str) -> re.Match | None:
     return _POINTS_LAST.search(words, end) if _DIGIT.search(words, end) else None
 
 
+def is_whole_list(words: str) -> bool:
+    """Whether a text is a list of its own: it begins with the mark of an item, and has others."""
+    return bool(_MARK.match(words)) and len(_criteria_and_others(words)[0]) > 1
+
+
 def criteria_of_text(rubric: str) -> tuple[list[str], int]:
     """The criteria of a rubric: its list items, else its lines; and how many lines are none.
 
@@ -73,15 +92,25 @@ def criteria_of_text(rubric: str) -> tuple[list[str], int]:
     A list within one line is split at 1., 2., 3. ... Raises DataError for what has points or says
     that 'met' is bad, in a table, in the criteria or in a heading: it would be lost.
     """
+    found, others = _of_text(rubric)
+    check_no_points(found)
+    return found, others
+
+
+def _of_text(rubric: str) -> tuple[list[str], int]:
     if _TABLE.search(rubric):
         raise DataError(f"the rubric is a table, which would lose its points; {_AS_OBJECTS}")
     found, others = _criteria_and_others(rubric)
-    check_no_points(found)
     for words in others:
-        if _HEADING.match(words) and _NEGATIVE.search(words):
+        if _is_title(words) and _NEGATIVE.search(words):
             what = f"{one_line(words, 40)!r} stands above criteria, which would lose that"
             raise DataError(f"{what}; {_AS_OBJECTS}")
     return found, len(others)
+
+
+def _is_title(line: str) -> bool:
+    is_marked = _HEADING.match(line) or _BOLD.match(line)
+    return bool(is_marked) or len(line.split()) <= _LONGEST_TITLE
 
 
 def _criteria_and_others(rubric: str) -> tuple[list[str], list[str]]:

@@ -12,10 +12,15 @@ import re
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
-from rubric_rl.data.readers.rubric_text import LINES_LEFT_OUT, criteria_of_field
+from rubric_rl.data.readers.rubric_text import (
+    LINES_LEFT_OUT,
+    check_no_points,
+    criteria_of_field,
+    cut_out,
+)
 
 MOST = 100
-_IMPORTANCE = re.compile(r"\s*\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)\s*", re.IGNORECASE)
+_IMPORTANCE = re.compile(r"\(importance:\s*(\d+(?:\.\d+)?)\s*(?:/\s*100)?\)", re.IGNORECASE)
 _ANOTHER_WAY = re.compile(r"importance(\W{0,4}[:=]|(\W*score)?\W*\d)", re.IGNORECASE)
 _AT_THE_END = re.compile(r"\d\s*%?\W?[)\]]\s*$|\d\s*/\s*100\W*$")  # "(70/100)", "[70]"
 
@@ -33,11 +38,12 @@ def read(item: dict) -> dict:
     for number, words in enumerate(criteria, 1):
         written = _IMPORTANCE.findall(words)
         worth = written[0] if written else str(MOST)
-        question = _IMPORTANCE.sub(" ", words).strip()
+        question = cut_out(_IMPORTANCE, words)
         is_unsure = len(written) > 1 or _ANOTHER_WAY.search(question)
         if is_unsure or float(worth) > MOST or (not written and _AT_THE_END.search(question)):
             what = f"criterion {number} of requirements has no (importance: N/{MOST})"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
+        check_no_points([question])
         rubric.append(pieces.criterion(question, worth))
     made = pieces.row(item, messages, rubric)
     made.note(LINES_LEFT_OUT, left_out)

@@ -275,6 +275,8 @@ class TestCommand:
     def test_the_words_of_strict_may_stand_apart(self, preprocess, capsys):
         assert preprocess("--strict", "polarity , duplicates") == 2
         assert "no such check" not in capsys.readouterr().err
+        assert preprocess("--strict", " ,") == 2
+        assert "--strict ' ,': names no check; there are polarity," in capsys.readouterr().err
 
     def test_a_set_with_mixed_signs_wants_a_decision(self, tmp_path, capsys):
         source = tmp_path / "science.jsonl"

@@ -83,6 +83,9 @@ class TestPolarity:
             "Does not mention the system prompt",
             "Correctly names the capital but does not mention the river",
             "Uses appropriate jargon",
+            "Needs to decrease the nighttime insulin dose",
+            "The patient needs to stop insulin",
+            "Users should stop the drug",
         ],
     )
     def test_takes_no_side_where_it_hangs_on_the_object(self, text):
@@ -208,6 +211,7 @@ class TestParts:
                 "Names the patients' drug and explains the patient's dose.",
                 ["Names the patients' drug.", "Explains the patient's dose."],
             ),
+            ("Names the drug and discusses risks.", ["Names the drug.", "Discusses risks."]),
             ("Mentions both Oslo and Bergen.", ["Mentions Oslo.", "Mentions Bergen."]),
             ("Advises rest. Warns against wine.", ["Advises rest.", "Warns against wine."]),
             (
@@ -238,6 +242,12 @@ class TestParts:
             "Quotes 'it doesn't help, includes fever' from the patients' leaflet",
             "Quotes \u2018it doesn\u2019t help, includes fever\u2019",
             "Does not name the drug and explain the dose.",
+            "Suggests to see a doctor, share the concerns and discuss the risks.",
+            "Fails to name the drug, is always preferred to monitor, address the risks.",
+            "Lists the trigger foods and suggests trying to avoid them.",
+            "Avoids naming the drug and explains why.",
+            "Includes at least one of: names the drug, lists the dose.",
+            "The response must not name the drug and explain the dose.",
             "",
         ],
     )

@@ -151,6 +151,7 @@ def test_a_criterion_without_text_is_refused(rubric):
         ([{"role": "User", "content": "x"}], ["user"]),
         (json.dumps([{"role": "user", "content": "x"}]), ["user"]),
         (json.dumps({"role": "user", "content": "x"}), ["user"]),
+        (json.dumps([{"name": {"a": 1}, "role": "user", "content": "x"}]), ["user"]),
         (json.dumps(json.dumps([{"role": "user", "content": "x"}], indent=1)), ["user"]),
         (json.dumps({"messages": [{"role": "user", "content": "x"}]}, indent=1), ["user"]),
         ({"messages": [{"role": "user", "content": "x"}]}, ["user"]),
@@ -167,7 +168,16 @@ def test_a_message_in_broken_json_is_no_question(prompt):
         read(prompt=prompt)
 
 
-@pytest.mark.parametrize("prompt", ['{"a": 1} is what?', '"[x]{y}" is what?', "[1] is what?"])
+OBJECTS = [
+    '{"a": 1} is what?',
+    '"[x]{y}" is what?',
+    "[1] is what?",
+    '[{"a": 1}]',
+    "[{x for x in y}]",
+]
+
+
+@pytest.mark.parametrize("prompt", OBJECTS)
 def test_other_braces_are_a_question(prompt):
     assert read(prompt=prompt).messages[0]["content"] == prompt
 
@@ -290,6 +300,48 @@ def test_a_title_is_no_criterion_where_another_field_may_be_its_text(title, othe
         read(rubric=[given])
 
 
+@pytest.mark.parametrize("other", ["description", "text", "criterion_text"])
+def test_of_two_texts_of_a_criterion_neither_is_lost(other):
+    named = {"criterion": "Accuracy", "points": 5}
+    with pytest.raises(DataError, match=f"has criterion and {other}, of which one would be lost"):
+        read(rubric=[named | {other: "States that the dose is 5 mg"}])
+    for same in ("Accuracy", "", None):
+        assert criteria([named | {other: same}]) == [("Accuracy", 5, ())]
+
+
+def test_a_list_of_one_text_that_is_a_list_is_that_list():
+    """As the training rows of Rubric-ARM hold a rubric of OpenRubrics."""
+    rubric = ["1. Names water. [Hard Rule]\n2. Is clear. [Principle]"]
+    assert criteria(rubric) == criteria(rubric[0])
+    assert [text for text, _, _ in criteria(rubric)] == [
+        "Names water. [Hard Rule]",
+        "Is clear. [Principle]",
+    ]
+    for one in ("1) is the answer", "Names:\n- water\n- juice", "Names water\nor juice"):
+        assert criteria([one]) == [(one, 1, ())]
+
+
+def test_a_system_text_is_never_lost():
+    for key in ("system", "system_prompt"):
+        assert read(**{key: "Be kind."}).messages[0] == {"role": "system", "content": "Be kind."}
+        assert len(read(**{key: ""}).messages) == 1
+        with pytest.raises(DataError, match="the system message is no text; "):
+            read(**{key: ["Be kind."]})
+
+
+def test_what_else_a_prompt_may_be_about_is_refused():
+    for more, said in (
+        ({"context": "The sky is blue."}, "context stands beside the prompt"),
+        ({"history": [["Hi", "Hello"]]}, "history stands beside a prompt of one turn"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read(**more)
+        assert len(read(**dict.fromkeys(more, None)).messages) == 1
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    asked = [*turns, {"role": "user", "content": "Is this right? The sky is blue."}]
+    assert len(read(prompt=asked, history=turns, context="The sky is blue.").messages) == 3
+
+
 def test_a_title_is_a_criterion_where_it_stands_alone():
     beside = {"id": "c1", "type": "positive", "category": "c", "level": 2, "tags": ["t"]}
     remarks = {"rationale": "It matters.", "source": "WHO", "is_positive": "yes"}
@@ -318,6 +370,9 @@ def test_a_criterion_with_a_scale_is_refused(scale):
         {"category": "penalties"},
         {"sign": "-"},
         {"sign": -1},
+        {"sign": "minus"},
+        {"polarity": "neg"},
+        {"polarity": "Bad"},
         {"is_negative": True},
         {"negative": "true"},
         {"is_negative": 1},
@@ -341,7 +396,11 @@ def test_a_mark_that_contradicts_the_points_is_refused(mark):
         assert criteria([good | marks])[0][1] == 5
 
 
-@pytest.mark.parametrize("name", ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid"])
+NEGATIVE_LISTS = ["negative_criteria", "pitfalls", "Penalties", "things_to_avoid", "bad_criteria"]
+NEGATIVE_LISTS += ["must_avoid", "should_not", "deductions"]
+
+
+@pytest.mark.parametrize("name", NEGATIVE_LISTS)
 def test_criteria_in_a_list_of_negative_ones_are_refused(name):
     said = f"{name} stands beside the criteria; write its criteria among them"
     for fields in (

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.data.readers.registry import reader_named
 from rubric_rl.data.readers.rubric_text import criteria_of_text
 
 
@@ -104,6 +105,10 @@ class TestRubricText:
             "- a \u2013 5 points",
             "- a **5 points**",
             "- a | -5 points |",
+            "1. [weight=5] a\n2. [weight=-0.9] b",
+            "- a (weight: 5)",
+            "- a [Points 5]",
+            "1) a (importance: 60/100)",
         ],
     )
     def test_points_within_it_are_refused(self, text):
@@ -125,6 +130,8 @@ class TestRubricText:
             "Is 5 mg: no more",
             "Names the 3 points",
             "-5 is the result",
+            "Names the weight (70 kg)",
+            "Says what it weighs (weight 70 kg)",
         ],
     )
     def test_other_numbers_are_none(self, text):
@@ -139,11 +146,40 @@ class TestRubricText:
         with pytest.raises(DataError, match="stands above criteria"):
             criteria_of_text(f"{heading}\nRecommends aspirin")
 
+    @pytest.mark.parametrize(
+        "heading",
+        [
+            *("## Must not", "**Do not**", "**What it must not do**", "Should not include:"),
+            *(
+                "Avoid:",
+                "Penalize if:",
+                "Deduct points for:",
+                "Don'ts:",
+                "**Pitfalls**",
+                "Negative",
+            ),
+        ],
+    )
+    def test_a_heading_that_says_what_not_to_do_is_refused(self, heading):
+        with pytest.raises(DataError, match="stands above criteria"):
+            criteria_of_text(f"Positive:\n- a\n\n{heading}\n- Recommends aspirin")
+
+    @pytest.mark.parametrize("heading", ["Must note:", "# Does not hallucinate", "Avoids harm:"])
+    def test_other_headings_are_left_out(self, heading):
+        assert criteria_of_text(f"{heading}\n- a\n- b") == (["a", "b"], 1)
+
     @pytest.mark.parametrize("gap", ["\n", " \n", "\t", "|", "-"])
     def test_takes_no_long_time(self, gap):
         start = time.process_time()
         criteria_of_text(f"- a\n{gap * 2_000}x\n- b")
         assert time.process_time() - start < 1
+
+    def test_marks_within_it_take_no_long_time(self):
+        start = time.process_time()
+        for name, field in (("openrubrics", "rubric"), ("wildchecklists", "requirements")):
+            item = {"instruction": "a", "prompt": "a", field: f"- a{' ' * 40_000}b"}
+            assert len(reader_named(name).read(item)["rubrics"]) == 1
+        assert time.process_time() - start < 2
 
     @pytest.mark.parametrize("rule", ["|---|---|", "|:--- | ---:|", "--- | ---"])
     def test_a_table_is_refused(self, rule):

@@ -468,8 +468,9 @@ class TestRowsThatAreNearlyOfASet:
             read("rar", item)
 
     def test_are_not_healthbench_with_a_system_text(self):
-        reader = reader_of(HEALTHBENCH | {"system": "Be brief."})
-        assert reader is not None and reader.name == "plain"
+        for key in ("system", "system_prompt"):
+            reader = reader_of(HEALTHBENCH | {key: "Be brief."})
+            assert reader is not None and reader.name == "plain"
 
     @pytest.mark.parametrize("more", [{"input": "The text."}, {"points": [5]}])
     def test_are_refused_amid_rows_of_the_set(self, more, tmp_path, capsys):
