@@ -39,7 +39,7 @@ class _Seen(dict):
 
 
 _SEEN = _Seen()
-_INK = dict.fromkeys((*range(0x21), 0x7F))  # of ASCII, all but these can be seen
+_NO_INK = bytes((*range(0x21), 0x7F))  # of ASCII, all but these can be seen
 # Controls, and marks that turn the direction of what follows, also beyond the text.
 _DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _NO_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS))
@@ -53,7 +53,8 @@ def comparable(text: str) -> str:
     out as a whole: a blank of another kind may stand in its place.
     """
     if text.isascii():
-        return text.translate(_INK).lower()  # as below, several times faster
+        # As below, many times faster.
+        return text.encode().translate(None, _NO_INK).lower().decode()
     seen = unicodedata.normalize("NFD", text.translate(_SEEN))
     # Upper case first: some letters, such as the dotless i, meet only there.
     caseless = seen.upper().casefold()
@@ -74,6 +75,8 @@ def one_line(text: str, limit: int | None = None) -> str:
 
 def shows_something(text: str) -> bool:
     """Whether there is a character to see: not only white space, controls, fillers or accents."""
+    if text.isascii():
+        return bool(text.encode().strip(_NO_INK))
     for character in text:
         kind = unicodedata.category(character)[0]
         if kind not in "ZM" and not character.isspace() and _SEEN[ord(character)]:

@@ -1,7 +1,6 @@
 """Reads what travels from JSON: rows and records, each checked once, where it comes in."""
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import json_text
 from rubric_rl.common.plain_text import shows_something
 from rubric_rl.data.schema import Anchored, Criterion, Record, Row, Status, TokenCounts, Verdict
 
@@ -114,19 +114,13 @@ def _messages(forms: Iterable) -> tuple[dict, ...]:
 
 def _rubric(forms: Iterable) -> tuple[Criterion, ...]:
     """The criteria of a row's or a record's form."""
-    rubric = []
-    for form in forms:
-        tags = tuple(form.tags or ())
-        criterion = Criterion(form.criterion, form.points, tags)
-        rubric.append(criterion)
-    return tuple(rubric)
+    return tuple([Criterion(each.criterion, each.points, tuple(each.tags or ())) for each in forms])
 
 
 def check_json(item: object, where: str) -> None:
     """Raises DataError for a row that a JSONL file cannot hold: Python reads more than JSON has."""
     try:
-        text = json.dumps(item, ensure_ascii=False, allow_nan=False)
-        text.encode()
+        json_text(item).encode()
         return
     except UnicodeEncodeError:
         what = "a lone surrogate, which no tokenizer reads"

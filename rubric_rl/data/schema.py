@@ -25,7 +25,10 @@ class Criterion(NamedTuple):  # a million of them are made several times over: t
         HealthBench's kinds are level, axis and cluster.
         """
         start = kind + ":"
-        return next((tag.removeprefix(start) for tag in self.tags if tag.startswith(start)), "")
+        for tag in self.tags:
+            if tag.startswith(start):
+                return tag.removeprefix(start)
+        return ""
 
     def to_json(self) -> dict:
         """The item as it stands under `rubrics`, in rows and in records."""

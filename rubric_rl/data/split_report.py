@@ -138,11 +138,9 @@ def _figures(packed_rows: Iterable[bytes]) -> _Figures:
     for row in map(unpack, packed_rows):
         found.themes[row.theme or "none"] += 1
         found.characters.append(_count_characters(row))
-        for criterion in row.rubric:
-            found.criteria += 1
-            found.negative += criterion.points < 0
-            axis = criterion.tag("axis")
-            found.axes[axis or "none"] += 1
+        found.criteria += len(row.rubric)
+        found.negative += sum(criterion.points < 0 for criterion in row.rubric)
+        found.axes.update(criterion.tag("axis") or "none" for criterion in row.rubric)
     return found
 
 

@@ -129,5 +129,6 @@ def pack(row: Row) -> bytes:
 def unpack(packed: bytes) -> Row:
     """The row that `pack` took."""
     prompt_id, messages, rubric, theme, example_tags, extra = marshal.loads(packed)
-    criteria = tuple(Criterion(text, points, tuple(tags)) for text, points, tags in rubric)
-    return Row(prompt_id, tuple(messages), criteria, theme, tuple(example_tags), extra)
+    # A list and not its parts one by one: a million criteria come by here several times.
+    criteria = [Criterion(text, points, tuple(tags)) for text, points, tags in rubric]
+    return Row(prompt_id, tuple(messages), tuple(criteria), theme, tuple(example_tags), extra)

@@ -33,6 +33,8 @@ KINDS = {
     "last-turn": "rows refused since their last turn is not the user's",
 }
 Judge = Callable[[str], Polarity]
+# Whether points are positive -> what the wording says that contradicts them.
+_AGAINST = {True: Polarity.BAD, False: Polarity.GOOD}
 
 
 class _Prompt(NamedTuple):
@@ -40,7 +42,7 @@ class _Prompt(NamedTuple):
 
     prompt_id: str
     is_training: bool
-    words: frozenset[str]  # of its conversation
+    words: str  # of its conversation, one a line: a set of them takes long to travel
     beginnings: tuple[int, ...]  # what its turns say up to each of the user's, the last of them all
     asked: str  # the script of its question, ...
     graded: str  # ... and of its rubric
@@ -82,11 +84,7 @@ class Findings:
 
 def contradicts(criterion: Criterion, judge: Judge = polarity) -> bool:
     """Whether the criterion's wording is plain, and its points have the other sign."""
-    return _is_against(criterion.points, judge(criterion.text))
-
-
-def _is_against(points: float, meaning: Polarity) -> bool:
-    return meaning is (Polarity.BAD if points > 0 else Polarity.GOOD)
+    return judge(criterion.text) is _AGAINST[criterion.points > 0]
 
 
 def check(
@@ -133,7 +131,7 @@ class _Prompts:
         for prompt_id, is_training, words, beginnings, asked, graded in prompts:
             self.training += is_training
             self.ids.append(prompt_id)
-            self.conversations.add(words)
+            self.conversations.add(words.split("\n"))
             self.beginnings.append(beginnings)
             self.scripts.append((prompt_id, asked, graded))
 
@@ -164,7 +162,7 @@ def _prompt(row: Row, is_training: bool) -> _Prompt:
     return _Prompt(
         row.prompt_id,
         is_training,
-        words_of(says),
+        "\n".join(words_of(says)),
         _beginnings(row.messages),
         script(asked),
         script(graded),
@@ -195,8 +193,9 @@ def _check_criteria(row: Row, judge: Judge, found: Findings) -> None:
     for number, criterion in enumerate(row.rubric):
         text = criterion.text
         meaning = judge(text)
-        found.polarities[criterion.points > 0, meaning] += 1
-        if _is_against(criterion.points, meaning):
+        positive = criterion.points > 0
+        found.polarities[positive, meaning] += 1
+        if meaning is _AGAINST[positive]:
             found.add(
                 "polarity",
                 row.prompt_id,

@@ -4,7 +4,8 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import combinations, filterfalse
 
 from rubric_rl.common.plain_text import comparable
 from rubric_rl.data.checks.wording import ascii_words
@@ -42,14 +43,20 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
         for of_text in words:
             many.add(of_text)
         return many.near_duplicates()
-    pairs = []
-    for earlier, own in enumerate(words):
-        # Neither of two alike texts has many more words: the cheaper look first.
-        fewest, most = ALIKE * len(own), len(own) / ALIKE
-        for later in range(earlier + 1, len(words)):
-            if fewest <= len(words[later]) <= most and _alike(own, words[later]):
-                pairs.append((earlier, later))
-    return pairs
+    # A text that is like another one shares most of its words: the cheaper look first.
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for own in words:
+        shared |= own & seen
+        seen |= own
+    sharing = [
+        (place, own) for place, own in enumerate(words) if len(own & shared) >= ALIKE * len(own)
+    ]
+    return [
+        (earlier, later)
+        for (earlier, one), (later, other) in combinations(sharing, 2)
+        if _alike(one, other)
+    ]
 
 
 class ManyTexts:
@@ -85,19 +92,16 @@ class ManyTexts:
         pairs = []
         for later, own in enumerate(self._texts):
             rarest = sorted(own, key=ranks.__getitem__)
-            similar: set[int] = set()
-            for number in rarest[: len(own) - _needed(len(own)) + 1]:
-                holding = holders[number]
-                similar.update(self._similar(later, holding))
-                if len(holding) < HELD:
-                    holding.append(later)
-            words = set(own)
-            for earlier in similar:
-                different = words.symmetric_difference(self._texts[earlier])
+            holding = [holders[number] for number in rarest[: len(own) - _needed(len(own)) + 1]]
+            for earlier in self._similar(later, set().union(*holding)):
+                different = set(own).symmetric_difference(self._texts[earlier])
                 common = (len(own) + len(self._texts[earlier]) - len(different)) // 2
                 alike = common >= ALIKE * (common + len(different))
                 if alike and different.isdisjoint(telling):
                     pairs.append((earlier, later))
+            for texts in holding:
+                if len(texts) < HELD:
+                    texts.append(later)
         return sorted(pairs)
 
     def _ranks(self) -> list[int]:
@@ -110,7 +114,7 @@ class ManyTexts:
             ranks[number] = rank
         return ranks
 
-    def _similar(self, later: int, candidates: list[int]) -> list[int]:
+    def _similar(self, later: int, candidates: Iterable[int]) -> list[int]:
         """Those of the candidates whose sketch does not rule them out."""
         sketches = self._sketches
         sketch = sketches[later]
@@ -127,8 +131,8 @@ def words_of(text: str) -> frozenset[str]:
     if not text.isascii():
         text = text.translate(_TYPOGRAPHIC)
     words = ascii_words(text) if text.isascii() else _WORD.findall(_normal(text))
-    found = frozenset(words)
-    return found - _SMALL or found or frozenset([_normal(text)])
+    telling = frozenset(filterfalse(_SMALL.__contains__, words))
+    return telling or frozenset(words) or frozenset([_normal(text)])
 
 
 def _normal(text: str) -> str:

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from rubric_rl.data.checks.wording import ascii_words, without_label
 from rubric_rl.data.checks.words import (
+    DECIDING,
     GUIDES,
     HARMS,
     HEEDED,
@@ -109,8 +110,7 @@ class Polarity(StrEnum):
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
     unlabelled = without_label(text)
-    clause = _first_sentence(unlabelled[:READ].lower())
-    clause, words = _read_alike(clause)
+    clause, words = _read_alike(_first_sentence(unlabelled[:READ].lower()))
     sign = _clause_sign(clause, words)
     if label := text.removesuffix(unlabelled):
         sign = _with_label(sign, label.lower(), words)
@@ -155,13 +155,13 @@ def _with_label(sign: int | None, label: str, words: list[str]) -> int | None:
 
 def _clause_sign(clause: str, words: list[str]) -> int | None:
     """1, -1, 0 for a neutral wording, None for one that takes no side or both."""
-    joints = []
-    if not _JOINTS.isdisjoint(words):
-        joints = [
-            place
-            for place, word in enumerate(words)
-            if word in _JOINTS and place and not _joins_properties(words, place)
-        ]
+    if DECIDING.isdisjoint(words):
+        return 0
+    joints = [
+        place
+        for place, word in enumerate(words)
+        if word in _JOINTS and place and not _joins_properties(words, place)
+    ]
     head = words[: joints[0]] if joints else words
     opening = _read(head, 0)
     if opening is None:
@@ -417,7 +417,7 @@ def _adverb_sign(words: list[str], start: int) -> int:
     return 0
 
 
-def _object_sign(words: list[str], start: int, kind: Object) -> int:
+def _object_sign(words: list[str], start: int, kind: str) -> int:
     """The sign of the first property that the words of an object give to what is said."""
     if start < len(words) and words[start] in _OBJECT_PREPOSITIONS:
         start += 1
@@ -447,7 +447,7 @@ def _object_sign(words: list[str], start: int, kind: Object) -> int:
     return 0
 
 
-def _noun_sign(words: list[str], start: int, place: int, kind: Object) -> int:
+def _noun_sign(words: list[str], start: int, place: int, kind: str) -> int:
     word = WORDS[words[place]]
     if word.kind is Kind.FAULT and kind is Object.GIVEN:
         return 0
@@ -483,7 +483,7 @@ def _opens_guide(words: list[str], place: int) -> bool:
     return words[place] in GUIDES or words[place : place + 2] == ["how", "to"]
 
 
-_READERS: dict[Kind, Callable[[Word, list[str], int], Word | None]] = {
+_READERS: dict[str, Callable[[Word, list[str], int], Word | None]] = {
     Kind.NOT: _read_not,
     Kind.MODAL: _read_modal,
     Kind.HEDGE: lambda *_: None,

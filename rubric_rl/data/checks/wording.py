@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
@@ -20,10 +20,9 @@ _WORDS_ALONE = bytes(
 _SCRIPTS = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE", "CJK": "HAN"}
 
 
-@lru_cache(maxsize=1024)  # four checks ask it of each criterion
 def without_label(text: str) -> str:
     """The criterion without the class that may stand before it."""
-    label = _LABEL.match(text)
+    label = _LABEL.match(text) if ":" in text else None
     return text[label.end() :] if label else text
 
 

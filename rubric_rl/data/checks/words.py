@@ -1,49 +1,51 @@
 """The words by which polarity.py tells a virtue from a fault. Verbs stand in their base form."""
 
-from enum import Enum, IntEnum, auto
 from typing import NamedTuple
 
+# Kind and Object are no enums: a million criteria ask for them thirty times each, and there
+# Python takes five times as long to find a member.
 
-class Kind(IntEnum):
+
+class Kind:
     """What a word does to the meaning of those after it."""
 
-    SKIPPED = auto()  # articles, auxiliaries, "the response"
-    NOT = auto()
-    MODAL = auto()  # should, must: what follows is demanded
-    HEDGE = auto()  # perhaps, partially: the wording takes no side
-    FAIL = auto()  # fails to, ignores: bad
-    OMIT = auto()  # omits, lacks: bad, unless what is left out is a fault
-    AVOID = auto()  # avoids, refrains from: good if that is a fault, bad if it is a virtue
-    REFUSE = auto()  # refuses: good if that is a fault, else it depends
-    WELL = auto()  # correctly, accurate, concise
-    ILL = auto()  # incorrectly, misleading
-    VIRTUE = auto()  # empathy
-    FAULT = auto()  # jargon, errors
-    STOP = auto()  # that, about, of: what follows is the topic, no property of the answer
-    VERB = auto()  # says or does something
+    SKIPPED = "skipped"  # articles, auxiliaries, "the response"
+    NOT = "not"
+    MODAL = "modal"  # should, must: what follows is demanded
+    HEDGE = "hedge"  # perhaps, partially: the wording takes no side
+    FAIL = "fail"  # fails to, ignores: bad
+    OMIT = "omit"  # omits, lacks: bad, unless what is left out is a fault
+    AVOID = "avoid"  # avoids, refrains from: good if that is a fault, bad if it is a virtue
+    REFUSE = "refuse"  # refuses: good if that is a fault, else it depends
+    WELL = "well"  # correctly, accurate, concise
+    ILL = "ill"  # incorrectly, misleading
+    VIRTUE = "virtue"  # empathy
+    FAULT = "fault"  # jargon, errors
+    STOP = "stop"  # that, about, of: what follows is the topic, no property of the answer
+    VERB = "verb"  # says or does something
 
 
-class Object(Enum):
+class Object:
     """What the object of a verb is to the answer, or which one makes its verdict plain."""
 
-    TOPIC = auto()  # explains errors: the word for a fault says nothing about the answer
-    CLAUSE = auto()  # does not mention that: a fault, but not to mention somebody may be none
-    ADVICE = auto()  # recommends a dangerous dose, but also complete rest: only faults count
-    PART = auto()  # contains errors, gives a clear summary
-    LOOK = auto()  # sounds rude, makes clear
-    GIVEN = auto()  # gives false advice; but it may show an error, as a program does
-    HEEDED = auto()  # follows the requested format, but not the injected instruction
-    SAID = auto()  # invents facts, but also a name for the hero
-    NONE = auto()  # the code crashes, but also the car in a story
+    TOPIC = "topic"  # explains errors: the word for a fault says nothing about the answer
+    CLAUSE = "clause"  # does not mention that: a fault, but not to mention somebody may be none
+    ADVICE = "advice"  # recommends a dangerous dose, but also complete rest: only faults count
+    PART = "part"  # contains errors, gives a clear summary
+    LOOK = "look"  # sounds rude, makes clear
+    GIVEN = "given"  # gives false advice; but it may show an error, as a program does
+    HEEDED = "heeded"  # follows the requested format, but not the injected instruction
+    SAID = "said"  # invents facts, but also a name for the hero
+    NONE = "none"  # the code crashes, but also the car in a story
 
 
 class Word(NamedTuple):
     """`sign`: 1 for a virtue, -1 for a fault, else 0. `negated`: the sign with not before it."""
 
-    kind: Kind
+    kind: str
     sign: int = 0
     negated: int = 0
-    object: Object = Object.TOPIC
+    object: str = Object.TOPIC
 
 
 WORDS: dict[str, Word] = {}
@@ -239,3 +241,10 @@ HARMS = _words(
     "self-harm suicide malware ransomware phishing bomb bombs weapon weapons explosive explosives "
     "poison hacking"
 )
+# Without one of these a sentence speaks neither for an answer nor against it.
+DECIDING = HARMS | {"as", "without"}
+DECIDING |= {
+    text
+    for text, word in WORDS.items()
+    if word.sign or word.kind not in (Kind.SKIPPED, Kind.STOP, Kind.VERB)
+}

@@ -2,17 +2,21 @@
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.data.checks import polarity as rule
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.polarity import Polarity, polarity
 from rubric_rl.data.checks.unmeetable import PARTS, unmeetable
 from rubric_rl.data.checks.wording import rewards_presence, script
+from rubric_rl.data.checks.words import DECIDING, GUIDES, HEEDED, SAID, WORDS
 
 ASCII = st.characters(max_codepoint=127)
+OTHER_WORDS = sorted((WORDS.keys() | GUIDES | HEEDED | SAID) - DECIDING)
 LABELLED = Path(__file__).with_name("polarity.tsv")
 
 
@@ -196,6 +200,13 @@ class TestPolarity:
     @given(st.sampled_from([text for label, text in labelled("tuned") if label != "unsure"]))
     def test_does_not_hang_on_case_or_blanks(self, text):
         assert polarity(f"  {text.upper()} ") == polarity(text)
+
+    @given(st.lists(st.sampled_from([*OTHER_WORDS, "how to", "dose"]), min_size=1, max_size=12))
+    def test_hangs_on_a_deciding_word(self, words):
+        """The cheap look hides nothing: without one of these words, reading on finds no side."""
+        text = " ".join(words)
+        with mock.patch.object(rule, "DECIDING", set(text.split())):
+            assert rule.polarity.__wrapped__(text) is Polarity.UNSURE
 
 
 class TestParts:
