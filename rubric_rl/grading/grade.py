@@ -205,7 +205,8 @@ class _Asker:
     async def _in_words(self, criteria: list[Criterion]) -> list[Verdict]:
         """The verdicts of replies of some words each, the majority's where there are votes.
 
-        They come in one request; with thoughts each in its own, so that none waits for the longest.
+        They come in one request where the endpoint takes lists of texts (SGLang's router 0.3 does
+        not); with thoughts each in its own, so that none waits for the longest.
         """
         votes = range(self.grading.votes)
         asked = []

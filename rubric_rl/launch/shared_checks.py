@@ -18,7 +18,7 @@ from rubric_rl.common.dotted_name import import_function
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import read_jsonl
 from rubric_rl.common.plain_text import conversation
-from rubric_rl.common.tokenizer import ChatTokenizer
+from rubric_rl.common.tokenizer import ChatTokenizer, thinking_switch
 from rubric_rl.data.grader_template import load_template
 from rubric_rl.data.row_file import read_slice, split_slice
 from rubric_rl.data.schema import Row
@@ -398,7 +398,8 @@ def prompt_lengths(
     tokens are left out, as both trainers do; raises UserError where none is left, and for one that
     the chat template refuses.
     """
-    thinking = bool(template_options.get("enable_thinking", True))
+    names = thinking_switch(True)  # as templates may call it
+    thinking = all(template_options.get(name, True) for name in names)
     prompt = criterion = 0
     for row in rows:
         messages = list(row.messages)

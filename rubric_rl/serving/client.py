@@ -174,15 +174,29 @@ class Client:
     async def ask_together(self, questions: list[Question]) -> list[Reply]:
         """The replies to questions of one routing key: in one request where the endpoint can.
 
-        One that is refused may be so for a single question: then each is asked alone. Raises as
-        `ask` does, for all where one stays without a reply.
+        One that is refused may be so for a single question: then each is asked alone, and so are
+        later ones if none was to blame. Raises as `ask` does, for all where one stays without a
+        reply.
         """
-        if self.api.takes_lists and self._able.get("list", True) and len(questions) > 1:
+        refused = False
+        if len(questions) > 1 and self._takes_list(questions):
             try:
                 return await self._replies(questions)
             except Refused:
-                pass
-        return await all_or_none(self.ask(question) for question in questions)
+                refused = True
+        replies = await all_or_none(self.ask(question) for question in questions)
+        if refused:
+            self._able.setdefault(_kind_of_list(questions), False)
+        return replies
+
+    def _takes_list(self, questions: list[Question]) -> bool:
+        """Whether these go in one request: no more replies in words than may be in flight."""
+        if not self.api.takes_lists:
+            return False
+        in_words = not questions[0].opening
+        if in_words and len(questions) > self.endpoint.concurrency:
+            return False
+        return self._able.get(_kind_of_list(questions), True)
 
     async def _replies(
         self, questions: list[Question], received: Callable[[int, Reply], None] | None = None
@@ -208,8 +222,9 @@ class Client:
         attempts = 1 if questions[0].only_read else self.endpoint.retries + 1
         replies: dict[int, Reply] = {}  # by the question's place
         failure = await self._attempt(questions, range(len(questions)), replies, received)
+        as_list = _kind_of_list(questions)
         if len(questions) > 1 and replies:
-            self._able["list"] = True
+            self._able[as_list] = True
         for attempt in range(1, attempts):
             if not failure:
                 break
@@ -219,8 +234,8 @@ class Client:
             # Not all at once: an endpoint that is gone would be asked so much longer.
             failure = await self._attempt(questions, [first], replies, received)
             if others and not failure:
-                if len(replies) == 1 and "list" not in self._able:
-                    self._able["list"] = False
+                if len(replies) == 1 and as_list not in self._able:
+                    self._able[as_list] = False
                     what = "a list of questions fails, and each is asked alone from now on"
                     LOG.warning("%s: %s", self._shown_url, what)
                 again = (self._attempt(questions, [one], replies, received) for one in others)
@@ -353,6 +368,13 @@ class Client:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stopped():
             await asyncio.sleep(min(left, 1.0))
+
+
+def _kind_of_list(questions: list[Question]) -> str:
+    """The two are told apart: SGLang's router 0.3 takes lists of token ids, and none of texts."""
+    if questions[0].opening:
+        return "list of tokens"
+    return "list of words"
 
 
 def _parts(payload: Any, body: dict) -> list:

@@ -15,16 +15,16 @@ class Limit:
     """So much may be in flight at once; who comes first is served first."""
 
     def __init__(self, most: int):
-        self._most, self._free = most, asyncio.Semaphore(most)
+        self._free = asyncio.Semaphore(most)
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def holding(self, count: int) -> AsyncIterator[None]:
-        """Counts as `count` of them, or as all where there are fewer."""
+        """Counts as `count`, which is no more than all."""
         held = 0
         try:
             async with self._turn:  # two that hold a part each would wait for one another
-                while held < min(count, self._most):
+                while held < count:
                     await self._free.acquire()
                     held += 1
             yield

@@ -90,7 +90,10 @@ class Reply:
     def defect(self) -> str:
         """What a reply without a readable verdict looks like: a key of serving.defects.CURES."""
         if not self.complete:
-            return "blanks" if self.text[-BLANKS:].isspace() else "cut"
+            blanks = len(self.text) - len(self.text.rstrip())
+            if blanks >= BLANKS:
+                return "blanks"
+            return "cut"
         if self.refusal:
             return "refusal"
         if after_thoughts(self.text).strip():

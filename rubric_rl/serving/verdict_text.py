@@ -110,7 +110,7 @@ def verdict_in(reply: str) -> dict:
         raise Unclear
     if not len(said) <= len(_BEFORE_VALUE.findall(text)) <= MOST_TIMES:
         raise Unclear
-    if _OPPOSITES[met].search(text[: last.start]):
+    if _OPPOSITES[met].search(_FENCE.sub("", text[: last.start])):
         raise Unclear
     return last.item
 

@@ -6,9 +6,15 @@
 set -euo pipefail
 unset CDPATH # with it, cd goes elsewhere or prints
 
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2 && exit 2; }
+
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="${VENV:-$(cd "$here/../.." && pwd)/.venv}"
-[[ ! -L "$venv" ]] || venv="$(readlink -f "$venv")" # to another disk: venv itself takes no links
+if [[ -L "$venv" ]]; then # to another disk: venv itself takes no links
+  target="$(readlink -f "$venv")" || die "$venv is a link that leads nowhere"
+  venv="$target"
+fi
 sglang="sglang==0.5.23"
 stamp="$venv/.rubric-rl-installed" # hash of what is installed, written last
 begun="$venv/.rubric-rl-begun"     # there during an install: one that was killed leaves it
@@ -16,8 +22,6 @@ log="$venv/install.log"
 pins=("$here"/{requirements,dev,constraints}.txt)
 wanted="$(cat "${pins[@]}" "${BASH_SOURCE[0]}" | sha256sum | cut -d ' ' -f 1)"
 
-say() { printf 'setup: %s\n' "$*"; }
-die() { printf 'error: %s\n' "$*" >&2 && exit 2; }
 installed() {
   [[ ! -e "$begun" && -x "$venv/bin/python" && "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]
 }

@@ -14,8 +14,10 @@ from doubles.launch_world import ROOT, WEIGHTS, planned_run, row, script
 
 import data_preprocess
 from rubric_rl.common.jsonl import write_jsonl
+from rubric_rl.grading.health import CHECK
 from rubric_rl.launch import check_inputs, check_run
 from rubric_rl.launch.check_inputs import RunInputs
+from rubric_rl.launch.shared_checks import prompt_lengths
 from rubric_rl.launch.slime_flags import CommandLine
 
 SHAPE = (
@@ -452,3 +454,24 @@ def test_a_defect_of_ours_shows_its_traceback_and_is_no_mistake_of_the_users(goo
     monkeypatch.setattr(check_run, "check_paths", lambda run: iter([][0]))
     with pytest.raises(IndexError):
         check_run.main()
+
+
+@pytest.mark.parametrize(
+    "options, thinking",
+    [({}, True), ({"enable_thinking": False}, False), ({"thinking": False}, False)],
+)
+def test_prompts_are_measured_with_the_thoughts_that_the_template_is_told(options, thinking):
+    seen = []
+
+    class Template:
+        def render(self, messages, thinking):
+            seen.append(thinking)
+            return ""
+
+        def count(self, text):
+            return 1
+
+    prompt_lengths(
+        "a file", [CHECK], Template(), template_options=options, max_prompt=None, limit="", answer=0
+    )
+    assert seen[0] is thinking

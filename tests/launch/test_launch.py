@@ -64,6 +64,13 @@ def test_an_environment_may_be_a_link_to_another_disk(tmp_path):
         assert link.is_symlink()
 
 
+def test_a_link_to_a_disk_that_is_gone_is_one_line(tmp_path):
+    link = tmp_path / ".venv"
+    link.symlink_to(tmp_path / "disk/venv")
+    done = script("scripts/cpu/setup.sh", VENV=str(link))
+    assert (done.returncode, done.stderr) == (2, f"error: {link} is a link that leads nowhere\n")
+
+
 def test_a_python_that_trusts_no_folder_finds_this_one():
     done = script("run_qwen3_tiny.sh", BACKEND="slime", DRY_RUN="1", PYTHONSAFEPATH="1")
     assert done.returncode == 0 and "--swiglu" in done.stdout, done.stderr

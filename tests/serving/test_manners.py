@@ -127,6 +127,11 @@ class TestContent:
         reply = ask(engine, model, api="openai")
         assert (reply.text, reply.defect) == ("", "refusal")
 
+    @pytest.mark.parametrize("text, defect", [("\n", "cut"), ("{" + "\n " * 10, "blanks")])
+    def test_that_is_cut_after_a_few_blanks_was_not_filled_with_them(self, model, text, defect):
+        engine = FakeEngine(Say(text, reason="length"))
+        assert ask(engine, model).defect == defect
+
 
 class TestSize:
     def test_a_reply_that_unpacks_to_gigabytes_is_given_up(self, model, monkeypatch):

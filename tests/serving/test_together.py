@@ -146,6 +146,47 @@ def test_lists_that_never_went_well_are_not_tried_again(model, monkeypatch, capl
     assert ("each is asked alone from now on" in caplog.text) is (good == 0)
 
 
+class WithoutTexts(FakeEngine):
+    """An engine behind SGLang's router 0.3, which refuses lists of texts."""
+
+    def __init__(self, model: str):
+        super().__init__(lambda prompt: self.act(prompt), checked=False, model=model)
+
+    def act(self, prompt: str) -> Say | Fail:
+        of_texts = self.requests[-1] > 1 and "return_logprob" not in self.bodies[-1]
+        return Fail(422, "text: expected a string") if of_texts else by_belief(prompt)
+
+
+def test_lists_of_texts_that_a_router_refuses_are_not_sent_again(model):
+    engine = WithoutTexts(model)
+    tokens, words = ([kind(text) for text in BELIEFS] for kind in (asked, in_words))
+
+    async def main():
+        async with engine, Client(Endpoint(retries=0), engine.url, model) as client:
+            for questions in (tokens, words, words, tokens):
+                assert len(await client.ask_together(questions)) == 3
+
+    asyncio.run(main())
+    assert engine.requests == [3, 3, 1, 1, 1, 1, 1, 1, 3]
+
+
+def test_lists_are_sent_again_after_one_question_was_refused(model):
+    def act(prompt: str) -> Say | Fail:
+        return Fail(400, "too long") if "blue" in prompt else by_belief(prompt)
+
+    engine = FakeEngine(act, model=model)
+    good = [asked(text) for text in BELIEFS if "blue" not in text]
+
+    async def main():
+        async with engine, Client(Endpoint(retries=0), engine.url, model) as client:
+            with pytest.raises(Unavailable):
+                await client.ask_together([asked(text) for text in BELIEFS])
+            await client.ask_together(good)
+
+    asyncio.run(main())
+    assert engine.requests[-1] == len(good)
+
+
 @pytest.mark.parametrize("failure", [Fail(503), Say(reason="abort"), Fail(200, '[{"text": ""}]')])
 def test_the_attempts_are_bounded(model, monkeypatch, failure):
     skip_pauses(monkeypatch)
@@ -220,7 +261,7 @@ def test_a_list_of_tokens_counts_as_one_request_in_flight(model):
     assert (engine.requests, engine.peak) == ([3], 1)
 
 
-@pytest.mark.parametrize("concurrency, peak", [(2, 1), (3, 1), (5, 1), (6, 2), (9, 3)])
+@pytest.mark.parametrize("concurrency, peak", [(3, 1), (5, 1), (6, 2), (9, 3)])
 def test_a_list_of_words_counts_as_many_as_its_replies(model, concurrency, peak):
     engine = FakeEngine(Say(seconds=0.05), model=model)
     endpoint = Endpoint(concurrency=concurrency, retries=0)
@@ -233,6 +274,14 @@ def test_a_list_of_words_counts_as_many_as_its_replies(model, concurrency, peak)
 
     asyncio.run(main())
     assert (engine.requests, engine.peak) == ([3, 3, 3, 1], peak)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_no_more_words_than_may_be_in_flight_go_in_a_list(model, concurrency):
+    engine = FakeEngine(Say(seconds=0.05))
+    questions = [in_words(text) for text in BELIEFS]
+    ask_together(engine, model, questions=questions, concurrency=concurrency)
+    assert (engine.requests, engine.peak) == ([1, 1, 1], concurrency)
 
 
 class Disordered:
