@@ -95,7 +95,7 @@ def convert(raw: object, where: str, reader: Reader | None, converter: Converter
         raise DataError(f"{place}: no JSON object; leave the row out")
     try:
         if reader.name not in _READ_MORE and goes_on(raw):
-            what = "has an input, or a list of points, which this set does not know"
+            what = "has an input, a context, a history or a list of points, which this set has not"
             raise DataError(f"{what}; rows of one's own are read with --format plain")
         return reader.read(raw)
     except DataError as error:

@@ -68,7 +68,10 @@ class ScoringRule:
         """How many verdicts earn nothing, since the rule asks for a probability they lack."""
         if not self.rewarded_by(record).needs_probability:
             return 0
-        return sum(each.met is not None and each.probability is None for each in record.verdicts)
+        lacking = 0
+        for _, verdict in self.judged(record):
+            lacking += verdict.met is not None and verdict.probability is None
+        return lacking
 
     def judged(self, record: Record) -> Judged:
         """The rubric and verdicts that `score` is given.

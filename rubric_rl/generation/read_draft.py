@@ -14,7 +14,7 @@ errors`, a criterion with positive points has a fault: nobody can tell its sign.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -244,14 +244,16 @@ def _is_criterion(item: object) -> bool:
     return True
 
 
-def _by_fields(fields: dict, above: bool | None, text: object = None) -> bool | None:
-    """Whether a group, or the criterion of that text, is one of mistakes, as its fields say.
+def _by_fields(fields: dict, above: bool | None, texts: Sequence[str] = ()) -> bool | None:
+    """Whether a group, or the criterion of these texts, is one of mistakes, as its fields say.
 
     None where it may be: as "category": "pitfall" of a criterion that begins with "Avoids".
     """
     said = above
     for name, value in fields.items():
-        if isinstance(value, list | dict) or value is text:
+        if isinstance(value, list | dict) or value in texts[-1:]:
+            continue
+        if value in texts and _means_mistakes(value) is not True:  # "Avoids errors", not "Pitfall"
             continue
         value = str(value).strip().lower()
         if name in _OF_KIND:
@@ -262,9 +264,9 @@ def _by_fields(fields: dict, above: bool | None, text: object = None) -> bool | 
             said = True
         elif _TOPICS.match(value):
             continue
-        elif text is None and name in _TITLES:
+        elif not texts and name in _TITLES:
             said = _surest(said, _means_mistakes(value))
-        elif text is not None and _means_mistakes(value):
+        elif texts and _means_mistakes(value):
             said = _surest(said, None)
     return said
 
@@ -292,11 +294,12 @@ def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     if any(scale and isinstance(scale, list | dict) for scale in scales):
         faults["scale"] += 1
         return None
-    given = _first(fields, TEXT_KEYS)
-    if not isinstance(given, str) or not shows_something(given) or given == PLACEHOLDER:
+    given = _texts(fields)
+    if not any(map(shows_something, given)) or PLACEHOLDER in given:
         faults["no text"] += 1
         return None
-    text = one_line(given.encode(errors="replace").decode())  # without lone surrogates
+    # In one, since the grader would else be shown a mere title; and without lone surrogates.
+    text = one_line(": ".join(given).encode(errors="replace").decode())
     if len(text) > LONGEST:
         faults["too long"] += 1
         return None
@@ -311,6 +314,23 @@ def _criterion(found: _Found, faults: Counter[str]) -> Criterion | None:
     if negative:
         points = -abs(points)
     return Criterion(text, points, (TAG,))
+
+
+def _texts(fields: dict) -> list[str]:
+    """What a criterion says: its name and its description, or its title where it has no other."""
+    first = _first(fields, TEXT_KEYS)
+    if not isinstance(first, str):
+        return []
+    texts = [first]
+    for name in TEXT_KEYS:
+        other = fields.get(name)
+        if name in _TITLES or not isinstance(other, str) or other in texts[0]:
+            continue
+        if texts[0] in other:
+            texts = [other]
+        else:
+            texts.append(other)
+    return texts
 
 
 def _first(fields: dict, names: tuple[str, ...]) -> object:

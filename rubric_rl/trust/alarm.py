@@ -155,9 +155,9 @@ class _Heard:
 def _heard(evaluations: Sequence[Evaluation]) -> list[dict[str, _Heard]]:
     """By set, of each evaluation; made once, since an alarm that stands asks it for each prefix."""
     heard = []
-    for answers in _told(evaluations):
+    for evaluation in evaluations:
         sets: dict[str, _Heard] = defaultdict(_Heard)
-        for answer in answers:
+        for answer in _told(evaluation):
             sets[answer.dataset].answers.append(answer)
         for each in sets.values():
             each.levels = anchor_levels(each.answers)
@@ -169,8 +169,11 @@ def _findings(
     evaluations: Sequence[Evaluation], heard: Sequence[dict[str, _Heard]], trust: Trust
 ) -> list[Finding]:
     found = []
+    told = []
+    for sets, ours in zip(heard, _of_anchor(evaluations), strict=True):
+        told.append(sets if ours else {})
     for dataset in evaluations[-1].datasets:
-        of_set = [sets.get(dataset, _Heard()) for sets in heard]
+        of_set = [sets.get(dataset, _Heard()) for sets in told]
         found += _level_falls(dataset, [each.levels for each in of_set], trust)
         found += _exploitation_rises(dataset, [each.answers for each in of_set], trust)
     found += _blindness(evaluations)
@@ -178,18 +181,19 @@ def _findings(
     return found
 
 
-def _told(evaluations: Sequence[Evaluation]) -> list[list[JudgedAnswer]]:
-    """The answers of each evaluation; none where its anchor is another, or tells nothing apart.
+def _told(evaluation: Evaluation) -> list[JudgedAnswer]:
+    """The answers of an evaluation; none where its anchor tells nothing apart."""
+    return [] if _tells_nothing(evaluation.answers) else evaluation.answers
+
+
+def _of_anchor(evaluations: Sequence[Evaluation]) -> list[bool]:
+    """Of each evaluation: whether its anchor is the last one, or unnamed as in older files.
 
     Another anchor than the last one has another level, and rejects other credit.
     """
     named = [evaluation.anchor for evaluation in evaluations if evaluation.anchor]
-    ours = {"", *named[-1:]}  # older files name none
-    told = []
-    for each in evaluations:
-        is_heard = each.anchor in ours and not _tells_nothing(each.answers)
-        told.append(each.answers if is_heard else [])
-    return told
+    ours = {"", *named[-1:]}
+    return [evaluation.anchor in ours for evaluation in evaluations]
 
 
 def _blindness(evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
@@ -397,7 +401,9 @@ def best_rollout(evaluations: Sequence[Evaluation]) -> int | None:
 
     It is -1 before the first rollout, None where the anchor judged nothing.
     """
-    told = _told(evaluations)
+    told = []
+    for evaluation, ours in zip(evaluations, _of_anchor(evaluations), strict=True):
+        told.append(_told(evaluation) if ours else [])
     if not any(answer.is_judged for answers in told for answer in answers):
         return None
     levels = [anchor_levels(answers) for answers in told]

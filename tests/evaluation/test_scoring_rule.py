@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import read_jsonl
+from rubric_rl.data.schema import Criterion
 from rubric_rl.evaluation import rescore
 from rubric_rl.evaluation.scoring_rule import (
     PLAIN_RULE,
@@ -155,15 +156,15 @@ def test_rescore_shows_another_rule_without_a_model(tmp_path):
 
 def test_rescore_says_how_many_verdicts_lack_what_the_rule_asks_for(tmp_path, monkeypatch, capsys):
     """As those of the recipe's explain mode: a score of 0 says nothing of the rule then."""
-    run = write_run(tmp_path / "run", [made("q", (5, -4), (True, False))])
-    for more, noted in (
-        (["--grader-threshold", "0.8"], True),
-        ([], False),
-        (["--recorded"], False),
-    ):
+    rubric = Criterion("a", 5), Criterion("b", -4, ("axis:b",))
+    run = write_run(tmp_path / "run", [made("q", rubric, (True, False))])
+    asked = ["--grader-threshold", "0.8"]
+    for more, lacking in ((asked, 2), ([*asked, "--drop=axis:b"], 1), ([], 0), (["--recorded"], 0)):
         monkeypatch.setattr(sys, "argv", ["rescore", str(run), *more])
         assert rescore.main() == 0
-        assert ("note: 2 verdicts have no probability" in capsys.readouterr().err) is noted
+        note = f"note: {lacking} verdicts have no probability" if lacking else ""
+        said = capsys.readouterr().err
+        assert said.startswith(note) and ("no probability" in said) == bool(lacking)
 
 
 def test_rescored_answers_never_take_the_place_of_the_records(tmp_path, monkeypatch, capsys):

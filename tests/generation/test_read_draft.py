@@ -173,6 +173,20 @@ def test_what_a_writer_says_of_a_criterion_is_no_kind():
     assert criterion.points == 5
 
 
+def test_a_description_is_no_less_of_a_criterion_than_its_name():
+    told = "Names 5 mg, without errors"
+    for other, says in (
+        ({"description": told}, f"Accuracy: {told}"),
+        ({"text": f"Accuracy: {told}"}, f"Accuracy: {told}"),
+        ({"requirement": ""}, "Accuracy"),
+        ({"description": None, "title": "Dose"}, "Accuracy"),
+    ):
+        one = [{"criterion": "Accuracy", "points": 5} | other]
+        assert texts(read(json.dumps(one))) == [says]
+    named = [{"criterion": "Pitfall", "description": "Recommends wine", "points": 5}]
+    assert read(json.dumps(named)).faults == {"sign": 1}
+
+
 @pytest.mark.parametrize("theme", ["harm_reduction", "error handling", "notes", "important"])
 def test_a_theme_is_no_kind(theme):
     (criterion,) = read(f'{{"criteria": {{"{theme}": [{ITEM}]}}}}').criteria

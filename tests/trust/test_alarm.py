@@ -297,6 +297,16 @@ def test_another_anchor_is_held_against_its_own_past_alone():
     assert firing("blind", alone) == [], "each has failed once"
 
 
+def test_an_alarm_stands_since_its_first_rule_also_where_another_anchor_came_later():
+    seen = [replace(each, anchor="judge") for each in evaluations(World(random_credit=0.4), 0)]
+    sunk = {prompt: (0.0, whole) for prompt, (_, whole) in seen[-1].probe.items()}
+    seen[-1] = replace(seen[-1], anchor="another", probe=sunk)
+    alarm = alarm_of(seen, WARN)
+    assert alarm is not None
+    assert [finding.rule for finding in alarm.findings] == ["probe"]
+    assert alarm.since == seen[firing("exploitation", seen)[0]].rollout < seen[-2].rollout
+
+
 def test_an_anchor_that_judges_less_than_three_quarters_is_called_blind(tmp_path):
     """As where the answers that fool the policy make the anchor refuse, or run out of time."""
     seen = [replace(each, anchor="judge") for each in evaluations(World(), 0)]

@@ -185,15 +185,17 @@ def question(words: str) -> list[dict]:
 def after_system(item: dict, messages: list[dict]) -> list[dict]:
     """The conversation behind the `system` text of its item, if it has one and begins with none.
 
-    Raises DataError for a system message in another form, which would be lost.
+    Raises DataError for a system message in another form, or beside another one: it would be lost.
     """
     given = [item.get(key) for key in SYSTEM_KEYS if item.get(key) not in NOTHING]
     if any(not isinstance(each, str) for each in given):
         raise DataError(f"the system message is no text; {LEAVE_OUT}")
-    system = label(given[0]) if given else ""
-    if not system or messages[0]["role"] == "system":
-        return messages
-    return [{"role": "system", "content": system}, *messages]
+    for system in filter(None, map(label, given)):
+        if messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system}, *messages]
+        elif system not in str(messages[0]["content"]):
+            raise DataError(f"there are several system messages; {LEAVE_OUT}")
+    return messages
 
 
 def chat(value: object, field: str) -> list[dict]:

@@ -63,6 +63,7 @@ _REMARKS = (
 _BESIDE_TITLE = (*_KINDS, *_COUNTS, *_POSITIVE, *_REMARKS)
 _SCALES = ("levels", "scale", "options")  # of a criterion that is more than met or not
 ALPACA = ("instruction", "input")  # what is asked, and of what
+_NESTED = (list, tuple, dict)
 
 
 def read(item: dict) -> pieces.Raw:
@@ -95,20 +96,37 @@ def messages_of(item: dict) -> list[dict]:
 
 
 def _refuse_more_of_prompt(item: dict, messages: list[dict]) -> None:
-    """Raises DataError for earlier turns, or a text that is asked about, in a field of its own."""
-    context = pieces.label(item.get("context"))
-    if context and not any(context in str(message["content"]) for message in messages):
-        what = "context stands beside the prompt, which may be about it"
-        raise DataError(f"{what}; write it into the prompt, or leave it out")
-    if len(messages) == 1 and isinstance(item.get("history"), (list, tuple)) and item["history"]:
+    """Raises DataError for earlier turns, or what is asked about, in a field of its own."""
+    contents = [str(message["content"]) for message in messages]
+    for each in _parts(item.get("context")):
+        held = isinstance(each, str) and any(each.strip() in words for words in contents)
+        if not held:
+            what = "context stands beside the prompt, which may be about it"
+            raise DataError(f"{what}; write it into the prompt, or leave it out")
+    if len(messages) == 1 and _parts(item.get("history")):
         what = "history stands beside a prompt of one turn"
         raise DataError(f"{what}; write all turns as messages, or leave it out")
 
 
+def _parts(value: object) -> list:
+    """The texts, lists and objects in a field that say something; of a list those within."""
+    given = value if isinstance(value, (list, tuple)) else [value]
+    found = []
+    for each in given:
+        is_nested = each and isinstance(each, _NESTED)
+        if is_nested or pieces.label(each):
+            found.append(each)
+    return found
+
+
 def goes_on(item: dict) -> bool:
-    """Whether prompt or points go on in a field that no set has: `input`, a list of points."""
+    """Whether prompt or points go on in a field that no set has: a context, a list of points."""
+    if pieces.label(item.get("input")):
+        return True
+    if _parts(item.get("context")) or _parts(item.get("history")):
+        return True
     points = [item.get(key) for key in POINTS_LISTS]
-    return bool(pieces.label(item.get("input"))) or any(map(_is_of_several, filter(None, points)))
+    return any(map(_is_of_several, filter(None, points)))
 
 
 def _with_points(holder: dict, criteria: list, keys: Iterable[str]) -> list:

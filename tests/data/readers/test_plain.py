@@ -327,16 +327,25 @@ def test_a_system_text_is_never_lost():
         assert len(read(**{key: ""}).messages) == 1
         with pytest.raises(DataError, match="the system message is no text; "):
             read(**{key: ["Be kind."]})
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
+    assert len(read(prompt=turns, system="Be kind.").messages) == 2
+    for several in ({"prompt": turns, "system": "Rhyme."}, {"system": "a", "system_prompt": "b"}):
+        with pytest.raises(DataError, match="there are several system messages; "):
+            read(**several)
 
 
 def test_what_else_a_prompt_may_be_about_is_refused():
     for more, said in (
         ({"context": "The sky is blue."}, "context stands beside the prompt"),
+        ({"context": ["The sky is blue."]}, "context stands beside the prompt"),
+        ({"context": {"title": ["Sky"]}}, "context stands beside the prompt"),
         ({"history": [["Hi", "Hello"]]}, "history stands beside a prompt of one turn"),
+        ({"history": "User: Hi"}, "history stands beside a prompt of one turn"),
     ):
         with pytest.raises(DataError, match=said):
             read(**more)
-        assert len(read(**dict.fromkeys(more, None)).messages) == 1
+        for nothing in (None, " ", [], [""], {}):
+            assert len(read(**dict.fromkeys(more, nothing)).messages) == 1
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     asked = [*turns, {"role": "user", "content": "Is this right? The sky is blue."}]
     assert len(read(prompt=asked, history=turns, context="The sky is blue.").messages) == 3

@@ -472,6 +472,14 @@ class TestRowsThatAreNearlyOfASet:
             reader = reader_of(HEALTHBENCH | {key: "Be brief."})
             assert reader is not None and reader.name == "plain"
 
+    @pytest.mark.parametrize("item", [RAR_SCIENCE, SYNTHESIS, OPENRUBRICS])
+    @pytest.mark.parametrize("more", [{"context": ["The sky is blue."]}, {"history": "User: Hi"}])
+    def test_are_not_of_a_set_that_would_lose_a_part_of_the_prompt(self, item, more):
+        reader = reader_of(item | more)
+        assert reader is not None and reader.name == "plain"
+        with pytest.raises(DataError, match="stands beside"):
+            reader.read(item | more)
+
     @pytest.mark.parametrize("more", [{"input": "The text."}, {"points": [5]}])
     def test_are_refused_amid_rows_of_the_set(self, more, tmp_path, capsys):
         rows = [OPENRUBRICS | {"instruction": f"Suggest {number} tools."} for number in range(4)]
@@ -479,4 +487,5 @@ class TestRowsThatAreNearlyOfASet:
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         assert data_preprocess.main([f"--source={path}", f"--out={tmp_path}", "--hold-out=1"]) == 0
-        assert f"{path}:4: has an input, or a list of points" in capsys.readouterr().err
+        said = "has an input, a context, a history or a list of points, which this set has not"
+        assert f"{path}:4: {said}" in capsys.readouterr().err
