@@ -195,6 +195,26 @@ class ChatTokenizer:
         """The token ids of a rendered text; no BOS is added to the one that the template wrote."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_alike(self, texts: list[str]) -> list[list[int]]:
+        """The same for texts that begin alike: what they share up to a line's end is read once.
+
+        There, before a word that they share too, tokenizers part what they read. One that does not,
+        by the first text, or has no such rule at all reads each text whole.
+        """
+        first, last = min(texts), max(texts)
+        cut = 0
+        for line, other in zip(first.split("\n"), last.split("\n"), strict=False):
+            if line != other:
+                break
+            cut += len(line) + 1
+        word, blank, _ = first[cut:].partition(" ")
+        parts = cut and word and blank and last.startswith(word + blank, cut)
+        whole, end = self.encode(texts[0]), self.encode(texts[0][cut:])
+        if not (parts and self._tokenizer.pre_tokenizer and whole[-len(end) :] == end):
+            return [whole, *map(self.encode, texts[1:])]
+        beginning = whole[: -len(end)]
+        return [beginning + self.encode(text[cut:]) for text in texts]
+
     def count(self, text: str) -> int:
         """The number of tokens of `text`."""
         return len(self.encode(text))

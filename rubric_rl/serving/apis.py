@@ -106,8 +106,8 @@ class SGLang:
         texts = request.pop("text", None) and [body["text"] for body in bodies]
         if texts and not questions[0].opening:
             return request | {"text": texts}
-        ids = [self._template.encode(text) for text in texts or ()]
-        return request | {"input_ids": ids or [body["input_ids"] for body in bodies]}
+        ids = self._template.encode_alike(texts) if texts else [b["input_ids"] for b in bodies]
+        return request | {"input_ids": ids}
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from doubles.engine import TEMPLATE, chat_model
-from tokenizers import AddedToken, Tokenizer, normalizers, processors
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -224,6 +226,36 @@ class TestTokenIds:
             UserError, match=r"' zebra' as one token, but the tokenizer of .* makes"
         ):
             tokenizer.token_id(" zebra")
+
+
+class TestTextsThatBeginAlike:
+    SHIPPED = ChatTokenizer(ROOT / "rubric_rl/tiny/model")
+    PARTS = st.text("aZ5 .\n\t\r[-\u00e9\u0301\U0001f600", max_size=30)
+
+    @given(beginning=PARTS, ends=st.lists(PARTS, min_size=1, max_size=4))
+    def test_have_the_ids_of_each(self, beginning, ends):
+        for opening in ("\nCriterion: [", "\n", "\n[", " "):
+            texts = [f"{beginning}{opening}{end}" for end in ends]
+            assert self.SHIPPED.encode_alike(texts) == [*map(self.SHIPPED.encode, texts)]
+
+    def test_share_the_reading_of_what_they_share(self, monkeypatch):
+        texts = [f"{'Drink water. ' * 500}\nCriterion: [{n}] Greets." for n in range(9)]
+        read = []
+        encode = ChatTokenizer.encode
+        monkeypatch.setattr(
+            ChatTokenizer, "encode", lambda self, text: read.append(len(text)) or encode(self, text)
+        )
+        self.SHIPPED.encode_alike(texts)
+        assert sum(read) < 2 * len(texts[0])
+
+    def test_are_read_whole_by_a_tokenizer_that_joins_lines(self, tmp_path):
+        folder = Path(chat_model(tmp_path / "model", trained_on="a\nCriterion: a\nCriterion: b"))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        joining = ChatTokenizer(folder)
+        texts = [f"an answer\nCriterion: {word}" for word in "ab"]
+        assert joining.encode_alike(texts) == [*map(joining.encode, texts)]
 
 
 def test_neither_importing_nor_rendering_loads_torch(tmp_path):
