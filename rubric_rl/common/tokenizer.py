@@ -201,17 +201,12 @@ class ChatTokenizer:
         There, before a word that they share too, tokenizers part what they read. One that does not,
         by the first text, or has no such rule at all reads each text whole.
         """
-        first, last = min(texts), max(texts)
-        cut = 0
-        for line, other in zip(first.split("\n"), last.split("\n"), strict=False):
-            if line != other:
-                break
-            cut += len(line) + 1
-        word, blank, _ = first[cut:].partition(" ")
-        parts = cut and word and blank and last.startswith(word + blank, cut)
-        whole, end = self.encode(texts[0]), self.encode(texts[0][cut:])
-        if not (parts and self._tokenizer.pre_tokenizer and whole[-len(end) :] == end):
-            return [whole, *map(self.encode, texts[1:])]
+        cut = _line_where_they_part(texts)
+        whole = self.encode(texts[0])
+        end = self.encode(texts[0][cut:])
+        parts = cut and self._tokenizer.pre_tokenizer and whole[-len(end) :] == end
+        if not parts:
+            return [self.encode(text) for text in texts]
         beginning = whole[: -len(end)]
         return [beginning + self.encode(text[cut:]) for text in texts]
 
@@ -231,6 +226,19 @@ class ChatTokenizer:
             needed = f"grader_mode direct and cascade need {text!r} as one token"
             raise UserError(f"{needed}, but {found}; use mode explain")
         return ids[0]
+
+
+def _line_where_they_part(texts: list[str]) -> int:
+    """Where the first line begins that is not the same in all, if its first word is; else 0."""
+    first, last = min(texts), max(texts)
+    cut = 0
+    for line in first.splitlines(keepends=True):
+        if not (line.endswith("\n") and last.startswith(line, cut)):
+            break
+        cut += len(line)
+    word, blank, _ = first[cut:].partition(" ")
+    shared = word and blank and last.startswith(word + blank, cut)
+    return cut if shared else 0
 
 
 def _longest_first(texts: set[str]) -> tuple[str, ...]:

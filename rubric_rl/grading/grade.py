@@ -163,10 +163,11 @@ class _Asker:
         """
         low, high = self.grading.cascade_low, self.grading.cascade_high
         unsure = []
-        for place, (criterion, verdict) in enumerate(zip(rubric, verdicts, strict=True)):
-            if is_unsure(criterion, verdict, low, high):
+        for place, criterion in enumerate(rubric):
+            if is_unsure(criterion, verdicts[place], low, high):
                 unsure.append(place)
-        in_words = await self._in_words([rubric[place] for place in unsure])
+        asked_again = [rubric[place] for place in unsure]
+        in_words = await self._in_words(asked_again)
         for place, verdict in zip(unsure, in_words, strict=True):
             if self.grading.verdict == "reply":
                 token = verdicts[place]
@@ -218,19 +219,26 @@ class _Asker:
         else:
             found = await all_or_none(self._ask(*each) for each in asked)
         verdicts = [verdict for (verdict,) in found]
-        starts = range(0, len(verdicts), len(votes))
-        return [majority(verdicts[start : start + len(votes)]) for start in starts]
+        majorities = []
+        for start in range(0, len(verdicts), len(votes)):
+            ballots = verdicts[start : start + len(votes)]
+            majorities.append(majority(ballots))
+        return majorities
 
     async def _together(self, asked: list[tuple[list[Criterion], Question]]) -> list[list[Verdict]]:
         """The verdicts of replies that come in one request."""
-        found, others = [], {}  # others: by place, what a further request decides
-        replies = await self.client.ask_together([question for _, question in asked])
-        for place, ((criteria, question), reply) in enumerate(zip(asked, replies, strict=True)):
+        questions = [question for _, question in asked]
+        replies = await self.client.ask_together(questions)
+        found = []
+        others = {}  # by place, what a further request decides
+        for (criteria, question), reply in zip(asked, replies, strict=True):
             self._count(reply)
-            found.append(self._read(criteria, reply))
-            if not self._decides(found[place]):
-                others[place] = self._second_look(criteria, question, reply, found[place])
-        for place, verdicts in zip(others, await all_or_none(others.values()), strict=True):
+            verdicts = self._read(criteria, reply)
+            if not self._decides(verdicts):
+                others[len(found)] = self._second_look(criteria, question, reply, verdicts)
+            found.append(verdicts)
+        looked_at = await all_or_none(others.values())
+        for place, verdicts in zip(others, looked_at, strict=True):
             found[place] = verdicts
         return found
 

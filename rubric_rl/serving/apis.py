@@ -103,11 +103,13 @@ class SGLang:
         sampling = [body["sampling_params"] for body in bodies]
         if sampling != sampling[:1] * len(sampling):  # votes have a seed each
             request["sampling_params"] = sampling
-        texts = request.pop("text", None) and [body["text"] for body in bodies]
-        if texts and not questions[0].opening:
+        if "text" not in request:
+            return request | {"input_ids": [body["input_ids"] for body in bodies]}
+        texts = [body["text"] for body in bodies]
+        if not questions[0].opening:
             return request | {"text": texts}
-        ids = self._template.encode_alike(texts) if texts else [b["input_ids"] for b in bodies]
-        return request | {"input_ids": ids}
+        del request["text"]
+        return request | {"input_ids": self._template.encode_alike(texts)}
 
     def _body(self, question: Question) -> dict:
         endpoint = self._endpoint
