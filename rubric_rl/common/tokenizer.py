@@ -202,13 +202,13 @@ class ChatTokenizer:
         by the first text, or has no such rule at all reads each text whole.
         """
         cut = _line_where_they_part(texts)
-        whole = self.encode(texts[0])
-        end = self.encode(texts[0][cut:])
-        parts = cut and self._tokenizer.pre_tokenizer and whole[-len(end) :] == end
-        if not parts:
-            return [self.encode(text) for text in texts]
-        beginning = whole[: -len(end)]
-        return [beginning + self.encode(text[cut:]) for text in texts]
+        if cut and self._tokenizer.pre_tokenizer:
+            whole = self.encode(texts[0])
+            end = self.encode(texts[0][cut:])
+            beginning = whole[: -len(end)]
+            if beginning + end == whole:
+                return [beginning + self.encode(text[cut:]) for text in texts]
+        return [self.encode(text) for text in texts]
 
     def count(self, text: str) -> int:
         """The number of tokens of `text`."""

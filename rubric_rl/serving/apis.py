@@ -93,8 +93,8 @@ class SGLang:
     def body(self, *questions: Question) -> dict:
         """The request for one question; or for several, either all with an opening or none.
 
-        What is read for a token goes as token ids: the engine schedules these at once, and texts
-        one by one, for which it spares us to encode them.
+        Those read for a token go as token ids, which the engine schedules all at once. Others go as
+        texts: it schedules them one by one, but we need not encode them.
         """
         bodies = [self._body(question) for question in questions]
         if len(bodies) == 1:

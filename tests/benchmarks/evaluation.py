@@ -1,14 +1,17 @@
 """Measures what grading and evaluation cost: CPU per criterion, seconds per stored verdict, memory.
 
 python tests/benchmarks/evaluation.py grading --criteria 20000 --concurrency 256
+python tests/benchmarks/evaluation.py encoding --criteria 440
 python tests/benchmarks/evaluation.py anchor --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py client --criteria 20000 --concurrency 256
 python tests/benchmarks/evaluation.py stored --verdicts 10000
 
-`grading` is the training reward through SGLang's /generate, `client` a whole evaluation through an
-OpenAI endpoint. Each is also given as a multiple of the floor, which the same run measures: as many
-bare aiohttp requests of the same size, at the same time on the same machine. `anchor` is `grading`
-without and with an anchor beside one prompt of eight, in turn, per criterion that either is asked.
+`grading` is the training reward through SGLang's /generate, an answer's criteria in one request and
+each in its own; `client` a whole evaluation through an OpenAI endpoint. Each is also given as a
+multiple of the floor, which the same run measures: as many bare aiohttp requests of the same size,
+at the same time on the same machine. `encoding` is what the token ids of `direct` mode cost.
+`anchor` is `grading` without and with an anchor beside one prompt of eight, in turn, per criterion
+that either is asked.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -245,12 +248,43 @@ def grading_cost(
 
 def grading(criteria: int, concurrency: int) -> None:
     """CPU per criterion of the training reward: prompting, sending, reading, scoring."""
+    from rubric_rl.serving.apis import SGLang
+
     answers = answers_to_grade(criteria)
     count = len(answers) * CRITERIA
     with endpoint() as url:
-        each = grading_cost(url, answers, concurrency)
+        together = grading_cost(url, answers, concurrency)
+        SGLang.takes_lists = False
+        alone = grading_cost(url, answers, concurrency)
         floor = cpu_per_request(bare_requests(url, PROMPT_SIZE, count, concurrency), count)
-    show_cost(each, floor, count, concurrency)
+    print("in one request: ", end="")
+    show_cost(together, floor, count, concurrency)
+    print("each in its own: ", end="")
+    show_cost(alone, floor, count, concurrency)
+
+
+def encoding(criteria: int, concurrency: int) -> None:
+    """CPU per criterion of token ids, each prompt read whole and what an answer's share once."""
+    from rubric_rl.common.tokenizer import ChatTokenizer
+    from rubric_rl.grading.prompt import AnswerPrompt, verdict_opening
+    from rubric_rl.grading.settings import Grading
+
+    tokenizer = ChatTokenizer(TOKENIZER)
+    prompts = []
+    for row, answer in answers_to_grade(criteria):
+        asked = AnswerPrompt(Grading(mode="direct"), row.messages, answer)
+        messages = [asked.messages([criterion]) for criterion in row.rubric]
+        prompts.append([tokenizer.render(each, False, verdict_opening()) for each in messages])
+
+    def cost(encode: Callable[[list[str]], object]) -> float:
+        start = time.process_time()
+        for texts in prompts:
+            encode(texts)
+        return 1000 * (time.process_time() - start) / len(prompts) / CRITERIA
+
+    whole = cost(lambda texts: [tokenizer.encode(text) for text in texts])
+    shared = cost(tokenizer.encode_alike)
+    print(f"{whole:.2f} ms of CPU per criterion read whole, {shared:.2f} with what is shared once")
 
 
 def anchor(criteria: int, concurrency: int) -> None:
@@ -308,7 +342,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("grading", "anchor", "client", "stored"))
+    parser.add_argument("what", choices=("grading", "encoding", "anchor", "client", "stored"))
     parser.add_argument("--criteria", type=int, default=20000)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--verdicts", type=int, default=10000)
@@ -316,8 +350,8 @@ def main() -> None:
     if args.what == "stored":
         stored(args.verdicts)
     else:
-        measured = {"grading": grading, "anchor": anchor, "client": client}[args.what]
-        measured(args.criteria, args.concurrency)
+        parts = {"grading": grading, "encoding": encoding, "anchor": anchor, "client": client}
+        parts[args.what](args.criteria, args.concurrency)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,7 @@ FORMS = {
 class TestFiles:
     @pytest.mark.parametrize("name", FORMS)
     def test_every_form_holds_the_same_rows(self, tmp_path, name):
-        path = tmp_path / name
-        path.write_bytes(FORMS[name])
+        (path := tmp_path / name).write_bytes(FORMS[name])
         found = read(path)
         assert [{key: row[key] for key in ("prompt", "rubric")} for row in found] == ROWS
 

@@ -114,9 +114,7 @@ def polarity(text: str) -> Polarity:
     sign = _clause_sign(clause, words)
     if label := text.removesuffix(unlabelled):
         sign = _with_label(sign, label.lower(), words)
-    if not sign:
-        return Polarity.UNSURE
-    return Polarity.GOOD if sign > 0 else Polarity.BAD
+    return (Polarity.GOOD if sign > 0 else Polarity.BAD) if sign else Polarity.UNSURE
 
 
 def _first_sentence(clause: str) -> str:
