@@ -9,7 +9,7 @@ import pytest
 from doubles.engine import TEMPLATE, chat_model
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
@@ -249,12 +249,15 @@ class TestTextsThatBeginAlike:
         assert sum(read) < 2 * len(texts[0])
 
     def test_are_read_whole_by_a_tokenizer_that_joins_lines(self, tmp_path):
-        folder = Path(chat_model(tmp_path / "model", trained_on="a\nCriterion: a\nCriterion: b"))
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.save(str(folder / "tokenizer.json"))
-        joining = ChatTokenizer(folder)
+        path = Path(chat_model(tmp_path)) / "tokenizer.json"
+        saved = json.loads(path.read_text())
+        saved["model"]["vocab"]["\u010aC"] = 999  # a line's end and a letter in one token
+        saved["model"]["merges"].insert(0, ["\u010a", "C"])
+        saved["pre_tokenizer"] |= {"use_regex": False}
+        path.write_text(json.dumps(saved))
+        joining = ChatTokenizer(tmp_path)
         texts = [f"an answer\nCriterion: {word}" for word in "ab"]
+        assert 999 in joining.encode(texts[0])
         assert joining.encode_alike(texts) == [*map(joining.encode, texts)]
 
 
