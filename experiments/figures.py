@@ -26,6 +26,8 @@ FIGURES = {
         "oracle",
         "unpractised",
         "unpractised-oracle",
+        "contrasts",
+        "contrasts-oracle",
     ),
 }
 

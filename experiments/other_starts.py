@@ -1,4 +1,4 @@
-"""Starts beside the shipped checkpoint: one that grades badly, and one before its practice.
+"""Starts beside the shipped checkpoint: a bad grader, one that has not practised, a better one.
 
 python experiments/other_starts.py --start weak --out DIR        and says nothing if DIR is there
 """
@@ -17,6 +17,7 @@ from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
 
 MODEL = ROOT / "rubric_rl" / "tiny" / "model"
+CONTRASTS = ROOT / "experiments" / "starts" / "contrasts"
 NOISE = 0.43  # of each matrix's own standard deviation
 SEED = 0
 
@@ -61,8 +62,23 @@ def make_unpractised_start(out: Path) -> None:
         raise UserError(f"{out}: making the checkpoint ended with status {done.returncode}")
 
 
+def make_contrasts_start(out: Path) -> None:
+    """Copies what `rubric_rl.tiny.contrasts` made of the shipped one; what is there is kept."""
+    if out.is_dir():
+        return
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(MODEL, unfinished)
+    shutil.copytree(CONTRASTS, unfinished, dirs_exist_ok=True)  # weights, and what they say
+    unfinished.rename(out)
+
+
 # By the names that arms.py has for them.
-STARTS = {"weak": make_weak_start, "unpractised": make_unpractised_start}
+STARTS = {
+    "weak": make_weak_start,
+    "unpractised": make_unpractised_start,
+    "contrasts": make_contrasts_start,
+}
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ def practise(policy: Policy, steps: int, seed: int) -> float:
     rng = random.Random(seed)
     encode = partial(policy.tokenizer.encode, add_special_tokens=False)
     writer = SequenceWriter(encode, rng)
-    writer.own_answers = _own_answers(policy, rng)
+    writer.own_answers = own_answers(policy, rng)
     scale = replace(
         SCALES["shipped"],
         answering_steps=0,
@@ -67,7 +68,7 @@ def practise(policy: Policy, steps: int, seed: int) -> float:
     return practice.seconds
 
 
-def _own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
+def own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
     """What the policy says, the same with damaged sentences, and what it may come to say."""
     whole = []
     for seed, temperature in enumerate(TEMPERATURES):
@@ -125,21 +126,37 @@ def main(argv: list[str] | None = None) -> int:
     add("--steps", type=int, default=STEPS, help="(default: %(default)s)")
     add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    return exit_status(lambda: _practise_and_save(args.model, args.out, args.steps, args.seed))
+    command = "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED"
+    command += f" --steps {args.steps} --seed {args.seed}"
+    return exit_status(
+        lambda: practise_and_save(
+            args.model,
+            args.out,
+            name="practice",
+            command=command,
+            train=lambda policy: practise(policy, args.steps, args.seed),
+        )
+    )
 
 
-def _practise_and_save(model: Path, out: Path, steps: int, seed: int) -> int:
+def practise_and_save(
+    model: Path, out: Path, *, name: str, command: str, train: Callable[[Policy], float]
+) -> int:
+    """Trains the checkpoint `model`, measures it, and saves it in `out`, a new directory.
+
+    `train` returns its seconds, which stand under `name` beside the command in what the checkpoint
+    says of its making.
+
+    Raises:
+        UserError: where `out` exists or there is no checkpoint.
+    """
     if out.exists():
         raise UserError(f"--out {out}: it is there already; give a new directory")
     torch.set_num_threads(THREADS)  # always as many: sums depend on it
     figures = _making(model)
     policy = load_policy(model)
-    seconds = practise(policy, steps, seed)
-    command = "python -m rubric_rl.tiny.practice --model DIR --out PRACTISED"
-    figures["practice"] = {
-        "command": f"{command} --steps {steps} --seed {seed}",
-        "seconds": round(seconds),
-    }
+    seconds = train(policy)
+    figures[name] = {"command": command, "seconds": round(seconds)}
     sample = SCALES["shipped"].sample
     command = f"python -m rubric_rl.tiny.measure_checkpoint --model DIR --sample {sample}"
     figures["measured"] = {"command": command, **measure(policy, sample)}

@@ -180,9 +180,8 @@ class SequenceWriter:
         `full`: the prefix is the real grader prompt; else it lacks instructions and conversation.
         """
         mode = self.rng.choice(MODES)
-        pair, conversation, answer = self._answered_patient()
+        conversation, answer, asked = self.asked_answer()
         sequence = TrainingSequence()
-        asked = asked_statements(self.rng, pair, answer, MAX_CRITERIA)
         for number, statement in enumerate(asked, 1):
             criterion = self._criterion(statement)
             content = grader_prompt(mode, conversation, answer, [criterion])
@@ -217,7 +216,13 @@ class SequenceWriter:
             branch = self._patient_and_answer()
         return sequence
 
-    def _patient(self) -> tuple[Pair, list[dict]]:
+    def asked_answer(self) -> tuple[list[dict], str, list[Statement]]:
+        """A patient's conversation, an answer, and what is asked about it."""
+        pair, conversation, answer = self._answered_patient()
+        return conversation, answer, asked_statements(self.rng, pair, answer, MAX_CRITERIA)
+
+    def patient(self) -> tuple[Pair, list[dict]]:
+        """A pair of the training ones and a patient's conversation."""
         pair = self.rng.choice(TRAINING_PAIRS)
         return pair, self._conversation(pair)
 
@@ -228,7 +233,7 @@ class SequenceWriter:
 
     def _answered_patient(self) -> tuple[Pair, list[dict], str]:
         """A pair, a patient's conversation, and an answer: made up, or one of the policy's own."""
-        pair, conversation = self._patient()
+        pair, conversation = self.patient()
         answer = graded_answer(self.rng, pair, self.difficulty)
         own = self.own_answers
         if own and self.rng.random() < OWN_ANSWERS:
@@ -252,7 +257,7 @@ class SequenceWriter:
         return Hint(verdict_token, first_of_reason)
 
     def _patient_and_answer(self) -> list[Piece]:
-        pair, conversation = self._patient()
+        pair, conversation = self.patient()
         prompt = ""
         for message in conversation:
             role = message["role"]

@@ -73,6 +73,7 @@ SCALES = {
     ),
 }
 
+LOW = 2  # layers below the states that learn to look back
 HEAD_SIZE = 32
 QUERIES_PER_KEY = 2  # query heads that share one key head
 NORM_WEIGHT = 1.6
@@ -120,11 +121,15 @@ def _attend_to_copies(attention: Qwen3Attention, key_heads: int) -> None:
         torch.nn.init.constant_(norm.weight, NORM_WEIGHT)
 
 
-def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def weighted_loss(
+    model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor], looking_back: float = 0.0
+) -> torch.Tensor:
     """Cross entropy of a batch of `collate`, in nats per unit of weight; a scalar.
 
     The hints' cross entropy is added to it. They are read off at a middle layer, so that the layers
-    above can compare what those below have found.
+    above can compare what those below have found. `looking_back` is the weight of a third one, in
+    nats per token: a low layer learns to tell at each token of the prefix which token stood before
+    it. What is said of a word ("avoid codeine") is known by nothing else.
     """
     output = model.model(
         input_ids=batch["input_ids"],
@@ -140,7 +145,22 @@ def weighted_loss(model: Qwen3ForCausalLM, batch: dict[str, torch.Tensor]) -> to
     is_hinted = (hints > 0).float()
     total = _summed_loss(model, states[-1], targets, weights)
     total = total + _summed_loss(model, middle, hints, is_hinted)
-    return total / weights.sum()
+    loss = total / weights.sum()
+    if looking_back:
+        loss = loss + looking_back * _loss_of_tokens_before(model, states[LOW], batch)
+    return loss
+
+
+def _loss_of_tokens_before(
+    model: Qwen3ForCausalLM, states: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Mean cross entropy of the token before each one; `states` is [batch, length, hidden]."""
+    tokens = batch["input_ids"]
+    places = torch.arange(tokens.shape[1])
+    # Later branches go on from the prefix: the token before theirs in the row is another branch's.
+    is_in_a_row = (batch["position_ids"] == places)[:, 1:]
+    logits = model.lm_head(model.model.norm(states)[:, 1:][is_in_a_row])
+    return torch.nn.functional.cross_entropy(logits, tokens[:, :-1][is_in_a_row])
 
 
 def _summed_loss(
@@ -188,10 +208,17 @@ class WarmStart:
     way.
     """
 
-    def __init__(self, model: Qwen3ForCausalLM, writer: SequenceWriter, scale: Scale):
+    def __init__(
+        self,
+        model: Qwen3ForCausalLM,
+        writer: SequenceWriter,
+        scale: Scale,
+        looking_back: float = 0.0,  # weight in the loss, see `weighted_loss`
+    ):
         self.model = model
         self.writer = writer
         self.scale = scale
+        self.looking_back = looking_back
         self.total_steps = scale.answering_steps + scale.short_steps + scale.full_steps
         self.losses: list[float] = []  # one per step taken
         self.seconds = 0.0
@@ -226,7 +253,7 @@ class WarmStart:
     def _step(self, part: Part) -> float:
         self._set_learning_rates(learning_rate(len(self.losses), self.total_steps))
         batch = collate(self._sequences(part))
-        loss = weighted_loss(self.model, batch)
+        loss = weighted_loss(self.model, batch, self.looking_back)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
