@@ -94,36 +94,34 @@ class SGLang:
         """The request for one question; or for several, either all with an opening or none.
 
         Those read for a token go as token ids, which the engine schedules all at once. Others go as
-        texts: it schedules them one by one, but we need not encode them.
+        texts: it schedules them one by one, but we need not encode them. Ids also where the
+        engine's tokenizer would add tokens of its own.
         """
-        bodies = [self._body(question) for question in questions]
-        if len(bodies) == 1:
-            return bodies[0]
-        request = bodies[0] | {"rid": uuid4().hex}
-        sampling = [body["sampling_params"] for body in bodies]
-        if sampling != sampling[:1] * len(sampling):  # votes have a seed each
-            request["sampling_params"] = sampling
-        if "text" not in request:
-            return request | {"input_ids": [body["input_ids"] for body in bodies]}
-        texts = [body["text"] for body in bodies]
-        if not questions[0].opening:
-            return request | {"text": texts}
-        del request["text"]
-        return request | {"input_ids": self._template.encode_alike(texts)}
-
-    def _body(self, question: Question) -> dict:
-        endpoint = self._endpoint
-        thinking = endpoint.thinking and not question.thoughtless
+        first = questions[0]
+        conversations = [question.messages for question in questions]
+        thinking = self._endpoint.thinking and not first.thoughtless
         try:
-            prompt = self._template.prompt(question.messages, thinking, question.opening)
+            texts = self._template.render_alike(conversations, thinking, first.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Refused(str(error)) from None
+        as_ids = self._template.adds_tokens or (first.opening and len(questions) > 1)
+        prompts = self._template.encode_alike(texts) if as_ids else texts
+        field, wanted = "input_ids" if as_ids else "text", self._wanted(first)
+        if len(questions) == 1:
+            return {field: prompts[0], **wanted}
+        sampling = [self._wanted(question)["sampling_params"] for question in questions]
+        if sampling != sampling[:1] * len(sampling):  # votes have a seed each
+            wanted["sampling_params"] = sampling
+        return {field: prompts, **wanted, "rid": uuid4().hex}
+
+    def _wanted(self, question: Question) -> dict:
+        """What the request says besides the prompt."""
+        endpoint = self._endpoint
         if question.only_read:
-            return {**prompt, "sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
+            return {"sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
         if question.opening:
             self.check_choices()
             return {
-                **prompt,
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
@@ -140,7 +138,7 @@ class SGLang:
         }
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = encoded(question.schema).decode()
-        return {**prompt, "sampling_params": sampling}
+        return {"sampling_params": sampling}
 
     def continuations(self, question: Question, reply: Reply, opening: str) -> list[Question]:
         """Ask for the verdict's token at the end of that very reply.
