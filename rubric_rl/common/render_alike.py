@@ -44,7 +44,8 @@ class Bundle:
     def _each(self, step: Callable[..., Any], *given: Any) -> Any:
         """What the step makes of each text and what is given for it."""
         try:
-            return _together([*map(step, self.texts, *map(_by_text, given))])
+            results = map(step, self.texts, *map(_by_text, given))
+            return _together(list(results))
         except Exception:  # of one text, while others may go on
             raise Parted from None
 
@@ -72,23 +73,45 @@ class Bundle:
     def __ne__(self, other: object) -> bool:
         return self._each(operator.ne, other)
 
-    def _part(self, *_: Any) -> NoReturn:
-        raise Parted
 
-    # What jinja would try, and go on without.
-    __str__ = __repr__ = __format__ = __hash__ = __iter__ = _part  # type: ignore[assignment]
-    __int__ = __float__ = __index__ = __lt__ = __le__ = __gt__ = __ge__ = _part
-    __mod__ = __rmod__ = __mul__ = __rmul__ = _part
+def _part(*_: Any) -> NoReturn:
+    raise Parted
+
+
+# What jinja would try with a text, and may go on without.
+for _name in (
+    "__str__",
+    "__repr__",
+    "__format__",
+    "__hash__",
+    "__iter__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+    "__mod__",
+    "__rmod__",
+    "__mul__",
+    "__rmul__",
+):
+    setattr(Bundle, _name, _part)
 
 
 def _together(results: list) -> Any:
     """What a step made of each text: a bundle, lists of bundles, or what is the same of all."""
-    kinds = {type(result) for result in results}
-    if kinds == {str}:
+    kinds = set(map(type, results))
+    if len(kinds) > 1:
+        raise Parted
+    (kind,) = kinds
+    if kind is str:
         return Bundle(results)
-    if kinds == {list} and len({len(result) for result in results}) == 1:
-        return [_together(list(parts)) for parts in zip(*results, strict=True)]
-    if kinds <= {bool, int} and len(kinds) == 1 and len(set(results)) == 1:
+    if kind is list and len(set(map(len, results))) == 1:
+        columns = zip(*results, strict=True)
+        return [_together(list(column)) for column in columns]
+    if kind in (bool, int) and len(set(results)) == 1:
         return results[0]
     raise Parted
 
@@ -98,7 +121,8 @@ def _joined(parts: Iterable[Any]) -> Any:
     parts = list(parts)
     if all(type(part) is not Bundle for part in parts):
         return "".join(parts)
-    return Bundle([*map("".join, zip(*map(_by_text, parts), strict=False))])
+    by_text = zip(*map(_by_text, parts), strict=False)
+    return Bundle(list(map("".join, by_text)))
 
 
 def _by_text(value: Any) -> Iterable[Any]:
@@ -139,13 +163,15 @@ class AlikeTemplate:
 
     def render(self, conversations: Sequence[list[dict]], variables: dict) -> list[str] | None:
         """Their texts; None where they are not alike, or not treated alike."""
-        (*before, last), *others = conversations
-        contents = [last["content"]]
-        for other in others:
-            if other[:-1] != before or other[-1] != last | {"content": other[-1]["content"]}:
+        *before, last = conversations[0]
+        contents = []
+        for *turns, turn in conversations:
+            content = turn["content"]
+            if turns != before or turn != last | {"content": content}:
                 return None
-            contents.append(other[-1]["content"])
-        messages = [*before, last | {"content": Bundle(contents)}]
+            contents.append(content)
+        bundle = last | {"content": Bundle(contents)}
+        messages = [*before, bundle]
         variables = self._variables | variables | {"messages": messages}
         context = self._template.new_context(variables)
         try:
