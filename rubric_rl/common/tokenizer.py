@@ -34,6 +34,7 @@ THOUGHTS = (
     ("<thought>", "</thought>"),
     ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
 )
+_OTHER_OPENINGS = tuple(opens for opens, _ in THOUGHTS[1:])
 _OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
@@ -53,9 +54,10 @@ def after_thoughts(reply: str) -> str:
     the last one. A reply that begins with an object has none: all of it is the reply's own word,
     and what writes `<think>` is no word at all.
     """
-    for opens, closes in THOUGHTS[1:]:
-        if reply.lstrip().startswith(opens):
-            reply = reply.partition(closes)[2]
+    if reply.lstrip().startswith(_OTHER_OPENINGS):
+        for opens, closes in THOUGHTS[1:]:
+            if reply.lstrip().startswith(opens):
+                reply = reply.partition(closes)[2]
     start = 0
     while opening := _OPENING.match(reply, start):
         closing = reply.find(THINK_END, opening.end())

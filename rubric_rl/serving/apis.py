@@ -91,7 +91,7 @@ class SGLang:
         self._template.render(messages, self._endpoint.thinking)
 
     def body(self, *questions: Question) -> dict:
-        """The request for one question; or for several, either all with an opening or none.
+        """The request for one question; or for several that differ in messages and seed alone.
 
         Those read for a token go as token ids, which the engine schedules all at once. Others go as
         texts: it schedules them one by one, but we need not encode them. Ids also where the
@@ -109,9 +109,9 @@ class SGLang:
         field, wanted = "input_ids" if as_ids else "text", self._wanted(first)
         if len(questions) == 1:
             return {field: prompts[0], **wanted}
-        sampling = [self._wanted(question)["sampling_params"] for question in questions]
-        if sampling != sampling[:1] * len(sampling):  # votes have a seed each
-            wanted["sampling_params"] = sampling
+        sampling, seeds = wanted["sampling_params"], [question.seed for question in questions]
+        if "sampling_seed" in sampling and len(set(seeds)) > 1:  # votes have a seed each
+            wanted["sampling_params"] = [sampling | {"sampling_seed": seed} for seed in seeds]
         return {field: prompts, **wanted, "rid": uuid4().hex}
 
     def _wanted(self, question: Question) -> dict:
