@@ -106,10 +106,12 @@ class SGLang:
             raise Refused(str(error)) from None
         as_ids = self._template.adds_tokens or (first.opening and len(questions) > 1)
         prompts = self._template.encode_alike(texts) if as_ids else texts
-        field, wanted = "input_ids" if as_ids else "text", self._wanted(first)
+        field = "input_ids" if as_ids else "text"
+        wanted = self._wanted(first)
         if len(questions) == 1:
             return {field: prompts[0], **wanted}
-        sampling, seeds = wanted["sampling_params"], [question.seed for question in questions]
+        sampling = wanted["sampling_params"]
+        seeds = [question.seed for question in questions]
         if "sampling_seed" in sampling and len(set(seeds)) > 1:  # votes have a seed each
             wanted["sampling_params"] = [sampling | {"sampling_seed": seed} for seed in seeds]
         return {field: prompts, **wanted, "rid": uuid4().hex}
