@@ -5,6 +5,7 @@ engine ended the request, and Unavailable where no retry can help.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ LISTED = 20  # so many of the likeliest tokens come with their probabilities; ot
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+_OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -315,9 +317,10 @@ class OpenAI:
 def check_places(replies: list, body: dict) -> None:
     """Raises Retryable for the replies to a list that do not stand where their questions do.
 
-    SGLang names each after the request and its place. What names them in another way, such as a
-    stub, is only known to err where one name returns, or the length of another prompt; where
-    texts were sent, whose lengths are not known, it is not believed at all.
+    SGLang names each after the request and its place: after another one, it is that to another
+    list. What names them in another way, such as a stub, is only known to err where one name
+    returns, or the length of another prompt; where texts were sent, whose lengths are not known, it
+    is not believed at all.
     """
     request, lengths = body["rid"], [len(ids) for ids in body.get("input_ids", ())]
     names = []
@@ -325,7 +328,7 @@ def check_places(replies: list, body: dict) -> None:
         meta = _fields(_fields(reply).get("meta_info"))
         name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
         is_ours = name == f"{request}_{place}"
-        is_other = not is_ours and (name.startswith(request) or not lengths)
+        is_other = not is_ours and (_OF_A_LIST.fullmatch(name) or not lengths)
         if is_other or (lengths and count != lengths[place] and count in lengths):
             raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
         names.append(name)

@@ -344,6 +344,22 @@ class Disordered:
         return self.order(right)
 
 
+def of_another_list(replies: list[dict]) -> list[dict]:
+    """The replies that SGLang gave to another answer's questions."""
+    for place, reply in enumerate(replies):
+        reply["meta_info"]["id"] = f"{'0' * 32}_{place}"
+    return replies
+
+
+@pytest.mark.parametrize("kind", [asked, in_words])
+def test_replies_to_another_list_are_none(model, monkeypatch, kind):
+    skip_pauses(monkeypatch)
+    engine = FakeEngine(by_belief)
+    by_disordered(engine, Disordered(of_another_list, "SGLang's"), monkeypatch)
+    ask_together(engine, model, questions=[kind(text) for text in BELIEFS])
+    assert engine.requests == [3, 1, 1, 1]
+
+
 ORDERS = {
     "reversed": lambda replies: replies[::-1],
     "the first twice": lambda replies: [replies[0], *replies[:-1]],
