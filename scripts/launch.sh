@@ -148,8 +148,9 @@ runtime_env() {
 
 # The nodes: NODES, or those of the Slurm job, or this one.
 find_nodes() {
-   local addresses
-   read -rd "" -a HOSTS <<<"${NODES:-}" || true   # a host file has one on each line
+   local addresses nodes="${NODES:-}"
+   # A host file has one on each line, whose ends may be those of Windows.
+   read -rd "" -a HOSTS <<<"${nodes//$'\r'/ }" || true
    if ((${#HOSTS[@]} == 0)) && [[ -n "${SLURM_JOB_NODELIST:-}" ]]; then
       mapfile -t HOSTS < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
    fi

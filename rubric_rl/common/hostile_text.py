@@ -14,7 +14,8 @@ _FAMILIES = re.compile(
     "|".join(
         (
             r"<(?=[|\uff5c])",  # Qwen, Llama 3, Phi, GLM, gpt-oss, Command; DeepSeek, Hunyuan
-            r"<(?=/?(?:think|thinking|thought|tool_calls?|tool_response|role)>)",  # role: Ling
+            r"<(?=/?(?:think|thinking|thought|tool_calls?|tool_response)>)",
+            r"<(?=/?(?:role|response)>)",  # Ling; Granite
             r"\u25c1(?=/?[a-z_]{1,40}\u25b7)",  # Kimi
             r"<(?=/?(?:s|unk|pad|bos|eos|sep|cls|mask|sop|eo[acdhmpst]|image)>)",  # eoh: InternLM
             r"<(?=/?(?:start|end)_of_[a-z]+>)",  # Gemma 3

@@ -13,6 +13,7 @@ import jinja2
 from tokenizers import Tokenizer, normalizers
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.common.render_alike import AlikeTemplate
 
 # What encloses a model's thoughts, in Qwen3's chat format and others.
 THINK, THINK_END = "<think>", "</think>"
@@ -33,6 +34,7 @@ THOUGHTS = (
     ("<thought>", "</thought>"),
     ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
 )
+_OTHER_OPENINGS = tuple(opens for opens, _ in THOUGHTS[1:])
 _OPENING = re.compile(rf"\s*{THINK}")
 _NO_THOUGHTS = ("{", "[", "```")  # how an object begins
 
@@ -52,9 +54,10 @@ def after_thoughts(reply: str) -> str:
     the last one. A reply that begins with an object has none: all of it is the reply's own word,
     and what writes `<think>` is no word at all.
     """
-    for opens, closes in THOUGHTS[1:]:
-        if reply.lstrip().startswith(opens):
-            reply = reply.partition(closes)[2]
+    if reply.lstrip().startswith(_OTHER_OPENINGS):
+        for opens, closes in THOUGHTS[1:]:
+            if reply.lstrip().startswith(opens):
+                reply = reply.partition(closes)[2]
     start = 0
     while opening := _OPENING.match(reply, start):
         closing = reply.find(THINK_END, opening.end())
@@ -98,7 +101,8 @@ class ChatTokenizer:
             self._tokenizer.encode("a", add_special_tokens=add).ids for add in (False, True)
         )
         named = config.get("add_bos_token") or config.get("add_eos_token")
-        self._adds_tokens = bool(named) or plain != wrapped
+        # Of its own, such as a second BOS: so would the engine's, of a text.
+        self.adds_tokens = bool(named) or plain != wrapped
         self._render_template = _import_renderer()
         try:
             # This compiles the template, which transformers keeps, and renders nothing.
@@ -135,18 +139,27 @@ class ChatTokenizer:
                 reason = f"{type(error).__name__}: {error}"
             refusal = f"the chat template of {self._folder} refuses this conversation: {reason}"
             raise UserError(f"{refusal}; name another chat model as tokenizer") from None
-        text = rendered[0]
-        if not thinking and text.rstrip().endswith(THINK):
-            text += f"\n{THINK_END}\n\n"  # opened by a template that cannot be told otherwise
-        return text + opening
+        return _completed(rendered[0], thinking) + opening
 
-    def prompt(self, messages: list[dict], thinking: bool, opening: str = "") -> dict:
-        """The same as a request field of SGLang: `text`, or the `input_ids` of it.
+    def render_alike(
+        self, conversations: list[list[dict]], thinking: bool, opening: str = ""
+    ) -> list[str]:
+        """The same of several conversations: in one run, where they differ in their last turn.
 
-        Ids where the engine's tokenizer would add tokens of its own, such as a second BOS.
+        The first is rendered alone as well, to see that the run is what transformers does.
         """
-        text = self.render(messages, thinking, opening)
-        return {"input_ids": self.encode(text)} if self._adds_tokens else {"text": text}
+        first = self.render(conversations[0], thinking, opening)
+        if len(conversations) > 1:
+            rendered = self._alike.render(conversations, thinking_switch(thinking)) or []
+            texts = [_completed(text, thinking) + opening for text in rendered]
+            if texts[:1] == [first]:
+                return texts
+        others = conversations[1:]
+        return [first, *(self.render(messages, thinking, opening) for messages in others)]
+
+    @cached_property
+    def _alike(self) -> AlikeTemplate:
+        return AlikeTemplate(self._render_template, self._options)
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
@@ -226,6 +239,12 @@ class ChatTokenizer:
             needed = f"grader_mode direct and cascade need {text!r} as one token"
             raise UserError(f"{needed}, but {found}; use mode explain")
         return ids[0]
+
+
+def _completed(text: str, thinking: bool) -> str:
+    """A rendered text, its thoughts closed where the template cannot be told to open none."""
+    unwanted = not thinking and text.rstrip().endswith(THINK)
+    return f"{text}\n{THINK_END}\n\n" if unwanted else text
 
 
 def _line_where_they_part(texts: list[str]) -> int:

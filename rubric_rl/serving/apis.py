@@ -5,6 +5,7 @@ engine ended the request, and Unavailable where no retry can help.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ LISTED = 20  # so many of the likeliest tokens come with their probabilities; ot
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+_OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -91,39 +93,39 @@ class SGLang:
         self._template.render(messages, self._endpoint.thinking)
 
     def body(self, *questions: Question) -> dict:
-        """The request for one question; or for several, either all with an opening or none.
+        """The request for one question; or for several that differ in messages and seed alone.
 
         Those read for a token go as token ids, which the engine schedules all at once. Others go as
-        texts: it schedules them one by one, but we need not encode them.
+        texts: it schedules them one by one, but we need not encode them. Ids also where the
+        engine's tokenizer would add tokens of its own.
         """
-        bodies = [self._body(question) for question in questions]
-        if len(bodies) == 1:
-            return bodies[0]
-        request = bodies[0] | {"rid": uuid4().hex}
-        sampling = [body["sampling_params"] for body in bodies]
-        if sampling != sampling[:1] * len(sampling):  # votes have a seed each
-            request["sampling_params"] = sampling
-        if "text" not in request:
-            return request | {"input_ids": [body["input_ids"] for body in bodies]}
-        texts = [body["text"] for body in bodies]
-        if not questions[0].opening:
-            return request | {"text": texts}
-        del request["text"]
-        return request | {"input_ids": self._template.encode_alike(texts)}
-
-    def _body(self, question: Question) -> dict:
-        endpoint = self._endpoint
-        thinking = endpoint.thinking and not question.thoughtless
+        first = questions[0]
+        conversations = [question.messages for question in questions]
+        thinking = self._endpoint.thinking and not first.thoughtless
         try:
-            prompt = self._template.prompt(question.messages, thinking, question.opening)
+            texts = self._template.render_alike(conversations, thinking, first.opening)
         except UserError as error:  # this conversation; others can be asked
             raise Refused(str(error)) from None
+        as_ids = self._template.adds_tokens or (first.opening and len(questions) > 1)
+        prompts = self._template.encode_alike(texts) if as_ids else texts
+        field = "input_ids" if as_ids else "text"
+        wanted = self._wanted(first)
+        if len(questions) == 1:
+            return {field: prompts[0], **wanted}
+        sampling = wanted["sampling_params"]
+        seeds = [question.seed for question in questions]
+        if "sampling_seed" in sampling and len(set(seeds)) > 1:  # votes have a seed each
+            wanted["sampling_params"] = [sampling | {"sampling_seed": seed} for seed in seeds]
+        return {field: prompts, **wanted, "rid": uuid4().hex}
+
+    def _wanted(self, question: Question) -> dict:
+        """What the request says besides the prompt."""
+        endpoint = self._endpoint
         if question.only_read:
-            return {**prompt, "sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
+            return {"sampling_params": {"max_new_tokens": 0, "temperature": 1.0}}
         if question.opening:
             self.check_choices()
             return {
-                **prompt,
                 # Read at temperature 1: what is sampled does not matter.
                 "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
                 "return_logprob": True,
@@ -140,7 +142,7 @@ class SGLang:
         }
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = encoded(question.schema).decode()
-        return {**prompt, "sampling_params": sampling}
+        return {"sampling_params": sampling}
 
     def continuations(self, question: Question, reply: Reply, opening: str) -> list[Question]:
         """Ask for the verdict's token at the end of that very reply.
@@ -315,9 +317,10 @@ class OpenAI:
 def check_places(replies: list, body: dict) -> None:
     """Raises Retryable for the replies to a list that do not stand where their questions do.
 
-    SGLang names each after the request and its place. What names them in another way, such as a
-    stub, is only known to err where one name returns, or the length of another prompt; where
-    texts were sent, whose lengths are not known, it is not believed at all.
+    SGLang names each after the request and its place: after another one, it is that to another
+    list. What names them in another way, such as a stub, is only known to err where one name
+    returns, or the length of another prompt; where texts were sent, whose lengths are not known, it
+    is not believed at all.
     """
     request, lengths = body["rid"], [len(ids) for ids in body.get("input_ids", ())]
     names = []
@@ -325,7 +328,7 @@ def check_places(replies: list, body: dict) -> None:
         meta = _fields(_fields(reply).get("meta_info"))
         name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
         is_ours = name == f"{request}_{place}"
-        is_other = not is_ours and (name.startswith(request) or not lengths)
+        is_other = not is_ours and (_OF_A_LIST.fullmatch(name) or not lengths)
         if is_other or (lengths and count != lengths[place] and count in lengths):
             raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
         names.append(name)

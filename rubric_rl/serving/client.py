@@ -22,6 +22,7 @@ from rubric_rl.serving.apis import OpenAI, SGLang, check_places
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
 from rubric_rl.serving.key import Key, refuse_keys
+from rubric_rl.serving.lists import PAUSE, Lists
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
     Aborted,
@@ -97,9 +98,10 @@ class Client:
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
-        # Whether the endpoint can do what not every one can. What failed before it ever went well
-        # is not tried again; later failures may be of one request.
-        self._able: dict[str, bool] = {}
+        # Whether the endpoint reads ahead. If that failed before it ever went well, it is not tried
+        # again; later failures may be of one request.
+        self._reads_ahead: bool | None = None
+        self._lists = Lists()
         _allow_descriptors(endpoint.concurrency, prefix)
         self._limit = Limit(endpoint.concurrency)
         self._in_flight = InFlight(stopped, endpoint.timeout)
@@ -156,19 +158,19 @@ class Client:
 
         None where it cannot, after a single try; what is against it is shown once. Raises Aborted.
         """
-        if not (self.api.reads_ahead and self._able.get("read", True)):
+        if not self.api.reads_ahead or self._reads_ahead is False:
             return None
         try:
             reply = await self.ask(replace(question, only_read=True))
         except Unavailable as error:
-            if not isinstance(error, Refused):  # else it may be of this prompt
-                self._able.setdefault("read", False)
+            if self._reads_ahead is None and not isinstance(error, Refused):  # of this prompt
+                self._reads_ahead = False
             if not self._warned_of_reading:
                 self._warned_of_reading = True
                 what = "a prompt was not read ahead, and its first reply is waited for"
                 LOG.warning("%s: %s", what, error)
             return None
-        self._able["read"] = True
+        self._reads_ahead = True
         return reply
 
     async def ask_together(self, questions: list[Question]) -> list[Reply]:
@@ -186,7 +188,7 @@ class Client:
                 refused = True
         replies = await all_or_none(self.ask(question) for question in questions)
         if refused:
-            self._able.setdefault(_kind_of_list(questions), False)
+            self._lists.was_refused(questions)
         return replies
 
     def _takes_list(self, questions: list[Question]) -> bool:
@@ -196,7 +198,7 @@ class Client:
         in_words = not questions[0].opening
         if in_words and len(questions) > self.endpoint.concurrency:
             return False
-        return self._able.get(_kind_of_list(questions), True)
+        return self._lists.may_be_sent(questions)
 
     async def _replies(
         self, questions: list[Question], received: Callable[[int, Reply], None] | None = None
@@ -222,9 +224,11 @@ class Client:
         attempts = 1 if questions[0].only_read else self.endpoint.retries + 1
         replies: dict[int, Reply] = {}  # by the question's place
         failure = await self._attempt(questions, range(len(questions)), replies, received)
-        as_list = _kind_of_list(questions)
-        if len(questions) > 1 and replies:
-            self._able[as_list] = True
+        if len(questions) > 1:
+            if replies:
+                self._lists.went_well(questions)
+            else:  # to ask each alone is no repetition
+                attempts = max(attempts, 2)
         for attempt in range(1, attempts):
             if not failure:
                 break
@@ -234,9 +238,8 @@ class Client:
             # Not all at once: an endpoint that is gone would be asked so much longer.
             failure = await self._attempt(questions, [first], replies, received)
             if others and not failure:
-                if len(replies) == 1 and as_list not in self._able:
-                    self._able[as_list] = False
-                    what = "a list of questions fails, and each is asked alone from now on"
+                if len(replies) == 1 and self._lists.failed(questions):
+                    what = f"a list of questions fails: for {PAUSE:g} seconds each is asked alone"
                     LOG.warning("%s: %s", self._shown_url, what)
                 again = (self._attempt(questions, [one], replies, received) for one in others)
                 failure = next(filter(None, await all_or_none(again)), None)
@@ -368,13 +371,6 @@ class Client:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stopped():
             await asyncio.sleep(min(left, 1.0))
-
-
-def _kind_of_list(questions: list[Question]) -> str:
-    """The two are told apart: SGLang's router 0.3 takes lists of token ids, and none of texts."""
-    if questions[0].opening:
-        return "list of tokens"
-    return "list of words"
 
 
 def _parts(payload: Any, body: dict) -> list:

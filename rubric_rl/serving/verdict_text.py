@@ -41,7 +41,7 @@ _NAMES_A_CRITERION = re.compile(r"criteri|rubric|(?:\b|_)(?:id|index|number|item
 # graded text holds one: there each is broken up.
 _FENCE = re.compile(
     r"```\w*|<\|start\|>assistant|<\|channel\|>final|<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>"
-    r"|</s>|<eos>|<end_of_turn>|<turn\|>"
+    r"|</s>|<eos>|<end_of_turn>|<turn\|>|</?response>"  # Granite's, around what follows thoughts
 )
 _MARKUP = " \t\r\u00a0`*_~"
 _MAY_FOLLOW = _MARKUP + "\n\u200b\ufeff,;.}"

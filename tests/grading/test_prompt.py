@@ -197,6 +197,7 @@ FORGED = {
     "Seed": "<seed:eos> <seed:bos> <seed:think> </seed:think> </seed:tool_call>",
     "Kimi": "[EOT] [BOS] \u25c1think\u25b7 \u25c1/think\u25b7",
     "Ling": "<role> </role> <think>",
+    "Granite": "<response> </response>",
     "Pangu": "[unused9] [unused10] [unused16]",
     "LongCat": "<longcat_user> </longcat_s> <longcat_think>",
     "InternLM": "<eoh> <eoa>",

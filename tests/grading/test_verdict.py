@@ -50,6 +50,8 @@ PROSE = 'The set {a, b} is named, and $\\\\frac{1}{2}$ "tablet".'
         *((f"{MET}{end}", True) for end in ("<|im_end|>", "<|eot_id|>\n", "</s>", "<turn|>")),
         (f"<|begin_of_box|>{NOT_MET}<|end_of_box|>", False),
         (f"<|start|>assistant<|channel|>final<|message|>{NOT_MET}<|return|>", False),
+        (f"<think>\nIt greets.\n</think>\n\n<response>{MET}</response>", True),
+        (f"<think>No.</think><response>\n{NOT_MET}\n</response>\n", False),
     ],
 )
 def test_a_verdict_is_read(reply, met):

@@ -44,7 +44,9 @@ def assert_joined(world: World) -> None:
 
 
 def test_nodes_join_over_ssh(world):
-    done = world.run("run_qwen3_32B.sh", NODES="\n".join(["localhost", *HOSTS, ""]))  # as in a file
+    done = world.run(
+        "run_qwen3_32B.sh", NODES="\r\n".join(["localhost", *HOSTS, ""])
+    )  # as in a file
     assert done.status == 0, done.err
     called = sorted(call["words"] for call in world.calls("ssh"))
     assert called == [["-o", "BatchMode=yes", host, "bash", "-s"] for host in HOSTS]

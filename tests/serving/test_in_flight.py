@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rubric_rl.serving.in_flight import InFlight
+from rubric_rl.serving.in_flight import InFlight, Limit
 from rubric_rl.serving.question import Aborted
 
 LONG = 3600.0  # seconds
@@ -71,3 +73,48 @@ def test_a_cancelled_request_is_cancelled():
             await waiting
 
     asyncio.run(main())
+
+
+MOST = 4
+STEPS = st.integers(0, 3)  # turns of the event loop
+
+
+@given(
+    work=st.lists(
+        st.tuples(st.integers(1, MOST), STEPS, STEPS, st.booleans(), st.booleans()), max_size=12
+    ),
+    ended=st.lists(st.integers(0, 11), max_size=12),
+)
+def test_what_is_cancelled_or_fails_holds_no_place(work, ended):
+    """No more than the most are held at any moment, and in the end all are free."""
+    limit, held = Limit(MOST), 0
+
+    async def turns(number: int) -> None:
+        for _ in range(number):
+            await asyncio.sleep(0)
+
+    async def hold(count: int, steps: int, fails: bool) -> None:
+        nonlocal held
+        async with limit.holding(count):
+            held += count
+            assert held <= MOST
+            try:
+                await turns(steps)
+                if fails:
+                    raise ConnectionError
+            finally:
+                held -= count
+
+    async def main():
+        tasks, cancelled = [], list(ended)
+        for count, steps, pause, fails, cancels in work:
+            tasks.append(asyncio.create_task(hold(count, steps, fails)))
+            await turns(pause)
+            if cancels and cancelled:
+                tasks[cancelled.pop() % len(tasks)].cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert result is None or isinstance(result, (ConnectionError, asyncio.CancelledError))
+        async with limit.holding(MOST):
+            assert held == 0
+
+    asyncio.run(asyncio.wait_for(main(), 5))

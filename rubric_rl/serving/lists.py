@@ -1,0 +1,62 @@
+"""Whether an endpoint takes several questions in one request, as its replies to such lists show."""
+
+import time
+
+from rubric_rl.serving.question import Question
+
+PAUSE = 30.0  # seconds without a list after the first that failed
+
+
+class Lists:
+    """What is known of one endpoint, of each kind of list.
+
+    One that went well settles it: later failures may be of one request. So does a refusal of what
+    is taken question by question. What only failed may have done so by chance: after a pause it is
+    tried again, and then after one twice as long.
+    """
+
+    def __init__(self):
+        self._taken: dict[str, bool] = {}
+        self._next: dict[str, float] = {}  # when a kind that only failed is tried again
+        self._pause: dict[str, float] = {}
+
+    def may_be_sent(self, questions: list[Question]) -> bool:
+        """Whether to send these as a list."""
+        kind = _kind_of(questions)
+        if kind in self._taken:
+            return self._taken[kind]
+        if kind not in self._next:
+            return True
+        now = time.monotonic()
+        if now < self._next[kind]:
+            return False
+        self._put_off(kind, now)  # others wait for how this one fares
+        return True
+
+    def went_well(self, questions: list[Question]) -> None:
+        """Notes that a list brought replies."""
+        self._taken[_kind_of(questions)] = True
+
+    def was_refused(self, questions: list[Question]) -> None:
+        """Notes that a list was refused of which each question was taken."""
+        self._taken.setdefault(_kind_of(questions), False)
+
+    def failed(self, questions: list[Question]) -> bool:
+        """Notes that a list failed, and says whether it is the first to be known of its kind."""
+        kind = _kind_of(questions)
+        if kind in self._taken or kind in self._next:
+            return False
+        self._put_off(kind, time.monotonic())
+        return True
+
+    def _put_off(self, kind: str, now: float) -> None:
+        pause = self._pause.get(kind, PAUSE)
+        self._next[kind] = now + pause
+        self._pause[kind] = 2 * pause
+
+
+def _kind_of(questions: list[Question]) -> str:
+    """The two are told apart: SGLang's router 0.3 takes lists of token ids, and none of texts."""
+    if questions[0].opening:
+        return "of tokens"
+    return "of words"
