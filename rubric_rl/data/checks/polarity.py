@@ -60,9 +60,10 @@ _PHRASES = [
         ("eas", r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b", "clear to"),
     )
 ]
-# One of these is in each phrase without an apostrophe or a hyphen.
+# One of these is in each phrase without an apostrophe or a hyphen, the rarest word of each.
 _PHRASE_WORDS = {
-    *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
+    *("only", "just", "merely", "simply", "than", "out", "free", "within", "hard", "difficult"),
+    *("steer", "steers", "steering", "stay", "stays", "staying"),
     *("way", "manner", "tone", "style", "easy", "easier", "easily"),
     *("missing", "failure", "failures", "factual", "logical"),
 }
@@ -104,6 +105,8 @@ class Polarity(StrEnum):
     GOOD = "good"
     BAD = "bad"
     UNSURE = "unsure"
+
+    __hash__ = str.__hash__  # that of enums is written in Python, and each criterion counts by it
 
 
 @lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
