@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
-from rubric_rl.data.checks.wording import ascii_words, without_label
+from rubric_rl.data.checks.wording import ascii_words, without_label, words_in_order
 from rubric_rl.data.checks.words import (
     DECIDING,
     GUIDES,
@@ -67,6 +67,7 @@ _PHRASE_WORDS = {
     *("way", "manner", "tone", "style", "easy", "easier", "easily"),
     *("missing", "failure", "failures", "factual", "logical"),
 }
+_TELLING = DECIDING | _PHRASE_WORDS
 _NEUTRAL = Word(Kind.VERB)
 # To avoid or refuse it is a fault, where it is about what an answer owes to heed.
 _ANSWERING = {"answering", "addressing", "acknowledging", "responding", "answer", "address"}
@@ -112,12 +113,19 @@ class Polarity(StrEnum):
 @lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
+    if _is_simple(text) and ":" not in text and _TELLING.isdisjoint(words_in_order(text)):
+        return Polarity.UNSURE  # a cheap look at the whole text
     unlabelled = without_label(text)
     clause, words = _read_alike(_first_sentence(unlabelled[:READ].lower()))
     sign = _clause_sign(clause, words)
     if label := text.removesuffix(unlabelled):
         sign = _with_label(sign, label.lower(), words)
     return (Polarity.GOOD if sign > 0 else Polarity.BAD) if sign else Polarity.UNSURE
+
+
+def _is_simple(text: str) -> bool:
+    """Whether letters and digits alone make its words."""
+    return text.isascii() and "'" not in text and "-" not in text
 
 
 def _first_sentence(clause: str) -> str:
@@ -130,7 +138,7 @@ def _first_sentence(clause: str) -> str:
 
 def _read_alike(clause: str) -> tuple[str, list[str]]:
     """The clause with the word that reads alike for each phrase in it, and its words."""
-    is_simple = clause.isascii() and "'" not in clause and "-" not in clause
+    is_simple = _is_simple(clause)
     if is_simple:
         words = ascii_words(clause)
         if _PHRASE_WORDS.isdisjoint(words):
