@@ -3,7 +3,7 @@
 import re
 from itertools import pairwise
 
-from rubric_rl.data.checks.wording import without_label, words_in_order
+from rubric_rl.data.checks.wording import without_label, words_in
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
 # In brackets or quoted. A single quote opens before a word; an apostrophe is in one or ends it.
@@ -45,7 +45,7 @@ def parts(text: str) -> list[str]:
     opens with.
     """
     # A cheap look: nothing is done but by the first word.
-    if text.isascii() and text[:1].isalpha() and _JOINING.isdisjoint(words_in_order(text)[1:]):
+    if text.isascii() and text[:1].isalpha() and _JOINING.isdisjoint(words_in(text)[1:]):
         return [text]
     labelled = text.strip()
     stripped = without_label(labelled)

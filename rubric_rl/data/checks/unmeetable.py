@@ -2,7 +2,7 @@
 
 import re
 
-from rubric_rl.data.checks.wording import without_label, words_in_order
+from rubric_rl.data.checks.wording import without_label, words_in
 
 _SAYS_NOTHING = r"\W*(?:n/?a|none|null|nan|tbd|todo|placeholder|criterion|\.\.\.|test)?\W*$"
 # Not the braces of a formula: \text{kg}, x^{th}, \frac{ab}{cd}.
@@ -69,7 +69,7 @@ _HINTS_WITHOUT_WORDS = [each for each in _HINTS if each[0] in _NO_WORDS]
 
 def unmeetable(text: str) -> str:
     """Why every answer, or none, meets the criterion; "" where its wording does not say so."""
-    has_words = not text.isascii() or not _WORDS.isdisjoint(words_in_order(text))
+    has_words = not text.isascii() or not _WORDS.isdisjoint(words_in(text))
     text = without_label(text).lower()
     opening = _OPENING.match(text)
     if opening and opening.lastindex:

@@ -34,8 +34,13 @@ def ascii_words(text: str) -> list[str]:
     return text.encode().translate(_WORDS_ALONE).decode().split()
 
 
+def is_simple(text: str) -> bool:
+    """Whether letters and digits of ASCII alone make the words of a text."""
+    return text.isascii() and "'" not in text and "-" not in text
+
+
 @lru_cache(maxsize=64)  # check after check reads the criteria of a rubric
-def words_in_order(text: str) -> tuple[str, ...]:
+def words_in(text: str) -> tuple[str, ...]:
     """The words of a text of ASCII, as `ascii_words`."""
     return tuple(ascii_words(text))
 

@@ -217,7 +217,7 @@ class TestPolarity:
     def test_hangs_on_a_deciding_word(self, words):
         """The cheap look hides nothing: without one of these words, reading on finds no side."""
         text = " ".join(words)
-        with mock.patch.multiple(rule, DECIDING=EVERY_WORD, _TELLING=EVERY_WORD):
+        with mock.patch.multiple(rule, DECIDING=EVERY_WORD, TELLING=EVERY_WORD):
             assert rule.polarity.__wrapped__(text) is Polarity.UNSURE
 
     @pytest.mark.parametrize("phrase", PHRASES)
@@ -227,7 +227,7 @@ class TestPolarity:
         text = f"{before} {phrase} {after}."
         meaning = rule.polarity.__wrapped__(text)
         assert any(found.search(text) for _, found, _ in rule._PHRASES)
-        with mock.patch.multiple(rule, _PHRASE_WORDS=EVERY_WORD, _TELLING=EVERY_WORD):
+        with mock.patch.multiple(rule, PHRASE_WORDS=EVERY_WORD, TELLING=EVERY_WORD):
             assert rule.polarity.__wrapped__(text) is meaning
 
 
