@@ -3,7 +3,7 @@
 import re
 from itertools import pairwise
 
-from rubric_rl.data.checks.wording import without_label
+from rubric_rl.data.checks.wording import without_label, words_in
 from rubric_rl.data.checks.words import WORDS, Kind, Object
 
 # In brackets or quoted. A single quote opens before a word; an apostrophe is in one or ends it.
@@ -34,6 +34,7 @@ _ALTERNATIVES = re.compile(r"\b(?:one|two|three|any|some|most) of\b|\beither\b",
 _WORD = re.compile(r"[a-z]+")
 _ACTS = {Kind.FAIL, Kind.OMIT, Kind.AVOID, Kind.VERB}
 _ACT_WORDS = frozenset(text for text, word in WORDS.items() if word.kind in _ACTS)
+_JOINING = _ACT_WORDS | {"both"}  # without one of these behind its first word it is a simple one
 
 
 def parts(text: str) -> list[str]:
@@ -43,6 +44,9 @@ def parts(text: str) -> list[str]:
     what the answer does is taken apart. Each part repeats the class and the subject that the text
     opens with.
     """
+    # A cheap look: nothing is done but by the first word.
+    if text.isascii() and text[:1].isalpha() and _JOINING.isdisjoint(words_in(text)[1:]):
+        return [text]
     labelled = text.strip()
     stripped = without_label(labelled)
     if "\n" in stripped:  # instructions of several lines are one judgement

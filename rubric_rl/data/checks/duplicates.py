@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations, filterfalse
 
 from rubric_rl.common.plain_text import comparable
-from rubric_rl.data.checks.wording import ascii_words
+from rubric_rl.data.checks.wording import words_in
 
 ALIKE = 0.8  # of the words that either of two texts has, how many both must have
 FEW = 500  # texts of which each is compared with each
@@ -130,7 +130,7 @@ def words_of(text: str) -> frozenset[str]:
     """The words that tell what a text says, each once: all but small ones, if it has others."""
     if not text.isascii():
         text = text.translate(_TYPOGRAPHIC)
-    words = ascii_words(text) if text.isascii() else _WORD.findall(_normal(text))
+    words = words_in(text) if text.isascii() else _WORD.findall(_normal(text))
     telling = frozenset(filterfalse(_SMALL.__contains__, words))
     return telling or frozenset(words) or frozenset([_normal(text)])
 

@@ -13,14 +13,16 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
-from rubric_rl.data.checks.wording import ascii_words, without_label
+from rubric_rl.data.checks.wording import ascii_words, is_simple, without_label, words_in
 from rubric_rl.data.checks.words import (
     DECIDING,
     GUIDES,
     HARMS,
     HEEDED,
     OWED,
+    PHRASE_WORDS,
     SAID,
+    TELLING,
     WORDS,
     Kind,
     Object,
@@ -60,12 +62,6 @@ _PHRASES = [
         ("eas", r"\beas(?:y|ier|ily)\b.{0,16} (?:to|for)\b", "clear to"),
     )
 ]
-# One of these is in each phrase without an apostrophe or a hyphen.
-_PHRASE_WORDS = {
-    *("not", "than", "out", "clear", "away", "free", "within", "hard", "difficult"),
-    *("way", "manner", "tone", "style", "easy", "easier", "easily"),
-    *("missing", "failure", "failures", "factual", "logical"),
-}
 _NEUTRAL = Word(Kind.VERB)
 # To avoid or refuse it is a fault, where it is about what an answer owes to heed.
 _ANSWERING = {"answering", "addressing", "acknowledging", "responding", "answer", "address"}
@@ -105,10 +101,14 @@ class Polarity(StrEnum):
     BAD = "bad"
     UNSURE = "unsure"
 
+    __hash__ = str.__hash__  # that of enums is written in Python, and each criterion counts by it
+
 
 @lru_cache(maxsize=1024)  # sets repeat the criteria of a cluster
 def polarity(text: str) -> Polarity:
     """Whether meeting the criterion speaks for an answer or against it; unsure if not plain."""
+    if is_simple(text) and ":" not in text and TELLING.isdisjoint(words_in(text)):
+        return Polarity.UNSURE  # a cheap look at the whole text
     unlabelled = without_label(text)
     clause, words = _read_alike(_first_sentence(unlabelled[:READ].lower()))
     sign = _clause_sign(clause, words)
@@ -127,15 +127,15 @@ def _first_sentence(clause: str) -> str:
 
 def _read_alike(clause: str) -> tuple[str, list[str]]:
     """The clause with the word that reads alike for each phrase in it, and its words."""
-    is_simple = clause.isascii() and "'" not in clause and "-" not in clause
-    if is_simple:
+    simple = is_simple(clause)
+    if simple:
         words = ascii_words(clause)
-        if _PHRASE_WORDS.isdisjoint(words):
+        if PHRASE_WORDS.isdisjoint(words):
             return clause, words
     for holds, phrase, word in _PHRASES:
         if holds in clause:
             clause = phrase.sub(word, clause)
-    return clause, ascii_words(clause) if is_simple else _TOKEN.findall(clause)
+    return clause, ascii_words(clause) if simple else _TOKEN.findall(clause)
 
 
 def _with_label(sign: int | None, label: str, words: list[str]) -> int | None:

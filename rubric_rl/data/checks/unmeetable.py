@@ -2,7 +2,7 @@
 
 import re
 
-from rubric_rl.data.checks.wording import without_label
+from rubric_rl.data.checks.wording import without_label, words_in
 
 _SAYS_NOTHING = r"\W*(?:n/?a|none|null|nan|tbd|todo|placeholder|criterion|\.\.\.|test)?\W*$"
 # Not the braces of a formula: \text{kg}, x^{th}, \frac{ab}{cd}.
@@ -58,15 +58,23 @@ PARTS = [
 _HINTS = [
     (hint, reason, re.compile(pattern).search) for reason, hints, pattern in PARTS for hint in hints
 ]
+# A text of ASCII without one of these words holds at most those hints that are no whole words.
+_WORDS = {
+    *("ipsum", "word", "words", "text", "character", "characters", "letter", "letters"),
+    *("later", "eventually", "next", "before", "than"),
+}
+_NO_WORDS = ("{", "[", "<", "xxx", "or does", "tomorrow")
+_HINTS_WITHOUT_WORDS = [each for each in _HINTS if each[0] in _NO_WORDS]
 
 
 def unmeetable(text: str) -> str:
     """Why every answer, or none, meets the criterion; "" where its wording does not say so."""
+    has_words = not text.isascii() or not _WORDS.isdisjoint(words_in(text))
     text = without_label(text).lower()
     opening = _OPENING.match(text)
     if opening and opening.lastindex:
         return _OPENINGS[opening.lastindex - 1]
-    for hint, reason, find in _HINTS:
+    for hint, reason, find in _HINTS if has_words else _HINTS_WITHOUT_WORDS:
         if hint in text and find(text):
             return reason
     return ""

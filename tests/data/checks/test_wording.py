@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubric_rl.data.checks import compound
 from rubric_rl.data.checks import polarity as rule
 from rubric_rl.data.checks.compound import parts
 from rubric_rl.data.checks.polarity import Polarity, polarity
@@ -17,6 +18,17 @@ from rubric_rl.data.checks.words import DECIDING, GUIDES, HEEDED, SAID, WORDS
 
 ASCII = st.characters(max_codepoint=127)
 OTHER_WORDS = sorted((WORDS.keys() | GUIDES | HEEDED | SAID) - DECIDING)
+JOINED = ("Names", "explains", "the dose", "and", "also", ",", "; lists", "both", "Pitfall:", "-")
+EVERY_WORD = mock.Mock(**{"isdisjoint.return_value": False})  # as if it were among a text's words
+PHRASES = (
+    *("not only", "not just", "not merely", "not simply", "no more than", "free of", "free from"),
+    *("leaving out", "leave out", "leaves out", "factual errors and", "logical mistake with"),
+    *("missing any", "failure to give", "failures to give", "hard to follow", "difficult to read"),
+    *("steer clear of", "steers clear of", "stays away from", "staying away from"),
+    *("steering away from", "stays within", "keep within", "remains within"),
+    *("in a way that is", "in a manner that is", "in an open way", "in a calm manner"),
+    *("in a rude tone", "in a plain style", "easy to", "easier for", "easily read for"),
+)
 LABELLED = Path(__file__).with_name("polarity.tsv")
 
 
@@ -205,8 +217,18 @@ class TestPolarity:
     def test_hangs_on_a_deciding_word(self, words):
         """The cheap look hides nothing: without one of these words, reading on finds no side."""
         text = " ".join(words)
-        with mock.patch.object(rule, "DECIDING", set(text.split())):
+        with mock.patch.multiple(rule, DECIDING=EVERY_WORD, TELLING=EVERY_WORD):
             assert rule.polarity.__wrapped__(text) is Polarity.UNSURE
+
+    @pytest.mark.parametrize("phrase", PHRASES)
+    @given(st.sampled_from(["Is", "Uses", "Does not give"]), st.sampled_from(["a dose", "errors"]))
+    def test_no_cheap_look_hides_a_phrase(self, phrase, before, after):
+        """Where every text is read to its end, each one means what it means else."""
+        text = f"{before} {phrase} {after}."
+        meaning = rule.polarity.__wrapped__(text)
+        assert any(found.search(text) for _, found, _ in rule._PHRASES)
+        with mock.patch.multiple(rule, PHRASE_WORDS=EVERY_WORD, TELLING=EVERY_WORD):
+            assert rule.polarity.__wrapped__(text) is meaning
 
 
 class TestParts:
@@ -268,6 +290,14 @@ class TestParts:
     @given(st.text(max_size=60))
     def test_are_never_none(self, text):
         assert parts(text)
+
+    @given(st.lists(st.sampled_from(JOINED), min_size=1, max_size=8))
+    def test_hang_on_what_is_done_behind_the_first_word(self, words):
+        """The cheap look hides nothing: reading on finds no more conditions."""
+        text = " ".join(words)
+        found = parts(text)
+        with mock.patch.object(compound, "_JOINING", EVERY_WORD):
+            assert parts(text) == found
 
 
 class TestUnmeetable:
