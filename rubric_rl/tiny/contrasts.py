@@ -4,9 +4,9 @@
 
 "Please avoid codeine. You should take honey." After the first practice the grader takes this for
 advice to take codeine: it looks for the verb and for the key word, each anywhere. So here answers
-say to take one thing and to avoid another, and both are asked of each. That alone teaches nothing
+say to take one thing and to avoid another, and both are asked of each. That alone taught nothing
 in 200 steps; with a low layer that learns which token stands before each (`looking_back`), the
-verdicts turn right between 250 and 350.
+verdicts turned right between steps 250 and 400, in each of two runs.
 """
 
 import random
