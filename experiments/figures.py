@@ -21,7 +21,7 @@ FIGURES = {
         "alarm-quoting",
         "alarm-fast",
     ),
-    ("experiments_start.png", "From a start that has practised grading, or not"): (
+    ("experiments_start.png", "From starts that grade worse and better"): (
         "self",
         "oracle",
         "unpractised",

@@ -5,31 +5,27 @@
 "Please avoid codeine. You should take honey." After the first practice the grader takes this for
 advice to take codeine: it looks for the verb and for the key word, each anywhere. So here answers
 say to take one thing and to avoid another, and both are asked of each. That alone taught nothing
-in 200 steps; with a low layer that learns which token stands before each (`looking_back`), the
-verdicts turned right between steps 250 and 400, in each of two runs.
+in 200 steps (tried by hand); with a low layer that learns which token stands before each
+(`looking_back`), the verdicts turned right between steps 250 and 400, in each of two runs.
 """
 
-import random
 import sys
 from collections import defaultdict
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import Random
-
-import torch
 
 from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.tiny.example_answers import opposite, say
 from rubric_rl.tiny.measure_checkpoint import Policy
 from rubric_rl.tiny.oracle import ADVICE, Statement, statements_of
-from rubric_rl.tiny.practice import damaged_answer, own_answers, practise_and_save
+from rubric_rl.tiny.practice import damaged_answer, practise_and_save, seeded_writer
 from rubric_rl.tiny.training_sequences import MAX_CRITERIA, SequenceWriter
 from rubric_rl.tiny.warm_start import SCALES, Part, Scale, WarmStart
 from rubric_rl.tiny.world import Pair, good_statements
 
 LOOKING_BACK = 0.3  # weight of that loss
-MOST_VERBS = 3  # in an answer with contrasts, and things that each of them takes
+MOST = 3  # verbs in an answer with contrasts, and things that each of them takes
 DAMAGED = 0.2  # share of these answers that are damaged
 SEED = 1
 
@@ -69,11 +65,11 @@ _KEYS = _keys_by_verb()
 
 
 def contrasting_answer(rng: Random, pair: Pair) -> str:
-    """Says to take one thing and to avoid another that has the same verb, and so for some verbs."""
+    """Says of several things that have a verb in common, each by itself, to take or avoid it."""
     said = []
-    for verb in rng.sample(list(_KEYS), rng.randint(1, MOST_VERBS)):
+    for verb in rng.sample(list(_KEYS), rng.randint(1, MOST)):
         keys = _KEYS[verb]
-        for key in rng.sample(keys, rng.randint(2, min(MOST_VERBS, len(keys)))):
+        for key in rng.sample(keys, rng.randint(2, min(MOST, len(keys)))):
             said.append(Statement(rng.choice(("do", "not")), key))
     cause, *advice = good_statements(pair)
     said += rng.sample(advice, rng.randint(0, 2))
@@ -109,11 +105,7 @@ def practise_contrasts(
 
     The same seed on the same machine gives the same weights.
     """
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    encode = partial(policy.tokenizer.encode, add_special_tokens=False)
-    writer = ContrastWriter(encode, rng)
-    writer.own_answers = own_answers(policy, rng)
+    writer = seeded_writer(ContrastWriter, policy, seed)
     first = WarmStart(policy.model, writer, alone, LOOKING_BACK)
     first.run(alone.short_steps, Part.SHORT_GRADING, "contrasts alone")
     writer.share = AMONG_OTHERS_SHARE

@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import torch
 
@@ -44,17 +45,15 @@ LONGEST = 9  # sentences of an answer that is made up
 THREADS = 2
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
+Writer = TypeVar("Writer", bound=SequenceWriter)
+
 
 def practise(policy: Policy, steps: int, seed: int) -> float:
     """Trains the policy's model in place; returns the seconds of it.
 
     The same seed on the same machine gives the same weights.
     """
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    encode = partial(policy.tokenizer.encode, add_special_tokens=False)
-    writer = SequenceWriter(encode, rng)
-    writer.own_answers = own_answers(policy, rng)
+    writer = seeded_writer(SequenceWriter, policy, seed)
     scale = replace(
         SCALES["shipped"],
         answering_steps=0,
@@ -68,7 +67,17 @@ def practise(policy: Policy, steps: int, seed: int) -> float:
     return practice.seconds
 
 
-def own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
+def seeded_writer(kind: type[Writer], policy: Policy, seed: int) -> Writer:
+    """A writer that knows the policy's own answers; every draw from here on comes of the seed."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    encode = partial(policy.tokenizer.encode, add_special_tokens=False)
+    writer = kind(encode, rng)
+    writer.own_answers = _own_answers(policy, rng)
+    return writer
+
+
+def _own_answers(policy: Policy, rng: Random) -> list[OwnAnswer]:
     """What the policy says, the same with damaged sentences, and what it may come to say."""
     whole = []
     for seed, temperature in enumerate(TEMPERATURES):

@@ -95,6 +95,19 @@ def test_a_start_that_is_there_is_kept(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_better_start_is_a_whole_checkpoint_of_other_weights(tmp_path):
+    STARTS["contrasts"](tmp_path / "start")
+    shipped = ROOT / "rubric_rl" / "tiny" / "model"
+    found, expected = (
+        {file.name: file for file in folder.iterdir()} for folder in (tmp_path / "start", shipped)
+    )
+    assert found.keys() == expected.keys()
+    differ = {
+        name for name, file in found.items() if file.read_bytes() != expected[name].read_bytes()
+    }
+    assert differ == {"model.safetensors", "making.json"}
+
+
 @pytest.mark.parametrize("rubrics", RUBRICS)
 def test_an_arm_trains_on_the_rubrics_that_it_names_and_is_evaluated_as_all(rubrics, tmp_path):
     run = run_of(rubrics, tmp_path)

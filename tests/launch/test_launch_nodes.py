@@ -43,10 +43,10 @@ def assert_joined(world: World) -> None:
     assert "SLIME_HOST_IP" not in runtime_env  # the others could not reach the loopback
 
 
-def test_nodes_join_over_ssh(world):
-    done = world.run(
-        "run_qwen3_32B.sh", NODES="\r\n".join(["localhost", *HOSTS, ""])
-    )  # as in a file
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_nodes_join_over_ssh(world, end):
+    nodes = end.join(["localhost", *HOSTS, ""])  # as in a file
+    done = world.run("run_qwen3_32B.sh", NODES=nodes)
     assert done.status == 0, done.err
     called = sorted(call["words"] for call in world.calls("ssh"))
     assert called == [["-o", "BatchMode=yes", host, "bash", "-s"] for host in HOSTS]

@@ -1,5 +1,6 @@
 """The practice in what is said of which word."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from rubric_rl.tiny.example_answers import opposite
 from rubric_rl.tiny.measure_checkpoint import load_policy
 from rubric_rl.tiny.oracle import ADVICE, statements_of
 from rubric_rl.tiny.training_sequences import SequenceWriter, collate
-from rubric_rl.tiny.warm_start import weighted_loss
+from rubric_rl.tiny.warm_start import LOW, weighted_loss
 from rubric_rl.tiny.world import TRAINING_PAIRS
 
 
@@ -67,26 +68,29 @@ def test_without_contrasts_it_asks_as_the_first_practice_does(writer):
     assert writer.asked_answer()[1:] == plain.asked_answer()[1:]
 
 
-def test_a_model_that_looks_back_loses_less(model_folder, writer):
-    policy = load_policy(model_folder)
-    batch = collate([writer.grading(full=False)])
-    plain = weighted_loss(policy.model, batch)
-    with_weight = weighted_loss(policy.model, batch, looking_back=1.0)
-    optimizer = torch.optim.Adam(policy.model.parameters(), lr=0.01)
-    for _ in range(5):
-        optimizer.zero_grad()
-        (weighted_loss(policy.model, batch, 1.0) - weighted_loss(policy.model, batch)).backward()
-        optimizer.step()
-    later = weighted_loss(policy.model, batch, 1.0) - weighted_loss(policy.model, batch)
-    assert later < (with_weight - plain) / 2
+@torch.inference_mode()
+def test_looking_back_is_to_tell_the_token_before_each_of_the_prefix(model_folder, writer):
+    model = load_policy(model_folder).model
+    sequences = [writer.grading(full=False) for _ in range(2)]
+    batch = collate(sequences)
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask")}
+    states = model.model(**inputs, output_hidden_states=True).hidden_states[LOW]
+    losses = []
+    for row, sequence in enumerate(sequences):
+        read = sequence.branches.index(2)  # the prefix and its first branch stand in a row
+        for place in range(1, read):
+            logits = model.lm_head(model.model.norm(states[row, place]))
+            losses.append(-logits.log_softmax(0)[sequence.tokens[place - 1]])
+    more = weighted_loss(model, batch, looking_back=0.5) - weighted_loss(model, batch)
+    assert more.item() == pytest.approx(0.5 * torch.stack(losses).mean().item(), rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_weights(model_folder, monkeypatch):
     monkeypatch.setattr(practice, "TRAINING_PAIRS", practice.TRAINING_PAIRS[:1])
     monkeypatch.setattr(practice, "PER_PAIR", 1)
     monkeypatch.setattr(practice, "TEMPERATURES", (1.0,))
-    alone = replace(contrasts.ALONE, short_steps=1)
-    among_others = replace(contrasts.AMONG_OTHERS, full_steps=1)
+    alone = replace(contrasts.ALONE, short_steps=1, batch=1)
+    among_others = replace(contrasts.AMONG_OTHERS, full_steps=1, batch=1)
 
     def practised(seed: int) -> torch.Tensor:
         policy = load_policy(model_folder)
@@ -96,3 +100,16 @@ def test_the_same_seed_gives_the_same_weights(model_folder, monkeypatch):
     first = practised(0)
     assert torch.equal(first, practised(0))
     assert not torch.equal(first, practised(1))
+
+
+def test_the_command_says_what_it_did_beside_what_was_done_before(
+    model_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(contrasts, "practise_contrasts", lambda policy, seed: 2.0)
+    monkeypatch.setattr(practice, "measure", lambda policy, sample: {})
+    out = tmp_path / "out"
+    assert contrasts.main(["--model", str(model_folder), "--out", str(out), "--seed", "7"]) == 0
+    before, after = (json.loads((path / "making.json").read_text()) for path in (model_folder, out))
+    command = "python -m rubric_rl.tiny.contrasts --model DIR --out OUT --seed 7"
+    assert after["contrasts"] == {"command": command, "seconds": 2}
+    assert {*after} == {*before, "contrasts", "measured"}
