@@ -22,13 +22,14 @@ JOINED = ("Names", "explains", "the dose", "and", "also", ",", "; lists", "both"
 EVERY_WORD = mock.Mock(**{"isdisjoint.return_value": False})  # as if it were among a text's words
 PHRASES = (
     *("not only", "not just", "not merely", "not simply", "no more than", "free of", "free from"),
-    *("leaving out", "leave out", "leaves out", "factual errors and", "logical mistake with"),
+    *("leaving out", "leave out", "leaves out", "factual errors and", "logical errors with"),
     *("missing any", "failure to give", "failures to give", "hard to follow", "difficult to read"),
-    *("steer clear of", "steers clear of", "stays away from", "staying away from"),
+    *("steer clear of", "steers clear of", "stay away from", "staying away from"),
     *("steering away from", "stays within", "keep within", "remains within"),
     *("in a way that is", "in a manner that is", "in an open way", "in a calm manner"),
     *("in a rude tone", "in a plain style", "easy to", "easier for", "easily read for"),
 )
+BEFORE = ("Is", "Uses", "Does not give", "Contains", "Contains no")
 LABELLED = Path(__file__).with_name("polarity.tsv")
 
 
@@ -221,7 +222,7 @@ class TestPolarity:
             assert rule.polarity.__wrapped__(text) is Polarity.UNSURE
 
     @pytest.mark.parametrize("phrase", PHRASES)
-    @given(st.sampled_from(["Is", "Uses", "Does not give"]), st.sampled_from(["a dose", "errors"]))
+    @given(st.sampled_from(BEFORE), st.sampled_from(["a dose", "errors"]))
     def test_no_cheap_look_hides_a_phrase(self, phrase, before, after):
         """Where every text is read to its end, each one means what it means else."""
         text = f"{before} {phrase} {after}."
