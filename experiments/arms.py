@@ -33,7 +33,8 @@ class Arm(NamedTuple):
         return set(FAST) <= set(self.flags)
 
 
-FROZEN = ("--sglang-config", "configs/frozen_grader.yaml")
+FROZEN = ("--sglang-config", "configs/frozen_grader.yaml")  # serves it as the engine "grader"
+ENGINE = {"grader_engine": "grader"}
 SERVED_ORACLE = {"grader_api": "openai", "grader_url": ORACLE, "grader_model": "tiny-oracle"}
 # What an explanation and the object around it take, with room.
 EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
@@ -59,15 +60,17 @@ def _teacher(share: float) -> dict[str, Any]:
     return {"grader_teacher": ORACLE, "grader_teacher_share": share}
 
 
+def _from(start: str, question: str, grader: Mapping[str, Any], *flags: str, **rest: str) -> Arm:
+    """An arm from that start, held against the self-graded one from there at the same rate."""
+    baseline = f"{start}-fast" if set(FAST) <= set(flags) else start
+    return Arm(question, grader, flags, start, compared_with=baseline, **rest)
+
+
 # In the order in which they are run, by weight.
 ARMS = {
     "self": Arm("the policy grades itself: the recipe"),
     "oracle": Arm("what a grader that is always right would teach", SERVED_ORACLE),
-    "frozen": Arm(
-        "the paper's baseline: a frozen copy of the start grades",
-        {"grader_engine": "grader"},
-        FROZEN,
-    ),
+    "frozen": Arm("the paper's baseline: a frozen copy of the start grades", ENGINE, FROZEN),
     "self-fast": Arm("self-grading at three times the learning rate", flags=FAST),
     "oracle-fast": Arm(
         "the oracle at three times the learning rate",
@@ -75,72 +78,82 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
-    "skill-fast": Arm(
+    "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
+    "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
+    "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
+    "practised-fast": Arm(
+        "self-grading from that start at three times the learning rate",
+        flags=FAST,
+        start="practised",
+        compared_with="practised",
+    ),
+    "practised-oracle-fast": _from(
+        "practised",
+        "the oracle from that start at three times the learning rate",
+        SERVED_ORACLE,
+        *FAST,
+    ),
+    # The means against drift, from the start where there is one.
+    "skill-fast": _from(
+        "practised",
         "a loss that keeps the verdicts of the start",
         {"grader_skill_coef": 1.0},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "skill-gentle-fast": Arm(
+    "skill-gentle-fast": _from(
+        "practised",
         "the same loss with a small weight, on four times the grading prompts",
         GENTLE,
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "skill-firm-fast": Arm(
+    "skill-firm-fast": _from(
+        "practised",
         "the same loss with three times that weight",
         GENTLE | {"grader_skill_coef": 0.1},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "threshold-fast": Arm(
+    "threshold-fast": _from(
+        "practised",
         "precision first: credit from a probability of 0.8",
         {"grader_threshold": 0.8},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "probability-fast": Arm(
+    "probability-fast": _from(
+        "practised",
         "the probability as credit, not the verdict",
         {"grader_reward": "probability"},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "dropout-fast": Arm(
+    "dropout-fast": _from(
+        "practised",
         "half of the positive criteria left out, at random by group",
         {"grader_dropout": 0.5},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "length-fast": Arm(
+    "length-fast": _from(
+        "practised",
         "a cost of length beyond 200 characters",
         {"grader_length_limit": 200, "grader_length_cost": 0.5},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "skill-probability-fast": Arm(
+    "skill-probability-fast": _from(
+        "practised",
         "that loss with a small weight and the probability as credit together",
         GENTLE | {"grader_reward": "probability"},
-        FAST,
-        compared_with="self-fast",
+        *FAST,
     ),
-    "skill": Arm("what keeping the skill with a small weight costs a healthy run", GENTLE),
-    "probability": Arm(
+    "skill": _from(
+        "practised", "what keeping the skill with a small weight costs a healthy run", GENTLE
+    ),
+    "probability": _from(
+        "practised",
         "the probability as credit at the usual learning rate",
         {"grader_reward": "probability"},
     ),
     "unpractised": Arm("self-grading from a start that grades worse", start="unpractised"),
-    "unpractised-oracle": Arm(
-        "the oracle from that start",
-        SERVED_ORACLE,
-        start="unpractised",
-        compared_with="unpractised",
-    ),
-    "unpractised-frozen": Arm(
-        "a frozen copy of that start grades",
-        {"grader_engine": "grader"},
-        FROZEN,
-        start="unpractised",
-        compared_with="unpractised",
+    "unpractised-oracle": _from("unpractised", "the oracle from that start", SERVED_ORACLE),
+    "unpractised-frozen": _from(
+        "unpractised", "a frozen copy of that start grades", ENGINE, *FROZEN
     ),
     "unpractised-fast": Arm(
         "self-grading from that start at three times the learning rate",
@@ -148,51 +161,41 @@ ARMS = {
         start="unpractised",
         compared_with="unpractised",
     ),
-    "contrasts": Arm("self-grading from a start that grades better", start="contrasts"),
-    "contrasts-oracle": Arm(
-        "the oracle from that start",
-        SERVED_ORACLE,
-        start="contrasts",
-        compared_with="contrasts",
+    "teacher-10": _from("practised", "a teacher grades 10% of the prompts", _teacher(0.10)),
+    "teacher-25": _from("practised", "a teacher grades 25% of the prompts", _teacher(0.25)),
+    "generated": _from(
+        "practised",
+        "rubrics that a model wrote and the filters kept",
+        AS_IT_IS,
+        rubrics="generated",
     ),
-    "contrasts-fast": Arm(
-        "self-grading from that start at three times the learning rate",
-        flags=FAST,
-        start="contrasts",
-        compared_with="contrasts",
+    "generated-unfiltered": _from(
+        "practised",
+        "the same rubrics with every filter off",
+        AS_IT_IS,
+        rubrics="generated-unfiltered",
     ),
-    "contrasts-oracle-fast": Arm(
-        "the oracle from that start at three times the learning rate",
-        SERVED_ORACLE,
-        FAST,
-        start="contrasts",
-        compared_with="contrasts-fast",
+    "alarm-healthy": _from(
+        "practised", "does the alarm stay silent in a healthy run", ALARM, *FROZEN
     ),
-    "teacher-10": Arm("a teacher grades 10% of the prompts", _teacher(0.10)),
-    "teacher-25": Arm("a teacher grades 25% of the prompts", _teacher(0.25)),
-    "generated": Arm("rubrics that a model wrote and the filters kept", rubrics="generated"),
-    "generated-unfiltered": Arm(
-        "the same rubrics with every filter off", rubrics="generated-unfiltered"
-    ),
-    "alarm-healthy": Arm("does the alarm stay silent in a healthy run", ALARM, FROZEN),
-    "alarm-random": Arm(
-        "does it fire where every third criterion is credited at random", ALARM, _lenient("random")
-    ),
-    "alarm-quoting": Arm(
-        "does it fire where quoting a criterion is credited", ALARM, _lenient("quoting")
-    ),
-    "alarm-fast": Arm(
-        "does it fire before the true score is lost",
+    "alarm-random": _from(
+        "practised",
+        "does it fire where every third criterion is credited at random",
         ALARM,
-        (*FROZEN, *FAST),
-        compared_with="self-fast",
+        *_lenient("random"),
+    ),
+    "alarm-quoting": _from(
+        "practised",
+        "does it fire where quoting a criterion is credited",
+        ALARM,
+        *_lenient("quoting"),
+    ),
+    "alarm-fast": _from(
+        "practised", "does it fire before the true score is lost", ALARM, *FROZEN, *FAST
     ),
     "weak": Arm("self-grading from a start that grades badly", start="weak"),
-    "weak-teacher-25": Arm(
-        "the same with a teacher for 25% of the prompts",
-        _teacher(0.25),
-        start="weak",
-        compared_with="weak",
+    "weak-teacher-25": _from(
+        "weak", "the same with a teacher for 25% of the prompts", _teacher(0.25)
     ),
     "explain-0.6": Arm(
         "a reason before the verdict, at the paper's temperature",

@@ -7,10 +7,16 @@ from experiments.tables import Results
 
 # File and title: the arms in it, first those without which it shows nothing.
 FIGURES = {
-    ("experiments_graders.png", "Who grades"): ("self", "frozen", "oracle"),
+    ("experiments_graders.png", "Who grades"): ("self", "oracle", "frozen"),
     ("experiments_fast.png", "Learning rate 1e-3"): (
         "self-fast",
         "oracle-fast",
+        "practised-fast",
+        "practised-oracle-fast",
+    ),
+    ("experiments_means.png", "Means against drift, learning rate 1e-3"): (
+        "practised-fast",
+        "practised-oracle-fast",
         "skill-gentle-fast",
         "probability-fast",
         "skill-probability-fast",
@@ -21,13 +27,13 @@ FIGURES = {
         "alarm-quoting",
         "alarm-fast",
     ),
-    ("experiments_start.png", "From starts that grade worse and better"): (
+    ("experiments_start.png", "How well the start grades"): (
         "self",
         "oracle",
+        "practised",
+        "practised-oracle",
         "unpractised",
         "unpractised-oracle",
-        "contrasts",
-        "contrasts-oracle",
     ),
 }
 

@@ -3,8 +3,8 @@
 python experiments/generated_rubrics.py --out DIR     makes what is not there; DIR is claims.py's
 
 The tiny writer writes for the training patients. Rule-made answers, from bad to good, test its
-criteria, and the shipped checkpoint grades them: the policy is the grader here too. Printed are a
-line for each kind, and what each filter caught and wrongly dropped.
+criteria, and the practised start grades them, which these arms train: the policy is the grader here
+too. Printed are a line for each kind, and what each filter caught and wrongly dropped.
 """
 
 import os
@@ -15,7 +15,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.other_starts import MODEL
+from experiments.other_starts import MODEL, STARTS, start_path
 from experiments.processes import PATHS, run_to_end, serve
 from rubric_rl import ROOT
 from rubric_rl.common.command_line import CommandParser, exit_status
@@ -44,6 +44,7 @@ UNFILTERED = "generated-unfiltered"
 # whichever its points.
 FILTERS_OF = {FILTERED: Filters(polarity="drop"), UNFILTERED: OFF}
 RUBRICS = tuple(FILTERS_OF)
+START = "practised"  # of the arms that train on them, and the grader
 GRADER = "configs/grader_tiny.yaml"
 MADE = "made"  # the command's own folder
 GRACE = 10.0  # seconds that the command is given to store what it has
@@ -76,10 +77,12 @@ def make_rows(rubrics: str, out: Path) -> None:
     patients = world_rows(held_out=False)
     write_jsonl(folder / "prompts.jsonl", map(_without_rubric, patients))
     write_jsonl(folder / "answers.jsonl", _answers(patients, number))
+    start = start_path(START, out)
+    STARTS[START](start)
     engine_port, writer_port = free_port(), free_port()
     with (
         serve("rubric_rl.tiny.writer", writer_port, folder / "writer.log", "the tiny writer"),
-        start_engine(MODEL, engine_port, folder) as engine,
+        start_engine(start, engine_port, folder) as engine,
     ):
         wait_healthy(f"http://{HOST}:{engine_port}", engine)
         words = command(rubrics, folder, writer_port, engine_port)
@@ -119,7 +122,7 @@ def command(rubrics: str, folder: Path, writer_port: int, engine_port: int) -> l
     grader = {
         "grader-config": ROOT / GRADER,
         "grader-url": f"http://{HOST}:{engine_port}",
-        "grader-tokenizer": MODEL,
+        "grader-tokenizer": MODEL,  # the same as the start's
     }
     words = [sys.executable, "-m", "rubric_rl.generate", "--moved"]  # other ports after a kill
     for name, value in (files | writer | grader | _filters(rubrics)).items():

@@ -1,4 +1,4 @@
-"""Starts beside the shipped checkpoint: a bad grader, one that has not practised, a better one.
+"""Starts beside the shipped checkpoint: graders that practised less, or not at all, or are bad.
 
 python experiments/other_starts.py --start weak --out DIR        and says nothing if DIR is there
 """
@@ -17,16 +17,21 @@ from rubric_rl.common.command_line import CommandParser, exit_status
 from rubric_rl.common.errors import UserError
 
 MODEL = ROOT / "rubric_rl" / "tiny" / "model"
-CONTRASTS = ROOT / "experiments" / "starts" / "contrasts"
+PRACTISED = ROOT / "experiments" / "starts" / "practised"  # its weights, and how it was made
 NOISE = 0.43  # of each matrix's own standard deviation
 SEED = 0
+
+
+def start_path(start: str, out: Path) -> Path:
+    """Where a start of STARTS lies among the runs of `out`."""
+    return out / f"{start}_start"
 
 
 def make_weak_start(out: Path) -> None:
     """Writes the checkpoint into `out`, whole or not at all; one that is there is kept.
 
-    Every matrix gets Gaussian noise of NOISE times its standard deviation; vectors (the norms)
-    stay. It always gives the same weights.
+    Every matrix of the practised start gets Gaussian noise of NOISE times its standard deviation;
+    vectors (the norms) stay. It always gives the same weights.
     """
     if out.is_dir():
         return
@@ -37,7 +42,7 @@ def make_weak_start(out: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(MODEL, unfinished)
     (unfinished / "making.json").unlink()  # it tells of the shipped one
-    weights = load_file(MODEL / "model.safetensors")
+    weights = load_file(PRACTISED / "model.safetensors")
     random = np.random.default_rng(SEED)
     for name in sorted(weights):
         matrix = weights[name]
@@ -46,6 +51,17 @@ def make_weak_start(out: Path) -> None:
             drawn = random.standard_normal(matrix.shape)
             weights[name] = (matrix + size * drawn).astype(matrix.dtype)
     save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
+    unfinished.rename(out)
+
+
+def make_practised_start(out: Path) -> None:
+    """Copies what `rubric_rl.tiny.contrasts` went on from; a checkpoint that is there is kept."""
+    if out.is_dir():
+        return
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(MODEL, unfinished)
+    shutil.copytree(PRACTISED, unfinished, dirs_exist_ok=True)  # all else is the same
     unfinished.rename(out)
 
 
@@ -62,22 +78,11 @@ def make_unpractised_start(out: Path) -> None:
         raise UserError(f"{out}: making the checkpoint ended with status {done.returncode}")
 
 
-def make_contrasts_start(out: Path) -> None:
-    """Copies what `rubric_rl.tiny.contrasts` made of the shipped one; what is there is kept."""
-    if out.is_dir():
-        return
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(MODEL, unfinished)
-    shutil.copytree(CONTRASTS, unfinished, dirs_exist_ok=True)  # weights, and what they say
-    unfinished.rename(out)
-
-
 # By the names that arms.py has for them.
 STARTS = {
-    "weak": make_weak_start,
+    "practised": make_practised_start,
     "unpractised": make_unpractised_start,
-    "contrasts": make_contrasts_start,
+    "weak": make_weak_start,
 }
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from experiments.arms import FROZEN_COPY, ORACLE, PROBE, Arm
 from experiments.generated_rubrics import RUBRICS, make_rows, rows_path
-from experiments.other_starts import STARTS
+from experiments.other_starts import STARTS, start_path
 from experiments.processes import run_to_end, serve
 from rubric_rl import ROOT
 from rubric_rl.common.jsonl import write_jsonl, write_text
@@ -79,16 +79,11 @@ def environment(run: Run) -> dict[str, str]:
         "EVAL_CONFIG": EVALUATION,
     }
     if run.arm.start in STARTS:
-        variables["HF_CKPT_PATH"] = str(_start(run))
+        variables["HF_CKPT_PATH"] = str(start_path(run.arm.start, run.out))
     if run.arm.rubrics in RUBRICS:
         variables["PROMPT_DATA_PATH"] = str(rows_path(run.arm.rubrics, run.out))
         variables["EVAL_DATA_PATH"] = HELD_OUT  # as every arm: by the experts' rubrics
     return variables
-
-
-def _start(run: Run) -> Path:
-    """The folder of the checkpoint that the run starts from, if it is not the shipped one."""
-    return run.out / f"{run.arm.start}_start"
 
 
 def needs_oracle(arm: Arm) -> bool:
@@ -137,7 +132,7 @@ def make(run: Run, oracle_port: int) -> None:
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.arm.start in STARTS:
-        STARTS[run.arm.start](_start(run))
+        STARTS[run.arm.start](start_path(run.arm.start, run.out))
     if run.arm.rubrics in RUBRICS:
         make_rows(run.arm.rubrics, run.out)
     oracle_url = f"http://{HOST}:{oracle_port}"

@@ -1,4 +1,4 @@
-"""A second practice in grading: what is said of which word.
+"""A second practice in grading, which makes the shipped checkpoint: what is said of which word.
 
     python -m rubric_rl.tiny.contrasts --model PRACTISED --out DIR                   half an hour
 

@@ -2,7 +2,7 @@
 
 python -m rubric_rl.tiny.make_checkpoint --out DIR --seed 0
 
-The shipped one has practised grading after it: practice.py.
+The shipped one has practised grading after it, twice: practice.py, then contrasts.py.
 
 making.json says how a checkpoint was made and measured, in the words of its day. The shipped one's
 "command" names rubric_rl.tiny.checkpoint, as this command was called then.

@@ -4,8 +4,8 @@
 
 It grades its own answers, damaged ones, and better ones than it gives yet, and is told the oracle's
 verdicts. Some answering goes on beside, so that its answers stay as they are. Without practice the
-answers of a self-graded run move to what the grader misjudges: docs/experiments.md compares both
-starts.
+answers of a self-graded run move to what the grader misjudges: docs/experiments.md compares the
+starts. contrasts.py goes on from here.
 """
 
 import json

@@ -78,7 +78,7 @@ def test_a_teacher_is_a_file_that_names_the_oracle(tmp_path):
     GraderSettings.load(written["grader_teacher"])
 
 
-@pytest.mark.parametrize("start", ["weak", "unpractised"])
+@pytest.mark.parametrize("start", list(STARTS))
 def test_an_arm_starts_from_the_checkpoint_that_it_names_and_no_other_does(start, tmp_path):
     found = runs.environment(run_of(start, tmp_path))["HF_CKPT_PATH"]
     assert found == str(tmp_path / f"{start}_start")
@@ -95,8 +95,8 @@ def test_a_start_that_is_there_is_kept(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_better_start_is_a_whole_checkpoint_of_other_weights(tmp_path):
-    STARTS["contrasts"](tmp_path / "start")
+def test_the_practised_start_is_a_whole_checkpoint_of_other_weights(tmp_path):
+    STARTS["practised"](tmp_path / "start")
     shipped = ROOT / "rubric_rl" / "tiny" / "model"
     found, expected = (
         {file.name: file for file in folder.iterdir()} for folder in (tmp_path / "start", shipped)

@@ -108,8 +108,8 @@ def test_an_arms_share_is_of_the_oracle_at_its_own_learning_rate():
     "name, best",
     [
         ("self", "oracle"),
-        ("alarm-healthy", "oracle"),
-        ("alarm-fast", "oracle-fast"),
+        ("alarm-healthy", "practised-oracle"),
+        ("alarm-fast", "practised-oracle-fast"),
         ("unpractised-frozen", "unpractised-oracle"),
         ("weak", None),
     ],
