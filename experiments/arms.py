@@ -78,6 +78,10 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "self-skill": Arm("what a loss that keeps the verdicts of the start costs", GENTLE),
+    "self-skill-fast": Arm(
+        "that loss at three times the learning rate", GENTLE, FAST, compared_with="self-fast"
+    ),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
