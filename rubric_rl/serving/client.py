@@ -21,7 +21,7 @@ from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang, check_places
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
-from rubric_rl.serving.key import Key, refuse_keys
+from rubric_rl.serving.key import Key, refuse_keys, secrets_of
 from rubric_rl.serving.lists import PAUSE, Lists
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
@@ -95,6 +95,7 @@ class Client:
         self._key = Key(endpoint.api_key_env, prefix)
         refuse_keys(endpoint.model_dump() | {"url": base}, prefix)
         self._shown_url = self._key.hide(self._url.partition("?")[0])
+        self._secrets = [self._key, *secrets_of(self._proxy)]
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
@@ -362,8 +363,10 @@ class Client:
         return self._excerpt(said)
 
     def _excerpt(self, text: str, length: int = LONGEST_EXCERPT) -> str:
-        """The beginning of an error page on one line, without the key, should it be repeated."""
-        text = self._key.hide(one_line(text[:LONGEST_READ]))
+        """The beginning of an error page on one line, without a secret, should it be repeated."""
+        text = one_line(text[:LONGEST_READ])
+        for secret in self._secrets:
+            text = secret.hide(text)
         return _USER_NAME.sub("//***@", text)[:length]  # a proxy's, with its password
 
     async def _pause(self, seconds: float) -> None:

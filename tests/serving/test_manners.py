@@ -221,6 +221,24 @@ class TestManners:
         assert asyncio.run(main()).text == "fine"
         assert engine.headers[0]["Host"] == "api.example.invalid"
 
+    def test_a_proxy_that_answers_itself_shows_no_password(self, monkeypatch):
+        class Proxy(FakeEngine):
+            async def _handle(self, request):
+                header = request.headers["Proxy-Authorization"]
+                return web.Response(status=403, text=f"{header}: of P@ss-1234-5678, no such user")
+
+        async def main() -> str:
+            async with Proxy() as proxy:
+                login = proxy.url.replace("//", "//me:P%40ss-1234-5678@")
+                monkeypatch.setenv("http_proxy", login)
+                endpoint = Endpoint(api="openai", model="m", url="http://api.example.invalid/v1")
+                async with Client(endpoint) as client:
+                    with pytest.raises(Unavailable) as failed:
+                        await client.ask(question())
+            return str(failed.value)
+
+        assert asyncio.run(main()).endswith("HTTP 403: Basic ***: of ***, no such user")
+
     @pytest.mark.parametrize("status, requests", [(403, 1), (407, 1), (502, 2)])
     def test_a_proxy_that_refuses_the_way_is_named_without_its_password(
         self, monkeypatch, status, requests
