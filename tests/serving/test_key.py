@@ -220,7 +220,7 @@ class TestProxy:
         header = base64.b64encode(login.encode("latin-1")).decode()
         shown = shown_by(f"http://{login}@proxy:80", f"Proxy-Authorization: Basic {header}")
         assert shown.startswith("Proxy-Authorization: Basic ***")
-        assert header[4:] not in shown
+        assert header not in shown
 
     def test_may_have_a_user_whose_name_is_a_word(self):
         assert shown_by("http://me:P%40ss@proxy:80", "me: P@ss, no") == "me: ***, no"
