@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import re
-import resource
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang, check_places
+from rubric_rl.serving.connections import Connections, allow_descriptors, in_words
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
 from rubric_rl.serving.key import Key, refuse_keys, secrets_of
@@ -51,12 +51,6 @@ FAILURES = (
     UnicodeError,
     RecursionError,  # of what a reply holds, nested too deeply to be shown
 )
-# What aiohttp says of these is for programmers.
-_IN_WORDS: dict[type[Exception], str] = {
-    aiohttp.ClientPayloadError: "the reply broke off",
-    aiohttp.ClientResponseError: "the reply is no HTTP that can be read",
-}
-SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
 class Client:
@@ -103,7 +97,7 @@ class Client:
         # again; later failures may be of one request.
         self._reads_ahead: bool | None = None
         self._lists = Lists()
-        _allow_descriptors(endpoint.concurrency, prefix)
+        allow_descriptors(endpoint.concurrency, prefix)
         self._limit = Limit(endpoint.concurrency)
         self._in_flight = InFlight(stopped, endpoint.timeout)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
@@ -311,10 +305,9 @@ class Client:
         """The decoded JSON of one reply."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None)  # in InFlight is the limit
-            connector = aiohttp.TCPConnector(limit=0)
             # No cookies: a question depends on no other one.
             self._session = aiohttp.ClientSession(
-                timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+                timeout=timeout, connector=Connections(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(
@@ -356,11 +349,7 @@ class Client:
         LOG.warning("%s: %s; %s", self._shown_url, self._described(failure), again)
 
     def _described(self, failure: Exception) -> str:
-        said = str(failure) or "the connection failed without a reason"
-        for kind, words in _IN_WORDS.items():
-            if isinstance(failure, kind):
-                said = words
-        return self._excerpt(said)
+        return self._excerpt(in_words(failure))
 
     def _excerpt(self, text: str, length: int = LONGEST_EXCERPT) -> str:
         """The beginning of an error page on one line, without a secret, should it be repeated."""
@@ -453,23 +442,6 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
     return b"".join(parts)
-
-
-def _allow_descriptors(concurrency: int, prefix: str) -> None:
-    """Raises the process's soft limit on open files where the connections need it.
-
-    Raises UserError when the hard limit is lower.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * concurrency + SPARE_DESCRIPTORS  # a grader and a policy may be asked at once
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        most = (hard - SPARE_DESCRIPTORS) // 2
-        lower = f"lower it to {most}, or " if most > 0 else ""
-        what = f"{prefix}concurrency {concurrency} needs {needed} open files, {hard} are allowed"
-        raise UserError(f"{what}; {lower}raise ulimit -n")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _pause_seconds(attempt: int, failure: Exception) -> float:

@@ -270,7 +270,18 @@ class TestManners:
         [
             (b"", "Server disconnected"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "the reply broke off"),
-            (b"no such thing\r\n\r\n", "the reply is no HTTP that can be read"),
+            (
+                b"no such thing\r\n\r\n",
+                "the reply is no HTTP that can be read (Bad status line)",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+                "the reply is no HTTP that can be read (Duplicate Content-Length)",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+                "the reply cannot be unpacked",
+            ),
         ],
     )
     def test_a_failure_is_told_without_names_of_exceptions(self, model, monkeypatch, sent, words):
