@@ -219,6 +219,7 @@ class Client:
         attempts = 1 if questions[0].only_read else self.endpoint.retries + 1
         replies: dict[int, Reply] = {}  # by the question's place
         failure = await self._attempt(questions, range(len(questions)), replies, received)
+        hung = isinstance(failure, TimeoutError)
         if len(questions) > 1:
             if replies:
                 self._lists.went_well(questions)
@@ -233,7 +234,7 @@ class Client:
             # Not all at once: an endpoint that is gone would be asked so much longer.
             failure = await self._attempt(questions, [first], replies, received)
             if others and not failure:
-                if len(replies) == 1 and self._lists.failed(questions):
+                if len(replies) == 1 and self._lists.failed(questions, hung):
                     what = f"a list of questions fails: for {PAUSE:g} seconds each is asked alone"
                     LOG.warning("%s: %s", self._shown_url, what)
                 again = (self._attempt(questions, [one], replies, received) for one in others)
