@@ -50,8 +50,7 @@ class SGLang:
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
         self._prefix = prefix
         # Some templates open the thoughts themselves.
-        opens = self._header(endpoint.thinking).rstrip().endswith(THINK)
-        self._thought = THINK if opens else ""
+        self._thought = self._opened_thoughts(endpoint.thinking)
         if not endpoint.thinking:
             self.check_thoughtless(f"set {prefix}thinking true")
         self.switch: dict = {}  # see OpenAI; here the template is told
@@ -73,11 +72,17 @@ class SGLang:
 
         Those that open with `<think>` are closed (ChatTokenizer.render).
         """
-        header = self._header(thinking=False)
+        if opening := self._opened_thoughts(thinking=False):
+            what = f"its chat template opens the thoughts by itself ({opening})"
+            raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
+
+    def _opened_thoughts(self, thinking: bool) -> str:
+        """How the chat template opens thoughts before a reply; "" where it does not."""
+        header = self._header(thinking)
         for opening, closing in THOUGHTS:
             if header.rfind(opening) > header.rfind(closing):
-                what = f"its chat template opens the thoughts by itself ({opening})"
-                raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
+                return opening
+        return ""
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
@@ -140,6 +145,9 @@ class SGLang:
             "max_new_tokens": endpoint.max_tokens,
             "sampling_seed": question.seed,
         }
+        if self._template.hides_thoughts:
+            # The marks of thoughts would be left out: a verdict in them could pass for the reply's.
+            sampling["skip_special_tokens"] = False
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = encoded(question.schema).decode()
         return {"sampling_params": sampling}
@@ -165,10 +173,11 @@ class SGLang:
 
         It ends no turn when it is read again: its letters may form a special token.
         """
-        thoughts, closing, rest = reply.rpartition(THINK_END)
-        opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
+        opens, closes = next((pair for pair in THOUGHTS if reply.startswith(pair[0])), THOUGHTS[0])
+        thoughts, closing, rest = reply.rpartition(closes)
+        opened = opens if reply.startswith(opens) else ""
         if opened and not closing:
-            thoughts, closing, rest = rest, f"\n{THINK_END}", ""
+            thoughts, closing, rest = rest, f"\n{closes}", ""
         thoughts = self.break_up(thoughts.removeprefix(opened))
         return f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import gzip
+import json
 import math
+import re
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from doubles.asking import APIS, ask, direct, question
 from doubles.engine import (
     TEMPLATE,
+    VERDICT,
     Fail,
     FakeEngine,
     Say,
@@ -16,9 +20,11 @@ from doubles.engine import (
     skip_pauses,
     top_logprobs,
 )
-from tokenizers import Tokenizer, processors
+from doubles.grading import ROW, graded
+from tokenizers import AddedToken, Tokenizer, processors
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.grading.verdict import read_verdict
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
@@ -346,6 +352,48 @@ class TestThoughts:
     def test_that_the_template_closes_itself_are_none(self, tmp_path, header):
         model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
         assert ask(FakeEngine(Say("fine")), model).text == "fine"
+
+    MARKS = (
+        ("[THINK]", "[/THINK]", ""),
+        ("<think>", "</think>", ""),
+        ("<seed:think>", "</seed:think>", "<seed:think>\\n"),
+        ("<|channel|>analysis<|message|>", "<|end|>", ""),
+    )
+
+    @pytest.mark.parametrize("by_config", [False, True])
+    @pytest.mark.parametrize("opens, closes, header", MARKS)
+    def test_whose_marks_an_engine_leaves_out_are_told_from_the_reply(
+        self, tmp_path, opens, closes, header, by_config
+    ):
+        """Special tokens: without them a verdict that was only thought of ends the reply."""
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' if enable_thinking }}}}")
+        tokens = re.findall(r"[<\[].*?[>\]]", opens + closes)
+        if by_config:
+            config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+            config["added_tokens_decoder"] = {"9": {"content": tokens[0], "special": True}}
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        else:
+            tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+            tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
+            tokenizer.save(f"{model}/tokenizer.json")
+
+        class LeavingOut(FakeEngine):
+            def _generated(self, say, number, body):
+                text = f"{'' if header else opens}I lean to this:\n{VERDICT % 'true'}{closes}"
+                if body["sampling_params"].get("skip_special_tokens", True):
+                    text = re.sub("|".join(map(re.escape, tokens)), "", text)
+                return super()._generated(replace(say, text=text), number, body)
+
+        reply = ask(LeavingOut(), model, thinking=True)
+        assert read_verdict(reply.text).met is None
+
+    @pytest.mark.parametrize("opens, closes", [("<seed:think>", "</seed:think>")])
+    def test_of_another_family_are_gone_on_from_as_they_were_written(self, tmp_path, opens, closes):
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{opens}' }}}}")
+        engine = FakeEngine(Say(f"Hm.{closes}No idea."), Say(true=0.1, false=0.9))
+        record = graded(engine, model, row=replace(ROW, rubric=ROW.rubric[:1]), thinking=True)
+        assert record.mets == [False]
+        assert engine.prompts[1].endswith(f'{opens}Hm.{closes}No idea.\n{{"criteria_met":')
 
     def test_a_template_that_refuses_an_empty_message_serves(self, tmp_path):
         strict = "{% if not messages[-1].content %}{{ raise_exception('empty') }}{% endif %}"
