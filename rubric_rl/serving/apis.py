@@ -31,6 +31,7 @@ CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tok
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
+_SPACES = "\u0120\u2581"  # what vocabularies write for a space
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
 _LIMITS = (
@@ -304,15 +305,11 @@ class OpenAI:
         )
 
     def _share_and_mass(self, choice: dict) -> tuple[float | None, float]:
-        tokens = _fields(choice.get("logprobs")).get("content")
-        if not tokens:
-            hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
-            raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
         mass = {"true": 0.0, "false": 0.0}
         likeliest = []
-        for token in _listed(tokens[0]["top_logprobs"]):
+        for token in _listed(self._first_likeliest(_fields(choice.get("logprobs")))):
             text, probability = token["token"], _probability_of(token["logprob"])
-            word = text.strip()
+            word = text.strip().lstrip(_SPACES)
             if word in mass:
                 # Two tokens may have one text, but then not one probability.
                 if (text, probability) in likeliest:
@@ -321,6 +318,15 @@ class OpenAI:
             likeliest.append((text, probability))
         _check_sum(probability for _, probability in likeliest)
         return _share(mass["true"], mass["false"])
+
+    def _first_likeliest(self, logprobs: dict) -> list:
+        """The likeliest tokens of a reply's first place, as they are listed today."""
+        if tokens := logprobs.get("content"):
+            return tokens[0]["top_logprobs"]
+        if places := logprobs.get("top_logprobs"):  # as OpenAI's first API wrote them
+            return [{"token": text, "logprob": log} for text, log in places[0].items()]
+        hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
+        raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
 
 
 def check_places(replies: list, body: dict) -> None:

@@ -98,6 +98,20 @@ class TestProbabilities:
         reply = ask(listing(true, false, another), model, direct(), api="openai")
         assert reply.mass == pytest.approx(math.exp(-0.9) + math.exp(-1.5) + math.exp(-3.0))
 
+    @pytest.mark.parametrize("blank", [" ", "", "\u0120", "\u2581", "\n"])
+    @pytest.mark.parametrize("first", [False, True])
+    def test_of_an_openai_endpoint_are_read_in_todays_form_and_the_first(self, model, blank, first):
+        """With a blank as it is, or as the model's vocabulary writes it."""
+        logs = {f"{blank}true": math.log(0.6), f"{blank}false": math.log(0.2), "": -4.0}
+        listed = [{"token": text, "logprob": log} for text, log in logs.items()]
+        places = {"content": [{"token": "", "top_logprobs": listed}]}
+        logprobs = {"tokens": [" true"], "top_logprobs": [logs]} if first else places
+        choice = {"message": {"content": " true"}, "finish_reason": "length"}
+        engine = FakeEngine(Say(meta={"choices": [choice | {"logprobs": logprobs}]}))
+        reply = ask(engine, model, direct(), api="openai")
+        assert reply.probability == pytest.approx(0.75)
+        assert reply.mass == pytest.approx(0.8)
+
     def test_those_of_other_tokens_are_neither_words(self, model):
         others = {"output_top_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
         reply = ask(FakeEngine(Say(meta=others)), model, direct())
