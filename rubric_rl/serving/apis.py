@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import THINK, THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
+from rubric_rl.common.tokenizer import THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import (
     count_of,

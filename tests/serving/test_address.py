@@ -104,7 +104,8 @@ class TestProxy:
         assert proxy_for("https://api.example.com/v1") is None
 
     @pytest.mark.parametrize(
-        "proxy", ["socks5://user:secret@proxy:1080", "http://user:12#secret@proxy:80", "u:1/secret@p"]
+        "proxy",
+        ["socks5://user:secret@proxy:1080", "http://user:12#secret@proxy:80", "u:1/secret@p"],
     )
     def test_of_another_kind_is_refused(self, monkeypatch, proxy):
         monkeypatch.setenv("HTTPS_PROXY", proxy)
