@@ -31,7 +31,9 @@ _FAMILIES = re.compile(
             r"\[(?=(?:[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS|EOT|unused[0-9]{1,4}|PREFIX|MIDDLE|SUFFIX"
             r"|MODEL_SETTINGS)\])",
             r"\[(?=\|)",  # EXAONE
-            r"\](?=~!?b[\[\]])|\[(?=e~\[)",  # MiniMax
+            r"\](?=~!?b[\[\]]|![a-z]~\[|<\][a-z ]{1,40}\[>\[)|\[(?=e~\[)",  # MiniMax
+            r"<(?=_(?:user|bot|system|start|end|pad)>)",  # TeleChat
+            r"<(?=fim_(?:prefix|middle|suffix|pad)>)",  # StarCoder
         )
     )
 )

@@ -93,6 +93,7 @@ class ChatTokenizer:
         self._folder = Path(folder)
         self._tokenizer = _read_tokenizer(self._folder)
         config = _read_config(self._folder)
+        self._left_out = _left_out(self._tokenizer, config)
         self._options: dict[str, Any] = _special_tokens(config) | {
             "chat_template": _read_template(self._folder, config),
             "add_generation_prompt": True,
@@ -174,6 +175,12 @@ class ChatTokenizer:
             if len(text) > 1 or (text and token.special):
                 texts.add(text)
         return _longest_first(texts)
+
+    @cached_property
+    def hides_thoughts(self) -> bool:
+        """Whether a mark of thoughts is left out where special tokens are, as engines do."""
+        marks = [mark for pair in THOUGHTS for mark in pair]
+        return any(token in mark for token in self._left_out for mark in marks)
 
     def break_up(self, text: str) -> str:
         """`text` with each special token broken up by a space, so that none is read in it.
@@ -339,6 +346,23 @@ def _special_tokens(config: dict) -> dict[str, str]:
         if name.endswith("_token") and isinstance(text, str):
             tokens[name] = text
     return tokens
+
+
+def _left_out(tokenizer: Tokenizer, config: dict) -> set[str]:
+    """The special tokens, by either file: decoding leaves them out."""
+    added = list(tokenizer.get_added_tokens_decoder().values())
+    texts = {token.content for token in added if token.special}
+    named = config.get("additional_special_tokens"), config.get("extra_special_tokens")
+    entries = [entry for tokens in named if isinstance(tokens, list) for entry in tokens]
+    decoder = config.get("added_tokens_decoder")
+    for token in decoder.values() if isinstance(decoder, dict) else []:
+        if isinstance(token, dict) and token.get("special"):
+            entries.append(token)
+    for entry in entries:
+        text = entry.get("content") if isinstance(entry, dict) else entry
+        if isinstance(text, str):
+            texts.add(text)
+    return texts - {""}
 
 
 def _read_template(folder: Path, config: dict) -> str:

@@ -58,6 +58,8 @@ def proxy_for(url: str) -> str | None:
         proxy = f"http://{proxy}"
     try:
         sound = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+        # Behind the host: of a password with a sign that must be written as %23 or %2F.
+        sound = sound and "@" not in "".join(urlsplit(proxy)[2:])
     except ValueError:
         sound = False
     if not sound or not proxy.startswith(("http://", "https://")):

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import THINK, THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
+from rubric_rl.common.tokenizer import THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import (
     count_of,
@@ -31,6 +31,7 @@ CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tok
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
+_SPACES = "\u0120\u2581"  # what vocabularies write for a space
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
 _LIMITS = (
@@ -50,8 +51,7 @@ class SGLang:
         self._template = ChatTokenizer(endpoint.tokenizer or tokenizer)
         self._prefix = prefix
         # Some templates open the thoughts themselves.
-        opens = self._header(endpoint.thinking).rstrip().endswith(THINK)
-        self._thought = THINK if opens else ""
+        self._thought = self._opened_thoughts(endpoint.thinking)
         if not endpoint.thinking:
             self.check_thoughtless(f"set {prefix}thinking true")
         self.switch: dict = {}  # see OpenAI; here the template is told
@@ -73,11 +73,17 @@ class SGLang:
 
         Those that open with `<think>` are closed (ChatTokenizer.render).
         """
-        header = self._header(thinking=False)
+        if opening := self._opened_thoughts(thinking=False):
+            what = f"its chat template opens the thoughts by itself ({opening})"
+            raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
+
+    def _opened_thoughts(self, thinking: bool) -> str:
+        """How the chat template opens thoughts before a reply; "" where it does not."""
+        header = self._header(thinking)
         for opening, closing in THOUGHTS:
             if header.rfind(opening) > header.rfind(closing):
-                what = f"its chat template opens the thoughts by itself ({opening})"
-                raise UserError(f"{self._prefix}tokenizer: {what}; {hint}")
+                return opening
+        return ""
 
     def check_choices(self) -> None:
         """Raises UserError for a tokenizer to which a verdict is more than one token."""
@@ -140,6 +146,9 @@ class SGLang:
             "max_new_tokens": endpoint.max_tokens,
             "sampling_seed": question.seed,
         }
+        if self._template.hides_thoughts:
+            # The marks of thoughts would be left out: a verdict in them could pass for the reply's.
+            sampling["skip_special_tokens"] = False
         if question.schema and not endpoint.thinking:  # a schema would forbid the thoughts
             sampling["json_schema"] = encoded(question.schema).decode()
         return {"sampling_params": sampling}
@@ -165,10 +174,11 @@ class SGLang:
 
         It ends no turn when it is read again: its letters may form a special token.
         """
-        thoughts, closing, rest = reply.rpartition(THINK_END)
-        opened = THINK if thoughts.startswith(THINK) or rest.startswith(THINK) else ""
+        opens, closes = next((pair for pair in THOUGHTS if reply.startswith(pair[0])), THOUGHTS[0])
+        thoughts, closing, rest = reply.rpartition(closes)
+        opened = opens if reply.startswith(opens) else ""
         if opened and not closing:
-            thoughts, closing, rest = rest, f"\n{THINK_END}", ""
+            thoughts, closing, rest = rest, f"\n{closes}", ""
         thoughts = self.break_up(thoughts.removeprefix(opened))
         return f"{opened}{thoughts}{closing}{self.break_up(rest)}".removeprefix(self._thought)
 
@@ -295,15 +305,11 @@ class OpenAI:
         )
 
     def _share_and_mass(self, choice: dict) -> tuple[float | None, float]:
-        tokens = _fields(choice.get("logprobs")).get("content")
-        if not tokens:
-            hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
-            raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
         mass = {"true": 0.0, "false": 0.0}
         likeliest = []
-        for token in _listed(tokens[0]["top_logprobs"]):
+        for token in _listed(self._first_likeliest(_fields(choice.get("logprobs")))):
             text, probability = token["token"], _probability_of(token["logprob"])
-            word = text.strip()
+            word = text.strip().lstrip(_SPACES)
             if word in mass:
                 # Two tokens may have one text, but then not one probability.
                 if (text, probability) in likeliest:
@@ -312,6 +318,15 @@ class OpenAI:
             likeliest.append((text, probability))
         _check_sum(probability for _, probability in likeliest)
         return _share(mass["true"], mass["false"])
+
+    def _first_likeliest(self, logprobs: dict) -> list:
+        """The likeliest tokens of a reply's first place, as they are listed today."""
+        if tokens := logprobs.get("content"):
+            return tokens[0]["top_logprobs"]
+        if places := logprobs.get("top_logprobs"):  # as OpenAI's first API wrote them
+            return [{"token": text, "logprob": log} for text, log in places[0].items()]
+        hint = f"the endpoint returns no logprobs; use {self._prefix}mode explain"
+        raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
 
 
 def check_places(replies: list, body: dict) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import re
-import resource
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,9 +18,10 @@ from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
 from rubric_rl.serving.apis import OpenAI, SGLang, check_places
+from rubric_rl.serving.connections import Connections, allow_descriptors, in_words
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
-from rubric_rl.serving.key import Key, refuse_keys
+from rubric_rl.serving.key import Key, refuse_keys, secrets_of
 from rubric_rl.serving.lists import PAUSE, Lists
 from rubric_rl.serving.payload import error_in, is_retried, kind_of_refusal, raise_error_in
 from rubric_rl.serving.question import (
@@ -51,12 +51,6 @@ FAILURES = (
     UnicodeError,
     RecursionError,  # of what a reply holds, nested too deeply to be shown
 )
-# What aiohttp says of these is for programmers.
-_IN_WORDS: dict[type[Exception], str] = {
-    aiohttp.ClientPayloadError: "the reply broke off",
-    aiohttp.ClientResponseError: "the reply is no HTTP that can be read",
-}
-SPARE_DESCRIPTORS = 64  # beside those of the connections: logs, records, the event loop
 
 
 class Client:
@@ -95,6 +89,7 @@ class Client:
         self._key = Key(endpoint.api_key_env, prefix)
         refuse_keys(endpoint.model_dump() | {"url": base}, prefix)
         self._shown_url = self._key.hide(self._url.partition("?")[0])
+        self._secrets = [self._key, *secrets_of(self._proxy)]
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
@@ -102,7 +97,7 @@ class Client:
         # again; later failures may be of one request.
         self._reads_ahead: bool | None = None
         self._lists = Lists()
-        _allow_descriptors(endpoint.concurrency, prefix)
+        allow_descriptors(endpoint.concurrency, prefix)
         self._limit = Limit(endpoint.concurrency)
         self._in_flight = InFlight(stopped, endpoint.timeout)
         self._turns = asyncio.Semaphore(endpoint.concurrency)
@@ -224,6 +219,7 @@ class Client:
         attempts = 1 if questions[0].only_read else self.endpoint.retries + 1
         replies: dict[int, Reply] = {}  # by the question's place
         failure = await self._attempt(questions, range(len(questions)), replies, received)
+        hung = isinstance(failure, TimeoutError)
         if len(questions) > 1:
             if replies:
                 self._lists.went_well(questions)
@@ -238,7 +234,7 @@ class Client:
             # Not all at once: an endpoint that is gone would be asked so much longer.
             failure = await self._attempt(questions, [first], replies, received)
             if others and not failure:
-                if len(replies) == 1 and self._lists.failed(questions):
+                if len(replies) == 1 and self._lists.failed(questions, hung):
                     what = f"a list of questions fails: for {PAUSE:g} seconds each is asked alone"
                     LOG.warning("%s: %s", self._shown_url, what)
                 again = (self._attempt(questions, [one], replies, received) for one in others)
@@ -310,10 +306,9 @@ class Client:
         """The decoded JSON of one reply."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None)  # in InFlight is the limit
-            connector = aiohttp.TCPConnector(limit=0)
             # No cookies: a question depends on no other one.
             self._session = aiohttp.ClientSession(
-                timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+                timeout=timeout, connector=Connections(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(
@@ -355,15 +350,13 @@ class Client:
         LOG.warning("%s: %s; %s", self._shown_url, self._described(failure), again)
 
     def _described(self, failure: Exception) -> str:
-        said = str(failure) or "the connection failed without a reason"
-        for kind, words in _IN_WORDS.items():
-            if isinstance(failure, kind):
-                said = words
-        return self._excerpt(said)
+        return self._excerpt(in_words(failure))
 
     def _excerpt(self, text: str, length: int = LONGEST_EXCERPT) -> str:
-        """The beginning of an error page on one line, without the key, should it be repeated."""
-        text = self._key.hide(one_line(text[:LONGEST_READ]))
+        """The beginning of an error page on one line, without a secret, should it be repeated."""
+        text = one_line(text[:LONGEST_READ])
+        for secret in self._secrets:
+            text = secret.hide(text)
         return _USER_NAME.sub("//***@", text)[:length]  # a proxy's, with its password
 
     async def _pause(self, seconds: float) -> None:
@@ -450,23 +443,6 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
     return b"".join(parts)
-
-
-def _allow_descriptors(concurrency: int, prefix: str) -> None:
-    """Raises the process's soft limit on open files where the connections need it.
-
-    Raises UserError when the hard limit is lower.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * concurrency + SPARE_DESCRIPTORS  # a grader and a policy may be asked at once
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        most = (hard - SPARE_DESCRIPTORS) // 2
-        lower = f"lower it to {most}, or " if most > 0 else ""
-        what = f"{prefix}concurrency {concurrency} needs {needed} open files, {hard} are allowed"
-        raise UserError(f"{what}; {lower}raise ulimit -n")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _pause_seconds(attempt: int, failure: Exception) -> float:

@@ -1,6 +1,6 @@
-"""The key of an endpoint: read from the environment, sent, and never shown.
+"""The key of an endpoint, and what opens a proxy: from the environment, sent, and never shown.
 
-A message hides every key. What models write is graded and read as it is, and hides a key only
+A message hides every secret. What models write is graded and read as it is, and hides one only
 where a line of it is written, and only one that may be a secret: the word `empty` is none, though
 many a server's key is EMPTY.
 """
@@ -17,8 +17,8 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import keep_secret, without_secrets
 
-LEADING = 8  # characters of a key that tell it
-SHORTEST = 8  # characters of a key that are looked for inside of words, and in codings
+LEADING = 8  # characters of a secret that tell it
+SHORTEST = 8  # characters of a secret that are looked for inside of words, and in codings
 # What is shorter, or has no digit, is no secret but a word: EMPTY, test, sk-no-key-required.
 _SECRET = re.compile("(?=.*[0-9]).{16,}|.{24,}")
 _LONG_NUMBER = re.compile("&#0*([0-9]{1,7})[0-9]*")
@@ -31,55 +31,80 @@ _PARTING = b" \t\n\r\0*"
 _UNSEEN = [sign.encode() for sign in "\u00a0\u00ad\u200b\u200c\u200d\u2028\u2060\ufeff"]
 
 
-class Key:
+class Secret:
+    """A text that is sent and never shown; "" is none."""
+
+    def __init__(self, name: str, text: str):
+        """From now on no value in a line of JSON that this process writes holds it, if it is one.
+
+        `name` tells it from other secrets of this process.
+        """
+        self.text = text
+        forms = sorted(_codings(text), key=len, reverse=True)
+        whole = "|".join(map(re.escape, forms))
+        pattern = re.compile(whole, re.IGNORECASE)
+        if _SECRET.fullmatch(text):
+            sought = _sought(forms)
+            keep_secret(name, lambda line: _replaced(pattern, sought, line, parted=True))
+        # A server may show its beginning, and mask or split the rest.
+        beginning = text[:LEADING]
+        self._sought = _sought([*forms, beginning])
+        self._shown = re.compile(f"{whole}|{re.escape(beginning)}[!-~]*", re.IGNORECASE)
+        if len(text) < SHORTEST:
+            self._shown = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+
+    def hide(self, message: str) -> str:
+        """The message without the secret, should a server repeat it, plain or coded.
+
+        For messages alone: a word that is the key of a server is hidden, too.
+        """
+        if not self.text:
+            return message
+        return _replaced(self._shown, self._sought, without_secrets(message))
+
+
+class Key(Secret):
     """The key that the environment variable holds, if one is named."""
 
     def __init__(self, variable: str, prefix: str):
         """Raises UserError when the variable is unset or holds what no header can carry.
 
-        The message does not repeat the name: someone may have put the key itself there. From now on
-        no value in a line of JSON that this process writes holds the key, if it is a secret.
+        The message does not repeat the name: someone may have put the key itself there.
         """
-        self._key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
+        key = os.environ.get(variable, "").strip(" \t\r\n") if variable else ""
         name = f"{prefix}api_key_env"
-        if variable and not self._key:
+        if variable and not key:
             what = f"{name} must name an environment variable that holds the key"
             raise UserError(f"{what}; it is not set")
-        if not re.fullmatch("[!-~]*", self._key):
+        if not re.fullmatch("[!-~]*", key):
             what = f"{name} names a variable whose value is no key: only printable ASCII can be"
             raise UserError(f"{what}, without spaces or line ends; export it again")
-        forms = sorted(_codings(self._key), key=len, reverse=True)
-        whole = "|".join(map(re.escape, forms))
-        pattern = re.compile(whole, re.IGNORECASE)
-        if _SECRET.fullmatch(self._key):
-            sought = _sought(forms)
-            keep_secret(variable, lambda text: _replaced(pattern, sought, text, parted=True))
-        # A server may show its beginning, and mask or split the rest.
-        beginning = self._key[:LEADING]
-        self._sought = _sought([*forms, beginning])
-        self._shown = re.compile(f"{whole}|{re.escape(beginning)}[!-~]*", re.IGNORECASE)
-        if len(self._key) < SHORTEST:
-            self._shown = re.compile(rf"(?<!\w){re.escape(self._key)}(?!\w)")
-
-    def __bool__(self) -> bool:
-        return bool(self._key)
+        super().__init__(variable, key)
 
     def headers(self, url: str) -> dict[str, str]:
         """The header that carries the key; Azure's, whose URLs have an api-version, has a name."""
-        if not self._key:
+        if not self.text:
             return {}
         if "api-version=" in urlsplit(url).query:
-            return {"api-key": self._key}
-        return {"Authorization": f"Bearer {self._key}"}
+            return {"api-key": self.text}
+        return {"Authorization": f"Bearer {self.text}"}
 
-    def hide(self, message: str) -> str:
-        """The message without the key, should a server repeat it, plain or coded.
 
-        For messages alone: a word that is the key of a server is hidden, too.
-        """
-        if not self._key:
-            return message
-        return _replaced(self._shown, self._sought, without_secrets(message))
+def secrets_of(proxy: str | None) -> list[Secret]:
+    """What opens a proxy: the password in its URL, and the header that is made of it.
+
+    The user's name too where it is all there is, or no word.
+    """
+    parts = urlsplit(proxy or "")
+    name, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not name and not password:
+        return []
+    sent = f"{name}:{password}".encode("latin-1", errors="replace")
+    header = base64.b64encode(sent).decode()
+    secrets = {"header": header, "password": password}
+    if not password or _SECRET.fullmatch(name):
+        secrets["user name"] = name
+    return [Secret(f"the proxy's {what}", text) for what, text in secrets.items()]
 
 
 def refuse_keys(settings: Mapping[str, Any], prefix: str = "") -> None:
@@ -151,7 +176,7 @@ def _meaning(text: str) -> str:
 
 
 def _codings(key: str) -> set[str]:
-    """How a server may write the key: as it is, escaped, in hexadecimal digits, in base 64."""
+    """How a server may write a secret: as it is, escaped, in hexadecimal digits, in base 64."""
     forms = {
         key,
         quote(key, safe=""),

@@ -320,11 +320,12 @@ def chat_model(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        special_tokens=["<|im_start|>", "<|im_end|>", "<think>", "</think>"],
+        special_tokens=["<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([trained_on] * 9, trainer)
+    tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen's are: not special
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"chat_template": template, "eos_token": "<|im_end|>"}

@@ -103,8 +103,12 @@ class TestProxy:
         monkeypatch.setenv("NO_PROXY", "example.com")
         assert proxy_for("https://api.example.com/v1") is None
 
-    def test_of_another_kind_is_refused(self, monkeypatch):
-        monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@proxy:1080")
+    @pytest.mark.parametrize(
+        "proxy",
+        ["socks5://user:secret@proxy:1080", "http://user:12#secret@proxy:80", "u:1/secret@p"],
+    )
+    def test_of_another_kind_is_refused(self, monkeypatch, proxy):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
         with pytest.raises(UserError, match=r"no HTTP proxy.* NO_PROXY") as refusal:
             proxy_for("https://api.example.com/v1")
         assert "secret" not in str(refusal.value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import json_line, without_secrets
 from rubric_rl.serving.endpoint import Endpoint
-from rubric_rl.serving.key import Key, refuse_keys
+from rubric_rl.serving.key import Key, refuse_keys, secrets_of
 
 URL = "https://h/v1/chat/completions"
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60)
@@ -198,3 +198,35 @@ class TestSettings:
         with pytest.raises(UserError, match=f"grader_extra_body must not hold {name}") as refusal:
             Endpoint.of({"extra_body": {name: "sk-1"}})
         assert "sk-1" not in str(refusal.value)
+
+
+def shown_by(proxy: str, message: str) -> str:
+    for secret in secrets_of(proxy):
+        message = secret.hide(message)
+    return message
+
+
+class TestProxy:
+    """What opens a proxy is hidden as a key is."""
+
+    @given(SECRETS, st.sampled_from(list((CODINGS | ESCAPES).values())))
+    def test_shows_its_password_in_no_coding(self, password, coding):
+        echo = coding(password)
+        shown = shown_by(f"http://me:{quote(password, safe='')}@proxy:80", f"who? {echo}!")
+        assert echo not in shown and "***" in shown and shown.startswith("who? ")
+
+    @pytest.mark.parametrize("login", ["me:P@ss", "me:x", "me:paß", "sk-abcdef0123456789:", "me:"])
+    def test_shows_no_header_that_is_made_of_it(self, login):
+        header = base64.b64encode(login.encode("latin-1")).decode()
+        shown = shown_by(f"http://{login}@proxy:80", f"Proxy-Authorization: Basic {header}")
+        assert shown.startswith("Proxy-Authorization: Basic ***")
+        assert header not in shown
+
+    def test_may_have_a_user_whose_name_is_a_word(self):
+        assert shown_by("http://me:P%40ss@proxy:80", "me: P@ss, no") == "me: ***, no"
+        assert shown_by("http://me@proxy:80", "me: no") == "***: no"
+        assert shown_by("http://sk-abcdef0123456789:x@p", "no sk-abcdef0123456789") == "no ***"
+
+    @pytest.mark.parametrize("proxy", [None, "http://proxy:80"])
+    def test_that_wants_nobody_has_no_secret(self, proxy):
+        assert secrets_of(proxy) == []

@@ -2,13 +2,17 @@
 
 import asyncio
 import gzip
+import json
 import math
+import re
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from doubles.asking import APIS, ask, direct, question
 from doubles.engine import (
     TEMPLATE,
+    VERDICT,
     Fail,
     FakeEngine,
     Say,
@@ -16,9 +20,11 @@ from doubles.engine import (
     skip_pauses,
     top_logprobs,
 )
-from tokenizers import Tokenizer, processors
+from doubles.grading import ROW, graded
+from tokenizers import AddedToken, Tokenizer, processors
 
 from rubric_rl.common.errors import UserError
+from rubric_rl.grading.verdict import read_verdict
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Unavailable
@@ -91,6 +97,20 @@ class TestProbabilities:
         another = false | {"logprob": -3.0}
         reply = ask(listing(true, false, another), model, direct(), api="openai")
         assert reply.mass == pytest.approx(math.exp(-0.9) + math.exp(-1.5) + math.exp(-3.0))
+
+    @pytest.mark.parametrize("blank", [" ", "", "\u0120", "\u2581", "\n"])
+    @pytest.mark.parametrize("first", [False, True])
+    def test_of_an_openai_endpoint_are_read_in_todays_form_and_the_first(self, model, blank, first):
+        """With a blank as it is, or as the model's vocabulary writes it."""
+        logs = {f"{blank}true": math.log(0.6), f"{blank}false": math.log(0.2), "": -4.0}
+        listed = [{"token": text, "logprob": log} for text, log in logs.items()]
+        places = {"content": [{"token": "", "top_logprobs": listed}]}
+        logprobs = {"tokens": [" true"], "top_logprobs": [logs]} if first else places
+        choice = {"message": {"content": " true"}, "finish_reason": "length"}
+        engine = FakeEngine(Say(meta={"choices": [choice | {"logprobs": logprobs}]}))
+        reply = ask(engine, model, direct(), api="openai")
+        assert reply.probability == pytest.approx(0.75)
+        assert reply.mass == pytest.approx(0.8)
 
     def test_those_of_other_tokens_are_neither_words(self, model):
         others = {"output_top_logprobs": [[[-0.1, 1, None], [-3.0, 2, None]]]}
@@ -221,6 +241,24 @@ class TestManners:
         assert asyncio.run(main()).text == "fine"
         assert engine.headers[0]["Host"] == "api.example.invalid"
 
+    def test_a_proxy_that_answers_itself_shows_no_password(self, monkeypatch):
+        class Proxy(FakeEngine):
+            async def _handle(self, request):
+                header = request.headers["Proxy-Authorization"]
+                return web.Response(status=403, text=f"{header}: of P@ss-1234-5678, no such user")
+
+        async def main() -> str:
+            async with Proxy() as proxy:
+                login = proxy.url.replace("//", "//me:P%40ss-1234-5678@")
+                monkeypatch.setenv("http_proxy", login)
+                endpoint = Endpoint(api="openai", model="m", url="http://api.example.invalid/v1")
+                async with Client(endpoint) as client:
+                    with pytest.raises(Unavailable) as failed:
+                        await client.ask(question())
+            return str(failed.value)
+
+        assert asyncio.run(main()).endswith("HTTP 403: Basic ***: of ***, no such user")
+
     @pytest.mark.parametrize("status, requests", [(403, 1), (407, 1), (502, 2)])
     def test_a_proxy_that_refuses_the_way_is_named_without_its_password(
         self, monkeypatch, status, requests
@@ -252,7 +290,18 @@ class TestManners:
         [
             (b"", "Server disconnected"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "the reply broke off"),
-            (b"no such thing\r\n\r\n", "the reply is no HTTP that can be read"),
+            (
+                b"no such thing\r\n\r\n",
+                "the reply is no HTTP that can be read (Bad status line)",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+                "the reply is no HTTP that can be read (Duplicate Content-Length)",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+                "the reply cannot be unpacked",
+            ),
         ],
     )
     def test_a_failure_is_told_without_names_of_exceptions(self, model, monkeypatch, sent, words):
@@ -317,6 +366,48 @@ class TestThoughts:
     def test_that_the_template_closes_itself_are_none(self, tmp_path, header):
         model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' }}}}")
         assert ask(FakeEngine(Say("fine")), model).text == "fine"
+
+    MARKS = (
+        ("[THINK]", "[/THINK]", ""),
+        ("<think>", "</think>", ""),
+        ("<seed:think>", "</seed:think>", "<seed:think>\\n"),
+        ("<|channel|>analysis<|message|>", "<|end|>", ""),
+    )
+
+    @pytest.mark.parametrize("by_config", [False, True])
+    @pytest.mark.parametrize("opens, closes, header", MARKS)
+    def test_whose_marks_an_engine_leaves_out_are_told_from_the_reply(
+        self, tmp_path, opens, closes, header, by_config
+    ):
+        """Special tokens: without them a verdict that was only thought of ends the reply."""
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{header}' if enable_thinking }}}}")
+        tokens = re.findall(r"[<\[].*?[>\]]", opens + closes)
+        if by_config:
+            config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+            config["added_tokens_decoder"] = {"9": {"content": tokens[0], "special": True}}
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        else:
+            tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+            tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
+            tokenizer.save(f"{model}/tokenizer.json")
+
+        class LeavingOut(FakeEngine):
+            def _generated(self, say, number, body):
+                text = f"{'' if header else opens}I lean to this:\n{VERDICT % 'true'}{closes}"
+                if body["sampling_params"].get("skip_special_tokens", True):
+                    text = re.sub("|".join(map(re.escape, tokens)), "", text)
+                return super()._generated(replace(say, text=text), number, body)
+
+        reply = ask(LeavingOut(), model, thinking=True)
+        assert read_verdict(reply.text).met is None
+
+    @pytest.mark.parametrize("opens, closes", [("<seed:think>", "</seed:think>")])
+    def test_of_another_family_are_gone_on_from_as_they_were_written(self, tmp_path, opens, closes):
+        model = chat_model(tmp_path, f"{self.ALWAYS}{{{{ '{opens}' }}}}")
+        engine = FakeEngine(Say(f"Hm.{closes}No idea."), Say(true=0.1, false=0.9))
+        record = graded(engine, model, row=replace(ROW, rubric=ROW.rubric[:1]), thinking=True)
+        assert record.mets == [False]
+        assert engine.prompts[1].endswith(f'{opens}Hm.{closes}No idea.\n{{"criteria_met":')
 
     def test_a_template_that_refuses_an_empty_message_serves(self, tmp_path):
         strict = "{% if not messages[-1].content %}{{ raise_exception('empty') }}{% endif %}"

@@ -11,6 +11,7 @@ from doubles.engine import Fail, FakeEngine, Say, is_list, skip_pauses, top_logp
 
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
+from rubric_rl.serving.lists import MOST_TRIALS, PAUSE
 from rubric_rl.serving.question import Aborted, Question, Reply, Unavailable
 
 BELIEFS = {"Is it red?": 0.9, "Is it blue?": 0.4, "Is it both?": 0.2}
@@ -172,6 +173,31 @@ def test_lists_that_failed_by_chance_are_tried_again_after_a_pause(
 
     asyncio.run(main())
     assert engine.requests == [3, *alone, *alone, 3, *alone, *alone, 3, 3]
+
+
+@pytest.mark.parametrize("good, lists", [(0, 1 + MOST_TRIALS), (2, 3 + MOST_TRIALS)])
+def test_an_engine_that_hangs_on_lists_costs_few_time_outs(model, monkeypatch, good, lists):
+    """Also one that took some lists before: else each answer would wait for a time-out."""
+    skip_pauses(monkeypatch)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("rubric_rl.serving.lists.time", clock)
+
+    def act(prompt: str) -> Say:
+        hangs = engine.requests[-1] == 3 and engine.requests.count(3) > good
+        return Say(seconds=9) if hangs else by_belief(prompt)
+
+    engine = FakeEngine(act, checked=False, model=model)
+
+    async def main() -> None:
+        async with engine, Client(Endpoint(timeout=0.2), engine.url, model) as client:
+            for call in range(good + 10):
+                for _ in range(2):
+                    replies = await client.ask_together([asked(text) for text in BELIEFS])
+                    assert probabilities(replies) == pytest.approx(list(BELIEFS.values()))
+                clock.now = PAUSE * 2.0**call * 2
+
+    asyncio.run(main())
+    assert engine.requests.count(3) == lists
 
 
 def test_without_repetitions_a_list_that_fails_is_asked_question_by_question(model, monkeypatch):

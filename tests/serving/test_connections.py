@@ -1,0 +1,64 @@
+"""Each reply is that of its own request, also of a server that says more than one to a request."""
+
+import asyncio
+import json
+
+from doubles.asking import question
+
+from rubric_rl.serving.client import Client
+from rubric_rl.serving.endpoint import Endpoint
+
+
+def packed(text: str) -> bytes:
+    """A reply of an OpenAI-compatible endpoint, as it is sent."""
+    choice = {"message": {"content": text}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice]}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+class Twice:
+    """Replies to each request, and once more when the first reply has been read."""
+
+    def __init__(self):
+        self.read, self.said_again = asyncio.Event(), asyncio.Event()
+        self.connections = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            asked = json.loads(await reader.readexactly(length))
+            said = asked["messages"][0]["content"]
+            for words in (said, f"{said}, again"):
+                writer.write(packed(words))
+                await writer.drain()
+                await self.read.wait()
+            self.said_again.set()
+
+
+async def replies_of(server: Twice, times: int) -> list[str]:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    endpoint = Endpoint(api="openai", model="m", url=f"http://127.0.0.1:{port}", retries=0)
+    texts = []
+    async with Client(endpoint) as client:
+        for number in range(times):
+            server.read.clear(), server.said_again.clear()
+            messages = [{"role": "user", "content": f"question {number}"}]
+            texts.append((await client.ask(question(messages=messages))).text)
+            server.read.set()
+            await server.said_again.wait()
+            await asyncio.sleep(0.05)  # until it has arrived
+    listening.close()
+    return texts
+
+
+def test_a_second_reply_is_none_to_the_next_question():
+    async def main() -> tuple[list[str], int]:
+        server = Twice()
+        async with asyncio.timeout(20):
+            return await replies_of(server, 3), server.connections
+
+    texts, connections = asyncio.run(main())
+    assert texts == [f"question {number}" for number in range(3)]
+    assert connections == 3
