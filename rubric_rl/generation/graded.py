@@ -1,6 +1,6 @@
 """A prompt's criteria with the verdicts on its answers: what is stored, and what filters read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rubric_rl.data.parse import row_from_metadata
@@ -105,6 +105,20 @@ class GradedPrompt:
     def written(self) -> int:
         """The criteria that the writer wrote."""
         return sum(draft["criteria"] for draft in self.drafts)
+
+    def leave_out(self, places: Collection[int], why: str) -> None:
+        """Leaves out the answers at these places, and the pairs that one of them belongs to."""
+        new = {}
+        for place in range(len(self.answers)):
+            if place not in places:
+                new[place] = len(new)
+        candidates = sum(place < self.candidates for place in new)
+        if candidates < self.candidates:
+            self.unused_answers[why] = self.candidates - candidates
+        self.answers = [self.answers[place] for place in new]
+        self.candidates = candidates
+        pairs = [pair for pair in self.pairs if not set(pair) & set(places)]
+        self.pairs = [(new[better], new[worse]) for better, worse in pairs]
 
     @property
     def cure(self) -> str:
