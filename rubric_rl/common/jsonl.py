@@ -28,9 +28,12 @@ class RepeatedKey(ValueError):
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     made = dict(pairs)
-    if len(made) < len(pairs) and any(made[key] != value for key, value in pairs):
-        twice = next(key for key, value in pairs if made[key] != value)
-        raise RepeatedKey(f"{one_line(twice, 40)!r} stands twice in an object, with two values")
+    if len(made) == len(pairs):
+        return made
+    for key, value in pairs:
+        if made[key] != value:
+            name = one_line(key, 40)
+            raise RepeatedKey(f"{name!r} stands twice in an object, with two values")
     return made
 
 

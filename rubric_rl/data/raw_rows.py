@@ -19,9 +19,7 @@ _UNREADABLE = (OSError, EOFError, zlib.error)  # what a damaged file of gzip rai
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
-_PACKED = tuple(
-    f"{ending}.{by}" for ending in ENDINGS[:4] for by in ("zst", "xz", "bz2", "zip", "lz4")
-)
+_PACKED = (".zst", ".xz", ".bz2", ".zip", ".lz4")  # and no rows of these are read
 _NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 SPLITS = (
@@ -70,7 +68,8 @@ def files_of(path: Path, split: str = "", hard: Path | None = None) -> list[Path
     if hard is not None and hard.exists():
         others = [file for file in files if not file.samefile(hard)]
     for file in others:
-        by_split.setdefault(_split_of(file.relative_to(path), split), []).append(file)
+        name = _split_of(file.relative_to(path), split)
+        by_split.setdefault(name, []).append(file)
     known = ", ".join(sorted(name for name in by_split if name)) or "none"
     if split:
         if split not in by_split:
@@ -95,7 +94,7 @@ def files_of(path: Path, split: str = "", hard: Path | None = None) -> list[Path
 def _row_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
-        if path.name.endswith(_PACKED) and path.is_file():
+        if path.suffix in _PACKED and path.stem.endswith(ENDINGS):
             hint = "unpack it, or take it out of the folder"
             raise DataError(f"{path}: is packed by another program than gzip; {hint}")
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

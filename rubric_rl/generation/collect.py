@@ -223,11 +223,10 @@ class Collection:
         """
         too_long: dict[int, Unavailable] = {}
         readings = await self._readings(self.grader, made, rubric, made.answers, GRADING, too_long)
-        left = made.candidates - sum(place < made.candidates for place in too_long)
-        if left < LEAST_CANDIDATES:
-            raise next(iter(too_long.values()))
         made.leave_out(too_long.keys(), "too long for the grader")
-        return [each for place, each in enumerate(readings) if place not in too_long]
+        if made.candidates < LEAST_CANDIDATES:
+            raise too_long.popitem()[1]
+        return [verdicts for verdicts in readings if verdicts]
 
     async def _readings(
         self,

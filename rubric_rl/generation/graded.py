@@ -108,17 +108,24 @@ class GradedPrompt:
 
     def leave_out(self, places: Collection[int], why: str) -> None:
         """Leaves out the answers at these places, and the pairs that one of them belongs to."""
+        kept = []
         new = {}
-        for place in range(len(self.answers)):
+        left_out = 0
+        for place, answer in enumerate(self.answers):
             if place not in places:
-                new[place] = len(new)
-        candidates = sum(place < self.candidates for place in new)
-        if candidates < self.candidates:
-            self.unused_answers[why] = self.candidates - candidates
-        self.answers = [self.answers[place] for place in new]
-        self.candidates = candidates
-        pairs = [pair for pair in self.pairs if not set(pair) & set(places)]
-        self.pairs = [(new[better], new[worse]) for better, worse in pairs]
+                new[place] = len(kept)
+                kept.append(answer)
+            elif place < self.candidates:
+                left_out += 1
+        if left_out:
+            self.unused_answers[why] = left_out
+        self.answers = kept
+        self.candidates -= left_out
+        pairs = []
+        for better, worse in self.pairs:
+            if better in new and worse in new:
+                pairs.append((new[better], new[worse]))
+        self.pairs = pairs
 
     @property
     def cure(self) -> str:

@@ -114,11 +114,17 @@ def _refuse_other_prompts(item: dict, messages: list[dict]) -> None:
 
 def _refuse_other_rubrics(item: dict) -> None:
     """Raises DataError where two fields hold criteria, and not the same: one would be lost."""
-    given = {key: item[key] for key in RUBRIC_KEYS if item.get(key) not in pieces.NOTHING}
-    first, *others = given.values()
-    if any(other != first for other in others):
-        what = f"{' and '.join(given)} stand in one row, of which one would be lost"
-        raise DataError(f"{what}; write all criteria into one of them, or leave one out")
+    found = {}
+    for key in RUBRIC_KEYS:
+        value = item.get(key)
+        if value not in pieces.NOTHING:
+            found[key] = value
+    first, *others = found.values()
+    for other in others:
+        if other != first:
+            names = " and ".join(found)
+            what = f"{names} stand in one row, of which one would be lost"
+            raise DataError(f"{what}; write all criteria into one of them, or leave one out")
 
 
 def _refuse_more_of_prompt(item: dict, messages: list[dict]) -> None:
@@ -238,9 +244,7 @@ def _criterion(given: object) -> dict:
     if not _SECOND_TEXT.isdisjoint(given):
         _refuse_two_texts(given)
     if not _SECOND_POINTS.isdisjoint(given):
-        refuse_two_worths(
-            given, next((key for key in POINTS_KEYS if given.get(key) is not None), "")
-        )
+        refuse_two_worths(given)
     if not _KNOWN.issuperset(given):
         _refuse_other_fields(given, words, found["points"])
     if _LABELS.isdisjoint(given):

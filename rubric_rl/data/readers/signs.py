@@ -40,13 +40,20 @@ def refuse_other_worth(criteria: Iterable[Mapping], own: str) -> None:
             refuse_negative_mark(key, value, pieces.points(given.get(own)))
 
 
-def refuse_two_worths(given: Mapping, own: str) -> None:
-    """Raises DataError where two fields hold points, and not the same."""
+def refuse_two_worths(given: Mapping, own: str = "") -> None:
+    """Raises DataError where two fields hold points, and not the same.
+
+    The points are those of the field `own`, of the first that has some where none is named.
+    """
     worth = pieces.points(given.get(own))
     for key in POINTS_KEYS:
         other = pieces.points(given.get(key))
-        is_number = isinstance(other, (int, float)) and not isinstance(other, bool)
-        if key != own and is_number and other != worth:
+        if isinstance(other, bool) or not isinstance(other, (int, float)):
+            continue
+        if not own:
+            own = key
+            worth = other
+        if other != worth:
             what = f"a criterion has {key}, and its points are its {own}"
             raise DataError(f"{what}; leave one of both out")
 
