@@ -13,12 +13,33 @@ from pathlib import Path
 from typing import IO, Any
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 
 AnyPath = str | os.PathLike
 
 # The JSON text of a value; ValueError for a number that JSON lacks. An encoder for each text would
 # take a tenth longer.
 json_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+class RepeatedKey(ValueError):
+    """A JSON object has a key twice, with two values."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    for key, value in pairs:
+        if made[key] != value:
+            name = one_line(key, 40)
+            raise RepeatedKey(f"{name!r} stands twice in an object, with two values")
+    return made
+
+
+# As json.loads, but a key that stands twice is an error: of its two values one would be lost.
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+loads_all = DECODER.decode
 
 _secrets: dict[str, Callable[[str], str]] = {}  # name of a secret -> what hides it in a text
 
@@ -46,14 +67,15 @@ def read_jsonl_offsets(
     skip_partial: bool = False,
     refused: list[str] | None = None,
     packed: bool = False,
+    loads: Callable[[str], Any] = json.loads,
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields (line number, byte offset, value) of a JSONL file, one line in memory at a time.
 
     The offset is that of the value: after a byte order mark, which may stand before any line.
     `skip_partial` leaves out a last line without its "\\n", which a killed writer cut short;
-    `packed` reads a file of gzip. A broken line raises DataError with file and line; where a list
-    `refused` is given, the message is added to it instead and the line is left out. Raises
-    DataError for a file that is not there, cannot be read or is no UTF-8 text.
+    `packed` reads a file of gzip, `loads` a value. A broken line raises DataError with file and
+    line; where a list `refused` is given, the message is added to it instead and the line is left
+    out. Raises DataError for a file that is not there, cannot be read or is no UTF-8 text.
     """
     end = 0
     for number, line in enumerate(_lines(path, packed), 1):
@@ -69,7 +91,7 @@ def read_jsonl_offsets(
         if not text or (skip_partial and partial):
             continue
         try:
-            value = json.loads(text.decode())
+            value = loads(text.decode())
         # Not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply.
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)
@@ -127,9 +149,10 @@ def read_jsonl(
     skip_partial: bool = False,
     refused: list[str] | None = None,
     packed: bool = False,
+    loads: Callable[[str], Any] = json.loads,
 ) -> Iterator[tuple[int, Any]]:
     """As `read_jsonl_offsets`, without the offsets: yields (line number, value)."""
-    for number, _, value in read_jsonl_offsets(path, skip_partial, refused, packed):
+    for number, _, value in read_jsonl_offsets(path, skip_partial, refused, packed, loads):
         yield number, value
 
 

@@ -64,6 +64,21 @@ def comparable(text: str) -> str:
     return unicodedata.normalize("NFKC", letters)  # accents that stood on a space join a letter
 
 
+def as_shown(text: str) -> str:
+    """The text in the form in which those that look the same are equal.
+
+    Case and indents, which may be what is asked for, are told apart. Unseen characters, Unicode's
+    composed and decomposed forms, blank lines around it and how many blanks stand between words
+    make no difference.
+    """
+    seen = unicodedata.normalize("NFC", text.translate(_SEEN))
+    lines = []
+    for line in seen.strip("\r\n").rstrip().splitlines():
+        indent = line[: len(line) - len(line.lstrip())].expandtabs()
+        lines.append(indent + " ".join(line.split()))
+    return "\n".join(lines)
+
+
 def one_line(text: str, limit: int | None = None) -> str:
     """The words of the text with one blank between them, cut to `limit` characters.
 

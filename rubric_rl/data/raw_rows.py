@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from rubric_rl.common.errors import DataError, UserError
-from rubric_rl.common.jsonl import check_beginning, read_jsonl
+from rubric_rl.common.jsonl import DECODER, check_beginning, loads_all, read_jsonl
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.hub import PREFIX, hub_rows
 from rubric_rl.data.readers.pieces import ID_FIELDS
@@ -19,6 +19,7 @@ _UNREADABLE = (OSError, EOFError, zlib.error)  # what a damaged file of gzip rai
 _BLANKS = re.compile(r"[ \t\r\n]*")
 # What a folder may hold beside rows (a card, a checksum) has other endings.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+_PACKED = (".zst", ".xz", ".bz2", ".zip", ".lz4")  # and no rows of these are read
 _NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 SPLITS = (
@@ -33,7 +34,7 @@ ITEMS = ("items", "data", "rows", "examples")  # where an object of a whole file
 
 
 def raw_rows(
-    source: Path | str, refused: list[str], split: str = ""
+    source: Path | str, refused: list[str], split: str = "", hard: Path | None = None
 ) -> Iterator[tuple[str, object]]:
     """Yields (where, raw row); a message for each broken line is added to `refused`.
 
@@ -44,16 +45,17 @@ def raw_rows(
         for number, item in enumerate(hub_rows(source, split), 1):
             yield f"{source}:{number}", item
         return
-    for path in files_of(Path(source), split):
+    for path in files_of(Path(source), split, hard):
         for number, item in _file_rows(path, refused):
             yield f"{path}:{number}", item
 
 
-def files_of(path: Path, split: str = "") -> list[Path]:
+def files_of(path: Path, split: str = "", hard: Path | None = None) -> list[Path]:
     """The file itself, or those of a folder (and of its folders) that hold rows of the split.
 
-    Raises DataError for a folder without any, or, if no split is named, with those of several, or
-    of one that is no training split beside others.
+    The file `hard`, whose rows are held out, may be one of them. Raises DataError for a folder
+    without any, or, if no split is named, with those of several, or of one that is no training
+    split beside others.
     """
     if not path.is_dir():
         if split:
@@ -62,8 +64,12 @@ def files_of(path: Path, split: str = "") -> list[Path]:
         return [path]
     files = _row_files(path)
     by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file.relative_to(path), split), []).append(file)
+    others = files
+    if hard is not None and hard.exists():
+        others = [file for file in files if not file.samefile(hard)]
+    for file in others:
+        name = _split_of(file.relative_to(path), split)
+        by_split.setdefault(name, []).append(file)
     known = ", ".join(sorted(name for name in by_split if name)) or "none"
     if split:
         if split not in by_split:
@@ -78,7 +84,8 @@ def files_of(path: Path, split: str = "") -> list[Path]:
         raise DataError(f"{path}: holds no files of rows ({endings}); name the file itself")
     splits = by_split.keys() - {""}
     # What has no split's name may stand beside files to train on, not beside held-out ones.
-    if len(splits) > 1 or (len(by_split) > 1 and splits.isdisjoint(TRAINING)):
+    is_beside = len(by_split) > 1 or len(others) < len(files)
+    if len(splits) > 1 or (splits and is_beside and splits.isdisjoint(TRAINING)):
         hint = "say which with --train SPLIT --hold-out-split SPLIT, or name one file"
         raise DataError(f"{path}: is published in splits ({known}); {hint}")
     return files
@@ -87,6 +94,9 @@ def files_of(path: Path, split: str = "") -> list[Path]:
 def _row_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
+        if path.suffix in _PACKED and path.stem.endswith(ENDINGS):
+            hint = "unpack it, or take it out of the folder"
+            raise DataError(f"{path}: is packed by another program than gzip; {hint}")
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         of_rows = path.name.endswith(ENDINGS) and path.name not in _NO_ROWS
         if of_rows and path.is_file() and not hidden:
@@ -145,7 +155,7 @@ def _file_rows(path: Path, refused: list[str]) -> Iterator[tuple[int, object]]:
     named_json = path.name.removesuffix(".gz").endswith(".json")
     if named_json and opening and not _is_lines(opening):
         return enumerate(_object_rows(path, packed), 1)
-    return read_jsonl(path, refused=refused, packed=packed)
+    return read_jsonl(path, refused=refused, packed=packed, loads=loads_all)
 
 
 def _beginning(path: Path) -> bytes:
@@ -192,7 +202,6 @@ def _array_rows(path: Path, packed: bool) -> Iterator[object]:
 
 def _elements(file: IO[str]) -> Iterator[object]:
     """Raises ValueError where the array is broken or breaks off, naming the element."""
-    decoder = json.JSONDecoder()
     number = 0
     text = file.read(CHUNK)
     place = text.index("[") + 1
@@ -203,7 +212,7 @@ def _elements(file: IO[str]) -> Iterator[object]:
                 raise ValueError(f"words after the array of {number} rows")
             return
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = DECODER.raw_decode(text, place)
             end = _after_blanks(text, end)
             if text[end : end + 1] not in (",", "]"):
                 raise ValueError("no comma follows")
@@ -231,7 +240,7 @@ def _object_rows(path: Path, packed: bool) -> Iterable[object]:
     """The rows of a file that is one JSON object: itself, or its list of rows with its fields."""
     try:
         with _open(path, packed) as file:
-            whole = json.load(file)
+            whole = loads_all(file.read())
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ class Source:
         else:
             splits = {self.train_split, self.held_out_split} - {""}
             for split in sorted(splits) or [""]:
-                found += files_of(self.full, split)
+                found += files_of(self.full, split, self.hard)
         if self.hard is not None:
             found += files_of(Path(self.hard))
         return found
@@ -68,7 +68,7 @@ def locate(
         folder = path
         path = folder / FULL.name
         if not path.is_file():
-            files_of(folder)
+            files_of(folder, hard=hard)
             return Source(folder, hard)
     published_hard = path.parent / HARD.name
     if hard is None and published_hard.is_file():

@@ -178,7 +178,7 @@ def _outcomes(source: Source, part: str, options: SplitOptions, result: Split) -
     The reader is set in the result, unless it is or a converter stands for it.
     """
     broken: list[str] = []
-    found = raw_rows(source.full, broken, part)
+    found = raw_rows(source.full, broken, part, source.hard)
     converter = options.converter
     if result.reader is None and converter is None:
         result.reader, found = recognise(found)

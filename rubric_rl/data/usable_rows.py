@@ -10,6 +10,7 @@ from rubric_rl.data.healthbench import to_row
 from rubric_rl.data.readers.pieces import Raw, known_id
 from rubric_rl.data.readers.plain import goes_on, messages_of
 from rubric_rl.data.readers.reader import Reader
+from rubric_rl.data.readers.signs import refuse_negative_lists
 from rubric_rl.data.schema import Row
 from rubric_rl.data.stored_rows import pack
 
@@ -97,6 +98,8 @@ def convert(raw: object, where: str, reader: Reader | None, converter: Converter
         if reader.name not in _READ_MORE and goes_on(raw):
             what = "has an input, a context, a history or a list of points, which this set has not"
             raise DataError(f"{what}; rows of one's own are read with --format plain")
+        if reader.name != "prepared":
+            refuse_negative_lists(raw)
         return reader.read(raw)
     except DataError as error:
         raise DataError(f"{place}: {error} (read as {reader.name})") from None

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rubric_rl.common.plain_text import comparable
+from rubric_rl.common.plain_text import as_shown
 from rubric_rl.common.progress import work_through
 from rubric_rl.data.readers.pieces import prompt_hash
 from rubric_rl.data.schema import Criterion, Record, Row, Verdict
@@ -28,7 +28,7 @@ from rubric_rl.grading.health import sickness
 from rubric_rl.grading.prompt import graded_text
 from rubric_rl.serving.client import all_or_none
 from rubric_rl.serving.endpoint import Endpoint
-from rubric_rl.serving.question import Question, Reply, Unavailable
+from rubric_rl.serving.question import Question, Reply, TooLong, Unavailable
 
 Readings = list[list[Verdict]]  # one list per answer, in the rubric's order
 
@@ -125,17 +125,17 @@ class Collection:
         unused: Counter[str] = Counter()
         used: dict[str, UsedAnswer] = {}  # by what it shows: the same answer separates nothing
         if prompt.reference:
-            used[comparable(prompt.reference)] = UsedAnswer(prompt.reference, "reference")
+            used[as_shown(prompt.reference)] = UsedAnswer(prompt.reference, "reference")
         async for answer, by, seed in self._raw_answers(prompt.row):
             text = graded_text(answer.response)
             if text is None:
                 unused["no answer"] += 1
             elif answer.truncated:
                 unused["cut off"] += 1
-            elif comparable(text) in used:
+            elif as_shown(text) in used:
                 unused["repeated"] += 1
             else:
-                used[comparable(text)] = UsedAnswer(text, by, seed)
+                used[as_shown(text)] = UsedAnswer(text, by, seed)
         made.answers = list(used.values())
         made.candidates = len(made.answers)
         made.unused_answers = dict(unused)
@@ -203,7 +203,7 @@ class Collection:
 
     async def _grade(self, made: GradedPrompt, rubric: list[Criterion]) -> None:
         """Grades every answer by every criterion, the candidates again in each further reading."""
-        readings = await self._readings(self.grader, made, rubric, made.answers, GRADING)
+        readings = await self._with_room(made, rubric)
         candidates = made.answers[: made.candidates]
         further = []
         for again in self.further_graders:
@@ -216,6 +216,18 @@ class Collection:
             by_expert = await self._readings(self.grader, made, expert, made.answers, GRADING)
             made.expert = graded_criteria(expert, by_expert, one_token=one_token)
 
+    async def _with_room(self, made: GradedPrompt, rubric: list[Criterion]) -> Readings:
+        """The verdicts on each answer; one that leaves the grader no room is left out.
+
+        Raises Unavailable where less than LEAST_CANDIDATES are left: the grader is too small.
+        """
+        too_long: dict[int, Unavailable] = {}
+        readings = await self._readings(self.grader, made, rubric, made.answers, GRADING, too_long)
+        made.leave_out(too_long.keys(), "too long for the grader")
+        if made.candidates < LEAST_CANDIDATES:
+            raise too_long.popitem()[1]
+        return [verdicts for verdicts in readings if verdicts]
+
     async def _readings(
         self,
         grader: Grader,
@@ -223,20 +235,26 @@ class Collection:
         rubric: Sequence[Criterion],
         answers: Sequence[UsedAnswer],
         stage: str,
+        too_long: dict[int, Unavailable] | None = None,
     ) -> Readings:
-        """The verdicts on these answers. Raises Unavailable where most of them cannot be read."""
+        """The verdicts on these answers. Raises Unavailable where most of them cannot be read.
+
+        Given `too_long`, an answer that leaves the grader no room is put there, by its place.
+        """
         self.stages.expect(stage, len(rubric) * len(answers))
 
-        async def read(answer: UsedAnswer) -> Record:
+        async def read(place: int, answer: UsedAnswer) -> Record:
             row = Row(made.prompt_id, made.row.messages, tuple(rubric))
             record = Record.of(row, "graded", answer.text, grader=grader.name)
-            await ask_verdicts(grader, record, routing_key=made.prompt_id)
-            if record.status == "ungraded":
-                raise Unavailable(record.error)
+            failure = await ask_verdicts(grader, record, routing_key=made.prompt_id)
+            if too_long is not None and isinstance(failure, TooLong):
+                too_long[place] = failure
+            elif failure is not None:
+                raise failure
             self.stages.advance(stage, len(rubric))
             return record
 
-        records = await all_or_none(read(answer) for answer in answers)
+        records = await all_or_none(read(*each) for each in enumerate(answers))
         # Of a sick grader, not of the criteria: the next run asks again.
         if complaint := sickness(records, grader.grading.most_unreadable):
             raise Unavailable(complaint)

@@ -1,6 +1,6 @@
 """A prompt's criteria with the verdicts on its answers: what is stored, and what filters read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rubric_rl.data.parse import row_from_metadata
@@ -105,6 +105,27 @@ class GradedPrompt:
     def written(self) -> int:
         """The criteria that the writer wrote."""
         return sum(draft["criteria"] for draft in self.drafts)
+
+    def leave_out(self, places: Collection[int], why: str) -> None:
+        """Leaves out the answers at these places, and the pairs that one of them belongs to."""
+        kept = []
+        new = {}
+        left_out = 0
+        for place, answer in enumerate(self.answers):
+            if place not in places:
+                new[place] = len(kept)
+                kept.append(answer)
+            elif place < self.candidates:
+                left_out += 1
+        if left_out:
+            self.unused_answers[why] = left_out
+        self.answers = kept
+        self.candidates -= left_out
+        pairs = []
+        for better, worse in self.pairs:
+            if better in new and worse in new:
+                pairs.append((new[better], new[worse]))
+        self.pairs = pairs
 
     @property
     def cure(self) -> str:

@@ -11,6 +11,7 @@ from rubric_rl.data.healthbench import KEPT_FIELDS, with_theme
 from rubric_rl.data.parse import check_json, row_from_metadata
 from rubric_rl.data.readers import plain
 from rubric_rl.data.readers.pieces import hashed, known_id
+from rubric_rl.data.readers.signs import refuse_negative_lists
 from rubric_rl.data.schema import Row
 
 GIVE_PROMPTS = "give --prompts a JSONL file of prompts"
@@ -78,7 +79,7 @@ def _expert_rubric(fields: Mapping) -> list[dict]:
     given = [fields[name] for name in _EXPERTS if fields.get(name) not in _NOTHING]
     if not given:
         return []
-    plain.refuse_negative_lists(fields)
+    refuse_negative_lists(fields)
     beside = {name: fields[name] for name in plain.POINTS_LISTS if name in fields}
     rubric = plain.read(beside | {"prompt": "of this line", "rubrics": given[0]})["rubrics"]
     if not rubric:

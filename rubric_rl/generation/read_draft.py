@@ -21,7 +21,8 @@ from typing import NamedTuple
 from rubric_rl.common.plain_text import one_line, shows_something
 from rubric_rl.common.tokenizer import after_thoughts
 from rubric_rl.data.readers.pieces import points as number_of
-from rubric_rl.data.readers.plain import POINTS_KEYS, TEXT_KEYS
+from rubric_rl.data.readers.plain import TEXT_KEYS
+from rubric_rl.data.readers.signs import POINTS_KEYS
 from rubric_rl.data.schema import Criterion
 from rubric_rl.generation.writer_prompt import MOST_POINTS, PLACEHOLDER
 from rubric_rl.serving.question import Reply

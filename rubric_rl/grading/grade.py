@@ -86,22 +86,25 @@ async def fill_in(grader: Grader, record: Record, routing_key: str) -> None:
         record.score = score(record.rubric, record.verdicts)
 
 
-async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> None:
+async def ask_verdicts(grader: Grader, record: Record, routing_key: str = "") -> Unavailable | None:
     """Fills in the record's verdicts, with calls, tokens and seconds; scores no verdict.
 
-    If the endpoint stays unavailable the record becomes ungraded, with the error; too_long where
-    the answer leaves the policy no room to grade it.
+    If the endpoint stays unavailable the record becomes ungraded, with the error, which is also
+    returned; too_long where the answer leaves the policy no room to grade it.
     """
     start = time.monotonic()
+    failure = None
     async with grader.client.turn():
         try:
             record.verdicts = await _verdicts(grader, record, routing_key)
         except Unavailable as error:
+            failure = error
             record.status, record.error, record.unreadable_causes = "ungraded", str(error), {}
             too_long = grader.by_policy and isinstance(error, TooLong)
             if too_long and await _fits_when_empty(grader, record, routing_key):
                 record.status, record.score = "too_long", 0.0
     record.seconds = time.monotonic() - start
+    return failure
 
 
 async def _verdicts(grader: Grader, record: Record, routing_key: str) -> list[Verdict]:

@@ -328,6 +328,43 @@ class TestAnswers:
         result = generate(tmp_path)
         assert result["answers"] == {"used": {"answers.jsonl": 2}, "unused": {"repeated": 2}}
 
+    def test_that_differ_in_case_or_indents_are_two(self, tmp_path):
+        files(tmp_path, 1)
+        answers = ("if gout:\n    rest()", "if gout:\nrest()", "IF GOUT:\nREST()")
+        lines = [{"prompt_id": "p0", "answer": answer} for answer in answers]
+        write_jsonl(tmp_path / "answers.jsonl", lines)
+        result = generate(tmp_path, rubric(("Says gout", 3)))
+        assert result["answers"]["used"] == {"answers.jsonl": 3}
+
+    def test_one_too_long_for_the_grader_is_left_out_with_its_pair(self, tmp_path):
+        """The others tell the criteria apart, and so does the expert's rubric."""
+
+        def short_of_room(prompt: str) -> Say | Fail:
+            long = "very long" in prompt
+            return Fail(400, "the prompt is too long") if long else quoted(prompt)
+
+        pairs = [
+            {"better": "A very long gout.", "worse": "Meat."},
+            {"better": "The zebra has gout in its toe.", "worse": "Eat red meat."},
+        ]
+        files(tmp_path, 1, pairs=pairs, rubrics=[{"criterion": "Names gout", "points": 9}])
+        lines = [answer for _, answer in read_jsonl(tmp_path / "answers.jsonl")]
+        lines.insert(1, {"prompt_id": "p0", "answer": "A very long answer."})
+        write_jsonl(tmp_path / "answers.jsonl", lines)
+        result = generate(tmp_path, None, FakeEngine(short_of_room))
+        assert result["prompts"] == {"all": 1, "rows": 1, "left_out": 0, "unfinished": 0}
+        unused = {"too long for the grader": 1}
+        assert result["answers"] == {"used": {"answers.jsonl": 4}, "unused": unused}
+        assert kept(tmp_path)["p0"] == list(CRITERIA)
+        assert result["quality"]["pair_accuracy"]["kept"]["pairs"] == 1
+        assert result["quality"]["expert_agreement"]["kept"]["value"] == 1.0
+
+    def test_all_too_long_for_the_grader_leave_the_prompt_unfinished(self, tmp_path):
+        files(tmp_path, 1)
+        small = FakeEngine(Fail(400, "the prompt is too long"))
+        with pytest.raises(DataError, match=r"nothing is finished yet, most for: .*too long"):
+            generate(tmp_path, None, small)
+
     def test_a_prompt_with_one_answer_is_left_out_before_its_rubric_is_paid_for(self, tmp_path):
         files(tmp_path, 1)
         write_jsonl(tmp_path / "answers.jsonl", [{"prompt_id": "p0", "answer": "Gout."}])

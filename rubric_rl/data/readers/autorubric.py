@@ -12,6 +12,7 @@ Signs: a requirement of negative weight is a fault, so 'met' is bad there. A cri
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
+from rubric_rl.data.readers.signs import refuse_other_worth
 
 
 def _criteria(rubric: object) -> object:
@@ -26,7 +27,9 @@ def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     given = _criteria(pieces.decoded(item.get("rubric"), "rubric"))
     rubric = []
-    for number, each in enumerate(pieces.objects(given, "rubric"), 1):
+    criteria = pieces.objects(given, "rubric")
+    refuse_other_worth(criteria, "weight")
+    for number, each in enumerate(criteria, 1):
         if each.get("options"):
             what = f"criterion {number} of rubric is multiple choice, which has no met or unmet"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")

@@ -11,6 +11,7 @@ Signs: a rubric of negative weight describes a fault, so 'met' is bad there.
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
+from rubric_rl.data.readers.signs import refuse_negative_lists, refuse_other_worth
 
 
 def _fits(item: dict) -> bool:
@@ -29,7 +30,10 @@ def read(item: dict) -> dict:
     if not isinstance(truth, dict):
         raise DataError(f"ground_truth holds no rubrics; {pieces.LEAVE_OUT}")
     rubric = []
-    for each in pieces.objects(truth.get("rubrics"), "rubrics of ground_truth"):
+    criteria = pieces.objects(truth.get("rubrics"), "rubrics of ground_truth")
+    refuse_negative_lists(truth)
+    refuse_other_worth(criteria, "weight")
+    for each in criteria:
         rubric.append(pieces.criterion(each.get("description"), each.get("weight")))
     return pieces.row(
         item,

@@ -9,6 +9,7 @@ Signs: an item of negative points is a fault, so 'met' is bad there. Two publish
 wrong sign (--fix-signs).
 """
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
@@ -32,7 +33,13 @@ def _fits(item: dict) -> bool:
 
 
 def read(item: dict) -> dict:
-    """The item as it is: this is the form that all others are brought into."""
+    """The item as it is: this is the form that all others are brought into.
+
+    Raises DataError for one with a system text of its own, which would be lost.
+    """
+    if any(map(item.get, pieces.SYSTEM_KEYS)):
+        what = "has a system text beside the prompt, which this set has not"
+        raise DataError(f"{what}; rows of one's own are read with --format plain")
     return item
 
 

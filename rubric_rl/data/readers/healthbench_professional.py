@@ -12,6 +12,7 @@ behind; the published length penalty is not applied.
 
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
+from rubric_rl.data.readers.signs import refuse_other_worth
 
 
 def _fits(item: dict) -> bool:
@@ -21,10 +22,10 @@ def _fits(item: dict) -> bool:
 def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     conversation = pieces.decoded(item.get("conversation"), "conversation")
-    if isinstance(conversation, dict):
-        conversation = conversation.get("messages")
     rubric = []
-    for each in pieces.objects(item.get("rubric_items"), "rubric_items"):
+    items = pieces.objects(item.get("rubric_items"), "rubric_items")
+    refuse_other_worth(items, "points")
+    for each in items:
         rubric.append(pieces.criterion(each.get("criterion_text"), each.get("points")))
     labels = {key: item.get(key) for key in ("use_case", "type", "difficulty", "specialty")}
     return pieces.row(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.jsonl import RepeatedKey, loads_all
 from rubric_rl.common.plain_text import one_line, shows_something
 
 LEAVE_OUT = "leave the row out, or mend it"
@@ -69,6 +70,14 @@ def is_json(words: str) -> bool:
     return not isinstance(value, str) or is_json(value)
 
 
+def _is_any_json(words: str) -> bool:
+    try:
+        json.loads(words)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def decoded(value: object, field: str) -> object:
     """The value that a JSON text holds, which may be JSON text again; anything else as it is.
 
@@ -77,7 +86,9 @@ def decoded(value: object, field: str) -> object:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value)
+        found = loads_all(value)
+    except RepeatedKey as error:
+        raise DataError(f"{field}: {error}; {LEAVE_OUT}") from None
     except (ValueError, RecursionError):
         raise DataError(f"{field} is no JSON, {value!r:.40}; {LEAVE_OUT}") from None
     return decoded(found, field) if isinstance(found, str) and is_json(found) else found
@@ -123,13 +134,15 @@ def _item(value: object, field: str) -> object:
     try:
         return decoded(value, field)
     except DataError:
-        if _is_python(value):
+        if _is_whole(value):
             raise
         return value
 
 
-def _is_python(words: str) -> bool:
-    """Whether a text is what Python shows of a list, a tuple, a dict or an array."""
+def _is_whole(words: str) -> bool:
+    """Whether a text is JSON, or what Python shows of a list, a tuple, a dict or an array."""
+    if _is_any_json(words):
+        return True
     if words.strip().startswith("array(") and words.strip().endswith(")"):
         return True
     try:
@@ -208,7 +221,7 @@ def chat(value: object, field: str) -> list[dict]:
         return question(text({field: value}, field))
     messages = decoded(value, field)
     if isinstance(messages, dict) and "messages" in messages:
-        messages = decoded(messages["messages"], field)
+        return after_system(messages, chat(messages["messages"], field))
     messages = of_columns(messages, field)
     if isinstance(messages, dict) and "role" in messages:
         messages = [messages]

@@ -13,8 +13,7 @@ another row. 'Met' is good where points are positive and bad where they are nega
 in another way (a kind, a list of negative ones, words within a text) is refused, not guessed.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rubric_rl.common.errors import DataError
 from rubric_rl.common.plain_text import one_line
@@ -26,6 +25,14 @@ from rubric_rl.data.readers.rubric_text import (
     criteria_of_text,
     is_whole_list,
 )
+from rubric_rl.data.readers.signs import (
+    KINDS,
+    POINTS_KEYS,
+    POSITIVE_MARKS,
+    refuse_negative_lists,
+    refuse_negative_mark,
+    refuse_two_worths,
+)
 
 PROMPT_KEYS = ("prompt", "messages", "question", "instruction", "conversation", "query")
 RUBRIC_KEYS = ("rubrics", "rubric", "criteria", "checklist", "requirements")
@@ -34,7 +41,6 @@ TEXT_KEYS = (
     "criteria",  # of a rubric that is stored by field
     *("title", "name"),  # where no other field may be the text
 )
-POINTS_KEYS = ("points", "weight", "score", "importance", "weights", "scores")
 POINTS_LISTS = ("points", "weights", "weight", "importance")  # beside a list of texts
 SCORES = ("score", "scores")  # beside it they may be those of answers
 # Numbers of a criterion that are no points.
@@ -44,23 +50,14 @@ _LABELS = frozenset(LABEL_KEYS)
 _TITLES = ("title", "name")
 _OWN_TEXT = frozenset(TEXT_KEYS) - {*_TITLES}
 _SECOND_TEXT = _OWN_TEXT - {TEXT_KEYS[0]}  # a cheap look: few criteria have one of these
+_SECOND_POINTS = frozenset(POINTS_KEYS) - {POINTS_KEYS[0]}
 _KNOWN = frozenset((*TEXT_KEYS, *POINTS_KEYS, *pieces.ID_FIELDS, "tags", "axis")) - {*_TITLES}
-# What says that 'met' is bad: the name of a list or a mark, or the value of a kind.
-_NEGATIVE = re.compile(
-    r"(?:is_)?(?:neg(?:atives?)?|bad(?=_)|pitfalls?|penalt(?:y|ies)|deductions?"
-    r"|(?:things_)?to_avoid|must_avoid|(?:must|should|do)_nots?)"
-    r"(?:_(?:criteri(?:a|on)|rubrics?|items?|points))?"
-)
-_KINDS = ("type", "kind", "polarity", "sign", "category")
-_MINUS = ("-", "-1", "-1.0", "minus", "bad")
-_POSITIVE = ("positive", "is_positive")  # a mark that says so
-_NO = ("false", "no", "0", "0.0", "none", "null", "nan", "n/a", "", "[]", "{}")
 # What is no text of a criterion: it may stand beside its title.
 _REMARKS = (
     *("rationale", "reason", "reasoning", "justification", "weight_reason", "severity"),
     *("source", "source_url", "reference", "references", "section", "notes", "comment", "comments"),
 )
-_BESIDE_TITLE = (*_KINDS, *_COUNTS, *_POSITIVE, *_REMARKS)
+_BESIDE_TITLE = (*KINDS, *_COUNTS, *POSITIVE_MARKS, *_REMARKS)
 _SCALES = ("levels", "scale", "options")  # of a criterion that is more than met or not
 ALPACA = ("instruction", "input")  # what is asked, and of what
 _NESTED = (list, tuple, dict)
@@ -71,6 +68,7 @@ def read(item: dict) -> pieces.Raw:
     messages = messages_of(item)
     refuse_negative_lists(item)
     given, left_out = _criteria(_first(item, RUBRIC_KEYS, "rubric"))
+    _refuse_other_rubrics(item)
     rubric = [_criterion(each) for each in _with_points(item, given, POINTS_LISTS)]
     without = [each for each in rubric if each["points"] is None]
     check_no_points(each["criterion"] for each in without)
@@ -85,6 +83,8 @@ def read(item: dict) -> pieces.Raw:
 def messages_of(item: dict) -> list[dict]:
     """The conversation of an item. Raises DataError for one without."""
     messages = pieces.chat(_first(item, PROMPT_KEYS, "prompt"), "prompt")
+    if sum(map(item.__contains__, PROMPT_KEYS)) > 1:
+        _refuse_other_prompts(item, messages)
     asked, given = (pieces.label(item.get(key)) for key in ALPACA)
     if asked and given and messages == pieces.question(item["instruction"]):
         messages = pieces.question(f"{item['instruction']}\n\n{given}")
@@ -93,6 +93,38 @@ def messages_of(item: dict) -> list[dict]:
         raise DataError(f"{what}; write it into the prompt, or leave it out")
     _refuse_more_of_prompt(item, messages)
     return pieces.after_system(item, messages)
+
+
+def _refuse_other_prompts(item: dict, messages: list[dict]) -> None:
+    """Raises DataError for what a second field asks and the prompt does not hold.
+
+    What an assistant says there may be the answer that belongs to it.
+    """
+    contents = [str(message["content"]) for message in messages]
+    for key in PROMPT_KEYS:
+        if item.get(key) in pieces.NOTHING:
+            continue
+        for message in pieces.chat(item[key], key):
+            words = str(message["content"]).strip()
+            held = any(words in content for content in contents)
+            if message["role"] != "assistant" and not held:
+                what = f"{key} stands beside the prompt, which does not hold all of it"
+                raise DataError(f"{what}; write it into the prompt, or leave it out")
+
+
+def _refuse_other_rubrics(item: dict) -> None:
+    """Raises DataError where two fields hold criteria, and not the same: one would be lost."""
+    found = {}
+    for key in RUBRIC_KEYS:
+        value = item.get(key)
+        if value not in pieces.NOTHING:
+            found[key] = value
+    first, *others = found.values()
+    for other in others:
+        if other != first:
+            names = " and ".join(found)
+            what = f"{names} stand in one row, of which one would be lost"
+            raise DataError(f"{what}; write all criteria into one of them, or leave one out")
 
 
 def _refuse_more_of_prompt(item: dict, messages: list[dict]) -> None:
@@ -211,6 +243,8 @@ def _criterion(given: object) -> dict:
     found = pieces.criterion(words, worth, given.get("tags"))
     if not _SECOND_TEXT.isdisjoint(given):
         _refuse_two_texts(given)
+    if not _SECOND_POINTS.isdisjoint(given):
+        refuse_two_worths(given)
     if not _KNOWN.issuperset(given):
         _refuse_other_fields(given, words, found["points"])
     if _LABELS.isdisjoint(given):
@@ -245,41 +279,17 @@ def _refuse_other_points(given: dict) -> None:
 def _refuse_other_fields(given: dict, words: object, points: object) -> None:
     """Raises DataError for a criterion with a field that may change what it says or is worth."""
     is_titled = words is not None and all(given.get(key) is None for key in _OWN_TEXT)
-    is_negative = isinstance(points, (int, float)) and points < 0
     for key, value in given.items():
         if key in _KNOWN or value is None or value is words:
             continue
         if key in _SCALES and isinstance(value, (list, dict)) and value:
             what = f"a criterion has {key}, and here it is met or not"
             raise DataError(f"{what}; {pieces.LEAVE_OUT}")
-        if not is_negative and _says_negative(key, value):
-            what = f"{one_line(key, 40)} of a criterion says that it is negative"
-            raise DataError(f"{what}, and its points do not; make them negative")
+        refuse_negative_mark(key, value, points)
         is_text = isinstance(value, (str, list, dict)) and value and key not in _BESIDE_TITLE
         if is_titled and is_text:
             what = f"a criterion has a title or a name, and its text may be its {one_line(key, 40)}"
             raise DataError(f"{what}; call that criterion, or leave the field out")
-
-
-def _says_negative(key: str, value: object) -> bool:
-    says_no = str(value).strip().lower() in _NO
-    if key in _KINDS:
-        return str(value).strip().lower() in _MINUS or _is_negative(str(value))
-    return says_no if key in _POSITIVE else _is_negative(key) and not says_no
-
-
-def _is_negative(name: str) -> bool:
-    words = name.strip().lower().replace(" ", "_").replace("-", "_")
-    return bool(_NEGATIVE.fullmatch(words))
-
-
-def refuse_negative_lists(holder: Mapping) -> None:
-    """Raises DataError for criteria in a list of their own that says 'met' is bad."""
-    for key, value in holder.items():
-        if value and isinstance(value, (list, dict)) and _is_negative(key):
-            what = f"{one_line(key, 40)} stands beside the criteria"
-            hint = "write its criteria among them, with negative points, or leave it out"
-            raise DataError(f"{what}; {hint}")
 
 
 def _fits(item: dict) -> bool:

@@ -6,17 +6,20 @@
         "criteria_description": "The form ...", "criteria_category": "Accuracy",
         "weight_class": "critically important", "critically_important_weight": 9}}]}
 
-Signs: a weight of a detrimental class is negative, so 'met' is bad there; a positive one is
-refused. As in the authors' own evaluation, the grader is shown the title, and reference texts stand
-before the prompt they go with.
+Signs: a weight of a detrimental class is negative, so 'met' is bad there; one of the
+other sign than its class is refused. As in the authors' own evaluation, the grader is shown the
+title, and reference texts stand before the prompt they go with.
 """
 
+import re
+
 from rubric_rl.common.errors import DataError
+from rubric_rl.common.plain_text import one_line
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import AS_POINTS, Reader
 
 _ID_FIELD = "task"
-MOST_TURNS = 10
+_TURN = re.compile(r"prompt_(\d{1,9})")
 
 
 def _fits(item: dict) -> bool:
@@ -41,7 +44,8 @@ def read(item: dict) -> dict:
 def _messages(item: dict) -> list[dict]:
     pieces.text(item, "prompt_0")
     messages = []
-    for turn in range(MOST_TURNS):
+    turns = sorted(int(found[1]) for found in map(_TURN.fullmatch, item) if found)
+    for turn in turns:
         prompt, response = item.get(f"prompt_{turn}"), item.get(f"response_{turn}")
         if isinstance(prompt, str) and prompt.strip():
             references = _references(item.get(f"reference_texts_{turn}"))
@@ -69,8 +73,10 @@ def _criterion(given: dict) -> dict:
     words = given.get("title") or annotations.get("criteria_description")
     weight_class = pieces.label(annotations.get("weight_class"))
     weight = pieces.points(annotations.get(weight_class.replace(" ", "_") + "_weight"))
-    if "detrimental" in weight_class and isinstance(weight, (int, float)) and weight > 0:
-        raise DataError("a criterion is detrimental and its weight positive; make it negative")
+    is_fault = "detrimental" in weight_class.lower()
+    if isinstance(weight, (int, float)) and weight and (weight < 0) is not is_fault:
+        what = f"a criterion is {one_line(weight_class, 40)} and its weight {weight}"
+        raise DataError(f"{what}, of another sign; {pieces.LEAVE_OUT}")
     labels = pieces.named(axis=annotations.get("criteria_category"), weight_class=weight_class)
     return pieces.criterion(words, weight, labels)
 

@@ -10,11 +10,12 @@
 Signs are mixed: a pitfall weighs -1 or -2 in both sets, but RaR-Science writes most of its own so
 that 'met' is good ("avoids ..."), RaR-Medicine most so that 'met' is bad. The published sign
 is kept here; --flip-polarity turns the items that are phrased as virtues, and without a decision
-about them nothing is written.
+about them nothing is written. A pitfall above 0, and any other class below, is refused.
 """
 
 import re
 
+from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import Reader
 
@@ -36,9 +37,18 @@ def read(item: dict) -> dict:
         words = each.get("description")
         found = _CLASS.match(words) if isinstance(words, str) else None
         class_tags = [f"class:{found[1].lower()}"] if found else []
+        if found:
+            _check_sign(found[1].lower(), pieces.points(each.get("weight")))
         rubric.append(pieces.criterion(words, each.get("weight"), class_tags))
     source = pieces.named(source=item.get("question_source"))
     return pieces.row(item, messages, rubric, example_tags=source)
+
+
+def _check_sign(of_class: str, weight: object) -> None:
+    """Raises DataError for a pitfall above 0 and any other class below: nobody knows its sign."""
+    if isinstance(weight, (int, float)) and weight and (weight < 0) is not (of_class == "pitfall"):
+        what = f"a criterion is {of_class} and weighs {weight}, which contradicts that"
+        raise DataError(f"{what}; {pieces.LEAVE_OUT}")
 
 
 RAR = Reader(

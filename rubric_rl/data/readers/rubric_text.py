@@ -11,11 +11,16 @@ from rubric_rl.data.readers import pieces
 _AS_OBJECTS = "write each as an object of criterion and points"
 LINES_LEFT_OUT = "lines of rubric texts left out, as headings or as what stands before a list"
 # "1. ", "2) ", "(3) ", "- ", "* ", "[ ] ", "[x] " at the start of a line, and a number amid one.
-_MARK = re.compile(r"(\s*)(\(?(?:\d{1,3})[.)]|[-*\u2022]|\[[ xX]?\])\s+(?=\S)(?![-*\s]+$)")
+_MARK = re.compile(
+    r"(\s*)(\(?(?:\d{1,3})[.)]|[-*\u2013\u2014\u2022]|\[[ xX]?\])\s+(?=\S)(?![-*\s]+$)"
+)
 _AMID = re.compile(r"(?:^|(?<=\s))\(?(\d{1,3})[.)]\s+(?=\S)")
 _NO_KIND = re.compile(r"[\dxX ]")  # of a mark: "1." and "2." are of one kind
-# A line of rules, "# ...", or "...:", which may be bold; amid a list also a bold line alone.
-_HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$")
+# A line of rules, "# ...", "```json", "<rubric>", or "...:", which may be bold; amid a list also a
+# bold line alone.
+_HEADING = re.compile(r"\s*#+ |.*:[\s*_]*$|\s*(?:[-*_=]\s*){3,}$|\s*(?:```\w*|</?[A-Za-z]\w*>)\s*$")
+# What writes a missing text.
+_NO_TEXT = ("none", "null", "nan", "n/a", "na", "nil", "undefined")
 _BOLD = re.compile(r"(\*\*|__)[^*]+\1\s*$")
 # What a text would say of points, of which it has none: "(-5 points)", "[+5] ...", "..., 5 pts",
 # "[weight=-3]"; but not "3-5 points" or "at least (or >=) 5 points".
@@ -98,6 +103,8 @@ def criteria_of_text(rubric: str) -> tuple[list[str], int]:
 
 
 def _of_text(rubric: str) -> tuple[list[str], int]:
+    if rubric.strip(" \t\r\n.\"'").lower() in _NO_TEXT:
+        raise DataError(f"the rubric says {one_line(rubric)!r}; {pieces.LEAVE_OUT}")
     if _TABLE.search(rubric):
         raise DataError(f"the rubric is a table, which would lose its points; {_AS_OBJECTS}")
     found, others = _criteria_and_others(rubric)
@@ -170,7 +177,7 @@ def _kind(mark: re.Match) -> str:
 
 
 def _digits(mark: re.Match) -> str:
-    return mark[2].strip("(.)-*\u2022[] xX")
+    return mark[2].strip("(.)-*\u2013\u2014\u2022[] xX")
 
 
 def _next(mark: re.Match) -> str:

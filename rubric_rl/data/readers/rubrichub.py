@@ -16,6 +16,7 @@ which are left out. A criterion that a program should verify is asked of the gra
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
+from rubric_rl.data.readers.signs import refuse_negative_lists, refuse_other_worth
 
 _FIELDS = ("criterion", "points", "tags")  # of what the synthesis writes
 
@@ -29,6 +30,7 @@ def read(item: dict) -> dict:
     model = pieces.decoded(item.get("reward_model"), "reward_model")
     if not isinstance(model, dict):
         raise DataError(f"reward_model is no object; {pieces.LEAVE_OUT}")
+    refuse_negative_lists(model)
     return pieces.row(
         item,
         pieces.chat(item.get("prompt"), "prompt"),
@@ -40,7 +42,9 @@ def read(item: dict) -> dict:
 
 def _rubric(given: object) -> list[dict]:
     rubric = []
-    for each in pieces.objects(given, "rubrics"):
+    criteria = pieces.objects(given, "rubrics")
+    refuse_other_worth(criteria, "points")
+    for each in criteria:
         found = pieces.criterion(each.get("criterion"), each.get("points"), each.get("tags"))
         rubric.append(found)
     return rubric

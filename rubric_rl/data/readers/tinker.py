@@ -12,6 +12,7 @@ here it says whether the item is met, so an item that describes a scale is read 
 from rubric_rl.common.errors import DataError
 from rubric_rl.data.readers import pieces
 from rubric_rl.data.readers.reader import POSITIVE, Reader
+from rubric_rl.data.readers.signs import refuse_other_worth
 
 
 def _fits(item: dict) -> bool:
@@ -21,7 +22,9 @@ def _fits(item: dict) -> bool:
 def read(item: dict) -> dict:
     """The raw row of an item. Raises DataError for one of another form."""
     rubric = []
-    for number, each in enumerate(pieces.objects(item.get("rubric_items"), "rubric_items"), 1):
+    items = pieces.objects(item.get("rubric_items"), "rubric_items")
+    refuse_other_worth(items, "weight")
+    for number, each in enumerate(items, 1):
         if each.get("weight") not in (None, 1):
             what = f"criterion {number} of rubric_items has a weight, and in this set each counts 1"
             raise DataError(f"{what}; bring such rows as plain ones")

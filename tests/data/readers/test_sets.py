@@ -173,7 +173,7 @@ def test_the_example_rows_of_a_reader_are_read(path):
         reader = reader_of(item)
         assert reader is not None and path.stem in reader.name
         assert to_row(reader.read(item), "f:1").rubric
-    if path.stem not in ("__init__", "reader", "pieces", "rubric_text", "registry"):
+    if path.stem not in ("__init__", "reader", "pieces", "rubric_text", "registry", "signs"):
         assert blocks
 
 
@@ -278,10 +278,13 @@ class TestOfOneSet:
         messages = read("prbench", PRBENCH | {"prompt_0": "  def f():"}).messages
         assert messages[0]["content"].endswith("\n\n  def f():")
 
-    @pytest.mark.parametrize("weight_class", ["detrimental", "slightly detrimental"])
-    def test_prbench_refuses_a_fault_that_earns_points(self, weight_class):
-        rubric = [prbench_criterion("x", weight_class, 5)]
-        with pytest.raises(DataError, match="is detrimental and its weight positive"):
+    @pytest.mark.parametrize(
+        "weight_class, weight",
+        [("detrimental", 5), ("slightly detrimental", 5), ("important", -5)],
+    )
+    def test_prbench_refuses_a_weight_that_contradicts_its_class(self, weight_class, weight):
+        rubric = [prbench_criterion("x", weight_class, weight)]
+        with pytest.raises(DataError, match=f"is {weight_class} and its weight {weight}, of anot"):
             read("prbench", PRBENCH | {"rubric": rubric})
 
     def test_prbench_without_the_weight_of_its_class_is_refused(self):
