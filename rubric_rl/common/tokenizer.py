@@ -256,7 +256,8 @@ def _completed(text: str, thinking: bool) -> str:
 
 def _line_where_they_part(texts: list[str]) -> int:
     """Where the first line begins that is not the same in all, if its first word is; else 0."""
-    first, last = min(texts), max(texts)
+    first = min(texts)
+    last = max(texts)
     cut = 0
     for line in first.splitlines(keepends=True):
         if not (line.endswith("\n") and last.startswith(line, cut)):

@@ -202,7 +202,8 @@ class RunDirectory:
             differences = []
             for name in sorted(before.keys() | now.keys()):
                 if before.get(name) != now.get(name):
-                    was, is_now = before.get(name), now.get(name)
+                    was = before.get(name)
+                    is_now = now.get(name)
                     differences.append(f"{_flag(name)} was {was}, is {is_now}")
             if differences:
                 hint = "give another SAVE_PATH or the old values"

@@ -80,7 +80,8 @@ class Verdict:
         if self.probability is None:
             return 0.0, 0.0
         mass = 1.0 if self.mass is None else self.mass
-        met, not_met = self.probability * mass, (1 - self.probability) * mass
+        met = self.probability * mass
+        not_met = (1 - self.probability) * mass
         if self.finished:
             return met * (self.met is True), not_met * (self.met is False)
         return met, not_met

@@ -113,7 +113,8 @@ class _Figures:
 
 def _describe(name: str, rows: StoredRows, result: Split) -> list[str]:
     """Counts, prompt lengths, themes and axes of the rows of one file."""
-    tokens, reader = result.tokens, result.reader
+    tokens = result.tokens
+    reader = result.reader
     figures = _Figures()
     for of_piece in in_order(_figures, in_pieces(rows.packed(), PIECE)):
         figures.add_all(of_piece)

@@ -56,7 +56,8 @@ class _Criteria:
     negative: _Credits = field(default_factory=_Credits)
 
     def add(self, criterion: Criterion, own: Verdict, anchors: Verdict) -> None:
-        met, anchor_met = is_met(criterion, own), is_met(criterion, anchors)
+        met = is_met(criterion, own)
+        anchor_met = is_met(criterion, anchors)
         if met and anchor_met:
             self.both_met += 1
         elif met:
@@ -145,7 +146,8 @@ def _group_figures(judged: Sequence[tuple[Record, Anchored]]) -> dict[str, float
             groups[group].append((PLAIN_RULE.score(record), anchored.score))
     taus, same_signs = [], []
     for pairs in groups.values():
-        rewards, scores = [own for own, _ in pairs], [score for _, score in pairs]
+        rewards = [own for own, _ in pairs]
+        scores = [score for _, score in pairs]
         taus.append(kendall_tau(rewards, scores))
         advantages = zip(group_advantages(rewards), group_advantages(scores), strict=True)
         same_signs.extend(_sign(one) == _sign(other) for one, other in advantages)

@@ -144,7 +144,8 @@ class _Count:
 
 def _otherwise(summary: Summary) -> Iterator[_Count]:
     """Verdicts and answers that the reference would have asked about until there was a verdict."""
-    verdicts, answers = summary.criteria, summary.answers
+    verdicts = summary.criteria
+    answers = summary.answers
     counts = (
         _Count(verdicts["unreadable"], verdicts["all"], "verdicts are unreadable"),
         _Count(answers["no_answer"], answers["all"], "answers have no final part: 0 unasked"),

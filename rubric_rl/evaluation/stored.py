@@ -68,7 +68,8 @@ def _has_our_form(settings: Mapping) -> bool:
     grader = settings.get("grader", {})
     if not isinstance(grader, dict) or not isinstance(settings.get("rows", {}), dict):
         return False
-    extra, url = grader.get("extra_body"), grader.get("url")
+    extra = grader.get("extra_body")
+    url = grader.get("url")
     return isinstance(extra, dict | None) and isinstance(url, str | None)
 
 

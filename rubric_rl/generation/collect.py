@@ -185,7 +185,8 @@ class Collection:
         return by_wording(criteria, self.filters, log)
 
     async def _reply(self, made: GradedPrompt, number: int) -> Reply:
-        writer, client = self.writer, self.writer.client
+        writer = self.writer
+        client = self.writer.client
         content = writer_prompt(
             made.row.messages, made.reference, writer.least, writer.most, client.api.break_up
         )

@@ -107,7 +107,8 @@ def _reference(fields: Mapping, where: str) -> str:
 
 def _pairs(fields: Mapping, where: str) -> Iterator[tuple[str, str]]:
     pairs = fields.get("pairs")
-    chosen, rejected = fields.get("chosen"), fields.get("rejected")
+    chosen = fields.get("chosen")
+    rejected = fields.get("rejected")
     if pairs is None and (chosen, rejected) != (None, None):
         pairs = [{"better": chosen, "worse": rejected}]
     if pairs is None:

@@ -88,7 +88,8 @@ def calls_result(calls: Iterable[Mapping], prices: Mapping[str, Price]) -> dict:
     for call in calls:
         if "reply" not in call:
             continue
-        role, reply = call["role"], call["reply"]
+        role = call["role"]
+        reply = call["reply"]
         counts[role] += 1
         tokens[role] += TokenCounts(
             reply["prompt_tokens"], reply["cached_tokens"], reply["completion_tokens"]

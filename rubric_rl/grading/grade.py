@@ -128,7 +128,8 @@ async def _fits_when_empty(grader: Grader, record: Record, routing_key: str) -> 
         await _Asker(grader, empty, routing_key).verdicts()
     except Unavailable:
         return False
-    record.first_tokens, record.rest_tokens = empty.first_tokens, empty.rest_tokens
+    record.first_tokens = empty.first_tokens
+    record.rest_tokens = empty.rest_tokens
     record.calls = empty.calls
     return True
 

@@ -93,7 +93,8 @@ def make_grader(
 
 def _is_policy(args, settings: GraderSettings) -> bool:
     """Whether the main grader is the policy: by default, by the router's URL, or by its engine."""
-    url, engine = settings.endpoint.url, settings.training.engine
+    url = settings.endpoint.url
+    engine = settings.training.engine
     if url:
         return leads_to(url, args.sglang_router_ip, args.sglang_router_port)
     return not engine or engine == next(iter(read_served_models(args.sglang_config)))

@@ -83,7 +83,8 @@ class RunInputs:
 def check_weights(inputs: RunInputs) -> Iterator[str]:
     """Checkpoints that would break the run when all GPUs are up."""
     flags = inputs.flags
-    policy, reference = flags.text("hf-checkpoint"), flags.text("ref-load")
+    policy = flags.text("hf-checkpoint")
+    reference = flags.text("ref-load")
     yield from shared_checks.check_folder("--hf-checkpoint", policy, "HF_CKPT_PATH")
     if Path(policy).is_dir():
         needed = ("config.json", "tokenizer.json")

@@ -37,7 +37,8 @@ def write_report(
     with the lowest score. Raises UserError for a prompt_id that no run has, and for an `out` that
     is no name of a file.
     """
-    page_path, markdown_path = _beside(out, ".html"), _beside(out, ".md")
+    page_path = _beside(out, ".html")
+    markdown_path = _beside(out, ".md")
     view = ReportView(runs, rule, title)
     for prompt_id in shown:
         if prompt_id not in view.places:

@@ -79,7 +79,8 @@ def leads_to(url: str, host: str, port: int) -> bool:
     named = parts.hostname or ""
     if named.lower() == host.lower():
         return True
-    found, wanted = _addresses(named), _addresses(host)
+    found = _addresses(named)
+    wanted = _addresses(host)
     is_loopback = any(address.is_loopback for address in found | wanted)
     return bool(found and wanted) and (is_loopback or bool(found & wanted))
 

@@ -308,7 +308,8 @@ class OpenAI:
         mass = {"true": 0.0, "false": 0.0}
         likeliest = []
         for token in _listed(self._first_likeliest(_fields(choice.get("logprobs")))):
-            text, probability = token["token"], _probability_of(token["logprob"])
+            text = token["token"]
+            probability = _probability_of(token["logprob"])
             word = text.strip().lstrip(_SPACES)
             if word in mass:
                 # Two tokens may have one text, but then not one probability.
@@ -337,11 +338,13 @@ def check_places(replies: list, body: dict) -> None:
     returns, or the length of another prompt; where texts were sent, whose lengths are not known, it
     is not believed at all.
     """
-    request, lengths = body["rid"], [len(ids) for ids in body.get("input_ids", ())]
+    request = body["rid"]
+    lengths = [len(ids) for ids in body.get("input_ids", ())]
     names = []
     for place, reply in enumerate(replies):
         meta = _fields(_fields(reply).get("meta_info"))
-        name, count = str(meta.get("id", "")), count_of(meta.get("prompt_tokens"))
+        name = str(meta.get("id", ""))
+        count = count_of(meta.get("prompt_tokens"))
         is_ours = name == f"{request}_{place}"
         is_other = not is_ours and (_OF_A_LIST.fullmatch(name) or not lengths)
         if is_other or (lengths and count != lengths[place] and count in lengths):

@@ -96,7 +96,8 @@ def secrets_of(proxy: str | None) -> list[Secret]:
     The user's name too where it is all there is, or no word.
     """
     parts = urlsplit(proxy or "")
-    name, password = unquote(parts.username or ""), unquote(parts.password or "")
+    name = unquote(parts.username or "")
+    password = unquote(parts.password or "")
     if not name and not password:
         return []
     sent = f"{name}:{password}".encode("latin-1", errors="replace")

@@ -258,7 +258,8 @@ def _exploitation_rises(
     if first is None:
         return
     for kind, at_first, at_last in by_sign(first, now):
-        before, after = falsely_credited(at_first), falsely_credited(at_last)
+        before = falsely_credited(at_first)
+        after = falsely_credited(at_last)
         rise, error, prompts = paired_difference(after, before)
         credited = sum(after[prompt][1] for prompt in after.keys() & before.keys())
         gained = gained_credits(at_first, at_last)

@@ -30,7 +30,8 @@ def _extend(
     rows = zip(req_pool_indices.tolist(), seq_lens.tolist(), new_lens.tolist(), strict=True)
     for row, length, new in rows:
         slots = req_to_token[row, :length]
-        keys, values = k_cache[slots].movedim(0, 1), v_cache[slots].movedim(0, 1)
+        keys = k_cache[slots].movedim(0, 1)
+        values = v_cache[slots].movedim(0, 1)
         is_whole = new == length
         mask = None
         if not is_whole:  # each new token sees all that is cached, and the new ones up to itself

@@ -325,7 +325,8 @@ def row(
     made = Raw({key: value for key, value in more.items() if value})
     made |= {key: item[key] for key in KEPT if item.get(key) not in NOTHING}
     if item.get("example_tags") not in NOTHING:
-        own, labels = tags(item["example_tags"]), more.get("example_tags")
+        own = tags(item["example_tags"])
+        labels = more.get("example_tags")
         made["example_tags"] = own  # what is no list is refused by name
         if isinstance(own, (list, tuple)) and isinstance(labels, list):
             made["example_tags"] = [*own, *labels]

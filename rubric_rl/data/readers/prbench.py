@@ -46,7 +46,8 @@ def _messages(item: dict) -> list[dict]:
     messages = []
     turns = sorted(int(found[1]) for found in map(_TURN.fullmatch, item) if found)
     for turn in turns:
-        prompt, response = item.get(f"prompt_{turn}"), item.get(f"response_{turn}")
+        prompt = item.get(f"prompt_{turn}")
+        response = item.get(f"response_{turn}")
         if isinstance(prompt, str) and prompt.strip():
             references = _references(item.get(f"reference_texts_{turn}"))
             messages.append({"role": "user", "content": references + prompt})
