@@ -78,9 +78,11 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
-    "self-skill": Arm("what a loss that keeps the verdicts of the start costs", GENTLE),
     "self-skill-fast": Arm(
-        "that loss at three times the learning rate", GENTLE, FAST, compared_with="self-fast"
+        "the same with a loss that keeps the verdicts of the start",
+        GENTLE,
+        FAST,
+        compared_with="self-fast",
     ),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
@@ -197,7 +199,9 @@ ARMS = {
     "alarm-fast": _from(
         "practised", "does it fire before the true score is lost", ALARM, *FROZEN, *FAST
     ),
-    "weak": Arm("self-grading from a start that grades badly", start="weak"),
+    "weak": Arm(
+        "self-grading from a start that grades badly", start="weak", compared_with="practised"
+    ),
     "weak-teacher-25": _from(
         "weak", "the same with a teacher for 25% of the prompts", _teacher(0.25)
     ),
