@@ -60,7 +60,7 @@ def test_the_same_updates_are_shown_as_the_same(benchmark, run, capsys, monkeypa
     monkeypatch.setattr("sys.argv", ["slime_update.py", str(run)])
     benchmark.main()
     shown = capsys.readouterr().out
-    pairs = re.findall(r"(-?\d\.\d{4}) / (-?\d\.\d{4})", shown)
+    pairs = re.findall(r"(-?\d+\.\d{4}) / (-?\d+\.\d{4})", shown)
     assert len(pairs) == len(benchmark.COMPARED)
     assert all(slime == here for slime, here in pairs)
     # Adam's first step takes a rounding error of a gradient near zero for a direction.
