@@ -94,12 +94,13 @@ def files_of(path: Path, split: str = "", hard: Path | None = None) -> list[Path
 def _row_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # hidden, such as a cache
         if path.suffix in _PACKED and path.stem.endswith(ENDINGS):
             hint = "unpack it, or take it out of the folder"
             raise DataError(f"{path}: is packed by another program than gzip; {hint}")
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         of_rows = path.name.endswith(ENDINGS) and path.name not in _NO_ROWS
-        if of_rows and path.is_file() and not hidden:
+        if of_rows and path.is_file():
             found.append(path)
     return found
 

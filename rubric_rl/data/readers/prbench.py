@@ -6,9 +6,9 @@
         "criteria_description": "The form ...", "criteria_category": "Accuracy",
         "weight_class": "critically important", "critically_important_weight": 9}}]}
 
-Signs: a weight of a detrimental class is negative, so 'met' is bad there; one of the
-other sign than its class is refused. As in the authors' own evaluation, the grader is shown the
-title, and reference texts stand before the prompt they go with.
+Signs: a weight of a detrimental class is negative, so 'met' is bad there; one of another sign than
+its class is refused. As in the authors' own evaluation, the grader is shown the title, and
+reference texts stand before the prompt they go with.
 """
 
 import re

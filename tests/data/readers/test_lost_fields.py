@@ -263,6 +263,9 @@ class TestFolders:
     def test_with_rows_packed_in_another_way_are_refused(self, tmp_path, capsys):
         """They would be missing without a word."""
         folder = self.folder(tmp_path, a=self.LINE % "A", b=self.LINE % "B")
+        (folder / ".cache").mkdir()
+        (folder / ".cache" / "c.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+        assert self.split(folder, "--hold-out=1") == 0
         (folder / "c.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd")
         assert self.split(folder, "--hold-out=1") == 2
         assert "c.jsonl.zst: is packed by another program than gzip" in capsys.readouterr().err
