@@ -41,6 +41,7 @@ EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
 
 # A small weight, on as many grading prompts as there are samples.
 GENTLE = {"grader_skill_coef": 0.03, "grader_skill_share": 1.0}
+FIRM = GENTLE | {"grader_skill_coef": 0.1}
 
 # Watched by a frozen copy of the start and by labelled rows; the alarm only tells.
 ALARM = {
@@ -84,6 +85,12 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "self-skill-firm-fast": Arm(
+        "the same loss with three times that weight",
+        FIRM,
+        FAST,
+        compared_with="self-fast",
+    ),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
@@ -115,7 +122,7 @@ ARMS = {
     "skill-firm-fast": _from(
         "practised",
         "the same loss with three times that weight",
-        GENTLE | {"grader_skill_coef": 0.1},
+        FIRM,
         *FAST,
     ),
     "threshold-fast": _from(
