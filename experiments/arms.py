@@ -91,6 +91,7 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "self-skill-firm": Arm("the same at the usual learning rate", FIRM),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
