@@ -42,6 +42,7 @@ EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
 # A small weight, on as many grading prompts as there are samples.
 GENTLE = {"grader_skill_coef": 0.03, "grader_skill_share": 1.0}
 FIRM = GENTLE | {"grader_skill_coef": 0.1}
+STRONG = GENTLE | {"grader_skill_coef": 0.3}
 
 # Watched by a frozen copy of the start and by labelled rows; the alarm only tells.
 ALARM = {
@@ -91,7 +92,13 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
-    "self-skill-firm": Arm("the same at the usual learning rate", FIRM),
+    "self-skill-strong-fast": Arm(
+        "the same loss with ten times that weight",
+        STRONG,
+        FAST,
+        compared_with="self-fast",
+    ),
+    "self-skill-firm": Arm("three times that weight at the usual learning rate", FIRM),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
