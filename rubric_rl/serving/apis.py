@@ -33,7 +33,9 @@ MIN_MASS = 0.1  # below this probability of the two together, their shares say n
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _SPACES = "\u0120\u2581"  # what vocabularies write for a space
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
-_OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
+# How SGLang names the reply to one of our requests, and those to a list. Not those that it names
+# itself, with 32 digits alone: some server between us may leave out our name.
+_NAMED = re.compile("rubric-[0-9a-f]{32}|(?:rubric-)?[0-9a-f]{32}_.*")
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -116,13 +118,14 @@ class SGLang:
         prompts = self._template.encode_alike(texts) if as_ids else texts
         field = "input_ids" if as_ids else "text"
         wanted = self._wanted(first)
+        name = f"rubric-{uuid4().hex}"
         if len(questions) == 1:
-            return {field: prompts[0], **wanted}
+            return {field: prompts[0], **wanted, "rid": name}
         sampling = wanted["sampling_params"]
         seeds = [question.seed for question in questions]
         if "sampling_seed" in sampling and len(set(seeds)) > 1:  # votes have a seed each
             wanted["sampling_params"] = [sampling | {"sampling_seed": seed} for seed in seeds]
-        return {field: prompts, **wanted, "rid": uuid4().hex}
+        return {field: prompts, **wanted, "rid": name}
 
     def _wanted(self, question: Question) -> dict:
         """What the request says besides the prompt."""
@@ -330,6 +333,22 @@ class OpenAI:
         raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
 
 
+def check_name(reply: Any, body: dict) -> None:
+    """Raises Retryable for SGLang's reply to another of our requests.
+
+    It comes late on a connection that is kept, or from a gateway that mixes replies up. What names
+    its replies in another way, or not at all, is believed.
+    """
+    name = str(_fields(_fields(reply).get("meta_info")).get("id"))
+    if _is_anothers(name, body.get("rid", "")):
+        raise Retryable("the reply is that to another question")
+
+
+def _is_anothers(name: str, request: str) -> bool:
+    """Whether a reply of this name is to another request than that, as far as names tell."""
+    return name != request and _NAMED.fullmatch(name) is not None
+
+
 def check_places(replies: list, body: dict) -> None:
     """Raises Retryable for the replies to a list that do not stand where their questions do.
 
@@ -346,7 +365,7 @@ def check_places(replies: list, body: dict) -> None:
         name = str(meta.get("id", ""))
         count = count_of(meta.get("prompt_tokens"))
         is_ours = name == f"{request}_{place}"
-        is_other = not is_ours and (_OF_A_LIST.fullmatch(name) or not lengths)
+        is_other = not is_ours and (_is_anothers(name, request) or not lengths)
         if is_other or (lengths and count != lengths[place] and count in lengths):
             raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
         names.append(name)

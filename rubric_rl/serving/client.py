@@ -17,7 +17,7 @@ from yarl import URL
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
-from rubric_rl.serving.apis import OpenAI, SGLang, check_places
+from rubric_rl.serving.apis import OpenAI, SGLang, check_name, check_places
 from rubric_rl.serving.connections import Connections, allow_descriptors, in_words
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
@@ -264,7 +264,7 @@ class Client:
         written = 1 if questions[0].opening else len(places)
         try:
             payload = await self._send(body, headers, written)
-            parts = [payload] if len(places) == 1 else _parts(payload, body)
+            parts = _parts(payload, body, len(places))
         except FAILURES as error:
             return error
         failure = None
@@ -366,9 +366,11 @@ class Client:
             await asyncio.sleep(min(left, 1.0))
 
 
-def _parts(payload: Any, body: dict) -> list:
-    """The replies to a request of several questions, in their order."""
-    count = len(body.get("text") or body["input_ids"])
+def _parts(payload: Any, body: dict, count: int) -> list:
+    """The replies to a request of so many questions, in their order."""
+    if count == 1:
+        check_name(payload, body)
+        return [payload]
     if not isinstance(payload, list):
         raise_error_in(payload)
     if not isinstance(payload, list) or len(payload) != count:

@@ -153,6 +153,7 @@ class FakeEngine:
         first, questions = len(self.bodies), questions_in(body, self.model)
         if self.checked and CHECK.messages[0]["content"] in _prompt(questions[0]):
             replies = [self._reply(request, check_answer(one), 0, one) for one in questions]
+            _name_by_place(replies, body)
             return web.json_response(replies if is_list(body) else replies[0])
         self.bodies += questions
         self.requests.append(len(questions))
@@ -249,7 +250,7 @@ def is_list(body: dict) -> bool:
 def questions_in(body: dict, model: str | None) -> list[dict]:
     """The questions of a request, as each would have been asked alone."""
     if not is_list(body):
-        return [body]
+        return [{key: value for key, value in body.items() if key != "rid"}]
     field = "text" if "text" in body else "input_ids"
     prompts, sampling = body[field], body["sampling_params"]
     if field == "input_ids" and model:
@@ -264,10 +265,10 @@ def questions_in(body: dict, model: str | None) -> list[dict]:
 
 
 def _name_by_place(replies: list[dict], body: dict) -> None:
-    """Gives each reply to a list the id that SGLang gives it, unless a test named another."""
-    for place, reply in enumerate(replies if is_list(body) else []):
+    """Gives each reply the id that SGLang gives it, unless a test named another."""
+    for place, reply in enumerate(replies if "rid" in body else []):
         if reply["meta_info"]["id"].isdigit():
-            reply["meta_info"]["id"] = f"{body['rid']}_{place}"
+            reply["meta_info"]["id"] = f"{body['rid']}_{place}" if is_list(body) else body["rid"]
 
 
 def _finish_reason(reason: str | None) -> dict | None:

@@ -198,7 +198,8 @@ class FaultyEngine:
         replies = []
         for place, question in enumerate(questions_in(asked, self.model)):
             reply = self.reply(question)
-            reply["meta_info"]["id"] = f"{asked.get('rid')}_{place}"
+            name = asked.get("rid")
+            reply["meta_info"]["id"] = f"{name}_{place}" if is_list(asked) else name
             if next(self.numbers) % self.every == 0 and self.faults:
                 name = self.faults.pop()
                 self.happened.append(name)
@@ -250,6 +251,7 @@ def model(tmp_path_factory) -> str:
         pytest.param("explain", "openai", 2000, 1200, marks=pytest.mark.slow),
         pytest.param("explain", "sglang", 2000, 1200, marks=pytest.mark.slow),
         pytest.param("direct", "sglang", 2000, 1200, marks=pytest.mark.slow),
+        pytest.param("direct", "openai", 2000, 1200, marks=pytest.mark.slow),
     ],
 )
 def test_no_answer_is_wrong(model, monkeypatch, mode, api, answers, faults):

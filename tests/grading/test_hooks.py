@@ -161,7 +161,8 @@ class TestReward:
         engine = FakeEngine(by_answer)
         unnamed = sample(1, group=None, session_id=None)  # as in evaluation
         reward(engine, args, [sample(0), unnamed])
-        assert sorted(engine.routing_keys) == ["pNone-1"] * 3 + ["session-0"] * 3
+        assert engine.requests == [3, 3]
+        assert sorted(engine.routing_keys) == ["pNone-1", "session-0"]
         assert record_of(unnamed).split == "eval"
 
     def test_of_a_failing_grader_is_nan_with_its_reason(self, args):
