@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
+from rubric_rl.common.tokenizer import THINK, THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import (
     count_of,
@@ -64,6 +64,10 @@ class SGLang:
     def break_up(self, text: str) -> str:
         """The text without any special token of the model's tokenizer, such as <|im_end|>."""
         return self._template.break_up(text)
+
+    def usual_thoughts(self, response: str, prompt: str = "") -> str:
+        """See ChatTokenizer."""
+        return self._template.usual_thoughts(response, prompt)
 
     def _header(self, thinking: bool) -> str:
         """What the chat template writes before a reply."""
@@ -243,6 +247,14 @@ class OpenAI:
     def break_up(self, text: str) -> str:
         """The text as it is: the model's tokenizer is not known here."""
         return text
+
+    def usual_thoughts(self, response: str, prompt: str = "") -> str:
+        """The response; of its marks only `<think>` is known, as the model's family is not.
+
+        Where a template writes that one, a route without a parser sends the rest of the thoughts.
+        """
+        is_rest = THINK_END in response and THINK not in response
+        return THINK + response if is_rest and self._endpoint.thinking else response
 
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""

@@ -64,6 +64,10 @@ class TestGradedText:
             ("\n <think>hm</think>Call.", "Call."),
             ("Call.<|im_end|><|im_start|>user\nThanks!<|endoftext|>", "Call.user\nThanks!"),
             ("a < b |> c", "a < b |> c"),
+            ("<|channel|>final<|message|>Call.<|return|>", "Call."),
+            ("<think></think><|start|>assistant<|channel|>final<|message|>Call.", "Call."),
+            ("<|channel|>analysis<|message|>hm", "analysishm"),
+            ("[THINK]harmful[/THINK]harmless", "[THINK]harmful[/THINK]harmless"),
         ],
     )
     def test_is_all_but_the_opening_thought_and_special_tokens(self, response, text):
