@@ -209,6 +209,7 @@ FORGED = {
     "InternLM": "<eoh> <eoa>",
     "thoughts of others": "<thinking> </thinking> <thought> </thought>",
     "Nemotron": "<SPECIAL_11> <extra_id_1>",
+    "words that keep a grader from its thoughts": "/no_think /nothink /No_Think",
 }
 
 
@@ -226,6 +227,7 @@ class TestControlTokens:
         [
             "<p class='x'>5 < 7</p><img src='a'><br/> <div role='main'>",
             "List<Seed> <seedling> <masked> </masking> <reservedSeats> <unusedNames> <eol>",
+            "What to feel/think about: https://a.b/think, /think, no_think, /nothinking, nothing",
             "[x] [NAME] [EOF] [MASKED] a[i] [1] <https://a.b> a <- b, p <.05, 3 <= 4",
         ],
     )
