@@ -101,3 +101,20 @@ def test_of_sglang_a_late_reply_to_the_last_question_is_none_to_the_next(model, 
         return said
 
     assert asyncio.run(main()) == [f"{number}{text}" for number in range(3) for text in texts]
+
+
+@pytest.mark.parametrize("headers", [b"X-A: %s\r\n" % (b"a" * 60_000), b"X-A: a\r\n" * 500])
+def test_the_headers_of_a_gateway_may_be_long_and_many(headers):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(packed("well").replace(b"Content", headers + b"Content", 1))
+        writer.close()
+
+    async def main() -> str:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        endpoint = Endpoint(api="openai", model="m", url=url, retries=0)
+        async with listening, Client(endpoint) as client:
+            return (await client.ask(question())).text
+
+    assert asyncio.run(main()) == "well"
