@@ -30,6 +30,7 @@ CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
+LEAST_SUM = 1e-6  # of the likeliest tokens: even a model without any idea of them gives more
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _SPACES = "\u0120\u2581"  # what vocabularies write for a space
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
@@ -407,10 +408,13 @@ def _probability_of(logarithm: Any) -> float:
 
 
 def _check_sum(probabilities: Iterable[float]) -> None:
-    """Raises Retryable where they add up to more than rounding explains."""
+    """Raises Retryable where they add up to more than rounding explains, or to nothing.
+
+    The likeliest token of any model has more; some servers mix up the requests of a batch.
+    """
     total = sum(probabilities)
-    if total > MOST_MASS:
-        raise Retryable(f"probabilities that add up to {total:.3f}")
+    if not LEAST_SUM <= total <= MOST_MASS:
+        raise Retryable(f"probabilities that add up to {total:.3g}")
 
 
 def _share(true: float, false: float) -> tuple[float | None, float]:

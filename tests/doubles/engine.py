@@ -35,6 +35,11 @@ class Say:
     # on top of meta_info (SGLang) or of the whole answer (OpenAI)
     meta: dict = field(default_factory=dict)
 
+    @property
+    def other(self) -> float:
+        """The probability of any other token."""
+        return 1 - self.true - self.false
+
 
 @dataclass
 class Fail:
@@ -196,13 +201,14 @@ class FakeEngine:
             meta["output_token_logprobs"] = [[-0.5, 7, None]] * say.tokens
         if "top_logprobs_num" in body:
             entries = top_logprobs(_log(say.true), _log(say.false), self.model or "")
-            meta["output_top_logprobs"] = [entries]
+            meta["output_top_logprobs"] = [[*entries, [_log(say.other), 0, None]]]
         return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
 
     def _chat(self, say: Say) -> dict:
         top = [
             {"token": " true", "logprob": _log(say.true)},
             {"token": " false", "logprob": _log(say.false)},
+            {"token": "Well", "logprob": _log(say.other)},
         ]
         choice = {
             "message": {"role": "assistant", "content": say.text},

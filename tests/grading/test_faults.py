@@ -143,6 +143,7 @@ FAULTS: dict[str, Change] = {
     "probability above 1": logged(0.7, -5.0),
     "infinite": logged(math.inf, -math.inf),
     "more than all": logged(-0.01, -0.02),
+    "less than any": logged(-9999.0, -9999.0),
     "no likeliest tokens": unlisted,
 }
 # What only looks odd: the verdict is as right as any.
