@@ -40,7 +40,7 @@ class Graders:
             warn_if_open(settings.grading.template)
         name = grader_name(settings)
         self.main = make_grader(settings, name, url, tokenizer, stopped, by_policy)
-        self._policy = _template_of(args.hf_checkpoint)
+        self._template = _template_of(args.hf_checkpoint)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
@@ -55,7 +55,7 @@ class Graders:
 
     def usual_thoughts(self, response: str, prompt: str) -> str:
         """A response of the policy, its thoughts in the usual marks: see ChatTokenizer."""
-        return self._policy.usual_thoughts(response, prompt) if self._policy else response
+        return self._template.usual_thoughts(response, prompt) if self._template else response
 
     async def choose_checked(self, prompt_id: str, training: bool) -> Grader:
         """As `choose`, once the grader has answered its check question.
