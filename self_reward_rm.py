@@ -95,6 +95,7 @@ async def _grade(args, sample, again: bool) -> float | None:
         error = "the answer's generation failed (its status is FAILED)"
         record = Record.of(row, "ungraded", None, error=error)
     else:
+        prompt = sample.prompt if isinstance(sample.prompt, str) else ""
         # The first answer of an evaluation brings the probe with it.
         async with graders.probing(sample.metadata, rollout_id(args), training):
             try:
@@ -102,8 +103,8 @@ async def _grade(args, sample, again: bool) -> float | None:
                     graders.anchor_of(row.prompt_id, training),
                     await graders.choose_checked(row.prompt_id, training),
                     row,
-                    sample.response or "",
-                    sample.prompt if isinstance(sample.prompt, str) else "",
+                    graders.usual_thoughts(sample.response or "", prompt),
+                    prompt,
                     truncated=sample.status.value == "truncated",
                     # All criteria of an answer go to the same engine.
                     routing_key=sample.session_id or f"{row.prompt_id}-{sample.index}",

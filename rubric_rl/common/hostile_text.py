@@ -34,6 +34,8 @@ _FAMILIES = re.compile(
             r"\](?=~!?b[\[\]]|![a-z]~\[|<\][a-z ]{1,40}\[>\[)|\[(?=e~\[)",  # MiniMax
             r"<(?=_(?:user|bot|system|start|end|pad)>)",  # TeleChat
             r"<(?=fim_(?:prefix|middle|suffix|pad)>)",  # StarCoder
+            # No token, but whoever reads it in a user's turn leaves out the thoughts: Qwen, GLM
+            r"/(?=(?i:no_?think)\b)",
         )
     )
 )

@@ -176,6 +176,20 @@ class ChatTokenizer:
                 texts.add(text)
         return _longest_first(texts)
 
+    def usual_thoughts(self, response: str, prompt: str = "") -> str:
+        """A response of this model, the thought that opens it between the usual marks, and empty.
+
+        Such a thought stands between marks that its chat template names, and `prompt`, which it
+        continues, may have opened it. Another family's marks hide nothing from who reads it.
+        """
+        template = self._options["chat_template"]
+        for opens, closes in THOUGHTS[1:]:
+            opened = response.lstrip().startswith(opens) or prompt.rstrip().endswith(opens)
+            if opened and opens in template and closes in template:
+                _, closing, rest = response.partition(closes)
+                return f"{THINK}{THINK_END}{rest}" if closing else THINK
+        return response
+
     @cached_property
     def hides_thoughts(self) -> bool:
         """Whether a mark of thoughts is left out where special tokens are, as engines do."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import read_jsonl_offsets, value_at
-from rubric_rl.common.tokenizer import THINK, THINK_END
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.readers.pieces import known_id
 from rubric_rl.data.row_file import RowFile
@@ -137,9 +136,5 @@ class Policy:
         question = Question(messages, seed, routing_key=key)
         reply = await self.client.ask(question)
         tokens = TokenCounts(*reply.counts)
-        text = reply.text
-        # Where a template opens the thoughts, an OpenAI route without a parser sends their rest.
-        is_rest = THINK_END in text and THINK not in text
-        if is_rest and self.client.endpoint.thinking:
-            text = THINK + text
+        text = self.client.api.usual_thoughts(reply.text)
         return Answer(text, not reply.complete, tokens)

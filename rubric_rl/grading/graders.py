@@ -6,6 +6,7 @@ from collections.abc import Callable
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.hash_share import share_of
+from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.data.grader_template import warn_if_open
 from rubric_rl.data.schema import Record
 from rubric_rl.data.training_settings import PLAIN, RewardRule
@@ -39,6 +40,7 @@ class Graders:
             warn_if_open(settings.grading.template)
         name = grader_name(settings)
         self.main = make_grader(settings, name, url, tokenizer, stopped, by_policy)
+        self._template = _template_of(args.hf_checkpoint)
         self._checks: dict[str, asyncio.Task[Record]] = {}  # name of a grader -> its check question
         self._teacher = None
         if self._teacher_share:
@@ -50,6 +52,10 @@ class Graders:
         await self.main.client.close()
         if self._teacher:
             await self._teacher.client.close()
+
+    def usual_thoughts(self, response: str, prompt: str) -> str:
+        """A response of the policy, its thoughts in the usual marks: see ChatTokenizer."""
+        return self._template.usual_thoughts(response, prompt) if self._template else response
 
     async def choose_checked(self, prompt_id: str, training: bool) -> Grader:
         """As `choose`, once the grader has answered its check question.
@@ -89,6 +95,14 @@ def make_grader(
     """The grader of these settings; `url` and `tokenizer` are used where they name none."""
     client = Client(settings.endpoint, url, tokenizer, stopped)
     return Grader(client, settings.grading, settings.scoring, name, by_policy)
+
+
+def _template_of(checkpoint: str) -> ChatTokenizer | None:
+    """The policy's chat template. A model without one has prompts, and no marks, of its own."""
+    try:
+        return ChatTokenizer(checkpoint)
+    except UserError:
+        return None
 
 
 def _is_policy(args, settings: GraderSettings) -> bool:

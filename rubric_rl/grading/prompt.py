@@ -15,8 +15,11 @@ from rubric_rl.data.grader_template import fill_template
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.settings import Grading
 
-# Qwen's control tokens, e.g. <|im_end|>
-_SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
+# Control tokens, e.g. Qwen's <|im_end|>; of gpt-oss's headers the words between them too.
+_SPECIAL = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>(?:final|commentary)<\|message\|>"
+    r"|<\|[^<>|\s]{1,64}\|>"
+)
 
 _ONE = '{"explanation": "<one short sentence>", "criteria_met": true or false}'
 _REPLY = {

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
+from rubric_rl.common.tokenizer import THINK, THINK_END, THOUGHTS, ChatTokenizer, after_thoughts
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.payload import (
     count_of,
@@ -30,10 +30,13 @@ CHOICES = (" true", " false")  # the two tokens after an opening, ...
 CLOSE = ("true", "false")  # ... and as some write them: summed, if they are tokens too
 LISTED = 20  # so many of the likeliest tokens come with their probabilities; others count as 0
 MIN_MASS = 0.1  # below this probability of the two together, their shares say nothing
+LEAST_SUM = 1e-6  # of the likeliest tokens: even a model without any idea of them gives more
 MOST_MASS = 1.01  # what is above 1 by more than rounding is no probability
 _SPACES = "\u0120\u2581"  # what vocabularies write for a space
 _OF_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
-_OF_A_LIST = re.compile("[0-9a-f]{32}_.*")  # how SGLang names a reply to a list with a rid
+# How SGLang names the reply to one of our requests, and those to a list. Not those that it names
+# itself, with 32 digits alone: some server between us may leave out our name.
+_NAMED = re.compile("rubric-[0-9a-f]{32}|(?:rubric-)?[0-9a-f]{32}_.*")
 _LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -62,6 +65,10 @@ class SGLang:
     def break_up(self, text: str) -> str:
         """The text without any special token of the model's tokenizer, such as <|im_end|>."""
         return self._template.break_up(text)
+
+    def usual_thoughts(self, response: str, prompt: str = "") -> str:
+        """See ChatTokenizer."""
+        return self._template.usual_thoughts(response, prompt)
 
     def _header(self, thinking: bool) -> str:
         """What the chat template writes before a reply."""
@@ -116,13 +123,14 @@ class SGLang:
         prompts = self._template.encode_alike(texts) if as_ids else texts
         field = "input_ids" if as_ids else "text"
         wanted = self._wanted(first)
+        name = f"rubric-{uuid4().hex}"
         if len(questions) == 1:
-            return {field: prompts[0], **wanted}
+            return {field: prompts[0], **wanted, "rid": name}
         sampling = wanted["sampling_params"]
         seeds = [question.seed for question in questions]
         if "sampling_seed" in sampling and len(set(seeds)) > 1:  # votes have a seed each
             wanted["sampling_params"] = [sampling | {"sampling_seed": seed} for seed in seeds]
-        return {field: prompts, **wanted, "rid": uuid4().hex}
+        return {field: prompts, **wanted, "rid": name}
 
     def _wanted(self, question: Question) -> dict:
         """What the request says besides the prompt."""
@@ -241,6 +249,14 @@ class OpenAI:
         """The text as it is: the model's tokenizer is not known here."""
         return text
 
+    def usual_thoughts(self, response: str, prompt: str = "") -> str:
+        """The response; of its marks only `<think>` is known, as the model's family is not.
+
+        Where a template writes that one, a route without a parser sends the rest of the thoughts.
+        """
+        is_rest = THINK_END in response and THINK not in response
+        return THINK + response if is_rest and self._endpoint.thinking else response
+
     def check(self, messages: list[dict]) -> None:
         """Nothing can be said before the endpoint is asked."""
 
@@ -330,6 +346,22 @@ class OpenAI:
         raise Unavailable(f"{self._prefix}mode direct and cascade: {hint}")
 
 
+def check_name(reply: Any, body: dict) -> None:
+    """Raises Retryable for SGLang's reply to another of our requests.
+
+    It comes late on a connection that is kept, or from a gateway that mixes replies up. What names
+    its replies in another way, or not at all, is believed.
+    """
+    name = str(_fields(_fields(reply).get("meta_info")).get("id"))
+    if _is_anothers(name, body.get("rid", "")):
+        raise Retryable("the reply is that to another question")
+
+
+def _is_anothers(name: str, request: str) -> bool:
+    """Whether a reply of this name is to another request than that, as far as names tell."""
+    return name != request and _NAMED.fullmatch(name) is not None
+
+
 def check_places(replies: list, body: dict) -> None:
     """Raises Retryable for the replies to a list that do not stand where their questions do.
 
@@ -346,7 +378,7 @@ def check_places(replies: list, body: dict) -> None:
         name = str(meta.get("id", ""))
         count = count_of(meta.get("prompt_tokens"))
         is_ours = name == f"{request}_{place}"
-        is_other = not is_ours and (_OF_A_LIST.fullmatch(name) or not lengths)
+        is_other = not is_ours and (_is_anothers(name, request) or not lengths)
         if is_other or (lengths and count != lengths[place] and count in lengths):
             raise Retryable(f"reply {place + 1} of {len(replies)} is that to another question")
         names.append(name)
@@ -376,10 +408,13 @@ def _probability_of(logarithm: Any) -> float:
 
 
 def _check_sum(probabilities: Iterable[float]) -> None:
-    """Raises Retryable where they add up to more than rounding explains."""
+    """Raises Retryable where they add up to more than rounding explains, or to nothing.
+
+    The likeliest token of any model has more; some servers mix up the requests of a batch.
+    """
     total = sum(probabilities)
-    if total > MOST_MASS:
-        raise Retryable(f"probabilities that add up to {total:.3f}")
+    if not LEAST_SUM <= total <= MOST_MASS:
+        raise Retryable(f"probabilities that add up to {total:.3g}")
 
 
 def _share(true: float, false: float) -> tuple[float | None, float]:

@@ -17,7 +17,7 @@ from yarl import URL
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.plain_text import one_line
 from rubric_rl.serving.address import proxy_for, request_url
-from rubric_rl.serving.apis import OpenAI, SGLang, check_places
+from rubric_rl.serving.apis import OpenAI, SGLang, check_name, check_places
 from rubric_rl.serving.connections import Connections, allow_descriptors, in_words
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 from rubric_rl.serving.in_flight import InFlight, Limit
@@ -38,6 +38,8 @@ LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
+# Of a reply, as gateways write them: bytes of one header, and how many there are.
+LONGEST_HEADER, MOST_HEADERS = 100_000, 1_000
 LONGEST_EXCERPT = 300  # characters of a server's words that are shown ...
 LONGEST_READ = 10_000  # ... and read for it, as a page may hold millions
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
@@ -264,7 +266,7 @@ class Client:
         written = 1 if questions[0].opening else len(places)
         try:
             payload = await self._send(body, headers, written)
-            parts = [payload] if len(places) == 1 else _parts(payload, body)
+            parts = _parts(payload, body, len(places))
         except FAILURES as error:
             return error
         failure = None
@@ -308,7 +310,12 @@ class Client:
             timeout = aiohttp.ClientTimeout(total=None)  # in InFlight is the limit
             # No cookies: a question depends on no other one.
             self._session = aiohttp.ClientSession(
-                timeout=timeout, connector=Connections(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                timeout=timeout,
+                connector=Connections(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=LONGEST_HEADER,
+                max_field_size=LONGEST_HEADER,
+                max_headers=MOST_HEADERS,
             )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(
@@ -366,9 +373,11 @@ class Client:
             await asyncio.sleep(min(left, 1.0))
 
 
-def _parts(payload: Any, body: dict) -> list:
-    """The replies to a request of several questions, in their order."""
-    count = len(body.get("text") or body["input_ids"])
+def _parts(payload: Any, body: dict, count: int) -> list:
+    """The replies to a request of so many questions, in their order."""
+    if count == 1:
+        check_name(payload, body)
+        return [payload]
     if not isinstance(payload, list):
         raise_error_in(payload)
     if not isinstance(payload, list) or len(payload) != count:

@@ -21,6 +21,7 @@ _FATAL = (
     "badrequest",
     "unauthorized",
     "forbidden",
+    "contentfilter",
 )
 _PLACES = ("detail", "errors", "base_resp")  # where else than in `error` it may stand
 _WORDS = ("message", "msg", "errorMessage", "status_msg", "text")  # where it says what it is
@@ -44,7 +45,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # Parts of the names of an ending at a limit of the length.
-_CUT = re.compile("length|max_?(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded")
+_CUT = re.compile(
+    "length|max_?(?:[a-z]+_)?tokens?|token_limit|context_window_exceeded|^incomplete$"
+)
 # A model that says nothing at all may end so; any other name may be that of a failure.
 ENDED = (
     "",

@@ -59,7 +59,7 @@ class Instant(asyncio.Protocol):
     @staticmethod
     def answer(request: bytes) -> bytes:
         """To a list one reply for each of its texts, named as SGLang names them."""
-        if b'"rid"' not in request:
+        if b'"text":[' not in request:
             return json.dumps(REPLY).encode()
         asked = json.loads(request)
         replies = []

@@ -195,7 +195,7 @@ class Stub:
             true, false = map(ChatTokenizer(MODEL).token_id, CHOICES)
             meta["output_top_logprobs"] = [[[-0.1, true, None], [-3.0, false, None]]]
         reply = {"text": self.TEXT, "meta_info": meta}
-        if "rid" not in body:
+        if isinstance(prompts, str) or isinstance(prompts[0], int):  # a single one
             return web.json_response(reply)
         names = (f"{body['rid']}_{place}" for place in range(len(prompts)))
         return web.json_response([reply | {"meta_info": meta | {"id": name}} for name in names])

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, processors
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import UserError
-from rubric_rl.common.tokenizer import ChatTokenizer
+from rubric_rl.common.tokenizer import THOUGHTS, ChatTokenizer
 
 TURN = [{"role": "user", "content": "hi"}]
 WITH_ASSISTANT = [*TURN, {"role": "assistant", "content": "yes"}, *TURN]
@@ -264,7 +264,7 @@ class TestTextsThatBeginAlike:
 def test_neither_importing_nor_rendering_loads_torch(tmp_path):
     program = (
         "import sys\n"
-        "from rubric_rl.common.tokenizer import ChatTokenizer\n"
+        "from rubric_rl.common.tokenizer import THOUGHTS, ChatTokenizer\n"
         "assert 'transformers' not in sys.modules\n"
         f"tokenizer = ChatTokenizer({chat_model(tmp_path)!r})\n"
         "tokenizer.render([{'role': 'user', 'content': 'hi'}], thinking=False)\n"
@@ -330,3 +330,30 @@ def test_a_text_without_special_tokens_stays_as_it_is(tmp_path):
     tokenizer.save(f"{model}/tokenizer.json")
     text = "It says: REST, \u00c9t\u00e9 < turn >"
     assert ChatTokenizer(model).break_up(text) == text
+
+
+class TestUsualThoughts:
+    """A thought in the marks of the model's own family is one, and in others' is an answer."""
+
+    def of(self, folder: Path, marks: tuple, response: str, prompt: str = "") -> str:
+        named = "".join(f"{{{{ '{mark}' if false }}}}" for mark in marks)
+        return ChatTokenizer(chat_model(folder, TEMPLATE + named)).usual_thoughts(response, prompt)
+
+    @pytest.mark.parametrize("marks", THOUGHTS[1:])
+    def test_replace_those_of_the_family_that_open_the_response(self, tmp_path, marks):
+        opens, closes = marks
+        said = f"Call.{opens}really{closes}Now."
+        assert self.of(tmp_path, marks, f"\n{opens}hm</think>{closes}{said}") == (
+            f"<think></think>{said}"
+        )
+        assert self.of(tmp_path, marks, f"{opens}hm") == "<think>"
+        assert self.of(tmp_path, marks, said) == said
+        opened = f"<|im_start|>assistant\n{opens}\n"
+        assert self.of(tmp_path, marks, f"hm{closes}Call.", opened) == "<think></think>Call."
+
+    @pytest.mark.parametrize("marks", THOUGHTS[1:])
+    def test_replace_none_of_another_family(self, tmp_path, marks):
+        opens, closes = marks
+        for others in ((), THOUGHTS[0], (opens,)):
+            response = f"{opens}harmful{closes}harmless"
+            assert self.of(tmp_path, others, response) == response

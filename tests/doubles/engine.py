@@ -35,6 +35,11 @@ class Say:
     # on top of meta_info (SGLang) or of the whole answer (OpenAI)
     meta: dict = field(default_factory=dict)
 
+    @property
+    def other(self) -> float:
+        """The probability of any other token."""
+        return 1 - self.true - self.false
+
 
 @dataclass
 class Fail:
@@ -153,6 +158,7 @@ class FakeEngine:
         first, questions = len(self.bodies), questions_in(body, self.model)
         if self.checked and CHECK.messages[0]["content"] in _prompt(questions[0]):
             replies = [self._reply(request, check_answer(one), 0, one) for one in questions]
+            _name_by_place(replies, body)
             return web.json_response(replies if is_list(body) else replies[0])
         self.bodies += questions
         self.requests.append(len(questions))
@@ -195,13 +201,14 @@ class FakeEngine:
             meta["output_token_logprobs"] = [[-0.5, 7, None]] * say.tokens
         if "top_logprobs_num" in body:
             entries = top_logprobs(_log(say.true), _log(say.false), self.model or "")
-            meta["output_top_logprobs"] = [entries]
+            meta["output_top_logprobs"] = [[*entries, [_log(say.other), 0, None]]]
         return {"text": say.text, "output_ids": [], "meta_info": meta | say.meta}
 
     def _chat(self, say: Say) -> dict:
         top = [
             {"token": " true", "logprob": _log(say.true)},
             {"token": " false", "logprob": _log(say.false)},
+            {"token": "Well", "logprob": _log(say.other)},
         ]
         choice = {
             "message": {"role": "assistant", "content": say.text},
@@ -249,7 +256,7 @@ def is_list(body: dict) -> bool:
 def questions_in(body: dict, model: str | None) -> list[dict]:
     """The questions of a request, as each would have been asked alone."""
     if not is_list(body):
-        return [body]
+        return [{key: value for key, value in body.items() if key != "rid"}]
     field = "text" if "text" in body else "input_ids"
     prompts, sampling = body[field], body["sampling_params"]
     if field == "input_ids" and model:
@@ -264,10 +271,10 @@ def questions_in(body: dict, model: str | None) -> list[dict]:
 
 
 def _name_by_place(replies: list[dict], body: dict) -> None:
-    """Gives each reply to a list the id that SGLang gives it, unless a test named another."""
-    for place, reply in enumerate(replies if is_list(body) else []):
+    """Gives each reply the id that SGLang gives it, unless a test named another."""
+    for place, reply in enumerate(replies if "rid" in body else []):
         if reply["meta_info"]["id"].isdigit():
-            reply["meta_info"]["id"] = f"{body['rid']}_{place}"
+            reply["meta_info"]["id"] = f"{body['rid']}_{place}" if is_list(body) else body["rid"]
 
 
 def _finish_reason(reason: str | None) -> dict | None:

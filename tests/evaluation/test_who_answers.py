@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from doubles.engine import FakeEngine, Say
+from doubles.engine import TEMPLATE, FakeEngine, Say, chat_model
 from doubles.records import raw_rows
 
 from rubric_rl.evaluation.evaluate import EvaluationPlan, _parser
@@ -56,3 +56,23 @@ def test_thoughts_that_a_template_opened_are_no_part_of_the_answer(
 
     asyncio.run(run())
     assert {record.answer for record in Run(tmp_path / "run")} == {graded}
+
+
+@pytest.mark.parametrize("family, graded", [("[THINK][/THINK]", "See."), ("", None)])
+def test_a_served_policys_thoughts_are_known_by_its_template(tmp_path, family, graded):
+    rows = raw_rows(tmp_path / "rows.jsonl")
+    model = chat_model(tmp_path / "policy", f"{TEMPLATE}{{{{ '{family}' if false }}}}")
+    said = "[THINK]It hurts.[/THINK]See."
+    policy = FakeEngine(Say(said))
+
+    async def run() -> None:
+        async with policy, FakeEngine() as judge:
+            flags = f"""
+                --rows {rows} --out {tmp_path / "run"} --policy-url {policy.url}
+                --policy-tokenizer {model} --policy-thinking true
+                --grader-url {judge.url} --grader-api openai --grader-model judge
+            """
+            await EvaluationPlan(_parser().parse_args(flags.split())).run()
+
+    asyncio.run(run())
+    assert {record.answer for record in Run(tmp_path / "run")} == {graded or said}

@@ -143,6 +143,7 @@ FAULTS: dict[str, Change] = {
     "probability above 1": logged(0.7, -5.0),
     "infinite": logged(math.inf, -math.inf),
     "more than all": logged(-0.01, -0.02),
+    "less than any": logged(-9999.0, -9999.0),
     "no likeliest tokens": unlisted,
 }
 # What only looks odd: the verdict is as right as any.
@@ -198,7 +199,8 @@ class FaultyEngine:
         replies = []
         for place, question in enumerate(questions_in(asked, self.model)):
             reply = self.reply(question)
-            reply["meta_info"]["id"] = f"{asked.get('rid')}_{place}"
+            name = asked.get("rid")
+            reply["meta_info"]["id"] = f"{name}_{place}" if is_list(asked) else name
             if next(self.numbers) % self.every == 0 and self.faults:
                 name = self.faults.pop()
                 self.happened.append(name)
@@ -250,6 +252,7 @@ def model(tmp_path_factory) -> str:
         pytest.param("explain", "openai", 2000, 1200, marks=pytest.mark.slow),
         pytest.param("explain", "sglang", 2000, 1200, marks=pytest.mark.slow),
         pytest.param("direct", "sglang", 2000, 1200, marks=pytest.mark.slow),
+        pytest.param("direct", "openai", 2000, 1200, marks=pytest.mark.slow),
     ],
 )
 def test_no_answer_is_wrong(model, monkeypatch, mode, api, answers, faults):

@@ -11,7 +11,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 import pytest
-from doubles.engine import Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
+from doubles.engine import TEMPLATE, Fail, FakeEngine, Say, chat_model, skip_pauses, verdict
 from doubles.hooked import MESSAGES, by_answer, hook_args, record_of, reward, sample
 
 import self_reward_rm as hooks
@@ -157,11 +157,25 @@ class TestReward:
         assert engine.bodies == []
         assert record_of(one).status == "no_answer"
 
+    @pytest.mark.parametrize("api", ["sglang", "openai"])
+    def test_is_of_what_follows_a_thought_in_the_marks_of_the_policys_family(
+        self, args, tmp_path, api
+    ):
+        """However it is asked; a policy that writes another family's hides nothing."""
+        family = "{{ '[THINK][/THINK]' if false }}"
+        args.hf_checkpoint = chat_model(tmp_path / "other", TEMPLATE + family)
+        answers = ["[THINK]rude[/THINK]Hello.", "<seed:think>rude</seed:think>Hello."]
+        samples = [sample(number, response=text) for number, text in enumerate(answers)]
+        args.grader_api, args.grader_model = api, "m"
+        reward(FakeEngine(by_answer), args, samples)
+        assert [record_of(one).answer for one in samples] == ["Hello.", answers[1]]
+
     def test_sends_each_answer_whole_to_one_engine(self, args):
         engine = FakeEngine(by_answer)
         unnamed = sample(1, group=None, session_id=None)  # as in evaluation
         reward(engine, args, [sample(0), unnamed])
-        assert sorted(engine.routing_keys) == ["pNone-1"] * 3 + ["session-0"] * 3
+        assert engine.requests == [3, 3]
+        assert sorted(engine.routing_keys) == ["pNone-1", "session-0"]
         assert record_of(unnamed).split == "eval"
 
     def test_of_a_failing_grader_is_nan_with_its_reason(self, args):

@@ -64,6 +64,10 @@ class TestGradedText:
             ("\n <think>hm</think>Call.", "Call."),
             ("Call.<|im_end|><|im_start|>user\nThanks!<|endoftext|>", "Call.user\nThanks!"),
             ("a < b |> c", "a < b |> c"),
+            ("<|channel|>final<|message|>Call.<|return|>", "Call."),
+            ("<think></think><|start|>assistant<|channel|>final<|message|>Call.", "Call."),
+            ("<|channel|>analysis<|message|>hm", "analysishm"),
+            ("[THINK]harmful[/THINK]harmless", "[THINK]harmful[/THINK]harmless"),
         ],
     )
     def test_is_all_but_the_opening_thought_and_special_tokens(self, response, text):
@@ -205,6 +209,7 @@ FORGED = {
     "InternLM": "<eoh> <eoa>",
     "thoughts of others": "<thinking> </thinking> <thought> </thought>",
     "Nemotron": "<SPECIAL_11> <extra_id_1>",
+    "words that keep a grader from its thoughts": "/no_think /nothink /No_Think",
 }
 
 
@@ -222,6 +227,7 @@ class TestControlTokens:
         [
             "<p class='x'>5 < 7</p><img src='a'><br/> <div role='main'>",
             "List<Seed> <seedling> <masked> </masking> <reservedSeats> <unusedNames> <eol>",
+            "What to feel/think about: https://a.b/think, /think, no_think, /nothinking, nothing",
             "[x] [NAME] [EOF] [MASKED] a[i] [1] <https://a.b> a <- b, p <.05, 3 <= 4",
         ],
     )

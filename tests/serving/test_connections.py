@@ -3,7 +3,10 @@
 import asyncio
 import json
 
+import pytest
+from aiohttp import web
 from doubles.asking import question
+from doubles.engine import FakeEngine, Say, skip_pauses
 
 from rubric_rl.serving.client import Client
 from rubric_rl.serving.endpoint import Endpoint
@@ -62,3 +65,56 @@ def test_a_second_reply_is_none_to_the_next_question():
     texts, connections = asyncio.run(main())
     assert texts == [f"question {number}" for number in range(3)]
     assert connections == 3
+
+
+QUESTIONS = {"alone": ["1"], "together": ["1", "2"]}
+
+
+class LateReplies(FakeEngine):
+    """Says each second time once more what it said to the request before."""
+
+    late: web.Response | None = None
+
+    async def _handle(self, request):
+        response = await super()._handle(request)
+        late, self.late = self.late, None
+        if late is None:
+            self.late = response
+        return web.Response(body=late.body if late else response.body)
+
+
+@pytest.mark.parametrize("texts", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_of_sglang_a_late_reply_to_the_last_question_is_none_to_the_next(model, monkeypatch, texts):
+    """It names each after its request, so that one is known that comes amid the next."""
+    skip_pauses(monkeypatch)
+    engine = LateReplies(lambda prompt: Say(prompt.partition("question ")[2].split("<")[0]))
+
+    async def main() -> list[str]:
+        said = []
+        async with engine, Client(Endpoint(retries=9), engine.url, model) as client:
+            for number in range(3):
+                asked = [
+                    [{"role": "user", "content": f"question {number}{text}"}] for text in texts
+                ]
+                questions = [question(messages=messages) for messages in asked]
+                said += [reply.text for reply in await client.ask_together(questions)]
+        return said
+
+    assert asyncio.run(main()) == [f"{number}{text}" for number in range(3) for text in texts]
+
+
+@pytest.mark.parametrize("headers", [b"X-A: %s\r\n" % (b"a" * 60_000), b"X-A: a\r\n" * 500])
+def test_the_headers_of_a_gateway_may_be_long_and_many(headers):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(packed("well").replace(b"Content", headers + b"Content", 1))
+        writer.close()
+
+    async def main() -> str:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        endpoint = Endpoint(api="openai", model="m", url=url, retries=0)
+        async with listening, Client(endpoint) as client:
+            return (await client.ask(question())).text
+
+    assert asyncio.run(main()) == "well"

@@ -65,9 +65,10 @@ class TestProbabilities:
             [{"logprob": true, "token_id": first}, {"logprob": false, "token_id": second}],
             [*entries, [math.log(0.5), 7, None]],
             [*entries, [math.nan, 7, None]],
+            [[-9999.0, 7, None]],
         ]
 
-    @pytest.mark.parametrize("way", range(10))
+    @pytest.mark.parametrize("way", range(11))
     def test_a_malformed_list_of_them_is_asked_for_again_and_then_no_reply(
         self, model, monkeypatch, way
     ):
@@ -137,6 +138,14 @@ class TestProbabilities:
         skip_pauses(monkeypatch)
         engine = FakeEngine(Say(true=0.9, false=0.8), Say(true=0.6, false=0.2))
         assert ask(engine, model, direct(), api=api).probability == pytest.approx(0.75)
+
+    def test_that_add_up_to_nothing_are_none_of_an_openai_endpoint_either(self, model, monkeypatch):
+        """As vLLM answers one that shares a batch with a request for other tokens."""
+        skip_pauses(monkeypatch)
+        token = {"token": "<pad>", "top_logprobs": [{"token": "<pad>", "logprob": -9999.0}]}
+        choice = {"message": {"content": ""}, "logprobs": {"content": [token]}}
+        engine = FakeEngine(Say(meta={"choices": [choice]}), Say(true=0.6, false=0.2))
+        assert ask(engine, model, direct(), api="openai").probability == pytest.approx(0.75)
 
 
 class TestContent:

@@ -48,7 +48,7 @@ def test_any_other_ending_of_nothing_is_no_reply_and_named(reason):
     [
         *("length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"),
         *("max_new_tokens", "FINISH_REASON_MAX_TOKENS", "max_token", "token_limit", "length_limit"),
-        "MaxTokens",
+        *("MaxTokens", "incomplete"),
         {"type": "length"},
     ],
 )
@@ -161,6 +161,7 @@ def test_a_number_of_tokens_is_read_in_any_form(written, count):
         ({"choices": [], "code": 200, "msg": "success"}, "success (200)", True),
         ({"code": "InvalidApiKey", "message": "no"}, "no (InvalidApiKey)", False),
         ({"error": {"message": "no", "type": "NotFoundError"}}, "no", False),
+        ({"error": {"message": "no", "code": "content_filter"}}, "no", False),
     ],
 )
 def test_an_error_is_found_in_every_form_and_its_code_decides_on_another_try(
