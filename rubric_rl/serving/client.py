@@ -428,7 +428,7 @@ def _raise_failure(response: aiohttp.ClientResponse, content: bytes) -> NoReturn
     if wanted in ("true", "false"):
         again = wanted == "true"
     else:
-        again = is_retried(status) and again
+        again = is_retried(status, message) and again
     told = f"HTTP {status}: {message}" if message else f"HTTP {status}"
     if again:
         pause = headers.get("Retry-After-Ms") or headers.get("Retry-After")

@@ -34,6 +34,8 @@ RETRIED_STATUS = {
     425,  # too early
     429,  # too many
 }
+# What SGLang says where something between us has sent a request again that it still works on.
+_SENT_TWICE = "Duplicate request ID"
 # What a server says of a request that is too long or not to its liking.
 REFUSALS = {400, 413, 422}
 # Of these, the words for a question that is too long: SGLang's, vLLM's, OpenAI's, llama.cpp's.
@@ -67,9 +69,9 @@ _FILTERED = re.compile(
 _BROKEN = re.compile("abort|(?<!no_)error|cancel|time.?out|resource|fail|overload")
 
 
-def is_retried(status: int) -> bool:
-    """Whether a request that got this HTTP status is sent again."""
-    return status >= 500 or status in RETRIED_STATUS
+def is_retried(status: int, message: str = "") -> bool:
+    """Whether a request that got this HTTP status, and these words, is sent again."""
+    return status >= 500 or status in RETRIED_STATUS or _SENT_TWICE in message
 
 
 def kind_of_refusal(status: int, message: str) -> type[Unavailable]:

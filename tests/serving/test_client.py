@@ -225,6 +225,12 @@ class TestRefusals:
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 500
 
+    def test_a_request_that_a_router_sent_twice_is_asked_again(self, model, monkeypatch):
+        skip_pauses(monkeypatch)
+        said = '{"error": {"message": "Duplicate request ID detected: rubric-1"}}'
+        engine = FakeEngine(Fail(400, said), Say("fine"))
+        assert ask(engine, model).text == "fine"
+
     def test_an_error_page_with_a_byte_order_mark_is_read(self, model):
         page = '\ufeff{"error": {"code": "insufficient_quota", "message": "no credit"}}'
         engine = FakeEngine(Fail(429, page))
