@@ -142,21 +142,19 @@ class ChatTokenizer:
             raise UserError(f"{refusal}; name another chat model as tokenizer") from None
         return _completed(rendered[0], thinking) + opening
 
-    def render_alike(
-        self, conversations: list[list[dict]], thinking: bool, opening: str = ""
-    ) -> list[str]:
+    def render_alike(self, conversations: list[list[dict]], thinking: bool) -> list[str]:
         """The same of several conversations: in one run, where they differ in their last turn.
 
         The first is rendered alone as well, to see that the run is what transformers does.
         """
-        first = self.render(conversations[0], thinking, opening)
+        first = self.render(conversations[0], thinking)
         if len(conversations) > 1:
             rendered = self._alike.render(conversations, thinking_switch(thinking)) or []
-            texts = [_completed(text, thinking) + opening for text in rendered]
+            texts = [_completed(text, thinking) for text in rendered]
             if texts[:1] == [first]:
                 return texts
         others = conversations[1:]
-        return [first, *(self.render(messages, thinking, opening) for messages in others)]
+        return [first, *(self.render(messages, thinking) for messages in others)]
 
     @cached_property
     def _alike(self) -> AlikeTemplate:

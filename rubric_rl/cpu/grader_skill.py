@@ -19,7 +19,7 @@ from rubric_rl.cpu.micro_batches import DEFAULT_TOKENS
 from rubric_rl.cpu.samples import Sample
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Record
-from rubric_rl.grading.prompt import AnswerPrompt, verdict_opening
+from rubric_rl.grading.prompt import AnswerPrompt
 from rubric_rl.grading.settings import GraderSettings, Grading
 
 Prompt = list[int]  # token ids of a grading prompt, up to the verdict
@@ -64,8 +64,9 @@ def _prompt(grading: Grading, record: Record, place: int, template: ChatTokenize
     In `explain` mode that is how a reply is finished.
     """
     asked = AnswerPrompt(grading, record.messages, record.answer or "", template.break_up)
-    messages = asked.messages([record.rubric[place]])
-    text = template.render(messages, thinking=False, opening=verdict_opening())
+    criterion = record.rubric[place]
+    messages, opening = asked.messages([criterion]), asked.opening(criterion)
+    text = template.render(messages, thinking=False, opening=opening)
     return template.encode(text)
 
 

@@ -13,13 +13,12 @@ from rubric_rl.common.command_line import count
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.common.jsonl import write_text
 from rubric_rl.common.progress import CriteriaBar, GaveUp
-from rubric_rl.data.grader_template import label_of
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.schema import Criterion, Record
 from rubric_rl.evaluation.resume import EvaluationFolder
 from rubric_rl.evaluation.stored import stored_lines
 from rubric_rl.grading.health import sickness
-from rubric_rl.grading.prompt import AnswerPrompt
+from rubric_rl.grading.prompt import AnswerPrompt, label_of_prompt
 from rubric_rl.grading.settings import Grading, read_settings
 
 
@@ -66,12 +65,12 @@ def written_settings(file: str) -> dict:
 def prompt_identity(grading: Grading, points: float) -> dict:
     """The grader's prompt about nothing: a run is not resumed with another one.
 
-    With a template its label stands beside it; older folders know none.
+    The label of any other than our own stands beside it; older folders know none.
     """
     nothing = [{"role": "user", "content": ""}]
     asked = AnswerPrompt(grading, nothing, "").messages([Criterion("", points)])
     identity = {"grader_prompt": asked[-1]["content"]}
-    label = label_of(grading.template)
+    label = label_of_prompt(grading)
     return identity | {"grader_template": label} if label else identity
 
 

@@ -3,9 +3,14 @@
 import time
 from dataclasses import dataclass, replace
 
-from rubric_rl.data.grader_template import label_of, load_template
+from rubric_rl.data.grader_template import load_template
 from rubric_rl.data.schema import UNREADABLE, Criterion, Record, Row, TokenCounts, Verdict
-from rubric_rl.grading.prompt import AnswerPrompt, graded_text, verdict_opening
+from rubric_rl.grading.prompt import (
+    AnswerPrompt,
+    graded_text,
+    label_of_prompt,
+    verdict_opening,
+)
 from rubric_rl.grading.score import score
 from rubric_rl.grading.settings import Grading, Scoring, check_together
 from rubric_rl.grading.verdict import (
@@ -144,7 +149,7 @@ class _Asker:
         assert record.answer is not None  # an answer that is none is never asked about
         break_up = self.client.api.break_up
         self.prompt = AnswerPrompt(self.grading, record.messages, record.answer, break_up)
-        record.template = label_of(self.grading.template)
+        record.template = label_of_prompt(self.grading)
 
     async def verdicts(self) -> list[Verdict]:
         """One verdict per criterion, in the rubric's order."""
@@ -196,7 +201,8 @@ class _Asker:
         """The verdicts of `direct` mode: each is the probability of one token."""
         questions = []
         for criterion in criteria:
-            question = replace(self._question([criterion]), opening=verdict_opening())
+            opening = self.prompt.opening(criterion)
+            question = replace(self._question([criterion]), opening=opening)
             questions.append(replace(question, thoughtless=self.grading.mode == "cascade"))
         replies = await self.client.ask_together(questions)
         verdicts = []

@@ -2,16 +2,18 @@
 
 Layout: instructions, conversation, answer, then the criterion last. Everything before the criterion
 is the same for all criteria of an answer, so they share it in the engine's radix cache;
-instructions and conversation are shared by a whole group.
+instructions and conversation are shared by a whole group. With `grader_criterion_in_reply` the
+criterion stands even behind the header of the reply, which is then shared as well.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
 from rubric_rl.common.hostile_text import BreakUp, block, neutral
 from rubric_rl.common.plain_text import shows_something
 from rubric_rl.common.tokenizer import THINK, THINK_END
-from rubric_rl.data.grader_template import fill_template
+from rubric_rl.data.grader_template import fill_template, label_of
 from rubric_rl.data.schema import Criterion
 from rubric_rl.grading.settings import Grading
 
@@ -21,11 +23,14 @@ _SPECIAL = re.compile(
     r"|<\|[^<>|\s]{1,64}\|>"
 )
 
+IN_REPLY = "our own with the criterion in the reply"  # as records and comparisons say it
+
 _ONE = '{"explanation": "<one short sentence>", "criteria_met": true or false}'
 _REPLY = {
     "explain": f"Reply with one JSON object: {_ONE}",
     "cascade": f"Reply with one JSON object: {_ONE}",
     "direct": 'Reply with one JSON object: {"criteria_met": true or false}',
+    IN_REPLY: 'Reply with one JSON object: {"criteria_met": {"<criterion>": true or false}}',
     "checklist": (
         "Several criteria follow. Reply with one JSON object that holds one verdict for each, "
         f'in their order: {{"verdicts": [{_ONE}, ...]}}'
@@ -80,18 +85,36 @@ class AnswerPrompt:
         if self._filled:
             self.shared = self._filled.shared
         else:
-            self.shared = shared_part(grading.mode, messages, answer.strip(), break_up)
+            form = IN_REPLY if grading.criterion_in_reply else grading.mode
+            self.shared = shared_part(form, messages, answer.strip(), break_up)
 
     def messages(self, criteria: list[Criterion]) -> list[dict]:
         """The conversation that asks for the verdicts on these criteria."""
         if self._filled:
             (criterion,) = criteria
             content = self._filled.prompt(criterion)
+        elif self._grading.criterion_in_reply:
+            content = self.shared
         else:
             content = self.shared + criteria_part(self._grading.mode, criteria, self._break_up)
         asked = [{"role": "user", "content": content}]
         system = self._grading.system
         return [{"role": "system", "content": system}, *asked] if system else asked
+
+    def opening(self, criterion: Criterion) -> str:
+        """How the reply about this criterion begins whose next token is read.
+
+        A criterion in it is a string of JSON, which no text closes.
+        """
+        if not self._grading.criterion_in_reply:
+            return verdict_opening()
+        name = json.dumps(_item(criterion, self._break_up), ensure_ascii=False)
+        return f"{verdict_opening()} {{{name}:"
+
+
+def label_of_prompt(grading: Grading) -> str:
+    """What records and comparisons call the prompt: "" for our own as it is by default."""
+    return IN_REPLY if grading.criterion_in_reply else label_of(grading.template)
 
 
 def grader_prompt(

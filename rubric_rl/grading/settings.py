@@ -39,6 +39,11 @@ class Grading(Settings):
         "explain and cascade: the verdict that a reply gives; or, of the two words, the one with "
         "more than half of all probability where the reply gives it",
     )
+    criterion_in_reply: bool = added(
+        False,
+        "direct: the criterion stands in the reply, before the token that is read, so that the "
+        "engine's cache holds all else",
+    )
     system: str = added("", "system message before the prompt")
     json_schema: bool = added(True, "hold replies to JSON of the verdict's form, if not thinking")
     votes: int = setting(
@@ -91,6 +96,11 @@ def check_together(endpoint: Endpoint, grading: Grading) -> None:
     if grading.verdict == "probability" and not continues:
         what = "grader_verdict probability continues a reply about one criterion"
         hint = "use grader_api sglang and grader_mode explain or cascade"
+        raise UserError(f"{what}: {hint}")
+    begins = endpoint.api == "sglang" and grading.mode == "direct" and not grading.template
+    if grading.criterion_in_reply and not begins:
+        what = "grader_criterion_in_reply begins the reply to our own prompt"
+        hint = "use grader_api sglang, grader_mode direct and no grader_template"
         raise UserError(f"{what}: {hint}")
     if grading.mode == "checklist" and grading.template:
         hint = "use grader_mode explain, direct or cascade"

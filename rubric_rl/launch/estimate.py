@@ -416,6 +416,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--answer-tokens", 3000, "of an answer, on average; the paper's 8B: 1,400 to 5,400")
     add("--verdict-tokens", 600, "of a verdict with its thoughts, assumed; direct mode: 1")
     add("--criterion-tokens", 45, "of a criterion, with what ends the prompt behind it")
+    add("--ending-tokens", 11, "of these, what grader_criterion_in_reply saves (Qwen3's tokens)")
     share = TrainingGraders().anchor_share
     add("--anchor-share", share, "share of the training prompts that an anchor grades too")
     add("--eval-answers", 128, "answers of an evaluation, all of which an anchor grades too")

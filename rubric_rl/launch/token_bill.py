@@ -52,7 +52,13 @@ def bill_lines(flags: CommandLine, assumed: argparse.Namespace, evaluations: flo
     decoded = DECODED | {"thoughts": assumed.verdict_tokens}
     verdicts = prompts * group * assumed.criteria
     prefilled = prefilled_tokens(prompts, group, assumed.criteria, assumed)
-    lines = [f"  grading step  prefill {prefilled:12,.0f} tokens, whatever the mode"]
+    fewer = assumed.ending_tokens
+    in_reply = prefilled - verdicts * fewer
+    lines = [
+        f"  grading step  prefill {prefilled:12,.0f} tokens, whatever the mode",
+        f"  grading step  prefill {in_reply:12,.0f} tokens, direct with grader_criterion_in_reply"
+        f" = {fewer} a verdict fewer",
+    ]
     for mode, tokens in decoded.items():
         total = verdicts * tokens
         derivation = f"{verdicts:,.0f} verdicts x {tokens}"

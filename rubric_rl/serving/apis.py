@@ -106,7 +106,7 @@ class SGLang:
         self._template.render(messages, self._endpoint.thinking)
 
     def body(self, *questions: Question) -> dict:
-        """The request for one question; or for several that differ in messages and seed alone.
+        """The request for one question, or for several that differ in what is asked and seed alone.
 
         Those read for a token go as token ids, which the engine schedules all at once. Others go as
         texts: it schedules them one by one, but we need not encode them. Ids also where the
@@ -116,9 +116,11 @@ class SGLang:
         conversations = [question.messages for question in questions]
         thinking = self._endpoint.thinking and not first.thoughtless
         try:
-            texts = self._template.render_alike(conversations, thinking, first.opening)
+            rendered = self._template.render_alike(conversations, thinking)
         except UserError as error:  # this conversation; others can be asked
             raise Refused(str(error)) from None
+        pairs = zip(rendered, questions, strict=True)
+        texts = [text + question.opening for text, question in pairs]
         as_ids = self._template.adds_tokens or (first.opening and len(questions) > 1)
         prompts = self._template.encode_alike(texts) if as_ids else texts
         field = "input_ids" if as_ids else "text"

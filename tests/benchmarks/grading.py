@@ -64,7 +64,9 @@ MODES: dict[str, dict] = {
     "cascade": {"mode": "cascade"},
     "checklist (all in one)": {"mode": "checklist", "max_tokens": 400},
 }
-JUDGED = {name: MODES[name] for name in ("direct", "explain", "cascade")}
+IN_REPLY = "direct, the criterion in the reply"
+MODES[IN_REPLY] = MODES["direct"] | {"criterion_in_reply": True}
+JUDGED = {name: MODES[name] for name in ("direct", IN_REPLY, "explain", "cascade")}
 JUDGED["explain, verdict by probability"] = MODES["explain"] | {"verdict": "probability"}
 LOADS = (1, 8, 64)
 Answers = list[tuple[Row, str]]

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 from doubles.ranks import actor_args, make_checkpoint, make_rollout, run_ranks
-from doubles.records import made
+from doubles.records import made, rubric
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
@@ -175,6 +175,16 @@ class TestGradingPrompts:
         assert texts and all("Be strict." in text and "|Rest." in text for text in texts)
         own = grading_prompts(self.args(), samples, 0)
         assert own == grading_prompts(self.args(), self.samples(), 0)  # our own prompt strips it
+
+    def test_name_the_criterion_in_the_reply_where_the_grader_does(self):
+        args = self.args(grader_criterion_in_reply=True)
+        tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+        texts = [tokenizer.decode(prompt) for prompt in grading_prompts(args, self.samples(), 0)]
+        openings = {
+            f'\n\n{{"criteria_met": {{"[{criterion.points:g}] {criterion.text}":'
+            for criterion in rubric(5, 3, -4)
+        }
+        assert texts and all(text.endswith(tuple(openings)) for text in texts)
 
     @pytest.mark.parametrize("share", [0.15, 0.25, 1.0])
     def test_cost_nearly_their_share_of_the_tokens(self, share):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 
 import pytest
@@ -23,6 +24,7 @@ from rubric_rl.evaluation.meta_evaluate import (
     main,
     read_results,
 )
+from rubric_rl.grading.prompt import IN_REPLY
 from rubric_rl.tiny import labelled_rows
 from rubric_rl.tiny.oracle import truth
 from rubric_rl.tiny.world import rows as tiny_rows
@@ -281,6 +283,24 @@ class TestRun:
         monkeypatch.setattr(sys, "argv", ["compare", str(before), str(after)])
         assert compare.main() == 0
         assert "Change on 6 prompts" in capsys.readouterr().out
+
+    def test_the_criterion_in_the_reply_is_another_judge(self, meta, tmp_path, capsys):
+        model = chat_model(tmp_path / "model")
+        direct = ["--grader-mode", "direct", "--grader-api", "sglang", "--grader-tokenizer", model]
+        run(FakeEngine(model=model), meta, tmp_path / "before", *direct)
+        named = re.compile(r'\n\{"criteria_met": \{"rule [024]":$')
+        engine = FakeEngine(lambda prompt: verdict(bool(named.search(prompt))), model=model)
+        flags = [*direct, "--grader-criterion-in-reply", "true"]
+        run(engine, meta, tmp_path / "after", *flags, "--against", tmp_path / "before")
+        items = [item for _, item in read_jsonl(tmp_path / "after" / META_RESULTS)]
+        met = {record.index: record.mets for record in map(record_from_json, items)}
+        assert [met[index] for index in sorted(met)] == [[True], [False]] * 3
+        assert {item["template"] for item in items} == {IN_REPLY}
+        out = capsys.readouterr().out
+        assert "judges differ (prompt, template)" in out
+        assert f"template {IN_REPLY}" in out
+        with pytest.raises(UserError, match=r"grader.criterion_in_reply was True, is unset"):
+            run(engine, meta, tmp_path / "after", *direct)
 
     def test_an_earlier_run_that_cannot_be_read_is_named_before_any_row_is_judged(
         self, meta, tmp_path

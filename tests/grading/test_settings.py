@@ -19,6 +19,7 @@ from rubric_rl.grading.settings import (
 )
 from rubric_rl.serving.endpoint import GRADER, Endpoint
 
+IN_REPLY = {"criterion_in_reply": True, "mode": "direct"}
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 GRADER_CONFIGS = [path for path in CONFIGS if "grader_" in path.read_text(encoding="utf-8")]
 
@@ -84,6 +85,7 @@ class TestIdentity:
         transport = {"retries", "timeout", "silence", "concurrency", "api_key_env"}
         transport |= {"warm_prefix", "most_unreadable", "most_ungraded"}
         later = {"template", "system", "json_schema", "cascade_low", "cascade_high", "verdict"}
+        later |= {"criterion_in_reply"}
         assert group().identity().keys() == group.model_fields.keys() - transport - later
 
     def test_names_what_older_evaluations_do_not_know_only_where_it_is_chosen(self):
@@ -145,6 +147,11 @@ def test_impossible_values_are_refused_by_their_key(name, values):
         ({"mode": "direct", "thinking": True}, "grader_mode direct .*grader_thinking"),
         ({"mode": "direct", "votes": 3}, "grader_votes above 1"),
         ({"temperature": 0, "votes": 3}, "grader_votes above 1"),
+        ({"criterion_in_reply": True}, "grader_criterion_in_reply .*grader_mode direct"),
+        ({"criterion_in_reply": True, "mode": "cascade"}, "grader_criterion_in_reply"),
+        ({"criterion_in_reply": True, "mode": "checklist"}, "grader_criterion_in_reply"),
+        (IN_REPLY | {"api": "openai", "model": "m"}, "use grader_api sglang"),
+        (IN_REPLY | {"thinking": True}, "grader_thinking must be false"),
         ({"teacher_share": 0.5}, "goes with grader_teacher"),
         ({"teacher": "t.yaml"}, "goes with grader_teacher"),
         ({"engine": "a", "url": "http://b"}, "grader_url stays empty"),
@@ -161,6 +168,8 @@ def test_values_that_contradict_each_other_are_refused(values, complaint):
 def test_an_endpoint_and_a_grading_that_contradict_each_other_are_refused():
     with pytest.raises(UserError, match=r"grader_mode direct .*grader_thinking must be false"):
         check_together(Endpoint(thinking=True), Grading(mode="direct"))
+    with pytest.raises(UserError, match=r"grader_criterion_in_reply .*no grader_template"):
+        check_together(Endpoint(), Grading(**IN_REPLY, template="a.txt"))
 
 
 @pytest.mark.parametrize(

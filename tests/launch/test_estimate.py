@@ -222,6 +222,13 @@ def test_the_docs_show_what_the_command_prints(column):
         assert cells[row].split(" GB")[0].split(" tokens")[0] == figure
 
 
+def test_the_criterion_in_the_reply_saves_what_ends_each_prompt():
+    prefill = r"prefill +([\d,]+) tokens, whatever .*\n.* prefill +([\d,]+) .* = 11 a verdict fewer"
+    (found,) = re.findall(prefill, report("8B", "split"))
+    usual, in_reply = (int(figure.replace(",", "")) for figure in found)
+    assert usual - in_reply == 128 * 11.5 * 11
+
+
 @pytest.mark.parametrize("anchor", ["direct", "explain"])
 def test_the_docs_show_what_an_anchor_adds(anchor):
     docs = (ROOT / "docs/gpu_runs.md").read_text(encoding="utf-8")
