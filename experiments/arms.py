@@ -98,7 +98,7 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
-    "self-skill-firm": Arm("three times that weight at the usual learning rate", FIRM),
+    "self-skill": Arm("that strong weight at the usual learning rate", STRONG),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),

@@ -52,8 +52,9 @@ MODEL = str(TESTS.parent / "rubric_rl/tiny/model")
 WORDS = "please drink water see doctors take codeine avoid rest keep notes lift weights use steam"
 CRITERIA = 11  # of a row, about as many as HealthBench's have
 ANSWERS, GROUP = 16, 4
-# Peers' layouts, in a text of ours: how many words stand before the material and after a criterion.
-LONG = " ".join(WORDS.split()[:10] * 35)
+# Peers' layouts, in a text of ours: how much stands before the material and after a criterion. In
+# the published template 649 tokens of SmolLM2's vocabulary stand behind it, here 647 of the tiny's.
+LONG = " ".join(WORDS.split()[:10] * 54)
 LAYOUTS = {
     "the published hook's": f"{LONG[:200]}\n<<conversation>>\n<<rubric_item>>\n{LONG}",
     "the criterion first": "<<rubric_item>>\n<<conversation>>\n" + LONG[:800],
