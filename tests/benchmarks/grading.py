@@ -2,9 +2,12 @@
 
 python tests/benchmarks/grading.py                   all of it, on an engine that it starts
 python tests/benchmarks/grading.py tokens --url http://127.0.0.1:30000
+python tests/benchmarks/grading.py records --url ... --model DIR --records FILE --template FILE
 
 `tokens`    uncached prefill and decoded tokens per answer, as SGLang counts them, against the
             floor: conversation, answer and criteria once each, one token decoded per criterion
+`records`   the same of answers of yours, of which verdict records hold rubric and conversation, in
+            `direct` and in a template of yours, with another model
 `seconds`   per answer, with so many answers in flight
 `depth`     the same against a stub that takes a fixed time per token, in units of one reply
 `accuracy`  against the oracle of the tiny world; `rubric_rl.meta_eval` tries a cascade's limits
@@ -29,6 +32,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS.parent))
 
 from rubric_rl.common.errors import UserError  # noqa: E402  (only now can it be found)
+from rubric_rl.common.jsonl import read_jsonl  # noqa: E402
 from rubric_rl.common.plain_text import one_line  # noqa: E402
 from rubric_rl.common.tokenizer import ChatTokenizer  # noqa: E402
 from rubric_rl.cpu.engine import (  # noqa: E402
@@ -39,6 +43,7 @@ from rubric_rl.cpu.engine import (  # noqa: E402
     start_engine,
     wait_healthy,
 )
+from rubric_rl.data.parse import record_from_json  # noqa: E402
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
@@ -90,9 +95,19 @@ def made_up(count: int, group: int, words: int, seed: int) -> Answers:
     return answers
 
 
-def floor(answers: Answers) -> float:
+def recorded(file: Path) -> Answers:
+    """The answers in a file of verdict records, but for those that are none."""
+    records = (record_from_json(item) for _, item in read_jsonl(file))
+    return [
+        (Row(each.prompt_id, each.messages, each.rubric), each.answer)
+        for each in records
+        if each.answer
+    ]
+
+
+def floor(answers: Answers, model: str = MODEL) -> float:
     """Tokens per answer that no layout can do without, with one decoded per criterion."""
-    count = ChatTokenizer(MODEL).count
+    count = ChatTokenizer(model).count
     total, prompts = 0, set()
     for row, answer in answers:
         if row.prompt_id not in prompts:
@@ -103,7 +118,9 @@ def floor(answers: Answers) -> float:
     return total / len(answers)
 
 
-async def graded(url: str, answers: Answers, in_flight: int, **settings) -> list[Record]:
+async def graded(
+    url: str, answers: Answers, in_flight: int, of_model: str = MODEL, **settings
+) -> list[Record]:
     named = {"concurrency": 256, "max_tokens": 96, "timeout": 3600.0} | settings
     chosen = GraderSettings.load({f"grader_{name}": value for name, value in named.items()})
     places = asyncio.Semaphore(in_flight)
@@ -112,7 +129,7 @@ async def graded(url: str, answers: Answers, in_flight: int, **settings) -> list
         async with places:
             return await grade(grader, row, answer, routing_key=str(number))
 
-    async with Client(chosen.endpoint, url, MODEL) as client:
+    async with Client(chosen.endpoint, url, of_model) as client:
         grader = Grader(client, chosen.grading, chosen.scoring)
         asked = (one(grader, number, *answer) for number, answer in enumerate(answers))
         records = await asyncio.gather(*asked)
@@ -148,15 +165,33 @@ def tokens(url: str) -> None:
             layouts[name] = {"mode": "direct", "template": str(path)}
         for group in (1, GROUP):
             answers = made_up(ANSWERS, group, 500, group)
-            least = floor(answers)
-            print(f"\n| {group} per prompt | prefilled | decoded | of the floor ({least:.0f}) |")
-            print("|---|---|---|---|")
-            for name, settings in (MODES | layouts).items():
-                flush(url)
-                records = asyncio.run(graded(url, answers, ANSWERS, **settings))
-                prefilled, decoded = used(records)
-                share = (prefilled + decoded) / least
-                print(f"| {name} | {prefilled:.0f} | {decoded:.0f} | {share:.2f} |", flush=True)
+            print()
+            compare(url, f"{group} per prompt", answers, MODES | layouts)
+
+
+def compare(
+    url: str, title: str, answers: Answers, layouts: dict[str, dict], model: str = MODEL
+) -> None:
+    """A table of what each of the layouts costs, all answers begun at once, from an empty cache."""
+    least = floor(answers, model)
+    print(f"| {title} | prefilled | decoded | of the floor ({least:.0f}) |")
+    print("|---|---|---|---|")
+    for name, settings in layouts.items():
+        flush(url)
+        records = asyncio.run(graded(url, answers, len(answers), model, **settings))
+        prefilled, decoded = used(records)
+        share = (prefilled + decoded) / least
+        print(f"| {name} | {prefilled:.0f} | {decoded:.0f} | {share:.2f} |", flush=True)
+
+
+def of_records(url: str, args: argparse.Namespace) -> None:
+    """What `direct` costs on the answers of a file, and in another layout."""
+    answers = recorded(args.records)
+    layouts = {name: MODES[name] for name in ("direct", IN_REPLY)}
+    if args.template:
+        layouts[args.template] = {"mode": "direct", "template": args.template}
+    criteria = sum(len(row.rubric) for row, _ in answers)
+    compare(url, f"{len(answers)} answers, {criteria} criteria", answers, layouts, args.model)
 
 
 def seconds(url: str) -> None:
@@ -276,6 +311,7 @@ def engine(url: str) -> Iterator[str]:
 
 
 PARTS = {"tokens": tokens, "seconds": seconds, "depth": depth, "accuracy": accuracy}
+RECORDS = "records"  # the part that needs files, and so is no part of all
 
 
 def main() -> None:
@@ -285,11 +321,20 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", metavar="part", help="tokens, seconds, ...; all if none"
     )
-    parser.add_argument("--url", default="", help="of an engine with the tiny checkpoint")
+    add = parser.add_argument
+    add("--url", default="", help="of an engine with the tiny checkpoint, or with --model")
+    add("--model", default=MODEL, help="`records`: what that engine serves")
+    add("--records", type=Path, help="`records`: JSONL of verdict records")
+    add("--template", default="", help="`records`: grader_template of one layout more")
     args = parser.parse_args()
     chosen = args.parts or list(PARTS)
-    if unknown := set(chosen) - set(PARTS):
+    if unknown := set(chosen) - {*PARTS, RECORDS}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    if RECORDS in chosen:
+        if chosen != [RECORDS] or not (args.url and args.records):
+            parser.error("records: it stands alone, with --url and --records")
+        of_records(args.url, args)
+        return
     if chosen == ["depth"]:
         depth()
         return
