@@ -98,6 +98,12 @@ ARMS = {
         FAST,
         compared_with="self-fast",
     ),
+    "oracle-skill-fast": Arm(
+        "the oracle with that loss: is it the grader that it helps, or the update",
+        SERVED_ORACLE | STRONG,
+        FAST,
+        compared_with="oracle-fast",
+    ),
     "self-skill": Arm("that strong weight at the usual learning rate", STRONG),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
