@@ -14,12 +14,12 @@ FIGURES = {
         "practised-fast",
         "practised-oracle-fast",
     ),
-    ("experiments_means.png", "Means against drift, learning rate 1e-3"): (
-        "practised-fast",
-        "practised-oracle-fast",
-        "skill-gentle-fast",
-        "probability-fast",
-        "skill-probability-fast",
+    ("experiments_means.png", "A loss that keeps the verdicts of the start, learning rate 1e-3"): (
+        "self-fast",
+        "oracle-fast",
+        "self-skill-fast",
+        "self-skill-firm-fast",
+        "self-skill-strong-fast",
     ),
     ("experiments_alarm.png", "The alarm: a cross where it first rings"): (
         "alarm-healthy",
