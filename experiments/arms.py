@@ -43,6 +43,7 @@ EXPLAIN = {"grader_mode": "explain", "grader_max_tokens": 96}
 GENTLE = {"grader_skill_coef": 0.03, "grader_skill_share": 1.0}
 FIRM = GENTLE | {"grader_skill_coef": 0.1}
 STRONG = GENTLE | {"grader_skill_coef": 0.3}
+WIDE = STRONG | {"grader_skill_share": 2.0}
 
 # Watched by a frozen copy of the start and by labelled rows; the alarm only tells.
 ALARM = {
@@ -95,6 +96,12 @@ ARMS = {
     "self-skill-strong-fast": Arm(
         "the same loss with ten times that weight",
         STRONG,
+        FAST,
+        compared_with="self-fast",
+    ),
+    "self-skill-wide-fast": Arm(
+        "that strong weight on twice the grading prompts",
+        WIDE,
         FAST,
         compared_with="self-fast",
     ),
