@@ -109,6 +109,7 @@ def error_in(payload: Any) -> tuple[str, bool] | None:
     again = not any(word in kinds for word in _FATAL)
     if re.fullmatch("[45][0-9]{2}", str(code)):
         again = again and is_retried(int(str(code)))
+    again = again or _SENT_TWICE in str(message)  # whatever code and type say of it
     return str(message) + (f" ({code})" if code else ""), again
 
 

@@ -225,10 +225,16 @@ class TestRefusals:
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 500
 
-    def test_a_request_that_a_router_sent_twice_is_asked_again(self, model, monkeypatch):
+    @pytest.mark.parametrize(
+        "more", ["", ', "code": 400', ', "type": "invalid_request_error", "code": 400']
+    )
+    @pytest.mark.parametrize("status", [400, 200])
+    def test_a_request_that_a_router_sent_twice_is_asked_again(
+        self, model, monkeypatch, status, more
+    ):
         skip_pauses(monkeypatch)
-        said = '{"error": {"message": "Duplicate request ID detected: rubric-1"}}'
-        engine = FakeEngine(Fail(400, said), Say("fine"))
+        said = f'{{"error": {{"message": "Duplicate request ID detected: rubric-1"{more}}}}}'
+        engine = FakeEngine(Fail(status, said), Say("fine"))
         assert ask(engine, model).text == "fine"
 
     def test_an_error_page_with_a_byte_order_mark_is_read(self, model):
