@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rubric_rl.data.record_file import FOLDER
 from rubric_rl.evaluation.read_run import Run
-from rubric_rl.evaluation.stored import flat, stored_settings
+from rubric_rl.evaluation.stored import stored_settings
 from rubric_rl.evaluation.summary import Summary
 
 OWN = "our own"  # instead of a template's label
@@ -80,7 +80,7 @@ def judge_of_folder(folder: Path, graders: Collection[str]) -> Judge:
     if not settings:
         return Judge(facts)
     grader = settings.get("grader", {})
-    asked = flat(grader)
+    asked = dict(grader)
     if asked.get("model"):
         # The name tells the model: where it is served, and from which files, is no difference.
         asked.pop("url", None)

@@ -212,6 +212,11 @@ class TestJudges:
         line = judges(evaluation(tmp_path / "a"), evaluation(tmp_path / "b", **change))
         assert line.startswith(f"judges differ ({where}), and the difference may be theirs: ")
 
+    def test_a_field_that_only_one_is_sent_makes_another_judge(self, tmp_path):
+        bare = evaluation(tmp_path / "a", extra_body={})
+        thrifty = evaluation(tmp_path / "b", extra_body={"reasoning_effort": "low"})
+        assert judges(bare, thrifty).startswith("judges differ (extra_body)")
+
     def test_a_policy_that_judges_itself_is_another_judge_with_other_weights(self, tmp_path):
         one = evaluation(tmp_path / "a", grader="policy")
         assert judges(one, one).startswith("judge of both: the policy itself")

@@ -103,6 +103,23 @@ def test_of_sglang_a_late_reply_to_the_last_question_is_none_to_the_next(model, 
     assert asyncio.run(main()) == [f"{number}{text}" for number in range(3) for text in texts]
 
 
+def test_of_sglang_the_name_of_a_list_of_one_is_that_of_its_question(model, monkeypatch):
+    """As a gateway writes it that makes lists of all requests."""
+
+    def placed(replies: list[dict], body: dict) -> None:
+        for place, reply in enumerate(replies):
+            reply["meta_info"]["id"] = f"{body['rid']}_{place}"
+
+    monkeypatch.setattr("doubles.engine._name_by_place", placed)
+
+    async def main() -> str:
+        async with FakeEngine(Say("well")) as engine:
+            async with Client(Endpoint(retries=0), engine.url, model) as client:
+                return (await client.ask(question())).text
+
+    assert asyncio.run(main()) == "well"
+
+
 @pytest.mark.parametrize("headers", [b"X-A: %s\r\n" % (b"a" * 60_000), b"X-A: a\r\n" * 500])
 def test_the_headers_of_a_gateway_may_be_long_and_many(headers):
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
