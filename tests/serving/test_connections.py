@@ -113,9 +113,9 @@ def test_of_sglang_the_name_of_a_list_of_one_is_that_of_its_question(model, monk
     monkeypatch.setattr("doubles.engine._name_by_place", placed)
 
     async def main() -> str:
-        async with FakeEngine(Say("well")) as engine:
-            async with Client(Endpoint(retries=0), engine.url, model) as client:
-                return (await client.ask(question())).text
+        engine = FakeEngine(Say("well"))
+        async with engine, Client(Endpoint(retries=0), engine.url, model) as client:
+            return (await client.ask(question())).text
 
     assert asyncio.run(main()) == "well"
 
