@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rubric_rl import ROOT
 from rubric_rl.common.errors import DataError, UserError
@@ -225,16 +226,18 @@ def with_reference(written: Mapping) -> dict:
         template = load_template(name)
         if template is None or template.sha256 != TEMPLATE_SHA256:
             return dict(written)
-    return reference_settings(written) | dict(written)
+    return reference_settings(written)
 
 
 def reference_settings(written: Mapping) -> dict:
-    """How the reference asks, beside the template.
+    """Grader settings as written, and behind them how the reference asks, beside the template.
 
     Of the fields that it does not send, those that are written are sent.
     """
-    left_out = {name: None for name in NOT_SENT if name not in written}
-    return REFERENCE | {"extra_body": left_out}
+    fields: Any = {name: None for name in NOT_SENT if name not in written}
+    further = written.get("extra_body", {})
+    fields = fields | further if isinstance(further, dict) else further
+    return REFERENCE | dict(written) | {"extra_body": fields}
 
 
 def _assigned(source: str, name: str) -> str:

@@ -34,14 +34,14 @@ _GRADED_AS_IT_IS = {"truncated": "grade", "rereads": 10}
 
 
 def published_grader(told: Mapping) -> dict[str, Any]:
-    """The settings of --reference; `told` are those that flags and files name.
+    """The settings of --reference, behind those that flags and files have `told`.
 
     The key goes nowhere but to OpenAI: another URL names its own.
     """
     settings = {"template": HEALTHBENCH, "api": "openai", "model": PUBLISHED_MODEL}
     if not told.get("url"):
         settings |= {"url": OPENAI, "api_key_env": "OPENAI_API_KEY"}
-    return settings | reference_settings(told) | _GRADED_AS_IT_IS
+    return settings | _GRADED_AS_IT_IS | reference_settings(told)
 
 
 def comparison_with_published(run: Run, summary: Summary) -> dict | None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -33,31 +32,28 @@ def add_flags(
             )
 
 
-def given(args: argparse.Namespace, who: str, *groups: type[Settings]) -> dict[str, str]:
-    """The settings that flags name, with the text of each."""
-    texts = {}
+def given(args: argparse.Namespace, who: str, *groups: type[Settings]) -> dict[str, Any]:
+    """The settings that flags name, with the value of each.
+
+    Raises UserError naming the flag.
+    """
+    values = {}
     for group in groups:
-        for name in group.model_fields:
+        for name, field in group.model_fields.items():
             text = getattr(args, f"{who}_{name}", None)
             if text is not None:
-                texts[name] = text
-    return texts
+                values[name] = _value(field, text, _flag(who, name))
+    return values
 
 
 def settings_from(
-    args: argparse.Namespace, who: str, group: type[Settings], defaults: Mapping[str, Any]
+    args: argparse.Namespace, who: str, group: type[Settings], defaults: dict[str, Any]
 ) -> Any:
     """The group's settings from the flags, which win over `defaults`.
 
     Raises UserError naming the flag, or the setting that cannot be.
     """
-    chosen = dict(defaults)
-    for name, field in group.model_fields.items():
-        key = f"{who}_{name}"
-        text = getattr(args, key, None)
-        if text is not None:
-            flag = _flag(who, name)
-            chosen[name] = _value(field, text, flag)
+    chosen = defaults | given(args, who, group)
     return group.of(chosen, f"{who}_")
 
 

@@ -32,7 +32,7 @@ from rubric_rl.data.parse import MOST_POINTS, record_from_json
 from rubric_rl.data.schema import Criterion, Record, Row
 from rubric_rl.evaluation.agreement import Agreement, change
 from rubric_rl.evaluation.cascade_limits import limits_curve
-from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, given, settings_from
+from rubric_rl.evaluation.endpoint_flags import RETRIES, add_flags, given
 from rubric_rl.evaluation.judge import judge_lines, judge_of_folder
 from rubric_rl.evaluation.resume import EvaluationFolder, StoringClient
 from rubric_rl.evaluation.run_command import (
@@ -299,8 +299,8 @@ class MetaEvaluationPlan:
         written = written_settings(args.grader_config)
         told = written | given(args, "grader", Endpoint, Grading)
         defaults = {"retries": RETRIES} | with_reference(told)
-        self.endpoint = settings_from(args, "grader", Endpoint, defaults)
-        self.grading = settings_from(args, "grader", Grading, defaults)
+        self.endpoint = Endpoint.of(defaults, "grader_")
+        self.grading = Grading.of(defaults, "grader_")
         check_together(self.endpoint, self.grading)
         if self.grading.mode == "checklist":
             hint = "each row has one criterion; use explain, direct or cascade"

@@ -40,14 +40,14 @@ def grader_from(
     told |= given(args, "grader", Endpoint, Grading, Scoring)
     defaults: dict = {"retries": RETRIES}
     if args.reference:
-        told = published_grader(told) | told
+        told = published_grader(told)
     elif policy and not told.get("url"):  # the policy grades itself
         for name in ("url", "api", "model", "tokenizer", "api_key_env"):
             defaults[name] = getattr(policy, name)
     defaults |= with_reference(told)
-    endpoint = settings_from(args, "grader", Endpoint, defaults)
-    grading = settings_from(args, "grader", Grading, defaults)
-    scoring = settings_from(args, "grader", Scoring, defaults)
+    endpoint = Endpoint.of(defaults, "grader_")
+    grading = Grading.of(defaults, "grader_")
+    scoring = Scoring.of(defaults, "grader_")
     check_together(endpoint, grading)
     return endpoint, grading, scoring
 

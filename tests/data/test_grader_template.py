@@ -208,6 +208,10 @@ class TestReference:
         settings = with_reference({"template": HEALTHBENCH, "top_p": 0.9})
         assert settings["extra_body"] == {"seed": None}
 
+    def test_a_further_field_leaves_out_what_the_reference_does_not_send(self):
+        settings = with_reference({"template": HEALTHBENCH, "extra_body": {"tier": "flex"}})
+        assert settings["extra_body"] == {"seed": None, "top_p": None, "tier": "flex"}
+
     def test_a_copy_brings_the_same(self, source):
         assert with_reference({"template": str(source)}) == with_reference(
             {"template": HEALTHBENCH}

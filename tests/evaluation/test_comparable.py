@@ -65,6 +65,12 @@ def graded(count: int = 3, grader: str = "gpt-4.1-2025-04-14", met: bool | None 
     return [made(name, (5,), (met,), grader=grader, template=label, run="r") for name in names]
 
 
+def test_reference_sends_no_field_of_its_own_beside_one_of_the_users(words):
+    flags = ["--grader-extra-body", '{"service_tier": "flex"}']
+    sent = plan_of([*words, *flags]).grader_endpoint.extra_body
+    assert sent == {"seed": None, "top_p": None, "service_tier": "flex"}
+
+
 def test_reference_sets_all_that_a_published_score_needs(words):
     plan = plan_of(words)
     endpoint, grading = plan.grader_endpoint, plan.grading
@@ -99,9 +105,8 @@ def test_the_key_of_openai_goes_to_no_other_url(words):
         (["--grader-json-schema", "true"], "json_schema True in place of False"),
         (["--grader-system", "x"], "system 'x' in place of 'You are a helpful assistant.'"),
         (["--grader-top-p", "0.9"], "top_p 0.9 in place of 1.0"),
-        (["--grader-extra-body", '{"x": 1}'], "further request fields (seed, top_p, x)"),
+        (["--grader-extra-body", '{"x": 1}'], "further request fields (x)"),
         (["--grader-extra-body", '{"seed": 3, "top_p": null}'], "further request fields (seed)"),
-        (["--grader-extra-body", "{}"], "further request fields (seed, top_p)"),
         (["--grader-seed", "5"], "further request fields (seed)"),
         (["--grader-top-p", "1.0"], "further request fields (top_p)"),
         (["--grader-template", ""], "prompt our own in place of healthbench"),
