@@ -74,7 +74,13 @@ IN_REPLY = "direct, the criterion in the reply"
 MODES[IN_REPLY] = MODES["direct"] | {"criterion_in_reply": True}
 JUDGED = {name: MODES[name] for name in ("direct", IN_REPLY, "explain", "cascade")}
 JUDGED["explain, verdict by probability"] = MODES["explain"] | {"verdict": "probability"}
-LOADS = (1, 8, 64)
+LOADS = (1, 8, 64, 256)
+# What the criteria of an answer wait for in `explain`: whether the client reads ahead, settings.
+WAYS: dict[str, tuple[bool, dict]] = {
+    "prompts read ahead": (True, {}),
+    "a first reply waited for": (False, {}),
+    "all at once": (True, {"warm_prefix": False}),
+}
 Answers = list[tuple[Row, str]]
 
 
@@ -195,20 +201,21 @@ def of_records(url: str, args: argparse.Namespace) -> None:
 
 
 def seconds(url: str) -> None:
-    """Answers of 60 words in groups of four."""
-    print(f"\nseconds per answer, {CRITERIA} criteria\n")
-    print("| in flight | direct | explain | its first reply waited for |\n|---|---|---|---|")
+    """Answers of 60 words in groups of four; the uncached prefill beside the seconds."""
+    print(f"\nseconds (and tokens prefilled) per answer, {CRITERIA} criteria\n")
+    print(f"| in flight | direct | explain, {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")
+    ways = [("direct", True, {}), *(("explain", *way) for way in WAYS.values())]
     for load in LOADS:
         answers = made_up(max(load, 4), GROUP, 60, load)
         figures = []
-        for mode, SGLang.reads_ahead in (("direct", True), ("explain", True), ("explain", False)):
+        for mode, SGLang.reads_ahead, settings in ways:
             times = []
-            for _ in range(3):
+            for _ in range(3 if load < LOADS[-1] else 1):
                 flush(url)
                 start = time.monotonic()
-                asyncio.run(graded(url, answers, load, mode=mode))
+                records = asyncio.run(graded(url, answers, load, mode=mode, **settings))
                 times.append((time.monotonic() - start) / len(answers))
-            figures.append(f"{statistics.median(times):.3f}")
+            figures.append(f"{statistics.median(times):.3f} ({used(records)[0]:.0f})")
         print(f"| {load} | {' | '.join(figures)} |", flush=True)
     SGLang.reads_ahead = True
 
@@ -258,13 +265,12 @@ class Stub:
 def depth() -> None:
     """How many replies deep an answer's grading is, for answers and requests in flight."""
     print("\nreplies in a row, explain, against a stub")
-    print("\n| answers | requests | prompts read ahead | a first reply waited for |")
-    print("|---|---|---|---|")
+    print(f"\n| answers | requests | {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")
     for load in LOADS:
         for requests in (256, 4096):
             figures = []
-            for SGLang.reads_ahead in (True, False):
-                taken = asyncio.run(Stub().measure(load, concurrency=requests))
+            for SGLang.reads_ahead, settings in WAYS.values():
+                taken = asyncio.run(Stub().measure(load, concurrency=requests, **settings))
                 figures.append(f"{taken:.2f}")
             print(f"| {load} | {requests} | {' | '.join(figures)} |", flush=True)
     SGLang.reads_ahead = True

@@ -318,7 +318,7 @@ class TestBadEndpoints:
             return Say(seconds=60) if "answer 1" in prompt else verdict(True)
 
         skip_pauses(monkeypatch)
-        impatient = ["--grader-timeout", "0.2", "--grader-retries", "1"]
+        impatient = ["--grader-timeout", "1", "--grader-retries", "1"]
         result = evaluate(FakeEngine(act), files, tmp_path / "run", *impatient)
         assert (result["answers"]["graded"], result["answers"]["ungraded"]) == (2, 1)
         assert result["criteria"]["ungraded"] == 3
