@@ -38,8 +38,7 @@ LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 LONGEST_PAUSE = 120.0  # seconds; a server that asks for more is asked again anyway
 LARGEST_REPLY = 2**25  # bytes of a reply, unpacked; a small compressed one can hold gigabytes
-# Of a reply, as gateways write them: bytes of one header, and how many there are.
-LONGEST_HEADER, MOST_HEADERS = 100_000, 1_000
+LONGEST_HEADER = 100_000  # bytes of one header of a reply, as gateways write them
 LONGEST_EXCERPT = 300  # characters of a server's words that are shown ...
 LONGEST_READ = 10_000  # ... and read for it, as a page may hold millions
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
@@ -315,7 +314,6 @@ class Client:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=LONGEST_HEADER,
                 max_field_size=LONGEST_HEADER,
-                max_headers=MOST_HEADERS,
             )
             self._target = URL(self._url, encoded=True)
         request = self._session.post(

@@ -120,11 +120,12 @@ def test_of_sglang_the_name_of_a_list_of_one_is_that_of_its_question(model, monk
     assert asyncio.run(main()) == "well"
 
 
-@pytest.mark.parametrize("headers", [b"X-A: %s\r\n" % (b"a" * 60_000), b"X-A: a\r\n" * 500])
-def test_the_headers_of_a_gateway_may_be_long_and_many(headers):
+def test_a_header_of_a_gateway_may_be_long():
+    header = b"X-A: %s\r\n" % (b"a" * 60_000)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
-        writer.write(packed("well").replace(b"Content", headers + b"Content", 1))
+        writer.write(packed("well").replace(b"Content", header + b"Content", 1))
         writer.close()
 
     async def main() -> str:
