@@ -112,6 +112,7 @@ ARMS = {
         compared_with="oracle-fast",
     ),
     "self-skill": Arm("that strong weight at the usual learning rate", STRONG),
+    "self-skill-firm": Arm("the weight before it at the usual learning rate", FIRM),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
