@@ -56,6 +56,7 @@ from rubric_rl.tiny.world import pair_of, rows  # noqa: E402
 MODEL = str(TESTS.parent / "rubric_rl/tiny/model")
 WORDS = "please drink water see doctors take codeine avoid rest keep notes lift weights use steam"
 CRITERIA = 11  # of a row, about as many as HealthBench's have
+SLOTS = 64  # of the engine that it starts, and the tiny run's limit of requests in flight
 ANSWERS, GROUP = 16, 4
 # Peers' layouts, in a text of ours: how much stands before the material and after a criterion. In
 # the published template 649 tokens of SmolLM2's vocabulary stand behind it, here 647 of the tiny's.
@@ -213,7 +214,8 @@ def seconds(url: str) -> None:
             for _ in range(3 if load < LOADS[-1] else 1):
                 flush(url)
                 start = time.monotonic()
-                records = asyncio.run(graded(url, answers, load, mode=mode, **settings))
+                settings = settings | {"mode": mode, "concurrency": SLOTS}
+                records = asyncio.run(graded(url, answers, load, **settings))
                 times.append((time.monotonic() - start) / len(answers))
             figures.append(f"{statistics.median(times):.3f} ({used(records)[0]:.0f})")
         print(f"| {load} | {' | '.join(figures)} |", flush=True)
