@@ -17,6 +17,7 @@ CPU per criterion: `python tests/benchmarks/evaluation.py grading`.
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import sys
@@ -24,8 +25,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 from aiohttp import web
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,8 +50,10 @@ from rubric_rl.data.parse import record_from_json  # noqa: E402
 from rubric_rl.data.schema import Criterion, Record, Row  # noqa: E402
 from rubric_rl.grading.grade import Grader, grade  # noqa: E402
 from rubric_rl.grading.settings import GraderSettings  # noqa: E402
-from rubric_rl.serving.apis import CHOICES, SGLang  # noqa: E402
+from rubric_rl.serving.apis import CHOICES  # noqa: E402
 from rubric_rl.serving.client import Client  # noqa: E402
+from rubric_rl.serving.question import Question, Reply  # noqa: E402
+from rubric_rl.serving.verdict_text import VERDICT_SCHEMA  # noqa: E402
 from rubric_rl.tiny.example_answers import graded_answer, mediocre_answer  # noqa: E402
 from rubric_rl.tiny.oracle import truth  # noqa: E402
 from rubric_rl.tiny.world import pair_of, rows  # noqa: E402
@@ -76,13 +81,57 @@ MODES[IN_REPLY] = MODES["direct"] | {"criterion_in_reply": True}
 JUDGED = {name: MODES[name] for name in ("direct", IN_REPLY, "explain", "cascade")}
 JUDGED["explain, verdict by probability"] = MODES["explain"] | {"verdict": "probability"}
 LOADS = (1, 8, 64, 256)
-# What the criteria of an answer wait for in `explain`: whether the client reads ahead, settings.
-WAYS: dict[str, tuple[bool, dict]] = {
-    "prompts read ahead": (True, {}),
-    "a first reply waited for": (False, {}),
-    "all at once": (True, {"warm_prefix": False}),
-}
 Answers = list[tuple[Row, str]]
+
+
+class AtFirstToken(Client):
+    """A way that is not built: the first reply is streamed, its first token sends the others."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._streams: dict[str, asyncio.Task[Reply]] = {}  # by the first criterion's prompt
+
+    async def read_ahead(self, question: Question) -> Reply:
+        question = replace(question, schema=VERDICT_SCHEMA)
+        has_begun = asyncio.Event()
+        stream = asyncio.create_task(self._stream(question, has_begun))
+        self._streams[str(question.messages)] = stream
+        await has_begun.wait()
+        return Reply("", True, None, 0, 0, 0, "")  # its tokens are counted with the whole
+
+    async def ask_together(self, questions: list[Question]) -> list[Reply]:
+        stream = self._streams.pop(str(questions[0].messages), None)
+        if stream is None:
+            return await super().ask_together(questions)
+        others = await super().ask_together(questions[1:])
+        return [await stream, *others]
+
+    async def _stream(self, question: Question, has_begun: asyncio.Event) -> Reply:
+        body = self.api.body(question) | {"stream": True}
+        last = {}
+        posted = aiohttp.request("POST", self._url, json=body)
+        async with self._limit.holding(1), posted as response:
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    last = json.loads(line.removeprefix(b"data: "))
+                    has_begun.set()
+        return self.api.reply(question, last)
+
+
+class AtFirstReply(Client):
+    """As where an engine cannot read ahead."""
+
+    async def read_ahead(self, question: Question) -> None:
+        return None
+
+
+# What the criteria of an answer wait for in `explain`.
+WAYS: dict[str, tuple[type[Client], dict]] = {
+    "prompts read ahead": (Client, {}),
+    "a first token": (AtFirstToken, {}),
+    "a first reply waited for": (AtFirstReply, {}),
+    "all at once": (Client, {"warm_prefix": False}),
+}
 
 
 def made_up(count: int, group: int, words: int, seed: int) -> Answers:
@@ -126,7 +175,12 @@ def floor(answers: Answers, model: str = MODEL) -> float:
 
 
 async def graded(
-    url: str, answers: Answers, in_flight: int, of_model: str = MODEL, **settings
+    url: str,
+    answers: Answers,
+    in_flight: int,
+    of_model: str = MODEL,
+    client_type: type[Client] = Client,
+    **settings,
 ) -> list[Record]:
     named = {"concurrency": 256, "max_tokens": 96, "timeout": 3600.0} | settings
     chosen = GraderSettings.load({f"grader_{name}": value for name, value in named.items()})
@@ -136,7 +190,7 @@ async def graded(
         async with places:
             return await grade(grader, row, answer, routing_key=str(number))
 
-    async with Client(chosen.endpoint, url, of_model) as client:
+    async with client_type(chosen.endpoint, url, of_model) as client:
         grader = Grader(client, chosen.grading, chosen.scoring)
         asked = (one(grader, number, *answer) for number, answer in enumerate(answers))
         records = await asyncio.gather(*asked)
@@ -205,21 +259,21 @@ def seconds(url: str) -> None:
     """Answers of 60 words in groups of four; the uncached prefill beside the seconds."""
     print(f"\nseconds (and tokens prefilled) per answer, {CRITERIA} criteria\n")
     print(f"| in flight | direct | explain, {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")
-    ways = [("direct", True, {}), *(("explain", *way) for way in WAYS.values())]
+    ways = [("direct", Client, {}), *(("explain", *way) for way in WAYS.values())]
     for load in LOADS:
         answers = made_up(max(load, 4), GROUP, 60, load)
         figures = []
-        for mode, SGLang.reads_ahead, settings in ways:
+        for mode, client_type, settings in ways:
+            settings = settings | {"mode": mode, "concurrency": SLOTS}
             times = []
             for _ in range(3 if load < LOADS[-1] else 1):
                 flush(url)
                 start = time.monotonic()
-                settings = settings | {"mode": mode, "concurrency": SLOTS}
-                records = asyncio.run(graded(url, answers, load, **settings))
+                work = graded(url, answers, load, client_type=client_type, **settings)
+                records = asyncio.run(work)
                 times.append((time.monotonic() - start) / len(answers))
             figures.append(f"{statistics.median(times):.3f} ({used(records)[0]:.0f})")
         print(f"| {load} | {' | '.join(figures)} |", flush=True)
-    SGLang.reads_ahead = True
 
 
 # ---- against a stub: how many replies one has to wait for
@@ -231,11 +285,14 @@ class Stub:
     LENGTH, SECONDS = 100, 0.1  # of a reply, of a token
     TEXT = '{"explanation": "It does.", "criteria_met": true}'
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         most = body["sampling_params"]["max_new_tokens"]
         decoded = min(most, self.LENGTH)
-        await asyncio.sleep(self.SECONDS * max(decoded, 1))  # a prefill takes as long as a token
+        await asyncio.sleep(self.SECONDS)  # a prefill takes as long as a token
+        if body.get("stream"):
+            return await self.streamed(request, decoded)
+        await asyncio.sleep(self.SECONDS * max(decoded - 1, 0))
         prompts = body.get("text") or body["input_ids"]
         meta = {"finish_reason": {"type": "stop"}, "prompt_tokens": 1, "completion_tokens": decoded}
         if "top_logprobs_num" in body:
@@ -246,6 +303,17 @@ class Stub:
             return web.json_response(reply)
         names = (f"{body['rid']}_{place}" for place in range(len(prompts)))
         return web.json_response([reply | {"meta_info": meta | {"id": name}} for name in names])
+
+    async def streamed(self, request: web.Request, decoded: int) -> web.StreamResponse:
+        """The first token, and after the time of the others all of them."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"data: {}\n\n")
+        await asyncio.sleep(self.SECONDS * (decoded - 1))
+        meta = {"finish_reason": {"type": "stop"}, "prompt_tokens": 1, "completion_tokens": decoded}
+        last = {"text": self.TEXT, "meta_info": meta}
+        await response.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
+        return response
 
     async def measure(self, load: int, **settings) -> float:
         """The seconds that an answer's grading in explain takes, in units of one reply."""
@@ -271,11 +339,11 @@ def depth() -> None:
     for load in LOADS:
         for requests in (256, 4096):
             figures = []
-            for SGLang.reads_ahead, settings in WAYS.values():
-                taken = asyncio.run(Stub().measure(load, concurrency=requests, **settings))
+            for client_type, settings in WAYS.values():
+                chosen = settings | {"client_type": client_type, "concurrency": requests}
+                taken = asyncio.run(Stub().measure(load, **chosen))
                 figures.append(f"{taken:.2f}")
             print(f"| {load} | {requests} | {' | '.join(figures)} |", flush=True)
-    SGLang.reads_ahead = True
 
 
 # ---- how right it is
