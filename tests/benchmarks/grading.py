@@ -80,6 +80,7 @@ IN_REPLY = "direct, the criterion in the reply"
 MODES[IN_REPLY] = MODES["direct"] | {"criterion_in_reply": True}
 JUDGED = {name: MODES[name] for name in ("direct", IN_REPLY, "explain", "cascade")}
 JUDGED["explain, verdict by probability"] = MODES["explain"] | {"verdict": "probability"}
+JUDGED["explain, with thoughts"] = MODES["explain"] | {"thinking": True}
 LOADS = (1, 8, 64, 256)
 Answers = list[tuple[Row, str]]
 

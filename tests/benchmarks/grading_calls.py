@@ -1,10 +1,14 @@
 """What other ways to ask for the same verdicts cost, of which none is built (docs/grading.md).
 
 python tests/benchmarks/grading_calls.py [--url http://127.0.0.1:30000]
+python tests/benchmarks/grading_calls.py --url ... --model DIR --records FILE
 
 One answer after the other, from an empty cache. `prefilled` is uncached prefill, by the engine's
 counters: the scoring endpoint tells nothing of its cache. Calls with a reason are read without a
 reply, since the tiny model knows no checklists: `decoded` is there the length of a made-up one.
+
+With verdict records and another model: how often verdicts of a checklist that is a list differ from
+those of one keyed by number, and from its own with another seed.
 """
 
 import argparse
@@ -12,9 +16,18 @@ import json
 import urllib.request
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from grading import CRITERIA, MODEL, engine, flush, made_up  # the script beside this one
+from grading import (  # the script beside this one
+    CRITERIA,
+    MODEL,
+    Answers,
+    engine,
+    flush,
+    made_up,
+    recorded,
+)
 
 from rubric_rl.common.tokenizer import ChatTokenizer
 from rubric_rl.cpu.engine import request
@@ -24,12 +37,18 @@ from rubric_rl.grading.settings import Grading
 from rubric_rl.serving.apis import CHOICES, SGLang
 from rubric_rl.serving.endpoint import Endpoint
 from rubric_rl.serving.question import Question
+from rubric_rl.serving.verdict_text import VERDICT_SCHEMA, checklist_schema
 
 ANSWERS = 2
 REASON = "It tells the patient to drink water and to see a doctor soon."
 VERDICT = {"explanation": REASON, "criteria_met": True}
 COUNT = ChatTokenizer(MODEL).count
 Probabilities = list[float]
+# What a checklist's prompt says of the form, and what it says where its verdicts have keys.
+KEYED = {
+    'one verdict for each, in their order: {"verdicts": [': 'each verdict by its number: {"1": ',
+    ", ...]}": ", ...}",
+}
 
 
 def counted(url: str) -> tuple[float, float]:
@@ -107,6 +126,50 @@ def reply_tokens(per_call: int) -> int:
     return total
 
 
+def checklist(api: SGLang, url: str, row: Row, answer: str, keyed: bool, seed: int) -> list:
+    """The verdicts in a reply about all criteria, None for each that it does not hold."""
+    count = len(row.rubric)
+    grading = Grading.of({"mode": "checklist"})
+    (message,) = AnswerPrompt(grading, row.messages, answer, api.break_up).messages([*row.rubric])
+    schema = checklist_schema(count)
+    if keyed:
+        places = [str(number) for number in range(1, count + 1)]
+        content = message["content"]
+        for listed, by_number in KEYED.items():
+            assert content.count(listed) == 1
+            content = content.replace(listed, by_number)
+        message = message | {"content": content}
+        properties = dict.fromkeys(places, VERDICT_SCHEMA)
+        schema = {"type": "object", "properties": properties, "required": places}
+        schema["additionalProperties"] = False
+    reply = request(url + "/generate", api.body(Question([message], seed, schema)), timeout=3600)
+    try:
+        found = json.loads(reply["text"])
+        items = [found[place] for place in places] if keyed else found["verdicts"]
+        return [item["criteria_met"] for item in items]
+    except (ValueError, LookupError, TypeError):
+        return [None] * count
+
+
+def compare_checklists(url: str, model: str, answers: Answers) -> None:
+    """How many verdicts differ, of those that both ways give."""
+    api = SGLang(Endpoint(max_tokens=60 * CRITERIA), model)
+    ways = {"a list": (False, 0), "another seed": (False, 1), "keyed by number": (True, 0)}
+    said: dict[str, list[bool | None]] = {}
+    for name, (keyed, seed) in ways.items():
+        said[name] = []
+        for answer in answers:
+            said[name] += checklist(api, url, *answer, keyed=keyed, seed=seed)
+    first = said["a list"]
+    print("| | read | met | differ from those of a list |\n|---|---|---|---|")
+    for name, verdicts in said.items():
+        both = [pair for pair in zip(first, verdicts, strict=True) if None not in pair]
+        differ = sum(one is not other for one, other in both)
+        read = [verdict for verdict in verdicts if verdict is not None]
+        counted = f"{len(read)} of {len(verdicts)} | {sum(read)}"
+        print(f"| {name} | {counted} | {differ} of {len(both)} |", flush=True)
+
+
 def measure(url: str) -> None:
     ways: dict[str, Callable[[Asker, Row, str], Probabilities]] = {"direct": Asker.direct}
     ways["/v1/score, what is shared read first"] = partial(Asker.score, read_first=True)
@@ -142,7 +205,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", default="", help="of an engine with the tiny checkpoint")
-    with engine(parser.parse_args().url) as url:
+    parser.add_argument("--model", default="", help="what that engine serves, for --records")
+    parser.add_argument("--records", type=Path, help="JSONL of verdict records: compare checklists")
+    args = parser.parse_args()
+    if args.records:
+        compare_checklists(args.url, args.model, recorded(args.records))
+        return
+    with engine(args.url) as url:
         measure(url)
 
 
