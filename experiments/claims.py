@@ -152,7 +152,7 @@ def _read_all(folder: Path) -> tables.Results:
 
 def lines(found: tables.Results) -> list[str]:
     """All tables."""
-    parts = [tables.arm_lines, tables.comparison_lines, tables.alarm_lines]
+    parts = [tables.arm_lines, tables.comparison_lines, tables.alarm_lines, tables.watched_lines]
     return "\n\n".join("\n".join(part(found)) for part in parts).split("\n")
 
 

@@ -24,6 +24,7 @@ from rubric_rl.tiny.world import rows
 
 RESULTS = ROOT / "experiments" / "results"
 PROBE_SEED = 1234
+WATCHED = "watched"  # beside the arms: what experiments/watched.py says of their runs
 LAST = 3  # evaluations whose mean is a run's result
 DATA_SET = "held_out"
 # Name here: metric of an evaluation.
@@ -169,13 +170,15 @@ class FirstAlarm(NamedTuple):
 class Result:
     """One run's file."""
 
-    def __init__(self, written: Rows):
+    def __init__(self, written: Rows, watched: Rows | None = None):
         (self.run,) = _of_kind(written, "run")
         (self.training,) = _of_kind(written, "training")
         (self.probe,) = _of_kind(written, "probe")
         (prompts,) = _of_kind(written, "prompts")
         self.prompts: dict[str, float] = prompts["true"]
         self.evaluations = _of_kind(written, "evaluation")
+        # What the alarm would have said, for runs that had none; None where nobody has asked.
+        self.watched = watched
 
     def final(self, name: str) -> float | None:
         """A figure's mean over the last three evaluations; None where none has it."""
@@ -192,13 +195,22 @@ class Result:
         return any(row.get("alarm") is not None for row in self.evaluations)
 
     def first_alarm(self) -> FirstAlarm | None:
-        """When it first rang, if it did."""
+        """When it first rang, or would have rung, if it did."""
+        rings = {row["weight_version"] for row in self.watched or () if row["rules"]}
         best = -math.inf
         for row in self.evaluations:
             best = max(best, row["true"])
-            if row.get("alarm"):
+            if row.get("alarm") or row["weight_version"] in rings:
                 return FirstAlarm(row["weight_version"], lost=best - row["true"])
         return None
+
+    def most_lost(self) -> float:
+        """How far the true score was below its best so far, at the worst evaluation."""
+        best = most = -math.inf
+        for row in self.evaluations:
+            best = max(best, row["true"])
+            most = max(most, best - row["true"])
+        return most
 
     def per_rollout(self, *names: str) -> float | None:
         """The median over the rollouts of the sum of these figures."""
@@ -219,5 +231,16 @@ def read(arm: str, results: Path = RESULTS) -> dict[int, Result]:
     found = {}
     for path in sorted((results / arm).glob("*.jsonl")):
         written: Rows = [row for _, row in read_jsonl(path)]
-        found[int(path.stem)] = Result(written)
+        found[int(path.stem)] = Result(written, read_watched(arm, int(path.stem), results))
     return dict(sorted(found.items()))
+
+
+def watched_path(arm: str, seed: int, results: Path = RESULTS) -> Path:
+    """The file of what the alarm would have said of one run."""
+    return results / WATCHED / f"{arm}-{seed}.jsonl"
+
+
+def read_watched(arm: str, seed: int, results: Path = RESULTS) -> Rows | None:
+    """What it holds, a row per evaluation."""
+    path = watched_path(arm, seed, results)
+    return [row for _, row in read_jsonl(path)] if path.exists() else None

@@ -159,6 +159,30 @@ def alarm_lines(results: Results) -> list[str]:
     return table(["arm", "seed", "first alarm after rollouts", "true score below its best"], rows)
 
 
+def watched_lines(results: Results) -> list[str]:
+    """A row per arm whose runs were watched afterwards, by seeds: when the alarm would have rung.
+
+    Beside it what the true score lay below its best by then, and at most at any evaluation.
+    """
+    rows = []
+    for name, of_arm in results.items():
+        seeds, after, lost, most = [], [], [], []
+        for seed, result in of_arm.items():
+            if result.watched is None:
+                continue
+            alarm = result.first_alarm()
+            seeds.append(str(seed))
+            after.append(str(alarm.rollouts) if alarm else "never")
+            lost.append(f"{alarm.lost:.3f}" if alarm else MISSING)
+            most.append(f"{result.most_lost():.3f}")
+        if seeds:
+            rows.append([name, *map(", ".join, (seeds, after, lost, most))])
+    if not rows:
+        return ["No run has been watched afterwards."]
+    headings = ["arm", "seeds", "would have rung after", "below its best by then", "at most"]
+    return table(headings, rows)
+
+
 def shares(name: str, results: Results) -> list[float]:
     """The arm's final true score as a share of its oracle arm's, per seed."""
     best = oracle_arm(name)

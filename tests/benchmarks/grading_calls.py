@@ -15,6 +15,7 @@ import argparse
 import json
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,9 @@ def compare_checklists(url: str, model: str, answers: Answers) -> None:
     ways = {"a list": (False, 0), "another seed": (False, 1), "keyed by number": (True, 0)}
     said: dict[str, list[bool | None]] = {}
     for name, (keyed, seed) in ways.items():
-        said[name] = []
-        for answer in answers:
-            said[name] += checklist(api, url, *answer, keyed=keyed, seed=seed)
+        with ThreadPoolExecutor(len(answers)) as pool:
+            asked = [pool.submit(checklist, api, url, *each, keyed, seed) for each in answers]
+            said[name] = [verdict for reply in asked for verdict in reply.result()]
     first = said["a list"]
     print("| | read | met | differ from those of a list |\n|---|---|---|---|")
     for name, verdicts in said.items():

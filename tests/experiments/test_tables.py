@@ -130,6 +130,16 @@ def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
     assert rows == ["| alarm-fast | 1 | never | - |", "| alarm-fast | 2 | 24 | 0.050 |"]
 
 
+def test_what_the_alarm_would_have_said_is_told_by_arm():
+    silent, rang = result(0.5), result(0.5)
+    silent.watched, rang.watched = [], [{"weight_version": 24, "rules": ["level"]}]
+    for row, true in zip(rang.evaluations, [0.3, 0.6, 0.55, 0.2], strict=True):
+        row["true"] = true
+    found = {"self": {1: silent, 2: rang, 3: result(0.5)}, "oracle": {1: result(0.5)}}
+    _, _, *rows = tables.watched_lines(found)
+    assert rows == ["| self | 1, 2 | never, 24 | -, 0.050 | 0.000, 0.400 |"]
+
+
 def test_a_figure_shows_where_the_alarm_first_rang_and_needs_its_first_arms(tmp_path):
     found = {}
     for name in ("alarm-healthy", "alarm-random"):

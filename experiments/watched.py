@@ -1,0 +1,123 @@
+"""What the alarm would have said of finished runs that had none.
+
+python experiments/watched.py --out DIR [--arms self oracle] [--seeds 1 2 3]
+
+DIR is that of `experiments/claims.py`. A frozen copy of the shipped start, an anchor as a run may
+have beside the policy, judges the answers of each evaluation, and the alarm's rules are asked after
+each one, with their usual limits. Only `level` and `exploitation` can speak: the checkpoints in
+between, which a probe would ask, are gone. A run leaves experiments/results/watched/ARM-SEED.jsonl
+and is not asked about again; `experiments/claims.py --report` makes a table of them.
+"""
+
+import asyncio
+import math
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.arms import ARMS
+from experiments.claims import ROLLOUTS, SEEDS
+from experiments.results import DATA_SET, Rows, watched_path
+from experiments.runs import GRADER, Run
+from rubric_rl import ROOT
+from rubric_rl.common.command_line import CommandParser, exit_status
+from rubric_rl.common.jsonl import read_jsonl, write_jsonl
+from rubric_rl.common.progress import StageBar
+from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy
+from rubric_rl.data.parse import record_from_json
+from rubric_rl.data.record_file import FOLDER, OF_TRAINING
+from rubric_rl.data.schema import Record, Row
+from rubric_rl.data.training_settings import Trust
+from rubric_rl.grading.grade import Grader
+from rubric_rl.grading.settings import GraderSettings
+from rubric_rl.serving.client import Client
+from rubric_rl.trust.alarm import alarm_of, anchor_levels
+from rubric_rl.trust.anchor import Anchor
+from rubric_rl.trust.evaluations import Evaluation, evaluation_of
+
+START = str(ROOT / "rubric_rl/tiny/model")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to fix."""
+    return exit_status(lambda: _watch_all(argv))
+
+
+def _watch_all(argv: list[str] | None) -> int:
+    parser = CommandParser("python experiments/watched.py", __doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="where experiments/claims.py put its runs")
+    add("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
+    add("--seeds", nargs="+", type=int, default=SEEDS, help="(default: %(default)s)")
+    args = parser.parse_args(argv)
+    runs = []
+    for arm in args.arms:
+        for seed in args.seeds:
+            run = Run(arm, ARMS[arm], seed, args.out, ROLLOUTS)
+            if run.is_done and not watched_path(arm, seed).exists():
+                runs.append(run)
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, start_engine(START, port, folder) as engine:
+        url = f"http://{HOST}:{port}"
+        wait_healthy(url, engine, seconds=1800)  # beside other runs
+        for run in runs:
+            evaluations = asyncio.run(watched(url, run.save_path, run.label()))
+            path = watched_path(run.name, run.seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl(path, evaluations)
+            rang = [str(each["weight_version"]) for each in evaluations if each["rules"]]
+            print(f"{run.label()}: rings after {', '.join(rang) or 'none'}", flush=True)
+    return 0
+
+
+async def watched(url: str, save_path: Path, label: str) -> Rows:
+    """A row for each evaluation of a run: the anchor's level, and the rules that fire."""
+    settings = GraderSettings.load(GRADER)
+    evaluations: list[Evaluation] = []
+    said = []
+    by_version = evaluated(save_path)
+    with StageBar(label, len(by_version), "evaluation") as bar:
+        async with Client(settings.endpoint, url, START) as client:
+            anchor = Anchor(Grader(client, settings.grading, name="frozen copy"), math.inf)
+            for version, records in sorted(by_version.items()):
+                await asyncio.gather(*(_judge(anchor, record) for record in records))
+                rollout = max(version - 1, 0)
+                evaluations.append(evaluation_of(rollout, {DATA_SET: records}, probe=None))
+                alarm = alarm_of(evaluations, Trust())
+                levels = anchor_levels(evaluations[-1].answers).values()
+                level = sum(total for total, _ in levels) / sum(weight for _, weight in levels)
+                rules = [finding.rule for finding in alarm.findings] if alarm else []
+                said.append({"weight_version": version, "anchor": round(level, 4), "rules": rules})
+                bar.move_to(len(said))
+    return said
+
+
+async def _judge(anchor: Anchor, record: Record) -> None:
+    if record.status == "graded" and record.answer is not None:
+        row = Row(record.prompt_id, record.messages, record.rubric)
+        record.anchored = await anchor.judge(row, record.answer, record.prompt_id)
+        assert not record.anchored.error, record.anchored.error
+
+
+def evaluated(save_path: Path) -> dict[int, list[Record]]:
+    """The records of a run's evaluations by weight version; of one made again, the last."""
+    found: dict[tuple, Record] = {}
+    for path in sorted((save_path / FOLDER).glob(OF_TRAINING)):
+        for _, item in read_jsonl(path, skip_partial=True):
+            if item["split"] != "eval":
+                continue
+            record = record_from_json(item)
+            known = found.get(record.key)
+            if known is None or known.time <= record.time:
+                found[record.key] = record
+    by_version = defaultdict(list)
+    for record in found.values():
+        by_version[int(record.weight_version)].append(record)
+    return by_version
+
+
+if __name__ == "__main__":
+    sys.exit(main())
