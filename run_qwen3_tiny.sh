@@ -6,6 +6,9 @@
 #   DRY_RUN=1 bash run_qwen3_tiny.sh           prints the command, one argument per line
 #   BACKEND=slime bash run_qwen3_tiny.sh       on one GPU, with SLIME_DIR and MEGATRON_DIR
 #
+# One thing is not the paper's: a loss that keeps the grader's skill. The recipe alone is
+# GRADER_CONFIG=configs/grader_tiny.yaml, with a SAVE_PATH of its own.
+#
 # Killed or stopped at any moment, the same command goes on after the last finished rollout.
 set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
@@ -15,14 +18,15 @@ source scripts/no_keys.sh
 export HF_CKPT_PATH="${HF_CKPT_PATH:-rubric_rl/tiny/model}"
 BACKEND="${BACKEND:-cpu}"
 case "${BACKEND}" in
-   cpu) runs=runs/tiny ;;
-   slime) runs=runs/tiny_slime ;;   # neither reads the other's checkpoints
+   cpu) runs=runs/tiny grader=configs/grader_tiny_skill.yaml ;;
+   # Neither reads the other's checkpoints; slime's actors do not keep the grader's skill.
+   slime) runs=runs/tiny_slime grader=configs/grader_tiny.yaml ;;
    *) die "BACKEND is cpu or slime, not ${BACKEND}" ;;
 esac
 export SAVE_PATH="${SAVE_PATH:-${runs}}"
 export PROMPT_DATA_PATH="${PROMPT_DATA_PATH:-runs/tiny/data/healthbench_easy.jsonl}"
 export EVAL_DATA_PATH="${EVAL_DATA_PATH:-${PROMPT_DATA_PATH%/*}/healthbench_hard.jsonl}"
-GRADER_CONFIG="${GRADER_CONFIG:-configs/grader_tiny.yaml}"
+GRADER_CONFIG="${GRADER_CONFIG:-${grader}}"
 EVAL_CONFIG="${EVAL_CONFIG:-configs/eval_tiny.yaml}"
 VENV_PYTHON="${VENV:-.venv}/bin/python"
 source configs/recipe.sh

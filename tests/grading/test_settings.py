@@ -66,10 +66,19 @@ class TestShippedFiles:
         words = (line.removeprefix("#").split(":")[0].strip() for line in lines)
         assert {word for word in words if word.startswith(GRADER)} <= set(NAMES)
 
-    @pytest.mark.parametrize("name", ["grader.yaml", "grader_tiny.yaml", "teacher.yaml"])
+    @pytest.mark.parametrize(
+        "name", ["grader.yaml", "grader_tiny.yaml", "grader_tiny_skill.yaml", "teacher.yaml"]
+    )
     def test_are_valid_settings(self, name):
         path = ROOT / "configs" / name
         assert GraderSettings.load(path) == GraderSettings.load(str(path))
+
+    def test_keep_the_skill_in_the_tiny_run_and_change_nothing_else(self):
+        plain, skilled = (
+            read_settings(str(ROOT / "configs" / name))
+            for name in ("grader_tiny.yaml", "grader_tiny_skill.yaml")
+        )
+        assert skilled == plain | {"skill_coef": 0.1, "skill_share": 1.0}
 
 
 class TestIdentity:
