@@ -72,9 +72,12 @@ def _draw(results: Results, panels: dict[str, list[str]], path: Path) -> None:
     figure, row = pyplot.subplots(
         1, len(panels), figsize=(6.4 * len(panels), 4.0), dpi=120, sharey=True, squeeze=False
     )
+    colours: dict[str, str] = {}  # an arm has that of its kin at the other learning rate
     for axes, (title, arms) in zip(row[0], panels.items(), strict=True):
-        for number, name in enumerate(arms):
-            _draw_arm(axes, name, results[name], f"C{number}")
+        for name in arms:
+            kin = name.removesuffix("-fast")
+            colour = colours.setdefault(kin, f"C{len(colours)}")
+            _draw_arm(axes, name, results[name], colour)
         axes.set_title(title)
         axes.set_xlabel("rollout")
         axes.grid(alpha=0.3)
