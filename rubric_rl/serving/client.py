@@ -42,6 +42,7 @@ LONGEST_HEADER = 100_000  # bytes of one header of a reply, as gateways write th
 LONGEST_EXCERPT = 300  # characters of a server's words that are shown ...
 LONGEST_READ = 10_000  # ... and read for it, as a page may hold millions
 GONE_FOR = 30.0  # seconds in which nothing is sent to an endpoint that was silent for too long
+_EVENTS = re.compile(r"^(?:data|event):", re.MULTILINE)  # as servers that stream send them
 _USER_NAME = re.compile(r"//[^/\s@]+@")
 # Of one attempt; another one may do.
 FAILURES = (
@@ -92,6 +93,7 @@ class Client:
         self._shown_url = self._key.hide(self._url.partition("?")[0])
         self._secrets = [self._key, *secrets_of(self._proxy)]
         self._headers = self._key.headers(self._url) | {"Content-Type": "application/json"}
+        self._prefix = prefix
         self._stopped, self._warned = stopped, False
         self._warned_of_reading = False
         # Whether the endpoint reads ahead. If that failed before it ever went well, it is not tried
@@ -328,8 +330,11 @@ class Client:
             try:
                 return decoded(content)
             except (ValueError, RecursionError):
-                words = content.decode(errors="replace")
-                raise Retryable(f"a reply of unexpected form: {words or 'empty'}") from None
+                words = content.decode(errors="replace") or "empty"
+                if _EVENTS.search(words):
+                    hint = f'set {self._prefix}extra_body to {{"stream": false}}'
+                    words = f"a stream of events, not asked for; {hint}: {words}"
+                raise Retryable(f"a reply of unexpected form: {words}") from None
 
     def _read(self, question: Question, payload: Any) -> Reply:
         try:
@@ -342,8 +347,11 @@ class Client:
             OverflowError,
             RecursionError,
         ) as error:
-            missing = "a field is missing or of another type"
-            detail = str(error) if isinstance(error, ValueError) else missing
+            detail = "a field is missing or of another type"
+            if isinstance(error, ValueError):
+                detail = str(error)
+            elif isinstance(error, KeyError):
+                detail = f"no field {error}"
             raise Retryable(f"a reply of unexpected form ({detail})") from None
 
     def _warn_once(self, failure: Exception) -> None:
@@ -443,12 +451,17 @@ def _refused_by(proxy: str | None, status: int) -> Exception:
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST_REPLY:
-            response.close()
-            raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
+    try:
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_REPLY:
+                response.close()
+                raise Retryable(f"a reply of more than {LARGEST_REPLY} bytes")
+    except aiohttp.ClientPayloadError:
+        if response.status < 300:
+            raise
+        # Of a failure the status tells what to do, whatever became of its page.
     return b"".join(parts)
 
 

@@ -134,13 +134,15 @@ def is_complete(finish_reason: Any, text: str) -> bool:
     it off, or sends nothing and ends it in an unknown way, and Unavailable when a filter withholds
     it: it would do so again.
     """
+    why = ""
     if isinstance(finish_reason, dict):  # as SGLang writes it
+        why = finish_reason.get("message") or ""
         finish_reason = finish_reason.get("type")
     reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
     if _CUT.search(reason):
         return False
     if _BROKEN.search(reason):
-        raise Retryable(f"ended by the engine ({reason})")
+        raise Retryable(f"ended by the engine ({reason}{why and ': '}{why})")
     if _FILTERED.search(reason):
         raise Unavailable(f"the endpoint's filter withholds the reply ({reason})")
     if reason not in ENDED and not text.strip():

@@ -43,11 +43,15 @@ _FENCE = re.compile(
     r"```\w*|<\|start\|>assistant|<\|channel\|>final|<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>"
     r"|</s>|<eos>|<end_of_turn>|<turn\|>|</?response>"  # Granite's, around what follows thoughts
 )
-_MARKUP = " \t\r\u00a0`*_~"
-_MAY_FOLLOW = _MARKUP + "\n\u200b\ufeff,;.}"
+# Blanks of every width: what Chinese models write is as wide as a letter.
+_BLANKS = " \t\r\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_LINE_ENDS = "\n\v\f\u0085\u2028\u2029"
+_MARKUP = _BLANKS + "`*_~"
+_MAY_FOLLOW = _MARKUP + _LINE_ENDS + "\u200b\ufeff,;.}\uff0c\uff1b\uff0e\u3002"
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
 _LEADS_IN = tuple(_QUOTES + "([>\u2039\u300c\u300e")
-_SENTENCE_ENDS = tuple(".:!?")
+# Also those of Chinese and Japanese, of Hindi, and of Arabic.
+_SENTENCE_ENDS = tuple(".:!?\uff0e\uff1a\uff01\uff1f\u3002\u0964\u061f\u06d4")
 _WORD = re.compile(r"[^\W\d_]{2}")
 
 # A line before the object that gives the opposite verdict in words, alone or after "verdict:".

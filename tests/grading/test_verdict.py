@@ -58,6 +58,24 @@ def test_a_verdict_is_read(reply, met):
     assert read_verdict(reply).met is met
 
 
+# Of Chinese, Japanese, Hindi, Arabic and Urdu, and of English.
+SENTENCE_ENDS = "\uff0e\uff1a\uff01\uff1f\u3002\u0964\u061f\u06d4.:!?"
+
+
+@pytest.mark.parametrize("blank", [" ", "\u3000", "\u2009", "\u202f"])
+@pytest.mark.parametrize("end", SENTENCE_ENDS)
+def test_a_sentence_of_any_script_may_lead_to_it(end, blank):
+    assert read_verdict(f"結論は次の{end}{blank}{NOT_MET}").met is False
+    assert read_verdict(f"結論は次の{blank}{NOT_MET}") == UNREADABLE
+    assert read_verdict(f"結論{end}\u300c{blank}{NOT_MET}") == UNREADABLE
+
+
+@pytest.mark.parametrize("after", "\u3002\uff0c\uff1b\uff0e\v\f\u0085\u2028\u2029\u3000\u2009")
+def test_marks_and_blanks_of_any_script_may_follow_it(after):
+    assert read_verdict(f"{NOT_MET}{after}").met is False
+    assert read_verdict(f"{NOT_MET}{after}引用") == UNREADABLE
+
+
 @pytest.mark.parametrize("opens, closes", THOUGHTS)
 def test_thoughts_of_every_family_are_no_verdict(opens, closes):
     """Services without a parser of thoughts leave them in the reply."""

@@ -74,6 +74,14 @@ def test_what_the_engine_broke_off_is_asked_again(reason):
         is_complete(reason, "")
 
 
+@pytest.mark.parametrize("said", ["", ": Abort in waiting queue"])
+def test_the_reason_that_the_engine_gives_is_told(said):
+    ending = {"type": "abort", "message": said[2:] or None}
+    with pytest.raises(Retryable) as broken:
+        is_complete(ending, "")
+    assert str(broken.value) == f"ended by the engine (abort{said})"
+
+
 @pytest.mark.parametrize(
     "reason",
     [
