@@ -1,6 +1,7 @@
 """The arms: what each run of the paper's claims, and of the means against drift, changes.
 
-Every arm is the tiny run (`run_qwen3_tiny.sh`) but for what stands here. A new arm is an entry.
+Every arm is the tiny run (`run_qwen3_tiny.sh`) with the recipe alone (configs/grader_tiny.yaml) but
+for what stands here. A new arm is an entry.
 """
 
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ ARMS = {
         compared_with="self-fast",
     ),
     "self-skill-firm-fast": Arm(
-        "the same loss with three times that weight",
+        "the same loss with three times that weight: the tiny run's default",
         FIRM,
         FAST,
         compared_with="self-fast",
@@ -112,7 +113,7 @@ ARMS = {
         compared_with="oracle-fast",
     ),
     "self-skill": Arm("that strong weight at the usual learning rate", STRONG),
-    "self-skill-firm": Arm("the weight before it at the usual learning rate", FIRM),
+    "self-skill-firm": Arm("the tiny run's default: a third of that weight", FIRM),
     "practised": Arm("self-grading from a start that grades a little worse", start="practised"),
     "practised-oracle": _from("practised", "the oracle from that start", SERVED_ORACLE),
     "practised-frozen": _from("practised", "a frozen copy of that start grades", ENGINE, *FROZEN),
