@@ -18,19 +18,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments import runs
 from experiments.arms import ARMS
 from experiments.claims import ROLLOUTS, SEEDS
 from experiments.results import DATA_SET, Rows, watched_path
-from experiments.runs import GRADER, Run
 from rubric_rl import ROOT
 from rubric_rl.common.command_line import CommandParser, exit_status
-from rubric_rl.common.jsonl import read_jsonl, write_jsonl
+from rubric_rl.common.jsonl import write_jsonl
 from rubric_rl.common.progress import StageBar
 from rubric_rl.cpu.engine import HOST, free_port, start_engine, wait_healthy
-from rubric_rl.data.parse import record_from_json
-from rubric_rl.data.record_file import FOLDER, OF_TRAINING
 from rubric_rl.data.schema import Record, Row
 from rubric_rl.data.training_settings import Trust
+from rubric_rl.evaluation.read_run import Run
 from rubric_rl.grading.grade import Grader
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.client import Client
@@ -53,17 +52,17 @@ def _watch_all(argv: list[str] | None) -> int:
     add("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     add("--seeds", nargs="+", type=int, default=SEEDS, help="(default: %(default)s)")
     args = parser.parse_args(argv)
-    runs = []
+    finished = []
     for arm in args.arms:
         for seed in args.seeds:
-            run = Run(arm, ARMS[arm], seed, args.out, ROLLOUTS)
+            run = runs.Run(arm, ARMS[arm], seed, args.out, ROLLOUTS)
             if run.is_done and not watched_path(arm, seed).exists():
-                runs.append(run)
+                finished.append(run)
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, start_engine(START, port, folder) as engine:
         url = f"http://{HOST}:{port}"
         wait_healthy(url, engine, seconds=1800)  # beside other runs
-        for run in runs:
+        for run in finished:
             evaluations = asyncio.run(watched(url, run.save_path, run.label()))
             path = watched_path(run.name, run.seed)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ def _watch_all(argv: list[str] | None) -> int:
 
 async def watched(url: str, save_path: Path, label: str) -> Rows:
     """A row for each evaluation of a run: the anchor's level, and the rules that fire."""
-    settings = GraderSettings.load(GRADER)
+    settings = GraderSettings.load(runs.GRADER)
     evaluations: list[Evaluation] = []
     said = []
     by_version = evaluated(save_path)
@@ -103,18 +102,9 @@ async def _judge(anchor: Anchor, record: Record) -> None:
 
 
 def evaluated(save_path: Path) -> dict[int, list[Record]]:
-    """The records of a run's evaluations by weight version; of one made again, the last."""
-    found: dict[tuple, Record] = {}
-    for path in sorted((save_path / FOLDER).glob(OF_TRAINING)):
-        for _, item in read_jsonl(path, skip_partial=True):
-            if item["split"] != "eval":
-                continue
-            record = record_from_json(item)
-            known = found.get(record.key)
-            if known is None or known.time <= record.time:
-                found[record.key] = record
+    """The records of a run's evaluations by weight version."""
     by_version = defaultdict(list)
-    for record in found.values():
+    for record in Run(save_path, split="eval", every=True):
         by_version[int(record.weight_version)].append(record)
     return by_version
 

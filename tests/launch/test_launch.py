@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from doubles.launch_world import ROOT, script
@@ -120,6 +121,13 @@ def test_requests_that_an_engine_refuses_do_not_shut_it_out(name):
 def test_the_schedule_of_a_checkpoint_gives_way_to_the_flags(name):
     """Else Megatron refuses to go on with more rollouts than the run began with."""
     assert "override-opt-param-scheduler" in printed(name, BACKEND="slime")
+
+
+@pytest.mark.parametrize("backend, file", [("cpu", "_skill"), ("slime", "")])
+def test_the_tiny_run_keeps_the_graders_skill_where_the_trainer_can(backend, file):
+    words = shlex.split(script("run_qwen3_tiny.sh", DRY_RUN="1", BACKEND=backend).stdout)
+    path = words[words.index("--custom-config-path") + 1]
+    assert Path(path).name == f"grader_tiny{file}.yaml"
 
 
 def test_the_tiny_checkpoint_is_served_as_it_is_trained_on_kernels_for_its_heads():
