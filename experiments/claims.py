@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--out is missing: where the runs go")
     else:
         make_all(args)
-        print(*lines(_read_all(args.results)), sep="\n")
+        print(*lines(_read_all(args.results), results.read_lenient(args.results)), sep="\n")
     return 0
 
 
@@ -150,10 +150,18 @@ def _read_all(folder: Path) -> tables.Results:
     return found
 
 
-def lines(found: tables.Results) -> list[str]:
+def lines(found: tables.Results, lenient: results.Rows) -> list[str]:
     """All tables."""
-    parts = [tables.arm_lines, tables.comparison_lines, tables.alarm_lines, tables.watched_lines]
-    return "\n\n".join("\n".join(part(found)) for part in parts).split("\n")
+    parts = (
+        tables.arm_lines,
+        tables.comparison_lines,
+        tables.update_lines,
+        tables.alarm_lines,
+        tables.watched_lines,
+    )
+    made = ["\n".join(part(found)) for part in parts]
+    made.append("\n".join(tables.lenient_lines(lenient)))
+    return "\n\n".join(made).split("\n")
 
 
 def report(folder: Path) -> None:
@@ -168,7 +176,7 @@ def report(folder: Path) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"{PAGE}: the lines {BEGIN} and {END} are missing; put them back")
-    body = "\n".join(lines(found))
+    body = "\n".join(lines(found, results.read_lenient(folder)))
     write_text(PAGE, f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
     drawn = figures.draw(found, ROOT / "asset")
     print(f"{PAGE}; figures in asset/: {', '.join(drawn) or 'none'}")

@@ -6,6 +6,7 @@ the last three evaluations), "probe" (the last weights as a grader of answers th
 and a row "evaluation" for every evaluation.
 """
 
+import itertools
 import json
 import math
 import statistics
@@ -25,6 +26,7 @@ from rubric_rl.tiny.world import rows
 RESULTS = ROOT / "experiments" / "results"
 PROBE_SEED = 1234
 WATCHED = "watched"  # beside the arms: what experiments/watched.py says of their runs
+LENIENT = "lenient"  # and experiments/lenient.py
 LAST = 3  # evaluations whose mean is a run's result
 DATA_SET = "held_out"
 # Name here: metric of an evaluation.
@@ -47,6 +49,7 @@ OF_ROLLOUTS = {
     "accuracy": "grader_accuracy",
     "false_positives": "false_positive_rate",
     "length": "rollout/response_len/mean",
+    "moved": "train/ppo_kl",  # nats a token, the mean over the rollout's steps
     "step_seconds": "perf/step_time",
     "reward_seconds": "perf/grading_time",
     "prefilled": "grading/tokens_prefilled",
@@ -160,6 +163,13 @@ def probe(save_path: Path) -> dict[str, float]:
     return figures
 
 
+class Stretch(NamedTuple):
+    """The rollouts between two evaluations of a run."""
+
+    moved: float  # nats a token, by the updates of the rollout that moved the policy most
+    change: float  # of the true score
+
+
 class FirstAlarm(NamedTuple):
     """The first evaluation of a run at which the alarm rang."""
 
@@ -212,6 +222,16 @@ class Result:
             most = max(most, best - row["true"])
         return most
 
+    def stretches(self) -> list[Stretch]:
+        """Between each two evaluations, as far as it is kept how far updates moved the policy."""
+        moved = self.training.get("moved", [])
+        found = []
+        for before, after in itertools.pairwise(self.evaluations):
+            updates = moved[before["weight_version"] : after["weight_version"]]
+            if updates and None not in updates:
+                found.append(Stretch(max(updates), after["true"] - before["true"]))
+        return found
+
     def per_rollout(self, *names: str) -> float | None:
         """The median over the rollouts of the sum of these figures."""
         columns = [self.training.get(name, []) for name in names]
@@ -244,3 +264,14 @@ def read_watched(arm: str, seed: int, results: Path = RESULTS) -> Rows | None:
     """What it holds, a row per evaluation."""
     path = watched_path(arm, seed, results)
     return [row for _, row in read_jsonl(path)] if path.exists() else None
+
+
+def lenient_path(arm: str, seed: int, results: Path = RESULTS) -> Path:
+    """The file of what the alarm says of one run if its grader is made lenient."""
+    return results / LENIENT / f"{arm}-{seed}.jsonl"
+
+
+def read_lenient(results: Path = RESULTS) -> Rows:
+    """The rows of all such files, in the order of their names."""
+    paths = sorted((results / LENIENT).glob("*.jsonl"))
+    return [row for path in paths for _, row in read_jsonl(path)]

@@ -1,13 +1,18 @@
 """The tables of docs/experiments.md: an arm's figures, and its difference from another arm."""
 
+import itertools
+import math
 import statistics
 from collections.abc import Callable
 
 from experiments.arms import ARMS, oracle_arm
-from experiments.results import Result
+from experiments.results import Result, Rows, Stretch
 from rubric_rl.evaluation.statistics import mean_interval, pooled_deviation, seeds_needed
 
 Results = dict[str, dict[int, Result]]  # by arm and seed
+# Nats a token that a rollout's updates move the policy by: the bounds of the table's rows.
+MOVES = (0.0, 0.02, 0.05, 0.1, math.inf)
+FALL = 0.05  # of the true score
 TELL = 0.03  # the difference of true scores that a comparison should tell
 MISSING = "-"
 Figure = Callable[[Result], float | None]
@@ -181,6 +186,51 @@ def watched_lines(results: Results) -> list[str]:
         return ["No run has been watched afterwards."]
     headings = ["arm", "seeds", "would have rung after", "below its best by then", "at most"]
     return table(headings, rows)
+
+
+def lenient_lines(rows: Rows) -> list[str]:
+    """A row per kind of leniency: when the alarm rings, run by run."""
+    by_kind: dict[str, Rows] = {}
+    for row in rows:
+        by_kind.setdefault(row["kind"], []).append(row)
+    if not by_kind:
+        return ["No run has been asked about with a lenient grader."]
+    cells = []
+    for kind, of_kind in by_kind.items():
+        wrong = statistics.fmean(row["falsely_credited"] for row in of_kind)
+        after = [str(row["first"] or "never") for row in of_kind]
+        cells.append([kind, f"{wrong:.3f}", ", ".join(after)])
+    return table(["what is credited too", "credited falsely", "rings after"], cells)
+
+
+def update_lines(results: Results) -> list[str]:
+    """What becomes of the true score from one evaluation to the next, by the largest update.
+
+    A row for the usual learning rate, and for the higher one a row per size of that update.
+    """
+    usual, fast = [], []
+    for name, of_arm in results.items():
+        for result in of_arm.values():
+            (fast if ARMS[name].is_fast else usual).extend(result.stretches())
+    rows = []
+    if usual:
+        largest = f"up to {max(stretch.moved for stretch in usual):.3f}"
+        rows.append(["usual", largest, *_changes(usual)])
+    for low, high in itertools.pairwise(MOVES):
+        within = [stretch for stretch in fast if low <= max(stretch.moved, 0.0) < high]
+        if within:
+            span = f"{low} to {high}" if math.isfinite(high) else f"from {low} on"
+            rows.append(["1e-3", span, *_changes(within)])
+    if not rows:
+        return ["No run has kept how far its updates moved the policy."]
+    headings = ["rate", "largest update", "stretches", "mean change", f"falls above {FALL}"]
+    return table(headings, rows)
+
+
+def _changes(stretches: list[Stretch]) -> list[str]:
+    changes = [stretch.change for stretch in stretches]
+    falls = sum(change < -FALL for change in changes)
+    return [str(len(changes)), f"{statistics.fmean(changes):+.3f}", str(falls)]
 
 
 def shares(name: str, results: Results) -> list[float]:

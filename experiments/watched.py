@@ -14,6 +14,8 @@ import math
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,46 +54,76 @@ def _watch_all(argv: list[str] | None) -> int:
     add("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     add("--seeds", nargs="+", type=int, default=SEEDS, help="(default: %(default)s)")
     args = parser.parse_args(argv)
-    finished = []
-    for arm in args.arms:
-        for seed in args.seeds:
-            run = runs.Run(arm, ARMS[arm], seed, args.out, ROLLOUTS)
-            if run.is_done and not watched_path(arm, seed).exists():
-                finished.append(run)
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder, start_engine(START, port, folder) as engine:
-        url = f"http://{HOST}:{port}"
-        wait_healthy(url, engine, seconds=1800)  # beside other runs
+    finished = finished_runs(args.out, args.arms, args.seeds, done=watched_path)
+    with frozen_copy() as url:
         for run in finished:
-            evaluations = asyncio.run(watched(url, run.save_path, run.label()))
+            said = asyncio.run(watched(url, run))
             path = watched_path(run.name, run.seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(path, evaluations)
-            rang = [str(each["weight_version"]) for each in evaluations if each["rules"]]
+            write_jsonl(path, said)
+            rang = [str(each["weight_version"]) for each in said if each["rules"]]
             print(f"{run.label()}: rings after {', '.join(rang) or 'none'}", flush=True)
     return 0
 
 
-async def watched(url: str, save_path: Path, label: str) -> Rows:
+def finished_runs(
+    out: Path, arms: Sequence[str], seeds: Sequence[int], done: Callable[[str, int], Path]
+) -> list[runs.Run]:
+    """The finished runs in `out` of these arms and seeds whose file `done` is not there yet."""
+    found = []
+    for arm in arms:
+        for seed in seeds:
+            run = runs.Run(arm, ARMS[arm], seed, out, ROLLOUTS)
+            if run.is_done and not done(arm, seed).exists():
+                found.append(run)
+    return found
+
+
+@contextmanager
+def frozen_copy() -> Iterator[str]:
+    """The address of an engine that serves the shipped start."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, start_engine(START, port, folder) as engine:
+        url = f"http://{HOST}:{port}"
+        wait_healthy(url, engine, seconds=1800)  # beside other runs
+        yield url
+
+
+async def watched(url: str, run: runs.Run) -> Rows:
     """A row for each evaluation of a run: the anchor's level, and the rules that fire."""
-    settings = GraderSettings.load(runs.GRADER)
     evaluations: list[Evaluation] = []
     said = []
-    by_version = evaluated(save_path)
-    with StageBar(label, len(by_version), "evaluation") as bar:
+    for version, records in sorted((await judged(url, run)).items()):
+        evaluations.append(evaluation_after(version, records))
+        levels = anchor_levels(evaluations[-1].answers).values()
+        level = sum(total for total, _ in levels) / sum(weight for _, weight in levels)
+        rules = rules_at(evaluations)
+        said.append({"weight_version": version, "anchor": round(level, 4), "rules": rules})
+    return said
+
+
+def evaluation_after(version: int, records: Iterable[Record]) -> Evaluation:
+    """The evaluation of the weights of that version."""
+    return evaluation_of(max(version - 1, 0), {DATA_SET: records}, probe=None)
+
+
+def rules_at(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The rules that fire at the last of them, with the usual limits."""
+    alarm = alarm_of(evaluations, Trust())
+    return [finding.rule for finding in alarm.findings] if alarm else []
+
+
+async def judged(url: str, run: runs.Run) -> dict[int, list[Record]]:
+    """The records of a run's evaluations by weight version, with the frozen copy's verdicts."""
+    settings = GraderSettings.load(runs.GRADER)
+    by_version = evaluated(run.save_path)
+    with StageBar(run.label(), len(by_version), "evaluation") as bar:
         async with Client(settings.endpoint, url, START) as client:
             anchor = Anchor(Grader(client, settings.grading, name="frozen copy"), math.inf)
-            for version, records in sorted(by_version.items()):
+            for number, records in enumerate(by_version.values(), 1):
                 await asyncio.gather(*(_judge(anchor, record) for record in records))
-                rollout = max(version - 1, 0)
-                evaluations.append(evaluation_of(rollout, {DATA_SET: records}, probe=None))
-                alarm = alarm_of(evaluations, Trust())
-                levels = anchor_levels(evaluations[-1].answers).values()
-                level = sum(total for total, _ in levels) / sum(weight for _, weight in levels)
-                rules = [finding.rule for finding in alarm.findings] if alarm else []
-                said.append({"weight_version": version, "anchor": round(level, 4), "rules": rules})
-                bar.move_to(len(said))
-    return said
+                bar.move_to(number)
+    return by_version
 
 
 async def _judge(anchor: Anchor, record: Record) -> None:

@@ -130,6 +130,26 @@ def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
     assert rows == ["| alarm-fast | 1 | never | - |", "| alarm-fast | 2 | 24 | 0.050 |"]
 
 
+def test_a_fall_is_told_beside_the_largest_update_before_it():
+    steady, moved, older = result(0.5), result(0.5), result(0.5)
+    versions = [row["weight_version"] for row in steady.evaluations]
+    for found, far in ((steady, 0.001), (moved, 0.03)):
+        found.training["moved"] = [far] * versions[-1]
+        for row, true in zip(found.evaluations, [0.3, 0.6, 0.55, 0.2], strict=True):
+            row["true"] = true
+    moved.training["moved"][versions[1]] = 0.4  # the first rollout after the second evaluation
+    found = {"self": {1: steady, 2: older}, "self-fast": {1: moved}}
+    _, _, *rows = tables.update_lines(found)
+    assert rows == [
+        "| usual | up to 0.001 | 3 | -0.033 | 1 |",
+        "| 1e-3 | 0.02 to 0.05 | 2 | -0.025 | 1 |",
+        "| 1e-3 | from 0.1 on | 1 | -0.050 | 0 |",
+    ]
+    assert tables.update_lines({"self": {1: older}}) == [
+        "No run has kept how far its updates moved the policy."
+    ]
+
+
 def test_what_the_alarm_would_have_said_is_told_by_arm():
     silent, rang = result(0.5), result(0.5)
     silent.watched, rang.watched = [], [{"weight_version": 24, "rules": ["level"]}]
