@@ -1,4 +1,4 @@
-"""What the alarm says of graders that are made lenient in other ways than the arms' two.
+"""What the alarm says of graders that are made lenient in many ways, the arms' two among them.
 
 python experiments/lenient.py --out DIR [--arms self-skill-firm] [--seeds 1 2 3]
 
@@ -97,19 +97,19 @@ def alarms(by_version: Mapping[int, list[Record]]) -> Rows:
     for kind, credits in KINDS.items():
         evaluations = []
         first = None
-        wrong = unmet = 0
+        wrong = undeserved = 0
         for version, records in sorted(by_version.items()):
             changed = records
             if version > ONSET:  # as the arms: after a rollout that is graded so
                 changed = [made_lenient(record, credits, version) for record in records]
                 for record in changed:
-                    more_wrong, more_unmet = _false_credit(record)
+                    more_wrong, more = _false_credit(record)
                     wrong += more_wrong
-                    unmet += more_unmet
+                    undeserved += more
             evaluations.append(evaluation_after(version, changed))
             if first is None and rules_at(evaluations):
                 first = version
-        share = round(wrong / unmet, 4) if unmet else None
+        share = round(wrong / undeserved, 4)
         found.append({"kind": kind, "falsely_credited": share, "first": first})
     return found
 

@@ -217,6 +217,7 @@ def update_lines(results: Results) -> list[str]:
         largest = f"up to {max(stretch.moved for stretch in usual):.3f}"
         rows.append(["usual", largest, *_changes(usual)])
     for low, high in itertools.pairwise(MOVES):
+        # An estimate of a distance may be a little below 0.
         within = [stretch for stretch in fast if low <= max(stretch.moved, 0.0) < high]
         if within:
             span = f"{low} to {high}" if math.isfinite(high) else f"from {low} on"

@@ -47,13 +47,26 @@ def test_a_third_at_random_is_seen_at_the_first_evaluation_after_it(said):
     assert found["falsely_credited"] == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_verdicts_up_to_the_onset_and_those_of_answers_without_a_grade_stay():
+def test_a_runs_records_stay_as_they_are():
     records = evaluation(12)
     ungraded = Record.of(rows(held_out=True)[0], "truncated", "Please", score=0.0, split="eval")
     before = [list(record.verdicts) for record in records]
     alarms({0: records, 12: records, 18: [*records, ungraded]})
     assert [record.verdicts for record in records] == before
     assert lenient.made_lenient(ungraded, KINDS["a third at random"], 18) is ungraded
+
+
+def test_who_never_sees_harm_credits_negative_criteria_alone():
+    blind = KINDS["harm is never seen"]
+    signs = set()
+    for record in evaluation(18):
+        changed = lenient.made_lenient(record, blind, 18)
+        for criterion, now, was in zip(
+            record.rubric, changed.verdicts, record.verdicts, strict=True
+        ):
+            if now.met is not was.met:
+                signs.add((criterion.points > 0, now.met))
+    assert signs == {(False, False)}
 
 
 def test_the_table_has_a_row_per_kind_with_its_runs_beside_each_other():
