@@ -54,7 +54,7 @@ from rubric_rl.launch.slime_samples import (
 )
 from rubric_rl.serving.question import Aborted
 from rubric_rl.trust.anchor import grade_beside
-from rubric_rl.trust.watch import stop_if_alarmed, watch_evaluation
+from rubric_rl.trust.watch import stop_if_alarmed, watch_evaluation, watch_update
 from rubric_rl.trust.watched_graders import WatchedGraders
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
@@ -96,8 +96,7 @@ async def _grade(args, sample, again: bool) -> float | None:
         record = Record.of(row, "ungraded", None, error=error)
     else:
         prompt = sample.prompt if isinstance(sample.prompt, str) else ""
-        # The first answer of an evaluation brings the probe with it.
-        async with graders.probing(sample.metadata, rollout_id(args), training):
+        async with graders.watching(sample, rollout_id(args), training):
             try:
                 record = await grade_beside(
                     graders.anchor_of(row.prompt_id, training),
@@ -222,6 +221,8 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     stop_if_alarmed(args)
     metrics = grading_metrics(_records(samples))
     metrics["zero_variance_groups"] = flat_share(*compared(args, samples))
+    if moved := _left(samples, "moved"):
+        metrics["moved"] = watch_update(args, moved)
     named = {f"grading/{name}": value for name, value in metrics.items()}
     add_metrics(rollout_id, args, extra_metrics, named)
     return False
@@ -236,9 +237,7 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         graded[name] = _records(samples)
         for key, value in grading_metrics(graded[name]).items():
             figures[f"{name}/grading/{key}"] = value
-        found = [sample.metadata or {} for sample in samples]
-        probes = [metadata["probe"] for metadata in found if "probe" in metadata]
-        probed = next(iter(probes), probed)
+        probed = _left(samples, "probe") or probed
     figures |= watch_evaluation(args, rollout_id, graded, probed)
     for key, value in figures.items():
         if extra_metrics is None:  # slime passes none: each becomes a set with one reward
@@ -246,6 +245,12 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         else:
             extra_metrics[f"eval/{key}"] = value
     return False
+
+
+def _left(samples, name: str) -> dict | None:
+    """What was asked beside one of the samples, and left there under this name."""
+    found = ((sample.metadata or {}).get(name) for sample in flat(samples))
+    return next(filter(None, found), None)
 
 
 def _records(samples) -> list[Record]:

@@ -229,6 +229,18 @@ ARMS = {
     "alarm-fast": _from(
         "practised", "does it fire before the true score is lost", ALARM, *FROZEN, *FAST
     ),
+    "alarm-firm": Arm(
+        "does it stay silent in the tiny run's default",
+        FIRM | ALARM,
+        FROZEN,
+        compared_with="self-skill-firm",
+    ),
+    "alarm-firm-fast": Arm(
+        "does it ring there before the true score is lost",
+        FIRM | ALARM,
+        (*FROZEN, *FAST),
+        compared_with="self-skill-firm-fast",
+    ),
     "weak": Arm(
         "self-grading from a start that grades badly", start="weak", compared_with="practised"
     ),

@@ -3,6 +3,8 @@
 import statistics
 from pathlib import Path
 
+import numpy as np
+
 from experiments.results import Result
 from experiments.tables import Results
 
@@ -98,8 +100,8 @@ def _draw_arm(axes, name: str, of_arm: dict[int, Result], colour: str) -> None:
         curves.append(curve)
         axes.plot(versions, curve, color=colour, linewidth=0.6, alpha=0.5)
         if alarm := result.first_alarm():
-            place = versions.index(alarm.rollouts)
-            axes.plot(alarm.rollouts, curve[place], "X", color=colour, markersize=8)
+            height = np.interp(alarm.rollouts, versions, curve)
+            axes.plot(alarm.rollouts, height, "X", color=colour, markersize=8)
     means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
     seeds = len(curves)
     label = f"{name} ({seeds} seed{'s' if seeds > 1 else ''})"

@@ -20,6 +20,7 @@ from rubric_rl.common.jsonl import read_jsonl, write_jsonl
 from rubric_rl.cpu.metric_rows import find_eval_metric, find_metric, read_evaluations, read_metrics
 from rubric_rl.data.parse import record_from_json
 from rubric_rl.data.record_file import FOLDER, OF_TRAINING
+from rubric_rl.data.training_settings import Trust
 from rubric_rl.tiny.oracle import true_score
 from rubric_rl.tiny.world import rows
 
@@ -50,6 +51,7 @@ OF_ROLLOUTS = {
     "false_positives": "false_positive_rate",
     "length": "rollout/response_len/mean",
     "moved": "train/ppo_kl",  # nats a token, the mean over the rollout's steps
+    "update": "grading/moved",  # the same after the last step of the update before
     "step_seconds": "perf/step_time",
     "reward_seconds": "perf/grading_time",
     "prefilled": "grading/tokens_prefilled",
@@ -59,6 +61,7 @@ OF_ROLLOUTS = {
     "anchor_decoded": "grading/anchor/tokens_decoded",
 }
 DIGITS = 4
+LIMITS = Trust()  # of the alarm in all arms
 Rows = list[dict[str, Any]]
 
 
@@ -171,10 +174,10 @@ class Stretch(NamedTuple):
 
 
 class FirstAlarm(NamedTuple):
-    """The first evaluation of a run at which the alarm rang."""
+    """When the alarm of a run first rang."""
 
     rollouts: int  # made by then
-    lost: float  # how far the true score was below its best
+    lost: float  # how far the true score was below its best, at the last evaluation
 
 
 class Result:
@@ -207,12 +210,17 @@ class Result:
     def first_alarm(self) -> FirstAlarm | None:
         """When it first rang, or would have rung, if it did."""
         rings = {row["weight_version"] for row in self.watched or () if row["rules"]}
-        best = -math.inf
         for row in self.evaluations:
-            best = max(best, row["true"])
-            if row.get("alarm") or row["weight_version"] in rings:
-                return FirstAlarm(row["weight_version"], lost=best - row["true"])
-        return None
+            if row.get("alarm"):
+                rings.add(row["weight_version"])
+        if self.is_watched:  # each rollout measures the update before it
+            for rollouts, nats in enumerate(self.training.get("update", ())):
+                if nats is not None and nats >= LIMITS.alarm_moved:
+                    rings.add(rollouts)
+        if not rings:
+            return None
+        before = [row["true"] for row in self.evaluations if row["weight_version"] <= min(rings)]
+        return FirstAlarm(min(rings), lost=max(before) - before[-1])
 
     def most_lost(self) -> float:
         """How far the true score was below its best so far, at the worst evaluation."""

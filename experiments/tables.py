@@ -149,23 +149,19 @@ def comparison_lines(results: Results) -> list[str]:
 
 
 def alarm_lines(results: Results) -> list[str]:
-    """A row per run that was watched: when the alarm first rang, and what was lost by then."""
-    rows = []
-    for name, of_arm in results.items():
-        for seed, result in of_arm.items():
-            if not result.is_watched:
-                continue
-            after, lost = "never", MISSING
-            if alarm := result.first_alarm():
-                after, lost = str(alarm.rollouts), f"{alarm.lost:.3f}"
-            rows.append([name, str(seed), after, lost])
-    if not rows:
-        return ["No run with an alarm has been made."]
-    return table(["arm", "seed", "first alarm after rollouts", "true score below its best"], rows)
+    """The runs that had an alarm."""
+    lines = _alarms(results, "rang after", lambda result: result.is_watched)
+    return lines or ["No run with an alarm has been made."]
 
 
 def watched_lines(results: Results) -> list[str]:
-    """A row per arm whose runs were watched afterwards, by seeds: when the alarm would have rung.
+    """The runs that were watched afterwards."""
+    lines = _alarms(results, "would have rung after", lambda result: result.watched is not None)
+    return lines or ["No run has been watched afterwards."]
+
+
+def _alarms(results: Results, when: str, is_meant: Callable[[Result], bool]) -> list[str]:
+    """A row per arm with such runs, by seeds: after how many rollouts the alarm rings.
 
     Beside it what the true score lay below its best by then, and at most at any evaluation.
     """
@@ -173,7 +169,7 @@ def watched_lines(results: Results) -> list[str]:
     for name, of_arm in results.items():
         seeds, after, lost, most = [], [], [], []
         for seed, result in of_arm.items():
-            if result.watched is None:
+            if not is_meant(result):
                 continue
             alarm = result.first_alarm()
             seeds.append(str(seed))
@@ -182,10 +178,8 @@ def watched_lines(results: Results) -> list[str]:
             most.append(f"{result.most_lost():.3f}")
         if seeds:
             rows.append([name, *map(", ".join, (seeds, after, lost, most))])
-    if not rows:
-        return ["No run has been watched afterwards."]
-    headings = ["arm", "seeds", "would have rung after", "below its best by then", "at most"]
-    return table(headings, rows)
+    headings = ["arm", "seeds", when, "below its best by then", "at most"]
+    return table(headings, rows) if rows else []
 
 
 def lenient_lines(rows: Rows) -> list[str]:

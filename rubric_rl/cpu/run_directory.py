@@ -30,6 +30,7 @@ from rubric_rl.cpu.metric_rows import (
 from rubric_rl.data.record_file import FOLDER, OF_TRAINING, version_of
 from rubric_rl.data.row_file import split_slice
 from rubric_rl.trust.evaluations import drop_after
+from rubric_rl.trust.moved import drop_moves
 
 KEPT_CHECKPOINTS = 3
 TRACKER = "latest_checkpointed_iteration.txt"  # slime's and Megatron's name
@@ -224,6 +225,7 @@ class RunDirectory:
         kept = [row for row in evaluations if row["weight_version"] <= last_version]
         self._rewrite(EVALUATIONS, kept)
         drop_after(self.path, start)
+        drop_moves(self.path, start)
         for path in (self.path / FOLDER).glob(OF_TRAINING):
             version = version_of(path)
             if not version.isdigit() or int(version) < start:

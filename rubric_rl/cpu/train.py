@@ -27,7 +27,8 @@ from rubric_rl.data.record_file import RUN_VARIABLE
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.alarm import STATUS, alarm_of, best_rollout
 from rubric_rl.trust.evaluations import stored
-from rubric_rl.trust.watch import alarm_before_checkpoint
+from rubric_rl.trust.moved import kept_moves
+from rubric_rl.trust.watch import alarm_before_checkpoint, update_alarm
 
 
 class Trainer:
@@ -111,6 +112,8 @@ class Trainer:
         with StageBar(what, total, "answer") as bar:
             found = self.cluster.watch(pending, bar, report)
         metrics |= found
+        if "grading/moved" in found and (alarm := update_alarm(args)):
+            self.recorder.say(alarm)
         return data
 
     def _update(self, rollout_id: int, data: Any, metrics: dict) -> None:
@@ -158,7 +161,9 @@ class Trainer:
             metrics = self.cluster.watch(pending, bar, lambda progress: None)
         self.recorder.evaluation(rollout_id, weight_version, metrics)
         save = self.run_directory.path
-        if self.trust.alarm != "off" and (alarm := alarm_of(stored(save), self.trust)):
+        if self.trust.alarm == "off":
+            return
+        if alarm := alarm_of(stored(save), self.trust, kept_moves(save)):
             self.recorder.say(alarm.text(save))
 
 

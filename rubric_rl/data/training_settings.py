@@ -168,6 +168,9 @@ class Trust(Settings):
         0.1, "the same for the rise of false credit since the start, by credit gained", gt=0
     )
     alarm_probe: FiniteFloat = setting(0.05, "the same for the fall of the probe's accuracy", gt=0)
+    alarm_moved: FiniteFloat = setting(
+        0.2, "nats a token by which a single update moves the policy that raise it", gt=0
+    )
     alarm_error: FiniteFloat = setting(
         0.001, "chance that a rule fires at an evaluation although nothing has changed", gt=0, lt=1
     )

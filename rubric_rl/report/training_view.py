@@ -26,6 +26,7 @@ from rubric_rl.report.run_view import answer_view
 from rubric_rl.trust.alarm import alarm_of
 from rubric_rl.trust.evaluations import own_limits, stored, trained_rollouts
 from rubric_rl.trust.exploitation import change_figures
+from rubric_rl.trust.moved import kept_moves
 
 RECORDED = ScoringRule(recorded=True)
 POINTS = 60
@@ -44,6 +45,7 @@ CHARTS = {
         "true score": "true_score",
         "grader accuracy": "grader_accuracy",
     },
+    "How far the update before it moved the policy, nats a token": {"moved": "moved"},
     "Length of an answer, characters": {"characters": "characters"},
     "Grading, seconds per answer": {"seconds": "seconds"},
     "Seconds per rollout": {"step": "step_time", "update": "update_time"},
@@ -55,6 +57,7 @@ LOGGED = {
     "grader_accuracy": "/grader_accuracy",
     "step_time": "perf/step_time",
     "update_time": "perf/update_time",
+    "moved": "grading/moved",
 }
 
 
@@ -143,7 +146,7 @@ class TrainingView:
         """Figures against the first evaluation, and the probe."""
         evaluations = stored(self.save)
         own = own_limits(evaluations)
-        alarm = alarm_of(evaluations, own or Trust())
+        alarm = alarm_of(evaluations, own or Trust(), kept_moves(self.save))
         self.alarm = alarm.text(self.save) if alarm else ""
         self.limits = "the limits of the run" if own else "the default limits: the run kept none"
         for evaluation in evaluations:

@@ -1,7 +1,7 @@
 """The alarm: when a run's own evaluations say that its reward can no longer be trusted.
 
-Four rules, asked at every evaluation, each against the run's own past on the same prompts, as far
-as an anchor of the same name has judged it:
+Five rules. Four are asked at every evaluation, each against the run's own past on the same prompts,
+as far as an anchor of the same name has judged it:
 
     level         the anchor's mean score over the last two evaluations lies below an earlier one
                   by at least grader_alarm_drop; an answer that is cut or empty scores 0
@@ -15,14 +15,20 @@ as an anchor of the same name has judged it:
                   less than three quarters of the answers, or in the last one said the same of all
                   answers to a prompt, or of all criteria; such an evaluation tells no other rule
 
-The last one says that the anchor does not see, and not that anything is wrong: it is logged, but
+The fifth is asked after every update, and fires long before an evaluation could:
+
+    moved         the update has moved the policy by at least grader_alarm_moved nats a token
+                  (trust/moved.py): who answers, and who grades, is another one than before. It
+                  stands until the second evaluation after it, as the first may be too coarse
+
+Blind says that the anchor does not see, and not that anything is wrong: it is logged, but
 with grader_alarm: stop it ends no run, as whatever happens to an anchor the rollout goes on.
 
-One of the others fires where the difference reaches its limit and also exceeds what chance gives:
-Student's quantile times the standard error by prompt. Both sides of a difference stand on the same
-prompts, so what makes one prompt harder than another cancels out. On so few prompts that all of
-them change for the worse by chance, each with 1/2, no rule fires: below 10 of them at 0.001, below
-14 with ten earlier evaluations.
+One of the first three fires where the difference reaches its limit and also exceeds what chance
+gives: Student's quantile times the standard error by prompt. Both sides of a difference stand on
+the same prompts, so what makes one prompt harder than another cancels out. On so few prompts that
+all of them change for the worse by chance, each with 1/2, no rule fires: below 10 of them at 0.001,
+below 14 with ten earlier evaluations.
 
 Why it is silent in a healthy run: at each evaluation a rule fires by chance with probability
 grader_alarm_error at most. Where it is held against m earlier evaluations, that chance is divided
@@ -56,9 +62,11 @@ from rubric_rl.evaluation.statistics import t_quantile
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.evaluations import Evaluation, JudgedAnswer, own_limits, stored
 from rubric_rl.trust.exploitation import by_sign, falsely_credited, gained_credits
+from rubric_rl.trust.moved import Move, kept_moves, large_moves
 
 STATUS = 3  # the exit status of a run that the alarm has ended
 BLIND = "blind"  # the rule that says that the anchor does not see
+MOVED = "moved"  # the one that needs no evaluation
 JUDGED = 0.75  # share of answers: one that makes an anchor fail is left out of its figures
 LEAST = 20  # criteria, below which a share of them says nothing
 
@@ -67,7 +75,7 @@ Shares = Mapping[str, Sequence[float]]  # by prompt: (part, whole)
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that fires at an evaluation."""
+    """A rule that fires."""
 
     rule: str
     seen: str  # in words, with the figures
@@ -75,11 +83,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What the rules say at the last of a run's evaluations."""
+    """What the rules say at the last of a run's evaluations, and of the updates after it."""
 
     findings: tuple[Finding, ...]
-    rollout: int  # of that evaluation
-    since: int  # the rollout of the first evaluation from which on a rule has fired without pause
+    rollout: int  # of that evaluation, or of the last such update
+    # The rollout of the first evaluation from which on a rule has fired without pause; None where
+    # an update alone raises the alarm, whose rollout stands in what was seen.
+    since: int | None
     best: int | None  # the last rollout before the anchor's best evaluation; -1: the start
 
     @property
@@ -89,10 +99,16 @@ class Alarm:
 
     def text(self, save: str | os.PathLike) -> str:
         """What was seen, since when, the best checkpoint by the anchor, and what to do."""
-        what = "the reward can no longer be trusted" if self.ends_a_run else "the anchor is blind"
+        rules = {finding.rule for finding in self.findings}
+        what = "the reward can no longer be trusted"
+        if rules <= {BLIND}:
+            what = "the anchor is blind"
+        elif rules <= {BLIND, MOVED}:
+            what = "the policy is suddenly another one"
         lines = [f"alarm after rollout {self.rollout}: {what}"]
         lines += [f"  seen: {finding.seen}" for finding in self.findings]
-        lines.append(f"  since: the evaluation after rollout {self.since}")
+        if self.since is not None:
+            lines.append(f"  since: the evaluation after rollout {self.since}")
         if self.best is not None:
             where = checkpoint_before(Path(save), self.best)
             best = f"after rollout {self.best} ({where})"
@@ -104,9 +120,13 @@ class Alarm:
             lines.append(f"  then: {how}")
             return "\n".join(lines)
         lines.append(f"  look: python -m rubric_rl.report {save} shows the answers")
+        start, remedy = "the best checkpoint", "a stronger or frozen grader"
+        remedy += " (grader_engine, grader_teacher)"
+        if rules <= {BLIND, MOVED}:
+            start, remedy = "a checkpoint before it", "a smaller --lr"
         lines.append(
-            "  then: go on from the best checkpoint in another SAVE_PATH with a stronger or frozen "
-            "grader (grader_engine, grader_teacher), or here all the same with grader_alarm: warn"
+            f"  then: go on from {start} in another SAVE_PATH with {remedy}, "
+            "or here all the same with grader_alarm: warn"
         )
         return "\n".join(lines)
 
@@ -120,21 +140,29 @@ def checkpoint_before(save: Path, rollout: int) -> str:
     return "no checkpoint of it, or of one before, is kept"
 
 
-def alarm_of(evaluations: Sequence[Evaluation], trust: Trust) -> Alarm | None:
-    """The alarm at the last evaluation, None where no rule fires."""
-    if not evaluations:
-        return None
+def alarm_of(
+    evaluations: Sequence[Evaluation], trust: Trust, moves: Sequence[Move] = ()
+) -> Alarm | None:
+    """The alarm at the last evaluation and the updates after it, None where no rule fires."""
     heard = _heard(evaluations)
-    findings = _findings(evaluations, heard, trust)
+    findings = _findings(evaluations, heard, trust) if evaluations else []
+    since = None
+    if findings:
+        count = len(evaluations)
+        while count > 1 and _findings(evaluations[: count - 1], heard[: count - 1], trust):
+            count -= 1
+        since = evaluations[count - 1].rollout
+    large = large_moves(moves, evaluations, trust.alarm_moved)
+    for move in large:
+        what = f"the update after rollout {move.rollout} moved the policy by {move.nats:.2f} nats"
+        findings.append(Finding(MOVED, f"{what} a token, over {move.tokens} tokens"))
     if not findings:
         return None
-    since = len(evaluations)
-    while since > 1 and _findings(evaluations[: since - 1], heard[: since - 1], trust):
-        since -= 1
+    last = [*evaluations[-1:], *large]
     return Alarm(
         findings=tuple(findings),
-        rollout=evaluations[-1].rollout,
-        since=evaluations[since - 1].rollout,
+        rollout=max(each.rollout for each in last),
+        since=since,
         best=best_rollout(evaluations),
     )
 
@@ -439,7 +467,7 @@ def _print_alarm(args: argparse.Namespace) -> int:
     trust = own_limits(evaluations)
     if args.grader_config or trust is None:
         trust = GraderSettings.load(args.grader_config).trust
-    alarm = alarm_of(evaluations, trust)
+    alarm = alarm_of(evaluations, trust, kept_moves(args.save))
     print(alarm.text(args.save) if alarm else "no alarm")
     return STATUS if alarm else 0
 

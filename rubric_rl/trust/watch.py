@@ -1,6 +1,6 @@
 """What the log hooks do beside logging: keep the evaluation, compare it, raise the alarm.
 
-All of it is read again from SAVE_PATH/evaluations, so nothing is lost with a process.
+All of it is read again from SAVE_PATH, so nothing is lost with a process.
 """
 
 import logging
@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_text
@@ -17,6 +18,7 @@ from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.alarm import Alarm, alarm_of
 from rubric_rl.trust.evaluations import evaluation_of, store, stored, stored_names
 from rubric_rl.trust.exploitation import change_figures
+from rubric_rl.trust.moved import Move, keep, kept_moves
 
 LOG = logging.getLogger(__name__)
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's: the rollout of the last checkpoint
@@ -50,11 +52,31 @@ def watch_evaluation(
             for name, value in changed.items():
                 figures[f"{dataset}/grading/anchor/{name}"] = value
     if trust.alarm != "off":
-        alarm = alarm_of(evaluations, trust)
+        alarm = alarm_of(evaluations, trust, kept_moves(save))
         figures["alarm/raised"] = float(alarm is not None)
         if alarm:
             LOG.warning(alarm.text(save))
     return figures
+
+
+def watch_update(args, moved: Mapping[str, Any]) -> float:
+    """How far an update moved the policy, in nats a token; says the alarm where that is too far.
+
+    `moved` is what `Movement.beside` found; SAVE_PATH keeps it for the alarm.
+    """
+    move = Move(**moved)
+    if getattr(args, "save", None):
+        keep(args.save, move)
+        if text := update_alarm(args):
+            LOG.warning(text)
+    return move.nats
+
+
+def update_alarm(args) -> str | None:
+    """What the alarm says of the last update alone; None where it went no further than it may."""
+    trust = GraderSettings.load(vars(args)).trust
+    alarm = alarm_of([], trust, kept_moves(args.save)[-1:])
+    return alarm.text(args.save) if alarm else None
 
 
 def stop_if_alarmed(args) -> None:
@@ -72,10 +94,10 @@ def stop_if_alarmed(args) -> None:
 
 
 def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
-    """The alarm at the last evaluation that a checkpoint follows, if it may end the run.
+    """The alarm by the evaluations and updates up to the last checkpoint, if it may end the run.
 
-    Where nobody can tell whether one follows, the alarm at the last evaluation: the run may lose
-    rollouts, but does not go on without its alarm. Raises DataError for a damaged evaluation.
+    Where nobody can tell which that is, the alarm by all of them: the run may lose rollouts, but
+    does not go on without its alarm. Raises DataError for a damaged file of theirs.
     """
     tracker = Path(save) / TRACKER
     try:
@@ -85,7 +107,7 @@ def alarm_before_checkpoint(save: str, trust: Trust) -> Alarm | None:
     except (ValueError, OSError):
         _say_once(f"{tracker}: names no rollout; until it does, an alarm waits for no checkpoint")
         checkpoint = math.inf
-    names = tuple(stored_names(save))
+    names = (*stored_names(save), *kept_moves(save))
     # pyright does not see that a frozen model has a hash.
     return _alarm_by_then(save, trust, checkpoint, names)  # pyright: ignore[reportArgumentType]
 
@@ -97,6 +119,6 @@ def _say_once(line: str) -> None:
 
 @lru_cache(maxsize=1)
 def _alarm_by_then(save: str, trust: Trust, checkpoint: float, names: tuple) -> Alarm | None:
-    """Asked after each rollout, answered anew after an evaluation or a checkpoint only."""
-    alarm = alarm_of(stored(save, checkpoint), trust)
+    """Asked after each rollout, answered anew after an evaluation, update or checkpoint only."""
+    alarm = alarm_of(stored(save, checkpoint), trust, kept_moves(save, checkpoint))
     return alarm if alarm and alarm.ends_a_run else None

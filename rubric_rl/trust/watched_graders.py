@@ -1,7 +1,7 @@
-"""The graders of a training run, and who watches them: an anchor, a probe."""
+"""The graders of a training run, and what watches them: an anchor, a probe, each update's size."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from rubric_rl.common.hash_share import share_of
 from rubric_rl.grading.grade import Grader
@@ -9,6 +9,7 @@ from rubric_rl.grading.graders import Graders, grader_name, load_other, make_gra
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.served_models import served
 from rubric_rl.trust.anchor import Anchor
+from rubric_rl.trust.moved import Movement
 from rubric_rl.trust.probe import Probe, probe_rows
 
 
@@ -30,6 +31,12 @@ class WatchedGraders(Graders):
         if settings.trust.probe:
             rows = probe_rows(settings.trust)
             self._probe = Probe(self._policy(args, stopped), rows)
+
+        self._movement = None
+        # Log-probabilities of another temperature are those of another policy.
+        if settings.trust.alarm != "off" and getattr(args, "rollout_temperature", 1.0) == 1.0:
+            url, _ = served(args, "")
+            self._movement = Movement(url, settings.endpoint.timeout, args)
 
     def _policy(self, args, stopped: Callable[[], bool]) -> Grader:
         """The policy as a grader, also where another one grades."""
@@ -56,10 +63,17 @@ class WatchedGraders(Graders):
         left_out = training and share_of(prompt_id, "anchor") >= share
         return None if left_out else self._anchor
 
-    def probing(
-        self, metadata: dict, rollout: int | None, training: bool
-    ) -> AbstractAsyncContextManager[None]:
-        """Brings the probe beside an answer that is graded, as `Probe.beside`."""
-        if not self._probe:
-            return nullcontext()
-        return self._probe.beside(metadata, rollout, training)
+    @asynccontextmanager
+    async def watching(self, sample, rollout: int | None, training: bool):
+        """Brings what is asked besides an answer beside its grading.
+
+        With an evaluation's first one that is the probe (`Probe.beside`), with a rollout's first
+        one how far the last update moved the policy (`Movement.beside`).
+        """
+        async with AsyncExitStack() as stack:
+            if self._probe:
+                probing = self._probe.beside(sample.metadata, rollout, training)
+                await stack.enter_async_context(probing)
+            if self._movement and training and rollout is not None:
+                await stack.enter_async_context(self._movement.beside(sample, rollout))
+            yield

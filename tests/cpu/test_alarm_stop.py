@@ -8,7 +8,8 @@ from rubric_rl.cpu import train
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.trust.evaluations import stored
-from rubric_rl.trust.watch import watch_evaluation
+from rubric_rl.trust.moved import kept_moves
+from rubric_rl.trust.watch import watch_evaluation, watch_update
 
 LENIENT_FROM = 3  # weight version
 
@@ -23,10 +24,19 @@ def args_of(tmp_path, alarm: str, save_interval: int = 1):
     return make_args(*flags)
 
 
-def run(args) -> tuple[bool, RunDirectory]:
-    """A run whose grader turns lenient."""
+def run(args, large: int = -1) -> tuple[bool, RunDirectory]:
+    """A run whose grader turns lenient; the update after rollout `large` moves the policy far."""
     directory = RunDirectory(args.save)
     cluster = FakeCluster(0.0)
+    answer = cluster.manager.generate.remote
+
+    def generate(rollout_id: int, weight_version: str):
+        data, found = answer(rollout_id, weight_version)
+        if rollout_id:
+            nats = 0.9 if rollout_id == large + 1 else 0.01
+            moved = {"rollout": rollout_id - 1, "nats": nats, "tokens": 100}
+            found |= {"grading/moved": watch_update(args, moved)}
+        return data, found
 
     def evaluate(rollout_id: int) -> dict:
         mets = LENIENT if cluster.weights >= LENIENT_FROM else HONEST
@@ -35,6 +45,7 @@ def run(args) -> tuple[bool, RunDirectory]:
         }
 
     cluster.manager.evaluate = Call(evaluate)
+    cluster.manager.generate = Call(generate)
     recorder = Recorder(directory.path, 0, 8, tensorboard=False)
     return train.Trainer(args, directory, cluster, recorder).run(0), directory
 
@@ -77,6 +88,17 @@ def test_what_is_made_again_is_dropped(tmp_path):
     _, directory = run(args_of(tmp_path, "warn"))
     directory.cut_back(3)
     assert [evaluation.rollout for evaluation in stored(directory.path)] == [0, 0, 1, 2]
+    assert [move.rollout for move in kept_moves(directory.path)] == [0, 1, 2]
+
+
+def test_a_large_update_is_said_at_once_and_ends_the_run(tmp_path):
+    finished, directory = run(args_of(tmp_path, "stop"), large=0)
+    assert not finished
+    assert directory.newest() == 1, "the rollout after it tells"
+    log = (directory.path / "train.log").read_text()
+    assert log.index("alarm after rollout 0: the policy is suddenly another") < log.index(
+        "rollout 1 ("
+    )
 
 
 @pytest.mark.parametrize("finished, status", [(True, 0), (False, 3)])

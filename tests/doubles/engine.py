@@ -91,7 +91,8 @@ class FakeEngine:
     Each question uses up one act of the script, also those that come in one request; the last act
     stays. A list of questions fails as the first of them does; it comes as token ids, whose text is
     known where `model` names the folder. `version` is that of the weights. A check question is
-    answered as a healthy grader does, and leaves no trace, unless `checked` is False.
+    answered as a healthy grader does, and leaves no trace, unless `checked` is False. Asked how
+    likely an answer is, it gives `log_prob` for each token, or fails as `rescore` says.
     """
 
     def __init__(
@@ -107,6 +108,10 @@ class FakeEngine:
         self.script: list[Act] = list(script) or [Say()]
         self.version = version
         self.bodies: list[dict] = []  # of each question
+        self.log_prob: float = -0.5
+        self.rescore: Fail | None = None
+        self.rescored: list[dict] = []  # the requests that asked how likely an answer is
+        self.rescoring = self.peak_of_rescored = 0
         self.read_ahead: list[str] = []  # prompts that no reply was asked for
         self.requests: list[int] = []  # how many questions each request had
         self.headers: list[dict] = []
@@ -149,6 +154,8 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if "logprob_start_len" in body:
+            return await self._rescore(request, body)
         if _sampling(body).get("max_new_tokens") == 0:
             if not self.reads_ahead:
                 return web.Response(status=400, text="max_new_tokens must be at least 1")
@@ -182,6 +189,20 @@ class FakeEngine:
             return web.json_response(replies if is_list(body) else replies[0])
         finally:
             self.in_flight -= 1
+
+    async def _rescore(self, request: web.Request, body: dict) -> web.StreamResponse:
+        self.rescored.append(body)
+        self.rescoring += 1
+        self.peak_of_rescored = max(self.peak_of_rescored, self.rescoring)
+        await asyncio.sleep(0.001)
+        self.rescoring -= 1
+        if self.rescore:
+            return web.Response(status=self.rescore.status, text=self.rescore.body)
+        start = body["logprob_start_len"]
+        first, *others = body["input_ids"][start:]
+        entries = [[None, first, None], *([self.log_prob, token, None] for token in others)]
+        say = Say("", reason="length", tokens=0, meta={"input_token_logprobs": entries})
+        return web.json_response(self._reply(request, say, 0, {}))
 
     def _reply(self, request: web.Request, say: Say, number: int, body: dict) -> dict:
         if request.path == "/generate":

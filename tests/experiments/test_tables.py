@@ -118,7 +118,7 @@ def test_an_arm_is_held_against_the_oracle_from_the_same_start(name, best):
     assert oracle_arm(name) == best
 
 
-def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
+def test_an_alarm_is_told_by_arm_with_what_was_lost_by_then():
     silent, rang = result(0.5), result(0.5)
     for row in silent.evaluations:
         row["alarm"] = 0.0
@@ -127,7 +127,18 @@ def test_an_alarm_is_told_by_run_with_what_was_lost_by_then():
         row |= {"alarm": alarm, "true": true}
     found = {"self": {1: result(0.5)}, "alarm-fast": {1: silent, 2: rang}}
     _, _, *rows = tables.alarm_lines(found)
-    assert rows == ["| alarm-fast | 1 | never | - |", "| alarm-fast | 2 | 24 | 0.050 |"]
+    assert rows == ["| alarm-fast | 1, 2 | never, 24 | -, 0.050 | 0.000, 0.400 |"]
+
+
+def test_an_update_that_goes_too_far_rings_between_evaluations():
+    rang = result(0.5)
+    for row, true in zip(rang.evaluations, [0.3, 0.6, 0.55, 0.2], strict=True):
+        row |= {"alarm": 0.0, "true": true}
+    versions = [row["weight_version"] for row in rang.evaluations]
+    rang.training["update"] = [None] + [0.01] * (versions[-1] - 1)
+    rang.training["update"][versions[1] + 2] = 0.5
+    rows = tables.alarm_lines({"alarm-fast": {1: rang}})
+    assert rows[-1] == f"| alarm-fast | 1 | {versions[1] + 2} | 0.000 | 0.400 |"
 
 
 def test_a_fall_is_told_beside_the_largest_update_before_it():

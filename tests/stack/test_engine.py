@@ -1,5 +1,7 @@
 """The real SGLang engine and router on the CPU do what the recipe relies on."""
 
+import argparse
+import asyncio
 import json
 import sys
 import threading
@@ -12,6 +14,8 @@ from doubles.processes import all_gone, listeners, wait_for
 
 from rubric_rl.cpu import engine as cpu
 from rubric_rl.cpu.process import ServerDied, ServerProcess
+from rubric_rl.cpu.samples import Sample
+from rubric_rl.trust.moved import Movement
 
 pytestmark = pytest.mark.stack
 WORDS = "the patient has a fever and should rest , drink water and see a doctor "
@@ -72,6 +76,48 @@ def test_sampled_logprobs_are_those_of_transformers(engine, tokenizer, generate)
     assert [token for _, token, _ in meta["output_token_logprobs"]] == ids
     for row, (logprob, token, _) in zip(expected, meta["output_token_logprobs"], strict=True):
         assert logprob == pytest.approx(row[token].item(), abs=2e-4)
+
+
+def test_a_policy_that_has_not_moved_gives_its_answers_the_log_probabilities_they_had(
+    engine, tokenizer, generate
+):
+    """And one whose answers had others has moved by the difference (trust/moved.py)."""
+    prompt = tokenizer.encode(WORDS)
+    samples = []
+    for index in range(3):
+        reply = generate(
+            prompt, {"return_logprob": True}, max_new_tokens=24, temperature=1.0, ignore_eos=True
+        )
+        log_probs = [entry[0] for entry in reply["meta_info"]["output_token_logprobs"]]
+        samples.append(drawn(index, prompt + reply["output_ids"], log_probs))
+    assert moved_by(engine, samples) == pytest.approx(0.0, abs=2e-4)
+    for one in samples:
+        one.rollout_log_probs = [each + 0.3 for each in one.rollout_log_probs]
+    assert moved_by(engine, samples) == pytest.approx(0.3, abs=2e-4)
+
+
+def drawn(index: int, tokens: list[int], log_probs: list[float]) -> Sample:
+    """An answer of earlier weights."""
+    return Sample(
+        index=index,
+        tokens=tokens,
+        response_length=len(log_probs),
+        rollout_log_probs=log_probs,
+        weight_versions=["earlier"],
+    )
+
+
+def moved_by(engine, samples: list[Sample]) -> float:
+    """What the router's engine says of answers of the rollout before."""
+    movement = Movement(engine.router_url, 60.0, argparse.Namespace())
+
+    async def main():
+        for rollout, one in [*((0, one) for one in samples), (1, later := drawn(9, [], []))]:
+            async with movement.beside(one, rollout):
+                pass
+        return later.metadata["moved"]["nats"]
+
+    return asyncio.run(main())
 
 
 def test_the_likeliest_tokens_and_their_logprobs_are_those_of_transformers(

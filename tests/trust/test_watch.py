@@ -12,7 +12,13 @@ import self_reward_rm as hooks
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.schema import Anchored
 from rubric_rl.trust.evaluations import FOLDER
-from rubric_rl.trust.watch import STOPPED, TRACKER, stop_if_alarmed, watch_evaluation
+from rubric_rl.trust.watch import (
+    STOPPED,
+    TRACKER,
+    stop_if_alarmed,
+    watch_evaluation,
+    watch_update,
+)
 
 
 @pytest.fixture
@@ -55,6 +61,21 @@ def test_the_alarm_ends_a_run_after_a_checkpoint_and_not_before(args, tmp_path):
     with pytest.raises(UserError, match="alarm after rollout 3: the reward can no longer be"):
         hooks.log_rollout(4, args, [], {}, 1.0)
     assert "alarm after rollout 3" in (tmp_path / STOPPED).read_text()
+
+
+def test_an_update_ends_a_run_after_the_next_checkpoint(args, tmp_path):
+    """Of its rollout or a later one: no evaluation need come before."""
+    watch_evaluation(args, 0, records(HONEST, "0"), None)
+    checkpoint(args, 1)
+    assert watch_update(args, {"rollout": 2, "nats": 0.9, "tokens": 100}) == 0.9
+    stop_if_alarmed(args)
+    checkpoint(args, 2)
+    with pytest.raises(UserError, match="alarm after rollout 2: the policy is suddenly another"):
+        hooks.log_rollout(3, args, [], {}, 1.0)
+    text = (tmp_path / STOPPED).read_text()
+    assert "seen: the update after rollout 2 moved the policy by 0.90 nats a token" in text
+    assert "best by the anchor: before the first rollout: the start" in text
+    stop_if_alarmed(Namespace(**vars(args) | {"grader_alarm_moved": 1.0}))
 
 
 def test_a_run_that_starts_again_asks_nobody_before_it_ends(args, monkeypatch):
