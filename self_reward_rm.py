@@ -221,8 +221,10 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
     stop_if_alarmed(args)
     metrics = grading_metrics(_records(samples))
     metrics["zero_variance_groups"] = flat_share(*compared(args, samples))
-    if moved := _left(samples, "moved"):
-        metrics["moved"] = watch_update(args, moved)
+    for graders in list(_graders_of_loop.values()):
+        if move := graders.moved(rollout_id):
+            watch_update(args, move)
+            metrics["moved"] = move.nats
     named = {f"grading/{name}": value for name, value in metrics.items()}
     add_metrics(rollout_id, args, extra_metrics, named)
     return False
@@ -237,7 +239,9 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         graded[name] = _records(samples)
         for key, value in grading_metrics(graded[name]).items():
             figures[f"{name}/grading/{key}"] = value
-        probed = _left(samples, "probe") or probed
+        found = [sample.metadata or {} for sample in samples]
+        probes = [metadata["probe"] for metadata in found if "probe" in metadata]
+        probed = next(iter(probes), probed)
     figures |= watch_evaluation(args, rollout_id, graded, probed)
     for key, value in figures.items():
         if extra_metrics is None:  # slime passes none: each becomes a set with one reward
@@ -245,12 +249,6 @@ def log_eval(rollout_id, args, data, extra_metrics) -> bool:
         else:
             extra_metrics[f"eval/{key}"] = value
     return False
-
-
-def _left(samples, name: str) -> dict | None:
-    """What was asked beside one of the samples, and left there under this name."""
-    found = ((sample.metadata or {}).get(name) for sample in flat(samples))
-    return next(filter(None, found), None)
 
 
 def _records(samples) -> list[Record]:

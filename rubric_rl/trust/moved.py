@@ -79,13 +79,18 @@ class Movement:
         self._kept_of_group = math.ceil(KEPT / groups)
         self._rollout = -1
         self._kept: list[_Drawn] = []
+        self._found: dict[int, Move] = {}  # by the rollout that measured it, the last one alone
+
+    def found(self, rollout: int) -> Move | None:
+        """The update that was measured while this rollout was graded."""
+        return self._found.get(rollout)
 
     @asynccontextmanager
     async def beside(self, sample, rollout: int):
         """Keeps a training answer, and asks beside its grading if it is a rollout's first.
 
-        The outcome goes to the sample's metadata. A rollout's answers are those of its number: of
-        rollouts side by side, the later ones count.
+        `found` has the outcome: the sample itself may be left out of the rollout. Of rollouts side
+        by side, the later ones count.
         """
         kept, before = self._kept, self._rollout
         is_first = rollout > before
@@ -99,12 +104,7 @@ class Movement:
         async with beside(self._asked(kept)) as asking:
             yield
             if found := await asking:
-                nats, tokens = found
-                sample.metadata["moved"] = {
-                    "rollout": before,
-                    "nats": nats,
-                    "tokens": tokens,
-                }
+                self._found = {rollout: Move(before, *found)}
 
     def _keep(self, sample) -> None:
         log_probs = getattr(sample, "rollout_log_probs", None) or []

@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 from rubric_rl.common.errors import UserError
 from rubric_rl.common.jsonl import write_text
@@ -59,17 +58,12 @@ def watch_evaluation(
     return figures
 
 
-def watch_update(args, moved: Mapping[str, Any]) -> float:
-    """How far an update moved the policy, in nats a token; says the alarm where that is too far.
-
-    `moved` is what `Movement.beside` found; SAVE_PATH keeps it for the alarm.
-    """
-    move = Move(**moved)
+def watch_update(args, move: Move) -> None:
+    """Keeps an update in SAVE_PATH, and says the alarm where it moved the policy too far."""
     if getattr(args, "save", None):
         keep(args.save, move)
         if text := update_alarm(args):
             LOG.warning(text)
-    return move.nats
 
 
 def update_alarm(args) -> str | None:

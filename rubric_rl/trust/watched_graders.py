@@ -9,7 +9,7 @@ from rubric_rl.grading.graders import Graders, grader_name, load_other, make_gra
 from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.serving.served_models import served
 from rubric_rl.trust.anchor import Anchor
-from rubric_rl.trust.moved import Movement
+from rubric_rl.trust.moved import Move, Movement
 from rubric_rl.trust.probe import Probe, probe_rows
 
 
@@ -77,3 +77,7 @@ class WatchedGraders(Graders):
             if self._movement and training and rollout is not None:
                 await stack.enter_async_context(self._movement.beside(sample, rollout))
             yield
+
+    def moved(self, rollout: int) -> Move | None:
+        """The update that was measured while this rollout was graded."""
+        return self._movement.found(rollout) if self._movement else None

@@ -8,7 +8,7 @@ from rubric_rl.cpu import train
 from rubric_rl.cpu.recorder import Recorder
 from rubric_rl.cpu.run_directory import RunDirectory
 from rubric_rl.trust.evaluations import stored
-from rubric_rl.trust.moved import kept_moves
+from rubric_rl.trust.moved import Move, kept_moves
 from rubric_rl.trust.watch import watch_evaluation, watch_update
 
 LENIENT_FROM = 3  # weight version
@@ -34,8 +34,8 @@ def run(args, large: int = -1) -> tuple[bool, RunDirectory]:
         data, found = answer(rollout_id, weight_version)
         if rollout_id:
             nats = 0.9 if rollout_id == large + 1 else 0.01
-            moved = {"rollout": rollout_id - 1, "nats": nats, "tokens": 100}
-            found |= {"grading/moved": watch_update(args, moved)}
+            watch_update(args, Move(rollout_id - 1, nats, tokens=100))
+            found["grading/moved"] = nats
         return data, found
 
     def evaluate(rollout_id: int) -> dict:

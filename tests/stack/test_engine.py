@@ -112,10 +112,10 @@ def moved_by(engine, samples: list[Sample]) -> float:
     movement = Movement(engine.router_url, 60.0, argparse.Namespace())
 
     async def main():
-        for rollout, one in [*((0, one) for one in samples), (1, later := drawn(9, [], []))]:
+        for rollout, one in [*((0, one) for one in samples), (1, samples[0])]:
             async with movement.beside(one, rollout):
                 pass
-        return later.metadata["moved"]["nats"]
+        return movement.found(1).nats
 
     return asyncio.run(main())
 

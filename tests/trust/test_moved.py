@@ -81,7 +81,8 @@ def graded(engine: FakeEngine, args, *rollouts: list) -> list[dict]:
                 rewards = await asyncio.gather(*calls)
                 assert all(math.isfinite(reward) for reward in rewards)
                 metrics: dict = {}
-                hooks.log_rollout(number, args, samples, metrics, 1.0)
+                used = samples[GROUP:]  # a filter may drop the group whose answer asked
+                hooks.log_rollout(number, args, used, metrics, 1.0)
                 logged.append(metrics)
             await hooks._graders_of_loop[asyncio.get_running_loop()].close()
 

@@ -12,6 +12,7 @@ import self_reward_rm as hooks
 from rubric_rl.common.errors import DataError, UserError
 from rubric_rl.data.schema import Anchored
 from rubric_rl.trust.evaluations import FOLDER
+from rubric_rl.trust.moved import Move
 from rubric_rl.trust.watch import (
     STOPPED,
     TRACKER,
@@ -67,7 +68,7 @@ def test_an_update_ends_a_run_after_the_next_checkpoint(args, tmp_path):
     """Of its rollout or a later one: no evaluation need come before."""
     watch_evaluation(args, 0, records(HONEST, "0"), None)
     checkpoint(args, 1)
-    assert watch_update(args, {"rollout": 2, "nats": 0.9, "tokens": 100}) == 0.9
+    watch_update(args, Move(2, 0.9, tokens=100))
     stop_if_alarmed(args)
     checkpoint(args, 2)
     with pytest.raises(UserError, match="alarm after rollout 2: the policy is suddenly another"):
