@@ -54,7 +54,12 @@ from rubric_rl.launch.slime_samples import (
 )
 from rubric_rl.serving.question import Aborted
 from rubric_rl.trust.anchor import grade_beside
-from rubric_rl.trust.watch import stop_if_alarmed, watch_evaluation, watch_update
+from rubric_rl.trust.watch import (
+    forget_lost_updates,
+    stop_if_alarmed,
+    watch_evaluation,
+    watch_update,
+)
 from rubric_rl.trust.watched_graders import WatchedGraders
 
 _graders_of_loop: dict = {}  # the running event loop -> its graders
@@ -218,11 +223,12 @@ def log_rollout(rollout_id, args, samples, extra_metrics, rollout_time) -> bool:
 
     Returns False, which keeps the default log. Raises UserError where the alarm ends the run.
     """
+    forget_lost_updates(args, rollout_id)
     stop_if_alarmed(args)
     metrics = grading_metrics(_records(samples))
     metrics["zero_variance_groups"] = flat_share(*compared(args, samples))
     for graders in list(_graders_of_loop.values()):
-        if move := graders.moved(rollout_id):
+        if move := graders.take_move():
             watch_update(args, move)
             metrics["moved"] = move.nats
     named = {f"grading/{name}": value for name, value in metrics.items()}

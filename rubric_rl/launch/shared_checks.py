@@ -126,7 +126,7 @@ def check_watch(
     asked = {f"grader_alarm {trust.alarm}": trust.alarm != "off", "grader_probe": trust.probe}
     for name, is_set in asked.items():
         if is_set and not eval_interval:
-            yield f"{name} is asked at evaluations only; give --eval-interval, or leave it out"
+            yield f"{name} is asked at evaluations; give --eval-interval, or leave it out"
     if trust.probe:
         try:
             probe_rows(trust)

@@ -461,13 +461,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print_alarm(args: argparse.Namespace) -> int:
     evaluations = stored(args.save)
-    if not evaluations:
+    moves = kept_moves(args.save)
+    if not evaluations and not moves:
         hint = "name the SAVE_PATH of a run with grader_anchor or grader_probe"
         raise UserError(f"{args.save}: no evaluations are kept there; {hint}")
     trust = own_limits(evaluations)
     if args.grader_config or trust is None:
         trust = GraderSettings.load(args.grader_config).trust
-    alarm = alarm_of(evaluations, trust, kept_moves(args.save))
+    alarm = alarm_of(evaluations, trust, moves)
     print(alarm.text(args.save) if alarm else "no alarm")
     return STATUS if alarm else 0
 

@@ -8,13 +8,14 @@ next rollout is graded, the policy, updated meanwhile, is asked how likely they 
 The tokens are drawn from the policy before, so it estimates KL(before || after). The trainers log
 the same as `train/ppo_kl`, there as a mean over the steps of an update and not after the last one,
 and where the reward hook cannot see it. It costs the reading of KEPT prompts and answers a rollout.
+In fully asynchronous training answers are of several weights, and it is not measured.
 """
 
 import asyncio
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +32,21 @@ from rubric_rl.trust.evaluations import Evaluation
 
 LOG = logging.getLogger(__name__)
 FILE = "moved.jsonl"  # in SAVE_PATH
-KEPT = 32  # answers of a rollout at least, as many of each group
+KEPT = 32  # answers of a rollout, spread over all of it
 # An engine holds the logits of all the tokens that it is asked about at once: these two together
 # need 1.3 GB with Qwen3's vocabulary.
 TOKENS = 256  # of an answer at most, its first ones
 AT_ONCE = 4
-FAILURES = (
+LONGEST = 120.0  # seconds: a rollout waits no longer for it
+FAILURES = (  # of the server, and of what it says
     aiohttp.ClientError,
     OSError,  # time-outs too
     ValueError,
     LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
 )
 
 
@@ -70,26 +75,27 @@ class _Drawn(NamedTuple):
 class Movement:
     """Asks a policy about its last answers, once per update. Use it in one event loop only."""
 
-    def __init__(self, url: str, seconds: float, args):
-        """`url` is the policy's server, `seconds` the longest that it is waited for."""
+    def __init__(self, url: str, stopped: Callable[[], bool], args):
+        """`url` is the policy's server; `stopped`: the rollout is being aborted."""
         self._url = f"{url}/generate"
-        self._seconds = seconds
-        self._of_group = getattr(args, "n_samples_per_prompt", 1)
+        self._stopped = stopped
         groups = getattr(args, "rollout_batch_size", KEPT)
-        self._kept_of_group = math.ceil(KEPT / groups)
+        answers = groups * getattr(args, "n_samples_per_prompt", 1)
+        self._every = max(1, answers // KEPT)
         self._rollout = -1
         self._kept: list[_Drawn] = []
-        self._found: dict[int, Move] = {}  # by the rollout that measured it, the last one alone
+        self._found: Move | None = None
 
-    def found(self, rollout: int) -> Move | None:
-        """The update that was measured while this rollout was graded."""
-        return self._found.get(rollout)
+    def take(self) -> Move | None:
+        """The last update that was measured, once."""
+        found, self._found = self._found, None
+        return found
 
     @asynccontextmanager
     async def beside(self, sample, rollout: int):
         """Keeps a training answer, and asks beside its grading if it is a rollout's first.
 
-        `found` has the outcome: the sample itself may be left out of the rollout. Of rollouts side
+        `take` has the outcome: the sample itself may be left out of the rollout. Of rollouts side
         by side, the later ones count.
         """
         kept, before = self._kept, self._rollout
@@ -104,31 +110,39 @@ class Movement:
         async with beside(self._asked(kept)) as asking:
             yield
             if found := await asking:
-                self._found = {rollout: Move(before, *found)}
+                self._found = Move(before, *found)
 
     def _keep(self, sample) -> None:
-        log_probs = getattr(sample, "rollout_log_probs", None) or []
+        """Keeps an answer whose tokens have log-probabilities, all by the same weights.
+
+        A custom generate function may give none, or of a part only. The server would read an image
+        as text.
+        """
+        log_probs = getattr(sample, "rollout_log_probs", None)
+        versions = set(sample.weight_versions)
+        has_image = bool(getattr(sample, "multimodal_inputs", None))
+        is_chosen = (sample.index or 0) % self._every == 0 and len(self._kept) < 2 * KEPT
+        if log_probs is None or len(versions) != 1 or has_image or not is_chosen:
+            return
+        tokens = sample.tokens
         length = len(log_probs)
-        mask = sample.loss_mask or [1] * length
-        is_chosen = (sample.index or 0) % self._of_group < self._kept_of_group
-        # What a custom generate function makes may have no log-probabilities, or of a part only.
-        is_whole = 0 < length == sample.response_length == len(mask) < len(sample.tokens)
-        if is_chosen and is_whole:
-            tokens = sample.tokens
-            drawn = _Drawn(
-                prompt=tokens[:-length],
-                answer=tokens[-length:][:TOKENS],
-                log_probs=log_probs[:TOKENS],
-                mask=mask[:TOKENS],
-                version=(sample.weight_versions or [""])[-1],
-            )
-            self._kept.append(drawn)
+        mask = [1] * length if sample.loss_mask is None else sample.loss_mask
+        if not 0 < length == sample.response_length == len(mask) < len(tokens):
+            return
+        drawn = _Drawn(
+            prompt=list(tokens[:-length]),
+            answer=list(tokens[-length:][:TOKENS]),
+            log_probs=[float(each) for each in log_probs[:TOKENS]],
+            mask=[int(each) for each in mask[:TOKENS]],
+            version=versions.pop(),
+        )
+        self._kept.append(drawn)
 
     async def _asked(self, kept: Sequence[_Drawn]) -> tuple[float, int] | None:
         """(nats a token, tokens); None where nobody answers, or nothing was updated meanwhile."""
         places = asyncio.Semaphore(AT_ONCE)
         try:
-            async with aiohttp.ClientSession() as session, asyncio.timeout(self._seconds):
+            async with aiohttp.ClientSession() as session, asyncio.timeout(LONGEST):
                 found = await all_or_none(self._lost(session, places, drawn) for drawn in kept)
         except FAILURES as error:
             why = f"{type(error).__name__} {error}".strip()
@@ -150,13 +164,13 @@ class Movement:
             "logprob_start_len": len(drawn.prompt) - 1,
         }
         headers = {"Content-Type": "application/json"}
-        async with (
-            places,
-            session.post(self._url, data=encoded(body), headers=headers) as response,
-        ):
-            response.raise_for_status()
-            meta = decoded(await response.read())["meta_info"]
-        if drawn.version and drawn.version == str(meta.get("weight_version")):
+        async with places:
+            if self._stopped():  # slime waits then until nobody sends any more
+                raise ValueError("the rollout is being aborted")
+            async with session.post(self._url, data=encoded(body), headers=headers) as response:
+                response.raise_for_status()
+                meta = decoded(await response.read())["meta_info"]
+        if drawn.version == str(meta.get("weight_version")):
             return 0.0, 0
         _, *now = meta["input_token_logprobs"]
         nats = 0.0
@@ -164,7 +178,7 @@ class Movement:
             nats += before - entry[0] if own else 0.0
         if not math.isfinite(nats):
             raise ValueError("a log-probability that is not a finite number")
-        return nats, sum(map(bool, drawn.mask))
+        return nats, sum(drawn.mask)
 
 
 def keep(save: str | os.PathLike, move: Move) -> None:
@@ -187,8 +201,9 @@ def kept_moves(save: str | os.PathLike, last: float = math.inf) -> list[Move]:
 
 def drop_moves(save: str | os.PathLike, start: int) -> None:
     """Drops the updates of rollouts from `start` on, which are made again."""
-    if (Path(save) / FILE).exists():
-        _write(save, kept_moves(save, start - 1))
+    moves = kept_moves(save, start - 1)
+    if moves != kept_moves(save):
+        _write(save, moves)
 
 
 def _write(save: str | os.PathLike, moves: Sequence[Move]) -> None:

@@ -17,7 +17,7 @@ from rubric_rl.grading.settings import GraderSettings
 from rubric_rl.trust.alarm import Alarm, alarm_of
 from rubric_rl.trust.evaluations import evaluation_of, store, stored, stored_names
 from rubric_rl.trust.exploitation import change_figures
-from rubric_rl.trust.moved import Move, keep, kept_moves
+from rubric_rl.trust.moved import Move, drop_moves, keep, kept_moves
 
 LOG = logging.getLogger(__name__)
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's: the rollout of the last checkpoint
@@ -64,6 +64,12 @@ def watch_update(args, move: Move) -> None:
         keep(args.save, move)
         if text := update_alarm(args):
             LOG.warning(text)
+
+
+def forget_lost_updates(args, rollout: int) -> None:
+    """Drops the updates of this rollout and later ones: a killed run made them, which goes on."""
+    if save := getattr(args, "save", None):
+        drop_moves(save, rollout)
 
 
 def update_alarm(args) -> str | None:

@@ -33,10 +33,11 @@ class WatchedGraders(Graders):
             self._probe = Probe(self._policy(args, stopped), rows)
 
         self._movement = None
-        # Log-probabilities of another temperature are those of another policy.
-        if settings.trust.alarm != "off" and getattr(args, "rollout_temperature", 1.0) == 1.0:
+        # Those of another temperature, or of a part of the vocabulary, are of another policy.
+        sampling = [getattr(args, f"rollout_{name}", 1.0) for name in ("temperature", "top_p")]
+        if settings.trust.alarm != "off" and sampling == [1.0, 1.0]:
             url, _ = served(args, "")
-            self._movement = Movement(url, settings.endpoint.timeout, args)
+            self._movement = Movement(url, stopped, args)
 
     def _policy(self, args, stopped: Callable[[], bool]) -> Grader:
         """The policy as a grader, also where another one grades."""
@@ -78,6 +79,6 @@ class WatchedGraders(Graders):
                 await stack.enter_async_context(self._movement.beside(sample, rollout))
             yield
 
-    def moved(self, rollout: int) -> Move | None:
-        """The update that was measured while this rollout was graded."""
-        return self._movement.found(rollout) if self._movement else None
+    def take_move(self) -> Move | None:
+        """The last update that was measured, once."""
+        return self._movement.take() if self._movement else None

@@ -407,9 +407,9 @@ class TestWatch:
     @pytest.mark.parametrize(
         "settings, more, said",
         [
-            ("alarm: warn", "--save-interval 1", "grader_alarm warn is asked at evaluations only"),
+            ("alarm: warn", "--save-interval 1", "grader_alarm warn is asked at evaluations"),
             ("alarm: stop", "--eval-interval 1", "grader_alarm stop ends a run after a checkpoint"),
-            ("alarm: off", "--save-interval 1", "grader_probe is asked at evaluations only"),
+            ("alarm: off", "--save-interval 1", "grader_probe is asked at evaluations"),
             ("alarm: off", "--eval-interval 1", ""),
             ("alarm: warn", "--eval-interval 1", ""),
             ("alarm: stop", "--eval-interval 1 --save-interval 1", ""),

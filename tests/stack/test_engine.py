@@ -109,13 +109,13 @@ def drawn(index: int, tokens: list[int], log_probs: list[float]) -> Sample:
 
 def moved_by(engine, samples: list[Sample]) -> float:
     """What the router's engine says of answers of the rollout before."""
-    movement = Movement(engine.router_url, 60.0, argparse.Namespace())
+    movement = Movement(engine.router_url, lambda: False, argparse.Namespace())
 
     async def main():
         for rollout, one in [*((0, one) for one in samples), (1, samples[0])]:
             async with movement.beside(one, rollout):
                 pass
-        return movement.found(1).nats
+        return movement.take().nats
 
     return asyncio.run(main())
 

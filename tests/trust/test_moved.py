@@ -51,16 +51,17 @@ def no_probe(monkeypatch):
     monkeypatch.setattr("rubric_rl.trust.watched_graders.probe_rows", lambda trust: [])
 
 
-def drawn(index: int, version: str, **changes):
+def drawn(number: int, version: str, **changes):
     """An answer of training as the trainers hand it over."""
     fields = {
+        "index": number,
         "tokens": PROMPT + list(range(10, 10 + OWN)),
         "response_length": OWN,
         "rollout_log_probs": [BEFORE] * OWN,
         "loss_mask": [1] * OWN,
         "weight_versions": [version],
     }
-    return sample(index, group=index // GROUP, **fields | changes)
+    return sample(group=number // GROUP, **fields | changes)
 
 
 def rollout(version: str, **changes) -> list:
@@ -76,7 +77,7 @@ def graded(engine: FakeEngine, args, *rollouts: list) -> list[dict]:
             args.sglang_router_port = engine.port
             for number, samples in enumerate(rollouts):
                 args.rollout_id = number
-                engine.version = samples[-1].weight_versions[-1]
+                engine.version = ([str(number), *samples[-1].weight_versions])[-1]
                 calls = [hooks.reward(args, one) for one in samples]
                 rewards = await asyncio.gather(*calls)
                 assert all(math.isfinite(reward) for reward in rewards)
@@ -109,7 +110,7 @@ def test_is_what_the_tokens_of_the_rollout_before_have_lost(args):
     ]
 
 
-def test_as_many_answers_of_each_group_are_asked_about_their_own_tokens_alone(args):
+def test_answers_of_the_whole_rollout_are_asked_about_their_own_tokens_alone(args):
     engine = engine_with(-0.5)
     samples = rollout("0")
     for one in samples:
@@ -120,6 +121,13 @@ def test_as_many_answers_of_each_group_are_asked_about_their_own_tokens_alone(ar
     for body in engine.rescored:
         assert body["logprob_start_len"] == len(PROMPT), "of a prompt of one token more"
         assert body["sampling_params"]["max_new_tokens"] == 0
+
+
+def test_no_more_answers_are_kept_than_twice_as_many(args):
+    """A custom generate function may make many of one."""
+    engine = engine_with(-0.6)
+    graded(engine, args, rollout("0", index=0), rollout("1"))
+    assert len(engine.rescored) == 2 * KEPT
 
 
 def test_an_engine_is_asked_about_few_tokens_at_once(args):
@@ -150,12 +158,22 @@ def test_tokens_of_a_tool_say_nothing(args):
     "changes",
     [
         {"rollout_log_probs": None},
+        {"weight_versions": []},
+        {"weight_versions": ["0", "1"]},
         {"rollout_log_probs": [BEFORE] * (OWN - 1)},
         {"tokens": [], "response_length": 0, "rollout_log_probs": []},
         {"loss_mask": [1]},
         {"loss_mask": [0] * OWN},
     ],
-    ids=["none", "of a part", "no token", "short mask", "no own token"],
+    ids=[
+        "none",
+        "of weights that nobody names",
+        "of two weights",
+        "of a part",
+        "no token",
+        "short mask",
+        "no own token",
+    ],
 )
 def test_answers_without_log_probabilities_of_their_own_are_not_asked_about(args, changes):
     *_, last = graded(engine_with(-0.6), args, rollout("0", **changes), rollout("1"))
@@ -174,6 +192,14 @@ def test_where_nothing_was_updated_nothing_has_moved(args):
         (Fail(500), 0.0),
         (Fail(200, "words"), 0.0),
         (Fail(200, '{"meta_info": {}}'), 0.0),
+        (Fail(200, '{"meta_info": []}'), 0.0),
+        (Fail(200, '{"meta_info": null}'), 0.0),
+        (Fail(200, '{"meta_info": {"input_token_logprobs": 1}}'), 0.0),
+        (
+            Fail(200, '{"meta_info": {"input_token_logprobs": %s}}' % ([[None], *[[10**400]] * 5])),
+            0.0,
+        ),
+        (Fail(200, "[" * 100_000), 0.0),
         (Fail(200, '{"meta_info": {"input_token_logprobs": []}}'), 0.0),
         (Fail(200, '{"meta_info": {"input_token_logprobs": [[null], [-1], [1], [1], [1]]}}'), 0.0),
         (Fail(200, "[]"), 0.0),
@@ -188,7 +214,9 @@ def test_a_policy_that_gives_no_answer_is_said_and_costs_nothing(args, caplog, r
     assert line.startswith("how far the last update moved the policy is not known: ")
 
 
-@pytest.mark.parametrize("changes", [{"grader_alarm": "off"}, {"rollout_temperature": 0.7}])
+@pytest.mark.parametrize(
+    "changes", [{"grader_alarm": "off"}, {"rollout_temperature": 0.7}, {"rollout_top_p": 0.9}]
+)
 def test_is_asked_for_the_alarm_alone_and_at_the_temperature_of_the_policy(args, changes):
     engine = engine_with(-0.8)
     graded(engine, Namespace(**vars(args) | changes), rollout("0"), rollout("1"))
@@ -200,6 +228,30 @@ def test_a_large_update_is_said_at_once(args, caplog):
     assert "alarm after rollout 0: the policy is suddenly another one" in caplog.text
     assert f"moved the policy by {LIMIT + 0.01:.2f} nats a token" in caplog.text
     assert "a checkpoint before it in another SAVE_PATH with a smaller --lr" in caplog.text
+
+
+def test_updates_of_a_killed_run_are_forgotten_when_it_goes_on(args, caplog):
+    """Before one of them could end it: the run makes them again."""
+    for number in range(4):
+        keep(args.save, Move(number, LIMIT, 100))
+    hooks.log_rollout(2, args, [], {}, 1.0)
+    assert [move.rollout for move in kept_moves(args.save)] == [0, 1]
+
+
+def test_an_aborted_rollout_is_not_asked_further(args, monkeypatch):
+    monkeypatch.setattr(hooks, "is_aborting", lambda args: args.rollout_id == 1)
+    engine = engine_with(-0.8)
+
+    async def main():
+        async with engine:
+            args.sglang_router_port = engine.port
+            for args.rollout_id in range(2):
+                for one in rollout(str(args.rollout_id)):
+                    await hooks.reward(args, one)
+            await hooks._graders_of_loop[asyncio.get_running_loop()].close()
+
+    asyncio.run(main())
+    assert engine.rescored == []
 
 
 def test_a_usual_update_is_not(args, caplog):
