@@ -156,6 +156,7 @@ def lines(found: tables.Results, lenient: results.Rows) -> list[str]:
         tables.arm_lines,
         tables.comparison_lines,
         tables.update_lines,
+        tables.warning_lines,
         tables.alarm_lines,
         tables.watched_lines,
     )

@@ -230,6 +230,22 @@ class Result:
             most = max(most, best - row["true"])
         return most
 
+    def first_loss(self, limit: float) -> int | None:
+        """The rollouts after which the true score first lay so far below its best."""
+        best = -math.inf
+        for row in self.evaluations:
+            best = max(best, row["true"])
+            if best - row["true"] >= limit:
+                return row["weight_version"]
+        return None
+
+    def first_move(self, limit: float) -> int | None:
+        """The rollouts after which an update first had moved the policy so far."""
+        for rollout, nats in enumerate(self.training.get("moved", [])):
+            if nats is not None and nats >= limit:
+                return rollout + 1
+        return None
+
     def stretches(self) -> list[Stretch]:
         """Between each two evaluations, as far as it is kept how far updates moved the policy."""
         moved = self.training.get("moved", [])

@@ -11,7 +11,8 @@ from rubric_rl.evaluation.statistics import mean_interval, pooled_deviation, see
 
 Results = dict[str, dict[int, Result]]  # by arm and seed
 # Nats a token that a rollout's updates move the policy by: the bounds of the table's rows.
-MOVES = (0.0, 0.02, 0.05, 0.1, math.inf)
+LARGE = 0.1
+MOVES = (0.0, 0.02, 0.05, LARGE, math.inf)
 FALL = 0.05  # of the true score
 TELL = 0.03  # the difference of true scores that a comparison should tell
 MISSING = "-"
@@ -226,6 +227,35 @@ def _changes(stretches: list[Stretch]) -> list[str]:
     changes = [stretch.change for stretch in stretches]
     falls = sum(change < -FALL for change in changes)
     return [str(len(changes)), f"{statistics.fmean(changes):+.3f}", str(falls)]
+
+
+def warning_lines(results: Results) -> list[str]:
+    """A row per learning rate: how many runs lose the score, and how many a large update warns.
+
+    Of the runs whose file holds how far their updates moved the policy.
+    """
+    runs: dict[str, list[Result]] = {"usual": [], "1e-3": []}
+    for name, of_arm in results.items():
+        rate = "1e-3" if ARMS[name].is_fast else "usual"
+        runs[rate] += [result for result in of_arm.values() if result.training.get("moved")]
+    rows = []
+    for rate, of_rate in runs.items():
+        if not of_rate:
+            continue
+        lost = warned = spared = 0
+        for result in of_rate:
+            loss = result.first_loss(FALL)
+            move = result.first_move(LARGE)
+            if loss is None:
+                spared += move is not None
+            else:
+                lost += 1
+                warned += move is not None and move <= loss
+        rows.append([rate, *map(str, (len(of_rate), lost, warned, spared))])
+    if not rows:
+        return ["No run has kept how far its updates moved the policy."]
+    warned = f"of these after an update of {LARGE} or more"
+    return table(["rate", "runs", f"lose {FALL}", warned, "do not lose it after one"], rows)
 
 
 def shares(name: str, results: Results) -> list[float]:

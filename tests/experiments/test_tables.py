@@ -161,6 +161,26 @@ def test_a_fall_is_told_beside_the_largest_update_before_it():
     ]
 
 
+def test_a_large_update_warns_of_a_loss_that_comes_after_it():
+    def run(true: list[float], large_at: int | None):
+        found = result(0.5)
+        versions = [row["weight_version"] for row in found.evaluations]
+        found.training["moved"] = [0.01] * versions[-1]
+        if large_at is not None:
+            found.training["moved"][versions[large_at] - 1] = 0.1
+        for row, score in zip(found.evaluations, true, strict=True):
+            row["true"] = score
+        return found
+
+    falls, keeps = [0.3, 0.6, 0.5, 0.6], [0.3, 0.6, 0.6, 0.6]
+    cases = [(falls, 2), (falls, 3), (falls, None), (keeps, 1), (keeps, None)]
+    fast = {seed: run(*case) for seed, case in enumerate(cases)}
+    found = {"self": {1: result(0.5), 2: run(keeps, None)}, "self-fast": fast}
+    _, _, *rows = tables.warning_lines(found)
+    assert rows == ["| usual | 1 | 0 | 0 | 0 |", "| 1e-3 | 5 | 3 | 1 | 1 |"]
+    assert "No run has kept" in tables.warning_lines({"self": {1: result(0.5)}})[0]
+
+
 def test_what_the_alarm_would_have_said_is_told_by_arm():
     silent, rang = result(0.5), result(0.5)
     silent.watched, rang.watched = [], [{"weight_version": 24, "rules": ["level"]}]
