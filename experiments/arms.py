@@ -233,13 +233,12 @@ ARMS = {
         "does it stay silent in the tiny run's default",
         FIRM | ALARM,
         FROZEN,
-        compared_with="self-skill-firm",
     ),
     "alarm-firm-fast": Arm(
         "does it ring there before the true score is lost",
         FIRM | ALARM,
         (*FROZEN, *FAST),
-        compared_with="self-skill-firm-fast",
+        compared_with="self-fast",
     ),
     "weak": Arm(
         "self-grading from a start that grades badly", start="weak", compared_with="practised"

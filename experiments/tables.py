@@ -198,15 +198,29 @@ def lenient_lines(rows: Rows) -> list[str]:
     return table(["what is credited too", "credited falsely", "rings after"], cells)
 
 
+def _by_rate(results: Results) -> dict[str, list[Result]]:
+    """The runs that have kept how far their updates moved the policy.
+
+    Those with an alarm are left out: they are runs of other arms once more.
+    """
+    runs: dict[str, list[Result]] = {"usual": [], "1e-3": []}
+    for name, of_arm in results.items():
+        rate = "1e-3" if ARMS[name].is_fast else "usual"
+        for result in of_arm.values():
+            if result.training.get("moved") and not result.is_watched:
+                runs[rate].append(result)
+    return runs
+
+
 def update_lines(results: Results) -> list[str]:
     """What becomes of the true score from one evaluation to the next, by the largest update.
 
     A row for the usual learning rate, and for the higher one a row per size of that update.
     """
-    usual, fast = [], []
-    for name, of_arm in results.items():
-        for result in of_arm.values():
-            (fast if ARMS[name].is_fast else usual).extend(result.stretches())
+    usual, fast = (
+        [stretch for result in of_rate for stretch in result.stretches()]
+        for of_rate in _by_rate(results).values()
+    )
     rows = []
     if usual:
         largest = f"up to {max(stretch.moved for stretch in usual):.3f}"
@@ -230,16 +244,9 @@ def _changes(stretches: list[Stretch]) -> list[str]:
 
 
 def warning_lines(results: Results) -> list[str]:
-    """A row per learning rate: how many runs lose the score, and how many a large update warns.
-
-    Of the runs whose file holds how far their updates moved the policy.
-    """
-    runs: dict[str, list[Result]] = {"usual": [], "1e-3": []}
-    for name, of_arm in results.items():
-        rate = "1e-3" if ARMS[name].is_fast else "usual"
-        runs[rate] += [result for result in of_arm.values() if result.training.get("moved")]
+    """A row per learning rate: how many runs lose the score, and how many a large update warns."""
     rows = []
-    for rate, of_rate in runs.items():
+    for rate, of_rate in _by_rate(results).items():
         if not of_rate:
             continue
         lost = warned = spared = 0
