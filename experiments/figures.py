@@ -37,6 +37,7 @@ FIGURES = {
             "alarm-random",
             "alarm-quoting",
             "alarm-fast",
+            "alarm-firm-fast",
         )
     },
     "experiments_start.png": {
