@@ -120,14 +120,11 @@ class Alarm:
             lines.append(f"  then: {how}")
             return "\n".join(lines)
         lines.append(f"  look: python -m rubric_rl.report {save} shows the answers")
-        start, remedy = "the best checkpoint", "a stronger or frozen grader"
-        remedy += " (grader_engine, grader_teacher)"
+        remedy = "a stronger or frozen grader (grader_engine, grader_teacher)"
+        remedy = f"from the best checkpoint in another SAVE_PATH with {remedy}"
         if rules <= {BLIND, MOVED}:
-            start, remedy = "a checkpoint before it", "a smaller --lr"
-        lines.append(
-            f"  then: go on from {start} in another SAVE_PATH with {remedy}, "
-            "or here all the same with grader_alarm: warn"
-        )
+            remedy = "from a checkpoint before it in another SAVE_PATH with a smaller --lr"
+        lines.append(f"  then: go on {remedy}, or here all the same with grader_alarm: warn")
         return "\n".join(lines)
 
 
