@@ -201,7 +201,7 @@ def lenient_lines(rows: Rows) -> list[str]:
 def _by_rate(results: Results) -> dict[str, list[Result]]:
     """The runs that have kept how far their updates moved the policy.
 
-    Those with an alarm are left out: they are runs of other arms once more.
+    Those with an alarm are left out: they are runs of other arms once more, or of a lenient grader.
     """
     runs: dict[str, list[Result]] = {"usual": [], "1e-3": []}
     for name, of_arm in results.items():
@@ -244,7 +244,7 @@ def _changes(stretches: list[Stretch]) -> list[str]:
 
 
 def warning_lines(results: Results) -> list[str]:
-    """A row per learning rate: how many runs lose the score, and how many a large update warns."""
+    """A row per learning rate: how many runs lose the score, and how often a large update warns."""
     rows = []
     for rate, of_rate in _by_rate(results).items():
         if not of_rate:

@@ -15,7 +15,7 @@ as far as an anchor of the same name has judged it:
                   less than three quarters of the answers, or in the last one said the same of all
                   answers to a prompt, or of all criteria; such an evaluation tells no other rule
 
-The fifth is asked after every update, and fires long before an evaluation could:
+The fifth is asked after every update, and waits for no evaluation:
 
     moved         the update has moved the policy by at least grader_alarm_moved nats a token
                   (trust/moved.py): who answers, and who grades, is another one than before. It
@@ -37,7 +37,8 @@ or the probe, judged less than half of the usual number of prompts are passed ov
 three rules a run of ten evaluations raises a false alarm with probability 0.03 at most, and as the
 limits must be reached too it is less. What the reward alone says raises nothing: such alarms cry
 wolf on flat runs. The price: with 80 prompts x 2 answers only a fall of the level of about 0.1 is
-seen.
+seen. No such chance bounds the fifth rule, whose limit is four times the largest update of the one
+healthy run that it was asked about (docs/experiments.md, alarm-firm).
 
     python -m rubric_rl.trust.alarm SAVE_PATH [--grader-config FILE]    asks the rules again,
 with the run's own limits or those of the file

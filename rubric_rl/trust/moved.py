@@ -8,7 +8,7 @@ next rollout is graded, the policy, updated meanwhile, is asked how likely they 
 The tokens are drawn from the policy before, so it estimates KL(before || after). The trainers log
 the same as `train/ppo_kl`, there as a mean over the steps of an update and not after the last one,
 and where the reward hook cannot see it. It costs the reading of KEPT prompts and answers a rollout.
-In fully asynchronous training answers are of several weights, and it is not measured.
+In fully asynchronous training updates come amid a rollout, and the figure is not of one of them.
 """
 
 import asyncio
